@@ -1,0 +1,31 @@
+"""bench: which settings generate fastest, on this model and this machine?
+
+Importing this package costs nothing: torch and transformers are loaded when ``BenchmarkRunner`` is first touched.
+"""
+
+from __future__ import annotations
+
+import importlib
+import typing
+
+__version__ = "0.1.0"
+
+if typing.TYPE_CHECKING:
+    from bench.config import BenchmarkConfig as BenchmarkConfig
+    from bench.config import ConfigError as ConfigError
+    from bench.record import Record as Record
+    from bench.trial.runner import BenchmarkRunner as BenchmarkRunner
+
+_HOMES = {
+    "BenchmarkConfig": "bench.config",
+    "ConfigError": "bench.config",
+    "Record": "bench.record",
+    "BenchmarkRunner": "bench.trial.runner",
+}
+__all__ = ["BenchmarkConfig", "BenchmarkRunner", "ConfigError", "Record", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module bench has no attribute {name}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,1 @@
+"""Pure functions from recorded times to statistics: numpy and scipy only."""

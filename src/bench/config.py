@@ -1,0 +1,427 @@
+"""What a user chooses: the structured config, its defaults, its units and its rules.
+
+This module owns every key's type, default, documentation and value rule. The YAML files under ``conf/`` only name
+choices that differ from these defaults, the help page is made from them, and the flat keywords of the Python
+interface are other names for the same keys. Nothing here knows Hydra, and nothing past ``bench.cli`` sees a
+``DictConfig``.
+
+What depends on the machine or the model (is there a GPU, does this attention exist) is not decided here but in the
+job, where a setting that cannot run is skipped with its reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+SDPA_BACKENDS = ("math", "flash_attention", "efficient_attention", "cudnn_attention")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+class ConfigError(ValueError):
+    """A value that the user must change. Its text is one line: key, value, what is allowed."""
+
+    def __init__(self, key: str, value: object, remedy: str) -> None:
+        self.key, self.value, self.remedy = key, value, remedy
+        super().__init__(f"{key}={_as_typed(value)}: {remedy}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What one key means and allows. ``pattern`` is a regular expression for the whole value.
+
+    ``reserved`` names the values that the contract keeps for later and this version refuses, so that none is
+    accepted and ignored; ``(...,)`` reserves every value but the default.
+    """
+
+    doc: str
+    default: object = None
+    allowed: tuple[object, ...] = ()
+    reserved: tuple[object, ...] = ()
+    minimum: float | None = None
+    above: float | None = None
+    pattern: str | None = None
+
+    def check(self, path: str, value: object) -> None:
+        """Raise ConfigError when the value of the key at ``path`` breaks this rule."""
+        if value == self.default:
+            return
+        if value in self.reserved or ... in self.reserved:
+            raise ConfigError(path, value, f"not available in this version; use {_as_typed(self.default)}")
+        if value is None:
+            return
+        if self.allowed and value not in self.allowed:
+            near = difflib.get_close_matches(str(value), [str(each) for each in self.allowed], 1)
+            values = (None, *self.allowed) if self.default is None else self.allowed
+            allows = "allowed: " + ", ".join(_as_typed(each) for each in values)
+            raise ConfigError(path, value, allows + (f"; did you mean {near[0]}?" if near else ""))
+        if self.pattern and not re.fullmatch(self.pattern, str(value)):
+            raise ConfigError(path, value, f"must match {self.pattern}")
+        if isinstance(value, int | float):
+            if not math.isfinite(value):
+                raise ConfigError(path, value, "must be a finite number")
+            if self.minimum is not None and value < self.minimum:
+                raise ConfigError(path, value, f"must be at least {self.minimum:g}")
+            if self.above is not None and value <= self.above:
+                raise ConfigError(path, value, f"must be more than {self.above:g}")
+
+
+def key(default: Any, doc: str, **rule: Any) -> Any:
+    """One config key: its default, its documentation and its rule (the keywords of ``Rule``)."""
+    metadata = {"rule": Rule(doc=doc, default=default, **rule)}
+    if isinstance(default, dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    """The model: where it comes from and in which number format it runs."""
+
+    id: str | None = key(None, "hub id, local folder, or a label for weights=random")
+    revision: str | None = key(None, "hub branch, tag or commit")
+    gguf_file: str | None = key(None, "file name of a GGUF checkpoint inside model.id; dequantised on load")
+    weights: str = key("pretrained", "where the weights come from", allowed=("pretrained", "random"))
+    architecture: dict[str, Any] | None = key(
+        None, "with weights=random: model_type and sizes, as in a config.json; null reads them from model.id"
+    )
+    dtype: str = key("auto", "number format of weights and cache; auto: the checkpoint's own", allowed=DTYPES)
+    seed: int = key(0, "seed of random weights and of everything else in the job", minimum=0)
+    trust_remote_code: bool = key(False, "run Python code that comes with the model")
+
+
+@dataclass(kw_only=True)
+class AttentionConfig:
+    """Which attention implementation computes the scores."""
+
+    implementation: str = key(
+        "sdpa", "eager, sdpa, flex_attention, flash_attention_2, or any name transformers knows", pattern=r"\S+"
+    )
+    sdpa_backend: str | None = key(None, "the one kernel family that sdpa may use; null: torch's choice",
+                                   allowed=SDPA_BACKENDS)  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class CompileConfig:
+    """torch.compile of the decoding step. Prefill always runs uncompiled: generate compiles only decoding."""
+
+    mode: str | None = key(None, "null: not compiled", allowed=COMPILE_MODES)
+    fullgraph: bool = key(False, "fail on a graph break instead of splitting the graph")
+    dynamic: bool | None = key(None, "true: dynamic shapes, false: static shapes, null: torch's choice")
+    backend: str = key("inductor", "compiler backend known to torch.compile", pattern=r"[\w.-]+")
+    options: dict[str, Any] = key({}, "backend options, nested or dotted; added to what the mode sets")
+    cache: str = key("fresh", "fresh: an empty compile cache per job; shared: one per setting, kept between jobs",
+                     allowed=("fresh", "shared"))  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class GenerationConfig:
+    """How generate runs. Decoding is greedy, and EOS never ends a call early."""
+
+    kv_cache: str = key("auto", "auto: static when compiled, dynamic when not", allowed=("auto", "dynamic", "static"))
+    continuous_batching: bool = key(False, "generate_batch with paged attention", reserved=(True,))
+    kernelize: bool = key(False, "replace layers by hub kernels", reserved=(True,))
+    grad_mode: str = key("inference_mode", "autograd guard around each call", allowed=("inference_mode", "no_grad"))
+
+
+@dataclass(kw_only=True)
+class WorkloadConfig:
+    """What is generated: prompts of exactly sequence_length tokens, and exactly so many new ones."""
+
+    batch_size: int = key(1, "prompts per call", minimum=1)
+    sequence_length: int = key(128, "prompt tokens per row", minimum=1)
+    num_tokens_to_generate: int = key(32, "new tokens per row; two at least, so that an ITL exists", minimum=2)
+    prompt_file: str | None = key(None, "UTF-8 text to take the prompt from; null: a built-in text. Repeats if short")
+
+
+@dataclass(kw_only=True)
+class WarmupConfig:
+    """Untimed calls after the validation call and before the measured ones."""
+
+    policy: str = key("fixed", "fixed: exactly that many calls", allowed=("fixed",), reserved=("auto",))
+    iterations: int = key(5, "warm-up calls", minimum=0)
+
+
+@dataclass(kw_only=True)
+class MeasurementConfig:
+    """The calls that count."""
+
+    policy: str = key("fixed", "fixed: exactly that many calls", allowed=("fixed",), reserved=("adaptive",))
+    iterations: int = key(20, "measured calls", minimum=1)
+
+
+@dataclass(kw_only=True)
+class MonitorConfig:
+    """The hardware monitor: a process of its own that samples during measured calls only."""
+
+    enabled: bool = key(True, "sample utilisation, memory, clocks and power during measured calls")
+    interval_s: float = key(0.1, "seconds between samples", minimum=0.005)
+
+
+@dataclass(kw_only=True)
+class ProfileConfig:
+    """One extra call under the profiler, after the measurement."""
+
+    num_tokens: int = key(0, "new tokens of the profiled call; 0: no profile", minimum=0)
+
+
+@dataclass(kw_only=True)
+class FidelityConfig:
+    """Comparison of the output with a reference run."""
+
+    reference: str = key("none", "the run to compare with", allowed=("none",), reserved=("eager",))
+
+
+@dataclass(kw_only=True)
+class IsolationConfig:
+    """One process a job."""
+
+    mode: str = key("forkserver", "forkserver: forked with torch loaded; spawn: a fresh interpreter; none: in-process",
+                    allowed=("forkserver", "spawn", "none"))  # fmt: skip
+    timeout_s: float = key(3600.0, "seconds until a job is killed and recorded as timeout", above=0)
+
+
+@dataclass(kw_only=True)
+class SweepConfig:
+    """Many settings: names, repeats and order."""
+
+    name: str | None = key(None, "folder under multirun/; null: date and time", pattern=r"[A-Za-z0-9][\w.-]{0,99}")
+    repeats: int = key(1, "runs of each setting, each in a process of its own", minimum=1)
+    order: str = key("shuffled", "shuffled: blocks of all settings, each in random order; given: as typed",
+                     allowed=("shuffled", "given"))  # fmt: skip
+    seed: int = key(0, "seed of the order", minimum=0)
+    resume: bool = key(False, "run only what a sweep of this name lacks", reserved=(True,))
+    dry_run: bool = key(False, "print the jobs and stop")
+    baseline: str | None = key(None, "the setting that others are compared with; null: none", reserved=(...,))
+
+
+@dataclass(kw_only=True)
+class TrackingConfig:
+    """MLflow."""
+
+    enabled: bool = key(True, "publish to MLflow")
+    uri: str | None = key(None, "tracking address; null: mlflow.db in the folder where the command was started")
+    experiment: str = key("bench", "MLflow experiment", pattern=r"\S(.*\S)?")
+    tags: dict[str, Any] = key({}, "further tags of every run")
+
+
+# The names that users of transformers' own benchmark know, and where each lives.
+FLAT_NAMES = {
+    "warmup_iterations": "warmup.iterations",
+    "measurement_iterations": "measurement.iterations",
+    "gpu_monitoring": "monitor.enabled",
+    "continuous_batching": "generation.continuous_batching",
+    "batch_size": "workload.batch_size",
+    "sequence_length": "workload.sequence_length",
+    "num_tokens_to_generate": "workload.num_tokens_to_generate",
+    "attn_implementation": "attention.implementation",
+    "sdpa_backend": "attention.sdpa_backend",
+    "kernelize": "generation.kernelize",
+    "dtype": "model.dtype",
+}
+
+
+@dataclass(init=False, kw_only=True)
+class BenchmarkConfig:
+    """One setting: everything that one job needs to know.
+
+    Takes its sections by name (``warmup=WarmupConfig(iterations=3)``), or the flat names of transformers' own
+    benchmark (``warmup_iterations=3``, see ``FLAT_NAMES``), which can be read back as attributes too, and
+    ``compile_kwargs``, the keywords of torch.compile (None: not compiled).
+
+    Raises:
+        ConfigError: a value breaks its rule; the text is one line that names key, value and remedy.
+        TypeError: a keyword that does not exist; the text suggests the nearest.
+    """
+
+    device: str = key("auto", "auto: the first GPU, else the CPU; or cpu, cuda, cuda:N",
+                      pattern=r"auto|cpu|cuda(:\d+)?")  # fmt: skip
+    model: ModelConfig = field(default_factory=ModelConfig)
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    compile: CompileConfig = field(default_factory=CompileConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    workload: WorkloadConfig = field(default_factory=WorkloadConfig)
+    warmup: WarmupConfig = field(default_factory=WarmupConfig)
+    measurement: MeasurementConfig = field(default_factory=MeasurementConfig)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
+    fidelity: FidelityConfig = field(default_factory=FidelityConfig)
+    isolation: IsolationConfig = field(default_factory=IsolationConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __init__(self, **keywords: Any) -> None:
+        for each in dataclasses.fields(self):
+            if each.name in keywords:
+                value = keywords.pop(each.name)
+            elif each.default is not dataclasses.MISSING:
+                value = each.default
+            else:
+                value = typing.cast("Any", each.default_factory)()
+            setattr(self, each.name, value)
+        if (compile_kwargs := keywords.pop("compile_kwargs", None)) is not None:
+            self._set_compile(dict(compile_kwargs))
+        for name, value in keywords.items():
+            if name not in FLAT_NAMES:
+                known = [*FLAT_NAMES, "compile_kwargs", *(each.name for each in dataclasses.fields(self))]
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
+                raise TypeError(f"BenchmarkConfig has no keyword {name}{hint}")
+            section, leaf = FLAT_NAMES[name].split(".")
+            # A torch.dtype prints as torch.bfloat16; its own name is the last part.
+            setattr(getattr(self, section), leaf, str(value).removeprefix("torch.") if name == "dtype" else value)
+        self.check()
+
+    def _set_compile(self, compile_kwargs: dict[str, Any]) -> None:
+        if "mode" not in compile_kwargs:
+            raise ConfigError("compile_kwargs", compile_kwargs, f"must name a mode: {', '.join(COMPILE_MODES)}")
+        names = {each.name for each in dataclasses.fields(CompileConfig)}
+        if unknown := sorted(set(compile_kwargs) - names):
+            raise ConfigError("compile_kwargs", ", ".join(unknown), f"allowed: {', '.join(sorted(names))}")
+        self.compile = CompileConfig(**compile_kwargs)
+
+    if not typing.TYPE_CHECKING:  # A type checker shall go on finding misspelt attributes.
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in FLAT_NAMES:
+                raise AttributeError(f"BenchmarkConfig has no attribute {name}")
+            section, leaf = FLAT_NAMES[name].split(".")
+            return getattr(getattr(self, section), leaf)
+
+    # ---- rules -------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise ConfigError for the first value, or pair of values, that cannot be honoured anywhere."""
+        for path, value, rule, kind in walk(self):
+            _check_type(path, value, kind)
+            rule.check(path, value)
+        self._check_pairs()
+
+    def _check_pairs(self) -> None:
+        attention, compiled, model = self.attention, self.compile, self.model
+        if attention.sdpa_backend and attention.implementation != "sdpa":
+            raise ConfigError(
+                "attention.sdpa_backend",
+                attention.sdpa_backend,
+                f"needs attention.implementation=sdpa (it is {attention.implementation}); or leave it null",
+            )
+        if compiled.mode and self.generation.kv_cache == "dynamic":
+            raise ConfigError(
+                "generation.kv_cache",
+                "dynamic",
+                f"generate compiles only over a static cache; set it to static or auto, or compile.mode=null "
+                f"(it is {compiled.mode})",
+            )
+        if model.gguf_file and model.weights == "random":
+            raise ConfigError("model.gguf_file", model.gguf_file, "needs model.weights=pretrained")
+        if model.architecture is not None:
+            if model.weights == "pretrained":
+                raise ConfigError("model.architecture", model.architecture, "needs model.weights=random")
+            if not isinstance(model.architecture.get("model_type"), str):
+                raise ConfigError("model.architecture", model.architecture, "needs a model_type, such as llama")
+
+    # ---- forms -------------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """The nested keys and plain values, as in ``record.json``."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> BenchmarkConfig:
+        """The inverse of ``to_dict``. Raises ConfigError for a key that does not exist."""
+        return _build(cls, data, "")
+
+    def flat(self) -> dict[str, Any]:
+        """Dotted key → value, in the order of the sections."""
+        return {path: value for path, value, _, _ in walk(self)}
+
+    def trial_id(self) -> str:
+        """Sixteen hexadecimal digits from all that defines the measurement, the same on any machine.
+
+        Left out is what decides only where, how often or how safely the job runs. A prompt file counts by its
+        content.
+        """
+        defining = self.to_dict()
+        for section in ("sweep", "tracking", "isolation", "profile"):
+            del defining[section]
+        if self.workload.prompt_file is not None:
+            content = Path(self.workload.prompt_file).read_bytes()
+            defining["workload"]["prompt_file"] = hashlib.sha256(content).hexdigest()
+        text = json.dumps(defining, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def walk(config: object, prefix: str = "") -> Iterator[tuple[str, Any, Rule, Any]]:
+    """Dotted key, value, rule and annotated type of every key in a config (or, given the class, of its defaults)."""
+    if isinstance(config, type):
+        config = config()
+    hints = typing.get_type_hints(type(config))
+    for each in dataclasses.fields(typing.cast("Any", config)):
+        value = getattr(config, each.name)
+        if dataclasses.is_dataclass(hints[each.name]):
+            yield from walk(value, f"{prefix}{each.name}.")
+        else:
+            yield f"{prefix}{each.name}", value, each.metadata["rule"], hints[each.name]
+
+
+def flatten(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one with dotted keys: what ``compile.options.triton.cudagraphs`` means to torch."""
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def nearest_key(name: str) -> str | None:
+    """The config key that a misspelt one most likely meant."""
+    near = difflib.get_close_matches(name, [path for path, *_ in walk(BenchmarkConfig)], 1, cutoff=0.6)
+    return near[0] if near else None
+
+
+_Config = TypeVar("_Config")
+
+
+def _build(kind: type[_Config], data: object, prefix: str) -> _Config:
+    if not isinstance(data, dict):
+        raise ConfigError(prefix.rstrip(".") or "config", data, "must be a mapping of keys")
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for name, value in data.items():
+        if name not in hints:
+            near = nearest_key(f"{prefix}{name}")
+            raise ConfigError(f"{prefix}{name}", value, "no such key" + (f"; did you mean {near}?" if near else ""))
+        nested = dataclasses.is_dataclass(hints[name])
+        values[name] = _build(hints[name], value, f"{prefix}{name}.") if nested else value
+    return kind(**values)
+
+
+def _check_type(path: str, value: object, kind: Any) -> None:
+    """Python callers have no OmegaConf in front of them: the annotations hold for them as well."""
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    plain = tuple(typing.get_origin(each) or each for each in options)
+    fits = isinstance(value, (*plain, int) if float in plain else plain)
+    # bool is an int to Python and never one to a user.
+    if not fits or (isinstance(value, bool) and bool not in plain):
+        names = " or ".join("null" if each is type(None) else each.__name__ for each in plain)
+        raise ConfigError(path, value, f"must be {names}")
+
+
+def _as_typed(value: object) -> str:
+    """A value as one writes it on the command line."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,1 @@
+"""Where records go: the only room that imports mlflow."""

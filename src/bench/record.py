@@ -39,7 +39,7 @@ class Iteration:
 
     index: int  # position in the job, the validation call is 0
     phase: str  # one of PHASES
-    start_s: float  # the call's start, in seconds since the job's first call started
+    start_s: float  # the call's start, in seconds since the job started
     e2e_s: float  # call to return, device synchronised at both ends
     token_times_s: list[float]  # one a generated step (with batch > 1, one for the whole batch)
     graphs: int  # graphs that torch.compile made during this call
@@ -189,6 +189,14 @@ class Record:
     def calls(self, phase: str) -> list[Iteration]:
         """The iterations of one phase, in order."""
         return [each for each in self.iterations if each.phase == phase]
+
+    def skip(self, reason: str) -> None:
+        """End here, for a reason that is no fault: the setting cannot run on this machine."""
+        self.status, self.error = "skipped", Failure(type="Skipped", message=reason)
+
+    def fail(self, status: str, kind: str, message: str, detail: str | None = None) -> None:
+        """End here with another status than ok; what was measured so far stays."""
+        self.status, self.error = status, Failure(type=kind, message=message, detail=detail)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in the file."""

@@ -1,0 +1,168 @@
+"""One job in one process: start it, watch it, and turn whatever is left of it into a record.
+
+The parent knows the child by name only and never imports torch. It waits on the child's pipe and sentinel and sleeps
+in between: a parent that polls takes a core from the measurement. What is not covered here: a parent that dies (its
+child ends itself) and a record that cannot be published (it stays on disk).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.forkserver
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench.config import BenchmarkConfig
+from bench.record import Record, RecordError
+
+WORKER = "bench.trial.worker"
+LOG_NAME = "worker.log"
+# (phase, iterations done, iterations in all, E2E of the last one in seconds)
+OnEvent = Callable[[str, int, int, float | None], None]
+
+
+def start_fork_server() -> None:
+    """Start the process that imports torch and transformers once for all jobs. It gets ready in the background."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["bench.trial.preload"])
+    multiprocessing.forkserver.ensure_running()
+
+
+def new_record(config: BenchmarkConfig, **fields: Any) -> Record:
+    """A record that says what is asked for and nothing yet of what came of it."""
+    return Record(trial_id=config.trial_id(), started_at_s=time.time(), requested=config.to_dict(), **fields)
+
+
+def run_job(config: BenchmarkConfig, record: Record, folder: Path, on_event: OnEvent) -> Record:
+    """Run one job as `isolation.mode` says; the record comes back filled and lies in `folder`.
+
+    Raises:
+        KeyboardInterrupt: the user's; the job is ended and its record written first.
+    """
+    cache = Path(tempfile.mkdtemp(prefix="bench-compile-"))
+    try:
+        if config.isolation.mode == "none":
+            worker = importlib.import_module(WORKER)
+            done: Record = worker.measure(record, folder, cache, on_event)
+            return done
+        return _run_in_child(config, record, folder, cache, on_event)
+    finally:
+        shutil.rmtree(cache, ignore_errors=True)
+
+
+def _run_in_child(config: BenchmarkConfig, record: Record, folder: Path, cache: Path, on_event: OnEvent) -> Record:
+    context = multiprocessing.get_context(config.isolation.mode)
+    if config.isolation.mode == "forkserver":
+        start_fork_server()
+    receiver, sender = context.Pipe(duplex=False)
+    arguments = (record, str(folder), str(cache), sender)
+    process = context.Process(target=_enter, args=arguments, name=f"bench {record.name}")  # type: ignore[attr-defined]
+    watch = _Watch(on_event)
+    start = time.monotonic()
+    try:
+        process.start()
+        sender.close()
+        on_time = watch.until_end(receiver, process, start + config.isolation.timeout_s)
+    except BaseException as error:
+        _kill(process)
+        if isinstance(error, KeyboardInterrupt):
+            record.fail("interrupted", "KeyboardInterrupt", f"interrupted in {watch.phase}")
+            _finish(record, folder, watch.phase)
+        raise
+    finally:
+        receiver.close()
+    if not on_time:
+        _kill(process)
+        limit = config.isolation.timeout_s
+        record.fail(
+            "timeout",
+            "Timeout",
+            f"isolation.timeout_s={limit:g}: not finished in {watch.phase}; raise it or ask for less",
+            _last_lines(folder / LOG_NAME),
+        )
+        return _finish(record, folder, watch.phase)
+    _kill(process)  # what the job started and left behind
+    return _read_back(record, folder, process.exitcode, watch.phase)
+
+
+@dataclasses.dataclass
+class _Watch:
+    """Passes the child's progress on, and remembers how far it came."""
+
+    on_event: OnEvent
+    phase: str = "start"
+
+    def until_end(self, pipe: multiprocessing.connection.Connection, process: Any, deadline: float) -> bool:
+        """Wait for the child's end; False when the deadline came first."""
+        waiting: list[Any] = [pipe, process.sentinel]
+        while True:
+            ready = multiprocessing.connection.wait(waiting, max(0.0, deadline - time.monotonic()))
+            if not ready:
+                return False
+            if pipe in ready:
+                try:
+                    event = pipe.recv()
+                except (EOFError, OSError):
+                    waiting = [process.sentinel]
+                    continue
+                self.phase = event[0]
+                self.on_event(*event)
+            elif process.sentinel in ready:
+                process.join()
+                return True
+
+
+def _enter(*arguments: Any) -> None:
+    """The child's first step. Named here so that the parent need not import the room that imports torch."""
+    importlib.import_module(WORKER).main(*arguments)
+
+
+def _kill(process: Any) -> None:
+    """End the job's whole process group; a group that is gone is fine."""
+    if process.pid is None:
+        return
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        if process.is_alive():  # not yet the leader of a group of its own
+            process.kill()
+    process.join(10)
+
+
+def _read_back(record: Record, folder: Path, exit_code: int | None, phase: str) -> Record:
+    """The record that the child wrote, or one that says how it died."""
+    try:
+        return Record.read(folder)
+    except RecordError:
+        name = (
+            signal.Signals(-exit_code).name if exit_code is not None and exit_code < 0 else f"exit status {exit_code}"
+        )
+        message = f"the process ended with {name} in {phase} and left no record; see {LOG_NAME}"
+        record.fail("crashed", "Signal" if "SIG" in name else "Exit", message, _last_lines(folder / LOG_NAME))
+        return _finish(record, folder, phase)
+
+
+def _finish(record: Record, folder: Path, phase: str) -> Record:
+    record.stage = phase
+    record.ended_at_s = time.time()
+    record.write(folder)
+    return record
+
+
+def _last_lines(log: Path, limit: int = 4000) -> str | None:
+    """The end of the job's log, as evidence."""
+    try:
+        with log.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - limit))
+            return file.read().decode("utf-8", "replace") or None
+    except OSError:
+        return None

@@ -1,0 +1,116 @@
+"""From the points of a sweep to its jobs: which, in what order, under which names.
+
+Repeats come in blocks: each block holds every setting once, in an order of its own, so that a slow drift of the
+machine meets all settings alike. The same setting twice is one setting.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.config import BenchmarkConfig, SweepConfig
+
+FILE_NAME = "sweep.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Point:
+    """One setting of a sweep, as typed and as understood."""
+
+    overrides: tuple[str, ...]  # all of them, for the launcher
+    swept: dict[str, str]  # only those with more than one value in this sweep
+    config: BenchmarkConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """One process to come: a setting and which repeat of it."""
+
+    number: int  # position in the order, from 0; Hydra's job number
+    repeat: int  # from 1
+    trial_id: str
+    name: str  # the swept values, short
+    swept: dict[str, str]
+    folder: str  # below the sweep's folder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A whole sweep before anything runs."""
+
+    sweep_id: str
+    jobs: list[Job]
+    points: list[Point]  # the point of each job
+    duplicates: int  # points that were left out because they repeat another
+
+
+def make_plan(points: Sequence[Point], sweep: SweepConfig, sweep_id: str) -> Plan:
+    """Drop duplicate settings, repeat and order the rest, and name each job."""
+    distinct: dict[str, Point] = {}
+    for point in points:
+        distinct.setdefault(point.config.trial_id(), point)
+    settings = list(distinct.items())
+    shuffle = random.Random(sweep.seed)  # noqa: S311 - an order that can be had again, not a secret
+    ordered: list[tuple[int, str, Point]] = []
+    for repeat in range(1, sweep.repeats + 1):
+        block = shuffle.sample(settings, len(settings)) if sweep.order == "shuffled" else settings
+        ordered += [(repeat, trial_id, point) for trial_id, point in block]
+    width = len(str(len(ordered) - 1))
+    jobs = []
+    for number, (repeat, trial_id, point) in enumerate(ordered):
+        name = short_name(point.swept)
+        parts = [f"{number:0{width}}", name, f"r{repeat}" if sweep.repeats > 1 else ""]
+        jobs.append(
+            Job(
+                number=number,
+                repeat=repeat,
+                trial_id=trial_id,
+                name=name,
+                swept=point.swept,
+                folder=file_name("_".join(part for part in parts if part)),
+            )
+        )
+    return Plan(
+        sweep_id=sweep_id,
+        jobs=jobs,
+        points=[point for _, _, point in ordered],
+        duplicates=len(points) - len(settings),
+    )
+
+
+def short_name(swept: dict[str, str]) -> str:
+    """The swept values in one line: words by themselves, numbers and the like with the last part of their key."""
+    parts = []
+    for key, value in swept.items():
+        plain = value.strip("'\"")
+        is_word = re.search(r"[A-Za-z]", plain) and plain.lower() not in ("null", "true", "false")
+        parts.append(plain if is_word else f"{key.rsplit('.', 1)[-1]}={plain}")
+    return " ".join(parts)
+
+
+def file_name(text: str) -> str:
+    """The text in letters that every file system takes, at most 100 of them."""
+    return re.sub(r"[^A-Za-z0-9._=-]+", "-", text)[:100].strip("-.") or "job"
+
+
+def write_plan(folder: Path, plan: Plan, parent_run_id: str | None) -> None:
+    """Leave the plan where each job, in whatever process, finds its own part of it."""
+    data = {
+        "sweep_id": plan.sweep_id,
+        "parent_run_id": parent_run_id,
+        "jobs": [dataclasses.asdict(job) for job in plan.jobs],
+    }
+    (folder / FILE_NAME).write_text(json.dumps(data, indent=1), encoding="utf-8")
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """The plan's file as plain values, `jobs` as `Job`. OSError or ValueError when there is none."""
+    data: dict[str, Any] = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+    data["jobs"] = [Job(**job) for job in data["jobs"]]
+    return data

@@ -1,0 +1,484 @@
+"""Warm up, then measure: one setting, one model, one process.
+
+Read `run_benchmark` first: it is the whole measurement. `time_generate` is one call, the same in every phase but for
+the hardware monitor, which only measured calls have.
+
+What is not covered: sampling and beam search (decoding is greedy), encoder-decoder models, and more than one device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import tqdm
+import transformers
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from bench.config import BenchmarkConfig
+from bench.record import CompileObserved, Iteration, MonitorSample, Observed, Output, Record
+from bench.trial import compilation, memory
+from bench.trial.model import LoadedModel, load, revision_of
+from bench.trial.monitor import HardwareMonitor, gpu_uuid_of
+from bench.trial.prompt import prompt_ids
+from bench.trial.streamer import TokenClock
+from bench.trial.support import limit_reached
+
+# A progress bar: (name, number of iterations) → the indices to iterate over.
+Progress = Callable[[str, int], Iterable[int]]
+
+SDPA_BACKENDS = {
+    "math": SDPBackend.MATH,
+    "flash_attention": SDPBackend.FLASH_ATTENTION,
+    "efficient_attention": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn_attention": SDPBackend.CUDNN_ATTENTION,
+}
+
+
+class NotHonouredError(RuntimeError):
+    """What ran is not what was asked for."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CallDetail:
+    """What one call leaves beside the four values of `time_generate`."""
+
+    start_s: float = 0.0  # clock reading at the call's start
+    shape: list[int] = dataclasses.field(default_factory=list)
+    token_ids: list[list[int]] = dataclasses.field(default_factory=list)
+    text: str = ""
+    graphs: int = 0
+    compile_s: float = 0.0
+
+
+class BenchmarkRunner:
+    """Measures settings, one after the other, in this process.
+
+    Args:
+        logger: takes warnings about skipped settings; None: the module's own.
+        progress: progress bars; None: tqdm, named "Warmup" and "Benchmarking".
+        clock: seconds, monotonic, float64.
+        folder: where a profile is written; None: the current folder.
+        record: the record to fill; None: a new one for each `setup_benchmark`. It is filled as the work goes on, so
+            that whatever ends the work leaves what was measured before.
+        compile_cache: the folder for `compile.cache=fresh`; None: a temporary one, removed by `close`.
+    """
+
+    def __init__(
+        self,
+        logger: logging.Logger | None = None,
+        *,
+        progress: Progress | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+        folder: Path | None = None,
+        record: Record | None = None,
+        compile_cache: Path | None = None,
+    ) -> None:
+        self.logger = logger or logging.getLogger(__name__)
+        self.record = record
+        self._given_record = record
+        self._progress = progress or _tqdm_progress
+        self._clock = clock
+        self._folder = folder or Path.cwd()
+        self._compile_cache = compile_cache
+        self._own_cache: Path | None = None
+        self._monitor: HardwareMonitor | None = None
+        self._loaded: LoadedModel | None = None
+        self._skipped: str | None = None
+        self._last_call = CallDetail()
+
+    # ---- the journey -------------------------------------------------------------------------------------------
+
+    def setup_benchmark(self, model_id: str | None, config: BenchmarkConfig) -> None:
+        """Load the model and make its inputs, its generation config and its compile cache ready.
+
+        Args:
+            model_id: hub id, checkpoint folder, or the label of a model with random weights.
+            config: the setting; its own `model.id` gives way to `model_id`.
+
+        Raises:
+            ConfigError: this machine or this model cannot meet the request.
+            OSError, ValueError: the model cannot be loaded.
+        """
+        self.close()
+        config.model.id = model_id
+        self._origin = self._clock()
+        self.record = self._given_record or Record(
+            trial_id=config.trial_id(), started_at_s=time.time(), requested=config.to_dict()
+        )
+        self._skipped = None
+        with self._stage("load"):
+            compilation.reset()
+            torch._dynamo.config.fail_on_recompile_limit_hit = True  # noqa: SLF001 - else: eager, in silence
+            try:
+                self._loaded = load(config)
+            except Exception as error:
+                self._skipped = limit_reached(error, config)
+                if self._skipped is None:
+                    raise
+                return
+            self._use_compile_cache(config)
+            self._inputs = self._make_inputs(config)
+            self._generation = self._make_generation_config(config, config.workload.num_tokens_to_generate)
+            self.record.observed = self._observe_model(config)
+            self.record.memory = memory.after_load(self._loaded.device)
+            # Loading leaves millions of long-lived objects; without this each later collection walks them all.
+            gc.collect()
+            gc.freeze()
+
+    def run_benchmark(self, config: BenchmarkConfig, num_tokens_to_profile: int = 0) -> Record | None:
+        """Measure the setting that `setup_benchmark` prepared: validate, warm up, measure, profile.
+
+        Returns:
+            The record, or None when the setting cannot run here (the reason is logged and in `self.record`).
+
+        Raises:
+            NotHonouredError: what ran is not what the config asked for.
+            Exception: whatever generate raises; the record keeps the calls before it.
+        """
+        record = self._require_record()
+        if self._skipped is None:
+            with self._stage("validation"):
+                self._flush_memory()
+                before = compilation.read_counters()
+                with self._watch_cache():
+                    validation = self.time_generate(config, warmup=True)
+        if self._skipped is not None or validation[0] < 0:
+            return self._skip(config)
+
+        with self._stage("validation"):
+            self._keep("validation", validation)
+            self._observe_call(config, before)
+        with self._monitor_process(config) as monitor:
+            with self._stage("warmup"):
+                for _ in self._progress("Warmup", config.warmup.iterations):
+                    self._keep("warmup", self.time_generate(config, warmup=True))
+            with self._stage("measurement"):
+                samples = []
+                for _ in self._progress("Benchmarking", config.measurement.iterations):
+                    measured = self.time_generate(config, warmup=False)
+                    self._keep("measurement", measured)
+                    samples.append(measured[3] or [])
+            record.monitor = monitor.summary(samples) if monitor is not None else None
+        with self._stage("profile"):
+            self._observe_end(before)
+            if num_tokens_to_profile:
+                self._profile(config, num_tokens_to_profile)
+        record.status, record.stage = "ok", None
+        return record
+
+    def time_generate(
+        self, config: BenchmarkConfig, warmup: bool
+    ) -> tuple[float, list[float], str, list[MonitorSample] | None]:
+        """Make one generate call and time it.
+
+        Args:
+            config: the setting that `setup_benchmark` prepared.
+            warmup: without hardware monitor; all else is the same call.
+
+        Returns:
+            E2E latency in seconds, negative when the setting cannot run here; the time of each generated step, in
+            seconds since the call's start; the result's shape and its first row decoded, or the reason; the
+            monitor's samples, None with `warmup`.
+
+        Raises:
+            RuntimeError: generate returned another number of tokens than requested.
+        """
+        loaded = self._require_model()
+        monitor = None if warmup else self._monitor
+        streamer = TokenClock(self._clock)
+        before = compilation.read_counters()
+        samples: list[MonitorSample] | None = None if warmup else []
+        gc.disable()
+        if monitor is not None:
+            monitor.begin()
+        start = self._clock()
+        try:
+            with self._guards(config):
+                memory.synchronize(loaded.device)
+                start = self._clock()
+                output = loaded.model.generate(**self._inputs, generation_config=self._generation, streamer=streamer)
+                memory.synchronize(loaded.device)
+                end = self._clock()
+        except Exception as error:
+            self._skipped = limit_reached(error, config)
+            if self._skipped is None:
+                raise
+            return -1.0, [], self._skipped, None
+        finally:
+            if monitor is not None:
+                samples = monitor.end(start)
+            gc.enable()
+        self._check_tokens(config, output, streamer)
+        after = compilation.read_counters()
+        new_tokens = output[:, config.workload.sequence_length :]
+        self._last_call = CallDetail(
+            start_s=start,
+            shape=list(output.shape),
+            token_ids=new_tokens.tolist(),
+            text=loaded.tokenizer.decode(new_tokens[0], skip_special_tokens=True),
+            graphs=after.graphs - before.graphs,
+            compile_s=after.compile_s - before.compile_s,
+        )
+        del output, new_tokens
+        gc.collect()
+        described = f"{tuple(self._last_call.shape)} | {self._last_call.text}"
+        return end - start, [each - start for each in streamer.times], described, samples
+
+    def close(self) -> None:
+        """Let go of the model and the temporary compile cache. Called again, it does nothing."""
+        self._loaded = None
+        gc.unfreeze()
+        if self._own_cache is not None:
+            shutil.rmtree(self._own_cache, ignore_errors=True)
+            self._own_cache = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- before the calls --------------------------------------------------------------------------------------
+
+    def _use_compile_cache(self, config: BenchmarkConfig) -> None:
+        if config.compile.cache == "shared":
+            folder = compilation.shared_cache(config, self._require_model().device)
+        elif self._compile_cache is not None:
+            folder = self._compile_cache
+        else:
+            folder = self._own_cache = Path(tempfile.mkdtemp(prefix="bench-compile-"))
+        compilation.use_cache(folder)
+
+    def _make_inputs(self, config: BenchmarkConfig) -> dict[str, torch.Tensor]:
+        loaded = self._require_model()
+        ids = prompt_ids(loaded.tokenizer, config.workload).to(loaded.device)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def _make_generation_config(self, config: BenchmarkConfig, new_tokens: int) -> Any:
+        """Everything that generate reads, spelt out, so that no default of the checkpoint gets in."""
+        loaded = self._require_model()
+        compiled = config.compile.mode is not None
+        kind = config.generation.kv_cache
+        if kind == "auto":
+            kind = "static" if compiled else "dynamic"
+        eos = loaded.tokenizer.eos_token_id
+        # Padding happens only in rows that ended early, and none does; but generate warns without the id.
+        pad = loaded.tokenizer.pad_token_id if loaded.tokenizer.pad_token_id is not None else (eos or 0)
+        generation = transformers.GenerationConfig(
+            max_new_tokens=new_tokens,
+            min_new_tokens=new_tokens,
+            do_sample=False,
+            num_beams=1,
+            use_cache=True,
+            cache_implementation=kind,
+            bos_token_id=loaded.tokenizer.bos_token_id,
+            eos_token_id=eos,
+            pad_token_id=pad,
+            compile_config=compilation.arguments(config.compile) if compiled else None,
+            disable_compile=not compiled,
+        )
+        loaded.model.generation_config = transformers.GenerationConfig(
+            bos_token_id=generation.bos_token_id, eos_token_id=eos, pad_token_id=pad
+        )
+        return generation
+
+    # ---- one call ----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _guards(self, config: BenchmarkConfig) -> Iterator[None]:
+        """The contexts of a call: no autograd, and only the requested SDPA backend."""
+        guard = torch.inference_mode if config.generation.grad_mode == "inference_mode" else torch.no_grad
+        backend = config.attention.sdpa_backend
+        with guard(), sdpa_kernel(SDPA_BACKENDS[backend]) if backend else contextlib.nullcontext():
+            yield
+
+    def _check_tokens(self, config: BenchmarkConfig, output: torch.Tensor, streamer: TokenClock) -> None:
+        workload = config.workload
+        expected = (workload.batch_size, workload.sequence_length + workload.num_tokens_to_generate)
+        if tuple(output.shape) != expected:
+            raise RuntimeError(f"generate returned tokens of shape {tuple(output.shape)}, not {expected}")
+        if len(streamer.times) != workload.num_tokens_to_generate:
+            steps, wanted = len(streamer.times), workload.num_tokens_to_generate
+            raise RuntimeError(f"generate handed out {steps} steps to the streamer, not {wanted}")
+
+    def _flush_memory(self) -> None:
+        """Before the validation call: collect, empty the device's allocator and restart its peaks.
+
+        Between calls the allocator keeps what it has: emptying it would put its growth into every measured call.
+        """
+        gc.collect()
+        memory.flush(self._require_model().device)
+
+    @contextlib.contextmanager
+    def _monitor_process(self, config: BenchmarkConfig) -> Iterator[HardwareMonitor | None]:
+        """One hardware monitor for the job: started before the warm-up, idle until the first measured call."""
+        if not config.monitor.enabled:
+            yield None
+            return
+        device = self._require_model().device
+        uuid = gpu_uuid_of(device.index or 0) if device.type == "cuda" else None
+        with HardwareMonitor.start_process(device.type, config.monitor.interval_s, uuid, os.getpid()) as monitor:
+            self._monitor = monitor
+            try:
+                yield monitor
+            finally:
+                self._monitor = None
+
+    # ---- what was seen -----------------------------------------------------------------------------------------
+
+    def _keep(self, phase: str, timed: tuple[float, list[float], str, list[MonitorSample] | None]) -> None:
+        record, call = self._require_record(), self._last_call
+        record.iterations.append(
+            Iteration(
+                index=len(record.iterations),
+                phase=phase,
+                start_s=call.start_s - self._origin,
+                e2e_s=timed[0],
+                token_times_s=list(timed[1]),
+                graphs=call.graphs,
+                compile_s=call.compile_s,
+                device_reserved_bytes=memory.reserved(self._require_model().device),
+            )
+        )
+        same = record.output is None or (record.output.same_in_all_calls and record.output.token_ids == call.token_ids)
+        record.output = Output(shape=call.shape, token_ids=call.token_ids, text=call.text, same_in_all_calls=same)
+
+    def _observe_model(self, config: BenchmarkConfig) -> Observed:
+        loaded = self._require_model()
+        parameters = list(loaded.model.parameters())
+        with self._guards(config):
+            backends = [name for name, each in SDPA_BACKENDS.items() if _sdpa_enabled(each)]
+        attention = loaded.model.config.get_text_config()._attn_implementation  # noqa: SLF001 - its only home
+        if attention != config.attention.implementation:
+            requested = config.attention.implementation
+            raise NotHonouredError(f"attention.implementation={requested}: transformers set {attention}")
+        return Observed(
+            device=str(loaded.model.device),
+            device_name=memory.device_name(loaded.device),
+            dtype=str(loaded.model.dtype).removeprefix("torch."),
+            model_class=type(loaded.model).__name__,
+            parameters=sum(each.numel() for each in parameters),
+            parameter_bytes=sum(each.numel() * each.element_size() for each in parameters),
+            attention=attention,
+            sdpa_backends=backends if "sdpa" in attention else [],
+            revision=revision_of(loaded.model),
+            prompt_tokens=self._inputs["input_ids"].shape[1],
+        )
+
+    @contextlib.contextmanager
+    def _watch_cache(self) -> Iterator[None]:
+        """Note the class of the KV cache that generate makes in the validation call."""
+        model = self._require_model().model
+        original = getattr(model, "_prepare_cache_for_generation", None)
+        self._cache_class: str | None = None
+        if original is None:
+            yield
+            return
+
+        def watched(*arguments: Any, **keywords: Any) -> Any:
+            result = original(*arguments, **keywords)
+            for each in (*arguments, *keywords.values()):
+                cache = each.get("past_key_values") if isinstance(each, dict) else None
+                if cache is not None:
+                    self._cache_class = type(cache).__name__
+            return result
+
+        model._prepare_cache_for_generation = watched  # noqa: SLF001 - generate tells nobody what it made
+        try:
+            yield
+        finally:
+            del model._prepare_cache_for_generation  # noqa: SLF001
+
+    def _observe_call(self, config: BenchmarkConfig, before: compilation.Counters) -> None:
+        """After the validation call: what ran, and whether it is what was asked for."""
+        record, loaded = self._require_record(), self._require_model()
+        assert record.observed is not None
+        compiled = compilation.observe(loaded.model, before)
+        record.observed = dataclasses.replace(
+            record.observed,
+            kv_cache=self._cache_class,
+            compile=compiled,
+            new_tokens=len(record.iterations[0].token_times_s),
+        )
+        if (reason := compilation.broken_promise(config, compiled)) is not None:
+            raise NotHonouredError(reason)
+        requested, used = config.generation.kv_cache, self._cache_class
+        if requested != "auto" and used is not None and requested not in used.lower():
+            raise NotHonouredError(f"generation.kv_cache={requested}: generate made a {used}")
+
+    def _observe_end(self, before: compilation.Counters) -> None:
+        """After the last counted call: recompilations and peaks of the whole job."""
+        record, loaded = self._require_record(), self._require_model()
+        assert record.observed is not None
+        compiled: CompileObserved = compilation.observe(loaded.model, before)
+        record.observed = dataclasses.replace(record.observed, compile=compiled)
+        record.memory = memory.peaks(record.memory, loaded.device)
+
+    def _profile(self, config: BenchmarkConfig, num_tokens: int) -> None:
+        """A Chrome trace of one more call, of `num_tokens` new tokens, after a call of that length to settle it."""
+        loaded = self._require_model()
+        generation = self._make_generation_config(config, num_tokens)
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if loaded.device.type == "cuda":
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+        with self._guards(config):
+            loaded.model.generate(**self._inputs, generation_config=generation)
+            with torch.profiler.profile(activities=activities) as profiler:
+                loaded.model.generate(**self._inputs, generation_config=generation)
+                memory.synchronize(loaded.device)
+        profiler.export_chrome_trace(str(self._folder / "trace.json.gz"))
+
+    # ---- small things ------------------------------------------------------------------------------------------
+
+    def _skip(self, config: BenchmarkConfig) -> None:
+        record = self._require_record()
+        reason = self._skipped or "the validation call reported a negative latency"
+        self.logger.warning("Skipping %s: %s", record.name or config.model.id, reason)
+        record.skip(reason)
+
+    @contextlib.contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """Mark where in the journey the record is, and how long it stayed there."""
+        record = self._require_record()
+        record.stage = name
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            record.phases_s[name] = record.phases_s.get(name, 0.0) + time.perf_counter() - start
+
+    def _require_record(self) -> Record:
+        if self.record is None:
+            raise RuntimeError("call setup_benchmark first")
+        return self.record
+
+    def _require_model(self) -> LoadedModel:
+        if self._loaded is None:
+            raise RuntimeError("call setup_benchmark first")
+        return self._loaded
+
+
+def _tqdm_progress(name: str, total: int) -> Iterable[int]:
+    bar: Iterable[int] = tqdm.trange(total, desc=name)
+    return bar
+
+
+def _sdpa_enabled(backend: SDPBackend) -> bool:
+    cuda = torch.backends.cuda
+    return {
+        SDPBackend.MATH: cuda.math_sdp_enabled,
+        SDPBackend.FLASH_ATTENTION: cuda.flash_sdp_enabled,
+        SDPBackend.EFFICIENT_ATTENTION: cuda.mem_efficient_sdp_enabled,
+        SDPBackend.CUDNN_ATTENTION: cuda.cudnn_sdp_enabled,
+    }[backend]()

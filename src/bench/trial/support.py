@@ -1,0 +1,78 @@
+"""Which errors mean that a setting cannot run here, as opposed to something being broken.
+
+A setting that this machine, this model or these library versions cannot do is skipped with its reason, and the sweep
+is none the worse. Everything else that is raised is a failure. The list holds what was seen, each with the remedy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from bench.config import BenchmarkConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limit:
+    """A known limit: how its error reads, which key asked for it and what to do instead."""
+
+    pattern: str  # searched in "Type: message"
+    key: str
+    remedy: str
+
+
+LIMITS = (
+    Limit(
+        pattern=r"ImportError: .*(flash[-_ ]?attn|flash[-_ ]?attention)",
+        key="attention.implementation",
+        remedy="install flash-attn for this GPU, or use attention=sdpa",
+    ),
+    Limit(
+        pattern=r"does not support (Flash ?Attention|an attention implementation|.*flex_attention|.*sdpa)",
+        key="attention.implementation",
+        remedy="use attention=eager",
+    ),
+    Limit(
+        pattern=r"No viable backend for scaled_dot_product_attention|No available kernel",
+        key="attention.sdpa_backend",
+        remedy="this device and dtype have no such kernel; use another backend or null",
+    ),
+    Limit(
+        pattern=r"'BlockMask' object has no attribute 'contiguous'",
+        key="attention.implementation",
+        remedy="transformers 5.18 and later cannot pair flex_attention with a static cache; use compile=off and "
+        "generation.kv_cache=dynamic",
+    ),
+    Limit(
+        pattern=r"NoValidChoicesError",
+        key="attention.implementation",
+        remedy="the compiler has no kernel of it for this device; use compile=off",
+    ),
+    Limit(
+        pattern=r"InvalidCxxCompiler|No working C\+\+ compiler",
+        key="compile.mode",
+        remedy="compiling for the CPU needs g++; install it, or use compile=off",
+    ),
+    Limit(
+        pattern=r"TritonMissing|Cannot find a working triton|GPUTooOldForTriton",
+        key="compile.mode",
+        remedy="compiling for this GPU needs a Triton that supports it; use compile=off",
+    ),
+)
+
+
+def limit_reached(error: BaseException, config: BenchmarkConfig) -> str | None:
+    """One line that names key, value, cause and remedy when the error is a known limit; None when it is not."""
+    text = f"{type(error).__name__}: {error}"
+    for limit in LIMITS:
+        if re.search(limit.pattern, text, re.IGNORECASE | re.DOTALL):
+            cause = one_line(error, 160)
+            return f"{limit.key}={config.flat()[limit.key]} cannot run here: {cause}; {limit.remedy}"
+    return None
+
+
+def one_line(error: BaseException, limit: int = 400) -> str:
+    """The first line of an error that says something, cut to `limit` characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"

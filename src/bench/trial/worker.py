@@ -1,0 +1,120 @@
+"""The child's side of a job: measure one setting and write its record.
+
+`measure` reads as the journey goes; `main` is what a process of its own needs around it: a group of its own, its log
+file, and an end when its parent is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import logging
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from bench.config import BenchmarkConfig, ConfigError
+from bench.record import Record
+from bench.trial.environment import describe_environment
+from bench.trial.model import resolve_device
+from bench.trial.runner import BenchmarkRunner, NotHonouredError
+from bench.trial.support import one_line
+
+# (phase, iterations done, iterations in all, E2E of the last one in seconds)
+Emit = Callable[[str, int, int, float | None], None]
+
+PHASES = {"Warmup": "warmup", "Benchmarking": "measurement"}
+
+
+def measure(record: Record, folder: Path, compile_cache: Path, emit: Emit) -> Record:
+    """Run the job that `record` requests, fill the record and write it into `folder`, whatever happens."""
+    config = BenchmarkConfig.from_dict(record.requested)
+
+    def progress(name: str, total: int) -> Iterator[int]:
+        for index in range(total):
+            emit(PHASES[name], index, total, record.iterations[-1].e2e_s)
+            yield index
+
+    start = time.perf_counter()
+    emit("load", 0, 1, None)
+    runner = BenchmarkRunner(
+        logging.getLogger("bench"), progress=progress, folder=folder, record=record, compile_cache=compile_cache
+    )
+    try:
+        record.environment = describe_environment(resolve_device(config.device).type)
+        runner.setup_benchmark(config.model.id, config)
+        emit("validation", 0, 1, None)
+        runner.run_benchmark(config, config.profile.num_tokens)
+    except Exception as error:  # noqa: BLE001 - failure is data
+        _record_failure(record, error)
+    except KeyboardInterrupt:
+        record.fail("interrupted", "KeyboardInterrupt", "interrupted by the user")
+        raise
+    finally:
+        runner.close()
+        record.ended_at_s = time.time()
+        record.phases_s["total"] = time.perf_counter() - start
+        record.write(folder)
+    return record
+
+
+def _record_failure(record: Record, error: Exception) -> None:
+    detail = "".join(traceback.format_exception(error))
+    traceback.print_exc()
+    message = str(error) if isinstance(error, ConfigError | NotHonouredError) else one_line(error)
+    status = "oom" if isinstance(error, torch.OutOfMemoryError | MemoryError) else "failed"
+    record.fail(status, type(error).__name__, message, detail)
+
+
+def main(record: Record, folder: str, compile_cache: str, pipe: multiprocessing.connection.Connection) -> None:
+    """The entry of a child process: fill and write the record, tell the parent of the progress, exit with 0."""
+    os.setsid()  # a group of its own, which the parent can kill whole, and which no Ctrl-C of the terminal reaches
+    _log_to(Path(folder) / "worker.log")
+    _end_with_parent()
+
+    def emit(phase: str, done: int, total: int, e2e_s: float | None) -> None:
+        with contextlib.suppress(OSError):  # a parent that no longer listens is the business of _end_with_parent
+            pipe.send((phase, done, total, e2e_s))
+
+    measure(record, Path(folder), Path(compile_cache), emit)
+    pipe.close()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The record is on disk: what the libraries' exit handlers could still spoil is not worth waiting for.
+    os._exit(0)
+
+
+def _log_to(path: Path) -> None:
+    """Send whatever this process prints, from C as well, to the job's log."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(descriptor, stream.fileno())
+    os.close(descriptor)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    faulthandler.enable()
+
+
+def _end_with_parent() -> None:
+    """Kill this process's group when the parent is gone: nobody would read the record's rest, or stop a hang."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    # The kernel does it at once for a parent that is a direct one; below a fork server the thread does.
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+    def wait() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=wait, name="end-with-parent", daemon=True).start()

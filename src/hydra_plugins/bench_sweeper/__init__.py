@@ -1,0 +1,1 @@
+"""Hydra's sweeper for bench: all points are composed and checked before the first one runs."""

@@ -1,0 +1,102 @@
+"""The sweeper plugin. Thin: it turns overrides into points and hands them to `bench.cli.sweep`.
+
+Hydra imports this file at every start, so nothing heavy may be imported at its top. (No postponed annotations here:
+Hydra's plugin scan cannot resolve them in a dataclass.)
+"""
+
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+@dataclass
+class BenchSweeperConf:
+    """What `hydra.sweeper` takes; `params` are sweeps kept in a file, as in conf/experiment."""
+
+    _target_: str = "hydra_plugins.bench_sweeper.bench_sweeper.BenchSweeper"
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="bench", node=BenchSweeperConf, provider="bench")
+
+
+class BenchSweeper(Sweeper):
+    """Composes and checks every point, plans the jobs, and runs them through the chosen launcher."""
+
+    def __init__(self, params: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.params = params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra hands a sweeper."""
+        self.hydra_context = hydra_context
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the sweep; leaves by SystemExit, for Hydra drops a sweeper's result."""
+        from bench import cli  # noqa: PLC0415 - see above
+        from bench.sweep.plan import Point  # noqa: PLC0415
+
+        given = [f"{key}={value}" for key, value in self.params.items()] + list(arguments)
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        parsed = parser.parse_overrides(given)
+        swept_keys = [each.get_key_element() for each in parsed if _is_swept(each)]
+        points = []
+        for overrides in expand(parsed):
+            composed = self._compose(list(overrides.items()))
+            swept = {key.lstrip("+"): overrides[key] for key in overrides if key in swept_keys}
+            typed = tuple(f"{key}={value}" for key, value in overrides.items())
+            points.append(Point(overrides=typed, swept=swept, config=cli.to_config(composed)))
+        folder = Path(str(self.config.hydra.sweep.dir)).absolute()
+
+        def launch(plan: Any) -> None:
+            OmegaConf.save(self.config, folder / "multirun.yaml")
+            batch = [
+                [*point.overrides, f"hydra.sweep.subdir='{job.folder}'"]
+                for point, job in zip(plan.points, plan.jobs, strict=True)
+            ]
+            for result in self.launcher.launch(batch, initial_job_idx=0):
+                _ = result.return_value  # raises what a job raised; failures of a measurement are records, not raised
+
+        raise SystemExit(cli.sweep(points, folder=folder, launch=launch))
+
+    def _compose(self, overrides: list[Any]) -> DictConfig:
+        composed = self.hydra_context.config_loader.load_sweep_config(
+            self.config, [f"{key}={value}" for key, value in overrides]
+        )
+        return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+
+
+def expand(overrides: list[Override]) -> list[dict[str, str]]:
+    """The product of all sweeps (choices, ranges, globs), the last key fastest; a later override of a key wins."""
+    values: dict[str, list[str]] = {}
+    for each in overrides:
+        key = each.get_key_element()
+        if not each.is_sweep_override():
+            values[key] = [each.get_value_element_as_str()]
+        elif each.is_discrete_sweep():
+            values[key] = list(each.sweep_string_iterator())
+        else:
+            raise HydraException(f"{each.input_line}: an interval has no list of values; use a choice or a range")
+    return [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
+
+
+def _is_swept(override: Override) -> bool:
+    return (
+        override.is_sweep_override()
+        and override.is_discrete_sweep()
+        and len(list(override.sweep_string_iterator())) > 1
+    )

@@ -127,7 +127,7 @@ def _single_job(config: BenchmarkConfig, folder: Path) -> int:
         console.print(f"1 job: {config.trial_id()}", markup=False)
         return 0
     store = _open_store(config, console)
-    record = _run(console, config, new_record(config), folder, (0, 1), left_s=None)
+    record = _run(console, config, new_record(config), folder)
     _publish(console, store, record, folder, parent_run_id=None)
     print_table(console, [record])
     _print_ways_on(console, store, folder)
@@ -150,7 +150,7 @@ def _sweep_job(config: BenchmarkConfig, folder: Path, sweep_folder: Path, number
     left_s = estimate_left(durations, len(jobs) - number)
     store = _open_store(config, console)
     try:
-        record = _run(console, config, record, folder, (number, len(jobs)), left_s)
+        record = _run(console, config, record, folder, number=number, jobs=len(jobs), left_s=left_s)
     finally:
         _publish(console, store, record, folder, plan["parent_run_id"])
 
@@ -160,13 +160,14 @@ def _run(
     config: BenchmarkConfig,
     record: Record,
     folder: Path,
-    position: tuple[int, int],
-    left_s: float | None,
+    *,
+    number: int = 0,
+    jobs: int = 1,
+    left_s: float | None = None,
 ) -> Record:
     from bench.report.progress import JobProgress, print_job_line  # noqa: PLC0415
     from bench.sweep.job import run_job  # noqa: PLC0415
 
-    number, jobs = position
     title = record.name or str(config.model.id)
     try:
         with JobProgress(console, title=title, job=number + 1, jobs=jobs, left_s=left_s) as progress:

@@ -62,7 +62,7 @@ class Rule:
         if value is None:
             return
         if self.allowed and value not in self.allowed:
-            near = difflib.get_close_matches(str(value), [str(each) for each in self.allowed], 1)
+            near = difflib.get_close_matches(str(value), [str(each) for each in self.allowed], 1, cutoff=0.5)
             values = (None, *self.allowed) if self.default is None else self.allowed
             allows = "allowed: " + ", ".join(_as_typed(each) for each in values)
             raise ConfigError(path, value, allows + (f"; did you mean {near[0]}?" if near else ""))

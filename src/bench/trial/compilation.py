@@ -46,9 +46,9 @@ def read_counters() -> Counters:
     return Counters(
         graphs=counters["stats"]["unique_graphs"],
         graph_breaks={str(reason).splitlines()[0]: count for reason, count in counters["graph_break"].items()},
-        recompiles=[" ".join(reason.split()) for each in compilations if (reason := each.recompile_reason)],
+        recompiles=[reason.splitlines()[0] for each in compilations if (reason := each.recompile_reason)],
         cudagraph_skips=inductor["cudagraph_skips"],
-        compile_s=sum(each.entire_frame_compile_time_s or 0.0 for each in compilations),
+        compile_s=sum((each.entire_frame_compile_time_s or 0.0 for each in compilations), 0.0),
         # A hit of the outer cache (AOTAutograd's) never asks the inner one.
         cache_hits=autograd["autograd_cache_hit"] + inductor["fxgraph_cache_hit"],
         cache_misses=inductor["fxgraph_cache_miss"],

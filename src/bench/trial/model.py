@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from bench.config import BenchmarkConfig, ConfigError, ModelConfig
+from bench.trial.support import one_line
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,8 +29,8 @@ def load(config: BenchmarkConfig) -> LoadedModel:
     """Load or make the model that the config names, on the device that it names.
 
     Raises:
-        ConfigError: the request cannot be met on this machine or by this model.
-        OSError, ValueError, ImportError: as transformers raises them.
+        ConfigError: the request cannot be met on this machine or by this model, or the model cannot be found.
+        ValueError, ImportError: as transformers raises them.
     """
     device = resolve_device(config.device)
     model_config = config.model
@@ -37,8 +38,11 @@ def load(config: BenchmarkConfig) -> LoadedModel:
         raise ConfigError("model.id", None, "name a model: a group (model=tiny), a hub id or a folder")
     _seed(model_config.seed)
     random = model_config.weights == "random"
-    model = _random_model(config, device) if random else _pretrained_model(config).to(device)
-    tokenizer = _byte_tokenizer() if model_config.architecture else _tokenizer(model_config)
+    try:
+        model = _random_model(config, device) if random else _pretrained_model(config).to(device)
+        tokenizer = _byte_tokenizer() if model_config.architecture else _tokenizer(model_config)
+    except OSError as error:
+        raise ConfigError("model.id", model_config.id, f"cannot be loaded: {one_line(error)}") from error
     model = model.eval()
     # A fresh seed, so that what loading consumed does not matter to anything after it.
     _seed(model_config.seed)

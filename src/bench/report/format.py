@@ -1,0 +1,87 @@
+"""How figures, names and reasons are written for people: four significant digits, and one line a reason.
+
+It decides no figure: what is undefined (None) comes out as a dash, never as 0. Text from users and libraries is
+made safe for a terminal here (one line, no control characters), and callers print it as ``rich.text.Text``, so that
+brackets in it are no markup.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from bench.record import Record
+
+UNDEFINED = "–"
+STATUS_STYLES = {"ok": "green", "skipped": "yellow"}  # all others are red; the word says it without colour too
+FAILURE_STYLE = "red"
+
+_ANSI = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?)")
+
+
+def significant(value: float | None, digits: int = 4) -> str:
+    """So many significant digits, never in exponents: 0.01234, 98.10, 12350."""
+    if value is None or not math.isfinite(value):
+        return UNDEFINED
+    if value == 0:
+        return "0"
+    rounded = float(f"{value:.{digits - 1}e}")
+    decimals = digits - 1 - math.floor(math.log10(abs(rounded)))
+    return f"{rounded:.{max(decimals, 0)}f}"
+
+
+def milliseconds(duration_s: float | None) -> str:
+    """Seconds as a number of milliseconds."""
+    return significant(None if duration_s is None else duration_s * 1e3)
+
+
+def mebibytes(size: float | None) -> str:
+    """Bytes as a number of MiB; whole ones from 1000 on."""
+    if size is None:
+        return UNDEFINED
+    mib = size / 2**20
+    return f"{mib:.0f}" if mib >= 1000 else significant(mib)
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction as a number of percent, two significant digits."""
+    return significant(None if fraction is None else fraction * 100, 2)
+
+
+def clock(duration_s: float) -> str:
+    """Seconds as on a stopwatch: 0:31, 12:05, 1:02:03."""
+    minutes, seconds = divmod(int(duration_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def one_line(text: str) -> str:
+    """The text in one line, without escape sequences and control characters."""
+    bare = _ANSI.sub("", text)
+    return " ".join("".join(each if each.isprintable() else " " for each in bare).split())
+
+
+def title(record: Record) -> str:
+    """The setting's name; for a single run, which has none, its model."""
+    return one_line(record.name or record.requested["model"]["id"] or "model without a name")
+
+
+def run_title(record: Record) -> str:
+    """The setting's name, and which of its repeats this is where there are several."""
+    several = record.repeat > 1 or record.requested["sweep"]["repeats"] > 1
+    return f"{title(record)} #{record.repeat}" if several else title(record)
+
+
+def reason(record: Record) -> str:
+    """Why a job is not ok, in one line; a skip's message says it all, other ends add where and what kind."""
+    if record.error is None:
+        return f"ended in {record.stage or 'no known stage'}"
+    if record.status == "skipped":
+        return one_line(record.error.message)
+    where = f"in {record.stage}: " if record.stage else ""
+    return one_line(f"{where}{record.error.type}: {record.error.message}")
+
+
+def status_style(status: str) -> str:
+    """The colour of a status."""
+    return STATUS_STYLES.get(status, FAILURE_STYLE)

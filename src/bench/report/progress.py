@@ -1,0 +1,196 @@
+"""What is seen while a sweep runs: one live line for the running job, one line that stays for each finished one.
+
+The live line is for terminals only; anywhere else nothing is printed while a job runs. It is redrawn four times a
+second by the parent, which costs it well under a hundredth of a core beside the job that is measured. Nothing is
+measured here: phase, counts and times are what the caller passes on.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from bench.analysis.summary import summarize
+from bench.record import Record
+from bench.report.format import (
+    UNDEFINED,
+    clock,
+    milliseconds,
+    one_line,
+    reason,
+    run_title,
+    significant,
+    status_style,
+)
+
+PHASE_WORDS = {
+    "start": "Starting",
+    "load": "Loading",
+    "validation": "Validating",
+    "warmup": "Warmup",
+    "measurement": "Benchmarking",
+    "profile": "Profiling",
+}
+REDRAWS_PER_S = 4
+SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+NAME_CELLS = 24  # a name's column in the lines that stay
+NAME_CELLS_KEPT = 16  # of a name in the live line, before other pieces have to make room
+BAR_CELLS = (6, 20)  # the narrowest bar worth showing, and the widest
+GAP = "   "
+
+
+def estimate_left(durations_s: Sequence[float], jobs_left: int) -> float | None:
+    """Seconds that the jobs left will take, from the median of the finished ones; None before the first."""
+    return statistics.median(durations_s) * jobs_left if durations_s else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where a job stands: the phase, and the calls done and due in it (due 0: not counted)."""
+
+    phase: str = "start"
+    done: int = 0
+    total: int = 0
+    e2e_s: float | None = None  # of the last call
+
+
+class JobProgress:
+    """The live line of one job; a context manager, and silent where the console is no terminal.
+
+    ``left_s`` is the estimate for the rest of the sweep when this job starts, this job included; None: not known.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        *,
+        title: str,
+        job: int,
+        jobs: int,
+        left_s: float | None,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console, self._title, self._job, self._jobs, self._left_s = console, one_line(title), job, jobs, left_s
+        self._clock_s, self._started_s = clock_s, clock_s()
+        self._position = Position()
+        # is_interactive rules out dumb terminals, which cannot redraw a line.
+        shown = console.is_terminal and console.is_interactive
+        self._live = (
+            Live(console=console, get_renderable=self.line, refresh_per_second=REDRAWS_PER_S, transient=True)
+            if shown
+            else None
+        )
+
+    def __enter__(self) -> Self:
+        self._started_s = self._clock_s()
+        if self._live:
+            self._live.start(refresh=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self, phase: str, done: int, total: int, e2e_s: float | None) -> None:
+        """Take note of progress; the next redraw shows it."""
+        self._position = Position(phase=phase, done=done, total=total, e2e_s=e2e_s)
+
+    def line(self) -> Text:
+        """The line as of now, not longer than the console is wide."""
+        elapsed_s = self._clock_s() - self._started_s
+        return live_line(
+            self._console.width,
+            title=self._title,
+            job=self._job,
+            jobs=self._jobs,
+            position=self._position,
+            elapsed_s=elapsed_s,
+            left_s=self._still_left(elapsed_s),
+        )
+
+    def _still_left(self, elapsed_s: float) -> float | None:
+        """The estimate counted down, but never below the share of the jobs after this one; None when used up."""
+        if self._left_s is None:
+            return None
+        after = self._jobs - self._job
+        return max(self._left_s - elapsed_s, self._left_s * after / (after + 1)) or None
+
+
+def live_line(
+    width: int, *, title: str, job: int, jobs: int, position: Position, elapsed_s: float, left_s: float | None
+) -> Text:
+    """Spinner, job, name, phase, bar, count, last latency, elapsed, left: what is left out first is the bar."""
+    due = position.total
+    count = f" {position.done:>{len(str(due))}}/{due}" if due else ""
+    latency = f"{GAP}{milliseconds(position.e2e_s):>5} ms" if position.e2e_s is not None else ""
+    elapsed = f"{GAP}{clock(elapsed_s)}"
+    left = f"{GAP}left {clock(left_s)}" if left_s is not None else ""
+    head = f"{SPINNER[int(elapsed_s * REDRAWS_PER_S) % len(SPINNER)]} {job}/{jobs}  "
+    phase = f"{GAP}{PHASE_WORDS.get(position.phase, one_line(position.phase)):<12}"
+
+    for tail in (count + latency + elapsed + left, count + latency + elapsed, count + elapsed):
+        room = width - cell_len(head + phase + tail)
+        if room >= min(cell_len(title), NAME_CELLS_KEPT):
+            break
+    name = Text(title, style="bold")
+    name.truncate(max(room, 1), overflow="ellipsis")
+
+    line = Text(head, no_wrap=True, end="").append_text(name).append(phase, style="cyan")
+    bar_cells = min(room - name.cell_len - 1, BAR_CELLS[1])
+    if due and bar_cells >= BAR_CELLS[0]:
+        line.append(" ").append_text(_bar(position.done / due, bar_cells))
+    line.append(tail)
+    line.truncate(width)
+    return line
+
+
+def _bar(fraction: float, cells: int) -> Text:
+    full = round(min(max(fraction, 0.0), 1.0) * cells)
+    return Text("█" * full, style="green").append("░" * (cells - full), style="dim")
+
+
+def print_job_line(console: Console, record: Record, job: int, jobs: int) -> None:
+    """The line that stays: how the job ended, with its headline figures or the reason.
+
+    On a terminal it is cut to the width; elsewhere it is one whole line, whatever its length.
+    """
+    line = Text(f"{job:>{len(str(jobs))}}/{jobs}  " if jobs > 1 else "", end="")
+    line.append(f"{record.status:<7}", style=status_style(record.status))
+    name = Text(run_title(record))
+    name.truncate(max(name.cell_len, NAME_CELLS), pad=True)
+    line.append("  ").append_text(name)
+    if record.status == "ok":
+        for piece in _headline(record):
+            # Half a figure misleads: a narrow terminal gets fewer of them.
+            if not console.is_terminal or line.cell_len + 2 + len(piece) <= console.width:
+                line.append(f"  {piece}")
+    else:
+        line.append(f"  {reason(record)}")
+    if console.is_terminal:
+        line.truncate(console.width, overflow="ellipsis")
+    line.rstrip()
+    console.print(line, soft_wrap=True)
+
+
+def _headline(record: Record) -> Iterator[str]:
+    summary = summarize(record)
+    e2e_s = summary.e2e_s.median if summary.e2e_s else None
+    ttft_s = summary.ttft_s.median if summary.ttft_s else None
+    for label, value, unit in (
+        ("E2E ", milliseconds(e2e_s), "ms"),
+        ("TTFT ", milliseconds(ttft_s), "ms"),
+        ("", significant(summary.output_tokens_per_s), "tok/s"),
+        ("cold ", significant(summary.cold_start_s), "s"),
+    ):
+        yield f"{label}{value:>5} {unit}" if value != UNDEFINED else f"{label}{UNDEFINED}"

@@ -1,0 +1,293 @@
+"""The closing table of a sweep, and the list of jobs of a dry run.
+
+It shows one row a setting and orders the rows; it does not judge. The setting with the lowest median is marked as
+just that, and what makes rows incomparable (another workload, model or device, another kind of KV cache) is named
+below the table. Verdicts need several processes a setting and belong to ``bench.analysis``.
+
+A figure of several repeats is the median over the processes that came through of each one's own figure.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+from bench.analysis.summary import Stats, Summary, summarize
+from bench.record import STATUSES, Record
+from bench.report.format import (
+    UNDEFINED,
+    mebibytes,
+    milliseconds,
+    one_line,
+    percent,
+    reason,
+    run_title,
+    significant,
+    status_style,
+    title,
+)
+
+PLAIN_WIDTH = 100  # where the console is no terminal and has no width of its own
+NARROWEST_NAME = 14
+# Left out in this order where the console is too narrow for all.
+EXPENDABLE = ("peak MiB", "ITL ms", "graphs", "cold s", "TTFT ms", "±%")
+NAMES_SHOWN = 4
+MODEL_KEYS = ("id", "revision", "gguf_file", "weights", "architecture")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One row: all runs of one trial, and the figures of those that count (the ok ones, or all where none is)."""
+
+    name: str
+    status: str
+    runs: int
+    counted: list[Record]
+    summaries: list[Summary]
+
+    def figure(self, read: Callable[[Summary], float | None]) -> float | None:
+        """The median over processes of one figure; None when no process has it."""
+        values = [value for value in map(read, self.summaries) if value is not None]
+        return statistics.median(values) if values else None
+
+    @property
+    def e2e_s(self) -> float | None:
+        """The headline, which orders the rows."""
+        return self.figure(lambda summary: _median(summary.e2e_s))
+
+    @property
+    def graphs(self) -> str:
+        """Graphs that torch.compile made, as observed; a range where processes differ."""
+        counts = sorted({each.observed.compile.graphs for each in self.counted if each.observed})
+        return UNDEFINED if not counts else str(counts[0]) if len(counts) == 1 else f"{counts[0]}..{counts[-1]}"
+
+
+def print_table(console: Console, records: Sequence[Record]) -> None:
+    """The table of all settings, fastest first, then why others have no figures, then what to mind in reading it."""
+    if not records:
+        return
+    settings = _settings(records)
+    ranked = [each for each in settings if each.status == "ok" and each.e2e_s is not None]
+    differing = _differing(ranked)
+    lowest = _lowest(ranked) if not differing else []
+    width = console.width if console.is_terminal else PLAIN_WIDTH
+
+    _print(console, _fitting(console, settings, lowest, width), width)
+    reasons = [Text.assemble((run_title(each), "bold"), f": {reason(each)}") for each in records if each.status != "ok"]
+    notes = [Text(each) for each in (*_mark_note(lowest, ranked), *_comparability_notes(ranked, differing))]
+    for paragraph in filter(None, (reasons, notes)):
+        _print(console, Text(), width)
+        for text in paragraph:
+            first, *rest = text.wrap(console, width - 2)
+            _print(console, Text("\n  ").join([first, *rest]), width)
+
+
+def print_plan(console: Console, jobs: Sequence[tuple[int, str, str, str]]) -> None:
+    """What a sweep would run, in order: number, name, trial id and folder of each job; one line a job off terminals."""
+    table = _grid(gap=2)
+    table.add_column("job", justify="right")
+    table.add_column("name", overflow="fold")
+    table.add_column("trial", no_wrap=True)
+    table.add_column("folder", overflow="fold")
+    for number, name, trial_id, folder in jobs:
+        table.add_row(str(number), Text(one_line(name)), Text(trial_id), Text(one_line(folder)))
+    width = console.width if console.is_terminal else console.measure(table, options=_wide(console)).maximum
+    _print(console, table, width)
+
+
+# ---- rows --------------------------------------------------------------------------------------------------------
+
+
+def _settings(records: Sequence[Record]) -> list[Setting]:
+    """One row for each trial id: the ok ones by E2E, then the others in the order of their statuses."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.trial_id, []).append(record)
+    settings = []
+    for group in groups.values():
+        counted = [each for each in group if each.status == "ok"] or group
+        worst = max((each.status for each in counted), key=STATUSES.index)
+        summaries = [summarize(each) for each in counted]
+        settings.append(
+            Setting(name=title(group[0]), status=worst, runs=len(group), counted=counted, summaries=summaries)
+        )
+    return sorted(
+        settings,
+        key=lambda each: (STATUSES.index(each.status), float("inf") if each.e2e_s is None else each.e2e_s),
+    )
+
+
+def _median(stats: Stats | None) -> float | None:
+    return stats.median if stats else None
+
+
+def _half_width(stats: Stats | None) -> float | None:
+    """Half the rank interval of the median, as a fraction of the median."""
+    if stats is None or stats.median_low is None or stats.median_high is None or not stats.median:
+        return None
+    return (stats.median_high - stats.median_low) / 2 / stats.median
+
+
+def _columns(settings: Sequence[Setting]) -> dict[str, list[Text]]:
+    """Header → cells of every column after the name."""
+    figures: dict[str, tuple[Callable[[Summary], float | None], Callable[[float | None], str]]] = {
+        "E2E ms": (lambda summary: _median(summary.e2e_s), milliseconds),
+        "±%": (lambda summary: _half_width(summary.e2e_s), percent),
+        "TTFT ms": (lambda summary: _median(summary.ttft_s), milliseconds),
+        "ITL ms": (lambda summary: _median(summary.itl_s), milliseconds),
+        "tok/s": (lambda summary: summary.output_tokens_per_s, significant),
+        "cold s": (lambda summary: summary.cold_start_s, significant),
+        "peak MiB": (lambda summary: summary.peak_bytes, mebibytes),
+    }
+    columns = {"status": [Text(each.status, style=status_style(each.status)) for each in settings]}
+    if any(each.runs > 1 for each in settings):
+        columns["runs"] = [Text(_runs(each)) for each in settings]
+    for header, (read, write) in figures.items():
+        columns[header] = [Text(write(each.figure(read))) for each in settings]
+    columns["graphs"] = [Text(each.graphs) for each in settings]
+    return columns
+
+
+def _runs(setting: Setting) -> str:
+    """How many processes stand behind the figures, and of how many."""
+    counted = len(setting.counted)
+    return str(counted) if counted == setting.runs else f"{counted} of {setting.runs}"
+
+
+# ---- layout ------------------------------------------------------------------------------------------------------
+
+
+def _fitting(console: Console, settings: Sequence[Setting], lowest: Sequence[Setting], width: int) -> Table:
+    """The most generous layout that fits: headers in one line or two, then narrower gaps, then fewer columns."""
+    columns = _columns(settings)
+    for two_lines, gap in ((False, 2), (True, 2), (True, 1)):
+        table = _layout(settings, lowest, columns, two_lines=two_lines, gap=gap)
+        if console.measure(table, options=_wide(console)).maximum <= width:
+            return table
+    # Names wrap; where not even that helps, columns go.
+    for header in (None, *EXPENDABLE):
+        columns.pop(header or "", None)
+        table = _layout(settings, lowest, columns, two_lines=True, gap=1)
+        if console.measure(table, options=_wide(console)).minimum <= width:
+            break
+    return table
+
+
+def _layout(
+    settings: Sequence[Setting],
+    lowest: Sequence[Setting],
+    columns: dict[str, list[Text]],
+    *,
+    two_lines: bool,
+    gap: int,
+) -> Table:
+    table = _grid(gap=gap)
+    table.add_column("setting", overflow="fold", min_width=NARROWEST_NAME)
+    for header in columns:
+        left = header == "status"
+        text = Text(header.replace(" ", "\n") if two_lines else header)
+        table.add_column(text, no_wrap=True, justify="left" if left else "right")
+    for row, setting in enumerate(settings):
+        name = Text(f"{setting.name} *" if setting in lowest else setting.name)
+        table.add_row(name, *(cells[row] for cells in columns.values()))
+    return table
+
+
+def _grid(*, gap: int) -> Table:
+    return Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold")
+
+
+def _wide(console: Console) -> ConsoleOptions:
+    """Options of a console as wide as anything asks for."""
+    return console.options.update(width=10_000)
+
+
+@dataclass(frozen=True)
+class _AtWidth:
+    """Rendered at a width that the console itself may not have: off terminals rich assumes 80."""
+
+    renderable: RenderableType
+    width: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        options = options.update(width=self.width, no_wrap=False, overflow="fold")
+        for line in console.render_lines(self.renderable, options, pad=False):
+            yield from _without_blank_end(line)
+            yield Segment.line()
+
+
+def _without_blank_end(line: Sequence[Segment]) -> list[Segment]:
+    kept = list(line)
+    while kept and not kept[-1].text.strip():
+        kept.pop()
+    return kept
+
+
+def _print(console: Console, renderable: RenderableType, width: int) -> None:
+    console.print(_AtWidth(renderable, width), crop=False, end="")
+
+
+# ---- notes -------------------------------------------------------------------------------------------------------
+
+
+def _lowest(ranked: Sequence[Setting]) -> list[Setting]:
+    """The setting with the lowest median (all of them where several have it); none where there is no other."""
+    if len(ranked) < 2:
+        return []
+    minimum = min(each.e2e_s for each in ranked if each.e2e_s is not None)
+    return [each for each in ranked if each.e2e_s == minimum]
+
+
+def _mark_note(lowest: Sequence[Setting], ranked: Sequence[Setting]) -> Iterable[str]:
+    """What the mark means; there is no test here, whatever the number of processes."""
+    if not lowest:
+        return
+    fewest, most = min(len(each.counted) for each in ranked), max(len(each.counted) for each in ranked)
+    if most == 1:
+        yield "* lowest median of one process each: descriptive, not a verdict"
+    else:
+        processes = str(most) if fewest == most else f"{fewest} to {most}"
+        yield f"* lowest median over {processes} processes; no test of the difference was made"
+
+
+def _comparability_notes(ranked: Sequence[Setting], differing: Sequence[str]) -> Iterable[str]:
+    if differing:
+        # Only where more tokens are made does the rate stay fair; other prompts or models are other work altogether.
+        fair = set(differing) <= {"workload.batch_size", "workload.num_tokens_to_generate"}
+        advice = "compare tok/s, not E2E" if fair else "not comparable on E2E"
+        yield f"settings differ in {', '.join(differing)}: {advice}"
+    caches: dict[str, list[str]] = {}
+    for each in ranked:
+        observed = each.counted[0].observed
+        if observed and observed.kv_cache:
+            caches.setdefault(observed.kv_cache.removesuffix("Cache").lower(), []).append(each.name)
+    asked = {each.counted[0].requested["generation"]["kv_cache"] for each in ranked}
+    # Who chose both kinds by hand knows; "auto" chooses by itself.
+    if len(caches) > 1 and "auto" in asked:
+        kinds = "; ".join(f"{kind} in {_some(names)}" for kind, names in caches.items())
+        yield f"note: KV caches differ: {kinds}. generation.kv_cache=static compares like with like"
+
+
+def _differing(ranked: Sequence[Setting]) -> list[str]:
+    """What differs between settings that must not differ for their E2E to be compared."""
+    keys: dict[str, set[str]] = {}
+    for each in ranked:
+        record = each.counted[0]
+        for name, value in record.requested["workload"].items():
+            keys.setdefault(f"workload.{name}", set()).add(repr(value))
+        for name in MODEL_KEYS:
+            keys.setdefault(f"model.{name}", set()).add(repr(record.requested["model"][name]))
+        if record.observed:
+            keys.setdefault("device", set()).add(record.observed.device_name)
+    return [name for name, values in keys.items() if len(values) > 1]
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:NAMES_SHOWN])
+    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"

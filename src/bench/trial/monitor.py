@@ -1,0 +1,247 @@
+"""The hardware during measured calls: starts the sampling process, tells it when a call runs, takes its samples.
+
+One process serves a whole job (``bench.trial.sampler``, which says what the numbers mean). The job only writes a line
+before a call and reads one after it. That process needs about a millisecond of some core for each sample, the one at
+the call's start included: on a machine whose cores are all busy with the call it takes that from the call.
+
+The line before the call is not waited for: the first sample is taken as the call begins, which may be a moment before
+or after it, so its time may be slightly negative. It is kept as it is.
+
+A monitor is never the reason that a job fails: what goes wrong with it is kept in ``error``, and the calls from then
+on have no samples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import pynvml
+
+from bench.record import Monitor, MonitorSample
+
+READY_TIMEOUT_S = 10.0
+REPLY_TIMEOUT_S = 5.0  # without a byte; long series are written in many pieces
+EXIT_TIMEOUT_S = 1.0
+# Run as a file, with no folder added to the path: neither the current folder nor how bench came to be importable
+# in this process can change what it runs.
+_COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("sampler.py")))
+
+
+class _SamplingError(Exception):
+    """The sampling process cannot be used."""
+
+
+class HardwareMonitor:
+    """The sampling process of one job, alive or not. Use as a context manager, or close it."""
+
+    def __init__(self, *, source: str, interval_s: float) -> None:
+        """Without a process; ``start_process`` is the way to one with."""
+        self.source = source
+        self.interval_s = interval_s
+        self.error: str | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def start_process(cls, device: str, interval_s: float, gpu_uuid: str | None, pid: int) -> HardwareMonitor:
+        """Start sampling ``device`` (the GPU ``gpu_uuid`` when it is a cuda device, else the CPU and process ``pid``).
+
+        Waits until the process is ready. Never raises: look at ``error``.
+        """
+        on_gpu = device.startswith("cuda")
+        monitor = cls(source="nvml" if on_gpu else "psutil", interval_s=interval_s)
+        if on_gpu and gpu_uuid is None:
+            monitor._fail(f"NVML knows no GPU that is {device}")
+            return monitor
+        options = ["--pid", str(pid), "--interval", str(interval_s)]
+        if on_gpu and gpu_uuid:
+            options += ["--gpu-uuid", gpu_uuid]
+        monitor._launch(options)
+        return monitor
+
+    def begin(self) -> None:
+        """A measured call starts now. Returns at once."""
+        self._send("start")
+
+    def end(self, call_start: float) -> list[MonitorSample]:
+        """The call is over: its samples, with times since ``call_start`` (a ``time.perf_counter`` reading).
+
+        [] when the monitor has failed, now or before. A device that is lost during the call leaves the samples that
+        were taken until then.
+        """
+        self._send("stop")
+        if self._process is None:
+            return []
+        try:
+            reply = self._receive(REPLY_TIMEOUT_S)
+        except _SamplingError as error:
+            self._fail(str(error))
+            return []
+        if reply.get("error"):
+            self._fail(reply["error"])
+        return [_sample(each, call_start) for each in reply["samples"]]
+
+    def summary(self, samples_per_call: list[list[MonitorSample]]) -> Monitor:
+        """What goes into the record, given what ``end`` returned for each measured call."""
+        return Monitor(source=self.source, interval_s=self.interval_s, samples=samples_per_call, error=self.error)
+
+    def close(self) -> None:
+        """End the process; a second time does nothing."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        stdin, stdout = _pipes(process)
+        with contextlib.suppress(OSError):
+            stdin.close()
+        try:
+            process.wait(EXIT_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        finally:
+            stdout.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _launch(self, options: list[str]) -> None:
+        try:
+            # Unbuffered, so that begin is one write. Its stderr is the job's: a traceback lands in the job's log.
+            self._process = subprocess.Popen(  # noqa: S603  # our own file, no shell
+                [*_COMMAND, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+            )
+            answer = self._receive(READY_TIMEOUT_S)
+        except (OSError, _SamplingError) as error:
+            self._fail(str(error))
+            return
+        if not answer.get("ready"):
+            self._fail(str(answer.get("error")))
+
+    def _send(self, command: str) -> None:
+        if self._process is None:
+            return
+        try:
+            _pipes(self._process)[0].write(command.encode() + b"\n")
+        except OSError:
+            self._fail(self._how_it_ended())
+
+    def _receive(self, timeout_s: float) -> dict[str, Any]:
+        """The process's next line. Blocks without using a core."""
+        assert self._process is not None
+        descriptor = _pipes(self._process)[1].fileno()
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        line = bytearray()
+        while not line.endswith(b"\n"):
+            if not poll.poll(timeout_s * 1000):
+                raise _SamplingError(f"the monitor's process did not answer within {timeout_s:g} s")
+            received = os.read(descriptor, 1 << 16)
+            if not received:
+                raise _SamplingError(self._how_it_ended())
+            line += received
+        try:
+            message = json.loads(line)
+        except ValueError as error:
+            raise _SamplingError(f"the monitor's process wrote {bytes(line[:80])!r}") from error
+        if not isinstance(message, dict):
+            raise _SamplingError(f"the monitor's process wrote {bytes(line[:80])!r}")
+        return message
+
+    def _how_it_ended(self) -> str:
+        code: int | None = None
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = self._process.wait(EXIT_TIMEOUT_S)
+        if code is None:
+            return "the monitor's process closed its pipe"
+        how = f"by signal {-code}" if code < 0 else f"with status {code}"
+        return f"the monitor's process ended {how}"
+
+    def _fail(self, reason: str) -> None:
+        """Keep the first reason, and do without samples from here on."""
+        self.error = self.error or reason
+        self.close()
+
+
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    return process.stdin, process.stdout
+
+
+def _sample(values: dict[str, Any], call_start: float) -> MonitorSample:
+    return MonitorSample(**{**values, "time_s": values["time_s"] - call_start})
+
+
+# ---- which GPU ------------------------------------------------------------------------------------------------------
+
+
+def gpu_uuid_of(device_index: int) -> str | None:
+    """NVML's UUID of the GPU, or MIG instance, that torch calls ``cuda:<device_index>``; None when it is unknown.
+
+    The two count differently: NVML sees every GPU of the machine in the order of the bus, CUDA those that
+    CUDA_VISIBLE_DEVICES names, in that order, and otherwise the fastest first. Asking torch initialises CUDA.
+    """
+    name = _visible_name(device_index)
+    if name.startswith("MIG-"):
+        return name
+    return _uuid_from_torch(device_index) or _uuid_from_nvml(name)
+
+
+def _visible_name(device_index: int) -> str:
+    """The device's name in CUDA_VISIBLE_DEVICES, its number when that is not set, "" when it is not visible."""
+    value = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if value is None:
+        return str(device_index)
+    names = []
+    for each in value.split(","):
+        name = each.strip()
+        if not (name.isdecimal() or name.startswith(("GPU-", "MIG-"))):
+            break  # CUDA too ignores what follows
+        names.append(name)
+    return names[device_index] if device_index < len(names) else ""
+
+
+def _uuid_from_torch(device_index: int) -> str | None:
+    import torch  # noqa: PLC0415  # the monitor is of use without it, and starts faster
+
+    try:
+        uuid = str(torch.cuda.get_device_properties(device_index).uuid)
+    except (AssertionError, AttributeError, RuntimeError):  # no CUDA in this build, no such field, no such device
+        return None
+    return uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
+
+
+def _uuid_from_nvml(name: str) -> str | None:
+    """The UUID of a device by its name in CUDA_VISIBLE_DEVICES: a number, or the beginning of a UUID."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        uuids = [str(pynvml.nvmlDeviceGetUUID(each)) for each in handles]
+        models = {pynvml.nvmlDeviceGetName(each) for each in handles}
+    except pynvml.NVMLError:
+        return None
+    finally:
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+    if name.isdecimal():
+        # Where models differ, which is the fastest is CUDA's own judgement: better no GPU than the wrong one.
+        same_order = len(models) == 1 or os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+        return uuids[int(name)] if same_order and int(name) < len(uuids) else None
+    found = [each for each in uuids if name and each.startswith(name)]
+    return found[0] if len(found) == 1 else None

@@ -1,0 +1,50 @@
+"""What several test files need: the tiny model's config, and a command line to run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench.config import BenchmarkConfig, ModelConfig
+
+# Before the first process that imports transformers: no test waits for a hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> dict:
+    """The model group `tiny` as plain values."""
+    return yaml.safe_load((ROOT / "conf/model/tiny.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def tiny(tiny_model: dict) -> Callable[..., BenchmarkConfig]:
+    """Make a config of the tiny model with few and short calls; keywords are those of BenchmarkConfig."""
+
+    def make(**keywords: object) -> BenchmarkConfig:
+        few = {"warmup_iterations": 1, "measurement_iterations": 2, "sequence_length": 16, "num_tokens_to_generate": 4}
+        return BenchmarkConfig(model=ModelConfig(**tiny_model), **{**few, **keywords})
+
+    return make
+
+
+def run_bench(*arguments: str, folder: Path, timeout_s: float = 500) -> subprocess.CompletedProcess[str]:
+    """Run `python -m bench` as a user does, in `folder`, with nothing of this test's environment that matters."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HYDRA_", "MLFLOW_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments],
+        cwd=folder,
+        env=environment | {"COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )

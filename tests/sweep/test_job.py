@@ -1,0 +1,161 @@
+"""One process a job: real children, real deaths."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench.config import BenchmarkConfig, IsolationConfig, ModelConfig
+from bench.record import Record
+from bench.sweep.job import new_record, run_job
+
+
+def quiet(*_: object) -> None:
+    pass
+
+
+def run(config: BenchmarkConfig, folder: Path, on_event=quiet) -> Record:
+    return run_job(config, new_record(config, name="one"), folder, on_event)
+
+
+@pytest.mark.parametrize("mode", ["forkserver", "spawn", "none"])
+def test_a_job_runs_in_every_mode(tiny, tmp_path, mode: str) -> None:
+    config = tiny(isolation=IsolationConfig(mode=mode))
+    record = run(config, tmp_path)
+    assert (record.status, record.stage, record.error) == ("ok", None, None)
+    assert len(record.iterations) == 4
+    assert record == Record.read(tmp_path)
+    assert record.requested == config.to_dict()
+
+
+def test_progress_arrives_in_the_order_of_the_journey(tiny, tmp_path) -> None:
+    events = []
+    run(tiny(warmup_iterations=2, measurement_iterations=3), tmp_path, lambda *event: events.append(event))
+    assert [event[:3] for event in events] == [
+        ("load", 0, 1),
+        ("validation", 0, 1),
+        ("warmup", 0, 2),
+        ("warmup", 1, 2),
+        ("measurement", 0, 3),
+        ("measurement", 1, 3),
+        ("measurement", 2, 3),
+    ]
+    assert all(event[3] > 0 for event in events[2:])
+
+
+def test_jobs_are_in_processes_of_their_own_and_the_parent_never_imports_torch(tmp_path) -> None:
+    import subprocess
+    import sys
+
+    program = f"""
+import sys, json
+from pathlib import Path
+import yaml
+from bench.config import BenchmarkConfig, ModelConfig
+from bench.sweep.job import new_record, run_job
+
+tiny = yaml.safe_load(Path({str(Path(__file__).parents[2] / "conf/model/tiny.yaml")!r}).read_text())
+if __name__ == "__main__":
+    for index in range(2):
+        folder = Path({str(tmp_path)!r}) / str(index)
+        folder.mkdir()
+        config = BenchmarkConfig(model=ModelConfig(**tiny), warmup_iterations=0, measurement_iterations=1)
+        assert run_job(config, new_record(config), folder, lambda *event: None).status == "ok"
+    assert not {{"torch", "transformers"}} & set(sys.modules)
+"""
+    path = tmp_path / "program.py"
+    path.write_text(program, encoding="utf-8")
+    subprocess.run([sys.executable, str(path)], check=True, timeout=300)
+
+
+def test_a_model_that_does_not_exist_is_a_record_with_its_stage(tiny, tmp_path) -> None:
+    config = tiny()
+    config.model = ModelConfig(id="nowhere/to-be-found")
+    record = run(config, tmp_path)
+    assert (record.status, record.stage) == ("failed", "load")
+    assert "nowhere/to-be-found" in record.error.message
+    assert "\n" not in record.error.message
+    assert "Traceback" in record.error.detail
+
+
+def test_what_the_user_must_change_is_one_line(tiny, tmp_path) -> None:
+    record = run(tiny(sequence_length=5000), tmp_path)
+    assert (record.status, record.stage) == ("failed", "load")
+    assert record.error.message == (
+        "workload.sequence_length=5000: with 4 new tokens makes 5004 positions; the model has 4096"
+    )
+
+
+def test_a_deadline_ends_a_job_as_timeout_and_names_the_key(tiny, tmp_path) -> None:
+    config = tiny(measurement_iterations=100_000, isolation=IsolationConfig(timeout_s=6))
+    start = time.monotonic()
+    record = run(config, tmp_path)
+    assert time.monotonic() - start < 30
+    assert (record.status, record.stage) == ("timeout", "measurement")
+    assert record.error.message.startswith("isolation.timeout_s=6: not finished in measurement")
+    assert Record.read(tmp_path) == record
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_job_that_dies_is_a_record_that_names_the_signal(tiny, tmp_path, number: int) -> None:
+    def kill(phase: str, done: int, *_: object) -> None:
+        if (phase, done) == ("measurement", 1):
+            os.kill(worker(), number)
+
+    record = run(tiny(measurement_iterations=1000), tmp_path, kill)
+    assert (record.status, record.stage) == ("crashed", "measurement")
+    assert "left no record" in record.error.message
+    assert Record.read(tmp_path) == record
+
+
+def worker() -> int:
+    """The pid of the running job: the grandchild of this process, below the fork server, that leads its group."""
+    (one,) = [each.pid for each in psutil.Process().children(recursive=True) if os.getpgid(each.pid) == each.pid]
+    return one
+
+
+def test_the_next_job_runs_after_one_that_died(tiny, tmp_path) -> None:
+    for name in ("dies", "lives"):
+        (tmp_path / name).mkdir()
+    dead = run(
+        tiny(measurement_iterations=1000),
+        tmp_path / "dies",
+        lambda phase, *_: os.kill(worker(), signal.SIGKILL) if phase == "measurement" else None,
+    )
+    assert dead.status == "crashed"
+    assert run(tiny(), tmp_path / "lives").status == "ok"
+
+
+def test_ctrl_c_ends_the_job_and_leaves_its_record(tiny, tmp_path) -> None:
+    def interrupt(phase: str, done: int, *_: object) -> None:
+        if (phase, done) == ("measurement", 1):
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(measurement_iterations=100_000), tmp_path, interrupt)
+    record = Record.read(tmp_path)
+    assert (record.status, record.stage) == ("interrupted", "measurement")
+    assert not [each for each in psutil.Process().children(recursive=True) if each.pid == os.getpgid(each.pid)]
+
+
+def test_the_fresh_compile_cache_is_gone_after_the_job(tiny, tmp_path, monkeypatch) -> None:
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "job").mkdir()
+    run(tiny(), tmp_path / "job")
+    assert list(tmp_path.glob("bench-compile-*")) == []
+
+
+def test_prints_of_the_job_land_in_its_log(tiny, tmp_path) -> None:
+    config = tiny()
+    config.model = dataclasses.replace(config.model, id="nowhere/to-be-found", weights="pretrained", architecture=None)
+    run(config, tmp_path)
+    assert "Traceback" in (tmp_path / "worker.log").read_text(encoding="utf-8")

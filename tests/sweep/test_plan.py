@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+
+from bench.config import BenchmarkConfig, SweepConfig
+from bench.sweep.plan import Point, file_name, make_plan, read_plan, short_name, write_plan
+
+
+def points(count: int) -> list[Point]:
+    return [
+        Point(
+            overrides=(f"workload.batch_size={size}",),
+            swept={"workload.batch_size": str(size)},
+            config=BenchmarkConfig(batch_size=size),
+        )
+        for size in range(1, count + 1)
+    ]
+
+
+def test_each_block_holds_every_setting_once() -> None:
+    plan = make_plan(points(6), SweepConfig(repeats=4), "s")
+    everything = {point.config.trial_id() for point in points(6)}
+    for repeat in range(1, 5):
+        block = [job.trial_id for job in plan.jobs[(repeat - 1) * 6 : repeat * 6]]
+        assert set(block) == everything
+        assert {job.repeat for job in plan.jobs[(repeat - 1) * 6 : repeat * 6]} == {repeat}
+
+
+def test_blocks_have_orders_of_their_own() -> None:
+    plan = make_plan(points(6), SweepConfig(repeats=4), "s")
+    orders = {tuple(job.trial_id for job in plan.jobs[start : start + 6]) for start in range(0, 24, 6)}
+    assert len(orders) > 1
+
+
+def test_the_seed_decides_the_order() -> None:
+    def order(seed: int) -> list[str]:
+        return [job.trial_id for job in make_plan(points(8), SweepConfig(seed=seed), "s").jobs]
+
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+
+
+def test_the_given_order_is_kept() -> None:
+    plan = make_plan(points(5), SweepConfig(order="given", repeats=2), "s")
+    assert [job.swept["workload.batch_size"] for job in plan.jobs] == ["1", "2", "3", "4", "5"] * 2
+
+
+def test_a_setting_typed_twice_runs_once() -> None:
+    plan = make_plan([*points(3), *points(2)], SweepConfig(), "s")
+    assert len(plan.jobs) == 3
+    assert plan.duplicates == 2
+
+
+def test_each_job_carries_the_point_that_it_runs() -> None:
+    plan = make_plan(points(5), SweepConfig(repeats=2), "s")
+    assert [job.trial_id for job in plan.jobs] == [point.config.trial_id() for point in plan.points]
+
+
+def test_folders_are_distinct_and_sorted_as_the_jobs_run() -> None:
+    folders = [job.folder for job in make_plan(points(12), SweepConfig(repeats=2), "s").jobs]
+    assert len(set(folders)) == 24
+    assert folders == sorted(folders)
+
+
+@pytest.mark.parametrize(
+    ("swept", "name"),
+    [
+        ({"compile.mode": "max-autotune"}, "max-autotune"),
+        ({"attention": "sdpa", "compile": "off"}, "sdpa off"),
+        ({"workload.batch_size": "8"}, "batch_size=8"),
+        ({"compile.mode": "null"}, "mode=null"),
+        ({"compile.fullgraph": "true"}, "fullgraph=true"),
+        ({"model.id": "'meta/llama'"}, "meta/llama"),
+        ({}, ""),
+    ],
+)
+def test_names_are_the_swept_values(swept: dict[str, str], name: str) -> None:
+    assert short_name(swept) == name
+
+
+@pytest.mark.parametrize("text", ["meta-llama/Llama-3.1-8B", "../../etc", "a b*c?d", "ünïcode", "…", "x" * 500])
+def test_folder_names_cannot_leave_the_sweep(text: str) -> None:
+    name = file_name(text)
+    assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._=-")
+    assert name.strip(".")
+    assert len(name) <= 100
+
+
+def test_the_plan_file_gives_the_jobs_back(tmp_path) -> None:
+    plan = make_plan(points(3), SweepConfig(repeats=2), "sweep-1")
+    write_plan(tmp_path, plan, "run-1")
+    data = read_plan(tmp_path)
+    assert data["jobs"] == plan.jobs
+    assert (data["sweep_id"], data["parent_run_id"]) == ("sweep-1", "run-1")

@@ -1,0 +1,466 @@
+"""The hardware monitor with its real process, on the CPU and on a GPU that is not there."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench.record import Monitor, MonitorSample
+from bench.trial import monitor as monitor_module
+from bench.trial import sampler
+from bench.trial.monitor import HardwareMonitor, gpu_uuid_of
+
+TESTS = Path(__file__).parents[1]
+FIRST, SECOND, INSTANCE = "GPU-11111111-aaaa", "GPU-22222222-bbbb", "MIG-33333333-cccc"
+
+
+@pytest.fixture
+def fake_gpu(tmp_path, monkeypatch):
+    """Gives the sampling process a pynvml with these settings."""
+
+    def use(**settings):
+        (tmp_path / "pynvml.py").write_text((TESTS / "fake_nvml.py").read_text())
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        monkeypatch.setenv("FAKE_NVML", json.dumps(settings))
+
+    return use
+
+
+@pytest.fixture
+def fake_nvml(monkeypatch):
+    """Gives this process a pynvml whose settings can be changed, and a torch without CUDA."""
+    monkeypatch.syspath_prepend(TESTS)
+    import fake_nvml
+
+    monkeypatch.setattr(monitor_module, "pynvml", fake_nvml)
+    monkeypatch.setattr(fake_nvml, "settings", dict(fake_nvml.DEFAULTS))
+    monkeypatch.setattr(fake_nvml, "_state", {"initialised": 0, "answers": 0})
+    monkeypatch.setattr(monitor_module, "_uuid_from_torch", lambda _: None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    return fake_nvml
+
+
+def start(device="cpu", interval_s=0.02, gpu_uuid=None):
+    return HardwareMonitor.start_process(device, interval_s, gpu_uuid, os.getpid())
+
+
+def sample_call(monitor, seconds=0.0):
+    """The samples of a call that takes this long."""
+    monitor.begin()
+    began = time.perf_counter()
+    time.sleep(seconds)
+    return monitor.end(began)
+
+
+def has_ended(pid):
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_until(condition, seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
+# ---- a call's samples ------------------------------------------------------------------------------------------------
+
+
+def test_even_the_shortest_call_has_two_samples():
+    with start(interval_s=5) as monitor:
+        samples = sample_call(monitor)
+    assert monitor.error is None
+    assert len(samples) == 2
+    assert samples[0].time_s < samples[1].time_s
+
+
+def test_a_longer_call_has_a_sample_every_interval_between_its_ends():
+    with start(interval_s=0.05) as monitor:
+        samples = sample_call(monitor, 0.5)
+    times = [each.time_s for each in samples]
+    assert times == sorted(times)
+    assert -0.3 < times[0] < 0.3
+    assert 0.5 <= times[-1] < 2
+    assert 4 <= len(times) <= 12  # 11 on a machine with nothing else to do
+
+
+def test_nothing_is_sampled_before_begin_and_after_end():
+    with start(interval_s=0.005) as monitor:
+        time.sleep(0.1)
+        assert monitor.end(0.0) == []  # nothing had begun
+        assert monitor.error is None
+        first = sample_call(monitor, 0.03)
+        time.sleep(0.1)
+        began = time.perf_counter()
+        monitor.begin()
+        second = monitor.end(0.0)
+    assert len(first) >= 2
+    assert all(each.time_s >= began for each in second)
+
+
+def test_a_call_that_was_never_ended_leaves_nothing_to_the_next():
+    with start(interval_s=0.01) as monitor:
+        monitor.begin()  # this call raised
+        time.sleep(0.1)
+        began = time.perf_counter()
+        samples = sample_call(monitor)
+    assert samples
+    assert all(began + each.time_s >= began for each in samples[1:])
+    assert len(samples) <= 4
+
+
+def test_the_cpu_tells_load_and_memory_of_the_job_and_leaves_a_gpus_fields_unknown():
+    with start(interval_s=0.05) as monitor:
+        monitor.begin()
+        began = time.perf_counter()
+        while time.perf_counter() < began + 0.2:
+            pass
+        first, *rest = monitor.end(began)
+    assert first.utilization_percent is None  # since when?
+    known = [each.utilization_percent for each in rest if each.utilization_percent is not None]
+    assert known
+    assert 0 < max(known) <= 100
+    resident = psutil.Process().memory_info().rss
+    assert resident / 2 < rest[-1].memory_used_bytes < resident * 2
+    assert rest[-1].power_w is None
+    assert rest[-1].throttle_bits is None
+
+
+def test_the_record_gets_source_interval_samples_and_error():
+    with start(interval_s=0.05) as monitor:
+        calls = [sample_call(monitor), sample_call(monitor)]
+        summary = monitor.summary(calls)
+    assert summary == Monitor(source="psutil", interval_s=0.05, samples=calls, error=None)
+
+
+def test_load_is_unknown_and_not_zero_while_the_kernel_has_not_counted(monkeypatch):
+    probe = sampler.CpuProbe(os.getpid(), 0.1)
+    monkeypatch.setattr(sampler, "_cpu_ticks", lambda: probe._ticks)
+    assert "utilization_percent" not in probe.read()
+
+
+def test_a_core_clock_that_is_slow_to_read_is_left_out(monkeypatch):
+    monkeypatch.setattr(sampler, "_core_clock_mhz", lambda: time.sleep(0.01) or 2000.0)
+    assert "sm_clock_mhz" in sampler.CpuProbe(os.getpid(), 10).read()
+    assert "sm_clock_mhz" not in sampler.CpuProbe(os.getpid(), 0.1).read()
+
+
+def test_samples_that_were_missed_are_not_made_up_for(monkeypatch):
+    clock = iter([0.0, 0.0, 3.7, 3.7, 3.8])
+    monkeypatch.setattr(sampler.time, "perf_counter", lambda: next(clock))
+
+    class Probe:
+        source = "fake"
+
+        def prime(self):
+            pass
+
+        def read(self):
+            return {}
+
+    series = sampler.Sampler(Probe(), 1.0)
+    series.start()  # at 0
+    series.tick()  # at 3.7, three are due
+    assert [each["time_s"] for each in series._samples] == [0.0, 3.7]
+    assert series.wait_s() == pytest.approx(0.2)  # the next at 4, as planned
+
+
+# ---- the process -----------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_process_costs_the_samples_and_not_the_job():
+    with start() as monitor:
+        before = sample_call(monitor)
+        os.kill(monitor._process.pid, signal.SIGKILL)
+        calls = [before, sample_call(monitor), sample_call(monitor)]
+    assert monitor.error == "the monitor's process ended by signal 9"
+    assert [len(each) for each in calls] == [len(before), 0, 0]
+    assert monitor.summary(calls).error == monitor.error
+
+
+def test_a_process_that_hangs_is_given_up_and_killed(monkeypatch):
+    monkeypatch.setattr(monitor_module, "REPLY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(monitor_module, "EXIT_TIMEOUT_S", 0.2)
+    with start() as monitor:
+        pid = monitor._process.pid
+        os.kill(pid, signal.SIGSTOP)
+        assert sample_call(monitor) == []
+        assert monitor.error == "the monitor's process did not answer within 0.2 s"
+        assert has_ended(pid)
+
+
+@pytest.mark.parametrize(
+    ("program", "error"),
+    [
+        ("raise SystemExit(3)", "the monitor's process ended with status 3"),
+        ("print('hello')", "the monitor's process wrote b'hello\\n'"),
+        ("import time; time.sleep(60)", "the monitor's process did not answer within 0.5 s"),
+    ],
+)
+def test_a_process_that_never_becomes_ready_is_an_error_in_the_record(monkeypatch, program, error):
+    monkeypatch.setattr(monitor_module, "_COMMAND", (sys.executable, "-S", "-c", program))
+    monkeypatch.setattr(monitor_module, "READY_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(monitor_module, "EXIT_TIMEOUT_S", 0.5)
+    with start() as monitor:
+        assert monitor.error == error
+        assert sample_call(monitor) == []
+
+
+def test_a_program_that_cannot_be_started_is_an_error_in_the_record(monkeypatch):
+    monkeypatch.setattr(monitor_module, "_COMMAND", ("/nowhere/python",))
+    with start() as monitor:
+        assert "No such file" in monitor.error
+        assert sample_call(monitor) == []
+
+
+def test_closing_ends_the_process_and_may_be_repeated():
+    monitor = start()
+    pid = monitor._process.pid
+    monitor.begin()
+    monitor.close()
+    assert has_ended(pid)
+    monitor.close()
+    assert monitor.error is None
+    assert sample_call(monitor) == []
+
+
+def test_ctrl_c_is_left_to_the_parent():
+    with start() as monitor:
+        os.kill(monitor._process.pid, signal.SIGINT)
+        assert len(sample_call(monitor, 0.1)) >= 2
+        assert monitor.error is None
+
+
+JOB = """
+import os, sys, time
+from bench.trial.monitor import HardwareMonitor
+monitor = HardwareMonitor.start_process("cpu", 0.05, None, os.getpid())
+held = os.fork() if sys.argv[1] == "forks" else 0
+if held or sys.argv[1] == "plain":
+    monitor.begin()
+    print(monitor._process.pid, held, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("job", ["plain", "forks"])
+def test_the_process_ends_when_the_job_is_killed(job):
+    """Also when a process that the job forked still holds the pipe."""
+    with subprocess.Popen([sys.executable, "-c", JOB, job], stdout=subprocess.PIPE, text=True) as parent:
+        pid, held = map(int, parent.stdout.readline().split())
+        try:
+            assert not has_ended(pid)
+            parent.kill()
+            parent.wait()
+            assert wait_until(lambda: has_ended(pid))
+        finally:
+            if held:
+                os.kill(held, signal.SIGKILL)
+
+
+def test_the_process_sleeps_between_calls_and_between_samples():
+    with start(interval_s=0.1) as monitor:
+        process = psutil.Process(monitor._process.pid)
+        before = sum(process.cpu_times()[:2])
+        time.sleep(0.5)
+        sample_call(monitor, 0.5)
+        used = sum(process.cpu_times()[:2]) - before
+    assert used <= 0.1  # spinning would have been a second
+
+
+def test_the_process_loads_neither_torch_nor_the_package():
+    program = f"import runpy, sys; runpy.run_path({sampler.__file__!r}); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True).stdout
+    assert {each.partition(".")[0] for each in loaded.split()}.isdisjoint({"torch", "numpy", "bench", "transformers"})
+
+
+def test_neither_the_current_folder_nor_its_own_can_replace_what_the_process_imports(tmp_path, monkeypatch):
+    (tmp_path / "psutil.py").write_text("raise SystemExit(7)")
+    (tmp_path / "sampler.py").write_text(Path(sampler.__file__).read_text())
+    monkeypatch.setattr(monitor_module, "_COMMAND", (*monitor_module._COMMAND[:-1], str(tmp_path / "sampler.py")))
+    monkeypatch.chdir(tmp_path)
+    with start() as monitor:
+        assert monitor.error is None
+
+
+def test_it_runs_as_a_module_too():
+    command = [sys.executable, "-m", "bench.trial.sampler", "--pid", str(os.getpid()), "--interval", "0.1"]
+    ended = subprocess.run(command, input="start\nstop\n", capture_output=True, text=True, check=True)
+    ready, series = map(json.loads, ended.stdout.splitlines())
+    assert ready == {"ready": True, "source": "psutil"}
+    assert len(series["samples"]) == 2
+
+
+# ---- a GPU -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_nvml_tells_arrives_in_the_units_of_the_record(fake_gpu):
+    fake_gpu()
+    with start("cuda:0", gpu_uuid=FIRST) as monitor:
+        samples = sample_call(monitor)
+        assert monitor.summary([samples]).source == "nvml"
+    assert monitor.error is None
+    assert dataclasses.replace(samples[0], time_s=0.0) == MonitorSample(
+        time_s=0.0,
+        utilization_percent=87.0,
+        memory_used_bytes=4 << 30,
+        sm_clock_mhz=1755.0,
+        memory_clock_mhz=2619.0,
+        power_w=312.5,
+        temperature_c=61.0,
+        throttle_bits=4,
+    )
+
+
+@pytest.mark.parametrize("error", ["NotSupported", "NoPermission"])
+def test_what_the_gpu_does_not_tell_is_none_and_the_rest_is_there(fake_gpu, error):
+    fake_gpu(raises={"nvmlDeviceGetPowerUsage": error})
+    with start("cuda", gpu_uuid=FIRST) as monitor:
+        samples = sample_call(monitor)
+    assert monitor.error is None
+    assert samples[1].power_w is None
+    assert samples[1].utilization_percent == 87
+    assert samples[1].throttle_bits == 4
+
+
+def test_a_field_that_fails_later_is_none_from_then_on(monkeypatch, fake_nvml):
+    monkeypatch.setattr(sampler, "pynvml", fake_nvml)
+    monkeypatch.setattr(sampler, "LOST", (fake_nvml.NVMLError_GpuIsLost,))
+    probe = sampler.GpuProbe(FIRST)
+    assert probe.read()["power_w"] == 312.5
+    fake_nvml.settings["raises"] = {"nvmlDeviceGetPowerUsage": "NotSupported"}
+    assert "power_w" not in probe.read()
+    fake_nvml.settings["raises"] = {}
+    assert "power_w" not in probe.read()
+
+
+def test_old_and_new_names_of_nvmls_functions_both_work(fake_gpu):
+    fake_gpu(
+        missing=["nvmlDeviceGetCurrentClocksEventReasons"], raises={"nvmlDeviceGetTemperature": "FunctionNotFound"}
+    )
+    with start("cuda", gpu_uuid=FIRST) as monitor:
+        sample = sample_call(monitor)[0]
+    assert (sample.throttle_bits, sample.temperature_c) == (0x20, 62.0)
+
+
+def test_a_lost_gpu_is_an_error_and_what_came_before_is_kept(fake_gpu):
+    fake_gpu(lost_after=7 + 7 + 3)  # seven fields: asked once when it starts, once at begin, and then it goes
+    with start("cuda", interval_s=5, gpu_uuid=FIRST) as monitor:
+        assert len(sample_call(monitor)) == 1
+        assert monitor.error == "GPU is lost"
+        assert sample_call(monitor) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [("LibraryNotFound", "NVML Shared Library Not Found"), ("DriverNotLoaded", "Driver Not Loaded")],
+)
+def test_a_machine_without_nvml_is_an_error_in_the_record(fake_gpu, error, message):
+    fake_gpu(raises={"nvmlInit": error})
+    with start("cuda", gpu_uuid=FIRST) as monitor:
+        assert monitor.error == message
+        assert sample_call(monitor) == []
+
+
+def test_a_cuda_device_without_a_uuid_is_an_error_and_not_another_device():
+    with start("cuda:1") as monitor:
+        assert monitor.error == "NVML knows no GPU that is cuda:1"
+        assert monitor.summary([[]]) == Monitor(source="nvml", interval_s=0.02, samples=[[]], error=monitor.error)
+
+
+@pytest.mark.parametrize("uuid", [INSTANCE, "GPU-33333333-cccc"])
+def test_a_mig_instance_has_its_own_memory_the_cards_clocks_and_no_power(fake_gpu, uuid):
+    """CUDA names an instance without saying that it is one."""
+    fake_gpu()
+    with start("cuda", gpu_uuid=uuid) as monitor:
+        sample = sample_call(monitor)[0]
+    assert (sample.memory_used_bytes, sample.sm_clock_mhz, sample.temperature_c) == (1 << 30, 1755.0, 61.0)
+    assert (sample.power_w, sample.utilization_percent) == (None, None)
+
+
+# ---- which GPU -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("visible", "index", "uuid"),
+    [
+        (None, 0, FIRST),
+        (None, 1, SECOND),
+        (None, 2, None),
+        ("1", 0, SECOND),
+        ("1,0", 1, FIRST),
+        ("0", 1, None),
+        ("", 0, None),
+        ("0,-1,1", 1, None),
+        (SECOND, 0, SECOND),
+        ("GPU-2", 0, SECOND),
+        ("GPU-", 0, None),
+        ("GPU-9", 0, None),
+        (INSTANCE, 0, INSTANCE),
+        ("MIG-GPU-22222222-bbbb/1/0", 0, "MIG-GPU-22222222-bbbb/1/0"),
+    ],
+)
+def test_the_gpu_is_the_one_that_cuda_was_given(monkeypatch, fake_nvml, visible, index, uuid):
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpu_uuid_of(index) == uuid
+    assert fake_nvml._state["initialised"] == 0
+
+
+def test_torch_knows_best_which_gpu_it_uses(monkeypatch, fake_nvml):
+    monkeypatch.setattr(monitor_module, "_uuid_from_torch", lambda index: f"GPU-of-torch-{index}")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert gpu_uuid_of(1) == "GPU-of-torch-1"
+
+
+def test_gpus_that_differ_are_told_apart_by_number_only_in_the_order_of_the_bus(monkeypatch, fake_nvml):
+    fake_nvml.settings["gpus"] = [{"uuid": FIRST, "name": "slow"}, {"uuid": SECOND, "name": "fast"}]
+    assert gpu_uuid_of(0) is None
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    assert gpu_uuid_of(0) == FIRST
+
+
+def test_without_nvml_there_is_no_uuid(fake_nvml):
+    fake_nvml.settings["raises"] = {"nvmlInit": "LibraryNotFound"}
+    assert gpu_uuid_of(0) is None
+
+
+def test_torchs_uuid_gets_the_prefix_that_nvml_wants(monkeypatch):
+    import torch
+
+    class Properties:
+        uuid = "11111111-aaaa"
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: Properties())
+    assert monitor_module._uuid_from_torch(0) == FIRST
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: object())
+    assert monitor_module._uuid_from_torch(0) is None
+
+
+# ---- the fake --------------------------------------------------------------------------------------------------------
+
+
+def test_the_fake_has_only_names_that_the_real_nvml_has(fake_nvml):
+    import pynvml
+
+    names = [each for each in dir(fake_nvml) if each.lower().startswith("nvml")]
+    assert len(names) > 30
+    assert [each for each in names if not hasattr(pynvml, each)] == []
+    constants = [each for each in names if isinstance(getattr(fake_nvml, each), int)]
+    assert {each: getattr(pynvml, each) for each in constants} == {each: getattr(fake_nvml, each) for each in constants}
+
+
+def test_every_field_that_the_gpu_is_asked_for_is_a_field_of_the_record():
+    fields = {each.name for each in dataclasses.fields(MonitorSample)}
+    assert set(sampler._queries(None, None)) == fields - {"time_s"}

@@ -1,0 +1,322 @@
+"""The runner's contract, on the real tiny model, in this process, uncompiled."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from bench.config import AttentionConfig, ConfigError, GenerationConfig, MonitorConfig
+from bench.trial import compilation
+from bench.trial.runner import BenchmarkRunner, NotHonouredError
+
+
+@pytest.fixture
+def runner():
+    with BenchmarkRunner(progress=lambda name, total: range(total)) as one:
+        yield one
+
+
+class Ticks:
+    """A clock that moves by one at each reading."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+def test_calls_come_in_the_order_of_the_contract(runner, tiny) -> None:
+    config = tiny(warmup_iterations=3, measurement_iterations=4)
+    runner.setup_benchmark("tiny", config)
+    seen = []
+    original = runner.time_generate
+
+    def watched(config, warmup):
+        seen.append(warmup)
+        return original(config, warmup)
+
+    runner.time_generate = watched
+    record = runner.run_benchmark(config)
+    assert seen == [True] + [True] * 3 + [False] * 4
+    assert [each.phase for each in record.iterations] == ["validation"] + ["warmup"] * 3 + ["measurement"] * 4
+    assert (record.status, record.stage) == ("ok", None)
+
+
+def test_progress_bars_have_the_contract_names_and_lengths(tiny) -> None:
+    bars = []
+
+    def progress(name, total):
+        bars.append((name, total))
+        return range(total)
+
+    config = tiny(warmup_iterations=2, measurement_iterations=3)
+    with BenchmarkRunner(progress=progress) as runner:
+        runner.setup_benchmark("tiny", config)
+        runner.run_benchmark(config)
+    assert bars == [("Warmup", 2), ("Benchmarking", 3)]
+
+
+def test_a_negative_validation_latency_skips_with_a_warning_and_none(tiny, caplog) -> None:
+    config = tiny()
+    with BenchmarkRunner(logger=logging.getLogger("mine")) as runner:
+        runner.setup_benchmark("tiny", config)
+        runner.time_generate = lambda config, warmup: (-1.0, [], "", None)
+        with caplog.at_level(logging.WARNING, logger="mine"):
+            assert runner.run_benchmark(config) is None
+    assert [each.levelname for each in caplog.records] == ["WARNING"]
+    assert runner.record.status == "skipped"
+    assert runner.record.iterations == []
+
+
+def test_warm_up_runs_without_monitor_and_measurement_with_it(runner, tiny) -> None:
+    config = tiny(warmup_iterations=1, measurement_iterations=2)
+    runner.setup_benchmark("tiny", config)
+    monitored = []
+    original = runner.time_generate
+
+    def watched(config, warmup):
+        timed = original(config, warmup)
+        monitored.append(timed[3])
+        return timed
+
+    runner.time_generate = watched
+    record = runner.run_benchmark(config)
+    assert monitored[0] is None
+    assert monitored[1] is None
+    assert all(len(samples) >= 2 for samples in monitored[2:])
+    assert [len(samples) for samples in record.monitor.samples] == [len(samples) for samples in monitored[2:]]
+
+
+def test_without_monitor_there_is_none_in_the_record(runner, tiny) -> None:
+    config = tiny(monitor=MonitorConfig(enabled=False))
+    runner.setup_benchmark("tiny", config)
+    assert runner.run_benchmark(config).monitor is None
+
+
+def test_times_are_exactly_the_clock_readings_of_the_call(tiny) -> None:
+    config = tiny(num_tokens_to_generate=5)
+    with BenchmarkRunner(clock=Ticks()) as runner:
+        runner.setup_benchmark("tiny", config)
+        latency, timestamps, described, samples = runner.time_generate(config, warmup=True)
+    # One reading at the start, one for each of the five tokens, one at the end.
+    assert timestamps == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert latency == 6.0
+    assert described.startswith("(1, 21) | ")
+    assert samples is None
+
+
+def test_the_digits_of_a_clock_that_runs_for_months_are_kept(tiny) -> None:
+    class Old(Ticks):
+        def __call__(self) -> float:
+            return 1.0e7 + super().__call__() * 1e-4  # 115 days; a float32 steps by a whole second there
+
+    config = tiny(num_tokens_to_generate=3)
+    with BenchmarkRunner(clock=Old()) as runner:
+        runner.setup_benchmark("tiny", config)
+        _, timestamps, _, _ = runner.time_generate(config, warmup=True)
+    assert timestamps == pytest.approx([1e-4, 2e-4, 3e-4], rel=1e-3)
+
+
+@pytest.mark.parametrize(("batch", "length", "new"), [(1, 1, 2), (3, 7, 5), (2, 100, 4)])
+def test_shapes_are_what_was_asked_for(runner, tiny, batch: int, length: int, new: int) -> None:
+    config = tiny(batch_size=batch, sequence_length=length, num_tokens_to_generate=new, measurement_iterations=1)
+    runner.setup_benchmark("tiny", config)
+    record = runner.run_benchmark(config)
+    assert record.output.shape == [batch, length + new]
+    assert [len(row) for row in record.output.token_ids] == [new] * batch
+    assert {len(each.token_times_s) for each in record.iterations} == {new}
+    assert record.observed.prompt_tokens == length
+    assert record.observed.new_tokens == new
+
+
+def test_eos_never_ends_a_call_early(runner, tiny) -> None:
+    config = tiny(num_tokens_to_generate=8)
+    runner.setup_benchmark("tiny", config)
+    runner.time_generate(config, warmup=True)
+    # Declare every token that greedy decoding chose to be EOS: any of them would now end a careless call.
+    runner._generation.eos_token_id = sorted(set(runner._last_call.token_ids[0]))
+    latency, timestamps, _, _ = runner.time_generate(config, warmup=True)
+    assert latency > 0
+    assert len(timestamps) == 8
+
+
+def test_a_wrong_number_of_tokens_is_an_error(runner, tiny) -> None:
+    config = tiny(num_tokens_to_generate=6)
+    runner.setup_benchmark("tiny", config)
+    runner._generation.max_new_tokens = runner._generation.min_new_tokens = 4
+    with pytest.raises(RuntimeError, match=r"shape \(1, 20\), not \(1, 22\)"):
+        runner.time_generate(config, warmup=True)
+
+
+def test_what_was_measured_before_an_error_stays_in_the_record(runner, tiny) -> None:
+    config = tiny(warmup_iterations=1, measurement_iterations=5)
+    runner.setup_benchmark("tiny", config)
+    original = runner.time_generate
+    calls = iter(range(100))
+
+    def breaks(config, warmup):
+        if next(calls) == 4:
+            raise RuntimeError("lost the device")
+        return original(config, warmup)
+
+    runner.time_generate = breaks
+    with pytest.raises(RuntimeError, match="lost the device"):
+        runner.run_benchmark(config)
+    assert [each.phase for each in runner.record.iterations] == ["validation", "warmup", "measurement", "measurement"]
+    assert runner.record.stage == "measurement"
+
+
+def test_the_same_setting_generates_the_same_tokens_in_all_calls(runner, tiny) -> None:
+    config = tiny()
+    runner.setup_benchmark("tiny", config)
+    record = runner.run_benchmark(config)
+    assert record.output.same_in_all_calls
+    assert len(set(record.output.token_ids[0])) > 1
+
+
+def test_random_weights_follow_the_seed(runner, tiny, tiny_model) -> None:
+    from bench.config import ModelConfig
+
+    def tokens(seed: int) -> list:
+        config = tiny()
+        config.model = ModelConfig(**tiny_model, seed=seed)
+        runner.setup_benchmark("tiny", config)
+        runner.time_generate(config, warmup=True)
+        return runner._last_call.token_ids
+
+    assert tokens(1) == tokens(1)
+    assert tokens(1) != tokens(2)
+
+
+def test_dtype_is_honoured_and_observed(runner, tiny) -> None:
+    config = tiny(dtype="bfloat16")
+    runner.setup_benchmark("tiny", config)
+    assert runner.record.observed.dtype == "bfloat16"
+    assert runner.record.observed.parameter_bytes == 2 * runner.record.observed.parameters
+
+
+@pytest.mark.parametrize(("requested", "used"), [("static", "StaticCache"), ("dynamic", "DynamicCache")])
+def test_the_kv_cache_is_the_requested_one(runner, tiny, requested: str, used: str) -> None:
+    config = tiny(generation=GenerationConfig(kv_cache=requested))
+    runner.setup_benchmark("tiny", config)
+    record = runner.run_benchmark(config)
+    assert record.observed.kv_cache == used
+    assert record.observed.compile.graphs == 0
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_attention_is_the_requested_one(runner, tiny, implementation: str) -> None:
+    runner.setup_benchmark("tiny", tiny(attn_implementation=implementation))
+    assert runner.record.observed.attention == implementation
+
+
+def test_only_the_requested_sdpa_backend_is_allowed_in_a_call(runner, tiny) -> None:
+    config = tiny(attention=AttentionConfig(sdpa_backend="math"))
+    runner.setup_benchmark("tiny", config)
+    assert runner.record.observed.sdpa_backends == ["math"]
+    assert runner.run_benchmark(config).status == "ok"
+
+
+def test_an_sdpa_backend_that_the_device_lacks_is_skipped_with_its_reason(runner, tiny) -> None:
+    config = tiny(attention=AttentionConfig(sdpa_backend="cudnn_attention"))
+    runner.setup_benchmark("tiny", config)
+    assert runner.run_benchmark(config) is None
+    assert runner.record.status == "skipped"
+    assert runner.record.error.message.startswith("attention.sdpa_backend=cudnn_attention cannot run here")
+
+
+def test_flash_attention_without_its_package_is_skipped_with_the_remedy(runner, tiny) -> None:
+    config = tiny(attn_implementation="flash_attention_2")
+    runner.setup_benchmark("tiny", config)
+    assert runner.run_benchmark(config) is None
+    assert "attention.implementation=flash_attention_2 cannot run here" in runner.record.error.message
+    assert "use attention=sdpa" in runner.record.error.message
+
+
+def test_a_compilation_that_did_not_happen_is_never_ok(runner, tiny, monkeypatch) -> None:
+    config = tiny(compile_kwargs={"mode": "default"})
+    honest = compilation.arguments
+
+    def disabled(request):
+        made = honest(request)
+        made._compile_all_devices = None  # as anybody's CompileConfig: generate then goes on uncompiled
+        return made
+
+    monkeypatch.setattr(compilation, "arguments", disabled)
+    runner.setup_benchmark("tiny", config)
+    with pytest.raises(NotHonouredError, match=r"compile\.mode=default: generate compiled nothing"):
+        runner.run_benchmark(config)
+    assert runner.record.stage == "validation"
+
+
+def test_an_attention_that_was_swapped_is_never_ok(runner, tiny, monkeypatch) -> None:
+    import bench.trial.runner as module
+
+    load = module.load
+
+    def swapped(config):
+        loaded = load(config)
+        loaded.model.set_attn_implementation("eager")
+        return loaded
+
+    monkeypatch.setattr(module, "load", swapped)
+    with pytest.raises(NotHonouredError, match=r"attention\.implementation=sdpa: transformers set eager"):
+        runner.setup_benchmark("tiny", tiny())
+
+
+def test_a_device_that_is_not_there_is_named(runner, tiny) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ConfigError, match="device=cuda: torch finds no CUDA GPU here; use device=cpu"):
+        runner.setup_benchmark("tiny", tiny(device="cuda"))
+
+
+def test_more_positions_than_the_model_has_are_refused(runner, tiny) -> None:
+    with pytest.raises(ConfigError, match="makes 4104 positions; the model has 4096"):
+        runner.setup_benchmark("tiny", tiny(sequence_length=4100))
+
+
+def test_a_checkpoint_folder_runs_as_in_the_python_example(runner, tiny, tmp_path) -> None:
+    runner.setup_benchmark("tiny", tiny())
+    runner._loaded.model.save_pretrained(tmp_path)
+    runner._loaded.tokenizer.save_pretrained(tmp_path)
+    from bench import BenchmarkConfig
+
+    config = BenchmarkConfig(warmup_iterations=1, measurement_iterations=2, attn_implementation="eager")
+    runner.setup_benchmark(str(tmp_path), config)
+    result = runner.run_benchmark(config, num_tokens_to_profile=0)
+    assert result.status == "ok"
+    assert result.requested["model"]["id"] == str(tmp_path)
+    assert len(result.calls("measurement")) == 2
+
+
+def test_weights_are_never_read_from_a_pickle(runner, tiny, tmp_path) -> None:
+    runner.setup_benchmark("tiny", tiny())
+    runner._loaded.model.config.save_pretrained(tmp_path)
+    runner._loaded.tokenizer.save_pretrained(tmp_path)
+    torch.save(runner._loaded.model.state_dict(), tmp_path / "pytorch_model.bin")
+    from bench import BenchmarkConfig
+
+    with pytest.raises(ConfigError, match="safetensors"):
+        runner.setup_benchmark(str(tmp_path), BenchmarkConfig())
+
+
+def test_a_profile_is_written_after_the_measurement(tiny, tmp_path) -> None:
+    config = tiny()
+    with BenchmarkRunner(folder=tmp_path) as runner:
+        runner.setup_benchmark("tiny", config)
+        record = runner.run_benchmark(config, num_tokens_to_profile=3)
+    assert (tmp_path / "trace.json.gz").read_bytes()[:2] == b"\x1f\x8b"
+    assert len(record.iterations) == 4  # the profiled calls are not among them
+
+
+def test_a_used_runner_counts_from_zero(runner, tiny) -> None:
+    for size in (1, 2):
+        config = tiny(batch_size=size)
+        runner.setup_benchmark("tiny", config)
+        record = runner.run_benchmark(config)
+        assert [each.index for each in record.iterations] == [0, 1, 2, 3]

@@ -62,10 +62,10 @@ class Rule:
         if value is None:
             return
         if self.allowed and value not in self.allowed:
-            near = difflib.get_close_matches(str(value), [str(each) for each in self.allowed], 1, cutoff=0.5)
+            near = nearest(str(value), [str(each) for each in self.allowed])
             values = (None, *self.allowed) if self.default is None else self.allowed
             allows = "allowed: " + ", ".join(_as_typed(each) for each in values)
-            raise ConfigError(path, value, allows + (f"; did you mean {near[0]}?" if near else ""))
+            raise ConfigError(path, value, allows + (f"; did you mean {near}?" if near else ""))
         if self.pattern and not re.fullmatch(self.pattern, str(value)):
             raise ConfigError(path, value, f"must match {self.pattern}")
         if isinstance(value, int | float):
@@ -275,8 +275,8 @@ class BenchmarkConfig:
         for name, value in keywords.items():
             if name not in FLAT_NAMES:
                 known = [*FLAT_NAMES, "compile_kwargs", *(each.name for each in dataclasses.fields(self))]
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
+                near = nearest(name, known)
+                hint = f"; did you mean {near}?" if near else f"; known: {', '.join(known)}"
                 raise TypeError(f"BenchmarkConfig has no keyword {name}{hint}")
             section, leaf = FLAT_NAMES[name].split(".")
             # A torch.dtype prints as torch.bfloat16; its own name is the last part.
@@ -388,7 +388,12 @@ def flatten(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def nearest_key(name: str) -> str | None:
     """The config key that a misspelt one most likely meant."""
-    near = difflib.get_close_matches(name, [path for path, *_ in walk(BenchmarkConfig)], 1, cutoff=0.6)
+    return nearest(name, [path for path, *_ in walk(BenchmarkConfig)])
+
+
+def nearest(name: str, known: list[str]) -> str | None:
+    """The one of the known names that a misspelt or unfinished one most likely meant; None when none is near."""
+    near = [each for each in known if name and each.startswith(name)] or difflib.get_close_matches(name, known, 1)
     return near[0] if near else None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 from bench.record import Record
 
@@ -61,14 +62,20 @@ def one_line(text: str) -> str:
     return " ".join("".join(each if each.isprintable() else " " for each in bare).split())
 
 
+def asked(record: Record, key: str) -> Any:
+    """The requested value of a dotted config key; None where the request does not say."""
+    section, leaf = key.split(".")
+    return record.requested.get(section, {}).get(leaf)
+
+
 def title(record: Record) -> str:
     """The setting's name; for a single run, which has none, its model."""
-    return one_line(record.name or record.requested["model"]["id"] or "model without a name")
+    return one_line(record.name or asked(record, "model.id") or "model without a name")
 
 
 def run_title(record: Record) -> str:
     """The setting's name, and which of its repeats this is where there are several."""
-    several = record.repeat > 1 or record.requested["sweep"]["repeats"] > 1
+    several = record.repeat > 1 or (asked(record, "sweep.repeats") or 1) > 1
     return f"{title(record)} #{record.repeat}" if several else title(record)
 
 

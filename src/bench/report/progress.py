@@ -40,6 +40,7 @@ PHASE_WORDS = {
     "measurement": "Benchmarking",
     "profile": "Profiling",
 }
+COUNTED = ("warmup", "measurement")  # the phases with a bar; the others are one step each
 REDRAWS_PER_S = 4
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 NAME_CELLS = 24  # a name's column in the lines that stay
@@ -131,9 +132,11 @@ def live_line(
     width: int, *, title: str, job: int, jobs: int, position: Position, elapsed_s: float, left_s: float | None
 ) -> Text:
     """Spinner, job, name, phase, bar, count, last latency, elapsed, left: what is left out first is the bar."""
-    due = position.total
+    due = position.total if position.phase in COUNTED else 0
     count = f" {position.done:>{len(str(due))}}/{due}" if due else ""
-    latency = f"{GAP}{milliseconds(position.e2e_s):>5} ms" if position.e2e_s is not None else ""
+    # Before the first call of a phase the last one was of another kind.
+    called = position.done > 0 and position.e2e_s is not None
+    latency = f"{GAP}{milliseconds(position.e2e_s):>5} ms" if called else ""
     elapsed = f"{GAP}{clock(elapsed_s)}"
     left = f"{GAP}left {clock(left_s)}" if left_s is not None else ""
     head = f"{SPINNER[int(elapsed_s * REDRAWS_PER_S) % len(SPINNER)]} {job}/{jobs}  "

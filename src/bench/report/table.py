@@ -10,6 +10,7 @@ A figure of several repeats is the median over the processes that came through o
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from bench.analysis.summary import Stats, Summary, summarize
 from bench.record import STATUSES, Record
 from bench.report.format import (
     UNDEFINED,
+    asked,
     mebibytes,
     milliseconds,
     one_line,
@@ -38,7 +40,8 @@ NARROWEST_NAME = 14
 # Left out in this order where the console is too narrow for all.
 EXPENDABLE = ("peak MiB", "ITL ms", "graphs", "cold s", "TTFT ms", "±%")
 NAMES_SHOWN = 4
-MODEL_KEYS = ("id", "revision", "gguf_file", "weights", "architecture")
+# The keys that make a model another one. Its number format is a choice for speed like any other.
+MODEL_KEYS = ("model.id", "model.revision", "model.gguf_file", "model.weights", "model.architecture")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +100,7 @@ def print_plan(console: Console, jobs: Sequence[tuple[int, str, str, str]]) -> N
     table.add_column("folder", overflow="fold")
     for number, name, trial_id, folder in jobs:
         table.add_row(str(number), Text(one_line(name)), Text(trial_id), Text(one_line(folder)))
-    width = console.width if console.is_terminal else console.measure(table, options=_wide(console)).maximum
+    width = console.width if console.is_terminal else _natural_width(console, table)
     _print(console, table, width)
 
 
@@ -164,38 +167,31 @@ def _runs(setting: Setting) -> str:
 
 
 def _fitting(console: Console, settings: Sequence[Setting], lowest: Sequence[Setting], width: int) -> Table:
-    """The most generous layout that fits: headers in one line or two, then narrower gaps, then fewer columns."""
+    """The most generous layout that fits: headers in two lines, then narrower gaps, names wrapped, fewer columns."""
     columns = _columns(settings)
+    names = [f"{each.name} *" if each in lowest else each.name for each in settings]
     for two_lines, gap in ((False, 2), (True, 2), (True, 1)):
-        table = _layout(settings, lowest, columns, two_lines=two_lines, gap=gap)
-        if console.measure(table, options=_wide(console)).maximum <= width:
+        table = _layout(names, columns, two_lines=two_lines, gap=gap)
+        if _natural_width(console, table) <= width:
             return table
-    # Names wrap; where not even that helps, columns go.
     for header in (None, *EXPENDABLE):
         columns.pop(header or "", None)
-        table = _layout(settings, lowest, columns, two_lines=True, gap=1)
-        if console.measure(table, options=_wide(console)).minimum <= width:
+        spare = width - _natural_width(console, _layout([""] * len(names), columns, two_lines=True, gap=1))
+        if spare >= 0:
             break
-    return table
+    # textwrap breaks names at spaces and hyphens, rich would break them anywhere.
+    wrapped = [textwrap.fill(each, NARROWEST_NAME + max(spare, 0)) for each in names]
+    return _layout(wrapped, columns, two_lines=True, gap=1)
 
 
-def _layout(
-    settings: Sequence[Setting],
-    lowest: Sequence[Setting],
-    columns: dict[str, list[Text]],
-    *,
-    two_lines: bool,
-    gap: int,
-) -> Table:
+def _layout(names: Sequence[str], columns: dict[str, list[Text]], *, two_lines: bool, gap: int) -> Table:
     table = _grid(gap=gap)
     table.add_column("setting", overflow="fold", min_width=NARROWEST_NAME)
     for header in columns:
-        left = header == "status"
         text = Text(header.replace(" ", "\n") if two_lines else header)
-        table.add_column(text, no_wrap=True, justify="left" if left else "right")
-    for row, setting in enumerate(settings):
-        name = Text(f"{setting.name} *" if setting in lowest else setting.name)
-        table.add_row(name, *(cells[row] for cells in columns.values()))
+        table.add_column(text, no_wrap=True, justify="left" if header == "status" else "right")
+    for row, name in enumerate(names):
+        table.add_row(Text(name), *(cells[row] for cells in columns.values()))
     return table
 
 
@@ -203,9 +199,9 @@ def _grid(*, gap: int) -> Table:
     return Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold")
 
 
-def _wide(console: Console) -> ConsoleOptions:
-    """Options of a console as wide as anything asks for."""
-    return console.options.update(width=10_000)
+def _natural_width(console: Console, table: Table) -> int:
+    """The cells that a table takes where it may be as wide as it likes."""
+    return console.measure(table, options=console.options.update(width=10_000)).maximum
 
 
 @dataclass(frozen=True)
@@ -226,7 +222,7 @@ def _without_blank_end(line: Sequence[Segment]) -> list[Segment]:
     kept = list(line)
     while kept and not kept[-1].text.strip():
         kept.pop()
-    return kept
+    return [*kept[:-1], *(Segment(each.text.rstrip(), each.style) for each in kept[-1:])]
 
 
 def _print(console: Console, renderable: RenderableType, width: int) -> None:
@@ -267,25 +263,24 @@ def _comparability_notes(ranked: Sequence[Setting], differing: Sequence[str]) ->
         observed = each.counted[0].observed
         if observed and observed.kv_cache:
             caches.setdefault(observed.kv_cache.removesuffix("Cache").lower(), []).append(each.name)
-    asked = {each.counted[0].requested["generation"]["kv_cache"] for each in ranked}
     # Who chose both kinds by hand knows; "auto" chooses by itself.
-    if len(caches) > 1 and "auto" in asked:
+    chosen = {asked(each.counted[0], "generation.kv_cache") for each in ranked}
+    if len(caches) > 1 and chosen != {"dynamic", "static"}:
         kinds = "; ".join(f"{kind} in {_some(names)}" for kind, names in caches.items())
         yield f"note: KV caches differ: {kinds}. generation.kv_cache=static compares like with like"
 
 
 def _differing(ranked: Sequence[Setting]) -> list[str]:
     """What differs between settings that must not differ for their E2E to be compared."""
-    keys: dict[str, set[str]] = {}
+    values: dict[str, set[str]] = {}
     for each in ranked:
         record = each.counted[0]
-        for name, value in record.requested["workload"].items():
-            keys.setdefault(f"workload.{name}", set()).add(repr(value))
-        for name in MODEL_KEYS:
-            keys.setdefault(f"model.{name}", set()).add(repr(record.requested["model"][name]))
+        workload = [f"workload.{name}" for name in record.requested.get("workload", {})]
+        for key in (*workload, *MODEL_KEYS):
+            values.setdefault(key, set()).add(repr(asked(record, key)))
         if record.observed:
-            keys.setdefault("device", set()).add(record.observed.device_name)
-    return [name for name, values in keys.items() if len(values) > 1]
+            values.setdefault("device", set()).add(record.observed.device_name)
+    return [key for key, different in values.items() if len(different) > 1]
 
 
 def _some(names: Sequence[str]) -> str:

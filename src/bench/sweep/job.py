@@ -26,6 +26,7 @@ from bench.record import Record, RecordError
 
 WORKER = "bench.trial.worker"
 LOG_NAME = "worker.log"
+EXIT_GRACE_S = 10.0  # for a child to end once its record is written; then it is killed, and the record stands
 # (phase, iterations done, iterations in all, E2E of the last one in seconds)
 OnEvent = Callable[[str, int, int, float | None], None]
 
@@ -106,12 +107,13 @@ class _Watch:
         while True:
             ready = multiprocessing.connection.wait(waiting, max(0.0, deadline - time.monotonic()))
             if not ready:
-                return False
+                return pipe not in waiting
             if pipe in ready:
                 try:
                     event = pipe.recv()
-                except (EOFError, OSError):
+                except (EOFError, OSError):  # closed: the record is written, or the child is dead
                     waiting = [process.sentinel]
+                    deadline = time.monotonic() + EXIT_GRACE_S
                     continue
                 self.phase = event[0]
                 self.on_event(*event)

@@ -49,6 +49,15 @@ class Plan:
     points: list[Point]  # the point of each job
     duplicates: int  # points that were left out because they repeat another
 
+    def swept(self) -> dict[str, list[str]]:
+        """Override key → the values that it takes in this sweep, in order."""
+        values: dict[str, list[str]] = {}
+        for job in self.jobs:
+            for key, value in job.swept.items():
+                if value not in values.setdefault(key, []):
+                    values[key].append(value)
+        return values
+
 
 def make_plan(points: Sequence[Point], sweep: SweepConfig, sweep_id: str) -> Plan:
     """Drop duplicate settings, repeat and order the rest, and name each job."""
@@ -107,6 +116,11 @@ def write_plan(folder: Path, plan: Plan, parent_run_id: str | None) -> None:
         "jobs": [dataclasses.asdict(job) for job in plan.jobs],
     }
     (folder / FILE_NAME).write_text(json.dumps(data, indent=1), encoding="utf-8")
+
+
+def plan_exists(folder: Path) -> bool:
+    """Whether the folder holds a sweep already."""
+    return (folder / FILE_NAME).exists()
 
 
 def read_plan(folder: Path) -> dict[str, Any]:

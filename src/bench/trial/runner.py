@@ -154,7 +154,8 @@ class BenchmarkRunner:
                 with self._watch_cache():
                     validation = self.time_generate(config, warmup=True)
         if self._skipped is not None or validation[0] < 0:
-            return self._skip(config)
+            self._skip(config)
+            return None
 
         with self._stage("validation"):
             self._keep("validation", validation)
@@ -476,9 +477,10 @@ def _tqdm_progress(name: str, total: int) -> Iterable[int]:
 
 def _sdpa_enabled(backend: SDPBackend) -> bool:
     cuda = torch.backends.cuda
-    return {
+    enabled = {
         SDPBackend.MATH: cuda.math_sdp_enabled,
         SDPBackend.FLASH_ATTENTION: cuda.flash_sdp_enabled,
         SDPBackend.EFFICIENT_ATTENTION: cuda.mem_efficient_sdp_enabled,
         SDPBackend.CUDNN_ATTENTION: cuda.cudnn_sdp_enabled,
-    }[backend]()
+    }
+    return bool(enabled[backend]())

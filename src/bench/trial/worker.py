@@ -77,7 +77,7 @@ def _record_failure(record: Record, error: Exception) -> None:
 
 
 def main(record: Record, folder: str, compile_cache: str, pipe: multiprocessing.connection.Connection) -> None:
-    """The entry of a child process: fill and write the record, tell the parent of the progress, exit with 0."""
+    """The entry of a child process: fill and write the record, tell the parent of the progress."""
     os.setsid()  # a group of its own, which the parent can kill whole, and which no Ctrl-C of the terminal reaches
     _log_to(Path(folder) / "worker.log")
     _end_with_parent()
@@ -87,11 +87,7 @@ def main(record: Record, folder: str, compile_cache: str, pipe: multiprocessing.
             pipe.send((phase, done, total, e2e_s))
 
     measure(record, Path(folder), Path(compile_cache), emit)
-    pipe.close()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # The record is on disk: what the libraries' exit handlers could still spoil is not worth waiting for.
-    os._exit(0)
+    pipe.close()  # says that the record is on disk; the parent waits only a little for what the libraries still do
 
 
 def _log_to(path: Path) -> None:

@@ -48,8 +48,10 @@ class BenchSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Run the sweep; leaves by SystemExit, for Hydra drops a sweeper's result."""
         from bench import cli  # noqa: PLC0415 - see above
-        from bench.sweep.plan import Point  # noqa: PLC0415
+        from bench.sweep.plan import Plan, Point  # noqa: PLC0415
 
+        assert self.hydra_context is not None
+        assert self.config is not None
         given = [f"{key}={value}" for key, value in self.params.items()] + list(arguments)
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         parsed = parser.parse_overrides(given)
@@ -62,18 +64,21 @@ class BenchSweeper(Sweeper):
             points.append(Point(overrides=typed, swept=swept, config=cli.to_config(composed)))
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
 
-        def launch(plan: Any) -> None:
+        def launch(plan: Plan) -> None:
             OmegaConf.save(self.config, folder / "multirun.yaml")
             batch = [
                 [*point.overrides, f"hydra.sweep.subdir='{job.folder}'"]
                 for point, job in zip(plan.points, plan.jobs, strict=True)
             ]
+            assert self.launcher is not None
             for result in self.launcher.launch(batch, initial_job_idx=0):
                 _ = result.return_value  # raises what a job raised; failures of a measurement are records, not raised
 
         raise SystemExit(cli.sweep(points, folder=folder, launch=launch))
 
     def _compose(self, overrides: list[Any]) -> DictConfig:
+        assert self.hydra_context is not None
+        assert self.config is not None
         composed = self.hydra_context.config_loader.load_sweep_config(
             self.config, [f"{key}={value}" for key, value in overrides]
         )

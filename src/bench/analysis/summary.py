@@ -1,0 +1,154 @@
+"""The statistics of one trial, derived from its record.
+
+Only measured calls count for latencies and rates; the validation call and the warm-up calls give the cold start and
+the compile excess. Nothing is cut off, outliers included, and what the data cannot support is None: a quantile needs
+enough calls on both of its sides, a deviation needs two values. Whether the series is steady, and whether two
+settings differ, is decided elsewhere: the figures of one process cannot tell.
+
+Seconds and bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.record import Iteration, Record
+
+# Percentile → calls from which on its two-sided 95 % interval has two ends; with fewer, only the maximum is known.
+QUANTILE_NEEDS = {90: 36, 95: 72, 99: 368}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stats:
+    """A series of values in their own unit. The 50th percentile is the median."""
+
+    n: int
+    median: float
+    mad: float  # median absolute deviation, raw: × 1.4826 estimates the standard deviation of normal noise
+    mean: float
+    sd: float | None  # sample standard deviation; None for one value
+    cv: float | None  # sd / mean; None without sd, or when the mean is 0
+    minimum: float
+    maximum: float
+    p90: float | None  # None below the number of calls in QUANTILE_NEEDS
+    p95: float | None
+    p99: float | None
+    median_low: float | None  # 95 % rank interval of the median; None for fewer than 6 values and for pooled ones
+    median_high: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What one trial comes to; None where the record holds no call to derive it from."""
+
+    e2e_s: Stats | None
+    ttft_s: Stats | None
+    itl_s: Stats | None  # the gaps of all measured calls, pooled
+    tpot_s: Stats | None
+    output_tokens_per_s: float | None  # batch size × new tokens of all measured calls / the sum of their E2E
+    decode_tokens_per_s: float | None  # the same without each call's first token, over first to last token
+    cold_start_s: float | None  # the validation call's E2E
+    compile_excess_s: float | None  # what the calls before the measurement took beyond the median E2E
+    peak_bytes: int | None
+
+
+def summarize(record: Record) -> Summary:
+    """Derive the statistics of a record, whatever its status: what a failed job did measure is kept."""
+    measured = record.calls("measurement")
+    decoded = [call for call in measured if len(call.token_times_s) > 1]
+    e2e_s = stats([call.e2e_s for call in measured])
+    validation = record.calls("validation")
+    size = batch_size(record)
+    return Summary(
+        e2e_s=e2e_s,
+        ttft_s=stats([call.ttft_s for call in measured if call.token_times_s]),
+        itl_s=stats([gap for call in decoded for gap in call.itl_s], clusters=len(decoded)),
+        tpot_s=stats([call.tpot_s for call in decoded]),
+        output_tokens_per_s=_rate(size, [(len(call.token_times_s), call.e2e_s) for call in measured]),
+        decode_tokens_per_s=_rate(size, [(len(call.token_times_s) - 1, call.decode_s) for call in decoded]),
+        cold_start_s=validation[0].e2e_s if validation else None,
+        compile_excess_s=_compile_excess([*validation, *record.calls("warmup")], e2e_s),
+        peak_bytes=record.memory.peak_bytes,
+    )
+
+
+def stats(values: Sequence[float], *, clusters: int | None = None) -> Stats | None:
+    """Describe a series; None when it is empty.
+
+    Args:
+        values: in any unit.
+        clusters: how many calls the values are pooled from. Values of one call depend on each other, so quantiles
+            then need that many calls rather than values, and the median gets no rank interval.
+    """
+    if not values:
+        return None
+    series = np.asarray(values, dtype=np.float64)
+    n = len(series)
+    median = float(np.median(series))
+    mean = float(np.mean(series))
+    sd = float(np.std(series, ddof=1)) if n > 1 else None
+    quantiles = {
+        percent: float(np.percentile(series, percent)) if (n if clusters is None else clusters) >= needed else None
+        for percent, needed in QUANTILE_NEEDS.items()
+    }
+    rank = median_rank(n) if clusters is None else None
+    ordered = np.sort(series)
+    return Stats(
+        n=n,
+        median=median,
+        mad=float(np.median(np.abs(series - median))),
+        mean=mean,
+        sd=sd,
+        cv=sd / mean if sd is not None and mean != 0 else None,
+        minimum=float(ordered[0]),
+        maximum=float(ordered[-1]),
+        p90=quantiles[90],
+        p95=quantiles[95],
+        p99=quantiles[99],
+        median_low=float(ordered[rank - 1]) if rank is not None else None,
+        median_high=float(ordered[n - rank]) if rank is not None else None,
+    )
+
+
+def median_rank(n: int, confidence: float = 0.95) -> int | None:
+    """The rank k for which order statistics k and n + 1 - k hold the median with this confidence, whatever the law.
+
+    The k-th smallest value lies above the median when fewer than k values lie below it, and how many do is binomial
+    with p = 1/2. The largest k with at most (1 - confidence) / 2 for that is returned, 6 for n = 20; None when even
+    the extremes (k = 1) are too narrow.
+    """
+    tail = (1 - confidence) / 2
+    rank = 0
+    ways = outcomes = 1  # of 2**n equally likely ones: with exactly, and with at most, `rank` values below the median
+    while outcomes / 2**n <= tail:
+        rank += 1
+        ways = ways * (n - rank + 1) // rank
+        outcomes += ways
+    return rank or None
+
+
+def batch_size(record: Record) -> int | None:
+    """The requested prompts per call; None when the request does not say."""
+    workload = record.requested.get("workload")
+    size = workload.get("batch_size") if isinstance(workload, dict) else None
+    return size if isinstance(size, int) and size > 0 else None
+
+
+def _rate(size: int | None, calls: list[tuple[int, float]]) -> float | None:
+    """Batch size × steps over seconds, totals over totals; None without a batch size or without time."""
+    steps, duration_s = sum(call[0] for call in calls), sum(call[1] for call in calls)
+    return size * steps / duration_s if size is not None and steps > 0 and duration_s > 0 else None
+
+
+def _compile_excess(before: list[Iteration], steady: Stats | None) -> float | None:
+    """The sum over validation and warm-up calls of what each took beyond the steady median.
+
+    The validation call is among them: it is the first call of the process and pays for most of the compilation. A
+    call faster than the median saves nothing that another one cost, so it counts as 0.
+    """
+    if not before or steady is None:
+        return None
+    return sum(max(0.0, call.e2e_s - steady.median) for call in before)

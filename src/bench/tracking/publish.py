@@ -1,0 +1,259 @@
+"""What of a record MLflow gets to see: one run a trial and repeat, under one run a sweep.
+
+The headline metrics come first, without prefix, short and rounded, for the columns of the UI. Only a trial that is ok
+has them: whoever sorts by such a column sees no failed setting win. The same figures in full precision and all others
+stand in groups, for every trial, with what it measured before it ended. Every call is a step under ``per_iter``, so
+that the UI draws the warm-up curve. A value that is not known is left out, never logged as 0.
+
+Everything published has the time it was measured at, so publishing a record again changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.analysis.summary import Stats, Summary, batch_size, summarize
+from bench.record import FILE_NAME, STATUSES, Iteration, Record
+from bench.tracking.store import Point, Store, without_credentials
+
+ARTIFACTS = (FILE_NAME, ".hydra/config.yaml", ".hydra/overrides.yaml", "worker.log", "trace.json.gz")
+ERROR_LENGTH = 5000
+
+# The end that MLflow knows for each status; FAILED for all others.
+RUN_STATUS = {"ok": "FINISHED", "skipped": "FINISHED", "interrupted": "KILLED"}
+
+
+def begin_sweep(
+    store: Store, *, sweep_id: str, name: str, swept: dict[str, list[str]], tags: dict[str, str], started_at_s: float
+) -> str:
+    """Make the run that a sweep's trials are nested in, or find it; returns its id.
+
+    Args:
+        store: where to.
+        sweep_id: identifies the sweep; called again with it, the run of the first call is returned.
+        name: the run's name.
+        swept: override key → the values it takes, as typed.
+        tags: the user's own.
+        started_at_s: Unix time.
+    """
+    own = {"kind": "sweep", "sweep_id": sweep_id}
+    run_id = store.find_run(**own)
+    if run_id is None:
+        run_id = store.create_run(name, started_at_s, tags | own)
+    lines = [f"- `{key}`: {', '.join(f'`{value}`' for value in values)}" for key, values in swept.items()]
+    store.log(
+        run_id,
+        params={_name(key): ",".join(values) for key, values in swept.items()},
+        tags={**tags, **own, "mlflow.note.content": "\n".join([f"Sweep `{sweep_id}`", "", *lines])},
+    )
+    return run_id
+
+
+def publish(store: Store, record: Record, folder: Path, *, parent_run_id: str | None, tags: dict[str, str]) -> str:
+    """Publish one record and the files of its job; returns the run's id.
+
+    Args:
+        store: where to.
+        record: of a job with any status. Published again, it stays one run; the same setting measured again is another.
+        folder: the job's folder.
+        parent_run_id: the sweep's run, None for a single run.
+        tags: the user's own.
+    """
+    summary = summarize(record)
+    all_tags = tags | _tags(record, summary, parent_run_id)
+    run_id = store.find_run(record_key=all_tags["record_key"])
+    if run_id is None:
+        run_id = store.create_run(run_name(record), record.started_at_s, all_tags)
+    # Ended before anything is logged: should the rest fail, no run is left that looks as if it were running.
+    store.end_run(run_id, RUN_STATUS.get(record.status, "FAILED"), _end_s(record))
+    store.log(run_id, points=_points(record, summary), params=_params(record.requested), tags=all_tags)
+    for name in ARTIFACTS:
+        if (folder / name).is_file():
+            parent = str(Path(name).parent)
+            store.upload(run_id, folder / name, None if parent == "." else parent)
+    return run_id
+
+
+def end_sweep(store: Store, run_id: str, *, statuses: list[str], ended_at_s: float, interrupted: bool) -> None:
+    """End a sweep's run.
+
+    Args:
+        store: where to.
+        run_id: what `begin_sweep` returned.
+        statuses: of the jobs that left a record.
+        ended_at_s: Unix time.
+        interrupted: whether the user stopped it.
+    """
+    failed = any(status not in ("ok", "skipped") for status in statuses)
+    status = "interrupted" if interrupted else "failed" if failed else "ok"
+    store.end_run(run_id, RUN_STATUS.get(status, "FAILED"), ended_at_s)
+    counts = {f"n_{each}": str(statuses.count(each)) for each in STATUSES}
+    store.log(run_id, tags={"status": status, "n_jobs": str(len(statuses)), **counts})
+
+
+def run_name(record: Record) -> str:
+    """The swept values, or for a single run the model; and which repeat it is where there are several."""
+    name = record.name or str(_requested(record, "model", "id") or "model without a name")
+    repeats = _requested(record, "sweep", "repeats")
+    several = record.repeat > 1 or (isinstance(repeats, int) and repeats > 1)
+    return f"{name} r{record.repeat}" if several else name
+
+
+# ---- tags and params ---------------------------------------------------------------------------------------------
+
+
+def _tags(record: Record, summary: Summary, parent_run_id: str | None) -> dict[str, str]:
+    error = f"{record.error.type}: {record.error.message}"[:ERROR_LENGTH] if record.error else None
+    key = f"{record.sweep_id or 'single'}/{record.trial_id}/{record.repeat}/{record.started_at_s:.3f}"
+    tags = {
+        "kind": "trial",
+        "sweep_id": record.sweep_id,
+        "trial_id": record.trial_id,
+        "repeat": str(record.repeat),
+        "record_key": key,  # one record, one run
+        "status": record.status,
+        "stage": record.stage,
+        "error": error,
+        "mlflow.parentRunId": parent_run_id,
+        "mlflow.note.content": _note(record, summary, error),
+    }
+    return {name: value for name, value in tags.items() if value is not None}
+
+
+def _note(record: Record, summary: Summary, error: str | None) -> str:
+    """What one wants to read on the run's page: how it went, what ran, and how far to trust the median."""
+    lines = [f"**{record.status}**" + (f" in {record.stage}" if record.stage else "")]
+    if error:
+        lines += ["", *(f"    {line}" for line in error.splitlines())]
+    if (seen := record.observed) is not None:
+        mode = seen.compile.arguments.get("mode", "default") if seen.compile.arguments else "off"
+        ran = f"{seen.model_class}, {seen.dtype}, attention {seen.attention}, compile {mode}, cache {seen.kv_cache}"
+        lines += ["", f"- ran: {ran}, on {seen.device_name} ({seen.device})"]
+    if (e2e := summary.e2e_s) is not None:
+        lines.append(f"- E2E: median {e2e.median:.4g} s of {e2e.n} calls")
+        if e2e.median_low is not None and e2e.median_high is not None:
+            lines[-1] += f", 95 % interval {e2e.median_low:.4g} to {e2e.median_high:.4g} s"
+    return "\n".join(lines)
+
+
+def _params(requested: Mapping[str, Any]) -> dict[str, str]:
+    """The config's keys, dotted, with values as one types them; a mapping that is a value itself is JSON."""
+    params: dict[str, str] = {}
+    for section, keys in requested.items():
+        values = (
+            {f"{section}.{key}": value for key, value in keys.items()} if isinstance(keys, dict) else {section: keys}
+        )
+        for name, value in values.items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+            params[_name(name)] = without_credentials(text) if name == "tracking.uri" else text
+    return params
+
+
+def _name(key: str) -> str:
+    """A key in the letters that MLflow allows; override keys may hold others, such as + and @."""
+    return re.sub(r"[^\w. :/-]", "_", key)
+
+
+def _requested(record: Record, section: str, key: str) -> object:
+    keys = record.requested.get(section)
+    return keys.get(key) if isinstance(keys, dict) else None
+
+
+# ---- metrics -----------------------------------------------------------------------------------------------------
+
+
+def _points(record: Record, summary: Summary) -> list[Point]:
+    """All metrics, the headline first; what is not known or not finite is left out."""
+    time_ms = round(_end_s(record) * 1000)
+    headline = _headline(summary) if record.status == "ok" else {}
+    rounded = {name: value if value is None else float(f"{value:.4g}") for name, value in headline.items()}
+    once = [(key, value, time_ms, 0) for key, value in {**rounded, **_detail(record, summary)}.items()]
+    steps = [
+        (f"per_iter/{key}", value, round((record.started_at_s + call.start_s) * 1000), call.index)
+        for call in record.iterations
+        for key, value in _step(call, batch_size(record)).items()
+    ]
+    return [
+        Point(key, float(value), at_ms, step)
+        for key, value, at_ms, step in [*once, *steps]
+        if value is not None and math.isfinite(value)
+    ]
+
+
+def _headline(summary: Summary) -> dict[str, float | None]:
+    def median_ms(series: Stats | None) -> float | None:
+        return None if series is None else series.median * 1e3
+
+    return {
+        "e2e_ms": median_ms(summary.e2e_s),
+        "ttft_ms": median_ms(summary.ttft_s),
+        "itl_ms": median_ms(summary.itl_s),
+        "tpot_ms": median_ms(summary.tpot_s),
+        "tok_per_s": summary.output_tokens_per_s,
+        "decode_tps": summary.decode_tokens_per_s,
+        "cold_s": summary.cold_start_s,
+        "peak_mib": None if summary.peak_bytes is None else summary.peak_bytes / 2**20,
+    }
+
+
+def _detail(record: Record, summary: Summary) -> dict[str, float | None]:
+    """The groups, in full precision."""
+    detail: dict[str, float | None] = {}
+    for name in ("e2e_s", "ttft_s", "itl_s", "tpot_s"):
+        series: Stats | None = getattr(summary, name)
+        for field, value in vars(series).items() if series is not None else ():
+            # e2e_median_s, but e2e_n and e2e_cv: those two have no unit.
+            quantity = name.removesuffix("_s")
+            detail[f"latency/{quantity}_{field}" + ("" if field in ("n", "cv") else "_s")] = value
+    detail["latency/output_tokens_per_s"] = summary.output_tokens_per_s
+    detail["latency/decode_tokens_per_s"] = summary.decode_tokens_per_s
+    warmup = record.calls("warmup")
+    detail["warmup/calls"] = len(warmup)
+    if warmup:
+        detail["warmup/total_s"] = sum(call.e2e_s for call in warmup)
+        detail["warmup/first_s"] = warmup[0].e2e_s
+        detail["warmup/last_s"] = warmup[-1].e2e_s
+    detail["compile/cold_start_s"] = summary.cold_start_s
+    detail["compile/excess_s"] = summary.compile_excess_s
+    if record.observed is not None:
+        seen = record.observed.compile
+        detail["compile/compile_s"] = seen.compile_s
+        detail["compile/graphs"] = seen.graphs
+        detail["compile/graph_breaks"] = sum(seen.graph_breaks.values())
+        detail["compile/recompiles"] = len(seen.recompiles)
+        detail["compile/cudagraph_skips"] = seen.cudagraph_skips
+        detail["compile/cache_hits"] = seen.cache_hits
+        detail["compile/cache_misses"] = seen.cache_misses
+    detail["memory/peak_bytes"] = summary.peak_bytes
+    return detail | {f"memory/{name}": value for name, value in vars(record.memory).items()}
+
+
+def _step(call: Iteration, size: int | None) -> dict[str, float | None]:
+    """One call. `warmup` is 1 for each call that does not count, the validation call among them."""
+    step: dict[str, float | None] = {
+        "e2e_ms": call.e2e_s * 1e3,
+        "warmup": 0 if call.phase == "measurement" else 1,
+        "graphs": call.graphs,
+    }
+    if call.token_times_s:
+        step["ttft_ms"] = call.ttft_s * 1e3
+    if len(call.token_times_s) > 1:
+        step["tpot_ms"] = call.tpot_s * 1e3
+        step["itl_ms"] = statistics.median(call.itl_s) * 1e3
+        if size is not None and call.decode_s > 0:
+            step["decode_tps"] = size * len(call.itl_s) / call.decode_s
+    return step
+
+
+def _end_s(record: Record) -> float:
+    """When the job ended, in Unix time; for one that could not say, when its last call did."""
+    if record.ended_at_s is not None:
+        return record.ended_at_s
+    last = max((call.start_s + call.e2e_s for call in record.iterations), default=0.0)
+    return record.started_at_s + last

@@ -1,0 +1,326 @@
+"""The MLflow store: where it is, how it is made, and how one talks to it.
+
+All that is known about MLflow itself is in this module: limits, quiet, retries, and failures, which leave it as
+`TrackingError` with a one-line text. What of a record is published is decided in `bench.tracking.publish`.
+
+A tracking failure must never cost a measurement, so every call here ends within seconds when a server does not
+answer, and raises nothing but TrackingError. Not covered: a PostgreSQL or MySQL server that does not answer, whose
+retries MLflow gives no setting for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import logging
+import os
+import shlex
+import sqlite3
+import tempfile
+import urllib.parse
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from filelock import FileLock
+
+# Read by MLflow when it is imported or when it makes a request; what the user has set stays. With MLflow's own
+# retries one call to a server that refuses connections takes four minutes.
+for _name, _value in {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+from mlflow import MlflowClient  # noqa: E402
+from mlflow.entities import Metric, Param, RunTag  # noqa: E402
+from mlflow.exceptions import MlflowException  # noqa: E402
+
+# Once more for a program that had imported MLflow before. And Hydra lets every logger speak from INFO on: alembic
+# would name each of its migrations, and urllib3 each retry.
+logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
+logging.getLogger("alembic").setLevel(logging.WARNING)
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+
+LOCAL_UI = "http://127.0.0.1:5000"  # where `mlflow ui` answers
+LOCK_TIMEOUT_S = 120.0  # making a database takes seconds, on a busy machine tens of them
+
+METRICS_PER_BATCH = 1000
+PARAMS_PER_BATCH = 100
+TAGS_PER_BATCH = 100
+PARAM_LENGTH = 6000
+TAG_LENGTH = 8000
+
+_Value = TypeVar("_Value")
+
+
+class TrackingError(Exception):
+    """MLflow could not do its part; the text is one line: what failed, where, why, and the remedy."""
+
+
+class Point(NamedTuple):
+    """One value of one metric."""
+
+    key: str
+    value: float
+    time_ms: int  # Unix time
+    step: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """One experiment in one MLflow store."""
+
+    uri: str  # absolute; may hold credentials, so people are shown `address`
+    experiment_id: str
+    experiment: str
+    client: Any  # mlflow.MlflowClient
+
+    @property
+    def address(self) -> str:
+        """The store's address without credentials."""
+        return without_credentials(self.uri)
+
+    def find_run(self, **tags: str) -> str | None:
+        """The id of the newest run that carries all these tags and is not deleted."""
+        # A folder's name may be part of a tag, and hold a quote.
+        quoted = {name: f'"{value}"' if "'" in value else f"'{value}'" for name, value in tags.items()}
+        wanted = " and ".join(f"tags.`{name}` = {value}" for name, value in quoted.items())
+        with explained(self.uri, "look for a run"):
+            runs = self.client.search_runs([self.experiment_id], filter_string=wanted, max_results=1)
+            return str(runs[0].info.run_id) if runs else None
+
+    def create_run(self, name: str, started_at_s: float, tags: Mapping[str, str]) -> str:
+        """Make a run and return its id."""
+        with explained(self.uri, "create a run"):
+            cut = {tag: value[:TAG_LENGTH] for tag, value in tags.items()}
+            run = self.client.create_run(self.experiment_id, _milliseconds(started_at_s), cut, name)
+            return str(run.info.run_id)
+
+    def end_run(self, run_id: str, status: str, ended_at_s: float) -> None:
+        """Give a run its end, FINISHED, FAILED or KILLED; a run without one is shown as running for ever."""
+        with explained(self.uri, "end a run"):
+            self.client.set_terminated(run_id, status, _milliseconds(ended_at_s))
+
+    def log(
+        self,
+        run_id: str,
+        *,
+        points: Iterable[Point] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Log all of it, in as few requests as MLflow's limits allow, values cut to MLflow's lengths."""
+        metrics = [Metric(*each) for each in points]
+        texts = [Param(name, value[:PARAM_LENGTH]) for name, value in (params or {}).items()]
+        marks = [RunTag(name, value[:TAG_LENGTH]) for name, value in (tags or {}).items()]
+        batches = itertools.zip_longest(
+            _batches(metrics, METRICS_PER_BATCH),
+            _batches(texts, PARAMS_PER_BATCH),
+            _batches(marks, TAGS_PER_BATCH),
+            fillvalue=(),
+        )
+        with explained(self.uri, "log to a run"):
+            for some_metrics, some_params, some_tags in batches:
+                self.client.log_batch(run_id, some_metrics, some_params, some_tags)
+
+    def upload(self, run_id: str, file: Path, artifact_folder: str | None) -> None:
+        """Copy a file to the run's artifacts, over one of that name."""
+        with explained(self.uri, f"upload {file.name}"):
+            self.client.log_artifact(run_id, str(file), artifact_folder)
+
+
+def open_store(uri: str | None, experiment: str, folder: Path) -> Store:
+    """Connect to MLflow, making the database and the experiment where they do not exist.
+
+    Several processes may do so at once: they wait for each other.
+
+    Args:
+        uri: the tracking address; None is the database mlflow.db in `folder`.
+        experiment: the experiment's name.
+        folder: the folder that the command was started in; relative paths count from it.
+
+    Raises:
+        TrackingError: the store cannot be reached, made or written, or the experiment is deleted.
+    """
+    folder = folder.absolute()
+    uri = _absolute(uri if uri is not None else "sqlite:///mlflow.db", folder)
+    database = _sqlite_file(uri)
+    artifacts = (database.parent if database else folder) / "mlartifacts"
+    with explained(uri, "open the store"):
+        if database:
+            database.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(_lock_file(uri), timeout=LOCK_TIMEOUT_S):
+            if database:
+                _make_database(database, artifacts)
+            # A server keeps artifacts where it was told to; only for a database the client decides.
+            location = None if uri.startswith(("http:", "https:", "databricks")) else artifacts.as_uri()
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            found = _experiment(client, experiment, location)
+    if found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"MLflow experiment {experiment} at {without_credentials(uri)} is deleted: restore it with "
+            f"'mlflow experiments restore --experiment-id {found.experiment_id}' and MLFLOW_TRACKING_URI set to that "
+            f"address, or set tracking.experiment to another name"
+        )
+    return Store(uri=uri, experiment_id=str(found.experiment_id), experiment=experiment, client=client)
+
+
+def ui_command(store: Store) -> str:
+    """The shell line that starts the UI on this store; for a server, which has one, its address."""
+    if store.uri.startswith(("http:", "https:")):
+        return store.address
+    return f"mlflow ui --backend-store-uri {shlex.quote(store.address)} --host 127.0.0.1"
+
+
+def experiment_address(store: Store, base: str = LOCAL_UI, *, sweep_id: str | None = None) -> str:
+    """The page of the experiment's runs, of one sweep's if named. `base` is where the UI of a database answers."""
+    if store.uri.startswith(("http:", "https:")):
+        base = store.address
+    page = f"{base.rstrip('/')}/#/experiments/{store.experiment_id}/runs?workflowType=machine_learning"
+    if sweep_id is None:
+        return page
+    wanted = urllib.parse.quote(f'tags.sweep_id = "{sweep_id}"')
+    return f"{page}&searchFilter={wanted}"
+
+
+def without_credentials(uri: str) -> str:
+    """An address as people may see it: without user, password and query."""
+    if "://" not in uri or _sqlite_file(uri):
+        return uri
+    parts = urllib.parse.urlsplit(uri)
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+@contextlib.contextmanager
+def explained(uri: str, doing: str) -> Iterator[None]:
+    """Turn whatever MLflow raises into a TrackingError.
+
+    Everything is caught because behind MLflow stand database drivers and artifact stores of the user's choice, each
+    with exceptions of its own. So nothing but calls of MLflow belongs into the block.
+    """
+    try:
+        yield
+    except TrackingError:
+        raise
+    except Exception as error:
+        where = without_credentials(uri)
+        if uri.startswith(("http:", "https:")):
+            remedy = "check that the server runs and that tracking.uri is its address"
+        elif _sqlite_file(uri):
+            remedy = "check that file and its folder, or set tracking.uri to another"
+        else:
+            remedy = "check tracking.uri and the driver that it needs"
+        text = f"MLflow at {where} cannot {doing}: {_reason(error, uri)}; {remedy}, or set tracking.enabled=false"
+        raise TrackingError(text) from error
+
+
+def _reason(error: Exception, uri: str) -> str:
+    """The first line of an exception, its cause if it names one, without what the address hides."""
+    text = str(error).strip() or type(error).__name__
+    text = text.splitlines()[0].replace(uri, without_credentials(uri))
+    if "(Caused by " in text:
+        text = text.rpartition("(Caused by ")[2].removesuffix(")")
+    authority = urllib.parse.urlsplit(uri).netloc.rpartition("@")[0]
+    if authority:
+        # MLflow names the address with a path appended, drivers name the password alone.
+        text = text.replace(f"{authority}@", "")
+        if password := authority.partition(":")[2]:
+            text = text.replace(password, "***").replace(urllib.parse.unquote(password), "***")
+    return text if len(text) <= 300 else f"{text[:300]}…"
+
+
+def _absolute(uri: str, folder: Path) -> str:
+    """The address that means the same from every folder. TrackingError for one that cannot be used."""
+    scheme, separator, rest = uri.partition("://")
+    if (not separator and uri != "databricks") or scheme == "file":
+        raise TrackingError(
+            f"tracking.uri={uri} is no address that MLflow can record to: write sqlite:///mlflow.db for a database "
+            f"file, or http://localhost:5000 for a server"
+        )
+    if scheme.partition("+")[0] != "sqlite":
+        return uri
+    path = rest.removeprefix("/")
+    if not rest.startswith("/") or path in ("", ":memory:"):
+        raise TrackingError(f"tracking.uri={uri} names no file: write sqlite:///mlflow.db")
+    file = folder / path
+    if {"%", "?"} & set(str(file)):
+        raise TrackingError(
+            f"the path {file} holds a % or a ?, which MLflow takes for part of the address: set tracking.uri to a "
+            f"database elsewhere, such as sqlite:////home/me/mlflow.db"
+        )
+    return f"{scheme}:///{file}"
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    """The database file of an absolute SQLite address; None for any other address."""
+    scheme, _, rest = uri.partition("://")
+    return Path(rest.removeprefix("/")) if scheme.partition("+")[0] == "sqlite" else None
+
+
+def _lock_file(uri: str) -> Path:
+    """Beside the database; for a server, a file that this user's processes on this machine share."""
+    if database := _sqlite_file(uri):
+        return database.with_name(f"{database.name}.lock")
+    digest = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"bench-mlflow-{os.getuid()}-{digest}.lock"
+
+
+def _make_database(database: Path, artifacts: Path) -> None:
+    """Make sure that there is a database with all tables, which can be written. The caller holds the lock.
+
+    It is made under another name and moved when complete: a process killed while MLflow creates the tables, Ctrl-C
+    in the first run of all, would leave a file behind that MLflow never opens again.
+    """
+    if not database.exists() or database.stat().st_size == 0:
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415 - slow, and seldom needed
+
+        unfinished = database.with_name(f"{database.name}.new")
+        _remove(unfinished)
+        _check_writable(unfinished)
+        try:
+            # No other connection than this one may be left when the file gets its name.
+            SqlAlchemyStore(f"sqlite:///{unfinished}", artifacts.as_uri()).engine.dispose()
+            unfinished.replace(database)
+        finally:
+            _remove(unfinished)
+    _check_writable(database)
+
+
+def _check_writable(database: Path) -> None:
+    """Fail at once and with SQLite's own words: MLflow tries for more than a minute to open a file it cannot."""
+    with contextlib.closing(sqlite3.connect(database, timeout=20, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+
+
+def _remove(database: Path) -> None:
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        database.with_name(database.name + suffix).unlink(missing_ok=True)
+
+
+def _experiment(client: Any, name: str, artifact_location: str | None) -> Any:
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.get_experiment(client.create_experiment(name, artifact_location))
+        except MlflowException as error:
+            # Another machine was faster; the lock holds on this one.
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)
+    return found
+
+
+def _batches(values: list[_Value], size: int) -> Iterator[list[_Value]]:
+    return (values[start : start + size] for start in range(0, len(values), size))
+
+
+def _milliseconds(time_s: float) -> int:
+    return round(time_s * 1000)

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from bench.config import SweepConfig
+from bench.record import Failure, Record
+from bench.report.progress import JobProgress, Position, estimate_left, live_line, print_job_line
+from factories import make_config, make_record
+
+
+def terminal(width: int) -> Console:
+    return Console(file=io.StringIO(), width=width, force_terminal=True, _environ={"TERM": "xterm"})
+
+
+def pipe(width: int = 80) -> Console:
+    return Console(file=io.StringIO(), width=width, _environ={})
+
+
+def written(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def without_styles(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def job_line(console: Console, record: Record, job: int = 2, jobs: int = 8) -> str:
+    print_job_line(console, record, job, jobs)
+    return without_styles(written(console))
+
+
+def failed(status: str = "failed", message: str = "no such layer", name: str = "sdpa default") -> Record:
+    error = Failure(type="RuntimeError", message=message)
+    return make_record(name=name, status=status, stage="warmup", error=error, iterations=[])
+
+
+def shown(
+    width: int, position: Position, *, title: str = "sdpa default", elapsed_s: float = 31.0, left_s: float | None = 250
+) -> str:
+    return live_line(width, title=title, job=2, jobs=8, position=position, elapsed_s=elapsed_s, left_s=left_s).plain
+
+
+MEASURING = Position(phase="measurement", done=12, total=20, e2e_s=0.11832)
+
+
+# ---- the estimate ------------------------------------------------------------------------------------------------
+
+
+def test_the_estimate_is_the_median_of_finished_jobs_times_the_jobs_left() -> None:
+    assert estimate_left([10.0, 12.0, 600.0], 3) == 36.0
+    assert estimate_left([10.0], 0) == 0.0
+
+
+def test_before_the_first_job_has_finished_there_is_no_estimate() -> None:
+    assert estimate_left([], 3) is None
+
+
+def test_the_estimate_counts_down_but_not_below_the_jobs_after_this_one() -> None:
+    now = [100.0]
+    progress = JobProgress(pipe(100), title="off", job=2, jobs=4, left_s=90.0, clock_s=lambda: now[0])
+    assert progress.line().plain.endswith("   0:00   left 1:30")
+    now[0] = 110.0
+    assert progress.line().plain.endswith("   0:10   left 1:20")
+    now[0] = 500.0  # this job was given 30 of the 90 seconds; two jobs come after it
+    assert progress.line().plain.endswith("   6:40   left 1:00")
+
+
+def test_a_last_job_that_overruns_its_estimate_shows_none() -> None:
+    now = [0.0]
+    progress = JobProgress(pipe(100), title="off", job=4, jobs=4, left_s=30.0, clock_s=lambda: now[0])
+    now[0] = 45.0
+    assert progress.line().plain.endswith("   0:45")
+
+
+# ---- the live line -----------------------------------------------------------------------------------------------
+
+
+def test_the_live_line_at_100_columns() -> None:
+    assert shown(100, MEASURING) == (
+        "⠼ 2/8  sdpa default   Benchmarking ████████████░░░░░░░░ 12/20   118.3 ms   0:31   left 4:10"
+    )
+
+
+def test_a_narrow_live_line_gives_up_the_bar_then_the_estimate_then_the_latency() -> None:
+    assert shown(75, MEASURING) == "⠼ 2/8  sdpa default   Benchmarking 12/20   118.3 ms   0:31   left 4:10"
+    assert shown(60, MEASURING) == "⠼ 2/8  sdpa default   Benchmarking 12/20   118.3 ms   0:31"
+    assert shown(50, MEASURING) == "⠼ 2/8  sdpa default   Benchmarking 12/20   0:31"
+
+
+def test_a_long_name_is_cut_and_the_figures_stay() -> None:
+    assert shown(60, MEASURING, title="sdpa max-autotune-no-cudagraphs") == (
+        "⠼ 2/8  sdpa max-autotune-no-cud…   Benchmarking 12/20   0:31"
+    )
+
+
+@pytest.mark.parametrize("width", [100, 80, 60, 40, 20, 8])
+@pytest.mark.parametrize("title", ["off", "sdpa max-autotune-no-cudagraphs" * 4, "模型" * 30])
+def test_the_live_line_never_exceeds_the_width(width: int, title: str) -> None:
+    line = shown(width, MEASURING, title=title, elapsed_s=36_000.0, left_s=360_000.0)
+    assert cell_len(line) <= width
+    assert "\n" not in line
+
+
+def test_warmup_and_measurement_go_by_the_names_of_their_bars() -> None:
+    assert "Warmup       ████" in shown(100, Position(phase="warmup", done=2, total=5, e2e_s=0.2))
+    assert "Benchmarking ████" in shown(100, MEASURING)
+
+
+def test_phases_of_one_step_have_no_bar() -> None:
+    assert shown(100, Position(phase="validation", total=1)) == "⠼ 2/8  sdpa default   Validating     0:31   left 4:10"
+
+
+def test_the_latency_of_a_call_of_the_phase_before_is_not_shown() -> None:
+    assert "ms" not in shown(100, Position(phase="warmup", done=0, total=5, e2e_s=31.0))
+
+
+def test_a_terminal_sees_the_line_and_is_left_clean() -> None:
+    console = terminal(100)
+    with JobProgress(console, title="[red]off", job=1, jobs=2, left_s=None) as progress:
+        progress.update("measurement", 3, 20, 0.1)
+        console.file.write("|")  # what comes after was drawn at the end
+    text = without_styles(written(console))
+    assert "1/2  [red]off" in text
+    assert " 3/20   100.0 ms" in text.partition("|")[2]
+    assert text.endswith("\x1b[2K")  # the live line is erased
+
+
+def test_nothing_live_is_printed_where_there_is_no_terminal() -> None:
+    console = pipe()
+    with JobProgress(console, title="off", job=1, jobs=2, left_s=9.0) as progress:
+        for done in range(20):
+            progress.update("measurement", done, 20, 0.1)
+    assert written(console) == ""
+
+
+def test_nothing_live_is_printed_on_a_terminal_that_cannot_redraw() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"})
+    with JobProgress(console, title="off", job=1, jobs=2, left_s=9.0):
+        pass
+    assert written(console) == ""
+
+
+# ---- the line that stays -----------------------------------------------------------------------------------------
+
+
+def test_the_line_of_an_ok_job() -> None:
+    assert job_line(pipe(), make_record(name="sdpa default")) == (
+        "2/8  ok       sdpa default              E2E 948.0 ms  TTFT 100.0 ms  10.55 tok/s  cold 5.000 s\n"
+    )
+
+
+def test_a_narrow_terminal_gets_fewer_figures_but_whole_ones() -> None:
+    assert job_line(terminal(60), make_record(name="off")) == "2/8  ok       off                       E2E 948.0 ms\n"
+
+
+def test_repeats_are_told_apart() -> None:
+    requested = make_config(sweep=SweepConfig(repeats=3)).to_dict()
+    line = job_line(pipe(), make_record(name="off", repeat=1, requested=requested))
+    assert line.startswith("2/8  ok       off #1   ")
+
+
+def test_a_single_run_goes_by_its_model_and_has_no_number() -> None:
+    assert job_line(pipe(), make_record(), 1, 1).startswith("ok       org/tiny   ")
+
+
+@pytest.mark.parametrize("status", ["failed", "oom", "timeout", "crashed", "interrupted"])
+def test_a_job_that_ended_badly_says_so_in_words_with_stage_and_reason(status: str) -> None:
+    assert job_line(pipe(), failed(status)) == (
+        f"2/8  {status:<7}  sdpa default              in warmup: RuntimeError: no such layer\n"
+    )
+
+
+def test_a_skipped_job_gives_its_reason_alone() -> None:
+    assert job_line(pipe(), failed("skipped", "attention.implementation=x: not installed")) == (
+        "2/8  skipped  sdpa default              attention.implementation=x: not installed\n"
+    )
+
+
+def test_a_job_without_an_error_says_where_it_ended() -> None:
+    record = make_record(name="off", status="interrupted", stage="load", iterations=[])
+    assert job_line(pipe(), record) == "2/8  interrupted  off                       ended in load\n"
+
+
+def test_undefined_figures_of_an_ok_job_are_dashes() -> None:
+    assert job_line(pipe(), make_record(name="off", iterations=[])).endswith("E2E –  TTFT –  –  cold –\n")
+
+
+def test_off_a_terminal_the_reason_is_one_whole_line_without_escape_codes() -> None:
+    line = job_line(pipe(60), failed(message="\x1b[31mred\x1b[0m [bold]first\nsecond[/bold]\t" + "x" * 300))
+    assert line.endswith("in warmup: RuntimeError: red [bold]first second[/bold] " + "x" * 300 + "\n")
+    assert line.count("\n") == 1
+    assert "\x1b" not in line
+
+
+@pytest.mark.parametrize("width", [100, 60])
+def test_on_a_terminal_the_line_is_cut_to_the_width(width: int) -> None:
+    line = job_line(terminal(width), failed(message="x" * 300))
+    assert cell_len(line.rstrip("\n")) == width
+    assert line.endswith("…\n")
+
+
+def test_without_colour_the_words_are_the_same() -> None:
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, _environ={"TERM": "xterm", "NO_COLOR": "1"})
+    print_job_line(console, make_record(name="off"), 2, 8)
+    assert written(console).startswith("2/8  ok       off ")

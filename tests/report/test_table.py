@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from bench.config import ModelConfig
+from bench.record import CompileObserved, Failure, Iteration, Memory, Record
+from bench.report.format import clock, mebibytes, milliseconds, one_line, percent, significant
+from bench.report.table import print_plan, print_table
+from factories import make_config, make_iteration, make_iterations, make_record
+
+LONG = "flash_attention_2 max-autotune-no-cudagraphs"
+DESCRIPTIVE = "* lowest median of one process each: descriptive, not a verdict"
+
+
+def calls(gap_s: float) -> list[Iteration]:
+    """Twenty equal calls: E2E is 0.11 s and four gaps."""
+    return [make_iteration(index, "measurement", gap_s=gap_s) for index in range(20)]
+
+
+def setting(name: str, gap_s: float | None = 0.2, **changes: Any) -> Record:
+    """An ok record of a setting of its own; with keywords of Observed and BenchmarkConfig taken from `changes`."""
+    base = make_record()
+    assert base.observed is not None
+    observed = dataclasses.replace(base.observed, **changes.pop("observed", {}))
+    requested = make_config(**changes.pop("config", {})).to_dict()
+    iterations = calls(gap_s) if gap_s is not None else make_iterations()
+    fields = {"name": name, "trial_id": name, "observed": observed, "requested": requested, "iterations": iterations}
+    return make_record(**fields | changes)
+
+
+def broken(name: str, status: str = "failed", message: str = "no such layer", **changes: Any) -> Record:
+    error = Failure(type="RuntimeError", message=message)
+    return make_record(
+        **{"name": name, "trial_id": name, "status": status, "stage": "load", "error": error, "iterations": []}
+        | {"observed": None, "memory": Memory()}
+        | changes
+    )
+
+
+def table(*records: Record, width: int | None = None) -> list[str]:
+    """The printed lines; a width makes it a terminal without colours."""
+    file = io.StringIO()
+    if width is None:
+        console = Console(file=file, _environ={})
+    else:
+        console = Console(file=file, width=width, force_terminal=True, color_system=None, _environ={"TERM": "xterm"})
+    print_table(console, records)
+    return file.getvalue().splitlines()
+
+
+def names(lines: list[str]) -> list[str]:
+    """The first word of each row below the header, up to the first empty line."""
+    rows = lines[1 : lines.index("")] if "" in lines else lines[1:]
+    return [row.split()[0] for row in rows]
+
+
+# ---- figures -----------------------------------------------------------------------------------------------------
+
+
+def test_figures_have_four_significant_digits_and_no_exponent() -> None:
+    values = (0.000012345, 0.5, 9.99996, 98.1, 999.96, 1234.5678, 12345.678, 0.0)
+    assert [significant(value) for value in values] == [
+        "0.00001234",
+        "0.5000",
+        "10.00",
+        "98.10",
+        "1000",
+        "1235",
+        "12350",
+        "0",
+    ]
+
+
+def test_what_is_undefined_is_a_dash() -> None:
+    assert [milliseconds(None), mebibytes(None), percent(None), significant(float("nan"))] == ["–"] * 4
+
+
+def test_units() -> None:
+    assert milliseconds(0.11832) == "118.3"
+    assert percent(0.00457) == "0.46"
+    assert [mebibytes(2**19), mebibytes(512 * 2**20), mebibytes(81_234.4 * 2**20)] == ["0.5000", "512.0", "81234"]
+    assert [clock(0.9), clock(31), clock(725), clock(3723)] == ["0:00", "0:31", "12:05", "1:02:03"]
+
+
+def test_text_of_others_becomes_one_harmless_line() -> None:
+    assert one_line("a\n\tb\x1b[31mc\x1b[0m\x07 \x1b]0;title\x07d") == "a bc d"
+
+
+# ---- the table ---------------------------------------------------------------------------------------------------
+
+
+def test_a_single_run_goes_by_its_model() -> None:
+    assert table(make_record()) == [
+        "setting         status  E2E ms   ±%  TTFT ms  ITL ms  tok/s  cold s  peak MiB  graphs",
+        "org/tiny        ok       948.0  1.9    100.0   209.5  10.55   5.000     512.0       1",
+    ]
+
+
+def test_a_sweep_is_ordered_by_latency_and_failures_come_last_with_their_reasons() -> None:
+    slow, fast = setting("off", 0.2), setting("default", 0.1)
+    lost, skipped = broken("flash off", "timeout"), broken("flex off", "skipped", "attention.implementation=flex: no")
+    assert table(lost, slow, skipped, fast) == [
+        "setting         status   E2E ms  ±%  TTFT ms  ITL ms  tok/s  cold s  peak MiB  graphs",
+        "default *       ok        510.0   0    100.0   100.0  19.61       –     512.0       1",
+        "off             ok        910.0   0    100.0   200.0  10.99       –     512.0       1",
+        "flex off        skipped       –   –        –       –      –       –         –       –",
+        "flash off       timeout       –   –        –       –      –       –         –       –",
+        "",
+        "flash off: in load: RuntimeError: no such layer",
+        "flex off: attention.implementation=flex: no",
+        "",
+        DESCRIPTIVE,
+    ]
+
+
+def test_what_a_failed_job_did_measure_is_shown_and_never_ranked() -> None:
+    lines = table(setting("off"), broken("default", iterations=calls(0.1)[:3]))
+    assert names(lines) == ["off", "default"]
+    assert lines[2].split()[:6] == ["default", "failed", "510.0", "–", "100.0", "100.0"]
+    assert "*" not in "".join(lines)
+
+
+def test_one_ok_setting_is_not_marked() -> None:
+    assert "*" not in "".join(table(setting("off"), broken("default")))
+
+
+def test_equally_low_medians_are_all_marked() -> None:
+    assert table(setting("a"), setting("b"))[1:3] == [
+        "a *             ok       910.0   0    100.0   200.0  10.99       –     512.0       1",
+        "b *             ok       910.0   0    100.0   200.0  10.99       –     512.0       1",
+    ]
+
+
+def test_uncompiled_settings_show_that_no_graph_was_made() -> None:
+    assert table(setting("off", observed={"compile": CompileObserved(graphs=0)}))[1].endswith(" 0")
+
+
+def test_no_records_print_nothing() -> None:
+    assert table() == []
+
+
+# ---- repeats -----------------------------------------------------------------------------------------------------
+
+
+def test_repeats_of_a_setting_share_a_row_with_the_median_over_processes() -> None:
+    repeats = [setting("off", gap_s, repeat=number) for number, gap_s in enumerate((0.2, 0.1, 0.15), 1)]
+    other = [setting("default", 0.12, repeat=number) for number in (1, 2, 3)]
+    lines = table(*repeats, *other)
+    assert lines == [
+        "setting         status  runs  E2E ms  ±%  TTFT ms  ITL ms  tok/s  cold s  peak MiB  graphs",
+        "default *       ok         3   590.0   0    100.0   120.0  16.95       –     512.0       1",
+        "off             ok         3   710.0   0    100.0   150.0  14.08       –     512.0       1",
+        "",
+        "* lowest median over 3 processes; no test of the difference was made",
+    ]
+
+
+def test_a_repeat_that_failed_is_counted_out_and_named() -> None:
+    lines = table(setting("off", 0.2), setting("off", 0.2, repeat=2), broken("off", repeat=3), setting("default", 0.1))
+    assert lines[0].split()[:3] == ["setting", "status", "runs"]
+    assert lines[2].split()[:6] == ["off", "ok", "2", "of", "3", "910.0"]
+    assert "off #3: in load: RuntimeError: no such layer" in lines
+    assert "* lowest median over 1 to 2 processes; no test of the difference was made" in lines
+
+
+def test_graphs_that_differ_between_repeats_are_a_range() -> None:
+    repeats = [setting("off", repeat=n, observed={"compile": CompileObserved(graphs=n)}) for n in (2, 3)]
+    assert table(*repeats)[1].endswith(" 2..3")
+
+
+# ---- what makes rows incomparable --------------------------------------------------------------------------------
+
+
+def test_settings_of_different_batch_size_are_not_marked_and_sent_to_the_token_rate() -> None:
+    lines = table(setting("1", config={"batch_size": 1}), setting("8", config={"batch_size": 8}))
+    assert lines[-1] == "settings differ in workload.batch_size: compare tok/s, not E2E"
+    assert "*" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"config": {"sequence_length": 99}}, "workload.sequence_length"),
+        ({"config": {"model": ModelConfig(id="org/other")}}, "model.id"),
+        ({"observed": {"device_name": "Other GPU"}}, "device"),
+    ],
+)
+def test_settings_of_other_prompts_models_or_devices_are_not_compared(changes: dict[str, Any], what: str) -> None:
+    lines = table(setting("a"), setting("b", **changes))
+    assert lines[-1] == f"settings differ in {what}: not comparable on E2E"
+    assert "*" not in "".join(lines)
+
+
+def test_settings_of_different_number_format_are_compared() -> None:
+    assert table(setting("a"), setting("b", config={"dtype": "bfloat16"}))[-1] == DESCRIPTIVE
+
+
+def test_rows_without_figures_do_not_make_the_others_incomparable() -> None:
+    requested = make_config(batch_size=64).to_dict()
+    assert table(setting("a"), setting("b"), broken("c", requested=requested))[-1] == DESCRIPTIVE
+
+
+def test_kinds_of_cache_that_were_chosen_by_compiling_are_named() -> None:
+    lines = table(setting("default", 0.1), setting("off", observed={"kv_cache": "DynamicCache"}))
+    assert lines[-2:] == [
+        "note: KV caches differ: static in default; dynamic in off. generation.kv_cache=static compares",
+        "  like with like",
+    ]
+
+
+def test_one_kind_of_cache_needs_no_note() -> None:
+    assert not [line for line in table(setting("a"), setting("b")) if line.startswith("note")]
+
+
+# ---- width and text ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [100, 80, 60, 40])
+def test_the_table_never_exceeds_the_width_and_never_cuts_a_figure(width: int) -> None:
+    records = [setting(LONG, 0.1), setting("x" * 70, 0.2), broken("flex [red]off", message="long " * 60)]
+    records += [setting("off", 0.3, repeat=number) for number in (1, 2)]
+    lines = table(*records, width=width)
+    assert max(cell_len(line) for line in lines) <= width
+    assert "…" not in "".join(lines)
+    assert {"510.0", "910.0", "1310"} <= set(" ".join(lines).split())
+
+
+@pytest.mark.parametrize("width", [100, 80])
+def test_every_column_is_there_from_80_columns_on(width: int) -> None:
+    lines = table(setting(LONG, None), setting("off"), width=width)
+    headers = " ".join(" ".join(lines[:2]).split())
+    assert headers == "E2E TTFT ITL cold peak setting status ms ±% ms ms tok/s s MiB graphs"
+
+
+def test_off_terminals_it_is_100_columns_wide_and_plain() -> None:
+    records = [setting(LONG), broken("off", message="\x1b[31mword " * 40)]
+    lines = table(*records)
+    assert 80 < max(map(len, lines)) <= 100
+    assert "\x1b" not in "".join(lines)
+
+
+def test_markup_in_names_and_reasons_is_literal() -> None:
+    lines = table(setting("[red]off"), broken("[/x]", message="[bold]no[/bold] :smile:"))
+    assert names(lines) == ["[red]off", "[/x]"]
+    assert "[/x]: in load: RuntimeError: [bold]no[/bold] :smile:" in lines
+
+
+# ---- the plan ----------------------------------------------------------------------------------------------------
+
+
+def plan(console: Console) -> list[str]:
+    print_plan(console, [(1, "sdpa [off]", "0" * 16, "multirun/s/1_off"), (12, "default", "f" * 16, "m/" + "d" * 90)])
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def test_a_plan_has_one_line_a_job_off_terminals() -> None:
+    assert plan(Console(file=io.StringIO(), _environ={})) == [
+        "job  name        trial             folder",
+        "  1  sdpa [off]  0000000000000000  multirun/s/1_off",
+        " 12  default     ffffffffffffffff  m/" + "d" * 90,
+    ]
+
+
+def test_a_plan_wraps_long_folders_on_a_terminal() -> None:
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None, _environ={"TERM": "xterm"})
+    lines = plan(console)
+    assert max(map(len, lines)) <= 80
+    assert "".join(line[35:].strip() for line in lines[2:]) == "m/" + "d" * 90

@@ -1,0 +1,386 @@
+"""What MLflow shows of a record, read back from a real database."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.utils.validation import _validate_metric_name, _validate_param_name, _validate_tag_name
+
+from bench.config import ModelConfig, SweepConfig, TrackingConfig
+from bench.record import STATUSES, CompileObserved, Failure, Memory, Record
+from bench.tracking.publish import begin_sweep, end_sweep, publish, run_name
+from bench.tracking.store import Point, Store, TrackingError, open_store
+from factories import (
+    BATCH_SIZE,
+    COMPILE_EXCESS_S,
+    MEDIAN_E2E_S,
+    NEW_TOKENS,
+    STARTED_AT_S,
+    make_config,
+    make_iterations,
+    make_record,
+)
+
+HEADLINE = ["e2e_ms", "ttft_ms", "itl_ms", "tpot_ms", "tok_per_s", "decode_tps", "cold_s", "peak_mib"]
+
+_sweeps = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return open_store(None, "bench", tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture
+def sweep_id() -> str:
+    """A sweep of the test's own: all of them share one database."""
+    return f"sweep-{next(_sweeps)}"
+
+
+def begin(store: Store, sweep_id: str, **changes: Any) -> str:
+    arguments: dict[str, Any] = {
+        "name": "night",
+        "swept": {"compile.mode": ["default", "max-autotune"]},
+        "tags": {"who": "me"},
+        "started_at_s": STARTED_AT_S,
+    }
+    return begin_sweep(store, sweep_id=sweep_id, **arguments | changes)
+
+
+def published(store: Store, record: Record, folder: Path, **arguments: Any) -> Any:
+    run_id = publish(store, record, folder, **{"parent_run_id": None, "tags": {}} | arguments)
+    return store.client.get_run(run_id)
+
+
+def runs_of(store: Store, sweep_id: str) -> list[Any]:
+    return store.client.search_runs([store.experiment_id], f"tags.sweep_id = '{sweep_id}'")
+
+
+@pytest.fixture(scope="module")
+def run(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The run of an ok record, for the tests that only look at it."""
+    return published(store, make_record(sweep_id="looked-at"), tmp_path_factory.mktemp("job"), tags={"who": "me"})
+
+
+# ---- metrics -----------------------------------------------------------------------------------------------------
+
+
+def test_headline_latencies_are_the_medians_in_milliseconds(run):
+    metrics = run.data.metrics
+    assert [metrics[name] for name in ("e2e_ms", "ttft_ms", "itl_ms", "tpot_ms")] == [948.0, 100.0, 209.5, 209.5]
+
+
+def test_headline_rates_cold_start_and_peak_have_four_digits(run):
+    metrics = run.data.metrics
+    assert [metrics[name] for name in ("tok_per_s", "decode_tps", "cold_s", "peak_mib")] == [10.55, 9.547, 5.0, 512.0]
+
+
+def test_headline_names_fit_the_columns_of_the_ui(run):
+    assert {name for name in run.data.metrics if "/" not in name} == set(HEADLINE)
+    assert max(len(name) for name in HEADLINE) <= 12
+
+
+def test_groups_hold_full_precision(run):
+    assert run.data.metrics["latency/output_tokens_per_s"] == pytest.approx(BATCH_SIZE * NEW_TOKENS * 20 / 18.96)
+    assert run.data.metrics["latency/e2e_median_s"] == pytest.approx(MEDIAN_E2E_S, rel=1e-12)
+
+
+def test_the_compile_group_tells_excess_and_counters(run):
+    metrics = run.data.metrics
+    assert metrics["compile/excess_s"] == pytest.approx(COMPILE_EXCESS_S)
+    assert [metrics[f"compile/{name}"] for name in ("graphs", "compile_s", "cache_misses")] == [1, 3.0, 2]
+
+
+def test_a_quantile_that_too_few_calls_support_is_left_out(run):
+    assert "latency/e2e_p90_s" not in run.data.metrics
+    assert run.data.metrics["latency/e2e_maximum_s"] == pytest.approx(0.986)
+
+
+def test_every_call_is_a_step_warmup_included(store, run):
+    history = store.client.get_metric_history(run.info.run_id, "per_iter/e2e_ms")
+    assert [each.step for each in history] == list(range(26))
+    assert [each.value for each in history[:2]] == pytest.approx([5000.0, 1348.0])
+
+
+def test_steps_tell_which_calls_do_not_count(store, run):
+    history = store.client.get_metric_history(run.info.run_id, "per_iter/warmup")
+    assert [each.value for each in history] == [1.0] * 6 + [0.0] * 20
+
+
+def test_steps_carry_the_time_at_which_the_call_started(store, run):
+    history = store.client.get_metric_history(run.info.run_id, "per_iter/ttft_ms")
+    started = [round((STARTED_AT_S + call.start_s) * 1000) for call in make_iterations()]
+    assert [each.timestamp for each in history] == started
+
+
+def test_the_rate_of_a_step_counts_the_whole_batch(store, run):
+    first_measured = store.client.get_metric_history(run.info.run_id, "per_iter/decode_tps")[6]
+    assert first_measured.value == pytest.approx(BATCH_SIZE * (NEW_TOKENS - 1) / 0.8)
+
+
+def test_more_points_than_one_request_may_hold_are_all_logged(store, sweep_id, tmp_path):
+    run = published(store, make_record(sweep_id=sweep_id, iterations=make_iterations(200)), tmp_path)
+    for name in ("e2e_ms", "itl_ms", "graphs"):
+        assert len(store.client.get_metric_history(run.info.run_id, f"per_iter/{name}")) == 206
+
+
+def test_more_params_and_tags_than_one_request_may_hold_are_all_logged(store, run):
+    many = {f"many.{number}": str(number) for number in range(250)}
+    store.log(run.info.run_id, params=many, tags=many, points=[Point("once", 1.0, 0)])
+    data = store.client.get_run(run.info.run_id).data
+    assert many.items() <= data.params.items()
+    assert many.items() <= data.tags.items()
+    assert len(store.client.get_metric_history(run.info.run_id, "once")) == 1
+
+
+def test_unknown_and_infinite_values_are_left_out(store, sweep_id, tmp_path):
+    observed = make_record().observed
+    assert observed is not None
+    observed = dataclasses.replace(observed, compile=CompileObserved(compile_s=math.inf))
+    record = make_record(sweep_id=sweep_id, memory=Memory(), iterations=make_iterations(1), observed=observed)
+    metrics = published(store, record, tmp_path).data.metrics
+    assert {"peak_mib", "memory/peak_bytes", "latency/e2e_sd_s", "compile/compile_s"}.isdisjoint(metrics)
+    assert metrics["compile/graphs"] == 0  # known, and known to be 0
+
+
+# ---- params and tags ---------------------------------------------------------------------------------------------
+
+
+def test_params_are_the_dotted_config_keys_with_values_as_typed(run):
+    params = run.data.params
+    assert params["compile.mode"] == "default"
+    assert params["workload.batch_size"] == "2"
+    assert params["compile.fullgraph"] == "false"
+    assert params["attention.sdpa_backend"] == "null"
+    assert params["device"] == "auto"
+
+
+def test_params_hold_every_key_of_the_config(run):
+    assert set(make_config().flat()) <= set(run.data.params)
+
+
+def test_a_mapping_is_json_and_cut_where_mlflow_would_refuse_it(store, sweep_id, tmp_path):
+    architecture = {"model_type": "llama", "notes": "x" * 7000}
+    model = ModelConfig(id="random", weights="random", architecture=architecture)
+    record = make_record(sweep_id=sweep_id, requested=make_config(model=model).to_dict())
+    value = published(store, record, tmp_path).data.params["model.architecture"]
+    assert value.startswith('{"model_type": "llama", "notes": "xxx')
+    assert len(value) == 6000
+
+
+def test_credentials_in_the_address_are_not_published(store, sweep_id, tmp_path):
+    config = make_config(tracking=TrackingConfig(uri="http://me:secret@host:5000"))
+    run = published(store, make_record(sweep_id=sweep_id, requested=config.to_dict()), tmp_path)
+    assert run.data.params["tracking.uri"] == "http://host:5000"
+
+
+def test_tags_identify_the_trial(run):
+    tags = run.data.tags
+    expected = {
+        "kind": "trial",
+        "sweep_id": "looked-at",
+        "trial_id": make_record().trial_id,
+        "repeat": "1",
+        "status": "ok",
+        "who": "me",
+    }
+    assert expected.items() <= tags.items()
+    assert {"error", "stage"}.isdisjoint(tags)
+
+
+def test_a_users_tag_cannot_hide_what_a_run_is(store, sweep_id, tmp_path):
+    run = published(store, make_record(sweep_id=sweep_id), tmp_path, tags={"kind": "mine", "status": "great"})
+    assert (run.data.tags["kind"], run.data.tags["status"]) == ("trial", "ok")
+
+
+def test_the_note_tells_what_ran_and_how_wide_the_interval_is(run):
+    note = run.data.tags["mlflow.note.content"]
+    assert "attention sdpa, compile default, cache StaticCache" in note
+    assert "median 0.948 s of 20 calls, 95 % interval 0.93 to 0.966 s" in note
+
+
+def test_all_names_are_in_the_letters_that_mlflow_allows(run):
+    for name in run.data.metrics:
+        _validate_metric_name(name)
+    for name in run.data.params:
+        _validate_param_name(name)
+    for name in run.data.tags:
+        _validate_tag_name(name)
+
+
+# ---- runs --------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_lasts_as_long_as_its_job(run):
+    assert run.info.start_time == STARTED_AT_S * 1000
+    assert run.info.end_time == round((make_record().ended_at_s or 0) * 1000)
+
+
+def test_publishing_twice_gives_one_run_with_the_same_steps(store, sweep_id, tmp_path):
+    record = make_record(sweep_id=sweep_id)
+    first = published(store, record, tmp_path)
+    second = published(store, record, tmp_path)
+    assert first.info.run_id == second.info.run_id
+    assert len(runs_of(store, sweep_id)) == 1
+    assert len(store.client.get_metric_history(first.info.run_id, "per_iter/e2e_ms")) == 26
+    assert len(store.client.get_metric_history(first.info.run_id, "e2e_ms")) == 1
+
+
+def test_each_repeat_is_a_run(store, sweep_id, tmp_path):
+    for repeat in (1, 2):
+        published(store, make_record(sweep_id=sweep_id, repeat=repeat), tmp_path)
+    assert len(runs_of(store, sweep_id)) == 2
+
+
+def test_a_single_run_measured_again_is_another_run(store, tmp_path):
+    first = published(store, make_record(started_at_s=1.0), tmp_path)
+    again = published(store, make_record(started_at_s=1.0), tmp_path)
+    later = published(store, make_record(started_at_s=2.0), tmp_path)
+    assert first.info.run_id == again.info.run_id != later.info.run_id
+
+
+def test_a_sweeps_name_may_hold_a_quote(store, tmp_path):
+    record = make_record(sweep_id="tonight's")
+    assert published(store, record, tmp_path).info.run_id == published(store, record, tmp_path).info.run_id
+
+
+def test_a_trial_is_nested_in_its_sweep(store, sweep_id, tmp_path):
+    parent = begin(store, sweep_id)
+    run = published(store, make_record(sweep_id=sweep_id), tmp_path, parent_run_id=parent)
+    assert run.data.tags["mlflow.parentRunId"] == parent
+
+
+@pytest.mark.parametrize(
+    ("status", "end"),
+    [
+        ("ok", "FINISHED"),
+        ("skipped", "FINISHED"),
+        ("failed", "FAILED"),
+        ("oom", "FAILED"),
+        ("timeout", "FAILED"),
+        ("crashed", "FAILED"),
+        ("interrupted", "KILLED"),
+    ],
+)
+def test_a_run_ends_as_its_job_did(store, sweep_id, tmp_path, status, end):
+    run = published(store, make_record(sweep_id=sweep_id, status=status, iterations=[]), tmp_path)
+    assert run.info.status == end
+
+
+def test_a_job_that_failed_before_any_call_tells_where_and_why(store, sweep_id, tmp_path):
+    error = Failure(type="OSError", message="no such model " + "x" * 6000)
+    record = make_record(
+        sweep_id=sweep_id, status="failed", stage="load", error=error, observed=None, iterations=[], ended_at_s=None
+    )
+    run = published(store, record, tmp_path)
+    assert run.data.tags["stage"] == "load"
+    assert run.data.tags["error"].startswith("OSError: no such model xxx")
+    assert len(run.data.tags["error"]) == 5000
+    assert run.data.tags["mlflow.note.content"].startswith("**failed** in load")
+
+
+def test_a_job_that_is_not_ok_keeps_its_figures_but_has_no_headline(store, sweep_id, tmp_path):
+    metrics = published(store, make_record(sweep_id=sweep_id, status="timeout"), tmp_path).data.metrics
+    assert set(HEADLINE).isdisjoint(metrics)
+    assert metrics["latency/e2e_median_s"] == pytest.approx(MEDIAN_E2E_S)
+
+
+def test_a_request_of_another_form_is_published_as_it_is(store, sweep_id, tmp_path):
+    requested = {"workload": None, "+odd@key": [1, 2], "model": {"id": 5}}
+    run = published(store, make_record(sweep_id=sweep_id, requested=requested), tmp_path)
+    assert run.data.params == {"workload": "null", "_odd_key": "[1, 2]", "model.id": "5"}
+
+
+def test_the_files_of_a_job_are_artifacts_as_far_as_they_exist(store, sweep_id, tmp_path):
+    record = make_record(sweep_id=sweep_id)
+    record.write(tmp_path)
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra/config.yaml").touch()
+    (tmp_path / "worker.log").touch()
+    (tmp_path / "notes.txt").touch()
+    run = published(store, record, tmp_path)
+    client = store.client
+    assert {each.path for each in client.list_artifacts(run.info.run_id)} == {"record.json", "worker.log", ".hydra"}
+    assert [each.path for each in client.list_artifacts(run.info.run_id, ".hydra")] == [".hydra/config.yaml"]
+
+
+def test_the_record_among_the_artifacts_can_be_read_back(store, sweep_id, tmp_path):
+    record = make_record(sweep_id=sweep_id)
+    record.write(tmp_path)
+    run = published(store, record, tmp_path)
+    assert Record.read(Path(store.client.download_artifacts(run.info.run_id, "record.json"))) == record
+
+
+def test_a_run_whose_logging_fails_is_not_left_running(store, sweep_id, tmp_path):
+    record = make_record(sweep_id=sweep_id)
+    run_id = publish(store, record, tmp_path, parent_run_id=None, tags={})
+    with pytest.raises(TrackingError, match="cannot log to a run"):  # MLflow lets no param change
+        publish(store, dataclasses.replace(record, requested={"device": "cuda"}), tmp_path, parent_run_id=None, tags={})
+    assert store.client.get_run(run_id).info.status == "FINISHED"
+
+
+def test_a_run_is_named_by_its_swept_values_or_its_model():
+    assert run_name(make_record(name="compile.mode=default")) == "compile.mode=default"
+    assert run_name(make_record()) == "org/tiny"
+
+
+def test_where_there_are_repeats_every_name_says_which():
+    requested = make_config(sweep=SweepConfig(repeats=3)).to_dict()
+    names = [run_name(make_record(name="off", requested=requested, repeat=repeat)) for repeat in (1, 2)]
+    assert names == ["off r1", "off r2"]
+
+
+# ---- sweeps ------------------------------------------------------------------------------------------------------
+
+
+def test_a_sweeps_run_tells_what_it_sweeps(store, sweep_id):
+    run = store.client.get_run(begin(store, sweep_id))
+    assert run.info.run_name == "night"
+    assert {"kind": "sweep", "sweep_id": sweep_id, "who": "me"}.items() <= run.data.tags.items()
+    assert run.data.params == {"compile.mode": "default,max-autotune"}
+    assert "- `compile.mode`: `default`, `max-autotune`" in run.data.tags["mlflow.note.content"]
+
+
+def test_beginning_a_sweep_twice_gives_one_run(store, sweep_id):
+    assert begin(store, sweep_id) == begin(store, sweep_id)
+    assert len(runs_of(store, sweep_id)) == 1
+
+
+def test_swept_keys_may_hold_letters_that_mlflow_does_not_allow(store, sweep_id):
+    run = store.client.get_run(begin(store, sweep_id, swept={"+compile@compile": ["off"]}))
+    assert run.data.params == {"_compile_compile": "off"}
+
+
+def test_a_sweep_is_running_until_it_is_ended(store, sweep_id):
+    run_id = begin(store, sweep_id)
+    assert store.client.get_run(run_id).info.status == "RUNNING"
+    end_sweep(store, run_id, statuses=["ok"], ended_at_s=STARTED_AT_S + 60, interrupted=False)
+    assert store.client.get_run(run_id).info.end_time == (STARTED_AT_S + 60) * 1000
+
+
+@pytest.mark.parametrize(
+    ("statuses", "interrupted", "ends"),
+    [
+        (["ok", "skipped"], False, ("FINISHED", "ok")),
+        (["ok", "oom"], False, ("FAILED", "failed")),
+        (["ok"], True, ("KILLED", "interrupted")),
+    ],
+)
+def test_a_sweep_ends_as_its_jobs_did(store, sweep_id, statuses, interrupted, ends):
+    run_id = begin(store, sweep_id)
+    end_sweep(store, run_id, statuses=statuses, ended_at_s=STARTED_AT_S + 1, interrupted=interrupted)
+    run = store.client.get_run(run_id)
+    assert (run.info.status, run.data.tags["status"]) == ends
+
+
+def test_a_sweeps_tags_count_its_jobs_by_status(store, sweep_id):
+    run_id = begin(store, sweep_id)
+    end_sweep(store, run_id, statuses=["ok", "ok", "crashed"], ended_at_s=STARTED_AT_S + 1, interrupted=False)
+    tags = store.client.get_run(run_id).data.tags
+    counts = {f"n_{status}": "0" for status in STATUSES} | {"n_jobs": "3", "n_ok": "2", "n_crashed": "1"}
+    assert counts.items() <= tags.items()

@@ -1,0 +1,223 @@
+"""Making and reaching the MLflow store: real databases, processes and sockets."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+
+from bench.tracking.store import (
+    Store,
+    TrackingError,
+    experiment_address,
+    explained,
+    open_store,
+    ui_command,
+    without_credentials,
+)
+
+# Forked, so that MLflow's import, seconds long, neither costs time nor keeps the processes apart.
+FORK = multiprocessing.get_context("fork")
+PROCESSES = 4
+
+_start: Barrier
+
+
+def remember(barrier: Barrier) -> None:
+    global _start  # noqa: PLW0603
+    _start = barrier
+
+
+def open_with_others(folder: Path, number: int) -> str:
+    """Wait until every process is ready; all that this one says goes to a file."""
+    with (folder / f"said-{number}").open("w") as said:
+        sys.stdout = sys.stderr = said
+        logging.basicConfig(level=logging.INFO, stream=said, force=True)  # as Hydra configures it
+        _start.wait(30)
+        return open_store(None, "race", folder).experiment_id
+
+
+@pytest.fixture(scope="module")
+def raced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A folder, with # and blank in its name, whose database four processes made at once, and what each got."""
+    folder = tmp_path_factory.mktemp("a #folder")
+    barrier = FORK.Barrier(PROCESSES)
+    with ProcessPoolExecutor(PROCESSES, mp_context=FORK, initializer=remember, initargs=(barrier,)) as pool:
+        futures = [pool.submit(open_with_others, folder, number) for number in range(PROCESSES)]
+        return folder, [future.result(timeout=120) for future in futures]
+
+
+@pytest.fixture
+def folder(raced: tuple[Path, list[str]]) -> Path:
+    return raced[0]
+
+
+def test_four_processes_that_make_a_database_at_once_get_one_experiment(raced):
+    _, ids = raced
+    assert len(ids) == PROCESSES
+    assert len(set(ids)) == 1
+
+
+def test_making_a_database_says_nothing(folder):
+    assert [(folder / f"said-{number}").read_text() for number in range(PROCESSES)] == [""] * PROCESSES
+
+
+def test_nothing_unfinished_is_left(folder):
+    names = {each.name for each in folder.iterdir() if not each.name.startswith("said-")}
+    assert names == {"mlflow.db", "mlflow.db.lock"}
+
+
+def test_the_default_address_is_the_database_in_the_folder(folder):
+    assert open_store(None, "race", folder).uri == f"sqlite:///{folder}/mlflow.db"
+
+
+def test_an_experiment_is_found_again(raced):
+    folder, ids = raced
+    assert open_store(None, "race", folder).experiment_id == ids[0]
+
+
+def test_artifacts_lie_beside_the_database(folder):
+    store = open_store(None, "race", folder)
+    experiment = store.client.get_experiment(store.experiment_id)
+    assert experiment.artifact_location == (folder / "mlartifacts").as_uri()
+
+
+def test_a_relative_path_counts_from_the_folder_and_not_from_where_the_process_is(folder, monkeypatch):
+    monkeypatch.chdir("/")
+    assert open_store("sqlite:///mlflow.db", "race", folder).uri == f"sqlite:///{folder}/mlflow.db"
+
+
+def test_a_deleted_experiment_is_refused_with_the_way_to_restore_it(folder):
+    store = open_store(None, "gone", folder)
+    store.client.delete_experiment(store.experiment_id)
+    with pytest.raises(TrackingError) as caught:
+        open_store(None, "gone", folder)
+    assert f"mlflow experiments restore --experiment-id {store.experiment_id}" in str(caught.value)
+    assert "tracking.experiment" in str(caught.value)
+
+
+def open_and_be_killed(folder: Path) -> None:
+    """Die in the middle of a migration that copies a table: MLflow cannot open what is in the file then."""
+
+    def watch(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "INSERT INTO _alembic_tmp_experiments" in statement:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", watch)
+    open_store(None, "first", folder)
+
+
+def test_a_process_killed_while_it_makes_the_database_breaks_nothing(tmp_path):
+    process = FORK.Process(target=open_and_be_killed, args=(tmp_path,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert not (tmp_path / "mlflow.db").exists()
+    assert open_store(None, "second", tmp_path).client.get_experiment_by_name("second") is not None
+
+
+def test_a_server_that_refuses_connections_costs_seconds_and_a_line_without_password():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = time.monotonic()
+    with pytest.raises(TrackingError) as caught:
+        open_store(f"http://me:s%40cret@127.0.0.1:{port}", "bench", Path("/"))
+    assert time.monotonic() - started < 15
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "cret" not in text
+    assert f"http://127.0.0.1:{port}" in text
+    assert "refused" in text
+    assert "tracking.enabled=false" in text
+
+
+@pytest.mark.parametrize("uri", ["", "mlflow.db", "./mlruns", "localhost:5000", "file:///tmp/mlruns"])
+def test_what_is_no_address_is_refused_with_examples_of_one(uri, tmp_path):
+    with pytest.raises(TrackingError, match=r"sqlite:///mlflow\.db .* http://localhost:5000"):
+        open_store(uri, "bench", tmp_path)
+
+
+@pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
+def test_a_database_that_no_file_keeps_is_refused(uri, tmp_path):
+    with pytest.raises(TrackingError, match="names no file"):
+        open_store(uri, "bench", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["50%", "what?"])
+def test_a_folder_that_no_address_can_name_is_refused(name, tmp_path):
+    with pytest.raises(TrackingError, match="holds a % or a"):
+        open_store(None, "bench", tmp_path / name)
+
+
+def test_a_file_that_is_no_database_is_refused_at_once_and_kept(tmp_path):
+    (tmp_path / "mlflow.db").write_text("my notes, all of them " * 10)
+    started = time.monotonic()
+    with pytest.raises(TrackingError, match="file is not a database"):
+        open_store(None, "bench", tmp_path)
+    assert time.monotonic() - started < 5
+    assert (tmp_path / "mlflow.db").read_text().startswith("my notes")
+
+
+def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(TrackingError, match="cannot open the store"):
+        open_store("sqlite:///file/mlflow.db", "bench", tmp_path)
+
+
+def at(uri: str) -> Store:
+    return Store(uri=uri, experiment_id="7", experiment="bench", client=None)
+
+
+def test_the_ui_command_quotes_what_a_shell_would_take_apart():
+    assert ui_command(at("sqlite:////data/mlflow.db")) == (
+        "mlflow ui --backend-store-uri sqlite:////data/mlflow.db --host 127.0.0.1"
+    )
+    assert "'sqlite:////my data/mlflow.db'" in ui_command(at("sqlite:////my data/mlflow.db"))
+
+
+def test_for_a_server_the_ui_is_its_address():
+    assert ui_command(at("http://me:secret@host:8080")) == "http://host:8080"
+
+
+def test_the_experiments_page_shows_runs():
+    page = "http://127.0.0.1:5000/#/experiments/7/runs?workflowType=machine_learning"
+    assert experiment_address(at("sqlite:////data/mlflow.db")) == page
+
+
+def test_a_servers_own_address_is_the_base_of_its_pages():
+    assert experiment_address(at("https://me:secret@host/mlflow/")).startswith("https://host/mlflow/#/experiments/7/")
+
+
+def test_a_sweeps_page_filters_by_its_tag():
+    page = experiment_address(at("sqlite:////data/mlflow.db"), sweep_id="night-1")
+    assert page.endswith("&searchFilter=tags.sweep_id%20%3D%20%22night-1%22")
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://me:secret@host:5000/path?token=secret", "http://host:5000/path"),
+        ("postgresql+psycopg://me:secret@host/db?password=secret", "postgresql+psycopg://host/db"),
+        ("sqlite:////data/a@b.db", "sqlite:////data/a@b.db"),
+        ("null", "null"),
+    ],
+)
+def test_addresses_are_shown_without_credentials(uri, shown):
+    assert without_credentials(uri) == shown
+
+
+def test_any_exception_becomes_one_line_that_names_what_failed_and_where():
+    with pytest.raises(TrackingError) as caught, explained("sqlite:////data/mlflow.db", "log to a run"):
+        raise RuntimeError("disk is full\nand more")
+    assert str(caught.value).startswith("MLflow at sqlite:////data/mlflow.db cannot log to a run: disk is full; ")

@@ -94,6 +94,8 @@ def test_what_the_user_must_change_is_one_line(tiny, tmp_path) -> None:
 
 
 def test_a_deadline_ends_a_job_as_timeout_and_names_the_key(tiny, tmp_path) -> None:
+    (tmp_path / "first").mkdir()
+    run(tiny(), tmp_path / "first")  # the fork server is ready after it
     config = tiny(measurement_iterations=100_000, isolation=IsolationConfig(timeout_s=6))
     start = time.monotonic()
     record = run(config, tmp_path)

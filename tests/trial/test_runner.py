@@ -9,7 +9,8 @@ import torch
 
 from bench.config import AttentionConfig, ConfigError, GenerationConfig, MonitorConfig
 from bench.trial import compilation
-from bench.trial.runner import BenchmarkRunner, NotHonouredError
+from bench.trial.evidence import NotHonouredError
+from bench.trial.runner import BenchmarkRunner
 
 
 @pytest.fixture
@@ -292,6 +293,25 @@ def test_a_checkpoint_folder_runs_as_in_the_python_example(runner, tiny, tmp_pat
     assert result.status == "ok"
     assert result.requested["model"]["id"] == str(tmp_path)
     assert len(result.calls("measurement")) == 2
+
+
+def test_the_checkpoint_s_own_generation_habits_do_not_get_in(runner, tiny, tmp_path) -> None:
+    from bench import BenchmarkConfig
+
+    def tokens(folder) -> list:
+        config = BenchmarkConfig(num_tokens_to_generate=16)
+        runner.setup_benchmark(str(folder), config)
+        runner.time_generate(config, warmup=True)
+        return runner._last_call.token_ids
+
+    runner.setup_benchmark("tiny", tiny())
+    model, tokenizer = runner._loaded.model, runner._loaded.tokenizer
+    for name, habits in (("plain", {}), ("lively", {"do_sample": True, "repetition_penalty": 9.0, "num_beams": 2})):
+        for key, value in habits.items():
+            setattr(model.generation_config, key, value)
+        model.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    assert tokens(tmp_path / "lively") == tokens(tmp_path / "plain")
 
 
 def test_weights_are_never_read_from_a_pickle(runner, tiny, tmp_path) -> None:

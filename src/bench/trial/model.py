@@ -44,6 +44,8 @@ def load(config: BenchmarkConfig) -> LoadedModel:
     except OSError as error:
         raise ConfigError("model.id", model_config.id, f"cannot be loaded: {one_line(error)}") from error
     model = model.eval()
+    # A checkpoint's own habits (sampling, penalties) would reach each call through this; ours spells out everything.
+    model.generation_config = transformers.GenerationConfig()
     # A fresh seed, so that what loading consumed does not matter to anything after it.
     _seed(model_config.seed)
     _check_lengths(config, model, tokenizer)

@@ -18,35 +18,23 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 import tqdm
-import transformers
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.config import BenchmarkConfig
-from bench.record import CompileObserved, Iteration, MonitorSample, Observed, Output, Record
+from bench.record import Iteration, MonitorSample, Output, Record
 from bench.trial import compilation, memory
-from bench.trial.model import LoadedModel, load, revision_of
+from bench.trial.evidence import CacheWatch, check, observe_call, observe_model
+from bench.trial.model import LoadedModel, load
 from bench.trial.monitor import HardwareMonitor, gpu_uuid_of
-from bench.trial.prompt import prompt_ids
+from bench.trial.request import guards, make_generation_config, make_inputs
 from bench.trial.streamer import TokenClock
 from bench.trial.support import limit_reached
 
 # A progress bar: (name, number of iterations) → the indices to iterate over.
 Progress = Callable[[str, int], Iterable[int]]
-
-SDPA_BACKENDS = {
-    "math": SDPBackend.MATH,
-    "flash_attention": SDPBackend.FLASH_ATTENTION,
-    "efficient_attention": SDPBackend.EFFICIENT_ATTENTION,
-    "cudnn_attention": SDPBackend.CUDNN_ATTENTION,
-}
-
-
-class NotHonouredError(RuntimeError):
-    """What ran is not what was asked for."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,9 +116,9 @@ class BenchmarkRunner:
                     raise
                 return
             self._use_compile_cache(config)
-            self._inputs = self._make_inputs(config)
-            self._generation = self._make_generation_config(config, config.workload.num_tokens_to_generate)
-            self.record.observed = self._observe_model(config)
+            self._inputs = make_inputs(config, self._loaded)
+            self._generation = make_generation_config(config, self._loaded, config.workload.num_tokens_to_generate)
+            self.record.observed = observe_model(config, self._loaded, self._inputs["input_ids"].shape[1])
             self.record.memory = memory.after_load(self._loaded.device)
             # Loading leaves millions of long-lived objects; without this each later collection walks them all.
             gc.collect()
@@ -151,7 +139,8 @@ class BenchmarkRunner:
             with self._stage("validation"):
                 self._flush_memory()
                 before = compilation.read_counters()
-                with self._watch_cache():
+                cache = CacheWatch()
+                with cache.watching(self._require_model().model):
                     validation = self.time_generate(config, warmup=True)
         if self._skipped is not None or validation[0] < 0:
             self._skip(config)
@@ -159,7 +148,10 @@ class BenchmarkRunner:
 
         with self._stage("validation"):
             self._keep("validation", validation)
-            self._observe_call(config, before)
+            assert record.observed is not None
+            compiled = compilation.observe(self._require_model().model, before)
+            record.observed = observe_call(record.observed, compiled, cache.class_name, len(validation[1]))
+            check(config, record.observed)
         with self._monitor_process(config) as monitor:
             with self._stage("warmup"):
                 for _ in self._progress("Warmup", config.warmup.iterations):
@@ -205,7 +197,7 @@ class BenchmarkRunner:
             monitor.begin()
         start = self._clock()
         try:
-            with self._guards(config):
+            with guards(config):
                 memory.synchronize(loaded.device)
                 start = self._clock()
                 output = loaded.model.generate(**self._inputs, generation_config=self._generation, streamer=streamer)
@@ -261,48 +253,7 @@ class BenchmarkRunner:
             folder = self._own_cache = Path(tempfile.mkdtemp(prefix="bench-compile-"))
         compilation.use_cache(folder)
 
-    def _make_inputs(self, config: BenchmarkConfig) -> dict[str, torch.Tensor]:
-        loaded = self._require_model()
-        ids = prompt_ids(loaded.tokenizer, config.workload).to(loaded.device)
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-
-    def _make_generation_config(self, config: BenchmarkConfig, new_tokens: int) -> Any:
-        """Everything that generate reads, spelt out, so that no default of the checkpoint gets in."""
-        loaded = self._require_model()
-        compiled = config.compile.mode is not None
-        kind = config.generation.kv_cache
-        if kind == "auto":
-            kind = "static" if compiled else "dynamic"
-        eos = loaded.tokenizer.eos_token_id
-        # Padding happens only in rows that ended early, and none does; but generate warns without the id.
-        pad = loaded.tokenizer.pad_token_id if loaded.tokenizer.pad_token_id is not None else (eos or 0)
-        generation = transformers.GenerationConfig(
-            max_new_tokens=new_tokens,
-            min_new_tokens=new_tokens,
-            do_sample=False,
-            num_beams=1,
-            use_cache=True,
-            cache_implementation=kind,
-            bos_token_id=loaded.tokenizer.bos_token_id,
-            eos_token_id=eos,
-            pad_token_id=pad,
-            compile_config=compilation.arguments(config.compile) if compiled else None,
-            disable_compile=not compiled,
-        )
-        loaded.model.generation_config = transformers.GenerationConfig(
-            bos_token_id=generation.bos_token_id, eos_token_id=eos, pad_token_id=pad
-        )
-        return generation
-
     # ---- one call ----------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _guards(self, config: BenchmarkConfig) -> Iterator[None]:
-        """The contexts of a call: no autograd, and only the requested SDPA backend."""
-        guard = torch.inference_mode if config.generation.grad_mode == "inference_mode" else torch.no_grad
-        backend = config.attention.sdpa_backend
-        with guard(), sdpa_kernel(SDPA_BACKENDS[backend]) if backend else contextlib.nullcontext():
-            yield
 
     def _check_tokens(self, config: BenchmarkConfig, output: torch.Tensor, streamer: TokenClock) -> None:
         workload = config.workload
@@ -355,85 +306,21 @@ class BenchmarkRunner:
         same = record.output is None or (record.output.same_in_all_calls and record.output.token_ids == call.token_ids)
         record.output = Output(shape=call.shape, token_ids=call.token_ids, text=call.text, same_in_all_calls=same)
 
-    def _observe_model(self, config: BenchmarkConfig) -> Observed:
-        loaded = self._require_model()
-        parameters = list(loaded.model.parameters())
-        with self._guards(config):
-            backends = [name for name, each in SDPA_BACKENDS.items() if _sdpa_enabled(each)]
-        attention = loaded.model.config.get_text_config()._attn_implementation  # noqa: SLF001 - its only home
-        if attention != config.attention.implementation:
-            requested = config.attention.implementation
-            raise NotHonouredError(f"attention.implementation={requested}: transformers set {attention}")
-        return Observed(
-            device=str(loaded.model.device),
-            device_name=memory.device_name(loaded.device),
-            dtype=str(loaded.model.dtype).removeprefix("torch."),
-            model_class=type(loaded.model).__name__,
-            parameters=sum(each.numel() for each in parameters),
-            parameter_bytes=sum(each.numel() * each.element_size() for each in parameters),
-            attention=attention,
-            sdpa_backends=backends if "sdpa" in attention else [],
-            revision=revision_of(loaded.model),
-            prompt_tokens=self._inputs["input_ids"].shape[1],
-        )
-
-    @contextlib.contextmanager
-    def _watch_cache(self) -> Iterator[None]:
-        """Note the class of the KV cache that generate makes in the validation call."""
-        model = self._require_model().model
-        original = getattr(model, "_prepare_cache_for_generation", None)
-        self._cache_class: str | None = None
-        if original is None:
-            yield
-            return
-
-        def watched(*arguments: Any, **keywords: Any) -> Any:
-            result = original(*arguments, **keywords)
-            for each in (*arguments, *keywords.values()):
-                cache = each.get("past_key_values") if isinstance(each, dict) else None
-                if cache is not None:
-                    self._cache_class = type(cache).__name__
-            return result
-
-        model._prepare_cache_for_generation = watched  # noqa: SLF001 - generate tells nobody what it made
-        try:
-            yield
-        finally:
-            del model._prepare_cache_for_generation  # noqa: SLF001
-
-    def _observe_call(self, config: BenchmarkConfig, before: compilation.Counters) -> None:
-        """After the validation call: what ran, and whether it is what was asked for."""
-        record, loaded = self._require_record(), self._require_model()
-        assert record.observed is not None
-        compiled = compilation.observe(loaded.model, before)
-        record.observed = dataclasses.replace(
-            record.observed,
-            kv_cache=self._cache_class,
-            compile=compiled,
-            new_tokens=len(record.iterations[0].token_times_s),
-        )
-        if (reason := compilation.broken_promise(config, compiled)) is not None:
-            raise NotHonouredError(reason)
-        requested, used = config.generation.kv_cache, self._cache_class
-        if requested != "auto" and used is not None and requested not in used.lower():
-            raise NotHonouredError(f"generation.kv_cache={requested}: generate made a {used}")
-
     def _observe_end(self, before: compilation.Counters) -> None:
         """After the last counted call: recompilations and peaks of the whole job."""
         record, loaded = self._require_record(), self._require_model()
         assert record.observed is not None
-        compiled: CompileObserved = compilation.observe(loaded.model, before)
-        record.observed = dataclasses.replace(record.observed, compile=compiled)
+        record.observed = dataclasses.replace(record.observed, compile=compilation.observe(loaded.model, before))
         record.memory = memory.peaks(record.memory, loaded.device)
 
     def _profile(self, config: BenchmarkConfig, num_tokens: int) -> None:
         """A Chrome trace of one more call, of `num_tokens` new tokens, after a call of that length to settle it."""
         loaded = self._require_model()
-        generation = self._make_generation_config(config, num_tokens)
+        generation = make_generation_config(config, loaded, num_tokens)
         activities = [torch.profiler.ProfilerActivity.CPU]
         if loaded.device.type == "cuda":
             activities.append(torch.profiler.ProfilerActivity.CUDA)
-        with self._guards(config):
+        with guards(config):
             loaded.model.generate(**self._inputs, generation_config=generation)
             with torch.profiler.profile(activities=activities) as profiler:
                 loaded.model.generate(**self._inputs, generation_config=generation)
@@ -473,14 +360,3 @@ class BenchmarkRunner:
 def _tqdm_progress(name: str, total: int) -> Iterable[int]:
     bar: Iterable[int] = tqdm.trange(total, desc=name)
     return bar
-
-
-def _sdpa_enabled(backend: SDPBackend) -> bool:
-    cuda = torch.backends.cuda
-    enabled = {
-        SDPBackend.MATH: cuda.math_sdp_enabled,
-        SDPBackend.FLASH_ATTENTION: cuda.flash_sdp_enabled,
-        SDPBackend.EFFICIENT_ATTENTION: cuda.mem_efficient_sdp_enabled,
-        SDPBackend.CUDNN_ATTENTION: cuda.cudnn_sdp_enabled,
-    }
-    return bool(enabled[backend]())

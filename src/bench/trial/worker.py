@@ -26,8 +26,9 @@ import torch
 from bench.config import BenchmarkConfig, ConfigError
 from bench.record import Record
 from bench.trial.environment import describe_environment
+from bench.trial.evidence import NotHonouredError
 from bench.trial.model import resolve_device
-from bench.trial.runner import BenchmarkRunner, NotHonouredError
+from bench.trial.runner import BenchmarkRunner
 from bench.trial.support import one_line
 
 # (phase, iterations done, iterations in all, E2E of the last one in seconds)

@@ -1,0 +1,107 @@
+"""What ran, read from the model and the libraries, and whether it is what was asked for.
+
+Covered: device, dtype, attention implementation, allowed SDPA backends, class of the KV cache, what torch.compile did.
+Not covered: which kernels the device then chose below the implementation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend
+
+from bench.config import BenchmarkConfig
+from bench.record import CompileObserved, Observed
+from bench.trial import compilation, memory
+from bench.trial.model import LoadedModel, revision_of
+from bench.trial.request import SDPA_BACKENDS, guards
+
+
+class NotHonouredError(RuntimeError):
+    """What ran is not what was asked for."""
+
+
+def observe_model(config: BenchmarkConfig, loaded: LoadedModel, prompt_tokens: int) -> Observed:
+    """What was loaded. Raises NotHonouredError where it is not what was asked for."""
+    model = loaded.model
+    parameters = list(model.parameters())
+    attention = model.config.get_text_config()._attn_implementation  # noqa: SLF001 - its only home
+    dtype = str(model.dtype).removeprefix("torch.")
+    for key, requested, found in (
+        ("attention.implementation", config.attention.implementation, attention),
+        ("model.dtype", config.model.dtype, dtype),
+    ):
+        if requested not in ("auto", found):
+            raise NotHonouredError(f"{key}={requested}: transformers set {found}")
+    return Observed(
+        device=str(model.device),
+        device_name=memory.device_name(loaded.device),
+        dtype=dtype,
+        model_class=type(model).__name__,
+        parameters=sum(each.numel() for each in parameters),
+        parameter_bytes=sum(each.numel() * each.element_size() for each in parameters),
+        attention=attention,
+        sdpa_backends=_allowed_backends(config) if "sdpa" in attention else [],
+        revision=revision_of(model),
+        prompt_tokens=prompt_tokens,
+    )
+
+
+def _allowed_backends(config: BenchmarkConfig) -> list[str]:
+    """The SDPA backends that torch may use inside the contexts of a call."""
+    cuda = torch.backends.cuda
+    enabled = {
+        SDPBackend.MATH: cuda.math_sdp_enabled,
+        SDPBackend.FLASH_ATTENTION: cuda.flash_sdp_enabled,
+        SDPBackend.EFFICIENT_ATTENTION: cuda.mem_efficient_sdp_enabled,
+        SDPBackend.CUDNN_ATTENTION: cuda.cudnn_sdp_enabled,
+    }
+    with guards(config):
+        return [name for name, each in SDPA_BACKENDS.items() if enabled[each]()]
+
+
+class CacheWatch:
+    """Notes the class of the KV cache that generate makes while `watching` the model."""
+
+    def __init__(self) -> None:
+        self.class_name: str | None = None
+
+    @contextlib.contextmanager
+    def watching(self, model: Any) -> Iterator[None]:
+        """Look over generate's shoulder: it tells nobody which cache it made."""
+        original = getattr(model, "_prepare_cache_for_generation", None)
+        if original is None:
+            yield
+            return
+
+        def watched(*arguments: Any, **keywords: Any) -> Any:
+            result = original(*arguments, **keywords)
+            for each in (*arguments, *keywords.values()):
+                cache = each.get("past_key_values") if isinstance(each, dict) else None
+                if cache is not None:
+                    self.class_name = type(cache).__name__
+            return result
+
+        model._prepare_cache_for_generation = watched  # noqa: SLF001
+        try:
+            yield
+        finally:
+            del model._prepare_cache_for_generation  # noqa: SLF001
+
+
+def observe_call(observed: Observed, compiled: CompileObserved, kv_cache: str | None, new_tokens: int) -> Observed:
+    """What the validation call added to what is known."""
+    return dataclasses.replace(observed, compile=compiled, kv_cache=kv_cache, new_tokens=new_tokens)
+
+
+def check(config: BenchmarkConfig, observed: Observed) -> None:
+    """Raise NotHonouredError, with key, value and what happened instead, unless the request was honoured."""
+    if (reason := compilation.broken_promise(config, observed.compile)) is not None:
+        raise NotHonouredError(reason)
+    requested, used = config.generation.kv_cache, observed.kv_cache
+    if requested != "auto" and used is not None and requested not in used.lower():
+        raise NotHonouredError(f"generation.kv_cache={requested}: generate made a {used}")

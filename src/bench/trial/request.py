@@ -1,0 +1,65 @@
+"""From a setting to what generate takes: inputs, generation config and the contexts around a call.
+
+Everything that generate reads is spelt out here, so that no default of a checkpoint gets into a measurement.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import transformers
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from bench.config import BenchmarkConfig
+from bench.trial import compilation
+from bench.trial.model import LoadedModel
+from bench.trial.prompt import prompt_ids
+
+SDPA_BACKENDS = {
+    "math": SDPBackend.MATH,
+    "flash_attention": SDPBackend.FLASH_ATTENTION,
+    "efficient_attention": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn_attention": SDPBackend.CUDNN_ATTENTION,
+}
+
+
+def make_inputs(config: BenchmarkConfig, loaded: LoadedModel) -> dict[str, torch.Tensor]:
+    """Token ids and attention mask on the device, int64, shape (batch_size, sequence_length) each."""
+    ids = prompt_ids(loaded.tokenizer, config.workload).to(loaded.device)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def make_generation_config(config: BenchmarkConfig, loaded: LoadedModel, new_tokens: int) -> Any:
+    """A greedy transformers.GenerationConfig of exactly `new_tokens` steps, compiled or not as requested."""
+    compiled = config.compile.mode is not None
+    kind = config.generation.kv_cache
+    if kind == "auto":
+        kind = "static" if compiled else "dynamic"
+    tokenizer = loaded.tokenizer
+    # Padding happens only in rows that ended early, and none does; but generate warns without the id.
+    pad = next((each for each in (tokenizer.pad_token_id, tokenizer.eos_token_id) if each is not None), 0)
+    return transformers.GenerationConfig(
+        max_new_tokens=new_tokens,
+        min_new_tokens=new_tokens,
+        do_sample=False,
+        num_beams=1,
+        use_cache=True,
+        cache_implementation=kind,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=pad,
+        compile_config=compilation.arguments(config.compile) if compiled else None,
+        disable_compile=not compiled,
+    )
+
+
+@contextlib.contextmanager
+def guards(config: BenchmarkConfig) -> Iterator[None]:
+    """The contexts of a call: no autograd, and only the requested SDPA backend."""
+    guard = torch.inference_mode if config.generation.grad_mode == "inference_mode" else torch.no_grad
+    backend = config.attention.sdpa_backend
+    with guard(), sdpa_kernel(SDPA_BACKENDS[backend]) if backend else contextlib.nullcontext():
+        yield

@@ -16,7 +16,9 @@ import itertools
 import logging
 import os
 import shlex
+import shutil
 import sqlite3
+import sys
 import tempfile
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
@@ -176,7 +178,14 @@ def ui_command(store: Store) -> str:
     """The shell line that starts the UI on this store; for a server, which has one, its address."""
     if store.uri.startswith(("http:", "https:")):
         return store.address
-    return f"mlflow ui --backend-store-uri {shlex.quote(store.address)} --host 127.0.0.1"
+    return f"{_mlflow_command()} ui --backend-store-uri {shlex.quote(store.address)} --host 127.0.0.1"
+
+
+def _mlflow_command() -> str:
+    """`mlflow` as one can type it: with its folder where the shell would not find the one of this environment."""
+    own = Path(sys.executable).with_name("mlflow")
+    found = shutil.which("mlflow")
+    return "mlflow" if not own.exists() or (found and Path(found) == own) else shlex.quote(str(own))
 
 
 def experiment_address(store: Store, base: str = LOCAL_UI, *, sweep_id: str | None = None) -> str:

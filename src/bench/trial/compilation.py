@@ -10,6 +10,7 @@ own key leaves out the SDPA backend, so that jobs which share one folder get eac
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
 import json
@@ -23,6 +24,9 @@ from torch._dynamo import utils as dynamo
 
 from bench.config import BenchmarkConfig, CompileConfig, flatten
 from bench.record import CompileObserved
+
+# torch keeps the last 64 compilations unless told otherwise; then times and reasons would be lost, and sums shrink.
+KEPT_COMPILATIONS = 100_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,10 +47,13 @@ def read_counters() -> Counters:
     counters = dynamo.counters
     inductor, autograd = counters["inductor"], counters["aot_autograd"]
     compilations = dynamo.get_compilation_metrics()
+    breaks: collections.Counter[str] = collections.Counter()
+    for reason, count in counters["graph_break"].items():
+        breaks[_first_line(reason)] += count  # breaks of one kind differ only below it
     return Counters(
         graphs=counters["stats"]["unique_graphs"],
-        graph_breaks={str(reason).splitlines()[0]: count for reason, count in counters["graph_break"].items()},
-        recompiles=[reason.splitlines()[0] for each in compilations if (reason := each.recompile_reason)],
+        graph_breaks=dict(breaks),
+        recompiles=[_first_line(each.recompile_reason) for each in compilations if each.recompile_reason],
         cudagraph_skips=inductor["cudagraph_skips"],
         compile_s=sum((each.entire_frame_compile_time_s or 0.0 for each in compilations), 0.0),
         # A hit of the outer cache (AOTAutograd's) never asks the inner one.
@@ -55,11 +62,16 @@ def read_counters() -> Counters:
     )
 
 
+def _first_line(text: Any) -> str:
+    return str(text).strip().partition("\n")[0]
+
+
 def reset() -> None:
     """Forget what this process compiled, so that a job in a used process counts from zero."""
     torch.compiler.reset()
     dynamo.counters.clear()
     dynamo.clear_compilation_metrics()
+    dynamo.set_compilation_metrics_limit(KEPT_COMPILATIONS)
 
 
 def arguments(config: CompileConfig) -> Any:

@@ -36,6 +36,8 @@ def load(config: BenchmarkConfig) -> LoadedModel:
     model_config = config.model
     if model_config.id is None:
         raise ConfigError("model.id", None, "name a model: a group (model=tiny), a hub id or a folder")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # for what asks for the current GPU: Triton, kernels that others wrote, NVTX
     _seed(model_config.seed)
     random = model_config.weights == "random"
     try:

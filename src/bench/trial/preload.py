@@ -6,9 +6,31 @@ initialise CUDA, for neither survives a fork.
 
 from __future__ import annotations
 
-import torch._dynamo
-import torch._inductor  # noqa: F401
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, CompileConfig, GenerationConfig  # noqa: F401
-from transformers.models.llama import modeling_llama  # noqa: F401
+import importlib
+import os
 
-import bench.trial.worker  # noqa: F401
+# Some imports ask whether there is a GPU (transformers' own, where flash-attn is installed). torch's usual answer
+# initialises the driver, and no process forked afterwards can use CUDA; with this variable it asks NVML instead.
+CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
+MODULES = ("torch._dynamo", "torch._inductor", "transformers.models.llama.modeling_llama", "bench.trial.worker")
+CLASSES = ("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer", "CompileConfig", "GenerationConfig")
+
+
+def _import_all() -> None:
+    for module in MODULES:
+        importlib.import_module(module)
+    transformers = importlib.import_module("transformers")
+    for name in CLASSES:
+        getattr(transformers, name)
+
+
+_before = os.environ.get(CHECK)
+os.environ[CHECK] = "1"
+try:
+    _import_all()
+finally:
+    # The jobs get the environment that they were started with, and torch's usual answer.
+    if _before is None:
+        del os.environ[CHECK]
+    else:
+        os.environ[CHECK] = _before

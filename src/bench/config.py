@@ -323,6 +323,10 @@ class BenchmarkConfig:
                 f"generate compiles only over a static cache; set it to static or auto, or compile.mode=null "
                 f"(it is {compiled.mode})",
             )
+        profiled, generated = self.profile.num_tokens, self.workload.num_tokens_to_generate
+        if profiled > generated:
+            remedy = f"at most workload.num_tokens_to_generate={generated}: a longer call would be compiled anew"
+            raise ConfigError("profile.num_tokens", profiled, remedy)
         if model.gguf_file and model.weights == "random":
             raise ConfigError("model.gguf_file", model.gguf_file, "needs model.weights=pretrained")
         if model.architecture is not None:

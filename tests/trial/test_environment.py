@@ -135,6 +135,10 @@ def test_a_password_inside_an_address_never_appears():
     assert variables({"TORCHINDUCTOR_CACHE_HOST": "redis://host:1/0"}) != {}
 
 
+def test_the_compile_cache_that_bench_sets_for_each_job_is_not_the_user_s_environment():
+    assert variables({"TORCHINDUCTOR_CACHE_DIR": "cache", "TRITON_CACHE_DIR": "cache"}) == {}
+
+
 def test_what_changes_results_is_kept_and_the_rest_is_not():
     kept = {
         "CUDA_VISIBLE_DEVICES": "1",
@@ -143,10 +147,10 @@ def test_what_changes_results_is_kept_and_the_rest_is_not():
         "OPENBLAS_NUM_THREADS": "2",
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
-        "TORCHINDUCTOR_CACHE_DIR": "cache",
+        "TORCHINDUCTOR_FREEZING": "1",
         "TORCHDYNAMO_DISABLE": "1",
         "TORCH_COMPILE_DEBUG": "1",
-        "TRITON_CACHE_DIR": "cache",
+        "TRITON_INTERPRET": "1",
         "NVIDIA_TF32_OVERRIDE": "0",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "HF_HUB_OFFLINE": "1",

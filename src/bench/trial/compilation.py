@@ -111,6 +111,14 @@ def observe(model: Any, before: Counters) -> CompileObserved:
     )
 
 
+def wants_cudagraphs(config: CompileConfig) -> bool:
+    """Whether the request is one for CUDA graphs, by its mode or by an option."""
+    if config.mode is None or config.backend != "inductor":
+        return False
+    options = {**torch._inductor.list_mode_options(config.mode), **flatten(config.options)}  # noqa: SLF001 - documented
+    return bool(options.get("triton.cudagraphs"))
+
+
 def broken_promise(config: BenchmarkConfig, observed: CompileObserved) -> str | None:
     """Why what was compiled is not what was asked for, in one line; None when it is."""
     requested = config.compile

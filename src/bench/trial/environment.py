@@ -41,6 +41,8 @@ VARIABLES = (
     "TOKENIZERS_PARALLELISM", "TORCHDYNAMO_*", "TORCHINDUCTOR_*", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
     "TORCH_COMPILE_*", "TORCH_LOGS", "TRANSFORMERS_OFFLINE", "TRITON_*", "USE_HUB_KERNELS",
 )  # fmt: skip
+# Set by torch at its import and by bench for each job; compile.cache tells what matters of them.
+OUR_OWN = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 HARMLESS = ("TOKENIZERS_PARALLELISM",)  # though it contains one of the words below
 SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|AUTH", re.IGNORECASE)
 SECRET_VALUE = re.compile(r"://[^/\s]*@")  # a user and password inside an address
@@ -77,6 +79,8 @@ def variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _is_listed(name: str) -> bool:
+    if name in OUR_OWN:
+        return False
     return any(name.startswith(each[:-1]) if each.endswith("*") else name == each for each in VARIABLES)
 
 
@@ -114,6 +118,7 @@ def _cpu() -> dict[str, Any]:
         "governor": _try(governor),
         "torch_threads": _try(torch.get_num_threads),
         "torch_interop_threads": _try(torch.get_num_interop_threads),
+        "float32_matmul_precision": _try(torch.get_float32_matmul_precision),
     }
 
 

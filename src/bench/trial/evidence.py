@@ -102,6 +102,10 @@ def check(config: BenchmarkConfig, observed: Observed) -> None:
     """Raise NotHonouredError, with key, value and what happened instead, unless the request was honoured."""
     if (reason := compilation.broken_promise(config, observed.compile)) is not None:
         raise NotHonouredError(reason)
+    skips = observed.compile.cudagraph_skips
+    # A CPU has no CUDA graphs to record; there the count only says so.
+    if skips and observed.device.startswith("cuda") and compilation.wants_cudagraphs(config.compile):
+        raise NotHonouredError(f"compile.mode={config.compile.mode}: torch skipped its CUDA graphs {skips} time(s)")
     requested, used = config.generation.kv_cache, observed.kv_cache
     if requested != "auto" and used is not None and requested not in used.lower():
         raise NotHonouredError(f"generation.kv_cache={requested}: generate made a {used}")

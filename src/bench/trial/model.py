@@ -60,6 +60,9 @@ def resolve_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if not name.startswith("cuda"):
         return torch.device(name)
+    if torch.cuda._is_in_bad_fork():  # noqa: SLF001 - torch's own answer would be an exception far from here
+        remedy = "the fork server has initialised CUDA, which no process forked from it can use; set it to spawn"
+        raise ConfigError("isolation.mode", "forkserver", remedy)
     if not torch.cuda.is_available():
         raise ConfigError("device", name, "torch finds no CUDA GPU here; use device=cpu")
     device = torch.device(name if ":" in name else "cuda:0")

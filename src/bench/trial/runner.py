@@ -120,9 +120,7 @@ class BenchmarkRunner:
             self._generation = make_generation_config(config, self._loaded, config.workload.num_tokens_to_generate)
             self.record.observed = observe_model(config, self._loaded, self._inputs["input_ids"].shape[1])
             self.record.memory = memory.after_load(self._loaded.device)
-            # Loading leaves millions of long-lived objects; without this each later collection walks them all.
-            gc.collect()
-            gc.freeze()
+            _settle_garbage()
 
     def run_benchmark(self, config: BenchmarkConfig, num_tokens_to_profile: int = 0) -> Record | None:
         """Measure the setting that `setup_benchmark` prepared: validate, warm up, measure, profile.
@@ -152,6 +150,7 @@ class BenchmarkRunner:
             compiled = compilation.observe(self._require_model().model, before)
             record.observed = observe_call(record.observed, compiled, cache.class_name, len(validation[1]))
             check(config, record.observed)
+            _settle_garbage()  # compilation has left as much behind as loading
         with self._monitor_process(config) as monitor:
             with self._stage("warmup"):
                 for _ in self._progress("Warmup", config.warmup.iterations):
@@ -162,10 +161,12 @@ class BenchmarkRunner:
                     measured = self.time_generate(config, warmup=False)
                     self._keep("measurement", measured)
                     samples.append(measured[3] or [])
-            record.monitor = monitor.summary(samples) if monitor is not None else None
-        with self._stage("profile"):
-            self._observe_end(before)
-            if num_tokens_to_profile:
+                record.monitor = monitor.summary(samples) if monitor is not None else None
+                compiled = compilation.observe(self._require_model().model, before)
+                record.observed = dataclasses.replace(record.observed, compile=compiled)
+                check(config, record.observed)
+        if num_tokens_to_profile:
+            with self._stage("profile"):
                 self._profile(config, num_tokens_to_profile)
         record.status, record.stage = "ok", None
         return record
@@ -303,15 +304,9 @@ class BenchmarkRunner:
                 device_reserved_bytes=memory.reserved(self._require_model().device),
             )
         )
+        record.memory = memory.peaks(record.memory, self._require_model().device)
         same = record.output is None or (record.output.same_in_all_calls and record.output.token_ids == call.token_ids)
         record.output = Output(shape=call.shape, token_ids=call.token_ids, text=call.text, same_in_all_calls=same)
-
-    def _observe_end(self, before: compilation.Counters) -> None:
-        """After the last counted call: recompilations and peaks of the whole job."""
-        record, loaded = self._require_record(), self._require_model()
-        assert record.observed is not None
-        record.observed = dataclasses.replace(record.observed, compile=compilation.observe(loaded.model, before))
-        record.memory = memory.peaks(record.memory, loaded.device)
 
     def _profile(self, config: BenchmarkConfig, num_tokens: int) -> None:
         """A Chrome trace of one more call, of `num_tokens` new tokens, after a call of that length to settle it."""
@@ -355,6 +350,12 @@ class BenchmarkRunner:
         if self._loaded is None:
             raise RuntimeError("call setup_benchmark first")
         return self._loaded
+
+
+def _settle_garbage() -> None:
+    """Collect once and let later collections pass over what is left: it is long-lived, and there are millions of it."""
+    gc.collect()
+    gc.freeze()
 
 
 def _tqdm_progress(name: str, total: int) -> Iterable[int]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import re
 
+import torch
+
 from bench.config import BenchmarkConfig
 
 
@@ -33,9 +35,19 @@ LIMITS = (
         remedy="use attention=eager",
     ),
     Limit(
-        pattern=r"No viable backend for scaled_dot_product_attention|No available kernel",
+        pattern=r"FlashAttention only supports? (fp16|fp 16|half)",
+        key="model.dtype",
+        remedy="use model.dtype=bfloat16",
+    ),
+    Limit(
+        pattern=r"FlashAttention only supports? .*GPUs",
+        key="attention.implementation",
+        remedy="use attention=sdpa",
+    ),
+    Limit(
+        pattern=r"No viable backend for scaled_dot_product_attention|No available kernel|cudnn_frontend|cuDNN Frontend",
         key="attention.sdpa_backend",
-        remedy="this device and dtype have no such kernel; use another backend or null",
+        remedy="there is no such kernel for this device, dtype, mask and head layout; use another backend or null",
     ),
     Limit(
         pattern=r"'BlockMask' object has no attribute 'contiguous'",
@@ -54,9 +66,9 @@ LIMITS = (
         remedy="compiling for the CPU needs g++; install it, or use compile=off",
     ),
     Limit(
-        pattern=r"TritonMissing|Cannot find a working triton|GPUTooOldForTriton",
+        pattern=r"TritonMissing|Cannot find a working triton|GPUTooOldForTriton|Failed to find C compiler|Python\.h: No",
         key="compile.mode",
-        remedy="compiling for this GPU needs a Triton that supports it; use compile=off",
+        remedy="compiling for this GPU needs a Triton that supports it, gcc and Python's headers; use compile=off",
     ),
 )
 
@@ -69,6 +81,17 @@ def limit_reached(error: BaseException, config: BenchmarkConfig) -> str | None:
             cause = one_line(error, 160)
             return f"{limit.key}={config.flat()[limit.key]} cannot run here: {cause}; {limit.remedy}"
     return None
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether memory ran out, on the device or the host, as an exception of its own or wrapped by the compiler."""
+    while error is not None:
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):
+            return True
+        if re.search(r"CUDA( error:)? out of memory|CUBLAS_STATUS_ALLOC_FAILED", str(error)):
+            return True
+        error = getattr(error, "inner_exception", None) or error.__cause__
+    return False
 
 
 def one_line(error: BaseException, limit: int = 400) -> str:

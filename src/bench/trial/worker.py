@@ -21,15 +21,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import torch
-
 from bench.config import BenchmarkConfig, ConfigError
 from bench.record import Record
 from bench.trial.environment import describe_environment
 from bench.trial.evidence import NotHonouredError
 from bench.trial.model import resolve_device
 from bench.trial.runner import BenchmarkRunner
-from bench.trial.support import one_line
+from bench.trial.support import is_out_of_memory, one_line
 
 # (phase, iterations done, iterations in all, E2E of the last one in seconds)
 Emit = Callable[[str, int, int, float | None], None]
@@ -52,7 +50,7 @@ def measure(record: Record, folder: Path, compile_cache: Path, emit: Emit) -> Re
         logging.getLogger("bench"), progress=progress, folder=folder, record=record, compile_cache=compile_cache
     )
     try:
-        record.environment = describe_environment(resolve_device(config.device).type)
+        record.environment = describe_environment(str(resolve_device(config.device)))
         runner.setup_benchmark(config.model.id, config)
         emit("validation", 0, 1, None)
         runner.run_benchmark(config, config.profile.num_tokens)
@@ -73,8 +71,7 @@ def _record_failure(record: Record, error: Exception) -> None:
     detail = "".join(traceback.format_exception(error))
     traceback.print_exc()
     message = str(error) if isinstance(error, ConfigError | NotHonouredError) else one_line(error)
-    status = "oom" if isinstance(error, torch.OutOfMemoryError | MemoryError) else "failed"
-    record.fail(status, type(error).__name__, message, detail)
+    record.fail("oom" if is_out_of_memory(error) else "failed", type(error).__name__, message, detail)
 
 
 def main(record: Record, folder: str, compile_cache: str, pipe: multiprocessing.connection.Connection) -> None:

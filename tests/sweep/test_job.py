@@ -144,6 +144,7 @@ def test_ctrl_c_ends_the_job_and_leaves_its_record(tiny, tmp_path) -> None:
         run(tiny(measurement_iterations=100_000), tmp_path, interrupt)
     record = Record.read(tmp_path)
     assert (record.status, record.stage) == ("interrupted", "measurement")
+    assert len(record.calls("measurement")) >= 1  # what was measured before it is kept
     assert not [each for each in psutil.Process().children(recursive=True) if each.pid == os.getpgid(each.pid)]
 
 

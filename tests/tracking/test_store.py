@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import time
+import urllib.parse
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -180,9 +181,8 @@ def at(uri: str) -> Store:
 
 
 def test_the_ui_command_quotes_what_a_shell_would_take_apart():
-    assert ui_command(at("sqlite:////data/mlflow.db")) == (
-        "mlflow ui --backend-store-uri sqlite:////data/mlflow.db --host 127.0.0.1"
-    )
+    command = ui_command(at("sqlite:////data/mlflow.db"))
+    assert command.endswith("mlflow ui --backend-store-uri sqlite:////data/mlflow.db --host 127.0.0.1")
     assert "'sqlite:////my data/mlflow.db'" in ui_command(at("sqlite:////my data/mlflow.db"))
 
 
@@ -199,9 +199,30 @@ def test_a_servers_own_address_is_the_base_of_its_pages():
     assert experiment_address(at("https://me:secret@host/mlflow/")).startswith("https://host/mlflow/#/experiments/7/")
 
 
-def test_a_sweeps_page_filters_by_its_tag():
+def parameters(page: str) -> dict[str, str]:
+    return dict(urllib.parse.parse_qsl(page.partition("?")[2], strict_parsing=True))
+
+
+def test_a_sweeps_page_is_a_sorted_list_of_its_trials():
     page = experiment_address(at("sqlite:////data/mlflow.db"), sweep_id="night-1")
-    assert page.endswith("&searchFilter=tags.sweep_id%20%3D%20%22night-1%22")
+    assert not set(page) & set(" '`\"")  # a terminal takes all of it for the address
+    assert parameters(page) == {
+        "workflowType": "machine_learning",
+        "searchFilter": "tags.sweep_id = 'night-1' and tags.kind = 'trial'",
+        "orderByKey": "metrics.`e2e_ms`",
+        "orderByAsc": "true",
+    }
+
+
+def test_a_views_page_has_no_filter_beside_it():
+    page = experiment_address(at("sqlite:////data/mlflow.db"), sweep_id="night-1", view="ab12")
+    assert parameters(page) == {"workflowType": "machine_learning", "viewStateShareKey": "ab12"}
+
+
+def test_charts_are_another_page_of_the_same_runs():
+    table = experiment_address(at("sqlite:////data/mlflow.db"), view="ab12")
+    charts = experiment_address(at("sqlite:////data/mlflow.db"), view="ab12", charts=True)
+    assert parameters(charts) == parameters(table) | {"compareRunsMode": "CHART"}
 
 
 @pytest.mark.parametrize(
@@ -221,3 +242,14 @@ def test_any_exception_becomes_one_line_that_names_what_failed_and_where():
     with pytest.raises(TrackingError) as caught, explained("sqlite:////data/mlflow.db", "log to a run"):
         raise RuntimeError("disk is full\nand more")
     assert str(caught.value).startswith("MLflow at sqlite:////data/mlflow.db cannot log to a run: disk is full; ")
+
+
+def test_the_ui_command_can_be_typed_where_the_environment_is_not_active(monkeypatch, tmp_path):
+    own = tmp_path / "bin" / "mlflow"
+    own.parent.mkdir()
+    own.touch(mode=0o755)
+    monkeypatch.setattr("sys.executable", str(tmp_path / "bin" / "python"))
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert ui_command(at("sqlite:////data/mlflow.db")).startswith(f"{own} ui ")
+    monkeypatch.setenv("PATH", str(own.parent))
+    assert ui_command(at("sqlite:////data/mlflow.db")).startswith("mlflow ui ")

@@ -7,6 +7,7 @@ child ends itself) and a record that cannot be published (it stays on disk).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import multiprocessing
@@ -26,6 +27,7 @@ from bench.record import Record, RecordError
 
 WORKER = "bench.trial.worker"
 LOG_NAME = "worker.log"
+INTERRUPT_GRACE_S = 3.0  # for an interrupted child to write its record
 EXIT_GRACE_S = 10.0  # for a child to end once its record is written; then it is killed, and the record stands
 # (phase, iterations done, iterations in all, E2E of the last one in seconds)
 OnEvent = Callable[[str, int, int, float | None], None]
@@ -72,11 +74,17 @@ def _run_in_child(config: BenchmarkConfig, record: Record, folder: Path, cache: 
         process.start()
         sender.close()
         on_time = watch.until_end(receiver, process, start + config.isolation.timeout_s)
-    except BaseException as error:
+    except KeyboardInterrupt:
+        _interrupt(process)
         _kill(process)
-        if isinstance(error, KeyboardInterrupt):
-            record.fail("interrupted", "KeyboardInterrupt", f"interrupted in {watch.phase}")
+        try:
+            vars(record).update(vars(Record.read(folder)))  # with the calls up to here
+        except RecordError:
+            record.fail("interrupted", "KeyboardInterrupt", "by the user")
             _finish(record, folder, watch.phase)
+        raise
+    except BaseException:
+        _kill(process)
         raise
     finally:
         receiver.close()
@@ -125,6 +133,13 @@ class _Watch:
 def _enter(*arguments: Any) -> None:
     """The child's first step. Named here so that the parent need not import the room that imports torch."""
     importlib.import_module(WORKER).main(*arguments)
+
+
+def _interrupt(process: Any) -> None:
+    """Ask the job to write what it has and end, and give it a moment: in native code it does not hear."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)
+        process.join(INTERRUPT_GRACE_S)
 
 
 def _kill(process: Any) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.record import Record
 from bench.tracking.publish import begin_sweep, end_sweep, publish
 from bench.tracking.store import Store, TrackingError, experiment_address, open_store, ui_command
+from bench.tracking.view import save_view
 
 
 class Publisher:
@@ -27,6 +28,7 @@ class Publisher:
     ) -> None:
         self._tags = tags
         self._warn = warn
+        self._views: dict[str, str] = {}  # sweep id → key of its saved view
         self._store: Store | None = None
         try:
             self._store = open_store(uri, experiment, folder)
@@ -34,16 +36,22 @@ class Publisher:
             self._warn(f"not published: {error}")
 
     def begin_sweep(self, *, sweep_id: str, name: str, swept: dict[str, list[str]]) -> str | None:
-        """Make the parent run of a sweep and return its id; None when that failed."""
+        """Make the parent run of a sweep and its view in the UI; returns the run's id, None when that failed."""
         if self._store is None:
             return None
         try:
-            return begin_sweep(
+            run_id = begin_sweep(
                 self._store, sweep_id=sweep_id, name=name, swept=swept, tags=self._tags, started_at_s=time.time()
             )
         except TrackingError as error:
             self._warn(f"not published: {error}")
             return None
+        # Now and not at the end, so that it serves while the sweep runs and after one that was killed.
+        try:
+            self._views[sweep_id] = save_view(self._store, sweep_id=sweep_id, swept_keys=swept)
+        except TrackingError as error:
+            self._warn(f"the sweep's pages show MLflow's own columns: {error}")
+        return run_id
 
     def publish(self, record: Record, folder: Path, parent_run_id: str | None = None) -> None:
         """Publish a job's record and files."""
@@ -65,10 +73,15 @@ class Publisher:
             self._warn(f"the sweep's run is not ended: {error}")
 
     def ways_on(self, sweep_id: str | None) -> list[str]:
-        """Lines that lead to the results: how to start the UI, and which page to open."""
+        """Lines that lead to the results: how to start the UI, and which pages to open."""
         if self._store is None:
             return []
+        start = f"Compare: {ui_command(self._store)}"
+        if sweep_id is None:
+            return [start, f"   then: {experiment_address(self._store)}"]
+        view = self._views.get(sweep_id)
         return [
-            f"Compare: {ui_command(self._store)}",
-            f"   then: {experiment_address(self._store, sweep_id=sweep_id)}",
+            start,
+            f"  table: {experiment_address(self._store, sweep_id=sweep_id, view=view)}",
+            f" charts: {experiment_address(self._store, sweep_id=sweep_id, view=view, charts=True)}",
         ]

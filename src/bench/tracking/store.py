@@ -91,11 +91,8 @@ class Store:
 
     def find_run(self, **tags: str) -> str | None:
         """The id of the newest run that carries all these tags and is not deleted."""
-        # A folder's name may be part of a tag, and hold a quote.
-        quoted = {name: f'"{value}"' if "'" in value else f"'{value}'" for name, value in tags.items()}
-        wanted = " and ".join(f"tags.`{name}` = {value}" for name, value in quoted.items())
         with explained(self.uri, "look for a run"):
-            runs = self.client.search_runs([self.experiment_id], filter_string=wanted, max_results=1)
+            runs = self.client.search_runs([self.experiment_id], filter_string=_tags_filter(tags), max_results=1)
             return str(runs[0].info.run_id) if runs else None
 
     def create_run(self, name: str, started_at_s: float, tags: Mapping[str, str]) -> str:
@@ -188,15 +185,46 @@ def _mlflow_command() -> str:
     return "mlflow" if not own.exists() or (found and Path(found) == own) else shlex.quote(str(own))
 
 
-def experiment_address(store: Store, base: str = LOCAL_UI, *, sweep_id: str | None = None) -> str:
-    """The page of the experiment's runs, of one sweep's if named. `base` is where the UI of a database answers."""
+def experiment_address(
+    store: Store,
+    base: str = LOCAL_UI,
+    *,
+    sweep_id: str | None = None,
+    view: str | None = None,
+    charts: bool = False,
+) -> str:
+    """A page of the experiment's runs.
+
+    Args:
+        store: the experiment.
+        base: where the UI of a database answers; a server has its own address.
+        sweep_id: show only the trials of this sweep.
+        view: show them as saved under this key, which `bench.tracking.view.save_view` returns.
+        charts: show charts in place of the table.
+    """
     if store.uri.startswith(("http:", "https:")):
         base = store.address
-    page = f"{base.rstrip('/')}/#/experiments/{store.experiment_id}/runs?workflowType=machine_learning"
-    if sweep_id is None:
-        return page
-    wanted = urllib.parse.quote(f'tags.sweep_id = "{sweep_id}"')
-    return f"{page}&searchFilter={wanted}"
+    query = {"workflowType": "machine_learning"}
+    if view is not None:
+        query["viewStateShareKey"] = view  # and no filter beside it: with one in the address the UI ignores the view
+    elif sweep_id is not None:
+        # Sorted by when they were made, the trials would be folded away under their sweep's run.
+        query |= {"searchFilter": trials_filter(sweep_id), "orderByKey": "metrics.`e2e_ms`", "orderByAsc": "true"}
+    if charts:
+        query["compareRunsMode"] = "CHART"
+    values = urllib.parse.urlencode(query, quote_via=urllib.parse.quote)
+    return f"{base.rstrip('/')}/#/experiments/{store.experiment_id}/runs?{values}"
+
+
+def trials_filter(sweep_id: str) -> str:
+    """MLflow's filter for the trials of one sweep, without the sweep's own run."""
+    return _tags_filter({"sweep_id": sweep_id, "kind": "trial"})
+
+
+def _tags_filter(tags: Mapping[str, str]) -> str:
+    # A folder's name may be part of a tag, and hold a quote.
+    quoted = {name: f'"{value}"' if "'" in value else f"'{value}'" for name, value in tags.items()}
+    return " and ".join(f"tags.{name} = {value}" for name, value in quoted.items())
 
 
 def without_credentials(uri: str) -> str:

@@ -66,7 +66,7 @@ LIMITS = (
         remedy="compiling for the CPU needs g++; install it, or use compile=off",
     ),
     Limit(
-        pattern=r"TritonMissing|Cannot find a working triton|GPUTooOldForTriton|Failed to find C compiler|Python\.h: No",
+        pattern=r"TritonMissing|Cannot find a working triton|GPUTooOldForTriton|find C compiler|Python\.h: No",
         key="compile.mode",
         remedy="compiling for this GPU needs a Triton that supports it, gcc and Python's headers; use compile=off",
     ),

@@ -57,7 +57,7 @@ def measure(record: Record, folder: Path, compile_cache: Path, emit: Emit) -> Re
     except Exception as error:  # noqa: BLE001 - failure is data
         _record_failure(record, error)
     except KeyboardInterrupt:
-        record.fail("interrupted", "KeyboardInterrupt", "interrupted by the user")
+        record.fail("interrupted", "KeyboardInterrupt", "by the user")
         raise
     finally:
         runner.close()

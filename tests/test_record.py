@@ -4,9 +4,9 @@ import dataclasses
 import json
 
 import pytest
-from factories import make_record
 
 from bench.record import Iteration, Record, RecordError
+from factories import make_record
 
 
 def call(times: list[float]) -> Iteration:

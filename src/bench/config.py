@@ -329,6 +329,8 @@ class BenchmarkConfig:
             raise ConfigError("profile.num_tokens", profiled, remedy)
         if model.gguf_file and model.weights == "random":
             raise ConfigError("model.gguf_file", model.gguf_file, "needs model.weights=pretrained")
+        if model.revision and model.architecture is not None:
+            raise ConfigError("model.revision", model.revision, "nothing is read from a hub: model.architecture is set")
         if model.architecture is not None:
             if model.weights == "pretrained":
                 raise ConfigError("model.architecture", model.architecture, "needs model.weights=random")

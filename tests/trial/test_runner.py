@@ -7,7 +7,7 @@ import logging
 import pytest
 import torch
 
-from bench.config import AttentionConfig, ConfigError, GenerationConfig, MonitorConfig
+from bench.config import AttentionConfig, CompileConfig, ConfigError, GenerationConfig, ModelConfig, MonitorConfig
 from bench.trial import compilation
 from bench.trial.evidence import NotHonouredError
 from bench.trial.runner import BenchmarkRunner
@@ -180,8 +180,6 @@ def test_the_same_setting_generates_the_same_tokens_in_all_calls(runner, tiny) -
 
 
 def test_random_weights_follow_the_seed(runner, tiny, tiny_model) -> None:
-    from bench.config import ModelConfig
-
     def tokens(seed: int) -> list:
         config = tiny()
         config.model = ModelConfig(**tiny_model, seed=seed)
@@ -312,6 +310,30 @@ def test_the_checkpoint_s_own_generation_habits_do_not_get_in(runner, tiny, tmp_
         model.save_pretrained(tmp_path / name)
         tokenizer.save_pretrained(tmp_path / name)
     assert tokens(tmp_path / "lively") == tokens(tmp_path / "plain")
+
+
+def test_a_revision_of_a_folder_is_refused_rather_than_ignored(runner, tmp_path) -> None:
+    from bench import BenchmarkConfig
+
+    config = BenchmarkConfig(model=ModelConfig(revision="v2"))
+    with pytest.raises(ConfigError, match=r"model\.revision=v2: .* is a folder and has none"):
+        runner.setup_benchmark(str(tmp_path), config)
+
+
+def test_nothing_that_fails_to_compile_goes_on_uncompiled(runner, tiny, monkeypatch) -> None:
+    from torch._dynamo import config as dynamo_config
+
+    monkeypatch.setattr(dynamo_config, "suppress_errors", True)  # as TORCHDYNAMO_SUPPRESS_ERRORS=1 does
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("no code for this")
+
+    config = tiny(compile=CompileConfig(mode="default", backend="broken"))
+    torch._dynamo.register_backend(broken, name="broken")
+    runner.setup_benchmark("tiny", config)
+    with pytest.raises(Exception, match="no code for this"):
+        runner.run_benchmark(config)
+    assert runner.record.status != "ok"
 
 
 def test_weights_are_never_read_from_a_pickle(runner, tiny, tmp_path) -> None:

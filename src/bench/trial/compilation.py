@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch._dynamo import config as dynamo_config
 from torch._dynamo import utils as dynamo
 
 from bench.config import BenchmarkConfig, CompileConfig, flatten
@@ -67,7 +68,11 @@ def _first_line(text: Any) -> str:
 
 
 def reset() -> None:
-    """Forget what this process compiled, so that a job in a used process counts from zero."""
+    """Forget what this process compiled, so that a job in a used process counts from zero; and let nothing that fails
+    to compile go on uncompiled in silence.
+    """
+    dynamo_config.suppress_errors = False
+    dynamo_config.fail_on_recompile_limit_hit = True
     torch.compiler.reset()
     dynamo.counters.clear()
     dynamo.clear_compilation_metrics()

@@ -7,6 +7,7 @@ itself, so that a model of eight billion parameters needs no download and no min
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +37,8 @@ def load(config: BenchmarkConfig) -> LoadedModel:
     model_config = config.model
     if model_config.id is None:
         raise ConfigError("model.id", None, "name a model: a group (model=tiny), a hub id or a folder")
+    if model_config.revision is not None and Path(model_config.id).is_dir():
+        raise ConfigError("model.revision", model_config.revision, f"{model_config.id} is a folder and has none")
     if device.type == "cuda":
         torch.cuda.set_device(device)  # for what asks for the current GPU: Triton, kernels that others wrote, NVTX
     _seed(model_config.seed)

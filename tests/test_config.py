@@ -74,6 +74,10 @@ def test_compile_kwargs_name_the_keys_of_compile() -> None:
         ({"model": ModelConfig(id="x", weights="random", architecture={})},
          "model.architecture={}: needs a model_type, such as llama"),
         ({"sweep": SweepConfig(name="../up")}, r"sweep.name=../up: must match [A-Za-z0-9][\w.-]{0,99}"),
+        ({"compile": CompileConfig(mode="max-autotune", backend="eager")}, "compile.backend=eager: takes neither "
+         "compile.mode=max-autotune nor options; use compile.mode=default, or inductor"),
+        ({"compile": CompileConfig(mode="default", options={"a": {"b": float("inf")}})},
+         "compile.options.a.b=inf: must be a finite number"),
         ({"continuous_batching": True}, "generation.continuous_batching=true: not available in this version; use false"),
     ],
 )  # fmt: skip
@@ -81,6 +85,14 @@ def test_a_refused_value_names_key_value_and_remedy(keywords: dict, message: str
     with pytest.raises(ConfigError) as caught:
         BenchmarkConfig(**keywords)
     assert str(caught.value) == message
+
+
+def test_a_flat_name_can_be_assigned_and_a_misspelt_one_cannot() -> None:
+    config = BenchmarkConfig()
+    config.batch_size = 7
+    assert config.workload.batch_size == 7
+    with pytest.raises(AttributeError, match="warmup_iteration"):
+        config.warmup_iteration = 3
 
 
 def test_a_misspelt_keyword_suggests_the_nearest() -> None:

@@ -17,7 +17,7 @@ import secrets
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -33,7 +33,7 @@ from rich.console import Console
 
 from bench.config import BenchmarkConfig, ConfigError
 from bench.record import Record, RecordError
-from bench.sweep.plan import Job, Plan, Point, make_plan, plan_exists, read_plan, write_plan
+from bench.sweep.plan import Job, Plan, Point, claim, make_plan, read_plan, write_plan
 from bench.wording import explain, help_text
 
 if TYPE_CHECKING:
@@ -56,13 +56,19 @@ def main() -> None:
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing several lines each
     _register()
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _on_signal)
     try:
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(job)()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         if show_traceback:
             raise
         _refuse(error)
+    except (OSError, ValueError) as error:
+        if show_traceback:
+            raise
+        print(f"bench: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 
@@ -72,7 +78,7 @@ def _refuse(error: Exception) -> NoReturn:
     sys.exit(REFUSED)
 
 
-def _on_sigterm(*_: object) -> None:
+def _on_signal(*_: object) -> None:
     """End as after Ctrl-C: the job's processes are killed, what is done is kept."""
     raise KeyboardInterrupt
 
@@ -115,7 +121,7 @@ def job(composed: DictConfig) -> None:
     except (ConfigError, OmegaConfBaseException) as error:
         if in_sweep:
             raise
-        shutil.rmtree(folder, ignore_errors=True)  # Hydra has made it already, and nothing will come into it
+        _remove(folder)  # Hydra has made it already, and nothing will come into it
         _refuse(error)
     if in_sweep:
         _sweep_job(config, folder, settings.job.num)
@@ -123,21 +129,32 @@ def job(composed: DictConfig) -> None:
         sys.exit(_single_job(config, folder))
 
 
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()  # only if nothing else is in it
+
+
 def _single_job(config: BenchmarkConfig, folder: Path) -> int:
     from bench.report.table import print_plan, print_table  # noqa: PLC0415
     from bench.sweep.job import new_record  # noqa: PLC0415
 
     console = Console()
+    if config.sweep.repeats > 1:
+        _remove(folder)
+        _refuse(ConfigError("sweep.repeats", config.sweep.repeats, "repeats are for sweeps; add -m"))
     record = new_record(config)
     if config.sweep.dry_run:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
         print_plan(console, [(0, str(config.model.id), record.trial_id, str(folder))])
         return 0
     _start_fork_server(config)
     publisher = _publisher(config, console)
-    record = _run(console, config, record, folder)
-    if publisher is not None:
-        publisher.publish(record, folder)
+    try:
+        record = _run(console, config, record, folder)
+    finally:  # after Ctrl-C, too
+        if publisher is not None:
+            publisher.publish(record, folder)
     print_table(console, [record])
     _print_ways_on(console, publisher, folder, sweep_id=None)
     return exit_status([record])
@@ -150,6 +167,8 @@ def _sweep_job(config: BenchmarkConfig, folder: Path, number: int) -> None:
     console = Console()
     plan = read_plan(folder.parent)
     jobs, mine = plan["jobs"], plan["jobs"][number]
+    if mine.trial_id != config.trial_id():
+        raise ValueError(f"{folder.parent} holds the plan of another sweep")
     durations_s = [
         each.ended_at_s - each.started_at_s
         for each in _records_of(folder.parent, jobs)
@@ -194,13 +213,13 @@ def _run(
 # ---- a sweep -----------------------------------------------------------------------------------------------------
 
 
-def sweep(points: Sequence[Point], *, folder: Path, launch: Callable[[Plan], None]) -> int:
+def sweep(points: Sequence[Point], *, folder: Path, launch: Callable[[Plan], Mapping[int, Exception]]) -> int:
     """Run every point of a sweep and show what came of it.
 
     Args:
         points: all settings, composed and checked.
         folder: the sweep's own folder; it may not hold another sweep.
-        launch: runs the plan's jobs through Hydra's launcher, each of which calls `job`.
+        launch: runs the plan's jobs through Hydra's launcher, each of which calls `job`; returns what they raised.
 
     Returns:
         The exit status.
@@ -218,20 +237,20 @@ def sweep(points: Sequence[Point], *, folder: Path, launch: Callable[[Plan], Non
     if config.sweep.dry_run:
         print_plan(console, [(each.number, each.name, each.trial_id, each.folder) for each in plan.jobs])
         return 0
-    if plan_exists(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    if not claim(folder):
         raise ConfigError("sweep.name", config.sweep.name, f"{folder} holds a sweep already; choose another name")
     _start_fork_server(config)  # torch is imported there while MLflow is imported here
     publisher = _publisher(config, console)
-    folder.mkdir(parents=True, exist_ok=True)
     name = config.sweep.name or plan.sweep_id
     run_id = publisher.begin_sweep(sweep_id=plan.sweep_id, name=name, swept=plan.swept()) if publisher else None
-    write_plan(folder, plan, run_id)
-    interrupted = False
     try:
-        launch(plan)
-    except KeyboardInterrupt:
-        interrupted = True
-        console.print("Interrupted: what had finished is kept.")
+        write_plan(folder, plan, run_id)
+        interrupted = _launch(console, plan, launch)
+    except Exception:
+        if publisher is not None:  # no run stays RUNNING
+            publisher.end_sweep(run_id, [], interrupted=True)
+        raise
     records = _records_of(folder, plan.jobs)
     if publisher is not None:
         publisher.end_sweep(run_id, records, interrupted=interrupted)
@@ -242,6 +261,17 @@ def sweep(points: Sequence[Point], *, folder: Path, launch: Callable[[Plan], Non
     if interrupted:
         return INTERRUPTED
     return max(exit_status(records), 1 if missing else 0)
+
+
+def _launch(console: Console, plan: Plan, launch: Callable[[Plan], Mapping[int, Exception]]) -> bool:
+    """Run the jobs; True when the user interrupted them."""
+    try:
+        for number, error in launch(plan).items():
+            console.print(f"job {number}: {type(error).__name__}: {error}", markup=False, soft_wrap=True)
+    except KeyboardInterrupt:
+        console.print("Interrupted: what had finished is kept.")
+        return True
+    return False
 
 
 def _start_fork_server(config: BenchmarkConfig) -> None:

@@ -117,7 +117,7 @@ class CompileConfig:
     """torch.compile of the decoding step. Prefill always runs uncompiled: generate compiles only decoding."""
 
     mode: str | None = key(None, "null: not compiled", allowed=COMPILE_MODES)
-    fullgraph: bool = key(False, "fail on a graph break instead of splitting the graph")
+    fullgraph: bool = key(False, "when compiled: fail on a graph break instead of splitting the graph")
     dynamic: bool | None = key(None, "true: dynamic shapes, false: static shapes, null: torch's choice")
     backend: str = key("inductor", "compiler backend known to torch.compile", pattern=r"[\w.-]+")
     options: dict[str, Any] = key({}, "backend options, nested or dotted; added to what the mode sets")
@@ -211,7 +211,8 @@ class TrackingConfig:
     """MLflow."""
 
     enabled: bool = key(True, "publish to MLflow")
-    uri: str | None = key(None, "tracking address; null: mlflow.db in the folder where the command was started")
+    uri: str | None = key(None, "tracking address; null: mlflow.db in the folder where the command was started",
+                           pattern=r"\w[\w+.-]*://.+|databricks")  # fmt: skip
     experiment: str = key("bench", "MLflow experiment", pattern=r"\S(.*\S)?")
     tags: dict[str, Any] = key({}, "further tags of every run")
 
@@ -299,6 +300,15 @@ class BenchmarkConfig:
             section, leaf = FLAT_NAMES[name].split(".")
             return getattr(getattr(self, section), leaf)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in FLAT_NAMES:
+            section, leaf = FLAT_NAMES[name].split(".")
+            setattr(getattr(self, section), leaf, value)
+        elif name in {each.name for each in dataclasses.fields(self)}:
+            super().__setattr__(name, value)
+        else:
+            raise AttributeError(f"BenchmarkConfig has no attribute {name}")
+
     # ---- rules -------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
@@ -306,6 +316,9 @@ class BenchmarkConfig:
         for path, value, rule, kind in walk(self):
             _check_type(path, value, kind)
             rule.check(path, value)
+            for leaf, each in flatten(value).items() if isinstance(value, dict) else ():
+                if isinstance(each, float) and not math.isfinite(each):
+                    raise ConfigError(f"{path}.{leaf}", each, "must be a finite number")
         self._check_pairs()
 
     def _check_pairs(self) -> None:
@@ -323,6 +336,9 @@ class BenchmarkConfig:
                 f"generate compiles only over a static cache; set it to static or auto, or compile.mode=null "
                 f"(it is {compiled.mode})",
             )
+        if compiled.mode and compiled.backend != "inductor" and (compiled.mode != "default" or compiled.options):
+            remedy = f"takes neither compile.mode={compiled.mode} nor options; use compile.mode=default, or inductor"
+            raise ConfigError("compile.backend", compiled.backend, remedy)
         profiled, generated = self.profile.num_tokens, self.workload.num_tokens_to_generate
         if profiled > generated:
             remedy = f"at most workload.num_tokens_to_generate={generated}: a longer call would be compiled anew"
@@ -364,6 +380,8 @@ class BenchmarkConfig:
         if self.workload.prompt_file is not None:
             content = Path(self.workload.prompt_file).read_bytes()
             defining["workload"]["prompt_file"] = hashlib.sha256(content).hexdigest()
+        if self.compile.mode is None:
+            defining["compile"] = {"mode": None}  # the other keys mean something only to a compiler
         text = json.dumps(defining, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

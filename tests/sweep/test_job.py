@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -51,9 +53,6 @@ def test_progress_arrives_in_the_order_of_the_journey(tiny, tmp_path) -> None:
 
 
 def test_jobs_are_in_processes_of_their_own_and_the_parent_never_imports_torch(tmp_path) -> None:
-    import subprocess
-    import sys
-
     program = f"""
 import sys, json
 from pathlib import Path
@@ -101,6 +100,7 @@ def test_a_deadline_ends_a_job_as_timeout_and_names_the_key(tiny, tmp_path) -> N
     record = run(config, tmp_path)
     assert time.monotonic() - start < 30
     assert (record.status, record.stage) == ("timeout", "measurement")
+    assert len(record.calls("measurement")) >= 1
     assert record.error.message.startswith("isolation.timeout_s=6: not finished in measurement")
     assert Record.read(tmp_path) == record
 
@@ -121,6 +121,33 @@ def worker() -> int:
     """The pid of the running job: the grandchild of this process, below the fork server, that leads its group."""
     (one,) = [each.pid for each in psutil.Process().children(recursive=True) if os.getpgid(each.pid) == each.pid]
     return one
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_no_process_outlives_its_parent(tmp_path, number: int) -> None:
+    command = [sys.executable, "-m", "bench", "tracking=off", "measurement.iterations=100000"]
+    with (tmp_path / "out").open("w", encoding="utf-8") as out:
+        parent = subprocess.Popen(command, cwd=tmp_path, stdout=out, stderr=out)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("outputs/*/worker.log")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1)
+    family = psutil.Process(parent.pid).children(recursive=True)
+    assert len(family) >= 2  # the fork server and the job
+    parent.send_signal(number)
+    parent.wait(30)
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert alive == []
+
+
+def test_a_fork_server_that_died_costs_no_job(tiny, tmp_path) -> None:
+    (tmp_path / "first").mkdir()
+    run(tiny(), tmp_path / "first")
+    for each in psutil.Process().children():
+        if "forkserver" in " ".join(each.cmdline()):
+            each.kill()  # not waited for: that is the business of who started it
+            time.sleep(0.5)
+    assert run(tiny(), tmp_path).status == "ok"
 
 
 def test_the_next_job_runs_after_one_that_died(tiny, tmp_path) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bench.config import BenchmarkConfig, SweepConfig
-from bench.sweep.plan import Point, file_name, make_plan, read_plan, short_name, write_plan
+from bench.sweep.plan import Point, claim, file_name, make_plan, read_plan, short_name, write_plan
 
 
 def points(count: int) -> list[Point]:
@@ -84,6 +84,10 @@ def test_folder_names_cannot_leave_the_sweep(text: str) -> None:
     assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._=-")
     assert name.strip(".")
     assert len(name) <= 100
+
+
+def test_a_folder_is_taken_by_one_sweep_only(tmp_path) -> None:
+    assert [claim(tmp_path), claim(tmp_path)] == [True, False]
 
 
 def test_the_plan_file_gives_the_jobs_back(tmp_path) -> None:

@@ -265,6 +265,7 @@ def test_an_attention_that_was_swapped_is_never_ok(runner, tiny, monkeypatch) ->
     monkeypatch.setattr(module, "load", swapped)
     with pytest.raises(NotHonouredError, match=r"attention\.implementation=sdpa: transformers set eager"):
         runner.setup_benchmark("tiny", tiny())
+    assert runner.record.stage == "validation"
 
 
 def test_a_device_that_is_not_there_is_named(runner, tiny) -> None:
@@ -334,6 +335,113 @@ def test_nothing_that_fails_to_compile_goes_on_uncompiled(runner, tiny, monkeypa
     with pytest.raises(Exception, match="no code for this"):
         runner.run_benchmark(config)
     assert runner.record.status != "ok"
+
+
+def test_code_that_comes_with_a_model_is_not_run_unasked(runner, tmp_path) -> None:
+    from bench import BenchmarkConfig
+
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "mine", "architectures": ["Mine"], "auto_map": {"AutoConfig": "mine.C", '
+        '"AutoModelForCausalLM": "mine.M"}}',
+        encoding="utf-8",
+    )
+    (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()", encoding="utf-8")
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        runner.setup_benchmark(str(tmp_path), BenchmarkConfig())
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("inference_mode", True), ("no_grad", False)])
+def test_the_grad_mode_is_the_requested_one(runner, tiny, mode: str, expected: bool) -> None:
+    config = tiny(generation=GenerationConfig(grad_mode=mode))
+    runner.setup_benchmark("tiny", config)
+    seen = []
+    original = runner._loaded.model.generate
+
+    def watched(**keywords):
+        seen.append((torch.is_inference_mode_enabled(), torch.is_grad_enabled()))
+        return original(**keywords)
+
+    runner._loaded.model.generate = watched
+    runner.time_generate(config, warmup=True)
+    assert seen == [(expected, False)]
+
+
+def test_nothing_but_the_call_stands_between_the_clock_readings(tiny, monkeypatch) -> None:
+    import gc
+
+    events = []
+
+    def clock() -> float:
+        events.append("clock")
+        return float(len(events))
+
+    config = tiny(num_tokens_to_generate=2)
+    with BenchmarkRunner(clock=clock) as runner:
+        runner.setup_benchmark("tiny", config)
+        original = runner._loaded.model.generate
+
+        def generate(**keywords):
+            events.append("generate")
+            return original(**keywords)
+
+        class Monitor:
+            error = None
+
+            def begin(self) -> None:
+                events.append("begin")
+
+            def end(self, start: float) -> list:
+                events.append("end")
+                return []
+
+        runner._loaded.model.generate = generate
+        runner._monitor = Monitor()
+        monkeypatch.setattr(gc, "collect", lambda: events.append("collect"))
+        monkeypatch.setattr(type(runner._loaded.tokenizer), "decode", lambda *_, **__: events.append("decode") or "")
+        events.clear()
+        runner.time_generate(config, warmup=False)
+    # Start, generate, one reading a token, and the end; the first reading only has a start for the monitor's failure.
+    start = events.index("begin")
+    timed = events[start + 1 : events.index("end")]
+    assert timed == ["clock", "clock", "generate", "clock", "clock", "clock"]
+    assert events[events.index("end") :] == ["end", "decode", "collect"]
+
+
+def test_another_config_than_the_prepared_one_is_refused(runner, tiny) -> None:
+    runner.setup_benchmark("tiny", tiny())
+    with pytest.raises(RuntimeError, match="what setup_benchmark prepared"):
+        runner.run_benchmark(tiny(attn_implementation="eager"))
+
+
+def test_a_second_run_needs_a_second_setup(runner, tiny) -> None:
+    config = tiny()
+    runner.setup_benchmark("tiny", config)
+    runner.run_benchmark(config)
+    with pytest.raises(RuntimeError, match="runs once"):
+        runner.run_benchmark(config)
+
+
+def test_a_call_that_fails_after_the_validation_is_never_kept(runner, tiny) -> None:
+    config = tiny()
+    runner.setup_benchmark("tiny", config)
+    original, calls = runner._loaded.model.generate, iter(range(10))
+
+    def breaks(**keywords):
+        if next(calls) == 3:
+            raise RuntimeError("No available kernel. Aborting execution.")
+        return original(**keywords)
+
+    runner._loaded.model.generate = breaks
+    with pytest.raises(RuntimeError, match="call 3 failed after others had worked"):
+        runner.run_benchmark(config)
+    assert [each.e2e_s > 0 for each in runner.record.iterations] == [True] * 3
+
+
+def test_a_measured_call_by_itself_is_monitored(runner, tiny) -> None:
+    config = tiny()
+    runner.setup_benchmark("tiny", config)
+    assert len(runner.time_generate(config, warmup=False)[3]) >= 2
 
 
 def test_weights_are_never_read_from_a_pickle(runner, tiny, tmp_path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.config import AttentionConfig, BenchmarkConfig
+from bench.config import BenchmarkConfig
 from bench.trial.support import is_out_of_memory, limit_reached, one_line
 
 
@@ -20,26 +20,39 @@ class InductorError(Exception):
 
 
 @pytest.mark.parametrize(
-    ("error", "key"),
+    ("attention", "error", "key"),
     [
-        (ImportError("the package flash_attn seems to be not installed."), "attention.implementation"),
-        (RuntimeError("No viable backend for scaled_dot_product_attention was found."), "attention.sdpa_backend"),
-        (RuntimeError("No available kernel. Aborting execution."), "attention.sdpa_backend"),
-        (AttributeError("'BlockMask' object has no attribute 'contiguous'"), "attention.implementation"),
-        (InductorError(NoValidChoicesError("target: flex_attention")), "attention.implementation"),
-        (RuntimeError("FlashAttention only support fp16 and bf16 data type"), "model.dtype"),
-        (RuntimeError("FlashAttention only supports Ampere GPUs or newer."), "attention.implementation"),
+        ("flash_attention_2", ImportError("the package flash_attn is not installed."), "attention.implementation"),
+        ("sdpa", RuntimeError("No viable backend for scaled_dot_product_attention found."), "attention.sdpa_backend"),
+        ("sdpa", RuntimeError("No available kernel. Aborting execution."), "attention.sdpa_backend"),
+        (
+            "flex_attention",
+            AttributeError("'BlockMask' object has no attribute 'contiguous'"),
+            "attention.implementation",
+        ),
+        ("flex_attention", InductorError(NoValidChoicesError("flex_attention")), "attention.implementation"),
+        ("flash_attention_2", RuntimeError("FlashAttention only support fp16 and bf16 data type"), "model.dtype"),
+        ("flash_attention_2", RuntimeError("FlashAttention only supports Ampere GPUs."), "attention.implementation"),
     ],
 )
-def test_a_known_limit_names_the_key_its_value_and_a_remedy(error: Exception, key: str) -> None:
-    config = BenchmarkConfig(attention=AttentionConfig(sdpa_backend="math"))
+def test_a_known_limit_names_the_key_its_value_and_a_remedy(attention: str, error: Exception, key: str) -> None:
+    config = BenchmarkConfig(attn_implementation=attention)
     reason = limit_reached(error, config)
     assert reason.startswith(f"{key}={config.flat()[key]} cannot run here: ")
     assert "; " in reason
     assert "\n" not in reason
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ImportError("no module named foo"), KeyError("x")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shapes differ"),
+        ImportError("no module named foo"),
+        ImportError("flash_attn is broken"),  # and nobody asked for it
+        RuntimeError("model xyz does not support 3D input in sdpa_tests/x.py"),
+        KeyError("x"),
+    ],
+)
 def test_an_unknown_error_is_no_limit(error: Exception) -> None:
     assert limit_reached(error, BenchmarkConfig()) is None
 
@@ -51,6 +64,7 @@ def test_an_unknown_error_is_no_limit(error: Exception) -> None:
         MemoryError(),
         InductorError(torch.OutOfMemoryError("CUDA out of memory.")),
         RuntimeError("CUDA error: out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
 )

@@ -27,6 +27,7 @@ from bench.record import Record, RecordError
 
 WORKER = "bench.trial.worker"
 LOG_NAME = "worker.log"
+LONGEST_WAIT_S = 3600.0  # poll counts milliseconds in 32 bits
 INTERRUPT_GRACE_S = 3.0  # for an interrupted child to write its record
 EXIT_GRACE_S = 10.0  # for a child to end once its record is written; then it is killed, and the record stands
 # (phase, iterations done, iterations in all, E2E of the last one in seconds)
@@ -71,17 +72,13 @@ def _run_in_child(config: BenchmarkConfig, record: Record, folder: Path, cache: 
     watch = _Watch(on_event)
     start = time.monotonic()
     try:
-        process.start()
+        _start(process)
         sender.close()
         on_time = watch.until_end(receiver, process, start + config.isolation.timeout_s)
     except KeyboardInterrupt:
-        _interrupt(process)
-        _kill(process)
-        try:
-            vars(record).update(vars(Record.read(folder)))  # with the calls up to here
-        except RecordError:
-            record.fail("interrupted", "KeyboardInterrupt", "by the user")
-            _finish(record, folder, watch.phase)
+        _end_early(process, record, folder)
+        record.fail("interrupted", "KeyboardInterrupt", "by the user")
+        _finish(record, folder, watch.phase)
         raise
     except BaseException:
         _kill(process)
@@ -89,7 +86,7 @@ def _run_in_child(config: BenchmarkConfig, record: Record, folder: Path, cache: 
     finally:
         receiver.close()
     if not on_time:
-        _kill(process)
+        _end_early(process, record, folder)
         limit = config.isolation.timeout_s
         record.fail(
             "timeout",
@@ -113,7 +110,9 @@ class _Watch:
         """Wait for the child's end; False when the deadline came first."""
         waiting: list[Any] = [pipe, process.sentinel]
         while True:
-            ready = multiprocessing.connection.wait(waiting, max(0.0, deadline - time.monotonic()))
+            ready = multiprocessing.connection.wait(waiting, min(max(0.0, deadline - time.monotonic()), LONGEST_WAIT_S))
+            if not ready and time.monotonic() < deadline:
+                continue
             if not ready:
                 return pipe not in waiting
             if pipe in ready:
@@ -135,11 +134,31 @@ def _enter(*arguments: Any) -> None:
     importlib.import_module(WORKER).main(*arguments)
 
 
-def _interrupt(process: Any) -> None:
-    """Ask the job to write what it has and end, and give it a moment: in native code it does not hear."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGINT)
-        process.join(INTERRUPT_GRACE_S)
+def _start(process: Any) -> None:
+    """Start the child; a signal that comes meanwhile waits until there is a child that it can be passed on to."""
+    held = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        try:
+            process.start()
+        except (EOFError, OSError):
+            process.start()  # the fork server had died: the first attempt notices, the second starts another
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
+
+
+def _end_early(process: Any, record: Record, folder: Path) -> None:
+    """End a job before its time, and take over into `record` the calls that it has made."""
+    try:
+        if process.pid is not None:
+            # It writes its record and ends; in native code it does not hear.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+                process.join(INTERRUPT_GRACE_S)
+    finally:
+        _kill(process)
+    with contextlib.suppress(RecordError):
+        vars(record).update(vars(Record.read(folder)))
 
 
 def _kill(process: Any) -> None:

@@ -118,9 +118,13 @@ def write_plan(folder: Path, plan: Plan, parent_run_id: str | None) -> None:
     (folder / FILE_NAME).write_text(json.dumps(data, indent=1), encoding="utf-8")
 
 
-def plan_exists(folder: Path) -> bool:
-    """Whether the folder holds a sweep already."""
-    return (folder / FILE_NAME).exists()
+def claim(folder: Path) -> bool:
+    """Take the folder for a sweep; False when one has it already, be it started in the same moment."""
+    try:
+        (folder / FILE_NAME).open("x").close()
+    except FileExistsError:
+        return False
+    return True
 
 
 def read_plan(folder: Path) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def _note(record: Record, summary: Summary, error: str | None) -> str:
     if error:
         lines += ["", *(f"    {line}" for line in error.splitlines())]
     if (seen := record.observed) is not None:
-        mode = seen.compile.arguments.get("mode", "default") if seen.compile.arguments else "off"
+        mode = _requested(record, "compile", "mode") or "off"
         ran = f"{seen.model_class}, {seen.dtype}, attention {seen.attention}, compile {mode}, cache {seen.kv_cache}"
         lines += ["", f"- ran: {ran}, on {seen.device_name} ({seen.device})"]
     if (e2e := summary.e2e_s) is not None:

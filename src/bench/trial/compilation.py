@@ -22,6 +22,8 @@ import torch
 import transformers
 from torch._dynamo import config as dynamo_config
 from torch._dynamo import utils as dynamo
+from torch._inductor import codecache
+from torch._inductor import utils as inductor_utils
 
 from bench.config import BenchmarkConfig, CompileConfig, flatten
 from bench.record import CompileObserved
@@ -74,6 +76,7 @@ def reset() -> None:
     dynamo_config.suppress_errors = False
     dynamo_config.fail_on_recompile_limit_hit = True
     torch.compiler.reset()
+    inductor_utils.clear_caches()  # code that it keeps in memory
     dynamo.counters.clear()
     dynamo.clear_compilation_metrics()
     dynamo.set_compilation_metrics_limit(KEPT_COMPILATIONS)
@@ -158,3 +161,8 @@ def use_cache(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
     os.environ["TRITON_CACHE_DIR"] = str(folder / "triton")
+    # Inductor keeps the C++ headers that it precompiles in one place for all, wherever the cache is: the first job on a
+    # machine would pay for them, and no other.
+    for name in ("_HEADER_DIR", "_HEADER_LOCK_DIR"):
+        if hasattr(codecache, name):
+            setattr(codecache, name, str(folder / name.strip("_").lower()))

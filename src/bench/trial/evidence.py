@@ -107,5 +107,5 @@ def check(config: BenchmarkConfig, observed: Observed) -> None:
     if skips and observed.device.startswith("cuda") and compilation.wants_cudagraphs(config.compile):
         raise NotHonouredError(f"compile.mode={config.compile.mode}: torch skipped its CUDA graphs {skips} time(s)")
     requested, used = config.generation.kv_cache, observed.kv_cache
-    if requested != "auto" and used is not None and requested not in used.lower():
-        raise NotHonouredError(f"generation.kv_cache={requested}: generate made a {used}")
+    if requested != "auto" and requested not in (used or "").lower():
+        raise NotHonouredError(f"generation.kv_cache={requested}: generate made {used or 'no cache of its own'}")

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
+
+# Ctrl-C in a terminal reaches this process too, and it is the parent's to handle; Python's fork server ignores it only
+# once these imports are done. The jobs set it back.
+signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 # Some imports ask whether there is a GPU (transformers' own, where flash-attn is installed). torch's usual answer
 # initialises the driver, and no process forked afterwards can use CUDA; with this variable it asks NVML instead.

@@ -57,7 +57,7 @@ def prompt_ids(tokenizer: Any, workload: WorkloadConfig) -> torch.Tensor:
     length = workload.sequence_length - len(start)
     rows = []
     for row in range(workload.batch_size):
-        offset = row * length % len(body)
+        offset = row * len(body) // workload.batch_size
         repeats = (offset + length) // len(body) + 1
         rows.append(start + (body * repeats)[offset : offset + length])
     return torch.tensor(rows, dtype=torch.int64)

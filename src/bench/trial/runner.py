@@ -99,7 +99,8 @@ class BenchmarkRunner:
             OSError, ValueError: the model cannot be loaded.
         """
         self.close()
-        config.model.id = model_id
+        config.model.id = None if model_id is None else str(model_id)
+        config.check()
         self._origin = self._clock()
         self.record = self._given_record or Record(
             trial_id=config.trial_id(), started_at_s=time.time(), requested=config.to_dict()
@@ -117,9 +118,10 @@ class BenchmarkRunner:
             self._use_compile_cache(config)
             self._inputs = make_inputs(config, self._loaded)
             self._generation = make_generation_config(config, self._loaded, config.workload.num_tokens_to_generate)
-            self.record.observed = observe_model(config, self._loaded, self._inputs["input_ids"].shape[1])
             self.record.memory = memory.after_load(self._loaded.device)
             _settle_garbage()
+        with self._stage("validation"):
+            self.record.observed = observe_model(config, self._loaded, self._inputs["input_ids"].shape[1])
 
     def run_benchmark(self, config: BenchmarkConfig, num_tokens_to_profile: int = 0) -> Record | None:
         """Measure the setting that `setup_benchmark` prepared: validate, warm up, measure, profile.
@@ -132,6 +134,8 @@ class BenchmarkRunner:
             Exception: whatever generate raises; the record keeps the calls before it.
         """
         record = self._require_record()
+        if record.iterations or config.to_dict() != record.requested:
+            raise RuntimeError("run_benchmark runs once what setup_benchmark prepared; call that with this config")
         if self._skipped is None:
             with self._stage("validation"):
                 self._flush_memory()
@@ -187,6 +191,11 @@ class BenchmarkRunner:
         Raises:
             RuntimeError: generate returned another number of tokens than requested.
         """
+        if self._loaded is None and self._skipped is not None:
+            return -1.0, [], self._skipped, None
+        if not warmup and self._monitor is None and config.monitor.enabled:
+            with self._monitor_process(config):  # called by itself, outside of run_benchmark
+                return self.time_generate(config, warmup=False)
         loaded = self._require_model()
         monitor = None if warmup else self._monitor
         streamer = TokenClock(self._clock)
@@ -291,6 +300,8 @@ class BenchmarkRunner:
 
     def _keep(self, phase: str, timed: tuple[float, list[float], str, list[MonitorSample] | None]) -> None:
         record, call = self._require_record(), self._last_call
+        if timed[0] < 0:
+            raise RuntimeError(f"call {len(record.iterations)} failed after others had worked: {self._skipped}")
         record.iterations.append(
             Iteration(
                 index=len(record.iterations),

@@ -20,6 +20,7 @@ class Limit:
 
     pattern: str  # searched in "Type: message"
     key: str
+    value: str = ""  # searched in the key's value: an error that names flash-attn is no limit of sdpa
     remedy: str
 
 
@@ -27,11 +28,13 @@ LIMITS = (
     Limit(
         pattern=r"ImportError: .*(flash[-_ ]?attn|flash[-_ ]?attention)",
         key="attention.implementation",
+        value="flash",
         remedy="install flash-attn for this GPU, or use attention=sdpa",
     ),
     Limit(
-        pattern=r"does not support (Flash ?Attention|an attention implementation|.*flex_attention|.*sdpa)",
+        pattern=r"does not (yet )?support (Flash ?Attention|an attention implementation|flex_attention)",
         key="attention.implementation",
+        value="flash|flex|sdpa",
         remedy="use attention=eager",
     ),
     Limit(
@@ -58,6 +61,7 @@ LIMITS = (
     Limit(
         pattern=r"NoValidChoicesError",
         key="attention.implementation",
+        value="flex",
         remedy="the compiler has no kernel of it for this device; use compile=off",
     ),
     Limit(
@@ -77,9 +81,9 @@ def limit_reached(error: BaseException, config: BenchmarkConfig) -> str | None:
     """One line that names key, value, cause and remedy when the error is a known limit; None when it is not."""
     text = f"{type(error).__name__}: {error}"
     for limit in LIMITS:
-        if re.search(limit.pattern, text, re.IGNORECASE | re.DOTALL):
-            cause = one_line(error, 160)
-            return f"{limit.key}={config.flat()[limit.key]} cannot run here: {cause}; {limit.remedy}"
+        value = config.flat()[limit.key]
+        if re.search(limit.pattern, text, re.IGNORECASE) and re.search(limit.value, str(value)):
+            return f"{limit.key}={value} cannot run here: {one_line(error, 160)}; {limit.remedy}"
     return None
 
 
@@ -88,7 +92,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, torch.OutOfMemoryError | MemoryError):
             return True
-        if re.search(r"CUDA( error:)? out of memory|CUBLAS_STATUS_ALLOC_FAILED", str(error)):
+        if re.search(r"CUDA( error:)? out of memory|CUBLAS_STATUS_ALLOC_FAILED|can't allocate memory", str(error)):
             return True
         error = getattr(error, "inner_exception", None) or error.__cause__
     return False
@@ -98,4 +102,6 @@ def one_line(error: BaseException, limit: int = 400) -> str:
     """The first line of an error that says something, cut to `limit` characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
+    if text.endswith(":") and len(lines) > 1:
+        text = f"{text} {lines[1]}"
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -77,7 +77,10 @@ def _record_failure(record: Record, error: Exception) -> None:
 def main(record: Record, folder: str, compile_cache: str, pipe: multiprocessing.connection.Connection) -> None:
     """The entry of a child process: fill and write the record, tell the parent of the progress."""
     os.setsid()  # a group of its own, which the parent can kill whole, and which no Ctrl-C of the terminal reaches
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # inherited as ignored below nohup; the parent uses it
+    # Inherited as ignored or blocked; the parent uses it to end a job early.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _log_to(Path(folder) / "worker.log")
     _end_with_parent()
 

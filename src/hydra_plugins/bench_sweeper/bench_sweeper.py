@@ -13,6 +13,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -64,15 +65,20 @@ class BenchSweeper(Sweeper):
             points.append(Point(overrides=typed, swept=swept, config=cli.to_config(composed)))
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
 
-        def launch(plan: Plan) -> None:
+        def launch(plan: Plan) -> dict[int, Exception]:
             OmegaConf.save(self.config, folder / "multirun.yaml")
             batch = [
                 [*point.overrides, f"hydra.sweep.subdir='{job.folder}'"]
                 for point, job in zip(plan.points, plan.jobs, strict=True)
             ]
             assert self.launcher is not None
-            for result in self.launcher.launch(batch, initial_job_idx=0):
-                _ = result.return_value  # raises what a job raised; failures of a measurement are records, not raised
+            results = self.launcher.launch(batch, initial_job_idx=0)
+            # What a measurement raised is in its record; here is what went wrong around one.
+            return {
+                number: result._return_value  # noqa: SLF001 - the public way raises it, and prints lines of its own
+                for number, result in enumerate(results)
+                if result.status == JobStatus.FAILED
+            }
 
         raise SystemExit(cli.sweep(points, folder=folder, launch=launch))
 

@@ -7,7 +7,6 @@ import pytest
 from bench.config import (
     BenchmarkConfig,
     CompileConfig,
-    ConfigError,
     GenerationConfig,
     ModelConfig,
     MonitorConfig,
@@ -17,6 +16,7 @@ from bench.config import (
     nearest_key,
     walk,
 )
+from bench.rules import ConfigError
 
 
 def test_defaults_are_five_and_twenty() -> None:

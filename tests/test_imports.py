@@ -20,16 +20,17 @@ SRC = Path(__file__).parents[1] / "src"
 
 # room: the rooms that it may import. Every room may import itself.
 MAY_IMPORT = {
-    "bench": {"config", "record", "trial"},  # the package's own names, loaded when they are touched
-    "config": set(),
+    "bench": {"config", "record", "rules", "trial"},  # the package's own names, loaded when they are touched
+    "rules": set(),
+    "config": {"rules"},
     "record": set(),
-    "sweep": {"config", "record"},
-    "trial": {"config", "record", "analysis", "bench"},
+    "sweep": {"config", "record", "rules"},
+    "trial": {"config", "record", "rules", "analysis", "bench"},
     "analysis": {"record"},
     "tracking": {"analysis", "record"},
     "report": {"analysis", "record"},
-    "wording": {"config"},
-    "cli": {"config", "record", "sweep", "tracking", "report", "wording"},
+    "wording": {"config", "rules"},
+    "cli": {"config", "record", "rules", "sweep", "tracking", "report", "wording"},
     "__main__": {"cli"},
     "hydra_plugins": {"cli", "sweep"},
 }

@@ -12,13 +12,13 @@ __version__ = "0.1.0"
 
 if typing.TYPE_CHECKING:
     from bench.config import BenchmarkConfig as BenchmarkConfig
-    from bench.config import ConfigError as ConfigError
     from bench.record import Record as Record
+    from bench.rules import ConfigError as ConfigError
     from bench.trial.runner import BenchmarkRunner as BenchmarkRunner
 
 _HOMES = {
     "BenchmarkConfig": "bench.config",
-    "ConfigError": "bench.config",
+    "ConfigError": "bench.rules",
     "Record": "bench.record",
     "BenchmarkRunner": "bench.trial.runner",
 }

@@ -31,8 +31,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from bench.config import BenchmarkConfig, ConfigError
+from bench.config import BenchmarkConfig
 from bench.record import Record, RecordError
+from bench.rules import ConfigError
 from bench.sweep.plan import Job, Plan, Point, claim, make_plan, read_plan, write_plan
 from bench.wording import explain, help_text
 

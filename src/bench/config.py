@@ -12,11 +12,9 @@ job, where a setting that cannot run is skipped with its reason.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
-import re
 import types
 import typing
 from collections.abc import Iterator
@@ -24,65 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bench.rules import ConfigError, Rule, key, nearest
+
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 SDPA_BACKENDS = ("math", "flash_attention", "efficient_attention", "cudnn_attention")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-
-
-class ConfigError(ValueError):
-    """A value that the user must change. Its text is one line: key, value, what is allowed."""
-
-    def __init__(self, key: str, value: object, remedy: str) -> None:
-        self.key, self.value, self.remedy = key, value, remedy
-        super().__init__(f"{key}={_as_typed(value)}: {remedy}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rule:
-    """What one key means and allows. ``pattern`` is a regular expression for the whole value.
-
-    ``reserved`` names the values that the contract keeps for later and this version refuses, so that none is
-    accepted and ignored; ``(...,)`` reserves every value but the default.
-    """
-
-    doc: str
-    default: object = None
-    allowed: tuple[object, ...] = ()
-    reserved: tuple[object, ...] = ()
-    minimum: float | None = None
-    above: float | None = None
-    pattern: str | None = None
-
-    def check(self, path: str, value: object) -> None:
-        """Raise ConfigError when the value of the key at ``path`` breaks this rule."""
-        if value == self.default:
-            return
-        if value in self.reserved or ... in self.reserved:
-            raise ConfigError(path, value, f"not available in this version; use {_as_typed(self.default)}")
-        if value is None:
-            return
-        if self.allowed and value not in self.allowed:
-            near = nearest(str(value), [str(each) for each in self.allowed])
-            values = (None, *self.allowed) if self.default is None else self.allowed
-            allows = "allowed: " + ", ".join(_as_typed(each) for each in values)
-            raise ConfigError(path, value, allows + (f"; did you mean {near}?" if near else ""))
-        if self.pattern and not re.fullmatch(self.pattern, str(value)):
-            raise ConfigError(path, value, f"must match {self.pattern}")
-        if isinstance(value, int | float):
-            if not math.isfinite(value):
-                raise ConfigError(path, value, "must be a finite number")
-            if self.minimum is not None and value < self.minimum:
-                raise ConfigError(path, value, f"must be at least {self.minimum:g}")
-            if self.above is not None and value <= self.above:
-                raise ConfigError(path, value, f"must be more than {self.above:g}")
-
-
-def key(default: Any, doc: str, **rule: Any) -> Any:
-    """One config key: its default, its documentation and its rule (the keywords of ``Rule``)."""
-    metadata = {"rule": Rule(doc=doc, default=default, **rule)}
-    if isinstance(default, dict):
-        return field(default_factory=default.copy, metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(kw_only=True)
@@ -415,12 +359,6 @@ def nearest_key(name: str) -> str | None:
     return nearest(name, [path for path, *_ in walk(BenchmarkConfig)])
 
 
-def nearest(name: str, known: list[str]) -> str | None:
-    """The one of the known names that a misspelt or unfinished one most likely meant; None when none is near."""
-    near = [each for each in known if name and each.startswith(name)] or difflib.get_close_matches(name, known, 1)
-    return near[0] if near else None
-
-
 _Config = TypeVar("_Config")
 
 
@@ -447,10 +385,3 @@ def _check_type(path: str, value: object, kind: Any) -> None:
     if not fits or (isinstance(value, bool) and bool not in plain):
         names = " or ".join("null" if each is type(None) else each.__name__ for each in plain)
         raise ConfigError(path, value, f"must be {names}")
-
-
-def _as_typed(value: object) -> str:
-    """A value as one writes it on the command line."""
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from hydra.errors import MissingConfigException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from bench.config import BenchmarkConfig, ConfigError, nearest, nearest_key, walk
+from bench.config import BenchmarkConfig, nearest_key, walk
+from bench.rules import ConfigError, nearest
 
 HELP = """\
 bench measures which settings generate fastest with Transformers, on this model and this machine.

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.config import ConfigError, WorkloadConfig
+from bench.config import WorkloadConfig
+from bench.rules import ConfigError
 from bench.trial.model import _byte_tokenizer
 from bench.trial.prompt import TEXT, prompt_ids
 

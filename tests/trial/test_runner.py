@@ -7,7 +7,8 @@ import logging
 import pytest
 import torch
 
-from bench.config import AttentionConfig, CompileConfig, ConfigError, GenerationConfig, ModelConfig, MonitorConfig
+from bench.config import AttentionConfig, CompileConfig, GenerationConfig, ModelConfig, MonitorConfig
+from bench.rules import ConfigError
 from bench.trial import compilation
 from bench.trial.evidence import NotHonouredError
 from bench.trial.runner import BenchmarkRunner

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 import transformers
 
-from bench.config import BenchmarkConfig, ConfigError, ModelConfig
+from bench.config import BenchmarkConfig, ModelConfig
+from bench.rules import ConfigError
 from bench.trial.support import one_line
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from bench.config import ConfigError, WorkloadConfig
+from bench.config import WorkloadConfig
+from bench.rules import ConfigError
 
 TEXT = """\
 The harbour lay quiet in the early morning. Two fishing boats were tied to the wooden pier, and a grey cat slept on a

@@ -21,8 +21,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench.config import BenchmarkConfig, ConfigError
+from bench.config import BenchmarkConfig
 from bench.record import Record
+from bench.rules import ConfigError
 from bench.trial.environment import describe_environment
 from bench.trial.evidence import NotHonouredError
 from bench.trial.model import resolve_device

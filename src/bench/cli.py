@@ -71,6 +71,7 @@ def main() -> None:
         print(f"bench: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
+        print("bench: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 

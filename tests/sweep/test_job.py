@@ -127,7 +127,14 @@ def worker() -> int:
 def test_no_process_outlives_its_parent(tmp_path, number: int) -> None:
     command = [sys.executable, "-m", "bench", "tracking=off", "measurement.iterations=100000"]
     with (tmp_path / "out").open("w", encoding="utf-8") as out:
-        parent = subprocess.Popen(command, cwd=tmp_path, stdout=out, stderr=out)
+        # A test run below nohup hands its ignored SIGHUP on.
+        parent = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            stdout=out,
+            stderr=out,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+        )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("outputs/*/worker.log")) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -138,6 +145,25 @@ def test_no_process_outlives_its_parent(tmp_path, number: int) -> None:
     parent.wait(30)
     _, alive = psutil.wait_procs(family, timeout=20)
     assert alive == []
+
+
+def test_below_nohup_a_run_outlives_its_terminal(tmp_path) -> None:
+    command = [sys.executable, "-m", "bench", "tracking=off", "measurement.iterations=50"]
+    with (tmp_path / "out").open("w", encoding="utf-8") as out:
+        parent = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            stdout=out,
+            stderr=out,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("outputs/*/worker.log")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    parent.send_signal(signal.SIGHUP)
+    assert parent.wait(120) == 0
+    (path,) = tmp_path.glob("outputs/*/record.json")
+    assert Record.read(path).status == "ok"
 
 
 def test_a_fork_server_that_died_costs_no_job(tiny, tmp_path) -> None:

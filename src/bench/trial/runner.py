@@ -204,7 +204,7 @@ class BenchmarkRunner:
         gc.disable()
         if monitor is not None:
             monitor.begin()
-        start = self._clock()
+        start = self._clock()  # for the monitor, should anything fail before the call's own start
         try:
             with guards(config):
                 memory.synchronize(loaded.device)

@@ -96,7 +96,7 @@ class Observed:
     sdpa_backends: list[str]  # the backends that torch's SDPA was allowed to use; [] when it is not SDPA
     revision: str | None = None  # the hub commit that the weights came from
     kv_cache: str | None = None  # class of the cache that generate used
-    compile: CompileObserved = field(default_factory=CompileObserved)
+    compile: CompileObserved | None = None  # None until the validation call has come through
     prompt_tokens: int | None = None  # per row
     new_tokens: int | None = None  # per row
 

@@ -227,6 +227,7 @@ def test_an_sdpa_backend_that_the_device_lacks_is_skipped_with_its_reason(runner
     assert runner.run_benchmark(config) is None
     assert runner.record.status == "skipped"
     assert runner.record.error.message.startswith("attention.sdpa_backend=cudnn_attention cannot run here")
+    assert runner.record.observed.compile is None  # not known, which is not 0
 
 
 def test_flash_attention_without_its_package_is_skipped_with_the_remedy(runner, tiny) -> None:

@@ -67,7 +67,9 @@ class Setting:
     @property
     def graphs(self) -> str:
         """Graphs that torch.compile made, as observed; a range where processes differ."""
-        counts = sorted({each.observed.compile.graphs for each in self.counted if each.observed})
+        counts = sorted(
+            {each.observed.compile.graphs for each in self.counted if each.observed and each.observed.compile}
+        )
         return UNDEFINED if not counts else str(counts[0]) if len(counts) == 1 else f"{counts[0]}..{counts[-1]}"
 
 

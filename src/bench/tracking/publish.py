@@ -221,8 +221,7 @@ def _detail(record: Record, summary: Summary) -> dict[str, float | None]:
         detail["warmup/last_s"] = warmup[-1].e2e_s
     detail["compile/cold_start_s"] = summary.cold_start_s
     detail["compile/excess_s"] = summary.compile_excess_s
-    if record.observed is not None:
-        seen = record.observed.compile
+    if record.observed is not None and (seen := record.observed.compile) is not None:
         detail["compile/compile_s"] = seen.compile_s
         detail["compile/graphs"] = seen.graphs
         detail["compile/graph_breaks"] = sum(seen.graph_breaks.values())

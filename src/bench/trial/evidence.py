@@ -100,6 +100,7 @@ def observe_call(observed: Observed, compiled: CompileObserved, kv_cache: str | 
 
 def check(config: BenchmarkConfig, observed: Observed) -> None:
     """Raise NotHonouredError, with key, value and what happened instead, unless the request was honoured."""
+    assert observed.compile is not None
     if (reason := compilation.broken_promise(config, observed.compile)) is not None:
         raise NotHonouredError(reason)
     skips = observed.compile.cudagraph_skips

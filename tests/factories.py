@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.config import BenchmarkConfig, ModelConfig
-from bench.record import CompileObserved, Iteration, Memory, Observed, Output, Record
+from bench.record import AttentionObserved, CompileObserved, Iteration, Memory, MemoryUse, Observed, Output, Record
 
 BATCH_SIZE = 2
 NEW_TOKENS = 5
@@ -89,8 +89,7 @@ def make_record(**changes: Any) -> Record:
             model_class="LlamaForCausalLM",
             parameters=1000,
             parameter_bytes=4000,
-            attention="sdpa",
-            sdpa_backends=["math"],
+            attention=AttentionObserved(implementation="sdpa", allowed_backends=["math"]),
             kv_cache="StaticCache",
             compile=CompileObserved(graphs=1, compile_s=3.0, cache_misses=2, arguments={"mode": "default"}),
             prompt_tokens=8,
@@ -103,7 +102,9 @@ def make_record(**changes: Any) -> Record:
             text="known",
             same_in_all_calls=True,
         ),
-        "memory": Memory(host_rss_after_load_bytes=2**28, host_rss_peak_bytes=PEAK_MIB * 2**20),
+        "memory": Memory(
+            after_load=MemoryUse(host_rss_bytes=2**28), measurement_peak=MemoryUse(host_rss_bytes=PEAK_MIB * 2**20)
+        ),
         "environment": {"python": "3.11"},
         "phases_s": {"load": 2.0},
     }

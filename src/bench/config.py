@@ -74,9 +74,10 @@ class GenerationConfig:
     """How generate runs. Decoding is greedy, and EOS never ends a call early."""
 
     kv_cache: str = key("auto", "auto: static when compiled, dynamic when not", allowed=("auto", "dynamic", "static"))
-    continuous_batching: bool = key(False, "generate_batch with paged attention", reserved=(True,))
-    kernelize: bool = key(False, "replace layers by hub kernels", reserved=(True,))
-    grad_mode: str = key("inference_mode", "autograd guard around each call", allowed=("inference_mode", "no_grad"))
+    continuous_batching: bool = key(False, "generate_batch over a paged cache: one request a prompt")
+    kernelize: bool = key(False, "replace layers by hub kernels; needs the package kernels")
+    grad_mode: str = key("auto", "autograd guard around each call; auto: inference_mode, no_grad with "
+                         "continuous_batching", allowed=("auto", "inference_mode", "no_grad"))  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -115,16 +116,21 @@ class MonitorConfig:
 
 @dataclass(kw_only=True)
 class ProfileConfig:
-    """One extra call under the profiler, after the measurement."""
+    """Artifacts of extra calls, made after the measurement."""
 
-    num_tokens: int = key(0, "new tokens of the profiled call; 0: no profile", minimum=0)
+    num_tokens: int = key(0, "new tokens of one profiled call: a trace and a table of operators; 0: none", minimum=0)
+    memory_snapshot: bool = key(False, "on a GPU: the allocator's history over one call, for pytorch.org/memory_viz")
 
 
 @dataclass(kw_only=True)
 class FidelityConfig:
     """Comparison of the output with a reference run."""
 
-    reference: str = key("none", "the run to compare with", allowed=("none",), reserved=("eager",))
+    reference: str = key(
+        "auto",
+        "eager: compare with eager attention, uncompiled, same dtype; auto: eager in sweeps of several settings",
+        allowed=("auto", "none", "eager"),
+    )
 
 
 @dataclass(kw_only=True)
@@ -285,7 +291,7 @@ class BenchmarkConfig:
             raise ConfigError("compile.backend", compiled.backend, remedy)
         profiled, generated = self.profile.num_tokens, self.workload.num_tokens_to_generate
         if profiled > generated:
-            remedy = f"at most workload.num_tokens_to_generate={generated}: a longer call would be compiled anew"
+            remedy = f"at most workload.num_tokens_to_generate={generated}: it is the beginning of such a call"
             raise ConfigError("profile.num_tokens", profiled, remedy)
         if model.gguf_file and model.weights == "random":
             raise ConfigError("model.gguf_file", model.gguf_file, "needs model.weights=pretrained")
@@ -319,7 +325,7 @@ class BenchmarkConfig:
         content.
         """
         defining = self.to_dict()
-        for section in ("sweep", "tracking", "isolation", "profile"):
+        for section in ("sweep", "tracking", "isolation", "profile", "fidelity"):
             del defining[section]
         if self.workload.prompt_file is not None:
             content = Path(self.workload.prompt_file).read_bytes()

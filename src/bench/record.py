@@ -20,13 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE_NAME = "record.json"
 
 STATUSES = ("ok", "skipped", "failed", "oom", "timeout", "crashed", "interrupted")
 # The stretches of a job, in order; `stage` names the one in which it ended, None when it came through.
-STAGES = ("start", "load", "validation", "warmup", "measurement", "profile")
+STAGES = ("start", "load", "validation", "warmup", "measurement", "evidence", "fidelity", "roofline", "profile")
 PHASES = ("validation", "warmup", "measurement")
+KINDS = ("trial", "reference")
 
 
 class RecordError(ValueError):
@@ -45,6 +46,7 @@ class Iteration:
     graphs: int  # graphs that torch.compile made during this call
     compile_s: float  # seconds of this call spent making them
     device_reserved_bytes: int | None = None  # allocator reserve after the call; None on the CPU
+    request_times_s: list[list[float]] | None = None  # continuous batching: the token times of each request
 
     @property
     def ttft_s(self) -> float:
@@ -69,17 +71,91 @@ class Iteration:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompileEvent:
+    """One thing that torch.compile did, and the call during which it did it."""
+
+    iteration: int  # index of the call
+    kind: str  # "graph", "recompile", "graph_break" or "cudagraph_skip"
+    reason: str = ""  # the failed guard, why the graph broke, why there is no CUDA graph; "" for a first compilation
+    compile_id: str | None = None  # torch's name of the compiled region, such as 0/0
+    function: str | None = None  # that was compiled
+    file: str | None = None  # with `line`: where the function begins, or where the graph broke
+    line: int | None = None
+    duration_s: float | None = None  # of a compilation
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompileObserved:
     """What torch.compile did in this process, from its own counters."""
 
     graphs: int = 0  # graphs captured
+    attention_graphs: int = 0  # those of them that flex_attention made of itself, whatever the setting
     graph_breaks: dict[str, int] = field(default_factory=dict)  # reason → count
     recompiles: list[str] = field(default_factory=list)  # the failed guard of each recompilation
     cudagraph_skips: int = 0
     compile_s: float = 0.0
+    autotune_s: float = 0.0  # of compile_s and of calls: benchmarking of candidate kernels
     cache_hits: int = 0  # compiled code taken from the cache on disk
     cache_misses: int = 0
+    events: list[CompileEvent] = field(default_factory=list)  # in order
     arguments: dict[str, Any] = field(default_factory=dict)  # what torch.compile was called with; {} when it was not
+
+    @property
+    def cache_state(self) -> str | None:
+        """How the compile cache on disk met this job: "cold", "warm" or "mixed"; None when nothing was compiled."""
+        if self.cache_hits:
+            return "mixed" if self.cache_misses else "warm"
+        return "cold" if self.cache_misses or self.graphs else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatorTime:
+    """One operator or kernel in a profiled phase."""
+
+    name: str
+    calls: int
+    total_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseEvidence:
+    """What one phase of the profiled call ran: its prefill, or its decoding steps."""
+
+    steps: int
+    duration_s: float  # under the profiler, so not a figure to compare
+    families: list[str]  # of attention kernels, in the words of `bench.trial.evidence`
+    operators: list[OperatorTime]  # those that computed attention, the longest first
+    attention_share: float | None  # of the phase's operator time (CPU) or kernel time (GPU); None when unknown
+    compiled_regions: int  # how often compiled code was entered
+    cudagraph_launches: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionObserved:
+    """Which attention ran: what transformers was set to, and what one profiled call showed."""
+
+    implementation: str  # as set in the model's config
+    allowed_backends: list[str]  # that torch's SDPA might use; [] when it is not SDPA
+    prefill: PhaseEvidence | None = None  # None until the profiled call
+    decode: PhaseEvidence | None = None
+    error: str | None = None  # why there is no such evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """The sizes that decide how much a token must move and compute."""
+
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    matmul_parameters: int  # that every token is multiplied with; of experts the ones that it visits
+    lm_head_parameters: int  # of those, the ones that only the last prompt token meets
+    expert_parameters: int = 0  # of all experts together; not in matmul_parameters
+    experts: int = 0  # in a layer
+    experts_per_token: int = 0
+    sliding_window: int | None = None  # tokens that a layer with a window sees
+    sliding_layers: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +168,16 @@ class Observed:
     model_class: str
     parameters: int
     parameter_bytes: int
-    attention: str  # the implementation set in the model's config
-    sdpa_backends: list[str]  # the backends that torch's SDPA was allowed to use; [] when it is not SDPA
+    attention: AttentionObserved
+    shape: ModelShape | None = None  # None for an architecture whose sizes cannot be read
     revision: str | None = None  # the hub commit that the weights came from
+    grad_mode: str | None = None  # the autograd guard of each call
     kv_cache: str | None = None  # class of the cache that generate used
     compile: CompileObserved | None = None  # None until the validation call has come through
     prompt_tokens: int | None = None  # per row
     new_tokens: int | None = None  # per row
+    kernels: list[str] = field(default_factory=list)  # generation.kernelize: layers that run a hub kernel
+    mends: list[str] = field(default_factory=list)  # faults of the libraries that were mended for this job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,19 +191,33 @@ class Output:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Memory:
-    """Peaks in bytes. Device figures are the allocator's, None on the CPU."""
+class MemoryUse:
+    """Bytes at one moment, or the peak over one stretch. Device figures are None on the CPU."""
 
-    host_rss_after_load_bytes: int | None = None
-    host_rss_peak_bytes: int | None = None  # of the whole job
-    device_after_load_bytes: int | None = None
-    device_peak_allocated_bytes: int | None = None  # from the flush before the validation call on
-    device_peak_reserved_bytes: int | None = None
+    host_rss_bytes: int | None = None
+    device_allocated_bytes: int | None = None  # by torch's allocator
+    device_reserved_bytes: int | None = None  # by torch's allocator
+    device_process_bytes: int | None = None  # NVML's figure for this process: context and libraries included
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """What the job took, stretch by stretch, and the KV cache's part of it."""
+
+    after_load: MemoryUse | None = None
+    warmup_peak: MemoryUse | None = None  # of validation and warm-up
+    measurement_peak: MemoryUse | None = None
+    kv_cache_bytes: int | None = None  # of the cache that the validation call made
+    kv_cache_computed_bytes: int | None = None  # from the model's sizes
 
     @property
     def peak_bytes(self) -> int | None:
         """The peak that decides whether the setting fits: the device's reserve, or on the CPU the host's RSS."""
-        return self.device_peak_reserved_bytes or self.host_rss_peak_bytes
+        stretches = [each for each in (self.after_load, self.warmup_peak, self.measurement_peak) if each]
+        for name in ("device_reserved_bytes", "host_rss_bytes"):
+            if known := [value for each in stretches if (value := getattr(each, name))]:
+                return int(max(known))
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +245,65 @@ class Monitor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Energy:
+    """What the measured calls took, from a counter of the hardware."""
+
+    source: str | None  # "nvml" or "rapl"; None where there is no counter
+    joules: list[float | None] = field(default_factory=list)  # of each measured call
+    reason: str | None = None  # why it is not known
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fidelity:
+    """How far the output agrees with the reference run's."""
+
+    reference: str  # "eager"
+    agrees: bool | None = None  # None when it could not be judged
+    reason: str | None = None  # which bound was broken, or why it could not be judged
+    common_prefix_tokens: int | None = None  # in the row that leaves the reference first
+    equal_tokens_share: float | None = None  # over all rows
+    first_divergent_token: int | None = None  # counted from 0; None when all are equal
+    # Below: over the reference's own tokens, forced upon this setting.
+    positions: int = 0  # rows × steps that were compared
+    top1_share: float | None = None  # positions at which the most likely token is the reference's
+    logit_max_abs_diff: float | None = None
+    logit_mean_abs_diff: float | None = None
+    kl_mean_nats: float | None = None  # mean Kullback-Leibler divergence of this setting from the reference
+    bounds: dict[str, float] = field(default_factory=dict)  # figure → the most that still agrees
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceRates:
+    """What this device reached in a measurement of its own, once for a machine."""
+
+    bandwidth_bytes_per_s: float
+    matmul_flops_per_s: float
+    dtype: str  # of the matrices
+    fingerprint: str  # of all that changes the rates
+    measured_at_s: float  # Unix time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roofline:
+    """What a call must move and compute, and the share of the device's rates at which it did.
+
+    Bytes and FLOPs are the least that the model needs: a prefill is one pass over all prompts of the batch, a decoding
+    step one token for each row, averaged over the steps of a call.
+    """
+
+    rates: DeviceRates | None
+    prefill_bytes: float | None = None
+    prefill_flops: float | None = None
+    decode_bytes: float | None = None  # per step
+    decode_flops: float | None = None
+    prefill_mbu: float | None = None  # fractions
+    prefill_mfu: float | None = None
+    decode_mbu: float | None = None
+    decode_mfu: float | None = None
+    reason: str | None = None  # why something is not known
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failure:
     """Why a job is not ok."""
 
@@ -165,6 +317,7 @@ class Record:
     """One job. Filled stage by stage, written when the job ends, whatever the end was."""
 
     schema_version: int = SCHEMA_VERSION
+    kind: str = "trial"  # one of KINDS; a reference is counted nowhere
     trial_id: str
     sweep_id: str | None = None  # None for a single run
     repeat: int = 1  # counts from 1
@@ -179,10 +332,11 @@ class Record:
     observed: Observed | None = None
     iterations: list[Iteration] = field(default_factory=list)
     output: Output | None = None
-    fidelity: dict[str, Any] | None = None
+    fidelity: Fidelity | None = None
     memory: Memory = field(default_factory=Memory)
     monitor: Monitor | None = None
-    energy: dict[str, Any] | None = None
+    energy: Energy | None = None
+    roofline: Roofline | None = None
     environment: dict[str, Any] = field(default_factory=dict)
     phases_s: dict[str, float] = field(default_factory=dict)  # phase → seconds spent in it
 

@@ -217,7 +217,7 @@ def test_attention_is_the_requested_one(runner, tiny, implementation: str) -> No
 def test_only_the_requested_sdpa_backend_is_allowed_in_a_call(runner, tiny) -> None:
     config = tiny(attention=AttentionConfig(sdpa_backend="math"))
     runner.setup_benchmark("tiny", config)
-    assert runner.record.observed.sdpa_backends == ["math"]
+    assert runner.record.observed.attention.allowed_backends == ["math"]
     assert runner.run_benchmark(config).status == "ok"
 
 

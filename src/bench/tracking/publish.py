@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.analysis.summary import Stats, Summary, batch_size, summarize
-from bench.record import FILE_NAME, STATUSES, Iteration, Record
+from bench.record import FILE_NAME, STATUSES, Iteration, MemoryUse, Record
 from bench.tracking.store import Point, Store, without_credentials
 
 ARTIFACTS = (FILE_NAME, ".hydra/config.yaml", ".hydra/overrides.yaml", "worker.log", "trace.json.gz")
@@ -133,8 +133,8 @@ def _note(record: Record, summary: Summary, error: str | None) -> str:
         lines += ["", *(f"    {line}" for line in error.splitlines())]
     if (seen := record.observed) is not None:
         mode = _requested(record, "compile", "mode") or "off"
-        ran = f"{seen.model_class}, {seen.dtype}, attention {seen.attention}, compile {mode}, cache {seen.kv_cache}"
-        lines += ["", f"- ran: {ran}, on {seen.device_name} ({seen.device})"]
+        ran = f"{seen.model_class}, {seen.dtype}, attention {seen.attention.implementation}, compile {mode}"
+        lines += ["", f"- ran: {ran}, cache {seen.kv_cache}, on {seen.device_name} ({seen.device})"]
     if (e2e := summary.e2e_s) is not None:
         lines.append(f"- E2E: median {e2e.median:.4g} s of {e2e.n} calls")
         if e2e.median_low is not None and e2e.median_high is not None:
@@ -230,7 +230,12 @@ def _detail(record: Record, summary: Summary) -> dict[str, float | None]:
         detail["compile/cache_hits"] = seen.cache_hits
         detail["compile/cache_misses"] = seen.cache_misses
     detail["memory/peak_bytes"] = summary.peak_bytes
-    return detail | {f"memory/{name}": value for name, value in vars(record.memory).items()}
+    for name, value in vars(record.memory).items():
+        if isinstance(value, MemoryUse):
+            detail |= {f"memory/{name}_{quantity}": each for quantity, each in vars(value).items()}
+        else:
+            detail[f"memory/{name}"] = value
+    return detail
 
 
 def _step(call: Iteration, size: int | None) -> dict[str, float | None]:

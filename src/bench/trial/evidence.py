@@ -15,10 +15,10 @@ import torch
 from torch.nn.attention import SDPBackend
 
 from bench.config import BenchmarkConfig
-from bench.record import CompileObserved, Observed
+from bench.record import AttentionObserved, CompileObserved, Observed
 from bench.trial import compilation, memory
 from bench.trial.model import LoadedModel, revision_of
-from bench.trial.request import SDPA_BACKENDS, guards
+from bench.trial.request import SDPA_BACKENDS, grad_mode, guards
 
 
 class NotHonouredError(RuntimeError):
@@ -44,9 +44,11 @@ def observe_model(config: BenchmarkConfig, loaded: LoadedModel, prompt_tokens: i
         model_class=type(model).__name__,
         parameters=sum(each.numel() for each in parameters),
         parameter_bytes=sum(each.numel() * each.element_size() for each in parameters),
-        attention=attention,
-        sdpa_backends=_allowed_backends(config) if "sdpa" in attention else [],
+        attention=AttentionObserved(
+            implementation=attention, allowed_backends=_allowed_backends(config) if "sdpa" in attention else []
+        ),
         revision=revision_of(model),
+        grad_mode=grad_mode(config),
         prompt_tokens=prompt_tokens,
     )
 

@@ -5,14 +5,19 @@ The device's figures are those of torch's allocator in this process; the host's 
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import platform
 import resource
+from pathlib import Path
 
 import psutil
 import torch
 
-from bench.record import Memory
+from bench.record import MemoryUse
+from bench.trial.monitor import process_bytes_of
+
+# Writing 5 there sets the process's RSS peak back to what it holds now (proc(5)).
+CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 def synchronize(device: torch.device) -> None:
@@ -22,10 +27,10 @@ def synchronize(device: torch.device) -> None:
 
 
 def flush(device: torch.device) -> None:
-    """Give the allocator's unused memory back and restart its peaks."""
+    """Give the allocator's unused memory back and restart the peaks."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
+    restart_peaks(device)
 
 
 def reserved(device: torch.device) -> int | None:
@@ -33,23 +38,48 @@ def reserved(device: torch.device) -> int | None:
     return torch.cuda.memory_reserved(device) if device.type == "cuda" else None
 
 
-def after_load(device: torch.device) -> Memory:
-    """Memory with the model loaded and nothing run."""
-    return Memory(
-        host_rss_after_load_bytes=psutil.Process().memory_info().rss,
-        device_after_load_bytes=torch.cuda.memory_allocated(device) if device.type == "cuda" else None,
-    )
-
-
-def peaks(memory: Memory, device: torch.device) -> Memory:
-    """The same with the peaks so far."""
+def use(device: torch.device) -> MemoryUse:
+    """What the job holds now."""
     on_gpu = device.type == "cuda"
-    return dataclasses.replace(
-        memory,
-        host_rss_peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,  # Linux counts KiB
-        device_peak_allocated_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else None,
-        device_peak_reserved_bytes=torch.cuda.max_memory_reserved(device) if on_gpu else None,
+    return MemoryUse(
+        host_rss_bytes=psutil.Process().memory_info().rss,
+        device_allocated_bytes=torch.cuda.memory_allocated(device) if on_gpu else None,
+        device_reserved_bytes=torch.cuda.memory_reserved(device) if on_gpu else None,
+        device_process_bytes=_process_bytes(device) if on_gpu else None,
     )
+
+
+def restart_peaks(device: torch.device) -> None:
+    """A new stretch begins: what was held before it counts only as far as it still is."""
+    with contextlib.suppress(OSError):  # an older or guarded kernel keeps the peak of the whole process
+        CLEAR_REFS.write_text("5", encoding="ascii")
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak(device: torch.device) -> MemoryUse:
+    """The most that the job held since `restart_peaks`."""
+    on_gpu = device.type == "cuda"
+    return MemoryUse(
+        host_rss_bytes=_peak_rss_bytes(),
+        device_allocated_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else None,
+        device_reserved_bytes=torch.cuda.max_memory_reserved(device) if on_gpu else None,
+        # Read, not watched: the allocator gives nothing back on its own, so the end of a stretch is its peak.
+        device_process_bytes=_process_bytes(device) if on_gpu else None,
+    )
+
+
+def _peak_rss_bytes() -> int:
+    """The kernel's own high-water mark, in bytes."""
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
+
+
+def _process_bytes(device: torch.device) -> int | None:
+    """This process's memory on the GPU as NVML counts it; None where NVML does not tell."""
+    return None if device.index is None else process_bytes_of(device.index)
 
 
 def device_name(device: torch.device) -> str:

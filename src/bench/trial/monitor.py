@@ -245,3 +245,26 @@ def _uuid_from_nvml(name: str) -> str | None:
         return uuids[int(name)] if same_order and int(name) < len(uuids) else None
     found = [each for each in uuids if name and each.startswith(name)]
     return found[0] if len(found) == 1 else None
+
+
+def process_bytes_of(device_index: int) -> int | None:
+    """Bytes that this process holds on torch's ``cuda:<device_index>`` as NVML counts them; None when it does not tell.
+
+    NVML counts the CUDA context and the libraries' own memory, which torch's allocator does not know. In a container
+    NVML may know the process by another number; then, too, it is None.
+    """
+    uuid = gpu_uuid_of(device_index)
+    if uuid is None:
+        return None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        processes = pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByUUID(uuid))
+    except pynvml.NVMLError:
+        return None
+    finally:
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+    return next((each.usedGpuMemory for each in processes if each.pid == os.getpid()), None)

@@ -56,10 +56,18 @@ def make_generation_config(config: BenchmarkConfig, loaded: LoadedModel, new_tok
     )
 
 
+def grad_mode(config: BenchmarkConfig) -> str:
+    """The autograd guard that the config asks for, "auto" resolved."""
+    if config.generation.grad_mode != "auto":
+        return config.generation.grad_mode
+    # Continuous batching works in a thread of its own, and tensors made in inference mode fail there.
+    return "no_grad" if config.generation.continuous_batching else "inference_mode"
+
+
 @contextlib.contextmanager
 def guards(config: BenchmarkConfig) -> Iterator[None]:
     """The contexts of a call: no autograd, and only the requested SDPA backend."""
-    guard = torch.inference_mode if config.generation.grad_mode == "inference_mode" else torch.no_grad
+    guard = torch.inference_mode if grad_mode(config) == "inference_mode" else torch.no_grad
     backend = config.attention.sdpa_backend
     with guard(), sdpa_kernel(SDPA_BACKENDS[backend]) if backend else contextlib.nullcontext():
         yield

@@ -24,7 +24,7 @@ import torch
 import tqdm
 
 from bench.config import BenchmarkConfig
-from bench.record import Iteration, MonitorSample, Output, Record
+from bench.record import Iteration, Memory, MonitorSample, Output, Record
 from bench.trial import compilation, memory
 from bench.trial.evidence import CacheWatch, check, observe_call, observe_model
 from bench.trial.model import LoadedModel, load
@@ -118,7 +118,7 @@ class BenchmarkRunner:
             self._use_compile_cache(config)
             self._inputs = make_inputs(config, self._loaded)
             self._generation = make_generation_config(config, self._loaded, config.workload.num_tokens_to_generate)
-            self.record.memory = memory.after_load(self._loaded.device)
+            self.record.memory = Memory(after_load=memory.use(self._loaded.device))
             _settle_garbage()
         with self._stage("validation"):
             self.record.observed = observe_model(config, self._loaded, self._inputs["input_ids"].shape[1])
@@ -160,6 +160,7 @@ class BenchmarkRunner:
                     self._keep("warmup", self.time_generate(config, warmup=True))
             with self._stage("measurement"):
                 samples = []
+                memory.restart_peaks(self._require_model().device)
                 for _ in self._progress("Benchmarking", config.measurement.iterations):
                     measured = self.time_generate(config, warmup=False)
                     self._keep("measurement", measured)
@@ -314,7 +315,11 @@ class BenchmarkRunner:
                 device_reserved_bytes=memory.reserved(self._require_model().device),
             )
         )
-        record.memory = memory.peaks(record.memory, self._require_model().device)
+        peak = memory.peak(self._require_model().device)
+        if phase == "measurement":
+            record.memory = dataclasses.replace(record.memory, measurement_peak=peak)
+        else:
+            record.memory = dataclasses.replace(record.memory, warmup_peak=peak)
         same = record.output is None or (record.output.same_in_all_calls and record.output.token_ids == call.token_ids)
         record.output = Output(shape=call.shape, token_ids=call.token_ids, text=call.text, same_in_all_calls=same)
 

@@ -125,7 +125,7 @@ class PhaseEvidence:
     duration_s: float  # under the profiler, so not a figure to compare
     families: list[str]  # of attention kernels, in the words of `bench.trial.evidence`
     operators: list[OperatorTime]  # those that computed attention, the longest first
-    attention_share: float | None  # of the phase's operator time (CPU) or kernel time (GPU); None when unknown
+    attention_share: float | None  # of the phase's time (CPU) or of its kernels' time (GPU); None when unknown
     compiled_regions: int  # how often compiled code was entered
     cudagraph_launches: int = 0
 
@@ -268,6 +268,7 @@ class Fidelity:
     top1_share: float | None = None  # positions at which the most likely token is the reference's
     logit_max_abs_diff: float | None = None
     logit_mean_abs_diff: float | None = None
+    logit_mean_diff_sd: float | None = None  # the same in standard deviations of the reference's logits at a position
     kl_mean_nats: float | None = None  # mean Kullback-Leibler divergence of this setting from the reference
     bounds: dict[str, float] = field(default_factory=dict)  # figure → the most that still agrees
 

@@ -1,0 +1,244 @@
+"""Which attention really ran: the operators and kernels of one profiled call, prefill and decoding apart.
+
+The name in a model's config says what transformers was asked for, not what the device did: a function can be swapped, a
+backend can decline, a shared cache can hand out code made for another backend. So one short call is profiled after the
+measurement, and what it shows is sorted into families:
+
+    eager                  matrix products and a softmax as operators of their own
+    math, flash_attention, efficient_attention, cudnn_attention, overrideable
+                           the backends of torch's scaled_dot_product_attention
+    flex_attention         the kernel that torch compiles for it
+    flash_attention_2, …   kernels of the flash-attn packages
+    decomposed             inside compiled code, without a kernel of its own: what the compiler makes of eager and math,
+                           which it takes apart and fuses with their neighbours; the two cannot be told apart there, but
+                           the prefill, which is never compiled, tells
+
+Not covered: attention in one layer that differs from that of the others, and implementations whose kernels have no
+known name; what they ran stands in the record and is not judged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from bench.config import BenchmarkConfig
+from bench.record import AttentionObserved, CompileEvent, OperatorTime, PhaseEvidence
+from bench.trial.profiling import DECODE, PREFILL
+
+NEW_TOKENS = 3  # of the profiled call: the prefill's and those of two decoding steps
+SDPA_FAMILIES = ("math", "flash_attention", "efficient_attention", "cudnn_attention", "overrideable")
+DECOMPOSED = "decomposed"
+
+# Operators by which a family is known. The flash-attn packages and their hub builds register operators under names of
+# their own: flash_attn::_flash_attn_forward, flash_attn_3::fwd, _flash_attn2_cuda_…::fwd.
+OPERATORS = {
+    "math": r"aten::_scaled_dot_product_attention_math(_for_mps)?$",
+    "flash_attention": r"aten::_(scaled_dot_product_flash_attention(_for_cpu)?|flash_attention_forward)$",
+    "efficient_attention": r"aten::_(scaled_dot_product_efficient_attention|efficient_attention_forward)$",
+    "cudnn_attention": r"aten::_(scaled_dot_product_cudnn_attention|cudnn_attention_forward)$",
+    "overrideable": r"aten::_scaled_dot_product_fused_attention_overrideable$",
+    "flash_attention_3": r"\w*flash_attn_?3\w*::|FlashAttn3\w*Func",
+    "flash_attention_2": r"\w*flash_attn(_?2)?(?!_?[3-9])\w*::|FlashAttn(Varlen)?(QKVPacked)?Func",
+}
+# Kernels, for where the host shows no operator: a CUDA graph is replayed as a whole.
+KERNELS = {
+    "flash_attention": r"pytorch_flash::",
+    "efficient_attention": r"fmha_cutlass|AttentionKernel<",
+    "cudnn_attention": r"cudnn\w*_sdpa",
+    "flex_attention": r"flex_(attention|decoding)",
+    "flash_attention_3": r"flash::FlashAttnFwdSm90|flash::FlashAttn\w*Sm\d+",
+    "flash_attention_2": r"(?<!pytorch_)flash::flash_fwd|(^|\s)flash_fwd_(splitkv_)?kernel",
+}
+# What eager attention is made of. Products of matrices elsewhere in a model are mm and addmm, not batched.
+EAGER_OPERATORS = r"aten::(bmm|baddbmm|_softmax)$"
+SOFTMAX = "aten::_softmax"
+REGION = re.compile(r"Torch-Compiled Region: (\d+/\d+)")
+FLEX_FILES = ("flex_attention.py",)  # torch/nn/attention/ and transformers/integrations/
+
+
+def read(
+    events: Sequence[Any], compiled: Sequence[CompileEvent], *, on_gpu: bool
+) -> tuple[PhaseEvidence | None, PhaseEvidence | None]:
+    """Sort a profile into what prefill and decoding ran.
+
+    Args:
+        events: of `torch.profiler.profile.events()`, with the marks of `PhaseMarks`.
+        compiled: what torch.compile did in this process; tells which function a compiled region is.
+        on_gpu: whether kernels count, or operators on the host.
+
+    Returns:
+        Prefill and decoding; None for one that the profile does not hold.
+    """
+    own = {each.compile_id for each in compiled if each.file is not None and each.file.endswith(FLEX_FILES)}
+    marks = {name: [each for each in events if each.name == name] for name in (PREFILL, DECODE)}
+    # The mark after the last token closes at once and holds no forward pass.
+    if len(marks[DECODE]) > 1:
+        marks[DECODE] = marks[DECODE][:-1]
+    prefill, decode = (_phase(events, marks[name], own, on_gpu=on_gpu) for name in (PREFILL, DECODE))
+    return prefill, decode
+
+
+def _phase(
+    events: Sequence[Any], marks: Sequence[Any], flex_regions: set[str | None], *, on_gpu: bool
+) -> PhaseEvidence | None:
+    if not marks:
+        return None
+    spans = [(each.time_range.start, each.time_range.end) for each in marks]
+    inside = [each for each in events if each not in marks and any(a <= each.time_range.start < b for a, b in spans)]
+    kernels = [each for each in inside if _is_kernel(each)]
+    host = [each for each in inside if not _is_kernel(each)]
+    duration_us = sum(b - a for a, b in spans)
+    regions = [(each, match.group(1)) for each in host if (match := REGION.match(each.name))]
+    flex = [each for each, name in regions if name in flex_regions]
+    found = _by_operator(host) or _by_kernel(kernels)
+    if flex:
+        found["flex_attention"] = flex
+    if not found and (eager := _eager(host)):
+        found["eager"] = eager
+    if not found and len(regions) > len(flex) and (kernels or not on_gpu):
+        found[DECOMPOSED] = []
+    ran = [each for group in found.values() for each in group]
+    total_us = sum(_duration_us(each) for each in kernels) if on_gpu else duration_us
+    attention_us = sum(_time_us(each, on_gpu=on_gpu) for each in ran)
+    return PhaseEvidence(
+        steps=len(marks),
+        duration_s=duration_us / 1e6,
+        families=sorted(found),
+        operators=_operators(ran, on_gpu=on_gpu),
+        attention_share=attention_us / total_us if ran and total_us > 0 else None,
+        compiled_regions=len(regions) - len(flex),
+        cudagraph_launches=sum(each.name == "cudaGraphLaunch" for each in host),
+    )
+
+
+def _by_operator(host: Sequence[Any]) -> dict[str, list[Any]]:
+    """Family → its operators, the outermost only: some call each other."""
+    found: dict[str, list[Any]] = {}
+    for each in host:
+        family = _family(each.name, OPERATORS)
+        if family and not _below(each, OPERATORS.values()):
+            found.setdefault(family, []).append(each)
+    return found
+
+
+def _by_kernel(kernels: Sequence[Any]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for each in kernels:
+        if family := _family(each.name, KERNELS):
+            found.setdefault(family, []).append(each)
+    return found
+
+
+def _eager(host: Sequence[Any]) -> list[Any]:
+    """The operators of eager attention; none unless a softmax is among them, and a product of its own."""
+    parts = [each for each in host if re.match(EAGER_OPERATORS, each.name)]
+    names = {each.name for each in parts}
+    return parts if SOFTMAX in names and len(names) > 1 else []
+
+
+def _family(name: str, patterns: dict[str, str]) -> str | None:
+    return next((family for family, pattern in patterns.items() if re.search(pattern, name)), None)
+
+
+def _below(event: Any, patterns: Any) -> bool:
+    """Whether an operator of one of these names called this one."""
+    parent = event.cpu_parent
+    while parent is not None:
+        if any(re.search(pattern, parent.name) for pattern in patterns):
+            return True
+        parent = parent.cpu_parent
+    return False
+
+
+def _is_kernel(event: Any) -> bool:
+    return str(event.device_type).rpartition(".")[2] == "CUDA"
+
+
+def _duration_us(event: Any) -> float:
+    return float(event.time_range.end - event.time_range.start)
+
+
+def _time_us(event: Any, *, on_gpu: bool) -> float:
+    """What an operator took: on a GPU the kernels that it started, on the CPU itself with all below it."""
+    if on_gpu and not _is_kernel(event):
+        return float(event.device_time_total)
+    return _duration_us(event)
+
+
+def _operators(ran: Sequence[Any], *, on_gpu: bool) -> list[OperatorTime]:
+    names: dict[str, list[float]] = {}
+    for each in ran:
+        names.setdefault(each.name, []).append(_time_us(each, on_gpu=on_gpu) / 1e6)
+    times = [OperatorTime(name=name, calls=len(each), total_s=sum(each)) for name, each in names.items()]
+    return sorted(times, key=lambda each: each.total_s, reverse=True)
+
+
+# ---- whether it is what was asked for ----------------------------------------------------------------------------
+
+
+def contradiction(config: BenchmarkConfig, attention: AttentionObserved) -> str | None:
+    """Why the attention that ran is not the requested one, in one line with both names; None when it is."""
+    key, requested = "attention.implementation", config.attention.implementation
+    expected = _expected(config)
+    if config.attention.sdpa_backend:
+        key, requested = "attention.sdpa_backend", config.attention.sdpa_backend
+    if expected is None or attention.error is not None:
+        return None
+    compiled = config.compile.mode is not None
+    for phase, seen in (("prefill", attention.prefill), ("decoding", attention.decode)):
+        if seen is None:
+            continue
+        allowed = expected | (_when_compiled(expected) if phase == "decoding" and compiled else set())
+        if wrong := sorted(set(seen.families) - allowed):
+            return f"{key}={requested}: {phase} ran {' and '.join(wrong)}{_named(seen)}"
+        # Eager attention has no operator of its own: a model without attention shows none either.
+        if not seen.families and "eager" not in expected:
+            return f"{key}={requested}: {phase} ran no such kernel"
+    return None
+
+
+def _expected(config: BenchmarkConfig) -> set[str] | None:
+    """The families that the request allows; None where its kernels have no known name."""
+    name = config.attention.implementation.removeprefix("paged|")
+    if name == "sdpa":
+        return {config.attention.sdpa_backend} if config.attention.sdpa_backend else set(SDPA_FAMILIES)
+    return {name} if name in ("eager", *KERNELS) else None
+
+
+def _when_compiled(expected: set[str]) -> set[str]:
+    """What the compiler may make of it: of eager attention also a fused kernel, where it knows the pattern."""
+    if "eager" in expected:
+        return {DECOMPOSED, *SDPA_FAMILIES}
+    return {DECOMPOSED} if "math" in expected else set()
+
+
+def _named(seen: PhaseEvidence) -> str:
+    return f" ({seen.operators[0].name})" if seen.operators else ""
+
+
+def without_compiled_code(config: BenchmarkConfig, attention: AttentionObserved) -> str | None:
+    """Why the decoding steps did not run as compiled as was asked for, in one line; None when they did."""
+    seen, mode = attention.decode, config.compile.mode
+    if seen is None:
+        return None
+    if mode is None and seen.compiled_regions:
+        return f"compile.mode=null: compiled code ran {seen.compiled_regions} time(s) in {seen.steps} decoding steps"
+    if mode is not None and seen.compiled_regions < seen.steps:
+        return f"compile.mode={mode}: compiled code ran in {seen.compiled_regions} of {seen.steps} decoding steps"
+    return None
+
+
+def with_evidence(
+    attention: AttentionObserved, prefill: PhaseEvidence | None, decode: PhaseEvidence | None, *, on_gpu: bool
+) -> AttentionObserved:
+    """Add what was seen; on a GPU whose kernels the profiler may not see, say so instead."""
+    error = None
+    phases = [each for each in (prefill, decode) if each is not None]
+    if not phases:
+        error = "the profile holds no step"
+    elif on_gpu and not any(each.attention_share for each in phases):
+        error = "the profiler saw no kernel on the GPU; profiling it may need a permission (CUPTI)"
+    return dataclasses.replace(attention, prefill=prefill, decode=decode, error=error)

@@ -1,0 +1,112 @@
+"""One short call under torch's profiler: the beginning of the real call, with prefill and decoding steps marked.
+
+It serves two: the evidence of which kernels ran (`bench.trial.attention`), and the artifacts that a user asked for. The
+call is cut short by a stopping criterion and not by a smaller `max_new_tokens`, for with that a static cache would have
+another shape and all would be compiled anew.
+
+Profiling slows the host down: nothing timed under it is a figure to compare.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers.generation.streamers import BaseStreamer
+
+from bench.config import BenchmarkConfig
+from bench.trial import memory
+from bench.trial.model import LoadedModel
+from bench.trial.request import guards
+
+PREFILL, DECODE = "bench: prefill", "bench: decoding step"
+TRACE_NAME, TABLE_NAME, SNAPSHOT_NAME = "trace.json.gz", "operators.txt", "memory_snapshot.pickle"
+TABLE_ROWS = 50
+
+
+class StopAfter(transformers.StoppingCriteria):  # type: ignore[misc]
+    """Ends a call once its rows are `length` tokens long, prompt included."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:  # noqa: ARG002
+        """Whether each row is done, shape (rows,)."""
+        done = input_ids.shape[1] >= self._length
+        return torch.full((input_ids.shape[0],), done, dtype=torch.bool, device=input_ids.device)
+
+
+class PhaseMarks(BaseStreamer):  # type: ignore[misc]
+    """Marks prefill and each decoding step in the profile: generate puts the prompt first, then a token a step."""
+
+    def __init__(self) -> None:
+        self._puts = 0
+        self._mark: Any = None
+
+    def put(self, value: Any) -> None:  # noqa: ARG002
+        """One step ends here, and the next begins."""
+        self.end()
+        self._mark = torch.profiler.record_function(PREFILL if self._puts == 0 else DECODE)
+        self._mark.__enter__()
+        self._puts += 1
+
+    def end(self) -> None:
+        """The call is over; the mark that is open holds no step of the model."""
+        if self._mark is not None:
+            self._mark.__exit__(None, None, None)
+            self._mark = None
+
+
+def profile_call(
+    config: BenchmarkConfig, loaded: LoadedModel, inputs: dict[str, torch.Tensor], generation: Any, new_tokens: int
+) -> torch.profiler.profile:
+    """Profile the beginning of a call.
+
+    Args:
+        config: the setting.
+        loaded: its model.
+        inputs: of the call.
+        generation: the GenerationConfig of the whole call.
+        new_tokens: decoding stops after so many; the first of them comes from the prefill.
+
+    Raises:
+        RuntimeError: the profiler cannot run here.
+    """
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if loaded.device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with guards(config), torch.profiler.profile(activities=activities) as profiler:
+        loaded.model.generate(
+            **inputs,
+            generation_config=generation,
+            streamer=PhaseMarks(),
+            stopping_criteria=[StopAfter(config.workload.sequence_length + new_tokens)],
+        )
+        memory.synchronize(loaded.device)
+    return profiler
+
+
+def write_artifacts(profiler: torch.profiler.profile, folder: Path, *, on_gpu: bool) -> None:
+    """A Chrome trace, and a table of the operators and kernels that took longest."""
+    profiler.export_chrome_trace(str(folder / TRACE_NAME))
+    order = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    table = profiler.key_averages().table(sort_by=order, row_limit=TABLE_ROWS, max_name_column_width=80)
+    (folder / TABLE_NAME).write_text(table + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def memory_history(device: torch.device, folder: Path) -> Iterator[None]:
+    """Record every allocation on a GPU and write the allocator's snapshot; nothing on the CPU, which has none."""
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.memory._record_memory_history(max_entries=1_000_000)  # noqa: SLF001 - documented under this name
+    try:
+        yield
+        torch.cuda.memory._dump_snapshot(str(folder / SNAPSHOT_NAME))  # noqa: SLF001
+    finally:
+        torch.cuda.memory._record_memory_history(enabled=None)  # noqa: SLF001

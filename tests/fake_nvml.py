@@ -20,10 +20,13 @@ NVML_ERROR_LIBRARY_NOT_FOUND = 12
 NVML_ERROR_FUNCTION_NOT_FOUND = 13
 NVML_ERROR_GPU_IS_LOST = 15
 NVML_ERROR_RESET_REQUIRED = 16
+NVML_ERROR_LIB_RM_VERSION_MISMATCH = 18
 
 NVML_CLOCK_SM = 1
 NVML_CLOCK_MEM = 2
 NVML_TEMPERATURE_GPU = 0
+NVML_COMPUTEMODE_DEFAULT = 0
+NVML_COMPUTEMODE_EXCLUSIVE_PROCESS = 3
 
 nvmlClocksEventReasonSwPowerCap = 0x4
 
@@ -36,9 +39,11 @@ DEFAULTS = {
     "raises": {},  # function → name of the error that it raises, without NVMLError_
     "lost_after": None,  # answers until the GPU is lost
     "missing": [],  # functions that this version of pynvml does not have
+    "energy_steps_mj": [12_500],  # what a card takes between two readings, over and over
+    "processes": {},  # GPU or instance → [pid, bytes or None] of each process
 }
 settings = DEFAULTS | json.loads(os.environ.get("FAKE_NVML", "{}"))
-_state = {"initialised": 0, "answers": 0}
+_state = {"initialised": 0, "answers": 0, "energy_readings": 0}
 
 
 class NVMLError(Exception):
@@ -68,6 +73,15 @@ NVMLError_GpuIsLost = _error("GpuIsLost", NVML_ERROR_GPU_IS_LOST, "GPU is lost")
 NVMLError_ResetRequired = _error("ResetRequired", NVML_ERROR_RESET_REQUIRED, "GPU requires restart")
 
 
+NVMLError_LibRmVersionMismatch = _error(
+    "LibRmVersionMismatch", NVML_ERROR_LIB_RM_VERSION_MISMATCH, "RM has detected an NVML/RM version mismatch."
+)
+
+
+class NVMLLibraryMismatchError(Exception):
+    """Of functions with several versions, on drivers that lack the newest. The real one is no NVMLError either."""
+
+
 class _Fields:
     def __init__(self, **values):
         self.__dict__.update(values)
@@ -83,7 +97,7 @@ def _check(function):
 def _ask(handle, function, value):
     """The answer of a query of one device: MIG instances refuse what only a card knows."""
     _check(function)
-    of_instances = ("nvmlDeviceGetMemoryInfo",)
+    of_instances = ("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetComputeRunningProcesses")
     if handle in settings["mig"] and function not in of_instances:
         raise NVMLError_NotSupported
     _state["answers"] += 1
@@ -178,6 +192,54 @@ def nvmlDeviceGetCurrentClocksEventReasons(handle):
 
 def nvmlDeviceGetCurrentClocksThrottleReasons(handle):
     return _ask(handle, "nvmlDeviceGetCurrentClocksThrottleReasons", 0x20)
+
+
+def nvmlDeviceGetTotalEnergyConsumption(handle):
+    steps, readings = settings["energy_steps_mj"], _state["energy_readings"]
+    taken = sum(steps[each % len(steps)] for each in range(readings))
+    answer = _ask(handle, "nvmlDeviceGetTotalEnergyConsumption", 7_000_000_000 + taken)
+    _state["energy_readings"] += 1
+    return answer
+
+
+def nvmlDeviceGetComputeRunningProcesses(handle):
+    running = [_Fields(pid=pid, usedGpuMemory=used) for pid, used in settings["processes"].get(handle, [])]
+    try:
+        return _ask(handle, "nvmlDeviceGetComputeRunningProcesses", running)
+    except NVMLError_FunctionNotFound as error:
+        raise NVMLLibraryMismatchError("Unversioned function called") from error
+
+
+def nvmlDeviceGetEnforcedPowerLimit(handle):
+    return _ask(handle, "nvmlDeviceGetEnforcedPowerLimit", 350_000)  # mW
+
+
+def nvmlDeviceGetPowerManagementDefaultLimit(handle):
+    return _ask(handle, "nvmlDeviceGetPowerManagementDefaultLimit", 700_000)  # mW
+
+
+def nvmlDeviceGetPersistenceMode(handle):
+    return _ask(handle, "nvmlDeviceGetPersistenceMode", 1)
+
+
+def nvmlDeviceGetMaxClockInfo(handle, type):  # noqa: A002
+    return _ask(handle, "nvmlDeviceGetMaxClockInfo", {NVML_CLOCK_SM: 1980, NVML_CLOCK_MEM: 2619}[type])
+
+
+def nvmlDeviceGetApplicationsClock(handle, type):  # noqa: A002
+    return _ask(handle, "nvmlDeviceGetApplicationsClock", {NVML_CLOCK_SM: 1500, NVML_CLOCK_MEM: 2600}[type])
+
+
+def nvmlDeviceGetComputeMode(handle):
+    return _ask(handle, "nvmlDeviceGetComputeMode", NVML_COMPUTEMODE_EXCLUSIVE_PROCESS)
+
+
+def nvmlDeviceGetMigMode(device):
+    return _ask(device, "nvmlDeviceGetMigMode", [int(device in settings["mig"].values()), 0])
+
+
+def nvmlDeviceGetEccMode(handle):
+    return _ask(handle, "nvmlDeviceGetEccMode", [1, 0])
 
 
 for _name in settings["missing"]:

@@ -12,10 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.record import Monitor, MonitorSample
+from bench.record import Energy, Monitor, MonitorSample
 from bench.trial import monitor as monitor_module
 from bench.trial import sampler
-from bench.trial.monitor import HardwareMonitor, gpu_uuid_of
+from bench.trial.monitor import HardwareMonitor, gpu_uuid_of, process_bytes_of
+from bench.trial.sampler import nvml_meter, rapl_meter
 
 TESTS = Path(__file__).parents[1]
 FIRST, SECOND, INSTANCE = "GPU-11111111-aaaa", "GPU-22222222-bbbb", "MIG-33333333-cccc"
@@ -40,8 +41,10 @@ def fake_nvml(monkeypatch):
     import fake_nvml
 
     monkeypatch.setattr(monitor_module, "pynvml", fake_nvml)
+    monkeypatch.setattr(sampler, "pynvml", fake_nvml)
+    monkeypatch.setattr(sampler, "LOST", (fake_nvml.NVMLError_GpuIsLost,))
     monkeypatch.setattr(fake_nvml, "settings", dict(fake_nvml.DEFAULTS))
-    monkeypatch.setattr(fake_nvml, "_state", {"initialised": 0, "answers": 0})
+    monkeypatch.setattr(fake_nvml, "_state", {"initialised": 0, "answers": 0, "energy_readings": 0})
     monkeypatch.setattr(monitor_module, "_uuid_from_torch", lambda _: None)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
@@ -169,7 +172,7 @@ def test_samples_that_were_missed_are_not_made_up_for(monkeypatch):
         def read(self):
             return {}
 
-    series = sampler.Sampler(Probe(), 1.0)
+    series = sampler.Sampler(Probe(), sampler.Meter(source=None, reason="none here"), 1.0)
     series.start()  # at 0
     series.tick()  # at 3.7, three are due
     assert [each["time_s"] for each in series._samples] == [0.0, 3.7]
@@ -298,7 +301,7 @@ def test_it_runs_as_a_module_too():
     command = [sys.executable, "-m", "bench.trial.sampler", "--pid", str(os.getpid()), "--interval", "0.1"]
     ended = subprocess.run(command, input="start\nstop\n", capture_output=True, text=True, check=True)
     ready, series = map(json.loads, ended.stdout.splitlines())
-    assert ready == {"ready": True, "source": "psutil"}
+    assert (ready["ready"], ready["source"]) == (True, "psutil")
     assert len(series["samples"]) == 2
 
 
@@ -323,7 +326,7 @@ def test_what_nvml_tells_arrives_in_the_units_of_the_record(fake_gpu):
     )
 
 
-@pytest.mark.parametrize("error", ["NotSupported", "NoPermission"])
+@pytest.mark.parametrize("error", ["NotSupported", "NoPermission", "Uninitialized", "FunctionNotFound"])
 def test_what_the_gpu_does_not_tell_is_none_and_the_rest_is_there(fake_gpu, error):
     fake_gpu(raises={"nvmlDeviceGetPowerUsage": error})
     with start("cuda", gpu_uuid=FIRST) as monitor:
@@ -334,9 +337,8 @@ def test_what_the_gpu_does_not_tell_is_none_and_the_rest_is_there(fake_gpu, erro
     assert samples[1].throttle_bits == 4
 
 
-def test_a_field_that_fails_later_is_none_from_then_on(monkeypatch, fake_nvml):
-    monkeypatch.setattr(sampler, "pynvml", fake_nvml)
-    monkeypatch.setattr(sampler, "LOST", (fake_nvml.NVMLError_GpuIsLost,))
+def test_a_field_that_fails_later_is_none_from_then_on(fake_nvml):
+    fake_nvml.nvmlInit()
     probe = sampler.GpuProbe(FIRST)
     assert probe.read()["power_w"] == 312.5
     fake_nvml.settings["raises"] = {"nvmlDeviceGetPowerUsage": "NotSupported"}
@@ -355,22 +357,40 @@ def test_old_and_new_names_of_nvmls_functions_both_work(fake_gpu):
 
 
 def test_a_lost_gpu_is_an_error_and_what_came_before_is_kept(fake_gpu):
-    fake_gpu(lost_after=7 + 7 + 3)  # seven fields: asked once when it starts, once at begin, and then it goes
+    # Seven fields and the energy: asked once when it starts, once at begin, and then it goes.
+    fake_gpu(lost_after=8 + 8 + 3)
     with start("cuda", interval_s=5, gpu_uuid=FIRST) as monitor:
         assert len(sample_call(monitor)) == 1
         assert monitor.error == "GPU is lost"
+        assert sample_call(monitor) == []
+        assert monitor.energy() == Energy(source="nvml", joules=[12.5, None], reason="GPU is lost")
+
+
+def test_a_gpu_that_tells_nothing_is_an_error_in_the_record(fake_gpu):
+    queries = [
+        "UtilizationRates", "MemoryInfo", "ClockInfo", "PowerUsage", "Temperature", "TemperatureV",
+        "CurrentClocksEventReasons", "CurrentClocksThrottleReasons",
+    ]  # fmt: skip
+    fake_gpu(raises={f"nvmlDeviceGet{each}": "NoPermission" for each in queries})
+    with start("cuda", gpu_uuid=FIRST) as monitor:
+        assert monitor.error == "NVML tells nothing about this GPU"
         assert sample_call(monitor) == []
 
 
 @pytest.mark.parametrize(
     ("error", "message"),
-    [("LibraryNotFound", "NVML Shared Library Not Found"), ("DriverNotLoaded", "Driver Not Loaded")],
+    [
+        ("LibraryNotFound", "NVML Shared Library Not Found"),
+        ("DriverNotLoaded", "Driver Not Loaded"),
+        ("LibRmVersionMismatch", "RM has detected an NVML/RM version mismatch."),  # a driver updated, not reloaded
+    ],
 )
 def test_a_machine_without_nvml_is_an_error_in_the_record(fake_gpu, error, message):
     fake_gpu(raises={"nvmlInit": error})
     with start("cuda", gpu_uuid=FIRST) as monitor:
         assert monitor.error == message
         assert sample_call(monitor) == []
+        assert monitor.energy() == Energy(source=None, joules=[None], reason=message)
 
 
 def test_a_cuda_device_without_a_uuid_is_an_error_and_not_another_device():
@@ -387,6 +407,192 @@ def test_a_mig_instance_has_its_own_memory_the_cards_clocks_and_no_power(fake_gp
         sample = sample_call(monitor)[0]
     assert (sample.memory_used_bytes, sample.sm_clock_mhz, sample.temperature_c) == (1 << 30, 1755.0, 61.0)
     assert (sample.power_w, sample.utilization_percent) == (None, None)
+
+
+# ---- energy ----------------------------------------------------------------------------------------------------------
+
+
+def rapl_tree(root, **microjoules):
+    """The folders of RAPL domains: name → what its counter says, which may be text."""
+    for index, (name, energy) in enumerate(microjoules.items()):
+        folder = root / f"intel-rapl:{index}"
+        folder.mkdir(parents=True)
+        (folder / "name").write_text(name.replace("_", "-") + "\n")
+        (folder / "max_energy_range_uj").write_text("65532610987\n")
+        (folder / "energy_uj").write_text(f"{energy}\n")
+    return root
+
+
+def set_counter(root, index, microjoules):
+    (root / f"intel-rapl:{index}" / "energy_uj").write_text(f"{microjoules}\n")
+
+
+@pytest.fixture
+def start_below(monkeypatch):
+    """Starts a monitor whose process looks for the energy counters of the CPU below this folder."""
+
+    def start_there(root):
+        monkeypatch.setattr(monitor_module, "_COMMAND", (*monitor_module._COMMAND, "--powercap", str(root)))
+        return start(interval_s=5)
+
+    return start_there
+
+
+def test_each_call_has_the_joules_between_its_start_and_its_stop(fake_gpu):
+    fake_gpu(energy_steps_mj=[1000, 2500, 400_000, 1500])  # since the start; in call, between calls, in call
+    with start("cuda", interval_s=5, gpu_uuid=FIRST) as monitor:
+        sample_call(monitor)
+        sample_call(monitor)
+        assert monitor.energy() == Energy(source="nvml", joules=[2.5, 1.5])
+
+
+def test_the_packages_of_the_cpu_count_together_and_each_begins_anew_by_itself(tmp_path):
+    root = rapl_tree(tmp_path, package_0=1_000_000, package_1=65_532_000_000)
+    meter = rapl_meter(root)
+    meter.start()
+    set_counter(root, 0, 4_000_000)  # 3 J on
+    set_counter(root, 1, 1_389_013)  # 0.610987 J up to the end of its range and 1.389013 J beyond
+    assert meter.stop() == pytest.approx(5.0)
+    assert (meter.source, meter.reason) == ("rapl", None)
+
+
+def test_only_whole_packages_are_counted(tmp_path):
+    root = rapl_tree(tmp_path, package_0=0, core=0, dram=0, psys=0, package_0_die_0=0)
+    meter = rapl_meter(root)
+    meter.start()
+    for index in range(5):
+        set_counter(root, index, 10 ** (6 + index))
+    assert meter.stop() == 1.0
+
+
+def test_psys_is_no_substitute_for_packages(tmp_path):
+    meter = rapl_meter(rapl_tree(tmp_path, psys=0))
+    assert meter.source is None
+    assert meter.reason == f"no package's energy counter below {tmp_path} (virtual machines have none)"
+
+
+def test_a_machine_without_counters_has_no_energy_and_says_why(tmp_path, start_below):
+    with start_below(tmp_path / "powercap") as monitor:
+        assert len(sample_call(monitor)) == 2
+        assert monitor.error is None
+        energy = monitor.energy()
+    assert (energy.source, energy.joules) == (None, [None])
+    assert "virtual machines have none" in energy.reason
+
+
+def test_counters_for_root_only_name_the_remedy(tmp_path, monkeypatch):
+    root = rapl_tree(tmp_path, package_0=0)
+    read = Path.read_text
+
+    def refuse(path, **options):
+        if path.name == "energy_uj":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path, **options)
+
+    monkeypatch.setattr(Path, "read_text", refuse)  # chmod would not stop root
+    meter = rapl_meter(root)
+    assert meter.source is None
+    assert meter.reason.endswith(f"sudo chmod a+r {root}/intel-rapl:*/energy_uj")
+    assert "\n" not in meter.reason
+
+
+def test_counters_that_a_container_hides_are_a_reason(tmp_path):
+    (tmp_path / "intel-rapl:0").symlink_to(tmp_path / "hidden")
+    meter = rapl_meter(tmp_path)
+    assert meter.source is None
+    assert "cannot be read (containers hide them)" in meter.reason
+
+
+def test_a_counter_that_fails_later_costs_the_energy_from_then_on_and_no_samples(tmp_path, start_below):
+    root = rapl_tree(tmp_path, package_0=0)
+    with start_below(root) as monitor:
+        sample_call(monitor)
+        set_counter(root, 0, "what?")
+        assert len(sample_call(monitor)) == 2
+        set_counter(root, 0, 9)
+        assert len(sample_call(monitor)) == 2
+        assert monitor.error is None
+        energy = monitor.energy()
+    assert (energy.source, energy.joules) == ("rapl", [0.0, None, None])
+    assert energy.reason.startswith("the energy counter cannot be read any more: invalid literal")
+
+
+def test_a_call_long_enough_for_a_counter_to_begin_anew_twice_is_followed(tmp_path, monkeypatch):
+    root = rapl_tree(tmp_path, package_0=0)
+    now_s = 0.0
+    monkeypatch.setattr(sampler.time, "perf_counter", lambda: now_s)
+    meter = rapl_meter(root)
+    meter.start()
+    # 40 kJ every 30 s, in a counter that holds 65.5: after 120 s it has begun anew twice.
+    for now_s in (30.0, 60.0, 90.0, 120.0):
+        set_counter(root, 0, int(now_s / 30 * 40e9) % 65_532_610_987)
+        meter.keep_up()
+    assert meter.stop() == pytest.approx(160e3)
+
+
+def test_the_counter_is_read_at_the_ends_of_a_short_call_only():
+    readings = []
+    meter = sampler.Meter(source="fake", read_j=lambda: readings.append(1) or (float(len(readings)),), ranges_j=(0.0,))
+    meter.start()
+    meter.keep_up()
+    meter.keep_up()
+    assert meter.stop() == 1.0
+    assert len(readings) == 2
+
+
+def test_a_counter_that_goes_back_is_unknown_and_not_negative(fake_nvml):
+    fake_nvml.settings["energy_steps_mj"] = [-5]
+    fake_nvml.nvmlInit()
+    meter = nvml_meter(FIRST, None)
+    meter.start()
+    assert meter.stop() is None
+    assert meter.reason == "the energy counter went back"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ("NotSupported", "this GPU has no energy counter (Not Supported; GPUs have one since Volta)"),
+        ("NoPermission", "NVML does not tell the energy: Insufficient Permissions"),
+        ("FunctionNotFound", "NVML does not tell the energy: Function Not Found"),
+    ],
+)
+def test_a_gpu_that_does_not_tell_its_energy_is_monitored_all_the_same(fake_gpu, error, reason):
+    fake_gpu(raises={"nvmlDeviceGetTotalEnergyConsumption": error})
+    with start("cuda", gpu_uuid=FIRST) as monitor:
+        assert sample_call(monitor)[0].power_w == 312.5
+        assert monitor.error is None
+        assert monitor.energy() == Energy(source=None, joules=[None], reason=reason)
+
+
+def test_the_energy_of_the_whole_card_is_not_put_down_to_a_mig_instance(fake_gpu):
+    fake_gpu()
+    with start("cuda", gpu_uuid=INSTANCE) as monitor:
+        sample_call(monitor)
+        energy = monitor.energy()
+    assert (energy.source, energy.joules) == (None, [None])
+    assert energy.reason == "a MIG instance has no energy counter: NVML's is that of the whole card"
+
+
+def test_calls_after_the_monitor_has_failed_have_no_energy_and_the_reason(fake_gpu):
+    fake_gpu()
+    with start("cuda", gpu_uuid=FIRST) as monitor:
+        sample_call(monitor)
+        os.kill(monitor._process.pid, signal.SIGKILL)
+        sample_call(monitor)
+        sample_call(monitor)
+        energy = monitor.energy()
+    assert energy == Energy(source="nvml", joules=[12.5, None, None], reason="the monitor's process ended by signal 9")
+
+
+def test_each_begin_with_its_end_has_one_value(fake_gpu):
+    fake_gpu()
+    with start("cuda", interval_s=5, gpu_uuid=FIRST) as monitor:
+        monitor.end(0.0)  # nothing had begun
+        monitor.begin()  # this call was never ended
+        sample_call(monitor)
+        sample_call(monitor)
+        assert monitor.energy().joules == [12.5, 12.5]
 
 
 # ---- which GPU -------------------------------------------------------------------------------------------------------
@@ -407,7 +613,9 @@ def test_a_mig_instance_has_its_own_memory_the_cards_clocks_and_no_power(fake_gp
         ("GPU-2", 0, SECOND),
         ("GPU-", 0, None),
         ("GPU-9", 0, None),
+        (f"0, {SECOND}", 1, SECOND),
         (INSTANCE, 0, INSTANCE),
+        (f"{INSTANCE},MIG-44444444-dddd", 1, "MIG-44444444-dddd"),
         ("MIG-GPU-22222222-bbbb/1/0", 0, "MIG-GPU-22222222-bbbb/1/0"),
     ],
 )
@@ -446,6 +654,69 @@ def test_torchs_uuid_gets_the_prefix_that_nvml_wants(monkeypatch):
     assert monitor_module._uuid_from_torch(0) == FIRST
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: object())
     assert monitor_module._uuid_from_torch(0) is None
+
+
+# ---- this process's memory -------------------------------------------------------------------------------------------
+
+
+def test_the_memory_of_this_process_is_told_among_others(fake_nvml):
+    fake_nvml.settings["processes"] = {FIRST: [[1, 5 << 30], [os.getpid(), 3 << 30]], SECOND: [[os.getpid(), 1]]}
+    assert process_bytes_of(0) == 3 << 30
+    assert fake_nvml._state["initialised"] == 0
+
+
+@pytest.mark.parametrize(
+    "processes",
+    [[], [[1, 5 << 30]], [[os.getpid(), None]]],
+    ids=["no process", "only others", "a figure that is not available"],
+)
+def test_memory_that_nvml_does_not_tell_is_unknown(fake_nvml, processes):
+    fake_nvml.settings["processes"] = {FIRST: processes}
+    assert process_bytes_of(0) is None
+
+
+@pytest.mark.parametrize("error", ["NotSupported", "NoPermission", "GpuIsLost", "FunctionNotFound"])
+def test_an_error_of_nvml_costs_the_figure_only(fake_nvml, error):
+    """The last one as pynvml hands it on: as an exception that is no NVMLError."""
+    fake_nvml.settings["processes"] = {FIRST: [[os.getpid(), 3 << 30]]}
+    fake_nvml.settings["raises"] = {"nvmlDeviceGetComputeRunningProcesses": error}
+    assert process_bytes_of(0) is None
+    fake_nvml.settings["raises"] = {"nvmlInit": "LibRmVersionMismatch"}
+    assert process_bytes_of(0) is None
+    assert fake_nvml._state["initialised"] == 0
+
+
+@pytest.mark.parametrize("uuid", [INSTANCE, "GPU-33333333-cccc"])
+def test_on_a_mig_instance_it_is_the_memory_held_there(monkeypatch, fake_nvml, uuid):
+    monkeypatch.setattr(monitor_module, "_uuid_from_torch", lambda _: uuid)
+    fake_nvml.settings["processes"] = {INSTANCE: [[os.getpid(), 2 << 30]], SECOND: [[os.getpid(), 9 << 30]]}
+    assert process_bytes_of(0) == 2 << 30
+
+
+# ---- a real GPU ------------------------------------------------------------------------------------------------------
+
+
+def real_gpus():
+    """The UUIDs of this machine's GPUs."""
+    import pynvml
+
+    try:
+        with monitor_module.nvml():
+            handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+            return [pynvml.nvmlDeviceGetUUID(each) for each in handles]
+    except pynvml.NVMLError:
+        return []
+
+
+@pytest.mark.skipif(not real_gpus(), reason="NVML finds no GPU")
+def test_a_real_gpu_tells_what_it_does_and_takes():
+    with start("cuda", interval_s=0.05, gpu_uuid=real_gpus()[0]) as monitor:
+        samples = sample_call(monitor, 1.0)
+        energy = monitor.energy()
+        assert monitor.error is None
+    assert samples[-1].memory_used_bytes > 0
+    assert samples[-1].sm_clock_mhz > 0
+    assert energy.reason or 1 < energy.joules[0] < 2000  # of an idle or a busy card, in about a second
 
 
 # ---- the fake --------------------------------------------------------------------------------------------------------

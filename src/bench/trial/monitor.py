@@ -8,7 +8,7 @@ The line before the call is not waited for: the first sample is taken as the cal
 or after it, so its time may be slightly negative. It is kept as it is.
 
 A monitor is never the reason that a job fails: what goes wrong with it is kept in ``error``, and the calls from then
-on have no samples.
+on have no samples, and no energy. An energy counter that cannot be read costs the energy only.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ import os
 import select
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 import pynvml
 
-from bench.record import Monitor, MonitorSample
+from bench.record import Energy, Monitor, MonitorSample
+from bench.trial.sampler import open_gpu
 
 READY_TIMEOUT_S = 10.0
 REPLY_TIMEOUT_S = 5.0  # without a byte; long series are written in many pieces
@@ -48,6 +50,10 @@ class HardwareMonitor:
         self.interval_s = interval_s
         self.error: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._in_call = False
+        self._energy_source: str | None = None
+        self._energy_reason: str | None = None
+        self._joules: list[float | None] = []
 
     @classmethod
     def start_process(cls, device: str, interval_s: float, gpu_uuid: str | None, pid: int) -> HardwareMonitor:
@@ -68,29 +74,34 @@ class HardwareMonitor:
 
     def begin(self) -> None:
         """A measured call starts now. Returns at once."""
+        self._in_call = True
         self._send("start")
 
     def end(self, call_start: float) -> list[MonitorSample]:
         """The call is over: its samples, with times since ``call_start`` (a ``time.perf_counter`` reading).
 
         [] when the monitor has failed, now or before. A device that is lost during the call leaves the samples that
-        were taken until then.
+        were taken until then. The call's energy is kept for ``energy``.
         """
-        self._send("stop")
-        if self._process is None:
-            return []
-        try:
-            reply = self._receive(REPLY_TIMEOUT_S)
-        except _SamplingError as error:
-            self._fail(str(error))
-            return []
+        reply = self._stop()
+        if self._in_call:
+            self._joules.append(reply.get("joules"))
+        self._in_call = False
+        self._energy_reason = self._energy_reason or reply.get("energy_reason")
         if reply.get("error"):
             self._fail(reply["error"])
-        return [_sample(each, call_start) for each in reply["samples"]]
+        return [_sample(each, call_start) for each in reply.get("samples", [])]
 
     def summary(self, samples_per_call: list[list[MonitorSample]]) -> Monitor:
         """What goes into the record, given what ``end`` returned for each measured call."""
         return Monitor(source=self.source, interval_s=self.interval_s, samples=samples_per_call, error=self.error)
+
+    def energy(self) -> Energy:
+        """What goes into the record: the joules of each call that ``begin`` and ``end`` enclosed, None where unknown.
+
+        What the figure covers stands in ``bench.trial.sampler``.
+        """
+        return Energy(source=self._energy_source, joules=list(self._joules), reason=self._energy_reason or self.error)
 
     def close(self) -> None:
         """End the process; a second time does nothing."""
@@ -128,6 +139,19 @@ class HardwareMonitor:
             return
         if not answer.get("ready"):
             self._fail(str(answer.get("error")))
+            return
+        self._energy_source, self._energy_reason = answer.get("energy_source"), answer.get("energy_reason")
+
+    def _stop(self) -> dict[str, Any]:
+        """The process's answer to the end of a call; {} when there is none."""
+        self._send("stop")
+        if self._process is None:
+            return {}
+        try:
+            return self._receive(REPLY_TIMEOUT_S)
+        except _SamplingError as error:
+            self._fail(str(error))
+            return {}
 
     def _send(self, command: str) -> None:
         if self._process is None:
@@ -227,24 +251,29 @@ def _uuid_from_torch(device_index: int) -> str | None:
 def _uuid_from_nvml(name: str) -> str | None:
     """The UUID of a device by its name in CUDA_VISIBLE_DEVICES: a number, or the beginning of a UUID."""
     try:
-        pynvml.nvmlInit()
+        with nvml():
+            handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+            uuids = [str(pynvml.nvmlDeviceGetUUID(each)) for each in handles]
+            models = {pynvml.nvmlDeviceGetName(each) for each in handles}
     except pynvml.NVMLError:
         return None
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        uuids = [str(pynvml.nvmlDeviceGetUUID(each)) for each in handles]
-        models = {pynvml.nvmlDeviceGetName(each) for each in handles}
-    except pynvml.NVMLError:
-        return None
-    finally:
-        with contextlib.suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
     if name.isdecimal():
         # Where models differ, which is the fastest is CUDA's own judgement: better no GPU than the wrong one.
         same_order = len(models) == 1 or os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
         return uuids[int(name)] if same_order and int(name) < len(uuids) else None
     found = [each for each in uuids if name and each.startswith(name)]
     return found[0] if len(found) == 1 else None
+
+
+@contextlib.contextmanager
+def nvml() -> Iterator[None]:
+    """NVML can be asked within. Raises NVMLError where it cannot be loaded."""
+    pynvml.nvmlInit()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
 
 
 def process_bytes_of(device_index: int) -> int | None:
@@ -257,14 +286,8 @@ def process_bytes_of(device_index: int) -> int | None:
     if uuid is None:
         return None
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
+        with nvml():
+            processes = pynvml.nvmlDeviceGetComputeRunningProcesses(open_gpu(uuid))
+    except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError):  # the second, of old drivers, is not one of the first
         return None
-    try:
-        processes = pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByUUID(uuid))
-    except pynvml.NVMLError:
-        return None
-    finally:
-        with contextlib.suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
     return next((each.usedGpuMemory for each in processes if each.pid == os.getpid()), None)

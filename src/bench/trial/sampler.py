@@ -2,11 +2,12 @@
 
     python -m bench.trial.sampler --pid PID --interval S [--gpu-uuid UUID]
 
-It says ``{"ready": true, "source": ...}`` once it can sample (or ``false`` and an ``error``), then obeys lines on
-stdin. ``start``: take a sample now and one every interval. ``stop``: take a last one and write all of them as one
-JSON line, with times on the clock of ``time.perf_counter``, which all processes of a Linux machine share. So the
-shortest call has two samples. Between calls, and between samples, it sleeps in ``select``: it never reads the
-hardware outside of a call, and never spins. It ends with its stdin, or with the process PID, whichever goes first.
+It says ``{"ready": true, "source": ..., "energy_source": ...}`` once it can sample (or ``false`` and an ``error``),
+then obeys lines on stdin. ``start``: read the energy counter, take a sample now and one every interval. ``stop``: read
+the counter, take a last sample and write all of them as one JSON line, with times on the clock of
+``time.perf_counter``, which all processes of a Linux machine share, and with the joules in between. So the shortest
+call has two samples. Between calls, and between samples, it sleeps in ``select``: it never reads the hardware outside
+of a call, and never spins. It ends with its stdin, or with the process PID, whichever goes first.
 
 What the numbers do not cover:
 
@@ -15,8 +16,13 @@ What the numbers do not cover:
   GPU's units in use.
 - The CPU's utilisation is that of the whole machine since the sample before, other programs included, and counted by
   the kernel in ticks of typically 10 ms. A call's first sample has none.
-- On a MIG instance memory is the instance's; clocks, temperature and throttling are those of the card; power, which
-  only the card as a whole can tell, is left out.
+- On a MIG instance memory is the instance's; clocks, temperature and throttling are those of the card; power and
+  energy, which only the card as a whole can tell, are left out.
+- Energy is that of the whole GPU (NVML), or of all processor packages together (RAPL), idle draw and other programs
+  included. RAPL's packages are without the memory's modules; neither has fans, disks or losses of the power supply.
+- NVML's energy counter advances in steps of 20 to 100 ms (petsc.org, PetscLogGpuEnergyMeter), RAPL's of about 1 ms
+  (Khan et al., RAPL in Action, 2018). One short call is coarse, down to 0 J; the sum over many calls means something.
+- The counter is read when this process gets the line, which may be a moment after the call's start and end.
 
 Only the standard library, psutil and pynvml are imported: it is up in a tenth of a second and has no GPU context.
 """
@@ -27,11 +33,13 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
@@ -44,6 +52,11 @@ Query = Callable[[], float | int]
 # The GPU is gone until the machine is repaired; any other NVML error only costs the field that it came from.
 LOST = (pynvml.NVMLError_GpuIsLost, pynvml.NVMLError_ResetRequired)
 CLOCK_QUERY_SHARE = 0.02  # the core clock is read only if that takes less than this share of the interval
+
+POWERCAP = Path("/sys/class/powercap")  # kernel.org, Documentation/power/powercap/powercap.rst
+# RAPL's counters have 32 bits: in AMD's unit of 15.3 uJ one begins anew after 65 kJ, at 500 W after 131 s. Read this
+# often during a call, none can do so twice unseen.
+METER_INTERVAL_S = 30.0
 
 
 class DeviceLostError(Exception):
@@ -118,13 +131,12 @@ class GpuProbe:
 
     source = "nvml"
 
-    def __init__(self, uuid: str) -> None:
-        pynvml.nvmlInit()
-        device = _open(uuid)
-        candidates = _queries(device, _card_of(device))
+    def __init__(self, device: Any, card: Any = None) -> None:
+        """`device` and `card` are handles; the card is None unless the device is one of its MIG instances."""
+        candidates = _queries(device, card)
         self._queries = {name: query for name, each in candidates.items() if (query := _first_working(each))}
         if not self._queries:
-            raise DeviceLostError(f"NVML tells nothing about {uuid}")
+            raise DeviceLostError("NVML tells nothing about this GPU")
 
     def prime(self) -> None:
         """Nothing to do: each of NVML's answers stands for itself."""
@@ -141,7 +153,7 @@ class GpuProbe:
         return sample
 
 
-def _open(uuid: str) -> Any:
+def open_gpu(uuid: str) -> Any:
     """The NVML handle of a GPU or MIG instance. CUDA leaves out the prefix that tells them apart."""
     try:
         return pynvml.nvmlDeviceGetHandleByUUID(uuid)
@@ -153,7 +165,7 @@ def _open(uuid: str) -> Any:
         raise
 
 
-def _card_of(device: Any) -> Any:
+def card_of(device: Any) -> Any:
     """The card that a MIG instance is part of, None for a device that is no instance."""
     with contextlib.suppress(pynvml.NVMLError, AttributeError):
         if pynvml.nvmlDeviceIsMigDeviceHandle(device):
@@ -197,11 +209,131 @@ def _first_working(candidates: tuple[Query, ...]) -> Query | None:
     return None
 
 
-class Sampler:
-    """The samples of one call at a time."""
+class Meter:
+    """What an energy counter of the hardware advances by during a call. Its first error ends it for good."""
 
-    def __init__(self, probe: Probe, interval_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        source: str | None,
+        read_j: Callable[[], Sequence[float]] = tuple,
+        ranges_j: Sequence[float] = (),
+        reason: str | None = None,
+    ) -> None:
+        """For a source, or without one for a reason.
+
+        Args:
+            source: "nvml" or "rapl"; None: there is nothing to read.
+            read_j: the counter of each domain, in joules. May raise OSError, ValueError or NVMLError.
+            ranges_j: how far each of them counts before it begins anew; 0: it never does.
+            reason: why there is nothing to read.
+        """
+        self.source = source
+        self.reason = reason
+        self._read_j = read_j
+        self._ranges_j = ranges_j
+        self._last_j: Sequence[float] | None = None  # None: no call has begun, or its energy is unknown
+        self._last_s = 0.0
+        self._spent_j = 0.0
+
+    def start(self) -> None:
+        """Begin a call."""
+        self._spent_j, self._last_j = 0.0, self._now_j()
+
+    def keep_up(self) -> None:
+        """Read the counter in a call that lasts so long that it could begin anew more than once."""
+        if self._last_j is not None and time.perf_counter() - self._last_s >= METER_INTERVAL_S:
+            self._advance(self._last_j)
+
+    def stop(self) -> float | None:
+        """End the call: its joules, None when they are unknown."""
+        if self._last_j is not None:
+            self._advance(self._last_j)
+        known, self._last_j = self._last_j is not None, None
+        return self._spent_j if known else None
+
+    def _advance(self, before_j: Sequence[float]) -> None:
+        self._last_j = self._now_j()
+        if self._last_j is None:
+            return
+        for before, now, range_j in zip(before_j, self._last_j, self._ranges_j, strict=True):
+            step = now - before + (range_j if now < before else 0.0)
+            if step < 0:
+                self.reason, self._last_j = "the energy counter went back", None
+                return
+            self._spent_j += step
+
+    def _now_j(self) -> Sequence[float] | None:
+        if self.reason is not None:
+            return None
+        self._last_s = time.perf_counter()
+        try:
+            return self._read_j()
+        except (OSError, ValueError, pynvml.NVMLError) as error:
+            self.reason = f"the energy counter cannot be read any more: {error}"
+            return None
+
+
+def nvml_meter(device: Any, card: Any) -> Meter:
+    """The energy counter of a GPU, which has none for its MIG instances."""
+    if card is not None:
+        return Meter(source=None, reason="a MIG instance has no energy counter: NVML's is that of the whole card")
+
+    def read_j() -> tuple[float]:
+        return (pynvml.nvmlDeviceGetTotalEnergyConsumption(device) / 1000,)
+
+    try:
+        read_j()
+    except pynvml.NVMLError_NotSupported:
+        return Meter(source=None, reason="this GPU has no energy counter (Not Supported; GPUs have one since Volta)")
+    except pynvml.NVMLError as error:
+        return Meter(source=None, reason=f"NVML does not tell the energy: {error}")
+    return Meter(source="nvml", read_j=read_j, ranges_j=(0.0,))
+
+
+def rapl_meter(root: Path = POWERCAP) -> Meter:
+    """The energy counters of all processor packages, Intel's or AMD's, below ``root``.
+
+    Only domains that are a whole package: what is inside of one (core, uncore) it has counted, and psys is no
+    substitute, because which parts of a machine it covers differs from board to board. Domains of single dies are left
+    out as well: some kernels give AMD's several of them that read one counter.
+    """
+    try:
+        domains = [each for each in sorted(root.glob("intel-rapl:*")) if _is_package(each)]
+        ranges_j = [_microjoules(each / "max_energy_range_uj") for each in domains]
+        for each in domains:
+            _microjoules(each / "energy_uj")
+    except PermissionError:
+        remedy = f"sudo chmod a+r {root}/intel-rapl:*/energy_uj"
+        return Meter(
+            source=None,
+            reason=f"only root may read RAPL's energy counters (CVE-2020-8694); until the next boot: {remedy}",
+        )
+    except (OSError, ValueError) as error:
+        return Meter(source=None, reason=f"RAPL's energy counters cannot be read (containers hide them): {error}")
+    if not domains:
+        return Meter(source=None, reason=f"no package's energy counter below {root} (virtual machines have none)")
+    return Meter(
+        source="rapl", read_j=lambda: [_microjoules(each / "energy_uj") for each in domains], ranges_j=ranges_j
+    )
+
+
+def _is_package(domain: Path) -> bool:
+    name = (domain / "name").read_text(encoding="ascii").strip()
+    return re.fullmatch(r"package-\d+", name) is not None
+
+
+def _microjoules(path: Path) -> float:
+    """A counter of microjoules, in joules."""
+    return int(path.read_text(encoding="ascii")) / 1e6
+
+
+class Sampler:
+    """The samples and the energy of one call at a time."""
+
+    def __init__(self, probe: Probe, meter: Meter, interval_s: float) -> None:
         self._probe = probe
+        self._meter = meter
         self._interval_s = interval_s
         self._samples: list[Sample] = []
         self._due_s: float | None = None  # when the next sample is due; None: not sampling
@@ -213,6 +345,7 @@ class Sampler:
 
     def start(self) -> None:
         """Begin a series, and forget one that was never stopped."""
+        self._meter.start()  # before the sample, as at the call's end: both readings are late by the same
         self._samples = []
         self._due_s = time.perf_counter() + self._interval_s
         self._probe.prime()
@@ -225,14 +358,16 @@ class Sampler:
             missed = (now - self._due_s) // self._interval_s
             self._due_s += (1 + missed) * self._interval_s
             self._take()
+            self._meter.keep_up()
 
     def stop(self) -> dict[str, Any]:
-        """End the series: its samples, and why there are no more of them (None: nothing went wrong)."""
+        """End the series: its samples and joules, and why there are no more of them (None: nothing went wrong)."""
+        joules = self._meter.stop()
         if self._due_s is not None:
             self._take()
         self._due_s = None
         samples, self._samples = self._samples, []
-        return {"samples": samples, "error": self._error}
+        return {"samples": samples, "error": self._error, "joules": joules, "energy_reason": self._meter.reason}
 
     def _take(self) -> None:
         now = time.perf_counter()
@@ -287,6 +422,16 @@ def say(message: dict[str, Any]) -> None:
         line = line[os.write(sys.stdout.fileno(), line) :]
 
 
+def _instruments(arguments: argparse.Namespace) -> tuple[Probe, Meter]:
+    """What is sampled, and its energy counter."""
+    if not arguments.gpu_uuid:
+        return CpuProbe(arguments.pid, arguments.interval), rapl_meter(arguments.powercap)
+    pynvml.nvmlInit()
+    device = open_gpu(arguments.gpu_uuid)
+    card = card_of(device)
+    return GpuProbe(device, card), nvml_meter(device, card)
+
+
 def main() -> int:
     """The program; 1 when the device cannot be sampled."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; what it means is the parent's matter
@@ -294,17 +439,18 @@ def main() -> int:
     parser.add_argument("--pid", type=int, required=True, help="the process that runs the calls")
     parser.add_argument("--interval", type=float, required=True, help="seconds between samples")
     parser.add_argument("--gpu-uuid", help="NVML's name of the GPU; without it the CPU is sampled")
+    parser.add_argument("--powercap", type=Path, default=POWERCAP, help="where the CPU's energy counters are")
     arguments = parser.parse_args()
     with contextlib.suppress(BrokenPipeError):  # nobody is left to tell
         inbox = Inbox(arguments.pid)
         try:
-            uuid = arguments.gpu_uuid
-            probe: Probe = GpuProbe(uuid) if uuid else CpuProbe(arguments.pid, arguments.interval)
+            probe, meter = _instruments(arguments)
         except (pynvml.NVMLError, DeviceLostError, psutil.Error) as error:
             say({"ready": False, "error": str(error) or type(error).__name__})
             return 1
-        say({"ready": True, "source": probe.source})
-        serve(Sampler(probe, arguments.interval), inbox)
+        energy = {"energy_source": meter.source, "energy_reason": meter.reason}
+        say({"ready": True, "source": probe.source, **energy})
+        serve(Sampler(probe, meter, arguments.interval), inbox)
     return 0
 
 

@@ -63,6 +63,18 @@ def sample_call(monitor, seconds=0.0):
     return monitor.end(began)
 
 
+class Silent:
+    """A probe of a device that tells nothing."""
+
+    source = "fake"
+
+    def prime(self):
+        pass
+
+    def read(self):
+        return {}
+
+
 def has_ended(pid):
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
@@ -163,16 +175,7 @@ def test_samples_that_were_missed_are_not_made_up_for(monkeypatch):
     clock = iter([0.0, 0.0, 3.7, 3.7, 3.8])
     monkeypatch.setattr(sampler.time, "perf_counter", lambda: next(clock))
 
-    class Probe:
-        source = "fake"
-
-        def prime(self):
-            pass
-
-        def read(self):
-            return {}
-
-    series = sampler.Sampler(Probe(), sampler.Meter(source=None, reason="none here"), 1.0)
+    series = sampler.Sampler(Silent(), sampler.Meter(source=None, reason="none here"), 1.0)
     series.start()  # at 0
     series.tick()  # at 3.7, three are due
     assert [each["time_s"] for each in series._samples] == [0.0, 3.7]
@@ -521,13 +524,13 @@ def test_a_call_long_enough_for_a_counter_to_begin_anew_twice_is_followed(tmp_pa
     root = rapl_tree(tmp_path, package_0=0)
     now_s = 0.0
     monkeypatch.setattr(sampler.time, "perf_counter", lambda: now_s)
-    meter = rapl_meter(root)
-    meter.start()
+    series = sampler.Sampler(Silent(), rapl_meter(root), 1.0)
+    series.start()
     # 40 kJ every 30 s, in a counter that holds 65.5: after 120 s it has begun anew twice.
     for now_s in (30.0, 60.0, 90.0, 120.0):
         set_counter(root, 0, int(now_s / 30 * 40e9) % 65_532_610_987)
-        meter.keep_up()
-    assert meter.stop() == pytest.approx(160e3)
+        series.tick()
+    assert series.stop()["joules"] == pytest.approx(160e3)
 
 
 def test_the_counter_is_read_at_the_ends_of_a_short_call_only():
@@ -592,6 +595,7 @@ def test_each_begin_with_its_end_has_one_value(fake_gpu):
         monitor.begin()  # this call was never ended
         sample_call(monitor)
         sample_call(monitor)
+        monitor.end(0.0)  # was over already
         assert monitor.energy().joules == [12.5, 12.5]
 
 

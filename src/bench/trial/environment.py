@@ -4,13 +4,16 @@ Taken once a job, outside of every measured call, in a few hundredths of a secon
 no probe's failure is the job's.
 
 It does not cover what changes while the job runs (clocks, temperature, load: ``bench.trial.sampler``), firmware,
-settings of the kernel other than the governor, or other users of the machine. Only variables on a list of names are
-kept, and of those none that could hold a secret.
+settings of the kernel other than those of clocks and huge pages, or what other users of the machine do; the load
+average, which counts bench's own jobs before this one as well, is a hint of that. Clocks that were locked with
+``nvidia-smi --lock-gpu-clocks`` cannot be told: NVML sets them and has no function that reads them back. Only variables
+on a list of names are kept, and of those none that could hold a secret.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import platform
@@ -26,27 +29,47 @@ import pynvml
 import torch
 
 import bench
-from bench.trial.monitor import gpu_uuid_of
+from bench.trial.monitor import gpu_uuid_of, nvml
+from bench.trial.sampler import card_of, open_gpu
 
-PACKAGES = ("torch", "transformers", "hydra-core", "omegaconf", "mlflow", "numpy", "triton")
+# What computes, loads or measures. NVIDIA names its wheels with CUDA's number or, from CUDA 13 on, some without.
+PACKAGES = (
+    "torch", "transformers", "triton", "numpy", "tokenizers", "safetensors", "accelerate", "huggingface-hub", "gguf",
+    "kernels", "flash-attn", "nvidia-cublas", "nvidia-cublas-cu12", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13",
+    "hydra-core", "omegaconf", "mlflow", "psutil", "nvidia-ml-py",
+)  # fmt: skip
 GIT_TIMEOUT_S = 1.0
 
 # Each as a whole name, or with a star as its beginning.
 VARIABLES = (
-    "ATEN_CPU_CAPABILITY", "CUBLASLT_*", "CUBLAS_WORKSPACE_CONFIG", "CUDA_DEVICE_MAX_CONNECTIONS",
-    "CUDA_DEVICE_ORDER", "CUDA_LAUNCH_BLOCKING", "CUDA_MODULE_LOADING", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
-    "CUDA_VISIBLE_DEVICES", "DNNL_*", "GLIBC_TUNABLES", "GOMP_*", "HF_HUB_OFFLINE", "KMP_*", "LD_PRELOAD",
-    "MALLOC_ARENA_MAX", "MALLOC_CONF", "MKL_*", "NVIDIA_TF32_OVERRIDE", "OMP_*", "ONEDNN_*", "OPENBLAS_*",
-    "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_NO_CUDA_MEMORY_CACHING", "PYTORCH_TUNABLEOP_*",
-    "TOKENIZERS_PARALLELISM", "TORCHDYNAMO_*", "TORCHINDUCTOR_*", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
-    "TORCH_COMPILE_*", "TORCH_LOGS", "TRANSFORMERS_OFFLINE", "TRITON_*", "USE_HUB_KERNELS",
+    "ATEN_CPU_CAPABILITY", "BLIS_NUM_THREADS", "CC", "CUBLASLT_*", "CUBLAS_*", "CUDA_CACHE_*",
+    "CUDA_DEVICE_MAX_CONNECTIONS", "CUDA_DEVICE_ORDER", "CUDA_DISABLE_PTX_JIT", "CUDA_FORCE_PTX_JIT", "CUDA_HOME",
+    "CUDA_LAUNCH_BLOCKING", "CUDA_MODULE_LOADING", "CUDA_MPS_*", "CUDA_PATH", "CUDA_VISIBLE_DEVICES", "CUDNN_*",
+    "CUTEDSL_*", "CUTLASS_*", "CXX", "DISABLE_KERNEL_MAPPING", "DNNL_*", "ENABLE_PERSISTENT_TMA_MATMUL",
+    "ENABLE_TEMPLATE_TMA_STORE", "ENABLE_TMA_LOAD_FOR_TEMPLATE_EPILOGUE", "FLASH_ATTENTION_*", "GLIBC_TUNABLES",
+    "GOMP_*", "HF_HUB_OFFLINE", "KMP_*", "LD_LIBRARY_PATH", "LD_PRELOAD", "LOCAL_KERNELS", "MALLOC_ARENA_MAX",
+    "MALLOC_CONF", "MKL_*", "NVIDIA_TF32_OVERRIDE", "OMP_*", "ONEDNN_*", "OPENBLAS_*", "PYTHONDEVMODE", "PYTHONMALLOC",
+    "PYTHONOPTIMIZE", "PYTHON_GIL", "PYTHON_JIT", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF",
+    "PYTORCH_NO_CUDA_MEMORY_CACHING", "PYTORCH_TUNABLEOP_*", "TENSORIFY_PYTHON_SCALARS", "TOKENIZERS_PARALLELISM",
+    "TORCHDYNAMO_*", "TORCHINDUCTOR_*", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "TORCH_BLAS_*", "TORCH_CACHING_PRECOMPILE",
+    "TORCH_COMPILE_*", "TORCH_CUBLASLT_*", "TORCH_CUDNN_*", "TORCH_DYNAMO_*", "TORCH_LINALG_*", "TORCH_LOGS",
+    "TORCH_TRACE", "TRANSFORMERS_DISABLE_*", "TRANSFORMERS_OFFLINE", "TRANSFORMERS_SDPA_*", "TRITON_*",
+    "USE_HUB_KERNELS",
 )  # fmt: skip
 # Set by torch at its import and by bench for each job; compile.cache tells what matters of them.
 OUR_OWN = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 HARMLESS = ("TOKENIZERS_PARALLELISM",)  # though it contains one of the words below
-SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|AUTH", re.IGNORECASE)
-SECRET_VALUE = re.compile(r"://[^/\s]*@")  # a user and password inside an address
+_SENSITIVE = r"TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|PWD|CREDENTIAL|AUTH|COOKIE|BEARER"
+SECRET_NAME = re.compile(_SENSITIVE, re.IGNORECASE)
+SECRET_VALUE = re.compile(
+    rf"\S:\S*@"  # a user and password before a host
+    rf"|({_SENSITIVE})\w*\s*[=:\s]"  # a setting inside of the value, or of an address's query
+    r"|\b(hf_|gh[a-z]_|github_pat_|glpat-|sk-|xox[a-z]-|AKIA|eyJ)[\w-]{8}",  # how well-known services' tokens begin
+    re.IGNORECASE,
+)
 
+SYS_CPU = Path("/sys/devices/system/cpu")
+FIRST_PID_NAMESPACE = 0xEFFFFFFC  # Linux, include/linux/proc_ns.h: PROC_PID_INIT_INO
 # cgroup v1 writes "no limit" as the largest number of whole pages.
 NO_LIMIT_BYTES = 1 << 60
 
@@ -63,9 +86,11 @@ def describe_environment(device: str) -> dict[str, Any]:
         "platform": _try(platform.platform),
         "hostname": _try(platform.node),
         "cpu": _cpu(),
+        "load_average": _try(lambda: list(os.getloadavg())),  # over the last 1, 5 and 15 minutes
         "memory": {
             "total_bytes": _try(lambda: psutil.virtual_memory().total),
             "limit_bytes": _try(memory_limit_bytes),
+            "transparent_hugepages": _try(transparent_hugepages),
         },
         "gpu": _try(lambda: _gpu(device)) if device.startswith("cuda") else None,
         "git": _try(git_state),
@@ -99,10 +124,17 @@ def _try(probe: Callable[[], _Found]) -> _Found | None:
 def _versions() -> dict[str, str | None]:
     versions: dict[str, str | None] = {"bench": bench.__version__, "python": platform.python_version()}
     versions |= dict.fromkeys(PACKAGES)
-    for package in PACKAGES:  # from their metadata: none is imported for it
+    for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
+            versions[package] = _version(package)
     return versions
+
+
+def _version(package: str) -> str | None:
+    """From its metadata: the package is not imported. importlib's own function would parse the whole of them."""
+    metadata = importlib.metadata.distribution(package).read_text("METADATA") or ""
+    found = re.search(r"^Version: *(\S+)", metadata, re.MULTILINE)
+    return found[1] if found else None
 
 
 # ---- processor ------------------------------------------------------------------------------------------------------
@@ -115,7 +147,9 @@ def _cpu() -> dict[str, Any]:
         "logical_cores": _try(psutil.cpu_count),
         "usable_cores": _try(lambda: len(os.sched_getaffinity(0))),
         "limit_cores": _try(cpu_limit_cores),
-        "governor": _try(governor),
+        "numa_nodes": _try(numa_nodes),
+        "instructions": _try(torch.backends.cpu.get_cpu_capability),  # the widest that torch's kernels use here
+        **clock_settings(),
         "torch_threads": _try(torch.get_num_threads),
         "torch_interop_threads": _try(torch.get_num_interop_threads),
         "float32_matmul_precision": _try(torch.get_float32_matmul_precision),
@@ -132,9 +166,47 @@ def cpu_model(path: Path = Path("/proc/cpuinfo")) -> str | None:
     return platform.processor() or None
 
 
-def governor(path: Path = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")) -> str | None:
-    """How the kernel chooses the first core's clock."""
-    return path.read_text(encoding="ascii").strip() or None
+def clock_settings(root: Path = SYS_CPU, core: int | None = None) -> dict[str, str | bool | float | None]:
+    """How the kernel chooses the clock of ``core`` (None: the first that this process may use).
+
+    With the drivers intel_pstate and amd-pstate-epp the governor says little and the energy preference much.
+    """
+    if core is None:
+        core = min(_try(lambda: os.sched_getaffinity(0)) or {0})
+    folder = root / f"cpu{core}" / "cpufreq"
+    return {
+        "clock_driver": _text(folder / "scaling_driver"),
+        "governor": _text(folder / "scaling_governor"),
+        "energy_preference": _text(folder / "energy_performance_preference"),
+        "boost": _try(lambda: _boost(root)),
+        "min_clock_mhz": _try(lambda: _mhz(folder / "scaling_min_freq")),
+        "max_clock_mhz": _try(lambda: _mhz(folder / "scaling_max_freq")),
+    }
+
+
+def _boost(root: Path) -> bool | None:
+    """Whether cores may exceed their nominal clock; None: the kernel does not say."""
+    if (boost := _text(root / "cpufreq" / "boost")) is not None:
+        return boost == "1"
+    no_turbo = _text(root / "intel_pstate" / "no_turbo")
+    return None if no_turbo is None else no_turbo == "0"
+
+
+def _mhz(path: Path) -> float | None:
+    kilohertz = _text(path)
+    return None if kilohertz is None else int(kilohertz) / 1000
+
+
+def numa_nodes(path: Path = Path("/sys/devices/system/node/online")) -> int:
+    """How many NUMA nodes the machine has: the kernel lists them as in 0-1,3."""
+    ranges = [each.partition("-") for each in path.read_text(encoding="ascii").strip().split(",")]
+    return sum(int(last or first) - int(first) + 1 for first, _, last in ranges)
+
+
+def transparent_hugepages(path: Path = Path("/sys/kernel/mm/transparent_hugepage/enabled")) -> str | None:
+    """always, madvise or never: the one in brackets."""
+    chosen = re.search(r"\[(\w+)\]", path.read_text(encoding="ascii"))
+    return chosen[1] if chosen else None
 
 
 # ---- limits of the control group ------------------------------------------------------------------------------------
@@ -194,14 +266,66 @@ def _gpu(device: str) -> dict[str, Any]:
     if index is None:
         index = torch.cuda.current_device()
     properties = torch.cuda.get_device_properties(index)
+    uuid = _try(lambda: gpu_uuid_of(index))
     return {
         "name": properties.name,
-        "uuid": _try(lambda: gpu_uuid_of(index)),
+        "uuid": uuid,
         "memory_bytes": properties.total_memory,
         "compute_capability": f"{properties.major}.{properties.minor}",
         "driver": _try(driver_version),
         "cuda": torch.version.cuda,  # what torch was built with
+        "cudnn": _try(torch.backends.cudnn.version),  # as one number: 91002 is 9.10.2
+        **gpu_settings(uuid),
+        "others_visible": _try(lambda: [_named(each) for each in range(torch.cuda.device_count()) if each != index]),
     }
+
+
+def _named(index: int) -> dict[str, str | None]:
+    return {"name": torch.cuda.get_device_properties(index).name, "uuid": _try(lambda: gpu_uuid_of(index))}
+
+
+def gpu_settings(uuid: str | None) -> dict[str, Any]:
+    """What was set on a GPU and what else runs there; each None where NVML does not tell.
+
+    A MIG instance has its card's settings, and its own processes.
+    """
+    unknown = dict.fromkeys([*GPU_SETTINGS, "other_processes"])
+    return unknown if uuid is None else _try(lambda: _settings_of(uuid)) or unknown
+
+
+def _settings_of(uuid: str) -> dict[str, Any]:
+    with nvml():
+        device = open_gpu(uuid)
+        card = card_of(device)
+        shared = device if card is None else card
+        found = {name: _try(functools.partial(query, shared)) for name, query in GPU_SETTINGS.items()}
+        return {**found, "other_processes": _try(lambda: other_processes(device))}
+
+
+COMPUTE_MODES = ("default", "exclusive_thread", "prohibited", "exclusive_process")  # by NVML's number
+# Name → how NVML is asked, given a card's handle. Application clocks end with CUDA 14, says nvidia-ml-py.
+GPU_SETTINGS: dict[str, Callable[[Any], Any]] = {
+    "power_limit_w": lambda card: pynvml.nvmlDeviceGetEnforcedPowerLimit(card) / 1000,
+    "default_power_limit_w": lambda card: pynvml.nvmlDeviceGetPowerManagementDefaultLimit(card) / 1000,
+    "persistence_mode": lambda card: bool(pynvml.nvmlDeviceGetPersistenceMode(card)),
+    "compute_mode": lambda card: COMPUTE_MODES[pynvml.nvmlDeviceGetComputeMode(card)],
+    "mig_mode": lambda card: bool(pynvml.nvmlDeviceGetMigMode(card)[0]),
+    "ecc_mode": lambda card: bool(pynvml.nvmlDeviceGetEccMode(card)[0]),
+    "max_sm_clock_mhz": lambda card: pynvml.nvmlDeviceGetMaxClockInfo(card, pynvml.NVML_CLOCK_SM),
+    "max_memory_clock_mhz": lambda card: pynvml.nvmlDeviceGetMaxClockInfo(card, pynvml.NVML_CLOCK_MEM),
+    "application_sm_clock_mhz": lambda card: pynvml.nvmlDeviceGetApplicationsClock(card, pynvml.NVML_CLOCK_SM),
+    "application_memory_clock_mhz": lambda card: pynvml.nvmlDeviceGetApplicationsClock(card, pynvml.NVML_CLOCK_MEM),
+}
+
+
+def other_processes(device: Any, namespace: Path = Path("/proc/self/ns/pid")) -> int | None:
+    """How many processes but this one compute on a device; None in a container.
+
+    There NVML tells the numbers that processes have outside, or none at all: which one is this cannot be told.
+    """
+    if namespace.stat().st_ino != FIRST_PID_NAMESPACE:
+        return None
+    return len([each for each in pynvml.nvmlDeviceGetComputeRunningProcesses(device) if each.pid != os.getpid()])
 
 
 def driver_version() -> str:
@@ -209,11 +333,8 @@ def driver_version() -> str:
     loaded = _text(Path("/sys/module/nvidia/version"))
     if loaded:
         return loaded
-    pynvml.nvmlInit()
-    try:
+    with nvml():
         return str(pynvml.nvmlSystemGetDriverVersion())
-    finally:
-        pynvml.nvmlShutdown()
 
 
 # ---- commit ---------------------------------------------------------------------------------------------------------

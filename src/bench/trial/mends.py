@@ -1,0 +1,135 @@
+"""Faults of the libraries that are mended while a setting runs which they would stop, or falsify.
+
+Only what a setting needs is mended, only where the installed versions have the fault, and all of it is undone
+afterwards, so that the next setting in this process meets the libraries as they are. Each active mend is one line of
+the record: what ran was not the libraries alone. tests/trial/test_mends.py fails when a fault is gone.
+
+Mended, for flex_attention with a static cache (transformers 5.17.0 to 5.23.0, torch 2.13.0):
+
+*No contiguous.* From 5.18.0 on `prepare_inputs_for_generation` (transformers/generation/utils.py) ends its making of
+masks for such a cache with `attention_mask.contiguous()`, so that the strides are the same at each step and the
+compiled forward pass need not be compiled again. A BlockMask has no such method.
+
+*A mask that moves.* A BlockMask is a table of blocks and a function (q, kv) → visible; the kernels ask the function
+inside blocks that are visible in part. generate makes it before the forward pass, and its function holds the very
+tensor in which the first layer's static cache counts its tokens (`StaticLayer.cumulative_length`). That layer counts
+the new token before attention looks: the query then sees one position more than it may, a key of zeros. Nothing is
+raised and short outputs keep their tokens, but logits of the tiny model with halved weights are off by 0.1 of 6. On a
+CPU, Inductor cannot compile the decoding step for the same reason (NoValidChoicesError): the tensor that the kernel
+reads is one that the graph changes. With a copy in its place both are right.
+
+Not covered: models that make or read their masks in code of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import transformers
+from torch.nn.attention.flex_attention import BlockMask
+from transformers.cache_utils import StaticLayer
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+
+from bench.config import BenchmarkConfig
+
+FLEX = "flex_attention"
+FIRST_TO_CALL_CONTIGUOUS = (5, 18)  # of transformers
+
+
+@contextlib.contextmanager
+def mended(config: BenchmarkConfig) -> Iterator[list[str]]:
+    """Mend what this setting needs until the context ends; yields one line for each fault, [] when there is none."""
+    with contextlib.ExitStack() as undo:
+        lines = []
+        if _makes_block_masks_ahead(config):
+            if _lacks_contiguous():
+                undo.enter_context(_contiguous_block_masks())
+                lines.append(
+                    f"BlockMask.contiguous: transformers {transformers.__version__} calls it "
+                    f"and torch {torch.__version__} has none"
+                )
+            if _cache_lends_its_counter():
+                undo.enter_context(_masks_that_stay())
+                lines.append(
+                    f"flex_attention mask: transformers {transformers.__version__} lets it hold the static cache's own "
+                    "counter, which moves on before attention looks; it gets a copy"
+                )
+        yield lines
+
+
+def _makes_block_masks_ahead(config: BenchmarkConfig) -> bool:
+    """Whether generate makes the mask before the forward pass, and for flex_attention: as it does for static caches."""
+    kind = config.generation.kv_cache
+    static = kind == "static" or (kind == "auto" and config.compile.mode is not None)
+    return static and config.attention.implementation == FLEX and not config.generation.continuous_batching
+
+
+# ---- no contiguous --------------------------------------------------------------------------------------------------
+
+
+def _lacks_contiguous() -> bool:
+    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    return version >= FIRST_TO_CALL_CONTIGUOUS and not hasattr(BlockMask, "contiguous")
+
+
+@contextlib.contextmanager
+def _contiguous_block_masks() -> Iterator[None]:
+    BlockMask.contiguous = _contiguous
+    try:
+        yield
+    finally:
+        del BlockMask.contiguous
+
+
+def _contiguous(mask: Any) -> Any:
+    """What `Tensor.contiguous` is to a tensor: the mask itself, or one whose index tensors lie in row order.
+
+    create_block_mask makes them so already, and today this returns the mask. Returning it unseen would break the
+    caller's promise to the compiler on the day that one is made otherwise.
+    """
+    scattered = {
+        name: value
+        for name, value in vars(mask).items()
+        if isinstance(value, torch.Tensor) and not value.is_contiguous()
+    }
+    if not scattered:
+        return mask
+    tidy = copy.copy(mask)
+    for name, value in scattered.items():
+        setattr(tidy, name, value.contiguous())
+    return tidy
+
+
+# ---- a mask that moves ----------------------------------------------------------------------------------------------
+
+
+def _cache_lends_its_counter() -> bool:
+    """Whether the length that a static cache tells is the tensor that it goes on counting in."""
+    layer = StaticLayer(max_cache_len=2)
+    token = torch.zeros(1, 1, 1, 1)  # batch, heads, tokens, head size
+    layer.update(token, token)
+    length = layer.get_seq_length()
+    before = int(length)
+    layer.update(token, token)
+    return int(length) != before
+
+
+@contextlib.contextmanager
+def _masks_that_stay() -> Iterator[None]:
+    original = ALL_MASK_ATTENTION_FUNCTIONS[FLEX]
+
+    def with_a_copy(*arguments: Any, **keywords: Any) -> Any:
+        offset = keywords.get("q_offset")
+        if isinstance(offset, torch.Tensor):
+            keywords["q_offset"] = offset.clone()
+        return original(*arguments, **keywords)
+
+    AttentionMaskInterface.register(FLEX, with_a_copy)
+    try:
+        yield
+    finally:
+        AttentionMaskInterface.register(FLEX, original)

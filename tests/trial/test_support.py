@@ -27,7 +27,7 @@ class InductorError(Exception):
         ("sdpa", RuntimeError("No available kernel. Aborting execution."), "attention.sdpa_backend"),
         (
             "flex_attention",
-            AttributeError("'BlockMask' object has no attribute 'contiguous'"),
+            InductorError(NotImplementedError("torch.compile on current platform is not supported for CPU.")),
             "attention.implementation",
         ),
         ("flex_attention", InductorError(NoValidChoicesError("flex_attention")), "attention.implementation"),

@@ -53,10 +53,10 @@ LIMITS = (
         remedy="there is no such kernel for this device, dtype, mask and head layout; use another backend or null",
     ),
     Limit(
-        pattern=r"'BlockMask' object has no attribute 'contiguous'",
+        pattern=r"torch\.compile on current platform is not supported for CPU",
         key="attention.implementation",
-        remedy="transformers 5.18 and later cannot pair flex_attention with a static cache; use compile=off and "
-        "generation.kv_cache=dynamic",
+        value="flex",
+        remedy="the compiler's kernel of it needs a processor with AVX2; use attention=sdpa",
     ),
     Limit(
         pattern=r"NoValidChoicesError",

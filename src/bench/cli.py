@@ -11,12 +11,14 @@ many.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 import secrets
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -32,7 +34,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from bench.config import BenchmarkConfig
-from bench.record import Record, RecordError
+from bench.record import Fidelity, Record, RecordError
 from bench.rules import ConfigError
 from bench.sweep.plan import Job, Plan, Point, claim, make_plan, read_plan, write_plan
 from bench.wording import explain, help_text
@@ -153,8 +155,9 @@ def _single_job(config: BenchmarkConfig, folder: Path) -> int:
         return 0
     _start_fork_server(config)
     publisher = _publisher(config, console)
+    place = Place(references=folder if config.fidelity.reference == "eager" else None)
     try:
-        record = _run(console, config, record, folder)
+        record = _run(console, config, record, folder, place)
     finally:  # after Ctrl-C, too
         if publisher is not None:
             publisher.publish(record, folder)
@@ -179,38 +182,49 @@ def _sweep_job(config: BenchmarkConfig, folder: Path, number: int) -> None:
     ]
     publisher = _publisher(config, console)
     record = new_record(config, sweep_id=plan["sweep_id"], repeat=mine.repeat, name=mine.name, swept=mine.swept)
+    several = len({each.trial_id for each in jobs}) > 1
+    compared = config.fidelity.reference == "eager" or (config.fidelity.reference == "auto" and several)
+    place = Place(
+        number=number,
+        jobs=len(jobs),
+        left_s=estimate_left(durations_s, len(jobs) - number),
+        references=folder.parent if compared else None,
+    )
     try:
-        record = _run(
-            console,
-            config,
-            record,
-            folder,
-            number=number,
-            jobs=len(jobs),
-            left_s=estimate_left(durations_s, len(jobs) - number),
-        )
+        record = _run(console, config, record, folder, place)
     finally:  # after Ctrl-C, too
         print_job_line(console, record, number + 1, len(jobs))
         if publisher is not None:
             publisher.publish(record, folder, plan["parent_run_id"])
 
 
-def _run(
-    console: Console,
-    config: BenchmarkConfig,
-    record: Record,
-    folder: Path,
-    *,
-    number: int = 0,
-    jobs: int = 1,
-    left_s: float | None = None,
-) -> Record:
-    from bench.report.progress import JobProgress  # noqa: PLC0415
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a job stands in its sweep."""
+
+    number: int = 0
+    jobs: int = 1
+    left_s: float | None = None  # the estimate for it and all after it
+    references: Path | None = None  # the folder that keeps reference runs; None: nothing is compared
+
+
+def _run(console: Console, config: BenchmarkConfig, record: Record, folder: Path, place: Place) -> Record:
+    from bench.report.progress import JobProgress, print_reference_line  # noqa: PLC0415
     from bench.sweep.job import run_job  # noqa: PLC0415
+    from bench.sweep.reference import ensure_reference  # noqa: PLC0415
 
     title = record.name or str(config.model.id)
-    with JobProgress(console, title=title, job=number + 1, jobs=jobs, left_s=left_s) as progress:
-        return run_job(config, record, folder, progress.update)
+    file = None
+    with JobProgress(console, title=title, job=place.number + 1, jobs=place.jobs, left_s=place.left_s) as progress:
+        if place.references is not None:
+            reference = ensure_reference(config, place.references, record.sweep_id, progress.update)
+            record.started_at_s = time.time()  # the reference's time is not the job's
+            if reference.made is not None:
+                print_reference_line(console, reference.made)
+            if reference.file is None:
+                record.fidelity = Fidelity(reference="eager", reason=reference.reason)
+            file = reference.file
+        return run_job(config, record, folder, progress.update, file)
 
 
 # ---- a sweep -----------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from typing import Any
 
 SCHEMA_VERSION = 2
 FILE_NAME = "record.json"
+REFERENCE_NAME = "reference.safetensors"  # what a reference run leaves beside its record
 
 STATUSES = ("ok", "skipped", "failed", "oom", "timeout", "crashed", "interrupted")
 # The stretches of a job, in order; `stage` names the one in which it ended, None when it came through.
@@ -75,13 +76,15 @@ class CompileEvent:
     """One thing that torch.compile did, and the call during which it did it."""
 
     iteration: int  # index of the call
-    kind: str  # "graph", "recompile", "graph_break" or "cudagraph_skip"
+    # "graph", "recompile", "graph_break", "cudagraph_skip"; "failure": a compilation that came to nothing, so that its
+    # function ran uncompiled or the call ended; outside of compilations "autotune" and "cudagraph_record".
+    kind: str
     reason: str = ""  # the failed guard, why the graph broke, why there is no CUDA graph; "" for a first compilation
     compile_id: str | None = None  # torch's name of the compiled region, such as 0/0
     function: str | None = None  # that was compiled
     file: str | None = None  # with `line`: where the function begins, or where the graph broke
     line: int | None = None
-    duration_s: float | None = None  # of a compilation
+    duration_s: float | None = None  # of a compilation, of autotuning, of recording a CUDA graph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +93,7 @@ class CompileObserved:
 
     graphs: int = 0  # graphs captured
     attention_graphs: int = 0  # those of them that flex_attention made of itself, whatever the setting
-    graph_breaks: dict[str, int] = field(default_factory=dict)  # reason → count
+    graph_breaks: dict[str, int] = field(default_factory=dict)  # reason → count; functions given up as a whole included
     recompiles: list[str] = field(default_factory=list)  # the failed guard of each recompilation
     cudagraph_skips: int = 0
     compile_s: float = 0.0
@@ -149,9 +152,9 @@ class ModelShape:
     heads: int
     kv_heads: int
     head_dim: int
-    matmul_parameters: int  # that every token is multiplied with; of experts the ones that it visits
+    matmul_parameters: int  # weights that every token is multiplied with, those of experts apart
     lm_head_parameters: int  # of those, the ones that only the last prompt token meets
-    expert_parameters: int = 0  # of all experts together; not in matmul_parameters
+    expert_parameters: int = 0  # weights of all experts of all layers; not in matmul_parameters
     experts: int = 0  # in a layer
     experts_per_token: int = 0
     sliding_window: int | None = None  # tokens that a layer with a window sees
@@ -277,11 +280,15 @@ class Fidelity:
 class DeviceRates:
     """What this device reached in a measurement of its own, once for a machine."""
 
-    bandwidth_bytes_per_s: float
+    bandwidth_bytes_per_s: float  # of memory
     matmul_flops_per_s: float
     dtype: str  # of the matrices
     fingerprint: str  # of all that changes the rates
-    measured_at_s: float  # Unix time
+    measured_at_s: float  # Unix time of the last measurement
+    cache_bandwidth_bytes_per_s: float | None = None  # of what stays in the processor's caches; None on a GPU
+    cache_bytes: int | None = None  # that those caches hold; None on a GPU and where the kernel does not tell
+    quiet: bool | None = None  # whether this process had its cores to itself meanwhile; None on a GPU
+    measurements: int = 1  # of which these are the best rates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,6 +308,8 @@ class Roofline:
     prefill_mfu: float | None = None
     decode_mbu: float | None = None
     decode_mfu: float | None = None
+    prefill_bandwidth_bytes_per_s: float | None = None  # that the MBU is a share of: some bytes may come from caches
+    decode_bandwidth_bytes_per_s: float | None = None
     reason: str | None = None  # why something is not known
 
 

@@ -53,6 +53,8 @@ class Summary:
     cold_start_s: float | None  # the validation call's E2E
     compile_excess_s: float | None  # what the calls before the measurement took beyond the median E2E
     peak_bytes: int | None
+    decode_mbu: float | None  # fraction of the device's memory bandwidth; None without a measured bandwidth
+    joules_per_token: float | None  # of all measured calls together; None unless each of them has its energy
 
 
 def summarize(record: Record) -> Summary:
@@ -72,7 +74,27 @@ def summarize(record: Record) -> Summary:
         cold_start_s=validation[0].e2e_s if validation else None,
         compile_excess_s=_compile_excess([*validation, *record.calls("warmup")], e2e_s),
         peak_bytes=record.memory.peak_bytes,
+        decode_mbu=record.roofline.decode_mbu if record.roofline is not None else None,
+        joules_per_token=_joules_per_token(record, size),
     )
+
+
+def compiled_while_measured(record: Record) -> int:
+    """How many measured calls held a compilation."""
+    compiled = record.observed.compile if record.observed is not None else None
+    if compiled is None:
+        return 0
+    busy = {each.iteration for each in compiled.events if each.kind in ("graph", "recompile")}
+    return sum(call.index in busy or call.graphs > 0 for call in record.calls("measurement"))
+
+
+def _joules_per_token(record: Record, size: int | None) -> float | None:
+    """Totals over totals."""
+    calls, energy = record.calls("measurement"), record.energy
+    if energy is None or size is None or len(energy.joules) != len(calls) or None in energy.joules:
+        return None
+    tokens = size * sum(len(call.token_times_s) for call in calls)
+    return sum(each for each in energy.joules if each is not None) / tokens if tokens else None
 
 
 def stats(values: Sequence[float], *, clusters: int | None = None) -> Stats | None:

@@ -20,6 +20,11 @@ FAILURE_STYLE = "red"
 _ANSI = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?)")
 
 
+def is_wrong(record: Record) -> bool:
+    """Whether the output was compared with the reference's and differs by more than rounding."""
+    return record.fidelity is not None and record.fidelity.agrees is False
+
+
 def significant(value: float | None, digits: int = 4) -> str:
     """So many significant digits, never in exponents: 0.01234, 98.10, 12350."""
     if value is None or not math.isfinite(value):

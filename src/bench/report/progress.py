@@ -22,8 +22,10 @@ from rich.text import Text
 from bench.analysis.summary import summarize
 from bench.record import Record
 from bench.report.format import (
+    FAILURE_STYLE,
     UNDEFINED,
     clock,
+    is_wrong,
     milliseconds,
     one_line,
     reason,
@@ -38,6 +40,9 @@ PHASE_WORDS = {
     "validation": "Validating",
     "warmup": "Warmup",
     "measurement": "Benchmarking",
+    "evidence": "Checking",
+    "fidelity": "Comparing",
+    "roofline": "Rating",
     "profile": "Profiling",
 }
 COUNTED = ("warmup", "measurement")  # the phases with a bar; the others are one step each
@@ -174,6 +179,8 @@ def print_job_line(console: Console, record: Record, job: int, jobs: int) -> Non
     name.truncate(max(name.cell_len, NAME_CELLS), pad=True)
     line.append("  ").append_text(name)
     if record.status == "ok":
+        if is_wrong(record):
+            line.append("  OUTPUT DIFFERS", style=FAILURE_STYLE)
         for piece in _headline(record):
             # Half a figure misleads: a narrow terminal gets fewer of them.
             if not console.is_terminal or line.cell_len + 2 + len(piece) <= console.width:
@@ -183,6 +190,16 @@ def print_job_line(console: Console, record: Record, job: int, jobs: int) -> Non
     if console.is_terminal:
         line.truncate(console.width, overflow="ellipsis")
     line.rstrip()
+    console.print(line, soft_wrap=True)
+
+
+def print_reference_line(console: Console, record: Record) -> None:
+    """How the reference run ended that trials compare their output with: dim, for it is no result."""
+    line = Text("reference for fidelity (eager, not compiled)", style="dim")
+    ended = record.ended_at_s - record.started_at_s if record.ended_at_s is not None else None
+    line.append(f": {record.status}" if record.status == "ok" else f": {record.status}: {reason(record)}")
+    if record.status == "ok":
+        line.append(f", {significant(ended, 2)} s, not counted")
     console.print(line, soft_wrap=True)
 
 

@@ -19,11 +19,13 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from bench.analysis.summary import Stats, Summary, summarize
+from bench.analysis.summary import Stats, Summary, compiled_while_measured, summarize
 from bench.record import STATUSES, Record
 from bench.report.format import (
+    FAILURE_STYLE,
     UNDEFINED,
     asked,
+    is_wrong,
     mebibytes,
     milliseconds,
     one_line,
@@ -38,7 +40,7 @@ from bench.report.format import (
 PLAIN_WIDTH = 100  # where the console is no terminal and has no width of its own
 NARROWEST_NAME = 14
 # Left out in this order where the console is too narrow for all.
-EXPENDABLE = ("peak MiB", "ITL ms", "graphs", "cold s", "TTFT ms", "±%")
+EXPENDABLE = ("MBU %", "peak MiB", "ITL ms", "graphs", "cold s", "TTFT ms", "±%")
 NAMES_SHOWN = 4
 # The keys that make a model another one. Its number format is a choice for speed like any other.
 MODEL_KEYS = ("model.id", "model.revision", "model.gguf_file", "model.weights", "model.architecture")
@@ -70,7 +72,36 @@ class Setting:
         counts = sorted(
             {each.observed.compile.graphs for each in self.counted if each.observed and each.observed.compile}
         )
-        return UNDEFINED if not counts else str(counts[0]) if len(counts) == 1 else f"{counts[0]}..{counts[-1]}"
+        text = UNDEFINED if not counts else str(counts[0]) if len(counts) == 1 else f"{counts[0]}..{counts[-1]}"
+        return f"{text} own" if self.compiles_itself else text
+
+    @property
+    def compiles_itself(self) -> bool:
+        """Whether graphs were made although none were asked for: flex_attention wraps itself in torch.compile."""
+        return any(
+            each.observed.compile.attention_graphs > 0 and asked(each, "compile.mode") is None
+            for each in self.counted
+            if each.observed and each.observed.compile
+        )
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether any of its processes put out something else than the reference."""
+        return any(is_wrong(each) for each in self.counted)
+
+    @property
+    def output(self) -> Text:
+        """How the output compares with the reference's."""
+        if self.is_wrong:
+            return Text("DIFFERS", style=FAILURE_STYLE)
+        same = all(each.fidelity is not None and each.fidelity.agrees for each in self.counted)
+        return Text("same" if same else UNDEFINED)
+
+    @property
+    def starts_warm(self) -> bool:
+        """Whether compiled code came from a cache, so that the first call was no cold start."""
+        compiled = [each.observed.compile for each in self.counted if each.observed and each.observed.compile]
+        return any(each.cache_state in ("warm", "mixed") for each in compiled)
 
 
 def print_table(console: Console, records: Sequence[Record]) -> None:
@@ -80,13 +111,14 @@ def print_table(console: Console, records: Sequence[Record]) -> None:
     settings = _settings(records)
     ranked = [each for each in settings if each.status == "ok" and each.e2e_s is not None]
     differing = _differing(ranked)
-    lowest = _lowest(ranked) if not differing else []
+    lowest = _lowest([each for each in ranked if not each.is_wrong]) if not differing else []
     width = console.width if console.is_terminal else PLAIN_WIDTH
 
     _print(console, _fitting(console, settings, lowest, width), width)
     reasons = [Text.assemble((run_title(each), "bold"), f": {reason(each)}") for each in records if each.status != "ok"]
     notes = [Text(each) for each in (*_mark_note(lowest, ranked), *_comparability_notes(ranked, differing))]
-    for paragraph in filter(None, (reasons, notes)):
+    marks = [Text(each) for each in _trust_notes(records, ranked)]
+    for paragraph in filter(None, (reasons, marks, notes)):
         _print(console, Text(), width)
         for text in paragraph:
             first, *rest = text.wrap(console, width - 2)
@@ -149,12 +181,21 @@ def _columns(settings: Sequence[Setting]) -> dict[str, list[Text]]:
         "tok/s": (lambda summary: summary.output_tokens_per_s, significant),
         "cold s": (lambda summary: summary.cold_start_s, significant),
         "peak MiB": (lambda summary: summary.peak_bytes, mebibytes),
+        "MBU %": (lambda summary: summary.decode_mbu, percent),
     }
     columns = {"status": [Text(each.status, style=status_style(each.status)) for each in settings]}
     if any(each.runs > 1 for each in settings):
         columns["runs"] = [Text(_runs(each)) for each in settings]
     for header, (read, write) in figures.items():
         columns[header] = [Text(write(each.figure(read))) for each in settings]
+    columns["cold s"] = [
+        Text(f"{cell.plain} w" if each.starts_warm else cell.plain)
+        for each, cell in zip(settings, columns["cold s"], strict=True)
+    ]
+    if all(cell.plain == UNDEFINED for cell in columns["MBU %"]):
+        del columns["MBU %"]
+    if any(record.fidelity is not None for each in settings for record in each.counted):
+        columns["output"] = [each.output for each in settings]
     columns["graphs"] = [Text(each.graphs) for each in settings]
     return columns
 
@@ -252,6 +293,25 @@ def _mark_note(lowest: Sequence[Setting], ranked: Sequence[Setting]) -> Iterable
     else:
         processes = str(most) if fewest == most else f"{fewest} to {most}"
         yield f"* lowest median over {processes} processes; no test of the difference was made"
+
+
+def _trust_notes(records: Sequence[Record], ranked: Sequence[Setting]) -> Iterable[str]:
+    """What speaks against a figure although its job came through."""
+    for each in records:
+        if each.status != "ok":
+            continue
+        if is_wrong(each) and each.fidelity is not None:
+            yield f"{run_title(each)}: output DIFFERS from the reference: {each.fidelity.reason}"
+        elif each.fidelity is not None and each.fidelity.agrees is None:
+            yield f"{run_title(each)}: output not compared: {each.fidelity.reason}"
+        if each.output is not None and not each.output.same_in_all_calls:
+            yield f"{run_title(each)}: its calls put out different tokens"
+        if count := compiled_while_measured(each):
+            yield f"{run_title(each)}: compiled anew in {count} of {len(each.calls('measurement'))} measured calls"
+    if any(each.starts_warm for each in ranked):
+        yield "w: compiled code came from a cache, so the first call was no cold start"
+    if any(each.compiles_itself for each in ranked):
+        yield "own: flex_attention compiles itself, compile.mode or not"
 
 
 def _comparability_notes(ranked: Sequence[Setting], differing: Sequence[str]) -> Iterable[str]:

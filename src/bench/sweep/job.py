@@ -45,8 +45,17 @@ def new_record(config: BenchmarkConfig, **fields: Any) -> Record:
     return Record(trial_id=config.trial_id(), started_at_s=time.time(), requested=config.to_dict(), **fields)
 
 
-def run_job(config: BenchmarkConfig, record: Record, folder: Path, on_event: OnEvent) -> Record:
+def run_job(
+    config: BenchmarkConfig, record: Record, folder: Path, on_event: OnEvent, reference: Path | None = None
+) -> Record:
     """Run one job as `isolation.mode` says; the record comes back filled and lies in `folder`.
+
+    Args:
+        config: the setting.
+        record: to be filled; its `kind` says which job it is.
+        folder: the job's own.
+        on_event: takes the progress.
+        reference: the file of the reference run to compare with.
 
     Raises:
         KeyboardInterrupt: the user's; the job is ended and its record written first.
@@ -55,19 +64,22 @@ def run_job(config: BenchmarkConfig, record: Record, folder: Path, on_event: OnE
     try:
         if config.isolation.mode == "none":
             worker = importlib.import_module(WORKER)
-            done: Record = worker.measure(record, folder, cache, on_event)
+            done: Record = worker.measure(record, folder, cache, reference, on_event)
             return done
-        return _run_in_child(config, record, folder, cache, on_event)
+        return _run_in_child(config, record, (folder, cache, reference), on_event)
     finally:
         shutil.rmtree(cache, ignore_errors=True)
 
 
-def _run_in_child(config: BenchmarkConfig, record: Record, folder: Path, cache: Path, on_event: OnEvent) -> Record:
+def _run_in_child(
+    config: BenchmarkConfig, record: Record, paths: tuple[Path, Path, Path | None], on_event: OnEvent
+) -> Record:
+    folder = paths[0]
     context = multiprocessing.get_context(config.isolation.mode)
     if config.isolation.mode == "forkserver":
         start_fork_server()
     receiver, sender = context.Pipe(duplex=False)
-    arguments = (record, str(folder), str(cache), sender)
+    arguments = (record, *paths, sender)
     process = context.Process(target=_enter, args=arguments, name=f"bench {record.name}")  # type: ignore[attr-defined]
     watch = _Watch(on_event)
     start = time.monotonic()

@@ -22,7 +22,15 @@ from bench.analysis.summary import Stats, Summary, batch_size, summarize
 from bench.record import FILE_NAME, STATUSES, Iteration, MemoryUse, Record
 from bench.tracking.store import Point, Store, without_credentials
 
-ARTIFACTS = (FILE_NAME, ".hydra/config.yaml", ".hydra/overrides.yaml", "worker.log", "trace.json.gz")
+ARTIFACTS = (
+    FILE_NAME,
+    ".hydra/config.yaml",
+    ".hydra/overrides.yaml",
+    "worker.log",
+    "trace.json.gz",
+    "operators.txt",
+    "memory_snapshot.pickle",
+)
 ERROR_LENGTH = 5000
 
 # The end that MLflow knows for each status; FAILED for all others.
@@ -110,6 +118,7 @@ def run_name(record: Record) -> str:
 
 def _tags(record: Record, summary: Summary, parent_run_id: str | None) -> dict[str, str]:
     error = f"{record.error.type}: {record.error.message}"[:ERROR_LENGTH] if record.error else None
+    compiled = record.observed.compile if record.observed is not None else None
     key = f"{record.sweep_id or 'single'}/{record.trial_id}/{record.repeat}/{record.started_at_s:.3f}"
     tags = {
         "kind": "trial",
@@ -120,6 +129,8 @@ def _tags(record: Record, summary: Summary, parent_run_id: str | None) -> dict[s
         "status": record.status,
         "stage": record.stage,
         "error": error,
+        "compile_cache": compiled.cache_state if compiled is not None else None,
+        "fidelity_reason": record.fidelity.reason if record.fidelity is not None else None,
         "mlflow.parentRunId": parent_run_id,
         "mlflow.note.content": _note(record, summary, error),
     }
@@ -135,6 +146,17 @@ def _note(record: Record, summary: Summary, error: str | None) -> str:
         mode = _requested(record, "compile", "mode") or "off"
         ran = f"{seen.model_class}, {seen.dtype}, attention {seen.attention.implementation}, compile {mode}"
         lines += ["", f"- ran: {ran}, cache {seen.kv_cache}, on {seen.device_name} ({seen.device})"]
+        for phase in ("prefill", "decode"):
+            if (kernels := getattr(seen.attention, phase)) is not None:
+                lines.append(f"- {phase} attention: {', '.join(kernels.families) or 'none seen'}")
+        if seen.attention.error:
+            lines.append(f"- attention not seen: {seen.attention.error}")
+        lines += [f"- mended: {each}" for each in seen.mends]
+    if (output := record.fidelity) is not None:
+        agrees = {True: "same as", False: "**DIFFERS from**", None: "not compared with"}[output.agrees]
+        lines.append(
+            f"- output {agrees} the {output.reference} reference" + (f": {output.reason}" if output.reason else "")
+        )
     if (e2e := summary.e2e_s) is not None:
         lines.append(f"- E2E: median {e2e.median:.4g} s of {e2e.n} calls")
         if e2e.median_low is not None and e2e.median_high is not None:
@@ -171,7 +193,7 @@ def _requested(record: Record, section: str, key: str) -> object:
 def _points(record: Record, summary: Summary) -> list[Point]:
     """All metrics, the headline first; what is not known or not finite is left out."""
     time_ms = round(_end_s(record) * 1000)
-    headline = _headline(summary) if record.status == "ok" else {}
+    headline = _headline(record, summary) if record.status == "ok" else {}
     rounded = {name: value if value is None else float(f"{value:.4g}") for name, value in headline.items()}
     once = [(key, value, time_ms, 0) for key, value in {**rounded, **_detail(record, summary)}.items()]
     steps = [
@@ -186,7 +208,9 @@ def _points(record: Record, summary: Summary) -> list[Point]:
     ]
 
 
-def _headline(summary: Summary) -> dict[str, float | None]:
+def _headline(record: Record, summary: Summary) -> dict[str, float | None]:
+    agrees = record.fidelity.agrees if record.fidelity is not None else None
+
     def median_ms(series: Stats | None) -> float | None:
         return None if series is None else series.median * 1e3
 
@@ -199,6 +223,9 @@ def _headline(summary: Summary) -> dict[str, float | None]:
         "decode_tps": summary.decode_tokens_per_s,
         "cold_s": summary.cold_start_s,
         "peak_mib": None if summary.peak_bytes is None else summary.peak_bytes / 2**20,
+        "mbu_pct": None if summary.decode_mbu is None else summary.decode_mbu * 100,
+        "j_per_tok": summary.joules_per_token,
+        "fidelity": None if agrees is None else float(agrees),
     }
 
 
@@ -223,7 +250,9 @@ def _detail(record: Record, summary: Summary) -> dict[str, float | None]:
     detail["compile/excess_s"] = summary.compile_excess_s
     if record.observed is not None and (seen := record.observed.compile) is not None:
         detail["compile/compile_s"] = seen.compile_s
+        detail["compile/autotune_s"] = seen.autotune_s
         detail["compile/graphs"] = seen.graphs
+        detail["compile/attention_graphs"] = seen.attention_graphs
         detail["compile/graph_breaks"] = sum(seen.graph_breaks.values())
         detail["compile/recompiles"] = len(seen.recompiles)
         detail["compile/cudagraph_skips"] = seen.cudagraph_skips
@@ -235,6 +264,26 @@ def _detail(record: Record, summary: Summary) -> dict[str, float | None]:
             detail |= {f"memory/{name}_{quantity}": each for quantity, each in vars(value).items()}
         else:
             detail[f"memory/{name}"] = value
+    return detail | _evidence(record, summary)
+
+
+def _evidence(record: Record, summary: Summary) -> dict[str, float | None]:
+    """What the record proves beside its times."""
+    detail: dict[str, float | None] = {}
+    if record.observed is not None:
+        for phase in ("prefill", "decode"):
+            if (seen := getattr(record.observed.attention, phase)) is not None:
+                detail[f"attention/{phase}_share"] = seen.attention_share
+    for group, part in (("fidelity", record.fidelity), ("roofline", record.roofline)):
+        figures = vars(part).items() if part is not None else ()
+        detail |= {f"{group}/{name}": float(value) for name, value in figures if isinstance(value, int | float)}
+    if record.roofline is not None and (rates := record.roofline.rates) is not None:
+        detail["roofline/bandwidth_bytes_per_s"] = rates.bandwidth_bytes_per_s
+        detail["roofline/matmul_flops_per_s"] = rates.matmul_flops_per_s
+    if record.energy is not None:
+        known = [each for each in record.energy.joules if each is not None]
+        detail["energy/total_j"] = sum(known) if known else None
+        detail["energy/joules_per_token"] = summary.joules_per_token
     return detail
 
 

@@ -17,7 +17,10 @@ from collections.abc import Iterable
 from bench.tracking.store import Store, explained, trials_filter
 
 TAG_PREFIX = "mlflow.sharedViewState."
-HEADLINE = ("e2e_ms", "ttft_ms", "itl_ms", "tpot_ms", "tok_per_s", "decode_tps", "cold_s", "peak_mib")
+HEADLINE = (
+    "e2e_ms", "ttft_ms", "itl_ms", "tpot_ms", "tok_per_s", "decode_tps", "cold_s", "peak_mib", "mbu_pct", "j_per_tok",
+    "fidelity",
+)  # fmt: skip
 
 # What stands for an override without a dot: a config group's choice by the key that its files differ in. A group
 # that is missing here has no such key and gets no column; the choice is in the runs' names.
@@ -38,6 +41,10 @@ SECTIONS = {
     "warmup": False,
     "compile": False,
     "memory": False,
+    "attention": False,
+    "fidelity": False,
+    "roofline": False,
+    "energy": False,
 }
 
 

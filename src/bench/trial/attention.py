@@ -231,6 +231,11 @@ def without_compiled_code(config: BenchmarkConfig, attention: AttentionObserved)
     return None
 
 
+def without_evidence(attention: AttentionObserved, reason: str) -> AttentionObserved:
+    """Say why there is none."""
+    return dataclasses.replace(attention, error=reason)
+
+
 def with_evidence(
     attention: AttentionObserved, prefill: PhaseEvidence | None, decode: PhaseEvidence | None, *, on_gpu: bool
 ) -> AttentionObserved:

@@ -1,14 +1,14 @@
 """What ran, read from the model and the libraries, and whether it is what was asked for.
 
-Covered: device, dtype, attention implementation, allowed SDPA backends, class of the KV cache, what torch.compile did.
-Not covered: which kernels the device then chose below the implementation.
+Covered here: device, dtype, attention implementation, allowed SDPA backends, KV cache, what torch.compile did. Which
+kernels ran below the implementation is read in `bench.trial.attention`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend
 
 from bench.config import BenchmarkConfig
 from bench.record import AttentionObserved, CompileObserved, Observed
-from bench.trial import compilation, memory
+from bench.trial import attention, compilation, memory
 from bench.trial.model import LoadedModel, revision_of
 from bench.trial.request import SDPA_BACKENDS, grad_mode, guards
 
@@ -29,10 +29,10 @@ def observe_model(config: BenchmarkConfig, loaded: LoadedModel, prompt_tokens: i
     """What was loaded. Raises NotHonouredError where it is not what was asked for."""
     model = loaded.model
     parameters = list(model.parameters())
-    attention = model.config.get_text_config()._attn_implementation  # noqa: SLF001 - its only home
+    implementation = model.config.get_text_config()._attn_implementation  # noqa: SLF001 - its only home
     dtype = str(model.dtype).removeprefix("torch.")
     for key, requested, found in (
-        ("attention.implementation", config.attention.implementation, attention),
+        ("attention.implementation", config.attention.implementation, implementation),
         ("model.dtype", config.model.dtype, dtype),
     ):
         if requested not in ("auto", found):
@@ -45,7 +45,8 @@ def observe_model(config: BenchmarkConfig, loaded: LoadedModel, prompt_tokens: i
         parameters=sum(each.numel() for each in parameters),
         parameter_bytes=sum(each.numel() * each.element_size() for each in parameters),
         attention=AttentionObserved(
-            implementation=attention, allowed_backends=_allowed_backends(config) if "sdpa" in attention else []
+            implementation=implementation,
+            allowed_backends=_allowed_backends(config) if "sdpa" in implementation else [],
         ),
         revision=revision_of(model),
         grad_mode=grad_mode(config),
@@ -95,15 +96,20 @@ class CacheWatch:
             del model._prepare_cache_for_generation  # noqa: SLF001
 
 
-def observe_call(observed: Observed, compiled: CompileObserved, kv_cache: str | None, new_tokens: int) -> Observed:
+def observe_call(
+    observed: Observed, compiled: CompileObserved, kv_cache: str | None, token_times_s: Sequence[float]
+) -> Observed:
     """What the validation call added to what is known."""
-    return dataclasses.replace(observed, compile=compiled, kv_cache=kv_cache, new_tokens=new_tokens)
+    return dataclasses.replace(observed, compile=compiled, kv_cache=kv_cache, new_tokens=len(token_times_s))
 
 
-def check(config: BenchmarkConfig, observed: Observed) -> None:
-    """Raise NotHonouredError, with key, value and what happened instead, unless the request was honoured."""
+def check(config: BenchmarkConfig, observed: Observed, measured: Sequence[int] = ()) -> None:
+    """Raise NotHonouredError, with key, value and what happened instead, unless the request was honoured.
+
+    `measured` are the indices of the measured calls so far.
+    """
     assert observed.compile is not None
-    if (reason := compilation.broken_promise(config, observed.compile)) is not None:
+    if (reason := compilation.broken_promise(config, observed.compile, measured)) is not None:
         raise NotHonouredError(reason)
     skips = observed.compile.cudagraph_skips
     # A CPU has no CUDA graphs to record; there the count only says so.
@@ -112,3 +118,10 @@ def check(config: BenchmarkConfig, observed: Observed) -> None:
     requested, used = config.generation.kv_cache, observed.kv_cache
     if requested != "auto" and requested not in (used or "").lower():
         raise NotHonouredError(f"generation.kv_cache={requested}: generate made {used or 'no cache of its own'}")
+
+
+def check_attention(config: BenchmarkConfig, seen: AttentionObserved) -> None:
+    """Raise NotHonouredError unless the profiled call ran the requested attention, compiled as requested."""
+    reason = attention.contradiction(config, seen) or attention.without_compiled_code(config, seen)
+    if reason is not None:
+        raise NotHonouredError(reason)

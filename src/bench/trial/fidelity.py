@@ -32,14 +32,13 @@ from safetensors.torch import save_file
 
 from bench.record import Fidelity
 
-FILE_NAME = "reference.safetensors"
 LOGIT_BUDGET_BYTES = 256 * 2**20  # of reference logits kept on disk and in memory
 
 # dtype → figure → the most that still agrees.
 BOUNDS = {
     "float32": {"kl_mean_nats": 1e-5, "logit_mean_diff_sd": 1e-3},
     "float16": {"kl_mean_nats": 1e-3, "logit_mean_diff_sd": 1e-2},
-    "bfloat16": {"kl_mean_nats": 1e-2, "logit_mean_diff_sd": 5e-2},
+    "bfloat16": {"kl_mean_nats": 2e-2, "logit_mean_diff_sd": 1e-1},
 }
 
 # Runs one call with logits processors and returns the new tokens, shape (rows, steps).
@@ -72,8 +71,11 @@ class LogitTap(transformers.LogitsProcessor):  # type: ignore[misc]
         return torch.full_like(scores, -math.inf).scatter_(1, self._forced[:, step : step + 1].to(scores.device), 0.0)
 
 
-def write_reference(path: Path, call: Call, *, rows: int, steps: int, vocabulary: int) -> None:
+def write_reference(path: Path, call: Call, *, rows: int, steps: int, vocabulary: int) -> torch.Tensor:
     """Run the reference's call and keep its tokens and logits in a file that appears whole or not at all.
+
+    Returns:
+        The tokens, int64, shape (rows, steps).
 
     Raises:
         ArithmeticError: the logits are no numbers that anything can be compared with.
@@ -95,6 +97,7 @@ def write_reference(path: Path, call: Call, *, rows: int, steps: int, vocabulary
         metadata={"steps": json.dumps(kept)},
     )
     temporary.replace(path)
+    return tokens
 
 
 def kept_steps(rows: int, steps: int, vocabulary: int, budget_bytes: int = LOGIT_BUDGET_BYTES) -> list[int]:

@@ -18,10 +18,8 @@ import torch
 import transformers
 from transformers.generation.streamers import BaseStreamer
 
-from bench.config import BenchmarkConfig
 from bench.trial import memory
-from bench.trial.model import LoadedModel
-from bench.trial.request import guards
+from bench.trial.request import Request, guards
 
 PREFILL, DECODE = "bench: prefill", "bench: decoding step"
 TRACE_NAME, TABLE_NAME, SNAPSHOT_NAME = "trace.json.gz", "operators.txt", "memory_snapshot.pickle"
@@ -61,32 +59,19 @@ class PhaseMarks(BaseStreamer):  # type: ignore[misc]
             self._mark = None
 
 
-def profile_call(
-    config: BenchmarkConfig, loaded: LoadedModel, inputs: dict[str, torch.Tensor], generation: Any, new_tokens: int
-) -> torch.profiler.profile:
-    """Profile the beginning of a call.
-
-    Args:
-        config: the setting.
-        loaded: its model.
-        inputs: of the call.
-        generation: the GenerationConfig of the whole call.
-        new_tokens: decoding stops after so many; the first of them comes from the prefill.
+def profile_call(request: Request, new_tokens: int) -> torch.profiler.profile:
+    """Profile the beginning of a call: decoding stops after `new_tokens`, the first of which the prefill gives.
 
     Raises:
         RuntimeError: the profiler cannot run here.
     """
     activities = [torch.profiler.ProfilerActivity.CPU]
-    if loaded.device.type == "cuda":
+    if request.loaded.device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
-    with guards(config), torch.profiler.profile(activities=activities) as profiler:
-        loaded.model.generate(
-            **inputs,
-            generation_config=generation,
-            streamer=PhaseMarks(),
-            stopping_criteria=[StopAfter(config.workload.sequence_length + new_tokens)],
-        )
-        memory.synchronize(loaded.device)
+    length = request.config.workload.sequence_length + new_tokens
+    with guards(request.config), torch.profiler.profile(activities=activities) as profiler:
+        request.generate(streamer=PhaseMarks(), stopping_criteria=[StopAfter(length)])
+        memory.synchronize(request.loaded.device)
     return profiler
 
 

@@ -1,4 +1,4 @@
-"""From a setting to what generate takes: inputs, generation config and the contexts around a call.
+"""From a setting to the call that it means: inputs, generation config and the contexts around it.
 
 Everything that generate reads is spelt out here, so that no default of a checkpoint gets into a measurement.
 """
@@ -6,6 +6,7 @@ Everything that generate reads is spelt out here, so that no default of a checkp
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +25,34 @@ SDPA_BACKENDS = {
     "efficient_attention": SDPBackend.EFFICIENT_ATTENTION,
     "cudnn_attention": SDPBackend.CUDNN_ATTENTION,
 }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """A setting made ready: every call of a job, counted or not, is this one."""
+
+    config: BenchmarkConfig
+    loaded: LoadedModel
+    inputs: dict[str, torch.Tensor]
+    generation: Any  # transformers.GenerationConfig
+
+    @classmethod
+    def prepare(cls, config: BenchmarkConfig, loaded: LoadedModel) -> Request:
+        """Make the inputs and the generation config. Raises ConfigError for a prompt file that cannot serve."""
+        return cls(
+            config=config,
+            loaded=loaded,
+            inputs=make_inputs(config, loaded),
+            generation=make_generation_config(config, loaded, config.workload.num_tokens_to_generate),
+        )
+
+    def generate(self, **more: Any) -> torch.Tensor:
+        """Token ids, prompts included, int64, shape (batch_size, sequence_length + new tokens).
+
+        `more` is for what looks on: a streamer, logits processors, stopping criteria.
+        """
+        output: torch.Tensor = self.loaded.model.generate(**self.inputs, generation_config=self.generation, **more)
+        return output
 
 
 def make_inputs(config: BenchmarkConfig, loaded: LoadedModel) -> dict[str, torch.Tensor]:

@@ -1,7 +1,8 @@
 """Warm up, then measure: one setting, one model, one process.
 
 Read `run_benchmark` first: it is the whole measurement. `time_generate` is one call, the same in every phase but for
-the hardware monitor, which only measured calls have.
+the hardware monitor, which only measured calls have. What comes after the last measured call (`bench.trial.inspection`)
+touches no figure.
 
 What is not covered: sampling and beam search (decoding is greedy), encoder-decoder models, and more than one device.
 """
@@ -24,14 +25,17 @@ import torch
 import tqdm
 
 from bench.config import BenchmarkConfig
-from bench.record import Iteration, Memory, MonitorSample, Output, Record
-from bench.trial import compilation, memory
-from bench.trial.evidence import CacheWatch, check, observe_call, observe_model
+from bench.record import CompileObserved, Iteration, Memory, MonitorSample, Output, Record
+from bench.trial import compilation, inspection, memory
+from bench.trial.evidence import CacheWatch, check, check_attention, observe_call, observe_model
 from bench.trial.model import LoadedModel, load
 from bench.trial.monitor import HardwareMonitor, gpu_uuid_of
-from bench.trial.request import guards, make_generation_config, make_inputs
+from bench.trial.request import Request, guards
 from bench.trial.streamer import TokenClock
 from bench.trial.support import limit_reached
+
+# Their progress is that of their calls.
+COUNTED_STAGES = ("warmup", "measurement")
 
 # A progress bar: (name, number of iterations) → the indices to iterate over.
 Progress = Callable[[str, int], Iterable[int]]
@@ -55,11 +59,13 @@ class BenchmarkRunner:
     Args:
         logger: takes warnings about skipped settings; None: the module's own.
         progress: progress bars; None: tqdm, named "Warmup" and "Benchmarking".
+        enter: told the name of each stage as it begins.
         clock: seconds, monotonic, float64.
         folder: where a profile is written; None: the current folder.
         record: the record to fill; None: a new one for each `setup_benchmark`. It is filled as the work goes on, so
             that whatever ends the work leaves what was measured before.
         compile_cache: the folder for `compile.cache=fresh`; None: a temporary one, removed by `close`.
+        reference: what `write_reference` wrote, to compare the output with; None: no comparison.
     """
 
     def __init__(
@@ -67,21 +73,26 @@ class BenchmarkRunner:
         logger: logging.Logger | None = None,
         *,
         progress: Progress | None = None,
+        enter: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
         folder: Path | None = None,
         record: Record | None = None,
         compile_cache: Path | None = None,
+        reference: Path | None = None,
     ) -> None:
         self.logger = logger or logging.getLogger(__name__)
         self.record = record
         self._given_record = record
         self._progress = progress or _tqdm_progress
+        self._enter = enter or (lambda _: None)
         self._clock = clock
         self._folder = folder or Path.cwd()
         self._compile_cache = compile_cache
+        self._reference = reference
         self._own_cache: Path | None = None
         self._monitor: HardwareMonitor | None = None
-        self._loaded: LoadedModel | None = None
+        self._journal = compilation.Journal()
+        self._request: Request | None = None
         self._skipped: str | None = None
         self._last_call = CallDetail()
 
@@ -109,22 +120,21 @@ class BenchmarkRunner:
         with self._stage("load"):
             compilation.reset()
             try:
-                self._loaded = load(config)
+                loaded = load(config)
             except Exception as error:
                 self._skipped = limit_reached(error, config)
                 if self._skipped is None:
                     raise
                 return
-            self._use_compile_cache(config)
-            self._inputs = make_inputs(config, self._loaded)
-            self._generation = make_generation_config(config, self._loaded, config.workload.num_tokens_to_generate)
-            self.record.memory = Memory(after_load=memory.use(self._loaded.device))
+            self._use_compile_cache(config, loaded)
+            self._request = request = Request.prepare(config, loaded)
+            self.record.memory = Memory(after_load=memory.use(loaded.device))
             _settle_garbage()
         with self._stage("validation"):
-            self.record.observed = observe_model(config, self._loaded, self._inputs["input_ids"].shape[1])
+            self.record.observed = observe_model(config, loaded, request.inputs["input_ids"].shape[1])
 
     def run_benchmark(self, config: BenchmarkConfig, num_tokens_to_profile: int = 0) -> Record | None:
-        """Measure the setting that `setup_benchmark` prepared: validate, warm up, measure, profile.
+        """Measure the setting that `setup_benchmark` prepared: validate, warm up, measure, then look at what ran.
 
         Returns:
             The record, or None when the setting cannot run here (the reason is logged and in `self.record`).
@@ -136,44 +146,106 @@ class BenchmarkRunner:
         record = self._require_record()
         if record.iterations or config.to_dict() != record.requested:
             raise RuntimeError("run_benchmark runs once what setup_benchmark prepared; call that with this config")
+        with self._journal:
+            if not self._validate(config):
+                return None
+            with self._monitor_process(config) as monitor:
+                self._warm_up(config)
+                self._measure(config, monitor)
+            self._inspect(config, num_tokens_to_profile)
+        record.status, record.stage = "ok", None
+        return record
+
+    def _validate(self, config: BenchmarkConfig) -> bool:
+        """The first call: whether the setting works, and whether what it did is what was asked for."""
+        record = self._require_record()
         if self._skipped is None:
             with self._stage("validation"):
                 self._flush_memory()
-                before = compilation.read_counters()
+                self._counters = compilation.read_counters()
                 cache = CacheWatch()
-                with cache.watching(self._require_model().model):
+                with cache.watching(self._require_request().loaded.model):
                     validation = self.time_generate(config, warmup=True)
         if self._skipped is not None or validation[0] < 0:
             self._skip(config)
-            return None
-
+            return False
         with self._stage("validation"):
             self._keep("validation", validation)
             assert record.observed is not None
-            compiled = compilation.observe(self._require_model().model, before)
-            record.observed = observe_call(record.observed, compiled, cache.class_name, len(validation[1]))
+            record.observed = observe_call(record.observed, self._observe_compile(), cache.class_name, validation[1])
             check(config, record.observed)
             _settle_garbage()  # compilation has left as much behind as loading
-        with self._monitor_process(config) as monitor:
-            with self._stage("warmup"):
-                for _ in self._progress("Warmup", config.warmup.iterations):
-                    self._keep("warmup", self.time_generate(config, warmup=True))
-            with self._stage("measurement"):
-                samples = []
-                memory.restart_peaks(self._require_model().device)
-                for _ in self._progress("Benchmarking", config.measurement.iterations):
-                    measured = self.time_generate(config, warmup=False)
-                    self._keep("measurement", measured)
-                    samples.append(measured[3] or [])
-                record.monitor = monitor.summary(samples) if monitor is not None else None
-                compiled = compilation.observe(self._require_model().model, before)
-                record.observed = dataclasses.replace(record.observed, compile=compiled)
-                check(config, record.observed)
-        if num_tokens_to_profile:
+        return True
+
+    def _warm_up(self, config: BenchmarkConfig) -> None:
+        with self._stage("warmup"):
+            for _ in self._progress("Warmup", config.warmup.iterations):
+                self._keep("warmup", self.time_generate(config, warmup=True))
+
+    def _measure(self, config: BenchmarkConfig, monitor: HardwareMonitor | None) -> None:
+        """The calls that count."""
+        record = self._require_record()
+        samples = []
+        with self._stage("measurement"):
+            memory.restart_peaks(self._require_request().loaded.device)
+            for _ in self._progress("Benchmarking", config.measurement.iterations):
+                measured = self.time_generate(config, warmup=False)
+                self._keep("measurement", measured)
+                samples.append(measured[3] or [])
+            record.monitor = monitor.summary(samples) if monitor is not None else None
+            assert record.observed is not None
+            record.observed = dataclasses.replace(record.observed, compile=self._observe_compile())
+            check(config, record.observed, [each.index for each in record.calls("measurement")])
+
+    def _inspect(self, config: BenchmarkConfig, num_tokens_to_profile: int) -> None:
+        """What is looked at once the figures are in."""
+        record, request = self._require_record(), self._require_request()
+        self._journal.iteration = len(record.iterations)  # after the last one
+        with self._stage("evidence"):
+            self._observe_attention(config)
+        if self._reference is not None:
+            with self._stage("fidelity"):
+                assert record.output is not None
+                assert record.observed is not None
+                tokens, dtype = record.output.token_ids, record.observed.dtype
+                record.fidelity = inspection.compare_with(self._reference, request, tokens, dtype)
+        if num_tokens_to_profile or config.profile.memory_snapshot:
             with self._stage("profile"):
-                self._profile(config, num_tokens_to_profile)
+                if num_tokens_to_profile:
+                    inspection.write_profile(request, num_tokens_to_profile, self._folder)
+                if config.profile.memory_snapshot:
+                    inspection.write_memory_snapshot(request, self._folder)
+
+    def write_reference(self, config: BenchmarkConfig, path: Path) -> Record:
+        """Run the setting that `setup_benchmark` prepared once, and keep its tokens and logits in `path`.
+
+        Raises:
+            NotHonouredError: what ran is not what the config asked for.
+            Exception: whatever generate raises.
+        """
+        record = self._require_record()
+        if self._skipped is not None:
+            self._skip(config)
+            return record
+        with self._journal, self._stage("validation"):
+            tokens = inspection.write_reference(self._require_request(), path)
+            record.output = Output(
+                shape=[len(tokens), config.workload.sequence_length + tokens.shape[1]],
+                token_ids=tokens.tolist(),
+                text=self._require_request().loaded.tokenizer.decode(tokens[0], skip_special_tokens=True),
+                same_in_all_calls=True,
+            )
+            self._observe_attention(config)
         record.status, record.stage = "ok", None
         return record
+
+    def _observe_attention(self, config: BenchmarkConfig) -> None:
+        observed = self._require_record().observed
+        assert observed is not None
+        compiled = observed.compile.events if observed.compile is not None else []
+        seen = inspection.observe_attention(self._require_request(), observed.attention, compiled)
+        self._require_record().observed = dataclasses.replace(observed, attention=seen)
+        check_attention(config, seen)
 
     def time_generate(
         self, config: BenchmarkConfig, warmup: bool
@@ -192,13 +264,15 @@ class BenchmarkRunner:
         Raises:
             RuntimeError: generate returned another number of tokens than requested.
         """
-        if self._loaded is None and self._skipped is not None:
+        if self._request is None and self._skipped is not None:
             return -1.0, [], self._skipped, None
         if not warmup and self._monitor is None and config.monitor.enabled:
             with self._monitor_process(config):  # called by itself, outside of run_benchmark
                 return self.time_generate(config, warmup=False)
-        loaded = self._require_model()
+        request = self._require_request()
+        device = request.loaded.device
         monitor = None if warmup else self._monitor
+        self._journal.iteration = len(self._require_record().iterations)
         streamer = TokenClock(self._clock)
         before = compilation.read_counters()
         samples: list[MonitorSample] | None = None if warmup else []
@@ -208,10 +282,10 @@ class BenchmarkRunner:
         start = self._clock()  # for the monitor, should anything fail before the call's own start
         try:
             with guards(config):
-                memory.synchronize(loaded.device)
+                memory.synchronize(device)
                 start = self._clock()
-                output = loaded.model.generate(**self._inputs, generation_config=self._generation, streamer=streamer)
-                memory.synchronize(loaded.device)
+                output = request.generate(streamer=streamer)
+                memory.synchronize(device)
                 end = self._clock()
         except Exception as error:
             self._skipped = limit_reached(error, config)
@@ -229,7 +303,7 @@ class BenchmarkRunner:
             start_s=start,
             shape=list(output.shape),
             token_ids=new_tokens.tolist(),
-            text=loaded.tokenizer.decode(new_tokens[0], skip_special_tokens=True),
+            text=request.loaded.tokenizer.decode(new_tokens[0], skip_special_tokens=True),
             graphs=after.graphs - before.graphs,
             compile_s=after.compile_s - before.compile_s,
         )
@@ -240,7 +314,7 @@ class BenchmarkRunner:
 
     def close(self) -> None:
         """Let go of the model and the temporary compile cache. Called again, it does nothing."""
-        self._loaded = None
+        self._request = None
         gc.unfreeze()
         if self._own_cache is not None:
             shutil.rmtree(self._own_cache, ignore_errors=True)
@@ -254,9 +328,9 @@ class BenchmarkRunner:
 
     # ---- before the calls --------------------------------------------------------------------------------------
 
-    def _use_compile_cache(self, config: BenchmarkConfig) -> None:
+    def _use_compile_cache(self, config: BenchmarkConfig, loaded: LoadedModel) -> None:
         if config.compile.cache == "shared":
-            folder = compilation.shared_cache(config, self._require_model().device)
+            folder = compilation.shared_cache(config, loaded.device)
         elif self._compile_cache is not None:
             folder = self._compile_cache
         else:
@@ -280,7 +354,7 @@ class BenchmarkRunner:
         Between calls the allocator keeps what it has: emptying it would put its growth into every measured call.
         """
         gc.collect()
-        memory.flush(self._require_model().device)
+        memory.flush(self._require_request().loaded.device)
 
     @contextlib.contextmanager
     def _monitor_process(self, config: BenchmarkConfig) -> Iterator[HardwareMonitor | None]:
@@ -288,7 +362,7 @@ class BenchmarkRunner:
         if not config.monitor.enabled:
             yield None
             return
-        device = self._require_model().device
+        device = self._require_request().loaded.device
         uuid = gpu_uuid_of(device.index or 0) if device.type == "cuda" else None
         with HardwareMonitor.start_process(device.type, config.monitor.interval_s, uuid, os.getpid()) as monitor:
             self._monitor = monitor
@@ -312,10 +386,10 @@ class BenchmarkRunner:
                 token_times_s=list(timed[1]),
                 graphs=call.graphs,
                 compile_s=call.compile_s,
-                device_reserved_bytes=memory.reserved(self._require_model().device),
+                device_reserved_bytes=memory.reserved(self._require_request().loaded.device),
             )
         )
-        peak = memory.peak(self._require_model().device)
+        peak = memory.peak(self._require_request().loaded.device)
         if phase == "measurement":
             record.memory = dataclasses.replace(record.memory, measurement_peak=peak)
         else:
@@ -323,19 +397,8 @@ class BenchmarkRunner:
         same = record.output is None or (record.output.same_in_all_calls and record.output.token_ids == call.token_ids)
         record.output = Output(shape=call.shape, token_ids=call.token_ids, text=call.text, same_in_all_calls=same)
 
-    def _profile(self, config: BenchmarkConfig, num_tokens: int) -> None:
-        """A Chrome trace of one more call, of `num_tokens` new tokens, after a call of that length to settle it."""
-        loaded = self._require_model()
-        generation = make_generation_config(config, loaded, num_tokens)
-        activities = [torch.profiler.ProfilerActivity.CPU]
-        if loaded.device.type == "cuda":
-            activities.append(torch.profiler.ProfilerActivity.CUDA)
-        with guards(config):
-            loaded.model.generate(**self._inputs, generation_config=generation)
-            with torch.profiler.profile(activities=activities) as profiler:
-                loaded.model.generate(**self._inputs, generation_config=generation)
-                memory.synchronize(loaded.device)
-        profiler.export_chrome_trace(str(self._folder / "trace.json.gz"))
+    def _observe_compile(self) -> CompileObserved:
+        return compilation.observe(self._require_request().loaded.model, self._counters, self._journal)
 
     # ---- small things ------------------------------------------------------------------------------------------
 
@@ -350,6 +413,8 @@ class BenchmarkRunner:
         """Mark where in the journey the record is, and how long it stayed there."""
         record = self._require_record()
         record.stage = name
+        if name not in COUNTED_STAGES:
+            self._enter(name)
         start = time.perf_counter()
         try:
             yield
@@ -361,10 +426,10 @@ class BenchmarkRunner:
             raise RuntimeError("call setup_benchmark first")
         return self.record
 
-    def _require_model(self) -> LoadedModel:
-        if self._loaded is None:
+    def _require_request(self) -> Request:
+        if self._request is None:
             raise RuntimeError("call setup_benchmark first")
-        return self._loaded
+        return self._request
 
 
 def _settle_garbage() -> None:

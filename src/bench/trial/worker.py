@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench.config import BenchmarkConfig
-from bench.record import Record
+from bench.record import REFERENCE_NAME, Record
 from bench.rules import ConfigError
 from bench.trial.environment import describe_environment
 from bench.trial.evidence import NotHonouredError
@@ -36,7 +36,7 @@ Emit = Callable[[str, int, int, float | None], None]
 PHASES = {"Warmup": "warmup", "Benchmarking": "measurement"}
 
 
-def measure(record: Record, folder: Path, compile_cache: Path, emit: Emit) -> Record:
+def measure(record: Record, folder: Path, compile_cache: Path, reference: Path | None, emit: Emit) -> Record:
     """Run the job that `record` requests, fill the record and write it into `folder`, whatever happens."""
     config = BenchmarkConfig.from_dict(record.requested)
 
@@ -48,13 +48,21 @@ def measure(record: Record, folder: Path, compile_cache: Path, emit: Emit) -> Re
     start = time.perf_counter()
     emit("load", 0, 1, None)
     runner = BenchmarkRunner(
-        logging.getLogger("bench"), progress=progress, folder=folder, record=record, compile_cache=compile_cache
+        logging.getLogger("bench"),
+        progress=progress,
+        enter=lambda stage: emit(stage, 0, 1, None),
+        folder=folder,
+        record=record,
+        compile_cache=compile_cache,
+        reference=reference,
     )
     try:
         record.environment = describe_environment(str(resolve_device(config.device)))
         runner.setup_benchmark(config.model.id, config)
-        emit("validation", 0, 1, None)
-        runner.run_benchmark(config, config.profile.num_tokens)
+        if record.kind == "reference":
+            runner.write_reference(config, folder / REFERENCE_NAME)
+        else:
+            runner.run_benchmark(config, config.profile.num_tokens)
     except Exception as error:  # noqa: BLE001 - failure is data
         _record_failure(record, error)
     except KeyboardInterrupt:
@@ -75,21 +83,27 @@ def _record_failure(record: Record, error: Exception) -> None:
     record.fail("oom" if is_out_of_memory(error) else "failed", type(error).__name__, message, detail)
 
 
-def main(record: Record, folder: str, compile_cache: str, pipe: multiprocessing.connection.Connection) -> None:
+def main(
+    record: Record,
+    folder: Path,
+    compile_cache: Path,
+    reference: Path | None,
+    pipe: multiprocessing.connection.Connection,
+) -> None:
     """The entry of a child process: fill and write the record, tell the parent of the progress."""
     os.setsid()  # a group of its own, which the parent can kill whole, and which no Ctrl-C of the terminal reaches
     # Inherited as ignored or blocked; the parent uses it to end a job early.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _log_to(Path(folder) / "worker.log")
+    _log_to(folder / "worker.log")
     _end_with_parent()
 
     def emit(phase: str, done: int, total: int, e2e_s: float | None) -> None:
         with contextlib.suppress(OSError):  # a parent that no longer listens is the business of _end_with_parent
             pipe.send((phase, done, total, e2e_s))
 
-    measure(record, Path(folder), Path(compile_cache), emit)
+    measure(record, folder, compile_cache, reference, emit)
     pipe.close()  # says that the record is on disk; the parent waits only a little for what the libraries still do
 
 

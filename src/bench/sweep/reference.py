@@ -1,0 +1,84 @@
+"""The reference run that trials compare their output with: one job for each model, workload, dtype and device.
+
+It is made by whichever job needs it first, in a process of its own, and kept in the sweep's folder; jobs that run at
+the same time wait for it. So it works below every launcher, and a job that is run again later finds it there. It is a
+job like any other (record, log, deadline), but counted nowhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+
+from filelock import FileLock
+
+from bench.config import (
+    AttentionConfig,
+    BenchmarkConfig,
+    CompileConfig,
+    FidelityConfig,
+    GenerationConfig,
+    MeasurementConfig,
+    MonitorConfig,
+    ProfileConfig,
+    WarmupConfig,
+)
+from bench.record import REFERENCE_NAME, Record, RecordError
+from bench.sweep.job import OnEvent, new_record, run_job
+
+FOLDER = "references"
+POLL_S = 0.5  # between looks at another job's lock
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What there is to compare with."""
+
+    file: Path | None  # None when the run did not come through
+    reason: str | None = None  # why not
+    made: Record | None = None  # the run's record, when it was made just now
+
+
+def reference_config(config: BenchmarkConfig) -> BenchmarkConfig:
+    """The setting that others of the same model and workload are compared with: the plainest that there is."""
+    plain = BenchmarkConfig.from_dict(config.to_dict())
+    plain.attention = AttentionConfig(implementation="eager")
+    plain.compile = CompileConfig()
+    plain.generation = GenerationConfig(kv_cache="dynamic")
+    plain.warmup, plain.measurement = WarmupConfig(iterations=0), MeasurementConfig(iterations=1)
+    plain.monitor, plain.profile = MonitorConfig(enabled=False), ProfileConfig()
+    plain.fidelity = FidelityConfig(reference="none")
+    plain.check()
+    return plain
+
+
+def ensure_reference(config: BenchmarkConfig, folder: Path, sweep_id: str | None, on_event: OnEvent) -> Reference:
+    """Find the reference for this setting below `folder`, or make it.
+
+    Raises:
+        KeyboardInterrupt: the user's, while it was made.
+        OSError: the folder cannot be written.
+    """
+    plain = reference_config(config)
+    own = folder / FOLDER / plain.trial_id()
+    own.mkdir(parents=True, exist_ok=True)
+    made = None
+    with FileLock(own / ".lock").acquire(poll_interval=POLL_S):
+        record = _finished(own)
+        if record is None:
+            record = new_record(plain, kind="reference", sweep_id=sweep_id, name="reference")
+            record = made = run_job(plain, record, own, on_event)
+    file = own / REFERENCE_NAME
+    if record.status == "ok" and file.is_file():
+        return Reference(file=file, made=made)
+    why = record.error.message if record.error else f"{file} is missing"
+    return Reference(file=None, reason=f"the reference run ended {record.status}: {why}", made=made)
+
+
+def _finished(folder: Path) -> Record | None:
+    """The record of a run that came to an end of its own; one that was interrupted is made again."""
+    with contextlib.suppress(RecordError):
+        record = Record.read(folder)
+        return None if record.status == "interrupted" else record
+    return None

@@ -1,0 +1,80 @@
+"""What is looked at once the figures are in, so that none of it touches them: evidence, fidelity, profile.
+
+Each function makes calls of its own, which are recorded nowhere as iterations. What cannot be found out is a reason in
+the record and never an error: the measurement stands without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.record import AttentionObserved, CompileEvent, Fidelity
+from bench.trial import attention, fidelity, memory, profiling
+from bench.trial.request import Request, guards
+from bench.trial.support import one_line
+
+
+def observe_attention(
+    request: Request, before: AttentionObserved, compiled: Sequence[CompileEvent]
+) -> AttentionObserved:
+    """Profile one short call and add what it shows to what is known of the attention."""
+    on_gpu = request.loaded.device.type == "cuda"
+    new_tokens = min(attention.NEW_TOKENS, request.config.workload.num_tokens_to_generate)
+    try:
+        events = profiling.profile_call(request, new_tokens).events()
+    except RuntimeError as error:  # no profiler in this build, or no permission for it
+        return attention.without_evidence(before, f"the profiler cannot run: {one_line(error)}")
+    prefill, decode = attention.read(events or [], compiled, on_gpu=on_gpu)
+    return attention.with_evidence(before, prefill, decode, on_gpu=on_gpu)
+
+
+def write_reference(request: Request, path: Path) -> torch.Tensor:
+    """Run the reference's call and keep it in `path`; returns the new tokens, shape (rows, steps)."""
+    workload = request.config.workload
+    vocabulary = request.loaded.model.config.get_text_config().vocab_size
+    return fidelity.write_reference(
+        path,
+        lambda processors: _new_tokens(request, processors),
+        rows=workload.batch_size,
+        steps=workload.num_tokens_to_generate,
+        vocabulary=vocabulary,
+    )
+
+
+def compare_with(reference: Path, request: Request, tokens: list[list[int]], dtype: str) -> Fidelity:
+    """Compare what the setting generated, and its logits over the reference's tokens, with the reference."""
+    takes_processors = not request.config.generation.continuous_batching
+    try:
+        return fidelity.compare(
+            fidelity.read_reference(reference),
+            tokens,
+            (lambda processors: _new_tokens(request, processors)) if takes_processors else None,
+            dtype,
+        )
+    except (OSError, ValueError, RuntimeError) as error:  # out of memory among them
+        return Fidelity(reference="eager", reason=f"the comparison failed: {one_line(error)}")
+
+
+def _new_tokens(request: Request, processors: Any) -> torch.Tensor:
+    with guards(request.config):
+        output = request.generate(logits_processor=processors)
+        memory.synchronize(request.loaded.device)
+    return output[:, request.config.workload.sequence_length :]
+
+
+def write_profile(request: Request, new_tokens: int, folder: Path) -> None:
+    """A trace and a table of operators of the beginning of a call, after one more call to settle the profiler."""
+    profiling.profile_call(request, new_tokens)
+    profiler = profiling.profile_call(request, new_tokens)
+    profiling.write_artifacts(profiler, folder, on_gpu=request.loaded.device.type == "cuda")
+
+
+def write_memory_snapshot(request: Request, folder: Path) -> None:
+    """The allocator's history over one whole call."""
+    with profiling.memory_history(request.loaded.device, folder), guards(request.config):
+        request.generate()
+        memory.synchronize(request.loaded.device)

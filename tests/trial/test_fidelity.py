@@ -1,0 +1,142 @@
+"""Tokens and logits against a reference, with logits that are known to the last digit."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from bench.trial.fidelity import LogitTap, Reference, compare, kept_steps, read_reference, write_reference
+
+VOCABULARY = 11
+EOS = 10
+
+
+def play(logits: torch.Tensor):
+    """A call that has these logits at each step, shape (steps, rows, vocabulary), and decodes greedily."""
+
+    def call(processors):
+        tokens = []
+        for step in logits:
+            scores = step.clone()
+            scores[:, EOS] = -math.inf
+            for each in processors:
+                scores = each(None, scores)
+            tokens.append(scores.argmax(-1))
+        return torch.stack(tokens, 1)
+
+    return call
+
+
+@pytest.fixture
+def logits() -> torch.Tensor:
+    return torch.randn(4, 2, VOCABULARY, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def reference(logits, tmp_path) -> Reference:
+    write_reference(tmp_path / "r.safetensors", play(logits), rows=2, steps=4, vocabulary=VOCABULARY)
+    return read_reference(tmp_path / "r.safetensors")
+
+
+def test_a_reference_comes_back_as_it_was_written(logits, reference) -> None:
+    assert reference.steps == [0, 1, 2, 3]
+    assert torch.equal(reference.tokens, play(logits)([]))
+    assert torch.equal(reference.logits[..., :EOS], logits[..., :EOS])
+    assert torch.isinf(reference.logits[..., EOS]).all()
+
+
+def test_the_same_logits_agree_without_any_difference(logits, reference) -> None:
+    call = play(logits)
+    found = compare(reference, call([]).tolist(), call, "float32")
+    assert (found.agrees, found.reason) == (True, None)
+    assert (found.common_prefix_tokens, found.equal_tokens_share, found.first_divergent_token) == (4, 1.0, None)
+    assert (found.positions, found.top1_share) == (8, 1.0)
+    assert (found.logit_max_abs_diff, found.logit_mean_abs_diff, found.kl_mean_nats) == (0.0, 0.0, 0.0)
+
+
+def test_figures_are_those_of_a_hand_written_loop(logits, reference) -> None:
+    other = logits + 0.1 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
+    found = compare(reference, play(other)([]).tolist(), play(other), "float32")
+    theirs, ours = logits[..., :EOS].double(), other[..., :EOS].double()
+    p, q = theirs.softmax(-1), ours.softmax(-1)
+    assert found.kl_mean_nats == pytest.approx(float((p * (p / q).log()).sum(-1).mean()), rel=1e-4)
+    assert found.logit_max_abs_diff == pytest.approx(float((theirs - ours).abs().max()), rel=1e-5)
+    assert found.logit_mean_abs_diff == pytest.approx(float((theirs - ours).abs().mean()), rel=1e-5)
+    relative = (theirs - ours).abs().mean(-1) / theirs.std(-1, unbiased=False)
+    assert found.logit_mean_diff_sd == pytest.approx(float(relative.mean()), rel=1e-5)
+    assert found.agrees is False
+
+
+def test_logits_are_compared_over_the_reference_s_tokens(logits, reference) -> None:
+    """Whatever the setting would say by itself, each step answers the same question."""
+    asked = []
+
+    def call(processors):
+        tokens = play(logits.flip(-1))(processors)
+        asked.append(tokens)
+        return tokens
+
+    compare(reference, [[0] * 4] * 2, call, "float32")
+    assert torch.equal(asked[0], reference.tokens)
+
+
+def test_a_shift_of_all_logits_is_no_other_distribution(logits, reference) -> None:
+    found = compare(reference, play(logits)([]).tolist(), play(logits + 3.0), "float32")
+    assert found.kl_mean_nats == pytest.approx(0.0, abs=1e-6)
+    assert found.logit_mean_abs_diff == pytest.approx(3.0, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "prefix", "share", "divergent"),
+    [
+        ([[1, 2, 3], [4, 5, 6]], 3, 1.0, None),
+        ([[1, 2, 9], [4, 5, 6]], 2, 5 / 6, 2),
+        ([[1, 2, 9], [9, 5, 6]], 0, 4 / 6, 0),
+    ],
+)
+def test_tokens_are_compared_row_by_row(tokens, prefix, share, divergent) -> None:
+    reference = Reference(tokens=torch.tensor([[1, 2, 3], [4, 5, 6]]), steps=[], logits=torch.empty(0))
+    found = compare(reference, tokens, None, "float32")
+    assert (found.common_prefix_tokens, found.first_divergent_token) == (prefix, divergent)
+    assert found.equal_tokens_share == pytest.approx(share)
+    assert found.agrees is (True if divergent is None else None)
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_logits_that_are_no_numbers_never_agree(logits, reference, broken) -> None:
+    other = logits.clone()
+    other[2, 0, 3] = broken
+    found = compare(reference, play(logits)([]).tolist(), play(other), "bfloat16")
+    assert found.agrees is False
+    assert "finite" in found.reason
+
+
+def test_a_reference_that_is_no_number_is_none(logits, tmp_path) -> None:
+    logits[0, 0, 0] = math.nan
+    with pytest.raises(ArithmeticError, match="not all finite"):
+        write_reference(tmp_path / "r", play(logits), rows=2, steps=4, vocabulary=VOCABULARY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_bounds_for_a_number_format_nothing_is_judged(logits, reference) -> None:
+    found = compare(reference, play(logits)([]).tolist(), play(logits), "float64")
+    assert (found.agrees, found.reason) == (None, "there are no bounds for float64")
+
+
+def test_kept_steps_fill_the_budget_and_hold_both_ends() -> None:
+    assert kept_steps(1, 5, 100, budget_bytes=10**9) == [0, 1, 2, 3, 4]
+    assert kept_steps(2, 101, 100, budget_bytes=2 * 100 * 4 * 3) == [0, 50, 100]
+    assert kept_steps(64, 1000, 256_000, budget_bytes=1) == [0]
+
+
+def test_a_tap_without_tokens_changes_nothing() -> None:
+    scores = torch.tensor([[1.0, 2.0]])
+    assert LogitTap(lambda step, scores: None)(None, scores) is scores
+
+
+def test_a_file_that_is_no_reference_says_so(tmp_path) -> None:
+    (tmp_path / "r").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="is no reference"):
+        read_reference(tmp_path / "r")

@@ -1,0 +1,290 @@
+"""What measuring adds to the measured: one setting, with and without each instrument, in one process.
+
+Arms, each a way to time the same generate call:
+
+    bare                 a loop as one writes it by hand: synchronise, clock, generate, synchronise, clock
+    bare again           the same once more; what it differs from bare by is noise
+    streamer             with the streamer that takes the time of each token
+    monitor              with the hardware monitor's process sampling
+    streamer + monitor   with both
+    bench                BenchmarkRunner.time_generate, whose figure is the one that is published
+
+Each block holds every arm once, in an order of its own drawn by chance, so that whatever drifts meets all arms alike
+and what one call leaves behind meets each other arm as often. The effect of an arm is the median over blocks of
+log(arm / bare), given as a ratio; its 95 % interval is that of the sign test, which asks nothing of the noise. No call
+is left out.
+
+An arm changes the figure when its effect is larger than 1 % and than the noise (how far the interval of `bare again`
+reaches), and its own interval leaves out 0.
+
+Not covered: what all arms have in common, such as the monitor's process that waits between calls, and what the
+instruments add to the times of single tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tqdm
+import transformers
+import yaml
+
+from bench.analysis.summary import median_rank
+from bench.config import AttentionConfig, BenchmarkConfig, CompileConfig, ModelConfig
+from bench.rules import ConfigError
+from bench.trial import memory
+from bench.trial.model import LoadedModel
+from bench.trial.monitor import HardwareMonitor
+from bench.trial.request import guards, make_generation_config, make_inputs
+from bench.trial.runner import BenchmarkRunner
+from bench.trial.streamer import TokenClock
+
+BARE, AGAIN = "bare", "bare again"
+ARMS = (BARE, AGAIN, "streamer", "monitor", "streamer + monitor", "bench")
+TOLERANCE = 0.01  # of the median E2E; what is below it is promised not to matter
+WARM_UP_BLOCKS = 3
+FEWEST_CALLS = 6  # with fewer, the sign test has no interval
+
+Times = Mapping[str, Sequence[float]]  # arm → E2E latency in seconds, one a block
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """What one arm changes. Fractions of the bare call's E2E: 0.01 is 1 % slower."""
+
+    arm: str
+    median_s: float
+    change: float
+    low: float  # 95 % interval of change
+    high: float
+
+    @property
+    def reach(self) -> float:
+        """The largest change, up or down, that the interval holds."""
+        return max(abs(self.low), abs(self.high))
+
+
+# ---- statistics -----------------------------------------------------------------------------------------------------
+
+
+def effect(arm: str, times: Times) -> Effect:
+    """The change from bare to `arm`, from at least FEWEST_CALLS blocks."""
+    ratios = sorted(math.log(with_it / without) for with_it, without in zip(times[arm], times[BARE], strict=True))
+    rank = median_rank(len(ratios))
+    assert rank is not None
+    return Effect(
+        arm=arm,
+        median_s=statistics.median(times[arm]),
+        change=math.expm1(statistics.median(ratios)),
+        low=math.expm1(ratios[rank - 1]),
+        high=math.expm1(ratios[-rank]),
+    )
+
+
+def is_change(found: Effect, noise: float) -> bool:
+    """Whether an arm changes the figure by more than both TOLERANCE and the noise."""
+    return abs(found.change) > max(TOLERANCE, noise) and not found.low <= 0 <= found.high
+
+
+def verdict(found: Effect, noise: float) -> str:
+    """The same in words."""
+    if is_change(found, noise):
+        return f"CHANGES the figure by {_percent(found.change)}"
+    if abs(found.change) <= TOLERANCE:
+        return "within 1 %"
+    return f"within the noise (±{100 * max(noise, found.reach):.1f} %)"
+
+
+# ---- the calls ------------------------------------------------------------------------------------------------------
+
+
+def blocks(count: int, seed: int) -> Iterator[list[str]]:
+    """For each block the arms in the order in which they run."""
+    chance = random.Random(seed)  # noqa: S311 - an order, not a secret
+    for _ in range(count):
+        yield chance.sample(ARMS, k=len(ARMS))
+
+
+def measure(config: BenchmarkConfig, calls: int, seed: int) -> dict[str, list[float]]:
+    """E2E seconds of each arm, `calls` a piece, after WARM_UP_BLOCKS blocks that do not count.
+
+    Raises:
+        RuntimeError: the setting cannot run here, or the monitor stopped.
+    """
+    with BenchmarkRunner() as runner:
+        runner.setup_benchmark(config.model.id, config)
+        first = runner.time_generate(config, warmup=True)
+        if first[0] < 0:
+            raise RuntimeError(first[2])
+        # One model and one monitor for all arms: two copies of the weights differ by where they lie in memory.
+        loaded = runner._require_request().loaded  # noqa: SLF001
+        with runner._monitor_process(config) as monitor:  # noqa: SLF001
+            assert monitor is not None
+            calls_of = make_arms(config, runner, loaded, monitor)
+            times: dict[str, list[float]] = {arm: [] for arm in ARMS}
+            for number, block in enumerate(tqdm.tqdm(list(blocks(WARM_UP_BLOCKS + calls, seed)), desc="Blocks")):
+                for arm in block:
+                    e2e_s = calls_of[arm]()
+                    if number >= WARM_UP_BLOCKS:
+                        times[arm].append(e2e_s)
+            if monitor.error is not None:
+                raise RuntimeError(f"the monitor stopped: {monitor.error}")
+    return times
+
+
+def make_arms(
+    config: BenchmarkConfig, runner: BenchmarkRunner, loaded: LoadedModel, monitor: HardwareMonitor
+) -> dict[str, Callable[[], float]]:
+    """Arm → one call of it, which returns its E2E in seconds."""
+    inputs = make_inputs(config, loaded)
+    generation = make_generation_config(config, loaded, config.workload.num_tokens_to_generate)
+    device = loaded.device
+
+    def bare() -> float:
+        with guards(config):
+            memory.synchronize(device)
+            start = time.perf_counter()
+            loaded.model.generate(**inputs, generation_config=generation)
+            memory.synchronize(device)
+            return time.perf_counter() - start
+
+    def with_streamer() -> float:
+        streamer = TokenClock(time.perf_counter)
+        with guards(config):
+            memory.synchronize(device)
+            start = time.perf_counter()
+            loaded.model.generate(**inputs, generation_config=generation, streamer=streamer)
+            memory.synchronize(device)
+            return time.perf_counter() - start
+
+    def monitored(call: Callable[[], float]) -> Callable[[], float]:
+        def call_with_monitor() -> float:
+            monitor.begin()
+            e2e_s = call()
+            monitor.end(0.0)
+            return e2e_s
+
+        return call_with_monitor
+
+    return {
+        BARE: bare,
+        AGAIN: bare,
+        "streamer": with_streamer,
+        "monitor": monitored(bare),
+        "streamer + monitor": monitored(with_streamer),
+        "bench": lambda: runner.time_generate(config, warmup=False)[0],
+    }
+
+
+# ---- what is printed ------------------------------------------------------------------------------------------------
+
+
+def table(times: Times) -> tuple[list[str], bool]:
+    """The lines to print, below 100 columns, and whether any arm changes the figure."""
+    effects = [effect(arm, times) for arm in ARMS if arm != BARE]
+    noise = effects[0].reach  # of bare again
+    rows = [("arm", "calls", "median ms", "change", "95 % interval", "verdict")]
+    rows.append((BARE, str(len(times[BARE])), f"{1000 * statistics.median(times[BARE]):.2f}", "–", "–", ""))
+    for each in effects:
+        said = f"the noise: ±{100 * noise:.1f} %" if each.arm == AGAIN else verdict(each, noise)
+        interval = f"{_percent(each.low)} to {_percent(each.high)}"
+        median_ms = f"{1000 * each.median_s:.2f}"
+        rows.append((each.arm, str(len(times[each.arm])), median_ms, _percent(each.change), interval, said))
+    lines = [
+        f"{arm:<18}  {calls:>5}  {median:>9}  {change:>7}  {interval:<19}  {said}".rstrip()
+        for arm, calls, median, change, interval, said in rows
+    ]
+    return lines, any(is_change(each, noise) for each in effects if each.arm != AGAIN)
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:+.1f} %"
+
+
+def report(config: BenchmarkConfig, times: Times, seed: int) -> dict[str, Any]:
+    """What the JSON file holds: every time, and what was made of it."""
+    return {
+        "setting": config.to_dict(),
+        "seed": seed,
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+        "cores": os.cpu_count(),
+        "tolerance": TOLERANCE,
+        "effects": [asdict(effect(arm, times)) for arm in ARMS if arm != BARE],
+        "e2e_s": dict(times),  # one a block, in the order of the blocks
+    }
+
+
+# ---- the command ----------------------------------------------------------------------------------------------------
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/overhead",
+        description="What the streamer and the hardware monitor add to the E2E latency. "
+        "Exit status: 0 when each stays below 1 %% or the noise, 1 when one does not.",
+    )
+    parser.add_argument("--model", default="tiny", metavar="FOLDER_OR_ID", help="a checkpoint; default: %(default)s")
+    parser.add_argument("--calls", type=int, default=200, metavar="N", help="of each arm; default: %(default)s")
+    parser.add_argument("--device", default="auto", help="as the key device; default: %(default)s")
+    parser.add_argument("--dtype", default="auto", help="as the key model.dtype; default: %(default)s")
+    parser.add_argument("--attention", default="sdpa", help="as attention.implementation; default: %(default)s")
+    parser.add_argument("--compile", metavar="MODE", help="as the key compile.mode; default: not compiled")
+    parser.add_argument("--prompt-tokens", type=int, default=128, metavar="N", help="default: %(default)s")
+    parser.add_argument("--new-tokens", type=int, default=32, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of the order within the blocks; default: %(default)s")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every time and the effects there")
+    parsed = parser.parse_args(arguments)
+    if parsed.calls < FEWEST_CALLS:
+        parser.error(f"--calls {parsed.calls}: with fewer than {FEWEST_CALLS} there is no interval")
+    return parsed
+
+
+def setting(arguments: argparse.Namespace) -> BenchmarkConfig:
+    """The setting that the command line asks for. Raises ConfigError."""
+    model = ModelConfig(id=arguments.model)
+    if arguments.model == "tiny":
+        group = Path(__file__).parents[1] / "conf" / "model" / "tiny.yaml"
+        model = ModelConfig(**yaml.safe_load(group.read_text(encoding="utf-8")))
+    model.dtype = arguments.dtype
+    return BenchmarkConfig(
+        device=arguments.device,
+        model=model,
+        attention=AttentionConfig(implementation=arguments.attention),
+        compile=CompileConfig(mode=arguments.compile),
+        sequence_length=arguments.prompt_tokens,
+        num_tokens_to_generate=arguments.new_tokens,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, judge."""
+    parsed = parse(arguments)
+    try:
+        config = setting(parsed)
+        times = measure(config, parsed.calls, parsed.seed)
+    except (ConfigError, RuntimeError) as error:
+        print(f"overhead: {error}", file=sys.stderr)
+        return 2
+    if parsed.json is not None:
+        parsed.json.write_text(json.dumps(report(config, times, parsed.seed), indent=1), encoding="utf-8")
+    lines, changed = table(times)
+    print("\n".join(lines))
+    return int(changed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

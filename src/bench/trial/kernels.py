@@ -1,0 +1,91 @@
+"""generation.kernelize: layers of the model that run a kernel from the hub.
+
+transformers marks layers that have a counterpart on the hub, and the package `kernels` fetches those and puts them in
+place. Where it has none for a device it leaves the layer as it is and says nothing, so what counts is what is in place
+afterwards.
+
+Not covered: attention kernels (`attention.implementation` names those), and whether a kernel is any faster.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers.utils import import_utils
+
+from bench.trial.support import one_line
+
+# Where the errors of a hub that cannot be reached come from; those of the disk are OSErrors.
+_NETWORK_PACKAGES = ("huggingface_hub", "httpx", "httpcore", "requests")
+
+
+class NoKernelError(RuntimeError):
+    """This machine, this model or these packages have no hub kernel to offer: a limit, not a fault."""
+
+
+def kernelize(model: Any, device: torch.device, *, compiled: bool) -> list[str]:
+    """Put hub kernels in place of the layers that have one for this device.
+
+    Args:
+        model: a transformers model on `device`, in eval mode.
+        device: names itself in the error.
+        compiled: take only kernels that torch.compile can go through, as far as this transformers heeds that.
+
+    Returns:
+        The names of the layers and functions that run a kernel now, at least one.
+
+    Raises:
+        NoKernelError: the package `kernels` is missing, the kernels cannot be fetched, or no layer has one.
+        Exception: whatever a kernel that was fetched raises at its import.
+    """
+    if not is_available():
+        versions = f">={import_utils.KERNELS_MIN_VERSION},<{import_utils.KERNELS_MAX_VERSION}"
+        raise NoKernelError(f"this transformers needs the package kernels{versions}, which is not installed")
+    try:
+        model.set_use_kernels(True, mode=_mode(compiled=compiled))
+    except Exception as error:
+        if not _is_out_of_reach(error):
+            raise
+        raise NoKernelError(f"the kernels cannot be fetched: {type(error).__name__}: {one_line(error, 80)}") from error
+    if not (names := kernelized(model)):
+        raise NoKernelError(f"no layer of this model has a kernel for {device.type}, or none that could be had")
+    return names
+
+
+def is_available() -> bool:
+    """Whether the package `kernels` is here, in a version that this transformers takes."""
+    return bool(import_utils.is_kernels_available())
+
+
+def kernelized(model: Any) -> list[str]:
+    """The layers whose forward is not that of their class, and the functions likewise, by name."""
+    return [name for name, module in _replaceable(model) if _runs_a_kernel(module)]
+
+
+def _replaceable(model: Any) -> Iterator[tuple[str, Any]]:
+    for name, module in model.named_modules():
+        if hasattr(type(module), "kernel_layer_name"):
+            yield name, module
+        # Functions, such as rotary embeddings, are modules that hang on a layer without being part of it.
+        for function, hidden in getattr(module, "_kernel_funcs", {}).items():
+            yield f"{name}.{function}", hidden
+
+
+def _runs_a_kernel(module: Any) -> bool:
+    # Where there is no kernel the package puts the class's own forward on the instance.
+    forward = vars(module).get("forward")
+    return forward is not None and getattr(forward, "__func__", forward) is not type(module).forward
+
+
+def _mode(*, compiled: bool) -> Any:
+    mode = importlib.import_module("kernels").Mode
+    return mode.INFERENCE | mode.TORCH_COMPILE if compiled else mode.INFERENCE
+
+
+def _is_out_of_reach(error: BaseException) -> bool:
+    """Whether an error means that the hub, or a build for this machine there, was not to be had."""
+    package = type(error).__module__.partition(".")[0]
+    return isinstance(error, OSError) or package in _NETWORK_PACKAGES or "offline mode" in str(error)

@@ -78,7 +78,13 @@ def test_compile_kwargs_name_the_keys_of_compile() -> None:
          "compile.mode=max-autotune nor options; use compile.mode=default, or inductor"),
         ({"compile": CompileConfig(mode="default", options={"a": {"b": float("inf")}})},
          "compile.options.a.b=inf: must be a finite number"),
-        ({"continuous_batching": True}, "generation.continuous_batching=true: not available in this version; use false"),
+        ({"continuous_batching": True, "compile_kwargs": {"mode": "default"}}, "compile.mode=default: with "
+         "generation.continuous_batching transformers compiles fragments only; set it to null"),
+        ({"generation": GenerationConfig(continuous_batching=True, kv_cache="static")}, "generation.kv_cache=static: "
+         "generation.continuous_batching has a paged cache of its own; set it to auto"),
+        ({"generation": GenerationConfig(continuous_batching=True, grad_mode="inference_mode")},
+         "generation.grad_mode=inference_mode: the worker of generation.continuous_batching runs under no_grad; set it "
+         "to auto or no_grad"),
     ],
 )  # fmt: skip
 def test_a_refused_value_names_key_value_and_remedy(keywords: dict, message: str) -> None:

@@ -270,6 +270,8 @@ class BenchmarkConfig:
                 if isinstance(each, float) and not math.isfinite(each):
                     raise ConfigError(f"{path}.{leaf}", each, "must be a finite number")
         self._check_pairs()
+        if self.generation.continuous_batching:
+            self._check_batching()
 
     def _check_pairs(self) -> None:
         attention, compiled, model = self.attention, self.compile, self.model
@@ -302,6 +304,21 @@ class BenchmarkConfig:
                 raise ConfigError("model.architecture", model.architecture, "needs model.weights=random")
             if not isinstance(model.architecture.get("model_type"), str):
                 raise ConfigError("model.architecture", model.architecture, "needs a model_type, such as llama")
+
+    def _check_batching(self) -> None:
+        """What continuous batching does not do, refused before anything runs."""
+        generation, compiled = self.generation, self.compile
+        if compiled.mode:
+            # Seen with transformers 5.23: a graph break in each layer, and from the ninth layer on TorchDynamo's
+            # recompile limit, after which the rest runs uncompiled, with no more than a warning.
+            remedy = "with generation.continuous_batching transformers compiles fragments only; set it to null"
+            raise ConfigError("compile.mode", compiled.mode, remedy)
+        if generation.kv_cache != "auto":
+            remedy = "generation.continuous_batching has a paged cache of its own; set it to auto"
+            raise ConfigError("generation.kv_cache", generation.kv_cache, remedy)
+        if generation.grad_mode == "inference_mode":
+            remedy = "the worker of generation.continuous_batching runs under no_grad; set it to auto or no_grad"
+            raise ConfigError("generation.grad_mode", generation.grad_mode, remedy)
 
     # ---- forms -------------------------------------------------------------------------------------------------
 

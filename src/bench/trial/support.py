@@ -65,6 +65,35 @@ LIMITS = (
         remedy="the compiler has no kernel of it for this device; use compile=off",
     ),
     Limit(
+        pattern=r"is not supported for continuous batching|attn_implementation=\"paged\|",
+        key="attention.implementation",
+        remedy="transformers pairs continuous batching with eager, sdpa and flash attention; use attention=sdpa",
+    ),
+    Limit(
+        pattern=r"Invalid (layer|group) type",
+        key="generation.continuous_batching",
+        value="true",
+        remedy="transformers batches models of full and sliding attention only; set it to false",
+    ),
+    Limit(
+        pattern=r"NoKernelError: .*package kernels",
+        key="generation.kernelize",
+        value="true",
+        remedy="install it, or use generation.kernelize=false",
+    ),
+    Limit(
+        pattern=r"NoKernelError: .*cannot be fetched",
+        key="generation.kernelize",
+        value="true",
+        remedy="fill the hub's cache where there is a network, or use generation.kernelize=false",
+    ),
+    Limit(
+        pattern=r"NoKernelError: no layer",
+        key="generation.kernelize",
+        value="true",
+        remedy="use generation.kernelize=false",
+    ),
+    Limit(
         pattern=r"InvalidCxxCompiler|No working C\+\+ compiler",
         key="compile.mode",
         remedy="compiling for the CPU needs g++; install it, or use compile=off",
@@ -82,6 +111,7 @@ def limit_reached(error: BaseException, config: BenchmarkConfig) -> str | None:
     text = f"{type(error).__name__}: {error}"
     for limit in LIMITS:
         value = config.flat()[limit.key]
+        value = str(value).lower() if isinstance(value, bool) else value  # as one types it
         if re.search(limit.pattern, text, re.IGNORECASE) and re.search(limit.value, str(value)):
             return f"{limit.key}={value} cannot run here: {one_line(error, 160)}; {limit.remedy}"
     return None

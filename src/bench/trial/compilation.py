@@ -1,8 +1,9 @@
 """torch.compile: how a request reaches generate, and what the library says that it did.
 
 `generate` compiles only its decoding step, only over a static cache, and on a CPU only when a private flag says so;
-elsewhere it goes on uncompiled after one log line. So the request is made in the one form that works, and what
-happened is read from TorchDynamo's and Inductor's own counters, before and after each call.
+elsewhere it goes on uncompiled after one log line. So the request is made in the one form that works, what happened is
+read from TorchDynamo's and Inductor's own counters before and after each call, and a `Journal` keeps which call each
+compilation, graph break and missing CUDA graph fell into, and why it happened.
 
 The compile cache on disk is a folder of its own for each job (`fresh`), or one for each setting (`shared`): Inductor's
 own key leaves out the SDPA backend, so that jobs which share one folder get each other's kernels.
@@ -10,26 +11,41 @@ own key leaves out the SDPA backend, so that jobs which share one folder get eac
 
 from __future__ import annotations
 
+import bisect
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import transformers
 from torch._dynamo import config as dynamo_config
+from torch._dynamo import eval_frame
 from torch._dynamo import utils as dynamo
+from torch._dynamo.callback import callback_handler
+from torch._guards import CompileContext
 from torch._inductor import codecache
 from torch._inductor import utils as inductor_utils
 
 from bench.config import BenchmarkConfig, CompileConfig, flatten
-from bench.record import CompileObserved
+from bench.record import CompileEvent, CompileObserved
 
 # torch keeps the last 64 compilations unless told otherwise; then times and reasons would be lost, and sums shrink.
 KEPT_COMPILATIONS = 100_000
+# Functions that flex_attention compiles of itself: the kernel, and the making of its block mask.
+FLEX_FILES = ("torch/nn/attention/flex_attention.py", "transformers/integrations/flex_attention.py")
+# Events during which a call waits for the compiler.
+COMPILATIONS = ("graph", "recompile", "failure", "autotune")
+# Where torch says, at a level that is always on, why there is no CUDA graph (torch/_inductor/cudagraph_utils.py).
+CUDAGRAPH_LOG = logging.getLogger("torch._inductor.cudagraph_utils.__cudagraphs")
+CUDAGRAPH_SKIP = "log_cudagraph_skip_and_bump_counter"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,49 +53,242 @@ class Counters:
     """The library's counters at one moment; they only grow."""
 
     graphs: int
-    graph_breaks: dict[str, int]
+    attention_graphs: int  # those that flex_attention made of itself
     recompiles: list[str]
     cudagraph_skips: int
     compile_s: float
+    autotune_s: float
     cache_hits: int
     cache_misses: int
 
 
 def read_counters() -> Counters:
-    """Read TorchDynamo's and Inductor's counters of this process."""
+    """Read TorchDynamo's and Inductor's counters of this process. Takes 25 µs after 100 compilations."""
     counters = dynamo.counters
     inductor, autograd = counters["inductor"], counters["aot_autograd"]
-    compilations = dynamo.get_compilation_metrics()
-    breaks: collections.Counter[str] = collections.Counter()
-    for reason, count in counters["graph_break"].items():
-        breaks[_first_line(reason)] += count  # breaks of one kind differ only below it
+    attention_graphs, compile_s, autotune_us = 0, 0.0, 0
+    recompiles = []
+    for each in dynamo.get_compilation_metrics():
+        compile_s += each.entire_frame_compile_time_s or 0.0
+        autotune_us += (each.compile_time_autotune_time_us or 0) + (each.runtime_triton_autotune_time_us or 0)
+        if each.recompile_reason:
+            recompiles.append(_first_line(each.recompile_reason))
+        if each.graph_op_count and _is_of_flex(each.co_filename):
+            attention_graphs += 1
     return Counters(
         graphs=counters["stats"]["unique_graphs"],
-        graph_breaks=dict(breaks),
-        recompiles=[_first_line(each.recompile_reason) for each in compilations if each.recompile_reason],
+        attention_graphs=attention_graphs,
+        recompiles=recompiles,
         cudagraph_skips=inductor["cudagraph_skips"],
-        compile_s=sum((each.entire_frame_compile_time_s or 0.0 for each in compilations), 0.0),
-        # A hit of the outer cache (AOTAutograd's) never asks the inner one.
-        cache_hits=autograd["autograd_cache_hit"] + inductor["fxgraph_cache_hit"],
-        cache_misses=inductor["fxgraph_cache_miss"],
+        compile_s=compile_s,
+        autotune_s=autotune_us / 1e6,
+        # A hit of the outer cache (AOTAutograd's) counts in the inner one as well, unless the two are bundled.
+        cache_hits=max(autograd["autograd_cache_hit"], inductor["fxgraph_cache_hit"]),
+        # Code that cannot be cached was not taken from the cache either.
+        cache_misses=inductor["fxgraph_cache_miss"] + inductor["fxgraph_cache_bypass"],
     )
 
 
 def _first_line(text: Any) -> str:
-    return str(text).strip().partition("\n")[0]
+    return " ".join(str(text).strip().partition("\n")[0].split())
+
+
+def _is_of_flex(file: str | None) -> bool:
+    return file is not None and file.endswith(FLEX_FILES)
 
 
 def reset() -> None:
     """Forget what this process compiled, so that a job in a used process counts from zero; and let nothing that fails
-    to compile go on uncompiled in silence.
+    to compile, or that needs another compilation, go on uncompiled in silence.
     """
-    dynamo_config.suppress_errors = False
-    dynamo_config.fail_on_recompile_limit_hit = True
+    _configure("suppress_errors", False)
+    _configure("fail_on_recompile_limit_hit", True)
+    torch.compiler.set_stance("default")  # others run uncompiled code, or that of another backend
     torch.compiler.reset()
     inductor_utils.clear_caches()  # code that it keeps in memory
     dynamo.counters.clear()
     dynamo.clear_compilation_metrics()
     dynamo.set_compilation_metrics_limit(KEPT_COMPILATIONS)
+
+
+def _configure(name: str, value: bool) -> None:
+    """Set TorchDynamo's option in every thread.
+
+    In torch 2.13, unlike 2.11, an assignment holds in no other thread than the one that makes it, and continuous
+    batching generates in a thread of its own. What other threads see is the default.
+    """
+    setattr(dynamo_config, name, value)
+    entry: Any = getattr(dynamo_config, "_config", {}).get(name)
+    if hasattr(entry, "default"):
+        entry.default = value
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Mark:
+    """How far torch's lists had grown when a call began."""
+
+    iteration: int
+    compilations: int
+    cudagraph_skips: int
+
+
+class Journal:
+    """What torch.compile does while this is open, and during which call.
+
+    Set `iteration` before each call; a call without compilation costs nothing more. Open it after `reset`, which
+    forgets what is read here; opened again, it begins anew. Compilations come from torch's own metrics; graph breaks
+    from its list of them, read as each compilation ends; the reasons for missing CUDA graphs from its log, which is
+    neither silenced nor made louder.
+    """
+
+    def __init__(self) -> None:
+        self._iteration = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._marks: list[_Mark] = []
+        self._noted: list[tuple[float, CompileEvent]] = []  # with the Unix time
+        self._breaks = 0  # of torch's list, how many were read
+        self._recording_start_s = 0.0
+        self._closed: list[CompileEvent] | None = None
+
+    @property
+    def iteration(self) -> int:
+        """Index of the call that runs, or ran last."""
+        return self._iteration
+
+    @iteration.setter
+    def iteration(self, index: int) -> None:
+        self._iteration = index
+        skips = dynamo.counters["inductor"]["cudagraph_skips"]
+        compilations = len(dynamo.get_compilation_metrics())
+        self._marks.append(_Mark(iteration=index, compilations=compilations, cudagraph_skips=skips))
+
+    def __enter__(self) -> Self:
+        self._begin()
+        self.iteration = self._iteration
+        self._breaks = len(dynamo.graph_break_reasons)
+        callback_handler.register_start_callback(self._compilation_starts)
+        callback_handler.register_end_callback(self._compilation_ends)
+        CUDAGRAPH_LOG.addFilter(self._note_skip)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed = self.events()
+        CUDAGRAPH_LOG.removeFilter(self._note_skip)
+        with contextlib.suppress(ValueError):  # torch.compiler.reset() has removed them
+            callback_handler.remove_start_callback(self._compilation_starts)
+            callback_handler.remove_end_callback(self._compilation_ends)
+
+    def events(self) -> list[CompileEvent]:
+        """What happened so far, in order; once closed, what had happened until then."""
+        if self._closed is not None:
+            return list(self._closed)
+        self._note_breaks(None)
+        dated = [*self._noted, *self._compilations()]
+        dated += self._unexplained_skips([event for _, event in dated])
+        return [event for _, event in sorted(dated, key=lambda each: (each[1].iteration, each[0]))]
+
+    # ---- while torch works -------------------------------------------------------------------------------------
+
+    def _compilation_starts(self, _: Any) -> None:
+        self._recording_start_s = time.perf_counter()
+
+    def _compilation_ends(self, ended: Any) -> None:
+        if ended.callback_trigger.name == "CUDAGRAPH_RECORDING":
+            duration_s = time.perf_counter() - self._recording_start_s
+            self._note("cudagraph_record", compile_id=ended.compile_id, duration_s=duration_s)
+        else:
+            self._note_breaks(ended.compile_id)
+
+    def _note(self, kind: str, **known: Any) -> None:
+        self._noted.append((time.time(), CompileEvent(iteration=self._iteration, kind=kind, **known)))
+
+    def _note_breaks(self, compile_id: str | None) -> None:
+        reasons = list(dynamo.graph_break_reasons)
+        for each in reasons[self._breaks :]:
+            place = each.user_stack[-1] if each.user_stack else None
+            self._note(
+                "graph_break",
+                reason=_break_reason(each.reason),
+                compile_id=compile_id,
+                function=place and place.name,
+                file=place and place.filename,
+                line=place and place.lineno,
+            )
+        self._breaks = len(reasons)
+
+    def _note_skip(self, entry: logging.LogRecord) -> bool:
+        """A filter of torch's log that lets everything through."""
+        if entry.funcName == CUDAGRAPH_SKIP:
+            compile_id = CompileContext.current_compile_id()
+            known = None if compile_id is None else str(compile_id)
+            self._note("cudagraph_skip", reason=_first_line(entry.getMessage()), compile_id=known)
+        return True
+
+    # ---- afterwards --------------------------------------------------------------------------------------------
+
+    def _compilations(self) -> Iterator[tuple[float, CompileEvent]]:
+        every = dynamo.get_compilation_metrics()
+        ends = [each.compilations for each in self._marks]
+        logged = {(event.compile_id, event.reason) for _, event in self._noted if event.kind == "cudagraph_skip"}
+        for position in range(ends[0], len(every)):
+            iteration = self._marks[bisect.bisect_right(ends, position) - 1].iteration
+            start_s = (every[position].start_time_us or 0) / 1e6
+            for event in _events_of(every[position], iteration, every):
+                if event.kind != "cudagraph_skip" or (event.compile_id, event.reason) not in logged:
+                    yield start_s, event
+
+    def _unexplained_skips(self, known: Sequence[CompileEvent]) -> Iterator[tuple[float, CompileEvent]]:
+        """One event for each CUDA graph that torch counts as skipped without a word: on a CPU, all of them."""
+        missing: collections.Counter[int] = collections.Counter()
+        counts = [each.cudagraph_skips for each in self._marks] + [dynamo.counters["inductor"]["cudagraph_skips"]]
+        for mark, after in zip(self._marks, counts[1:], strict=True):
+            missing[mark.iteration] += after - mark.cudagraph_skips
+        missing -= collections.Counter(each.iteration for each in known if each.kind == "cudagraph_skip")
+        for iteration in missing.elements():
+            reason = "torch gives no reason"
+            yield float("inf"), CompileEvent(iteration=iteration, kind="cudagraph_skip", reason=reason)
+
+
+def _events_of(compilation: Any, iteration: int, every: Iterable[Any]) -> Iterator[CompileEvent]:
+    """What one entry of torch's compilation metrics tells; nothing, where a function needed no graph."""
+    region = compilation.compile_id
+    known: dict[str, Any] = {"iteration": iteration, "compile_id": region, **_place(compilation, every)}
+    duration_s = compilation.entire_frame_compile_time_s
+    if compilation.fail_type:
+        reason = f"{compilation.fail_type}: {_first_line(compilation.fail_reason)}"
+        if compilation.fail_user_frame_filename:
+            known |= {"file": compilation.fail_user_frame_filename, "line": compilation.fail_user_frame_lineno}
+        yield CompileEvent(kind="failure", reason=reason, duration_s=duration_s, **known)
+    elif compilation.recompile_reason:
+        reason = _first_line(compilation.recompile_reason)
+        yield CompileEvent(kind="recompile", reason=reason, duration_s=duration_s, **known)
+    elif compilation.graph_op_count:
+        yield CompileEvent(kind="graph", duration_s=duration_s, **known)
+    if compilation.is_runtime and compilation.runtime_triton_autotune_time_us:
+        yield CompileEvent(kind="autotune", duration_s=compilation.runtime_triton_autotune_time_us / 1e6, **known)
+    if compilation.cudagraph_skip_reason:
+        yield CompileEvent(kind="cudagraph_skip", reason=_first_line(compilation.cudagraph_skip_reason), **known)
+
+
+def _place(compilation: Any, every: Iterable[Any]) -> dict[str, Any]:
+    """The function of a compilation; where the entry does not name it, from another one of the same region."""
+    if compilation.co_name is None and compilation.compile_id is not None:
+        frame = f"{compilation.compile_id.partition('/')[0]}/"
+        named = (each for each in every if each.co_name and each.compile_id and each.compile_id.startswith(frame))
+        compilation = next(named, compilation)
+    return {
+        "function": compilation.co_name,
+        "file": compilation.co_filename,
+        "line": compilation.co_firstlineno,
+    }
+
+
+def _break_reason(reason: Any) -> str:
+    """The reason as torch words it, or in words where torch only names a place in its source."""
+    line = _first_line(reason)
+    return f"Data-dependent branching ({line})" if line.startswith("generic_jump") else line
 
 
 def arguments(config: CompileConfig) -> Any:
@@ -103,18 +312,23 @@ def arguments(config: CompileConfig) -> Any:
     return request
 
 
-def observe(model: Any, before: Counters) -> CompileObserved:
-    """What was compiled since `before`, and the arguments with which generate called torch.compile."""
-    now = read_counters()
+def observe(model: Any, before: Counters, journal: Journal) -> CompileObserved:
+    """What was compiled since `before`, what the journal holds, and the arguments with which generate compiled."""
+    now, events = read_counters(), journal.events()
+    # Not from torch's counter: it misses branches on data, and functions that were given up as a whole.
+    breaks = collections.Counter(each.reason for each in events if each.kind in {"graph_break", "failure"})
     used = getattr(model, "_last_compile_config", None)
     return CompileObserved(
         graphs=now.graphs - before.graphs,
-        graph_breaks=now.graph_breaks,
+        attention_graphs=now.attention_graphs - before.attention_graphs,
+        graph_breaks=dict(breaks),
         recompiles=now.recompiles[len(before.recompiles) :],
         cudagraph_skips=now.cudagraph_skips - before.cudagraph_skips,
         compile_s=now.compile_s - before.compile_s,
+        autotune_s=now.autotune_s - before.autotune_s,
         cache_hits=now.cache_hits - before.cache_hits,
         cache_misses=now.cache_misses - before.cache_misses,
+        events=events,
         arguments={} if used is None else used.to_dict(),
     )
 
@@ -127,21 +341,82 @@ def wants_cudagraphs(config: CompileConfig) -> bool:
     return bool(options.get("triton.cudagraphs"))
 
 
-def broken_promise(config: BenchmarkConfig, observed: CompileObserved) -> str | None:
-    """Why what was compiled is not what was asked for, in one line; None when it is."""
-    requested = config.compile
-    if requested.mode is None:
-        # flex_attention compiles its own kernel whatever the setting; the count in the record shows it.
-        if observed.graphs and config.attention.implementation != "flex_attention":
-            return f"compile.mode=null: {observed.graphs} graph(s) were compiled all the same"
+def broken_promise(config: BenchmarkConfig, observed: CompileObserved, measured: Sequence[int] = ()) -> str | None:
+    """Why what was compiled is not what was asked for, in one line; None when it is.
+
+    `measured` are the indices of the measured calls so far.
+    """
+    judge = _compiled_unasked if config.compile.mode is None else _not_compiled_as_asked
+    return (
+        judge(config.compile, observed)
+        or _left_uncompiled(config.compile, observed)
+        or _compiled_while_measured(observed, measured)
+    )
+
+
+def _compiled_unasked(_: CompileConfig, observed: CompileObserved) -> str | None:
+    # flex_attention compiles its own kernel whatever the setting; the count in the record shows it.
+    unasked = observed.graphs - observed.attention_graphs
+    if unasked <= 0:
         return None
-    if observed.graphs == 0:
-        return f"compile.mode={requested.mode}: generate compiled nothing"
-    expected = arguments(requested).to_dict()
-    for name, value in expected.items():
+    compiled = [each for each in observed.events if each.kind in {"graph", "recompile"} and not _is_of_flex(each.file)]
+    names = ", ".join(dict.fromkeys(_named(each) for each in compiled))
+    return f"compile.mode=null: {unasked} graph(s) were compiled all the same" + (f": {names}" if names else "")
+
+
+def _named(event: CompileEvent) -> str:
+    """The function and its place: what is compiled of a model is often a decorator's `wrapper`."""
+    if event.function is None:
+        return "a function"
+    return event.function if event.file is None else f"{event.function} ({Path(event.file).name}:{event.line})"
+
+
+def _not_compiled_as_asked(requested: CompileConfig, observed: CompileObserved) -> str | None:
+    switch = _switched_off()
+    if observed.graphs <= observed.attention_graphs:
+        return f"compile.mode={requested.mode}: generate compiled nothing" + (f"; {switch}" if switch else "")
+    if switch:
+        return f"compile.mode={requested.mode}: {switch}, and what needs compiling anew runs uncompiled"
+    for name, value in arguments(requested).to_dict().items():
         if observed.arguments.get(name) != value:
             return f"compile.{name}={value}: torch.compile was called with {observed.arguments.get(name)}"
     return None
+
+
+def _switched_off() -> str | None:
+    """What keeps torch.compile from compiling in this process; None when nothing does."""
+    # The places where torch looks: `_optimize` and `_callback_from_stance` of torch/_dynamo/eval_frame.py.
+    if os.environ.get("TORCHDYNAMO_DISABLE") == "1":
+        return "TORCHDYNAMO_DISABLE=1 is set"
+    if dynamo_config.disable:
+        return "torch._dynamo.config.disable is set (TORCH_COMPILE_DISABLE=1 sets it)"
+    stance = getattr(getattr(eval_frame, "_stance", None), "stance", "default")
+    return None if stance == "default" else f"torch.compiler.set_stance({stance!r}) is in force"
+
+
+def _left_uncompiled(requested: CompileConfig, observed: CompileObserved) -> str | None:
+    """`reset` makes torch raise at the limit; should it go on uncompiled all the same, its metrics still tell."""
+    given_up = (each for each in observed.events if each.kind == "failure" and "recompile limit" in each.reason)
+    first = next(given_up, None)
+    if first is None:
+        return None
+    mode = requested.mode or "null"
+    return f"compile.mode={mode}: torch met its recompile limit and left {_named(first)} uncompiled"
+
+
+def _compiled_while_measured(observed: CompileObserved, measured: Sequence[int]) -> str | None:
+    """With a compilation in half of the calls or more, the median call has one."""
+    calls = set(measured)
+    found = [each for each in observed.events if each.kind in COMPILATIONS and each.iteration in calls]
+    busy = len({each.iteration for each in found})
+    if not busy or 2 * busy < len(measured):
+        return None
+    first = found[0]
+    why = first.reason or f"{_named(first)} was not compiled before"
+    return (
+        f"torch compiled during {busy} of {len(measured)} measured calls, so that their median is no steady one; "
+        f"the first, in call {first.iteration}: {why}; raise warmup.iterations"
+    )
 
 
 def shared_cache(config: BenchmarkConfig, device: torch.device) -> Path:

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from bench.config import BenchmarkConfig, ModelConfig
-from bench.record import AttentionObserved, CompileObserved, Iteration, Memory, MemoryUse, Observed, Output, Record
+from bench.record import (
+    AttentionObserved,
+    CompileObserved,
+    DeviceRates,
+    Energy,
+    Fidelity,
+    Iteration,
+    Memory,
+    MemoryUse,
+    Observed,
+    OperatorTime,
+    Output,
+    PhaseEvidence,
+    Record,
+    Roofline,
+)
 
 BATCH_SIZE = 2
 NEW_TOKENS = 5
@@ -109,3 +125,49 @@ def make_record(**changes: Any) -> Record:
         "phases_s": {"load": 2.0},
     }
     return Record(**fields | changes)
+
+
+def make_evidence() -> dict[str, Any]:
+    """Fields of a Record that proves itself: attention, fidelity, energy and roofline as of a GPU."""
+    phase = PhaseEvidence(
+        steps=2,
+        duration_s=0.5,
+        families=["flash_attention"],
+        operators=[OperatorTime(name="aten::_scaled_dot_product_flash_attention", calls=4, total_s=0.1)],
+        attention_share=0.2,
+        compiled_regions=2,
+    )
+    seen = make_record().observed
+    assert seen is not None
+    attention = dataclasses.replace(
+        seen.attention, prefill=dataclasses.replace(phase, compiled_regions=0), decode=phase
+    )
+    return {
+        "observed": dataclasses.replace(seen, attention=attention),
+        "fidelity": Fidelity(
+            reference="eager",
+            agrees=True,
+            common_prefix_tokens=NEW_TOKENS,
+            equal_tokens_share=1.0,
+            positions=BATCH_SIZE * NEW_TOKENS,
+            top1_share=1.0,
+            logit_max_abs_diff=1e-5,
+            logit_mean_abs_diff=1e-6,
+            logit_mean_diff_sd=1e-6,
+            kl_mean_nats=1e-9,
+            bounds={"kl_mean_nats": 1e-5},
+        ),
+        "energy": Energy(source="nvml", joules=[3.0] * MEASURED),
+        "roofline": Roofline(
+            rates=DeviceRates(
+                bandwidth_bytes_per_s=2e12,
+                matmul_flops_per_s=5e14,
+                dtype="bfloat16",
+                fingerprint="f",
+                measured_at_s=STARTED_AT_S,
+            ),
+            decode_bytes=2e9,
+            decode_mbu=0.5,
+            prefill_mfu=0.25,
+        ),
+    }

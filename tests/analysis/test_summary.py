@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 from scipy.stats import binom
 
-from bench.analysis.summary import Stats, Summary, median_rank, stats, summarize
+from bench.analysis.summary import Stats, Summary, compiled_while_measured, median_rank, stats, summarize
+from bench.record import CompileEvent, Energy
 from factories import (
     BATCH_SIZE,
     COLD_START_S,
@@ -160,7 +162,29 @@ def test_a_job_without_calls_has_an_empty_summary():
         cold_start_s=None,
         compile_excess_s=None,
         peak_bytes=PEAK_MIB * 2**20,
+        decode_mbu=None,
+        joules_per_token=None,
     )
+
+
+def test_energy_per_token_is_all_joules_over_all_tokens():
+    energy = Energy(source="nvml", joules=[2.0] * MEASURED)
+    found = summarize(make_record(energy=energy)).joules_per_token
+    assert found == pytest.approx(2.0 * MEASURED / (BATCH_SIZE * NEW_TOKENS * MEASURED))
+
+
+@pytest.mark.parametrize("joules", [[], [2.0] * (MEASURED - 1), [2.0] * (MEASURED - 1) + [None]])
+def test_energy_that_lacks_a_call_gives_no_figure(joules):
+    assert summarize(make_record(energy=Energy(source="nvml", joules=joules))).joules_per_token is None
+
+
+def test_a_compilation_in_a_measured_call_is_counted_once_a_call():
+    record = make_record()
+    first = record.calls("measurement")[0].index
+    events = [CompileEvent(iteration=index, kind="recompile") for index in (0, first, first, first + 1)]
+    compiled = dataclasses.replace(record.observed.compile, events=events)
+    record.observed = dataclasses.replace(record.observed, compile=compiled)
+    assert compiled_while_measured(record) == 2
 
 
 def test_a_job_that_ended_in_warmup_keeps_its_cold_start():

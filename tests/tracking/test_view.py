@@ -12,7 +12,7 @@ import pytest
 from bench.tracking.publish import publish
 from bench.tracking.store import Store, TrackingError, open_store
 from bench.tracking.view import HEADLINE, SECTIONS, TAG_PREFIX, save_view
-from factories import make_record
+from factories import make_evidence, make_record
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_the_columns_are_the_headline_metrics_and_the_swept_params(store):
 
 
 def test_the_headline_is_what_is_published_without_a_prefix(store, tmp_path):
-    run_id = publish(store, make_record(sweep_id="headline"), tmp_path, parent_run_id=None, tags={})
+    run_id = publish(store, make_record(sweep_id="headline", **make_evidence()), tmp_path, parent_run_id=None, tags={})
     run = store.client.get_run(run_id)
     assert {name for name in run.data.metrics if "/" not in name} == set(HEADLINE)
     sections = {name.partition("/")[0] for name in run.data.metrics if "/" in name}

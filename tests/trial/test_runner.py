@@ -140,7 +140,7 @@ def test_eos_never_ends_a_call_early(runner, tiny) -> None:
     runner.setup_benchmark("tiny", config)
     runner.time_generate(config, warmup=True)
     # Declare every token that greedy decoding chose to be EOS: any of them would now end a careless call.
-    runner._generation.eos_token_id = sorted(set(runner._last_call.token_ids[0]))
+    runner._request.generation.eos_token_id = sorted(set(runner._last_call.token_ids[0]))
     latency, timestamps, _, _ = runner.time_generate(config, warmup=True)
     assert latency > 0
     assert len(timestamps) == 8
@@ -149,7 +149,7 @@ def test_eos_never_ends_a_call_early(runner, tiny) -> None:
 def test_a_wrong_number_of_tokens_is_an_error(runner, tiny) -> None:
     config = tiny(num_tokens_to_generate=6)
     runner.setup_benchmark("tiny", config)
-    runner._generation.max_new_tokens = runner._generation.min_new_tokens = 4
+    runner._request.generation.max_new_tokens = runner._request.generation.min_new_tokens = 4
     with pytest.raises(RuntimeError, match=r"shape \(1, 20\), not \(1, 22\)"):
         runner.time_generate(config, warmup=True)
 
@@ -211,7 +211,7 @@ def test_the_kv_cache_is_the_requested_one(runner, tiny, requested: str, used: s
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 def test_attention_is_the_requested_one(runner, tiny, implementation: str) -> None:
     runner.setup_benchmark("tiny", tiny(attn_implementation=implementation))
-    assert runner.record.observed.attention == implementation
+    assert runner.record.observed.attention.implementation == implementation
 
 
 def test_only_the_requested_sdpa_backend_is_allowed_in_a_call(runner, tiny) -> None:
@@ -284,8 +284,8 @@ def test_more_positions_than_the_model_has_are_refused(runner, tiny) -> None:
 
 def test_a_checkpoint_folder_runs_as_in_the_python_example(runner, tiny, tmp_path) -> None:
     runner.setup_benchmark("tiny", tiny())
-    runner._loaded.model.save_pretrained(tmp_path)
-    runner._loaded.tokenizer.save_pretrained(tmp_path)
+    runner._request.loaded.model.save_pretrained(tmp_path)
+    runner._request.loaded.tokenizer.save_pretrained(tmp_path)
     from bench import BenchmarkConfig
 
     config = BenchmarkConfig(warmup_iterations=1, measurement_iterations=2, attn_implementation="eager")
@@ -306,7 +306,7 @@ def test_the_checkpoint_s_own_generation_habits_do_not_get_in(runner, tiny, tmp_
         return runner._last_call.token_ids
 
     runner.setup_benchmark("tiny", tiny())
-    model, tokenizer = runner._loaded.model, runner._loaded.tokenizer
+    model, tokenizer = runner._request.loaded.model, runner._request.loaded.tokenizer
     for name, habits in (("plain", {}), ("lively", {"do_sample": True, "repetition_penalty": 9.0, "num_beams": 2})):
         for key, value in habits.items():
             setattr(model.generation_config, key, value)
@@ -358,13 +358,13 @@ def test_the_grad_mode_is_the_requested_one(runner, tiny, mode: str, expected: b
     config = tiny(generation=GenerationConfig(grad_mode=mode))
     runner.setup_benchmark("tiny", config)
     seen = []
-    original = runner._loaded.model.generate
+    original = runner._request.loaded.model.generate
 
     def watched(**keywords):
         seen.append((torch.is_inference_mode_enabled(), torch.is_grad_enabled()))
         return original(**keywords)
 
-    runner._loaded.model.generate = watched
+    runner._request.loaded.model.generate = watched
     runner.time_generate(config, warmup=True)
     assert seen == [(expected, False)]
 
@@ -381,7 +381,7 @@ def test_nothing_but_the_call_stands_between_the_clock_readings(tiny, monkeypatc
     config = tiny(num_tokens_to_generate=2)
     with BenchmarkRunner(clock=clock) as runner:
         runner.setup_benchmark("tiny", config)
-        original = runner._loaded.model.generate
+        original = runner._request.loaded.model.generate
 
         def generate(**keywords):
             events.append("generate")
@@ -397,10 +397,12 @@ def test_nothing_but_the_call_stands_between_the_clock_readings(tiny, monkeypatc
                 events.append("end")
                 return []
 
-        runner._loaded.model.generate = generate
+        runner._request.loaded.model.generate = generate
         runner._monitor = Monitor()
         monkeypatch.setattr(gc, "collect", lambda: events.append("collect"))
-        monkeypatch.setattr(type(runner._loaded.tokenizer), "decode", lambda *_, **__: events.append("decode") or "")
+        monkeypatch.setattr(
+            type(runner._request.loaded.tokenizer), "decode", lambda *_, **__: events.append("decode") or ""
+        )
         events.clear()
         runner.time_generate(config, warmup=False)
     # Start, generate, one reading a token, and the end; the first reading only has a start for the monitor's failure.
@@ -427,14 +429,14 @@ def test_a_second_run_needs_a_second_setup(runner, tiny) -> None:
 def test_a_call_that_fails_after_the_validation_is_never_kept(runner, tiny) -> None:
     config = tiny()
     runner.setup_benchmark("tiny", config)
-    original, calls = runner._loaded.model.generate, iter(range(10))
+    original, calls = runner._request.loaded.model.generate, iter(range(10))
 
     def breaks(**keywords):
         if next(calls) == 3:
             raise RuntimeError("No available kernel. Aborting execution.")
         return original(**keywords)
 
-    runner._loaded.model.generate = breaks
+    runner._request.loaded.model.generate = breaks
     with pytest.raises(RuntimeError, match="call 3 failed after others had worked"):
         runner.run_benchmark(config)
     assert [each.e2e_s > 0 for each in runner.record.iterations] == [True] * 3
@@ -448,9 +450,9 @@ def test_a_measured_call_by_itself_is_monitored(runner, tiny) -> None:
 
 def test_weights_are_never_read_from_a_pickle(runner, tiny, tmp_path) -> None:
     runner.setup_benchmark("tiny", tiny())
-    runner._loaded.model.config.save_pretrained(tmp_path)
-    runner._loaded.tokenizer.save_pretrained(tmp_path)
-    torch.save(runner._loaded.model.state_dict(), tmp_path / "pytorch_model.bin")
+    runner._request.loaded.model.config.save_pretrained(tmp_path)
+    runner._request.loaded.tokenizer.save_pretrained(tmp_path)
+    torch.save(runner._request.loaded.model.state_dict(), tmp_path / "pytorch_model.bin")
     from bench import BenchmarkConfig
 
     with pytest.raises(ConfigError, match="safetensors"):

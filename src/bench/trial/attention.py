@@ -26,6 +26,7 @@ from typing import Any
 
 from bench.config import BenchmarkConfig
 from bench.record import AttentionObserved, CompileEvent, OperatorTime, PhaseEvidence
+from bench.trial.compilation import FLEX_FILES
 from bench.trial.profiling import DECODE, PREFILL
 
 NEW_TOKENS = 3  # of the profiled call: the prefill's and those of two decoding steps
@@ -56,7 +57,6 @@ KERNELS = {
 EAGER_OPERATORS = r"aten::(bmm|baddbmm|_softmax)$"
 SOFTMAX = "aten::_softmax"
 REGION = re.compile(r"Torch-Compiled Region: (\d+/\d+)")
-FLEX_FILES = ("flex_attention.py",)  # torch/nn/attention/ and transformers/integrations/
 
 
 def read(
@@ -65,14 +65,16 @@ def read(
     """Sort a profile into what prefill and decoding ran.
 
     Args:
-        events: of `torch.profiler.profile.events()`, with the marks of `PhaseMarks`.
+        events: of `torch.profiler.profile.events()`, with the marks of `bench.trial.profiling`.
         compiled: what torch.compile did in this process; tells which function a compiled region is.
         on_gpu: whether kernels count, or operators on the host.
 
     Returns:
         Prefill and decoding; None for one that the profile does not hold.
     """
-    own = {each.compile_id for each in compiled if each.file is not None and each.file.endswith(FLEX_FILES)}
+    # A graph may break inside flex_attention's code while another function is compiled.
+    made = [each for each in compiled if each.kind in ("graph", "recompile") and each.file is not None]
+    own = {each.compile_id for each in made if each.file is not None and each.file.endswith(FLEX_FILES)}
     marks = {name: [each for each in events if each.name == name] for name in (PREFILL, DECODE)}
     # The mark after the last token closes at once and holds no forward pass.
     if len(marks[DECODE]) > 1:

@@ -19,6 +19,7 @@ from bench.record import AttentionObserved, CompileObserved, Observed
 from bench.trial import attention, compilation, memory
 from bench.trial.model import LoadedModel, revision_of
 from bench.trial.request import SDPA_BACKENDS, grad_mode, guards
+from bench.trial.shape import observed_cache_bytes, shape_of
 
 
 class NotHonouredError(RuntimeError):
@@ -48,6 +49,7 @@ def observe_model(config: BenchmarkConfig, loaded: LoadedModel, prompt_tokens: i
             implementation=implementation,
             allowed_backends=_allowed_backends(config) if "sdpa" in implementation else [],
         ),
+        shape=shape_of(model),
         revision=revision_of(model),
         grad_mode=grad_mode(config),
         prompt_tokens=prompt_tokens,
@@ -68,10 +70,11 @@ def _allowed_backends(config: BenchmarkConfig) -> list[str]:
 
 
 class CacheWatch:
-    """Notes the class of the KV cache that generate makes while `watching` the model."""
+    """Notes class and size of the KV cache that generate makes while `watching` the model."""
 
     def __init__(self) -> None:
         self.class_name: str | None = None
+        self.bytes: int | None = None  # when the call had ended
 
     @contextlib.contextmanager
     def watching(self, model: Any) -> Iterator[None]:
@@ -80,13 +83,14 @@ class CacheWatch:
         if original is None:
             yield
             return
+        caches = []
 
         def watched(*arguments: Any, **keywords: Any) -> Any:
             result = original(*arguments, **keywords)
             for each in (*arguments, *keywords.values()):
                 cache = each.get("past_key_values") if isinstance(each, dict) else None
                 if cache is not None:
-                    self.class_name = type(cache).__name__
+                    caches.append(cache)
             return result
 
         model._prepare_cache_for_generation = watched  # noqa: SLF001
@@ -94,6 +98,8 @@ class CacheWatch:
             yield
         finally:
             del model._prepare_cache_for_generation  # noqa: SLF001
+        if caches:
+            self.class_name, self.bytes = type(caches[-1]).__name__, observed_cache_bytes(caches[-1])
 
 
 def observe_call(

@@ -6,26 +6,34 @@ the record and never an error: the measurement stands without it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.record import AttentionObserved, CompileEvent, Fidelity
+from bench.analysis.roofline import roofline
+from bench.record import AttentionObserved, CompileEvent, Fidelity, Record, Roofline
 from bench.trial import attention, fidelity, memory, profiling
+from bench.trial.batching import BatchingSession
+from bench.trial.model import LoadedModel
+from bench.trial.rates import device_rates
 from bench.trial.request import Request, guards
 from bench.trial.support import one_line
 
 
 def observe_attention(
-    request: Request, before: AttentionObserved, compiled: Sequence[CompileEvent]
+    request: Request,
+    session: BatchingSession | None,
+    before: AttentionObserved,
+    compiled: Sequence[CompileEvent],
 ) -> AttentionObserved:
     """Profile one short call and add what it shows to what is known of the attention."""
     on_gpu = request.loaded.device.type == "cuda"
     new_tokens = min(attention.NEW_TOKENS, request.config.workload.num_tokens_to_generate)
     try:
-        events = profiling.profile_call(request, new_tokens).events()
+        events = profiling.profile_call(request, new_tokens, session).events()
     except RuntimeError as error:  # no profiler in this build, or no permission for it
         return attention.without_evidence(before, f"the profiler cannot run: {one_line(error)}")
     prefill, decode = attention.read(events or [], compiled, on_gpu=on_gpu)
@@ -66,10 +74,20 @@ def _new_tokens(request: Request, processors: Any) -> torch.Tensor:
     return output[:, request.config.workload.sequence_length :]
 
 
-def write_profile(request: Request, new_tokens: int, folder: Path) -> None:
+def rate(record: Record, loaded: LoadedModel) -> Roofline:
+    """MBU and MFU of the measured calls. The device's rates are measured by the first job on a machine that asks."""
+    try:
+        rates = device_rates(loaded.device, loaded.model.dtype)
+    except (OSError, RuntimeError, MemoryError) as error:  # the GPU's memory may be full
+        costs = roofline(record, None)
+        return dataclasses.replace(costs, reason=f"the device's rates could not be measured: {one_line(error)}")
+    return roofline(record, rates)
+
+
+def write_profile(request: Request, session: BatchingSession | None, new_tokens: int, folder: Path) -> None:
     """A trace and a table of operators of the beginning of a call, after one more call to settle the profiler."""
-    profiling.profile_call(request, new_tokens)
-    profiler = profiling.profile_call(request, new_tokens)
+    profiling.profile_call(request, new_tokens, session)
+    profiler = profiling.profile_call(request, new_tokens, session)
     profiling.write_artifacts(profiler, folder, on_gpu=request.loaded.device.type == "cuda")
 
 

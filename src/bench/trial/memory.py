@@ -57,15 +57,15 @@ def restart_peaks(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def peak(device: torch.device) -> MemoryUse:
-    """The most that the job held since `restart_peaks`."""
+def peak(device: torch.device, *, of_process: bool = False) -> MemoryUse:
+    """The most that the job held since `restart_peaks`; NVML, which takes its time, is asked when `of_process`."""
     on_gpu = device.type == "cuda"
     return MemoryUse(
         host_rss_bytes=_peak_rss_bytes(),
         device_allocated_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else None,
         device_reserved_bytes=torch.cuda.max_memory_reserved(device) if on_gpu else None,
         # Read, not watched: the allocator gives nothing back on its own, so the end of a stretch is its peak.
-        device_process_bytes=_process_bytes(device) if on_gpu else None,
+        device_process_bytes=_process_bytes(device) if on_gpu and of_process else None,
     )
 
 

@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 import transformers
+from torch._C._profiler import _ExperimentalConfig
 from transformers.generation.streamers import BaseStreamer
 
 from bench.trial import memory
+from bench.trial.batching import BatchingSession
 from bench.trial.request import Request, guards
 
 PREFILL, DECODE = "bench: prefill", "bench: decoding step"
@@ -59,8 +61,11 @@ class PhaseMarks(BaseStreamer):  # type: ignore[misc]
             self._mark = None
 
 
-def profile_call(request: Request, new_tokens: int) -> torch.profiler.profile:
+def profile_call(request: Request, new_tokens: int, session: BatchingSession | None = None) -> torch.profiler.profile:
     """Profile the beginning of a call: decoding stops after `new_tokens`, the first of which the prefill gives.
+
+    With a session of continuous batching, whose steps nothing announces, one call of a single token is marked as
+    prefill, and one of `new_tokens` as decoding, though it begins with a prefill too.
 
     Raises:
         RuntimeError: the profiler cannot run here.
@@ -69,8 +74,18 @@ def profile_call(request: Request, new_tokens: int) -> torch.profiler.profile:
     if request.loaded.device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     length = request.config.workload.sequence_length + new_tokens
-    with guards(request.config), torch.profiler.profile(activities=activities) as profiler:
-        request.generate(streamer=PhaseMarks(), stopping_criteria=[StopAfter(length)])
+    # Continuous batching works in a thread of its own.
+    every_thread = _ExperimentalConfig(profile_all_threads=True) if session is not None else None
+    with (
+        guards(request.config),
+        torch.profiler.profile(activities=activities, experimental_config=every_thread) as profiler,
+    ):
+        if session is None:
+            request.generate(streamer=PhaseMarks(), stopping_criteria=[StopAfter(length)])
+        else:
+            for name, count in ((PREFILL, 1), (DECODE, new_tokens)):
+                with torch.profiler.record_function(name):
+                    session.call(request.prompts, count)
         memory.synchronize(request.loaded.device)
     return profiler
 

@@ -46,6 +46,16 @@ class Request:
             generation=make_generation_config(config, loaded, config.workload.num_tokens_to_generate),
         )
 
+    @property
+    def prompts(self) -> list[list[int]]:
+        """Token ids of each row."""
+        rows: list[list[int]] = self.inputs["input_ids"].tolist()
+        return rows
+
+    def with_prompts(self, token_ids: list[list[int]]) -> torch.Tensor:
+        """New tokens behind their prompts, in the form of generate's result. ValueError for rows of unequal length."""
+        return torch.cat([self.inputs["input_ids"].cpu(), torch.tensor(token_ids, dtype=torch.int64)], dim=1)
+
     def generate(self, **more: Any) -> torch.Tensor:
         """Token ids, prompts included, int64, shape (batch_size, sequence_length + new tokens).
 

@@ -19,21 +19,26 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import torch
 import tqdm
 
 from bench.config import BenchmarkConfig
-from bench.record import CompileObserved, Iteration, Memory, MonitorSample, Output, Record
+from bench.record import CompileObserved, Energy, Iteration, Memory, MonitorSample, Output, Record
 from bench.trial import compilation, inspection, memory
+from bench.trial.batching import BatchingSession, BatchResult, step_times
 from bench.trial.evidence import CacheWatch, check, check_attention, observe_call, observe_model
+from bench.trial.kernels import kernelize, kernelized
+from bench.trial.mends import mended
 from bench.trial.model import LoadedModel, load
 from bench.trial.monitor import HardwareMonitor, gpu_uuid_of
 from bench.trial.request import Request, guards
+from bench.trial.shape import kv_cache_bytes
 from bench.trial.streamer import TokenClock
 from bench.trial.support import limit_reached
 
+NO_MONITOR = "monitor.enabled=false: nothing read the counter"
 # Their progress is that of their calls.
 COUNTED_STAGES = ("warmup", "measurement")
 
@@ -51,6 +56,7 @@ class CallDetail:
     text: str = ""
     graphs: int = 0
     compile_s: float = 0.0
+    request_times_s: list[list[float]] | None = None
 
 
 class BenchmarkRunner:
@@ -92,6 +98,9 @@ class BenchmarkRunner:
         self._own_cache: Path | None = None
         self._monitor: HardwareMonitor | None = None
         self._journal = compilation.Journal()
+        self._open = contextlib.ExitStack()  # what lasts as long as the model
+        self._session: BatchingSession | None = None
+        self._counters: compilation.Counters | None = None  # before the validation call
         self._request: Request | None = None
         self._skipped: str | None = None
         self._last_call = CallDetail()
@@ -116,22 +125,26 @@ class BenchmarkRunner:
         self.record = self._given_record or Record(
             trial_id=config.trial_id(), started_at_s=time.time(), requested=config.to_dict()
         )
-        self._skipped = None
+        self._skipped = self._counters = None
         with self._stage("load"):
             compilation.reset()
-            try:
-                loaded = load(config)
-            except Exception as error:
-                self._skipped = limit_reached(error, config)
-                if self._skipped is None:
-                    raise
+            self._journal = compilation.Journal()
+            mends = self._open.enter_context(mended(config))
+            loaded: LoadedModel | None = None
+            with self._limits(config):
+                loaded = _load(config)
+            if loaded is None:
                 return
             self._use_compile_cache(config, loaded)
             self._request = request = Request.prepare(config, loaded)
             self.record.memory = Memory(after_load=memory.use(loaded.device))
             _settle_garbage()
         with self._stage("validation"):
-            self.record.observed = observe_model(config, loaded, request.inputs["input_ids"].shape[1])
+            observed = observe_model(config, loaded, request.inputs["input_ids"].shape[1])
+            kernels = kernelized(loaded.model) if config.generation.kernelize else []
+            self.record.observed = dataclasses.replace(observed, kernels=kernels, mends=mends)
+            with self._limits(config):
+                self._start_batching(config, request)
 
     def run_benchmark(self, config: BenchmarkConfig, num_tokens_to_profile: int = 0) -> Record | None:
         """Measure the setting that `setup_benchmark` prepared: validate, warm up, measure, then look at what ran.
@@ -147,11 +160,15 @@ class BenchmarkRunner:
         if record.iterations or config.to_dict() != record.requested:
             raise RuntimeError("run_benchmark runs once what setup_benchmark prepared; call that with this config")
         with self._journal:
-            if not self._validate(config):
-                return None
-            with self._monitor_process(config) as monitor:
-                self._warm_up(config)
-                self._measure(config, monitor)
+            try:
+                if not self._validate(config):
+                    return None
+                with self._monitor_process(config) as monitor:
+                    self._warm_up(config)
+                    self._measure(config, monitor)
+            except Exception:
+                self._keep_compile()  # why it failed may stand there
+                raise
             self._inspect(config, num_tokens_to_profile)
         record.status, record.stage = "ok", None
         return record
@@ -173,6 +190,7 @@ class BenchmarkRunner:
             self._keep("validation", validation)
             assert record.observed is not None
             record.observed = observe_call(record.observed, self._observe_compile(), cache.class_name, validation[1])
+            self._keep_cache(cache)
             check(config, record.observed)
             _settle_garbage()  # compilation has left as much behind as loading
         return True
@@ -181,6 +199,7 @@ class BenchmarkRunner:
         with self._stage("warmup"):
             for _ in self._progress("Warmup", config.warmup.iterations):
                 self._keep("warmup", self.time_generate(config, warmup=True))
+            self._keep_peak("warmup", of_process=True)
 
     def _measure(self, config: BenchmarkConfig, monitor: HardwareMonitor | None) -> None:
         """The calls that count."""
@@ -192,9 +211,11 @@ class BenchmarkRunner:
                 measured = self.time_generate(config, warmup=False)
                 self._keep("measurement", measured)
                 samples.append(measured[3] or [])
+            self._keep_peak("measurement", of_process=True)
             record.monitor = monitor.summary(samples) if monitor is not None else None
+            record.energy = monitor.energy() if monitor is not None else Energy(source=None, reason=NO_MONITOR)
+            self._keep_compile()
             assert record.observed is not None
-            record.observed = dataclasses.replace(record.observed, compile=self._observe_compile())
             check(config, record.observed, [each.index for each in record.calls("measurement")])
 
     def _inspect(self, config: BenchmarkConfig, num_tokens_to_profile: int) -> None:
@@ -209,10 +230,12 @@ class BenchmarkRunner:
                 assert record.observed is not None
                 tokens, dtype = record.output.token_ids, record.observed.dtype
                 record.fidelity = inspection.compare_with(self._reference, request, tokens, dtype)
+        with self._stage("roofline"):
+            record.roofline = inspection.rate(record, request.loaded)
         if num_tokens_to_profile or config.profile.memory_snapshot:
             with self._stage("profile"):
                 if num_tokens_to_profile:
-                    inspection.write_profile(request, num_tokens_to_profile, self._folder)
+                    inspection.write_profile(request, self._session, num_tokens_to_profile, self._folder)
                 if config.profile.memory_snapshot:
                     inspection.write_memory_snapshot(request, self._folder)
 
@@ -243,7 +266,7 @@ class BenchmarkRunner:
         observed = self._require_record().observed
         assert observed is not None
         compiled = observed.compile.events if observed.compile is not None else []
-        seen = inspection.observe_attention(self._require_request(), observed.attention, compiled)
+        seen = inspection.observe_attention(self._require_request(), self._session, observed.attention, compiled)
         self._require_record().observed = dataclasses.replace(observed, attention=seen)
         check_attention(config, seen)
 
@@ -276,28 +299,33 @@ class BenchmarkRunner:
         streamer = TokenClock(self._clock)
         before = compilation.read_counters()
         samples: list[MonitorSample] | None = None if warmup else []
+        batch: BatchResult | None = None
         gc.disable()
         if monitor is not None:
             monitor.begin()
         start = self._clock()  # for the monitor, should anything fail before the call's own start
         try:
-            with guards(config):
+            with self._limits(config), guards(config):
                 memory.synchronize(device)
                 start = self._clock()
-                output = request.generate(streamer=streamer)
+                if self._session is None:
+                    output = request.generate(streamer=streamer)
+                else:
+                    batch = self._session.call(request.prompts)
                 memory.synchronize(device)
                 end = self._clock()
-        except Exception as error:
-            self._skipped = limit_reached(error, config)
-            if self._skipped is None:
-                raise
-            return -1.0, [], self._skipped, None
         finally:
             if monitor is not None:
                 samples = monitor.end(start)
             gc.enable()
-        self._check_tokens(config, output, streamer)
+        if self._skipped is not None:
+            return -1.0, [], self._skipped, None
         after = compilation.read_counters()
+        if batch is not None:
+            output, times = request.with_prompts(batch.token_ids), step_times(batch.request_times_s)
+        else:
+            times = streamer.times
+        self._check_tokens(config, output, times)
         new_tokens = output[:, config.workload.sequence_length :]
         self._last_call = CallDetail(
             start_s=start,
@@ -306,14 +334,17 @@ class BenchmarkRunner:
             text=request.loaded.tokenizer.decode(new_tokens[0], skip_special_tokens=True),
             graphs=after.graphs - before.graphs,
             compile_s=after.compile_s - before.compile_s,
+            request_times_s=_since(start, batch.request_times_s) if batch is not None else None,
         )
         del output, new_tokens
         gc.collect()
         described = f"{tuple(self._last_call.shape)} | {self._last_call.text}"
-        return end - start, [each - start for each in streamer.times], described, samples
+        return end - start, [each - start for each in times], described, samples
 
     def close(self) -> None:
         """Let go of the model and the temporary compile cache. Called again, it does nothing."""
+        self._session = None
+        self._open.close()
         self._request = None
         gc.unfreeze()
         if self._own_cache is not None:
@@ -337,15 +368,23 @@ class BenchmarkRunner:
             folder = self._own_cache = Path(tempfile.mkdtemp(prefix="bench-compile-"))
         compilation.use_cache(folder)
 
+    def _start_batching(self, config: BenchmarkConfig, request: Request) -> None:
+        """The worker of continuous batching, made outside of every timed call; `phases_s` tells what it took."""
+        if not config.generation.continuous_batching:
+            return
+        start = time.perf_counter()
+        self._session = self._open.enter_context(BatchingSession(request.loaded.model, config, request.generation))
+        self._require_record().phases_s["batching_setup"] = time.perf_counter() - start
+
     # ---- one call ----------------------------------------------------------------------------------------------
 
-    def _check_tokens(self, config: BenchmarkConfig, output: torch.Tensor, streamer: TokenClock) -> None:
+    def _check_tokens(self, config: BenchmarkConfig, output: torch.Tensor, times: list[float]) -> None:
         workload = config.workload
         expected = (workload.batch_size, workload.sequence_length + workload.num_tokens_to_generate)
         if tuple(output.shape) != expected:
             raise RuntimeError(f"generate returned tokens of shape {tuple(output.shape)}, not {expected}")
-        if len(streamer.times) != workload.num_tokens_to_generate:
-            steps, wanted = len(streamer.times), workload.num_tokens_to_generate
+        if len(times) != workload.num_tokens_to_generate:
+            steps, wanted = len(times), workload.num_tokens_to_generate
             raise RuntimeError(f"generate handed out {steps} steps to the streamer, not {wanted}")
 
     def _flush_memory(self) -> None:
@@ -387,17 +426,50 @@ class BenchmarkRunner:
                 graphs=call.graphs,
                 compile_s=call.compile_s,
                 device_reserved_bytes=memory.reserved(self._require_request().loaded.device),
+                request_times_s=call.request_times_s,
             )
         )
-        peak = memory.peak(self._require_request().loaded.device)
+        self._keep_peak(phase)
+        same = record.output is None or (record.output.same_in_all_calls and record.output.token_ids == call.token_ids)
+        record.output = Output(shape=call.shape, token_ids=call.token_ids, text=call.text, same_in_all_calls=same)
+
+    def _keep_peak(self, phase: str, *, of_process: bool = False) -> None:
+        record = self._require_record()
+        peak = memory.peak(self._require_request().loaded.device, of_process=of_process)
         if phase == "measurement":
             record.memory = dataclasses.replace(record.memory, measurement_peak=peak)
         else:
             record.memory = dataclasses.replace(record.memory, warmup_peak=peak)
-        same = record.output is None or (record.output.same_in_all_calls and record.output.token_ids == call.token_ids)
-        record.output = Output(shape=call.shape, token_ids=call.token_ids, text=call.text, same_in_all_calls=same)
+
+    def _keep_cache(self, cache: CacheWatch) -> None:
+        """What the KV cache took, and what it must hold."""
+        record, request = self._require_record(), self._require_request()
+        assert record.observed is not None
+        name, held = cache.class_name, cache.bytes
+        if self._session is not None:
+            batching = self._session.observe()
+            name, held = batching.kv_cache, batching.cache_bytes
+            attention = dataclasses.replace(record.observed.attention, implementation=batching.attention_implementation)
+            record.observed = dataclasses.replace(record.observed, attention=attention)
+        record.observed = dataclasses.replace(record.observed, kv_cache=name)
+        workload, shape = request.config.workload, record.observed.shape
+        needed = None
+        if shape is not None:
+            needed = kv_cache_bytes(
+                shape,
+                batch_size=workload.batch_size,
+                positions=workload.sequence_length + workload.num_tokens_to_generate - 1,
+                element_bytes=request.loaded.model.dtype.itemsize,
+            )
+        record.memory = dataclasses.replace(record.memory, kv_cache_bytes=held, kv_cache_computed_bytes=needed)
+
+    def _keep_compile(self) -> None:
+        record = self._require_record()
+        if record.observed is not None and self._counters is not None:
+            record.observed = dataclasses.replace(record.observed, compile=self._observe_compile())
 
     def _observe_compile(self) -> CompileObserved:
+        assert self._counters is not None
         return compilation.observe(self._require_request().loaded.model, self._counters, self._journal)
 
     # ---- small things ------------------------------------------------------------------------------------------
@@ -408,13 +480,26 @@ class BenchmarkRunner:
         self.logger.warning("Skipping %s: %s", record.name or config.model.id, reason)
         record.skip(reason)
 
+    def _limits(self, config: BenchmarkConfig) -> contextlib.AbstractContextManager[None, bool]:
+        """A known limit of this machine or these libraries becomes the reason to skip; other errors pass."""
+        return cast("contextlib.AbstractContextManager[None, bool]", self._catching_limits(config))
+
+    @contextlib.contextmanager
+    def _catching_limits(self, config: BenchmarkConfig) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._skipped = limit_reached(error, config)
+            if self._skipped is None:
+                raise
+
     @contextlib.contextmanager
     def _stage(self, name: str) -> Iterator[None]:
         """Mark where in the journey the record is, and how long it stayed there."""
         record = self._require_record()
-        record.stage = name
-        if name not in COUNTED_STAGES:
+        if name != record.stage and name not in COUNTED_STAGES:
             self._enter(name)
+        record.stage = name
         start = time.perf_counter()
         try:
             yield
@@ -430,6 +515,17 @@ class BenchmarkRunner:
         if self._request is None:
             raise RuntimeError("call setup_benchmark first")
         return self._request
+
+
+def _load(config: BenchmarkConfig) -> LoadedModel:
+    loaded = load(config)
+    if config.generation.kernelize:
+        kernelize(loaded.model, loaded.device, compiled=config.compile.mode is not None)
+    return loaded
+
+
+def _since(start: float, times: list[list[float]]) -> list[list[float]]:
+    return [[each - start for each in row] for row in times]
 
 
 def _settle_garbage() -> None:

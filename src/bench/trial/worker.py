@@ -46,7 +46,6 @@ def measure(record: Record, folder: Path, compile_cache: Path, reference: Path |
             yield index
 
     start = time.perf_counter()
-    emit("load", 0, 1, None)
     runner = BenchmarkRunner(
         logging.getLogger("bench"),
         progress=progress,

@@ -310,6 +310,8 @@ class Roofline:
     decode_mfu: float | None = None
     prefill_bandwidth_bytes_per_s: float | None = None  # that the MBU is a share of: some bytes may come from caches
     decode_bandwidth_bytes_per_s: float | None = None
+    # Shares above what the device can do, by name: a fault of the rates, which were measured while it was busy.
+    rejected: dict[str, float] = field(default_factory=dict)
     reason: str | None = None  # why something is not known
 
 

@@ -204,7 +204,8 @@ def _with_shares(
     """Add the shares of the rates that the measured calls reached, or why there are none."""
     ttft_s = _median([call.ttft_s for call in calls if call.token_times_s])
     tpot_s = _median([call.tpot_s for call in calls if len(call.token_times_s) > 1])
-    shares: dict[str, float | None] = {}
+    shares: dict[str, float] = {}
+    rejected: dict[str, float] = {}
     reasons = []
     for name, cost, time_s in (("prefill", prefill, ttft_s), ("decode", decode, tpot_s)):
         if cost is None:
@@ -219,13 +220,11 @@ def _with_shares(
             ("mbu", cost.bytes / time_s / bandwidth),
             ("mfu", cost.flops / time_s / rates.matmul_flops_per_s),
         ):
-            shares[f"{name}_{figure}"] = share if share <= MAX_SHARE else None
-            if share > MAX_SHARE:
-                reasons.append(
-                    f"{name} {figure.upper()} would be {share:.2f}: the device was busy when its rates were measured; "
-                    f"delete {rates.fingerprint}.json from bench's cache of rates and measure again"
-                )
-    return replace(costs, **shares, reason="; ".join(reasons) or None)  # type: ignore[arg-type]  # names put together
+            (shares if share <= MAX_SHARE else rejected)[f"{name}_{figure}"] = share
+    if rejected:
+        figures = ", ".join(f"{name} {value:.2f}" for name, value in rejected.items())
+        reasons.append(f"more than the device can do ({figures}): it was busy when its rates were measured")
+    return replace(costs, **shares, rejected=rejected, reason="; ".join(reasons) or None)  # type: ignore[arg-type]
 
 
 def _median(values: list[float]) -> float | None:

@@ -14,7 +14,8 @@ container or virtual machine was given.
 
 Measured once for a machine and kept in a file whose name stands for all that changes the rates. Where something else
 took this process's cores meanwhile, the figures are too low: up to MAX_MEASUREMENTS jobs then measure again, and the
-best of each figure counts. What the hypervisor or another process on the same GPU takes away cannot be seen.
+best of each figure counts. A busy memory, a hypervisor's doing or another process on the same GPU is not seen that
+way; but a call that is faster than the rates allow gives them away (`anew`).
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ LARGEST_MATRIX = {"cpu": 4096, "cuda": 8192}
 SLOW_LAYOUT = 3.0  # a layout that takes so many times the other's time is tried no more
 
 
-def device_rates(device: torch.device, dtype: torch.dtype, *, cache_folder: Path | None = None) -> DeviceRates:
+def device_rates(
+    device: torch.device, dtype: torch.dtype, *, anew: bool = False, cache_folder: Path | None = None
+) -> DeviceRates:
     """The rates of `device`, from the file of this machine, or measured now: some 3 s on a CPU, below 2 s on a GPU.
 
     To be called when nothing is being timed. All memory that it takes is given back.
@@ -77,6 +80,8 @@ def device_rates(device: torch.device, dtype: torch.dtype, *, cache_folder: Path
     Args:
         device: cpu or cuda.
         dtype: of the matrices.
+        anew: measure again and keep the best of both: for when a call was faster than the rates allow
+            (`Roofline.rejected`).
         cache_folder: where the files lie; None: bench/rates below XDG_CACHE_HOME or ~/.cache. A folder that cannot be
             written to, or a broken file, costs a measurement and is no error.
 
@@ -86,11 +91,12 @@ def device_rates(device: torch.device, dtype: torch.dtype, *, cache_folder: Path
     conditions = conditions_of(device, dtype)
     fingerprint = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:16]
     path = (cache_folder or _default_folder()) / f"{fingerprint}.json"
-    if (known := _read(path, fingerprint)) is not None and _is_settled(known):
+    if not anew and (known := _read(path, fingerprint)) is not None and _is_settled(known):
         return known
     with _lock(path):
         # Another process may have measured while this one waited.
-        if (known := _read(path, fingerprint)) is not None and _is_settled(known):
+        known = _read(path, fingerprint)
+        if not anew and known is not None and _is_settled(known):
             return known
         rates = measure(device, dtype, fingerprint)
         rates = rates if known is None else _better(known, rates)

@@ -9,10 +9,10 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from bench.config import ModelConfig
-from bench.record import CompileObserved, Failure, Iteration, Memory, Record
+from bench.record import CompileEvent, CompileObserved, Failure, Fidelity, Iteration, Memory, Record
 from bench.report.format import clock, mebibytes, milliseconds, one_line, percent, significant
 from bench.report.table import print_plan, print_table
-from factories import make_config, make_iteration, make_iterations, make_record
+from factories import make_config, make_evidence, make_iteration, make_iterations, make_record
 
 LONG = "flash_attention_2 max-autotune-no-cudagraphs"
 DESCRIPTIVE = "* lowest median of one process each: descriptive, not a verdict"
@@ -172,6 +172,77 @@ def test_a_repeat_that_failed_is_counted_out_and_named() -> None:
 def test_graphs_that_differ_between_repeats_are_a_range() -> None:
     repeats = [setting("off", repeat=n, observed={"compile": CompileObserved(graphs=n)}) for n in (2, 3)]
     assert table(*repeats)[1].endswith(" 2..3")
+
+
+# ---- what speaks against a figure --------------------------------------------------------------------------------
+
+
+def same() -> Fidelity:
+    return Fidelity(reference="eager", agrees=True)
+
+
+def different() -> Fidelity:
+    return Fidelity(reference="eager", agrees=False, reason="kl_mean_nats 0.5 exceeds 1e-05 (float32)")
+
+
+def test_a_fast_setting_whose_output_differs_is_marked_and_never_the_lowest() -> None:
+    lines = table(setting("off", 0.2, fidelity=same()), setting("wrong", 0.1, fidelity=different()),
+                  setting("slow", 0.3, fidelity=same()))  # fmt: skip
+    assert names(lines) == ["wrong", "off", "slow"]
+    assert lines[0].split()[-2:] == ["output", "graphs"]
+    assert [line.split()[-2] for line in lines[1:4]] == ["DIFFERS", "same", "same"]
+    assert [line.split()[1] == "*" for line in lines[1:4]] == [False, True, False]
+    assert "wrong: output DIFFERS from the reference: kl_mean_nats 0.5 exceeds 1e-05 (float32)" in lines
+
+
+def test_one_process_that_differs_marks_the_setting() -> None:
+    lines = table(setting("a", fidelity=same()), setting("a", repeat=2, fidelity=different()))
+    assert lines[1].split()[-2] == "DIFFERS"
+
+
+def test_an_output_that_was_not_compared_says_why() -> None:
+    unknown = Fidelity(reference="eager", reason="the reference run ended oom: no room")
+    lines = table(setting("a", fidelity=unknown))
+    assert lines[1].split()[-2] == "–"
+    assert "a: output not compared: the reference run ended oom: no room" in lines
+
+
+def test_without_any_comparison_there_is_no_such_column() -> None:
+    assert "output" not in table(setting("a"))[0]
+
+
+@pytest.mark.parametrize(("hits", "misses", "cell"), [(0, 2, "5.000"), (2, 0, "w"), (1, 1, "w")])
+def test_a_warm_compile_cache_is_not_taken_for_a_cold_start(hits: int, misses: int, cell: str) -> None:
+    compiled = CompileObserved(graphs=1, cache_hits=hits, cache_misses=misses)
+    lines = table(setting("a", None, observed={"compile": compiled}))
+    assert lines[1].split()[-3] == cell
+    assert ("w: compiled code came from a cache, so the first call was no cold start" in lines) == (cell == "w")
+
+
+def test_graphs_that_flex_attention_makes_of_itself_are_told_apart() -> None:
+    own = CompileObserved(graphs=4, attention_graphs=4)
+    lines = table(setting("flex", config={"compile_kwargs": None}, observed={"compile": own}))
+    assert lines[1].endswith(" 4 own")
+    assert "own: flex_attention compiles itself, compile.mode or not" in lines
+
+
+def test_compilations_in_measured_calls_are_told() -> None:
+    events = [CompileEvent(iteration=7, kind="recompile"), CompileEvent(iteration=0, kind="graph")]
+    record = setting("a", None, observed={"compile": CompileObserved(graphs=2, events=events)})
+    assert "a: compiled anew in 1 of 20 measured calls" in table(record)
+
+
+def test_calls_that_put_out_different_tokens_are_told() -> None:
+    record = setting("a")
+    assert record.output is not None
+    record.output = dataclasses.replace(record.output, same_in_all_calls=False)
+    assert "a: its calls put out different tokens" in table(record)
+
+
+def test_the_share_of_the_bandwidth_is_shown_where_it_is_known() -> None:
+    lines = table(setting("a", roofline=make_evidence()["roofline"]))
+    assert lines[0].split()[-3:] == ["MBU", "%", "graphs"]
+    assert lines[1].split()[-2] == "50"
 
 
 # ---- what makes rows incomparable --------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name, _validate_tag_name
 
 from bench.config import ModelConfig, SweepConfig, TrackingConfig
-from bench.record import STATUSES, CompileObserved, Failure, Memory, Record
+from bench.record import STATUSES, CompileObserved, Failure, Fidelity, Memory, Record
 from bench.tracking.publish import begin_sweep, end_sweep, publish, run_name
 from bench.tracking.store import Point, Store, TrackingError, open_store
 from factories import (
@@ -22,11 +22,13 @@ from factories import (
     NEW_TOKENS,
     STARTED_AT_S,
     make_config,
+    make_evidence,
     make_iterations,
     make_record,
 )
 
 HEADLINE = ["e2e_ms", "ttft_ms", "itl_ms", "tpot_ms", "tok_per_s", "decode_tps", "cold_s", "peak_mib"]
+PROVEN = ["mbu_pct", "j_per_tok", "fidelity"]
 
 _sweeps = itertools.count(1)
 
@@ -82,7 +84,46 @@ def test_headline_rates_cold_start_and_peak_have_four_digits(run):
 
 def test_headline_names_fit_the_columns_of_the_ui(run):
     assert {name for name in run.data.metrics if "/" not in name} == set(HEADLINE)
-    assert max(len(name) for name in HEADLINE) <= 12
+    assert max(len(name) for name in [*HEADLINE, *PROVEN]) <= 12
+
+
+def test_what_a_record_proves_is_in_the_headline_and_in_groups(store, sweep_id, tmp_path):
+    run = published(store, make_record(sweep_id=sweep_id, **make_evidence()), tmp_path)
+    metrics = run.data.metrics
+    # 20 calls of 3 J for 2 × 5 tokens each
+    assert [metrics[name] for name in PROVEN] == [50.0, 0.3, 1.0]
+    assert metrics["fidelity/kl_mean_nats"] == pytest.approx(1e-9)
+    assert metrics["fidelity/agrees"] == 1.0
+    assert metrics["roofline/prefill_mfu"] == pytest.approx(0.25)
+    assert metrics["roofline/bandwidth_bytes_per_s"] == pytest.approx(2e12)
+    assert metrics["energy/total_j"] == pytest.approx(60.0)
+    assert metrics["attention/decode_share"] == pytest.approx(0.2)
+    assert "decode attention: flash_attention" in run.data.tags["mlflow.note.content"]
+    assert "output same as the eager reference" in run.data.tags["mlflow.note.content"]
+
+
+def test_an_output_that_differs_is_marked_in_metric_tag_and_note(store, sweep_id, tmp_path):
+    wrong = Fidelity(reference="eager", agrees=False, reason="kl_mean_nats 0.5 exceeds 1e-05 (float32)")
+    run = published(store, make_record(sweep_id=sweep_id, fidelity=wrong), tmp_path)
+    assert run.data.metrics["fidelity"] == 0.0
+    assert run.data.tags["fidelity_reason"] == wrong.reason
+    assert "**DIFFERS from** the eager reference" in run.data.tags["mlflow.note.content"]
+
+
+def test_an_output_that_was_not_compared_has_no_fidelity(store, sweep_id, tmp_path):
+    unknown = Fidelity(reference="eager", reason="no room")
+    run = published(store, make_record(sweep_id=sweep_id, fidelity=unknown), tmp_path)
+    assert "fidelity" not in run.data.metrics
+
+
+def test_memory_is_told_stretch_by_stretch(run):
+    metrics = run.data.metrics
+    assert metrics["memory/after_load_host_rss_bytes"] == 2**28
+    assert metrics["memory/measurement_peak_host_rss_bytes"] == 512 * 2**20
+
+
+def test_how_the_compile_cache_was_met_is_a_tag(run):
+    assert run.data.tags["compile_cache"] == "cold"
 
 
 def test_groups_hold_full_precision(run):

@@ -13,10 +13,9 @@ import torch
 from bench.config import AttentionConfig, BenchmarkConfig, ModelConfig
 from bench.trial import batching
 from bench.trial.batching import BatchingSession, step_times
-from bench.trial.evidence import NotHonouredError
 from bench.trial.model import LoadedModel, load
 from bench.trial.request import guards, make_generation_config, make_inputs
-from bench.trial.support import limit_reached
+from bench.trial.support import NotHonouredError, limit_reached
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ from transformers.models.llama.modeling_llama import eager_attention_forward
 from bench.config import AttentionConfig, CompileConfig
 from bench.sweep.reference import reference_config
 from bench.trial import compilation
-from bench.trial.evidence import NotHonouredError
 from bench.trial.runner import BenchmarkRunner
+from bench.trial.support import NotHonouredError
 
 QUICK = {"mode": "default", "backend": "eager"}
 

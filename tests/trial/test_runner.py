@@ -10,8 +10,8 @@ import torch
 from bench.config import AttentionConfig, CompileConfig, GenerationConfig, ModelConfig, MonitorConfig
 from bench.rules import ConfigError
 from bench.trial import compilation
-from bench.trial.evidence import NotHonouredError
 from bench.trial.runner import BenchmarkRunner
+from bench.trial.support import NotHonouredError
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from transformers.generation.configuration_utils import ContinuousBatchingConfig
 from transformers.generation.continuous_batching.utils import WorkloadHints
 
 from bench.config import BenchmarkConfig
-from bench.trial.evidence import NotHonouredError
+from bench.trial.support import NotHonouredError
 
 # transformers' own bound of one step, whose attention mask has this × (all tokens of the cache + this) entries.
 MAX_BATCH_TOKENS = 8192

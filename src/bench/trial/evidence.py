@@ -20,10 +20,7 @@ from bench.trial import attention, compilation, memory
 from bench.trial.model import LoadedModel, revision_of
 from bench.trial.request import SDPA_BACKENDS, grad_mode, guards
 from bench.trial.shape import observed_cache_bytes, shape_of
-
-
-class NotHonouredError(RuntimeError):
-    """What ran is not what was asked for."""
+from bench.trial.support import NotHonouredError
 
 
 def observe_model(config: BenchmarkConfig, loaded: LoadedModel, prompt_tokens: int) -> Observed:

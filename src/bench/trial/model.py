@@ -40,6 +40,8 @@ def load(config: BenchmarkConfig) -> LoadedModel:
         raise ConfigError("model.id", None, "name a model: a group (model=tiny), a hub id or a folder")
     if model_config.revision is not None and Path(model_config.id).is_dir():
         raise ConfigError("model.revision", model_config.revision, f"{model_config.id} is a folder and has none")
+    if config.profile.memory_snapshot and device.type != "cuda":
+        raise NoSnapshotError(f"torch keeps no history of memory on {device.type}")
     if device.type == "cuda":
         torch.cuda.set_device(device)  # for what asks for the current GPU: Triton, kernels that others wrote, NVTX
     _seed(model_config.seed)
@@ -74,6 +76,10 @@ def resolve_device(name: str) -> torch.device:
     if device.index >= count:
         raise ConfigError("device", name, f"this machine has {count} CUDA GPU(s), counted from cuda:0")
     return device
+
+
+class NoSnapshotError(RuntimeError):
+    """Only torch's allocator on a GPU keeps a history."""
 
 
 def _seed(seed: int) -> None:

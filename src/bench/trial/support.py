@@ -14,6 +14,10 @@ import torch
 from bench.config import BenchmarkConfig
 
 
+class NotHonouredError(RuntimeError):
+    """What ran is not what was asked for: no limit, and never ok."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limit:
     """A known limit: how its error reads, which key asked for it and what to do instead."""
@@ -74,6 +78,12 @@ LIMITS = (
         key="generation.continuous_batching",
         value="true",
         remedy="transformers batches models of full and sliding attention only; set it to false",
+    ),
+    Limit(
+        pattern=r"NoSnapshotError",
+        key="profile.memory_snapshot",
+        value="true",
+        remedy="it is for GPUs; set it to false",
     ),
     Limit(
         pattern=r"NoKernelError: .*package kernels",

@@ -25,10 +25,9 @@ from bench.config import BenchmarkConfig
 from bench.record import REFERENCE_NAME, Record
 from bench.rules import ConfigError
 from bench.trial.environment import describe_environment
-from bench.trial.evidence import NotHonouredError
 from bench.trial.model import resolve_device
 from bench.trial.runner import BenchmarkRunner
-from bench.trial.support import is_out_of_memory, one_line
+from bench.trial.support import NotHonouredError, is_out_of_memory, one_line
 
 # (phase, iterations done, iterations in all, E2E of the last one in seconds)
 Emit = Callable[[str, int, int, float | None], None]

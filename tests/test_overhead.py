@@ -82,6 +82,11 @@ def test_an_effect_below_one_percent_is_no_change_however_certain(overhead) -> N
     assert overhead.verdict(overhead.effect("bench", times), 0.0) == "within 1 %"
 
 
+def test_a_small_effect_is_within_one_percent_only_if_its_whole_interval_is(overhead) -> None:
+    found = overhead.Effect(arm="bench", median_s=0.08, change=0.001, low=-0.02, high=0.02)
+    assert overhead.verdict(found, 0.015) == "within the noise (±2.0 %)"
+
+
 def test_an_effect_below_the_noise_is_no_change_and_says_so(overhead) -> None:
     found = overhead.Effect(arm="bench", median_s=0.08, change=0.03, low=0.01, high=0.05)
     assert not overhead.is_change(found, noise=0.04)

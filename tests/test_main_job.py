@@ -128,6 +128,16 @@ def test_what_is_not_to_be_compiled_is_not(matrix) -> None:
     assert graphs == {"eager off": 0, "sdpa off": 0, "eager default": 1, "sdpa default": 1}
 
 
+def test_every_setting_proves_its_attention_and_agrees_with_the_reference(matrix) -> None:
+    for name, record in matrix.records.items():
+        own = "eager" if name.startswith("eager") else "flash_attention"
+        assert record.observed.attention.prefill.families == [own]
+        assert record.fidelity.agrees
+        assert record.fidelity.positions == 32
+    assert matrix.records["sdpa default"].observed.attention.decode.compiled_regions == 2
+    assert len(list(matrix.folder.glob("multirun/*/references/*/record.json"))) == 1
+
+
 def test_each_setting_ran_in_a_process_and_a_cache_of_its_own(matrix) -> None:
     for name in ("eager default", "sdpa default"):
         compiled = matrix.records[name].observed.compile
@@ -136,18 +146,22 @@ def test_each_setting_ran_in_a_process_and_a_cache_of_its_own(matrix) -> None:
 
 def test_what_the_machine_cannot_do_is_told_and_the_rest_completes(tmp_path) -> None:
     few = ["warmup.iterations=0", "measurement.iterations=1", "tracking=off"]
-    done = run_bench("-m", "attention=flash2,sdpa,flex", "generation.kv_cache=static", *few, folder=tmp_path)
+    done = run_bench("-m", "experiment=sdpa_backends", *few, folder=tmp_path)
     records = {record.name: record for record in map(Record.read, tmp_path.glob("multirun/*/*/record.json"))}
     statuses = {name: record.status for name, record in records.items()}
-    assert statuses == {"flash2": "skipped", "sdpa": "ok", "flex": "skipped"}
+    here, elsewhere = ("math", "flash_attention"), ("efficient_attention", "cudnn_attention")
+    assert statuses == dict.fromkeys(here, "ok") | dict.fromkeys(elsewhere, "skipped")
     assert done.returncode == 0
-    for name, key in (("flash2", "flash_attention_2"), ("flex", "flex_attention")):
-        assert records[name].error.message.startswith(f"attention.implementation={key} cannot run here")
-        assert f"{name}: attention.implementation={key} cannot run here" in " ".join(done.stdout.split())
+    for name in here:  # each its own kernels
+        attention = records[name].observed.attention
+        assert (attention.prefill.families, attention.decode.families) == ([name], [name])
+    for name in elsewhere:
+        assert records[name].error.message.startswith(f"attention.sdpa_backend={name} cannot run here")
+        assert f"{name}: attention.sdpa_backend={name} cannot run here" in " ".join(done.stdout.split())
 
 
 @pytest.mark.slow
-def test_flex_attention_runs_uncompiled_and_shows_its_own_graphs(tmp_path) -> None:
+def test_flex_attention_runs_in_all_forms_and_shows_its_own_graphs(tmp_path) -> None:
     few = ["warmup.iterations=0", "measurement.iterations=1", "tracking=off"]
     done = run_bench("-m", "attention=sdpa,flash2,flex", "compile=off,default", *few, folder=tmp_path)
     records = {record.name: record for record in map(Record.read, tmp_path.glob("multirun/*/*/record.json"))}
@@ -157,11 +171,18 @@ def test_flex_attention_runs_uncompiled_and_shows_its_own_graphs(tmp_path) -> No
         "flex off": "ok",
         "flash2 off": "skipped",
         "flash2 default": "skipped",
-        "flex default": "skipped",
+        "flex default": "ok",
     }
     assert done.returncode == 0
-    assert records["flex off"].observed.compile.graphs > 0
-    assert records["flex off"].output.token_ids == records["sdpa off"].output.token_ids
+    own = records["flex off"].observed.compile
+    assert own.graphs == own.attention_graphs > 0
+    for name in ("flex off", "flex default"):
+        assert records[name].observed.attention.prefill.families == ["flex_attention"]
+        assert records[name].fidelity.agrees
+        assert records[name].output.token_ids == records["sdpa off"].output.token_ids
+    assert records["flex off"].observed.mends == []
+    assert records["flex default"].observed.mends != []
+    assert "4 own" in done.stdout
 
 
 @pytest.mark.slow

@@ -138,6 +138,22 @@ def test_compiled_settings_were_compiled_and_the_others_not(four) -> None:
     assert graphs == {"eager off": 0, "eager default": 1, "sdpa off": 0, "sdpa default": 1}
 
 
+def test_each_ran_its_own_attention_and_agrees_with_the_reference(four) -> None:
+    prefill = {name: record.observed.attention.prefill.families for name, record in four.items()}
+    eager, sdpa = ["eager"], ["flash_attention"]
+    assert prefill == {"eager off": eager, "eager default": eager, "sdpa off": sdpa, "sdpa default": sdpa}
+    assert four["sdpa default"].observed.attention.decode.families == sdpa
+    assert {record.fidelity.agrees for record in four.values()} == {True}
+    assert all(record.fidelity.positions == 32 for record in four.values())
+
+
+def test_the_share_of_the_bandwidth_is_a_possible_figure(four) -> None:
+    for record in four.values():
+        assert record.roofline.reason is None
+        assert 0.005 < record.roofline.decode_mbu < 1.05
+        assert record.roofline.decode_bytes > record.observed.parameter_bytes * 0.9
+
+
 def test_greedy_text_is_the_same_for_all_four(four) -> None:
     assert len({tuple(record.output.token_ids[0]) for record in four.values()}) == 1
     assert all(record.output.same_in_all_calls for record in four.values())

@@ -8,8 +8,10 @@ import json
 import pytest
 import torch
 
-from bench.config import BenchmarkConfig, ModelConfig, ProfileConfig, WorkloadConfig
+from bench.config import BenchmarkConfig, FidelityConfig, ModelConfig, ProfileConfig, WorkloadConfig
+from bench.rules import ConfigError
 from bench.sweep.job import new_record, run_job
+from bench.sweep.reference import reference_config
 from bench.trial import inspection, profiling
 from bench.trial.runner import BenchmarkRunner
 
@@ -96,6 +98,20 @@ def test_energy_is_unknown_with_the_reason_where_there_is_no_counter(run, tiny, 
         assert "/sys/class/powercap" in energy.reason
     else:
         assert all(each is not None and each >= 0 for each in energy.joules)
+
+
+def test_a_comparison_without_a_reference_is_refused(run, tiny) -> None:
+    with pytest.raises(ConfigError, match=r"fidelity\.reference=eager: give the runner a reference"):
+        run(tiny(fidelity=FidelityConfig(reference="eager")))
+
+
+def test_the_library_compares_with_a_reference_that_it_wrote(run, tiny, tmp_path) -> None:
+    config = tiny(fidelity=FidelityConfig(reference="eager"))
+    plain = reference_config(config)
+    with BenchmarkRunner() as runner:
+        runner.setup_benchmark("tiny", plain)
+        assert runner.write_reference(plain, tmp_path / "r.safetensors").status == "ok"
+    assert run(config, reference=tmp_path / "r.safetensors").fidelity.agrees is True
 
 
 def test_without_monitor_energy_says_why_it_is_unknown(run, tiny) -> None:

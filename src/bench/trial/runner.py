@@ -26,6 +26,7 @@ import tqdm
 
 from bench.config import BenchmarkConfig
 from bench.record import CompileObserved, Energy, Iteration, Memory, MonitorSample, Output, Record
+from bench.rules import ConfigError
 from bench.trial import compilation, inspection, memory
 from bench.trial.batching import BatchingSession, BatchResult, step_times
 from bench.trial.evidence import CacheWatch, check, check_attention, observe_call, observe_model
@@ -125,6 +126,9 @@ class BenchmarkRunner:
         self.record = self._given_record or Record(
             trial_id=config.trial_id(), started_at_s=time.time(), requested=config.to_dict()
         )
+        if config.fidelity.reference == "eager" and self._reference is None and self.record.fidelity is None:
+            remedy = "give the runner a reference (see write_reference), or run it as a job; or set it to none"
+            raise ConfigError("fidelity.reference", "eager", remedy)
         self._skipped = self._counters = None
         with self._stage("load"):
             compilation.reset()

@@ -106,6 +106,7 @@ def test_an_output_that_differs_is_marked_in_metric_tag_and_note(store, sweep_id
     wrong = Fidelity(reference="eager", agrees=False, reason="kl_mean_nats 0.5 exceeds 1e-05 (float32)")
     run = published(store, make_record(sweep_id=sweep_id, fidelity=wrong), tmp_path)
     assert run.data.metrics["fidelity"] == 0.0
+    assert run.info.run_name.endswith(" ≠")
     assert run.data.tags["fidelity_reason"] == wrong.reason
     assert "**DIFFERS from** the eager reference" in run.data.tags["mlflow.note.content"]
 

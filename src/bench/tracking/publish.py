@@ -106,11 +106,15 @@ def end_sweep(store: Store, run_id: str, *, statuses: list[str], ended_at_s: flo
 
 
 def run_name(record: Record) -> str:
-    """The swept values, or for a single run the model; and which repeat it is where there are several."""
+    """The swept values, or for a single run the model, and which repeat it is where there are several.
+
+    Every page and chart shows the name: so one whose output differs from the reference's has a ≠ behind it.
+    """
     name = record.name or str(_requested(record, "model", "id") or "model without a name")
     repeats = _requested(record, "sweep", "repeats")
     several = record.repeat > 1 or (isinstance(repeats, int) and repeats > 1)
-    return f"{name} r{record.repeat}" if several else name
+    mark = " ≠" if record.fidelity is not None and record.fidelity.agrees is False else ""
+    return (f"{name} r{record.repeat}" if several else name) + mark
 
 
 # ---- tags and params ---------------------------------------------------------------------------------------------

@@ -13,18 +13,30 @@ from bench.trial.profiling import DECODE, PREFILL
 from bench.trial.runner import BenchmarkRunner
 
 
-def event(name, start, end, *, kernel=False, parent=None, device_us=0.0):
-    """As torch.profiler's FunctionEvent: times in microseconds."""
+def event(name, start, end, *, kernel=False, annotation=False, parent=None, device_us=0.0):
+    """As torch.profiler's FunctionEvent: times in microseconds. On a GPU an annotation is there twice (see `mirrored`)."""
     return SimpleNamespace(
         name=name,
         time_range=SimpleNamespace(start=start, end=end),
         device_type="DeviceType.CUDA" if kernel else "DeviceType.CPU",
+        is_user_annotation=annotation,
         cpu_parent=parent,
         device_time_total=device_us,
     )
 
 
-MARKS = [event(PREFILL, 0, 100), event(DECODE, 100, 200), event(DECODE, 200, 300), event(DECODE, 300, 301)]
+def mirrored(annotation):
+    """Its shadow on the GPU: from the first to the last kernel that was launched below it."""
+    start, end = annotation.time_range.start + 5, annotation.time_range.end - 5
+    return event(annotation.name, start, end, kernel=True, annotation=True)
+
+
+MARKS = [
+    event(PREFILL, 0, 100, annotation=True),
+    event(DECODE, 100, 200, annotation=True),
+    event(DECODE, 200, 300, annotation=True),
+    event(DECODE, 300, 301, annotation=True),
+]
 
 
 def seen(*events, on_gpu=False, compiled=()):
@@ -128,6 +140,38 @@ def test_kernels_tell_where_a_cuda_graph_hides_the_operators(kernel, family) -> 
     )[1]
     assert (decode.families, decode.cudagraph_launches) == ([family], 1)
     assert decode.attention_share == pytest.approx(0.5)
+
+
+def test_what_a_gpu_repeats_of_marks_and_regions_is_neither_a_step_nor_a_kernel() -> None:
+    regions = [event("Torch-Compiled Region: 0/0", a, a + 80, annotation=True) for a in (110, 210)]
+    kernels = [event("pytorch_flash::flash_fwd_kernel", a, a + 20, kernel=True) for a in (20, 120, 220)]
+    gemms = [event("gemm", a, a + 20, kernel=True) for a in (60, 160, 260)]
+    shadows = [mirrored(each) for each in (*MARKS[:3], *regions)]
+    prefill, decode = seen(*regions, *kernels, *gemms, *shadows, on_gpu=True)
+    assert (prefill.steps, decode.steps, decode.compiled_regions) == (1, 2, 2)
+    assert (prefill.duration_s, decode.duration_s) == pytest.approx((100e-6, 200e-6))
+    assert (prefill.attention_share, decode.attention_share) == pytest.approx((0.5, 0.5))
+    assert without_compiled_code(BenchmarkConfig(compile_kwargs={"mode": "default"}), observed(prefill, decode)) is None
+
+
+def test_on_a_gpu_the_making_of_flex_attention_s_mask_does_not_stand_for_its_kernel() -> None:
+    made = [CompileEvent(iteration=0, kind="graph", compile_id="1/0", file="/x/torch/nn/attention/flex_attention.py")]
+    mask = event("Torch-Compiled Region: 1/0", 110, 120, annotation=True, device_us=5.0)
+    step = event("Torch-Compiled Region: 0/0", 120, 190, annotation=True)
+    kernels = [
+        event("triton_poi_fused_mask", 112, 117, kernel=True),
+        event("triton_tem_fused_flex_attention_1", 130, 160, kernel=True),
+        event("gemm", 160, 185, kernel=True),
+    ]
+    decode = seen(mask, step, *kernels, compiled=made, on_gpu=True)[1]
+    assert (decode.families, decode.attention_share) == (["flex_attention"], pytest.approx(0.5))
+    assert [each.name for each in decode.operators] == ["triton_tem_fused_flex_attention_1"]
+
+
+def test_a_graph_s_launch_counts_whatever_the_api_s_variant() -> None:
+    names = ("cudaGraphLaunch", "cudaGraphLaunch_ptsz_v10000", "cudaGraphInstantiate", "cudaLaunchKernel")
+    launches = [event(name, 110 + index, 111 + index) for index, name in enumerate(names)]
+    assert seen(*launches, on_gpu=True)[1].cudagraph_launches == 2
 
 
 def test_on_a_gpu_an_operator_took_what_its_kernels_took() -> None:

@@ -56,6 +56,7 @@ KERNELS = {
 # What eager attention is made of. Products of matrices elsewhere in a model are mm and addmm, not batched.
 EAGER_OPERATORS = r"aten::(bmm|baddbmm|_softmax)$"
 SOFTMAX = "aten::_softmax"
+GRAPH_LAUNCH = "cudaGraphLaunch"  # in some builds with the version of the API behind it
 REGION = re.compile(r"Torch-Compiled Region: (\d+/\d+)")
 
 
@@ -75,7 +76,8 @@ def read(
     # A graph may break inside flex_attention's code while another function is compiled.
     made = [each for each in compiled if each.kind in ("graph", "recompile") and each.file is not None]
     own = {each.compile_id for each in made if each.file is not None and each.file.endswith(FLEX_FILES)}
-    marks = {name: [each for each in events if each.name == name] for name in (PREFILL, DECODE)}
+    host = [each for each in events if not _is_on_gpu(each)]
+    marks = {name: [each for each in host if each.name == name] for name in (PREFILL, DECODE)}
     # The mark after the last token closes at once and holds no forward pass.
     if len(marks[DECODE]) > 1:
         marks[DECODE] = marks[DECODE][:-1]
@@ -91,13 +93,13 @@ def _phase(
     spans = [(each.time_range.start, each.time_range.end) for each in marks]
     inside = [each for each in events if each not in marks and any(a <= each.time_range.start < b for a, b in spans)]
     kernels = [each for each in inside if _is_kernel(each)]
-    host = [each for each in inside if not _is_kernel(each)]
+    host = [each for each in inside if not _is_on_gpu(each)]
     duration_us = sum(b - a for a, b in spans)
     regions = [(each, match.group(1)) for each in host if (match := REGION.match(each.name))]
     flex = [each for each, name in regions if name in flex_regions]
     found = _by_operator(host) or _by_kernel(kernels)
-    if flex:
-        found["flex_attention"] = flex
+    if flex:  # on a GPU its kernel by name: in a compiled step the regions of its own only make the mask
+        found.setdefault("flex_attention", flex)
     if not found and (eager := _eager(host)):
         found["eager"] = eager
     if not found and len(regions) > len(flex) and (kernels or not on_gpu):
@@ -112,7 +114,7 @@ def _phase(
         operators=_operators(ran, on_gpu=on_gpu),
         attention_share=attention_us / total_us if ran and total_us > 0 else None,
         compiled_regions=len(regions) - len(flex),
-        cudagraph_launches=sum(each.name == "cudaGraphLaunch" for each in host),
+        cudagraph_launches=sum(each.name.startswith(GRAPH_LAUNCH) for each in host),
     )
 
 
@@ -155,8 +157,13 @@ def _below(event: Any, patterns: Any) -> bool:
     return False
 
 
-def _is_kernel(event: Any) -> bool:
+def _is_on_gpu(event: Any) -> bool:
     return str(event.device_type).rpartition(".")[2] == "CUDA"
+
+
+def _is_kernel(event: Any) -> bool:
+    """Whether the GPU worked: the profiler repeats there, under its own name, each annotation of the host as well."""
+    return _is_on_gpu(event) and not event.is_user_annotation
 
 
 def _duration_us(event: Any) -> float:
@@ -165,7 +172,7 @@ def _duration_us(event: Any) -> float:
 
 def _time_us(event: Any, *, on_gpu: bool) -> float:
     """What an operator took: on a GPU the kernels that it started, on the CPU itself with all below it."""
-    if on_gpu and not _is_kernel(event):
+    if on_gpu and not _is_on_gpu(event):
         return float(event.device_time_total)
     return _duration_us(event)
 

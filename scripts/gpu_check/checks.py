@@ -1,0 +1,397 @@
+"""Questions to all records at once, each answered by pass, fail or unknown and by what was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bench.analysis.summary import compiled_while_measured, summarize
+from bench.record import Record
+from bench.report.format import UNDEFINED, one_line, percent, significant
+from gpu_check.jobs import CUDAGRAPH_MODES, PAIRS, SEED_EXAMPLE, Job, Target
+from gpu_check.nvml import IDLE_S, Gpu
+from gpu_check.printing import families, gib, shortened, small
+from gpu_check.running import Outcome, e2e_s
+
+MIN_POWER_W = 30.0
+POWER_MARGIN = 1.1
+SHORTEST_METERED_S = 0.25  # a call shorter than this is coarse for a counter that advances every 20 to 100 ms
+MAX_SHARE = 1.05  # as bench.analysis.roofline has it
+LEAST_BANDWIDTH_SHARE = 0.5  # of what clock and bus allow
+MONITOR_TOLERANCE, MONITOR_FAILURE = 0.05, 0.15  # of E2E; between them two processes cannot tell
+SDPA_FAMILIES = {"math", "flash_attention", "efficient_attention", "cudnn_attention", "overrideable"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """All that the checks look at."""
+
+    outcomes: list[Outcome]
+    target: Target
+    gpu: Gpu
+
+    @property
+    def ok(self) -> list[tuple[Job, Record]]:
+        """The jobs that came through, with their records."""
+        return [(each.job, each.record) for each in self.outcomes if each.ok and each.record is not None]
+
+    def of(self, name: str) -> Outcome | None:
+        """The outcome of one job."""
+        return next((each for each in self.outcomes if each.job.name == name), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """The answer to one question."""
+
+    name: str
+    verdict: str  # pass, fail, unknown
+    detail: str
+
+
+class Judge:
+    """Collects what speaks for and against one question."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []  # for it: what was looked at
+        self.against: list[str] = []
+        self.unknown: list[str] = []
+
+    def check(self, who: str, holds: bool | None, what: str) -> None:
+        """One look: whether it holds for `who`, None when that is not known, and what was seen."""
+        {True: self.seen, False: self.against, None: self.unknown}[holds].append(f"{who}: {what}" if what else who)
+
+    def verdict(self, name: str) -> Check:
+        """Fail when anything speaks against it, unknown when nothing speaks for it."""
+        looks = len(self.seen) + len(self.against) + len(self.unknown)
+        if self.against:
+            verdict, lists = "fail", [self.against]
+        elif self.seen:
+            verdict, lists = "pass", [self.seen, [f"unknown: {each}" for each in self.unknown]]
+        else:
+            verdict, lists = "unknown", [self.unknown]
+        said = [each for those in lists for each in those]
+        if not said:
+            return Check(name=name, verdict=verdict, detail="nothing to judge it by")
+        return Check(name=name, verdict=verdict, detail=f"{len(lists[0])} of {looks}: {'; '.join(said)}")
+
+
+# ---- questions ----------------------------------------------------------------------------------------------------
+
+
+def check_statuses(run: Run, judge: Judge) -> None:
+    """Every job that was reached is ok, or skipped where it may be."""
+    for each in run.outcomes:
+        if each.status == "not reached":
+            judge.unknown.append(each.job.name)
+        elif each.ok:
+            judge.seen.append(each.job.name)
+        else:
+            # Which backends there are on a CPU is not the question.
+            excused = each.status == "skipped" and (each.job.may_skip or run.target.rehearsal)
+            judge.check(each.job.name, None if excused else False, each.status)
+    if not run.ok:
+        judge.check("all", False, "no job came through")
+
+
+def check_seed_example(run: Run, judge: Judge) -> None:
+    """flex_attention with compile default, as in the documented example."""
+    found = run.of(SEED_EXAMPLE)
+    if found is None or found.status == "not reached":
+        return
+    judge.check(SEED_EXAMPLE, found.ok, found.reason or "ok")
+
+
+def check_device(run: Run, judge: Judge) -> None:
+    """The job ran on the device, in the dtype, with as many calls as asked for."""
+    for job, record in run.ok:
+        seen, target = record.observed, run.target
+        assert seen is not None
+        calls = (len(record.calls("warmup")), len(record.calls("measurement")))
+        asked = (target.warm_up if job.warm_up is None else job.warm_up, target.calls)
+        right = seen.device.startswith(target.device) and seen.dtype == target.dtype and calls == asked
+        judge.check(job.name, right, "" if right else f"{seen.device}, {seen.dtype}, calls {calls} of {asked}")
+
+
+def check_evidence(run: Run, judge: Judge) -> None:
+    """The profiled call of each ok job showed the attention that was asked for, in prefill and decoding."""
+    for job, record in run.ok:
+        assert record.observed is not None
+        seen = record.observed.attention
+        if seen.error is not None or seen.prefill is None or seen.decode is None:
+            judge.check(job.name, None, seen.error or "a phase is missing")
+            continue
+        wanted = {job.backend} if job.backend else SDPA_FAMILIES if job.attention == "sdpa" else {job.attention}
+        right = set(seen.prefill.families) <= wanted and bool(seen.prefill.families) and bool(seen.decode.families)
+        judge.check(job.name, right, f"{families(seen.prefill)}/{families(seen.decode)}")
+
+
+def check_shares(run: Run, judge: Judge) -> None:
+    """Attention takes a share of the time that is one: between 0 and 1."""
+    for job, record in run.ok:
+        assert record.observed is not None
+        attention = record.observed.attention
+        for phase in (attention.prefill, attention.decode):
+            if phase is not None and phase.attention_share is not None:
+                judge.check(job.name, 0 < phase.attention_share < 1, f"{percent(phase.attention_share)} %")
+
+
+def check_cudagraphs(run: Run, judge: Judge) -> None:
+    """Modes with CUDA graphs replay them in decoding, and skip none; other settings have none."""
+    for job, record in run.ok:
+        assert record.observed is not None
+        decode, compiled = record.observed.attention.decode, record.observed.compile
+        if run.target.rehearsal or job.batching or decode is None or compiled is None:
+            continue
+        launches = f"{decode.cudagraph_launches} launches in {decode.steps} steps, {compiled.cudagraph_skips} skipped"
+        if job.mode in CUDAGRAPH_MODES:
+            judge.check(job.name, decode.cudagraph_launches >= decode.steps and not compiled.cudagraph_skips, launches)
+        elif decode.cudagraph_launches:
+            judge.check(job.name, False, launches)
+
+
+def check_recording(run: Run, judge: Judge) -> None:
+    """No CUDA graph is recorded again in half of the measured calls: then the median would be one of recordings."""
+    for job, record in run.ok:
+        assert record.observed is not None
+        if job.mode not in CUDAGRAPH_MODES or record.observed.compile is None:
+            continue
+        measured = {each.index for each in record.calls("measurement")}
+        events = [each for each in record.observed.compile.events if each.kind == "cudagraph_record"]
+        busy = len(measured & {each.iteration for each in events})
+        judge.check(job.name, 2 * busy < len(measured), f"{len(events)} recorded, in {busy} measured calls")
+
+
+def check_compiled(run: Run, judge: Judge) -> None:
+    """Compiled when asked, with graphs, from the cache that was to be expected, and never in a measured call."""
+    for job, record in run.ok:
+        assert record.observed is not None
+        compiled = record.observed.compile
+        if job.mode is None or compiled is None:
+            continue
+        own = compiled.graphs - compiled.attention_graphs
+        late = compiled_while_measured(record)
+        what = f"{own} graph(s), {compiled.cache_state}, {late} late"
+        source = run.of(job.finds) if job.finds is not None else None
+        # A fresh cache gives back only what the job itself has put there: some, but not all.
+        cached = compiled.cache_state != ("cold" if source is not None and source.ok else "warm")
+        right = own > 0 and late == 0 and cached
+        judge.check(job.name, right, what)
+
+
+def check_autotuning(run: Run, judge: Judge) -> None:
+    """max-autotune has tried kernels, and says how long it took."""
+    for job, record in run.ok:
+        assert record.observed is not None
+        if job.mode and job.mode.startswith("max-autotune") and record.observed.compile is not None:
+            spent_s = record.observed.compile.autotune_s
+            judge.check(job.name, spent_s > 0 or None, f"{significant(spent_s, 3)} s")
+
+
+def check_monitor(run: Run, judge: Judge) -> None:
+    """Each measured call has samples with a source; a job without monitor has none."""
+    source = "psutil" if run.target.rehearsal else "nvml"
+    for job, record in run.ok:
+        if not job.monitored:
+            judge.check(job.name, record.monitor is None, "no monitor")
+            continue
+        monitor = record.monitor
+        if monitor is None:
+            judge.check(job.name, False, "none")
+            continue
+        counts = [len(each) for each in monitor.samples]
+        right = monitor.source == source and not monitor.error and len(counts) == run.target.calls and min(counts) >= 1
+        judge.check(job.name, right, monitor.error or f"{min(counts)} to {max(counts)} a call")
+
+
+def check_identity(run: Run, judge: Judge) -> None:
+    """The GPU that was watched is the one that worked: its UUID, and memory that holds at least the job's reserve."""
+    for job, record in run.ok:
+        if run.target.rehearsal or record.monitor is None:
+            continue
+        uuid = (record.environment.get("gpu") or {}).get("uuid")
+        same = None if run.gpu.uuid is None or uuid is None else uuid == run.gpu.uuid
+        peak = record.memory.measurement_peak
+        used = [each.memory_used_bytes for call in record.monitor.samples for each in call if each.memory_used_bytes]
+        held = peak.device_reserved_bytes if peak is not None else None
+        covers = max(used) >= held if used and held else None
+        judge.check(job.name, _both(same, covers), "" if same and covers else f"UUID {same}, memory {covers}")
+
+
+def check_energy(run: Run, judge: Judge) -> None:
+    """Joules of each call, and a mean power that this GPU can draw; short calls are too coarse for that."""
+    for job, record in run.ok:
+        if run.target.rehearsal or not job.monitored:
+            continue
+        energy = record.energy
+        if energy is None or energy.source is None:
+            why = energy.reason if energy is not None else None
+            judge.check(job.name, None if "MIG" in (why or "") else False, why or "no energy")
+            continue
+        joules_per_token = summarize(record).joules_per_token
+        seconds = [each.e2e_s for each in record.calls("measurement")]
+        if joules_per_token is None or joules_per_token <= 0:
+            judge.check(job.name, False, f"{significant(joules_per_token)} J/token")
+            continue
+        power_w = sum(each for each in energy.joules if each is not None) / sum(seconds)
+        most_w = POWER_MARGIN * run.gpu.power_limit_w if run.gpu.power_limit_w else None
+        holds = None if most_w is None else MIN_POWER_W <= power_w <= most_w
+        coarse = sum(seconds) / len(seconds) < SHORTEST_METERED_S
+        judge.check(job.name, (holds or None) if coarse else holds, f"{power_w:.0f} W" + (", coarse" if coarse else ""))
+
+
+def check_bandwidth(run: Run, judge: Judge) -> None:
+    """The measured bandwidth is one that this GPU's clock and bus allow."""
+    rates = next((record.roofline.rates for _, record in run.ok if record.roofline and record.roofline.rates), None)
+    if rates is None:
+        return
+    measured, most = rates.bandwidth_bytes_per_s, run.gpu.memory_bandwidth_bytes_per_s
+    what = f"{significant(measured / 1e12, 3)} TB/s of {significant(most / 1e12, 3) if most else UNDEFINED} TB/s"
+    share = measured / most if most else None
+    judge.check("memory", None if share is None else LEAST_BANDWIDTH_SHARE <= share <= MAX_SHARE, what)
+    judge.check("matrices", rates.matmul_flops_per_s > 0, f"{significant(rates.matmul_flops_per_s / 1e12, 3)} TFLOP/s")
+
+
+def check_roofline(run: Run, judge: Judge) -> None:
+    """Every share of the device's rates is known, above 0 and at most 1."""
+    for job, record in run.ok:
+        if job.batching:  # prefill and decoding share its steps
+            continue
+        found = record.roofline
+        shares = (found.prefill_mfu, found.decode_mbu) if found is not None else (None, None)
+        # On a CPU the rates are those of a machine that others use as well.
+        lost = None if run.target.rehearsal else False
+        right = all(0 < each < MAX_SHARE for each in shares) if None not in shares else lost  # type: ignore[operator]
+        why = found.reason if found is not None and found.reason else "/".join(percent(each) for each in shares)
+        judge.check(job.name, right, why)
+
+
+def check_memory(run: Run, judge: Judge) -> None:
+    """NVML's figure for the process ≥ the allocator's reserve ≥ what it allocated > the parameters."""
+    for job, record in run.ok:
+        peak, seen = record.memory.measurement_peak, record.observed
+        if run.target.rehearsal or peak is None or seen is None:
+            continue
+        allocated, held, process = peak.device_allocated_bytes, peak.device_reserved_bytes, peak.device_process_bytes
+        if allocated is None or held is None:
+            judge.check(job.name, False, "the allocator's figures are missing")
+            continue
+        sizes = f"{gib(held)} ≥ {gib(allocated)} > {gib(seen.parameter_bytes)} GiB"
+        judge.check(job.name, held >= allocated > seen.parameter_bytes, sizes)
+        # In a container NVML may know the process by another number.
+        around = None if process is None else process >= held
+        judge.check(f"{job.name}, process", around, f"{gib(process)} GiB")
+
+
+def check_kv_cache(run: Run, judge: Judge) -> None:
+    """The KV cache takes the bytes that were computed; a paged one at least as many."""
+    for job, record in run.ok:
+        held, needed = record.memory.kv_cache_bytes, record.memory.kv_cache_computed_bytes
+        if held is None or needed is None:
+            judge.check(job.name, None, "")
+        else:
+            judge.check(job.name, held >= needed if job.batching else held == needed, f"{held} of {needed}")
+
+
+def check_fidelity(run: Run, judge: Judge) -> None:
+    """The output agrees with the reference's."""
+    for outcome in run.outcomes:
+        if outcome.ok and outcome.record is not None:
+            found = outcome.record.fidelity
+            why = outcome.reference_problem if found is None else found.reason
+            shown = why or f"KL {small(found.kl_mean_nats if found else None)}"
+            judge.check(outcome.job.name, found.agrees if found is not None else None, shown)
+
+
+def check_same_output(run: Run, judge: Judge) -> None:
+    """All calls of a job generated the same tokens; kernels that add up in any order need not."""
+    for job, record in run.ok:
+        if record.output is not None:
+            judge.check(job.name, record.output.same_in_all_calls or None, "")
+
+
+def check_monitor_effect(run: Run, judge: Judge) -> None:
+    """E2E with the monitor over E2E without: one process each, so only much is something."""
+    for watched, alone in PAIRS:
+        times = [e2e_s(run.of(name)) for name in (watched, alone)]
+        if times[0] is None or times[1] is None:
+            continue
+        change = times[0] / times[1] - 1
+        holds = True if abs(change) <= MONITOR_TOLERANCE else None
+        if change > MONITOR_FAILURE and not run.target.rehearsal:
+            holds = False
+        judge.check(watched, holds, f"{100 * change:+.1f} %")
+
+
+def check_artifacts(run: Run, judge: Judge) -> None:
+    """The files of the profiled job are there and can be read."""
+    for outcome in run.outcomes:
+        for name, problem in outcome.artifacts.items():
+            judge.check(name, not problem, problem)
+
+
+def check_nvml(run: Run, judge: Judge) -> None:
+    """The real NVML answers what the monitor asks of it, and its energy counter advances."""
+    gpu = run.gpu
+    if run.target.rehearsal:
+        return
+    if gpu.error is not None:
+        judge.check("NVML", False, gpu.error)
+        return
+    judge.check(
+        "fields", not gpu.unanswered, f"{len(gpu.fields)} answered" + "".join(f", no {x}" for x in gpu.unanswered)
+    )
+    known = gpu.energy_j is not None and gpu.energy_j > 0
+    idle = f"{significant((gpu.energy_j or 0) / IDLE_S, 3)} W idle"
+    judge.check("energy", known or ("MIG" in (gpu.energy_reason or "") and None), gpu.energy_reason or idle)
+
+
+CHECKS: dict[str, Callable[[Run, Judge], None]] = {
+    "jobs are ok, or skipped where they may be": check_statuses,
+    "the seed example runs": check_seed_example,
+    "device, dtype and calls are as asked": check_device,
+    "the requested attention ran": check_evidence,
+    "attention's share of the time": check_shares,
+    "compiled as asked, not while measured": check_compiled,
+    "max-autotune tuned": check_autotuning,
+    "CUDA graphs are replayed": check_cudagraphs,
+    "CUDA graphs are not recorded again": check_recording,
+    "outputs agree with the reference": check_fidelity,
+    "the same tokens in all calls": check_same_output,
+    "measured rates are this device's": check_bandwidth,
+    "MFU of prefill, MBU of decoding in %": check_roofline,
+    "memory peaks enclose each other": check_memory,
+    "KV cache has the computed bytes": check_kv_cache,
+    "the monitor has samples in each call": check_monitor,
+    "the watched GPU is the job's": check_identity,
+    "energy and mean power": check_energy,
+    "monitor on, against off": check_monitor_effect,
+    "profile and snapshot can be read": check_artifacts,
+    "NVML itself": check_nvml,
+}
+
+
+def judged(run: Run) -> list[Check]:
+    """The answers to all questions."""
+    checks = []
+    for name, check in CHECKS.items():
+        judge = Judge()
+        try:
+            check(run, judge)
+        except Exception as error:  # noqa: BLE001 - a record of a kind that nobody foresaw must not cost the others
+            judge.check("the check itself", False, one_line(f"{type(error).__name__}: {error}"))
+        checks.append(judge.verdict(name))
+    return checks
+
+
+def check_lines(checks: Sequence[Check]) -> list[str]:
+    """One line each, what it saw cut to the width; the JSON file has the rest."""
+    width = max(len(each.name) for each in checks)
+    return [shortened(f"{each.verdict:<7}  {each.name:<{width}}  {each.detail}") for each in checks]
+
+
+def _both(first: bool | None, second: bool | None) -> bool | None:
+    """Whether both hold; one that does not decides, and else one that is not known."""
+    if first is False or second is False:
+        return False
+    return True if first and second else None

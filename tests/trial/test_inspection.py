@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 
@@ -12,7 +13,10 @@ from bench.config import BenchmarkConfig, FidelityConfig, ModelConfig, ProfileCo
 from bench.rules import ConfigError
 from bench.sweep.job import new_record, run_job
 from bench.sweep.reference import reference_config
-from bench.trial import inspection, profiling
+from bench.trial import inspection, profiling, runner
+from bench.trial.batching import BatchingSession
+from bench.trial.model import load
+from bench.trial.request import Request
 from bench.trial.runner import BenchmarkRunner
 
 
@@ -179,3 +183,36 @@ def test_a_worker_that_fails_in_silence_is_a_failure(tiny) -> None:
         with pytest.raises(RuntimeError, match="planted"):
             runner.run_benchmark(config)
         assert runner.record.status != "ok"
+
+
+@pytest.mark.parametrize("batching", [False, True])
+def test_a_memory_snapshot_is_of_the_call_that_was_measured(run, tiny, monkeypatch, batching) -> None:
+    """As on a GPU, whose allocator keeps the history: paged attention without its paged cache fails, or is another."""
+    inside, made = [], []
+
+    @contextlib.contextmanager
+    def memory_history(device, folder):
+        inside.append(folder)
+        yield
+        inside.clear()
+
+    def watch(owner, name):
+        original = getattr(owner, name)
+
+        def watched(*arguments, **keywords):
+            if inside:
+                made.append(f"{owner.__name__}.{name}")
+            return original(*arguments, **keywords)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    watch(Request, "generate")
+    watch(BatchingSession, "call")
+    monkeypatch.setattr(profiling, "memory_history", memory_history)
+    # On a CPU loading refuses the snapshot.
+    monkeypatch.setattr(runner, "load", lambda config: load(tiny(continuous_batching=batching)))
+    config = tiny()
+    config.generation.continuous_batching = batching
+    config.profile.memory_snapshot = True
+    assert run(config).status == "ok"
+    assert made == ["BatchingSession.call" if batching else "Request.generate"]

@@ -95,8 +95,11 @@ def write_profile(request: Request, session: BatchingSession | None, new_tokens:
     profiling.write_artifacts(profiler, folder, on_gpu=request.loaded.device.type == "cuda")
 
 
-def write_memory_snapshot(request: Request, folder: Path) -> None:
-    """The allocator's history over one whole call."""
+def write_memory_snapshot(request: Request, session: BatchingSession | None, folder: Path) -> None:
+    """The allocator's history over one whole call, made as the measured ones were."""
     with profiling.memory_history(request.loaded.device, folder), guards(request.config):
-        request.generate()
+        if session is None:
+            request.generate()
+        else:
+            session.call(request.prompts)
         memory.synchronize(request.loaded.device)

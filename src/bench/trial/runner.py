@@ -241,7 +241,7 @@ class BenchmarkRunner:
                 if num_tokens_to_profile:
                     inspection.write_profile(request, self._session, num_tokens_to_profile, self._folder)
                 if config.profile.memory_snapshot:
-                    inspection.write_memory_snapshot(request, self._folder)
+                    inspection.write_memory_snapshot(request, self._session, self._folder)
 
     def write_reference(self, config: BenchmarkConfig, path: Path) -> Record:
         """Run the setting that `setup_benchmark` prepared once, and keep its tokens and logits in `path`.

@@ -15,6 +15,10 @@ from bench.config import BenchmarkConfig, ModelConfig
 
 # Before the first process that imports transformers: no test waits for a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Test processes side by side on few cores: threads of one that wait for each other at every operator, while another
+# holds a core, make calls ten times as long.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
 

@@ -150,7 +150,7 @@ def test_no_process_outlives_its_parent(tmp_path, number: int) -> None:
 
 
 def test_below_nohup_a_run_outlives_its_terminal(tmp_path) -> None:
-    command = [sys.executable, "-m", "bench", "tracking=off", "measurement.iterations=50"]
+    command = [sys.executable, "-m", "bench", "tracking=off", "measurement.iterations=10"]
     with (tmp_path / "out").open("w", encoding="utf-8") as out:
         parent = subprocess.Popen(
             command,

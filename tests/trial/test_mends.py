@@ -171,7 +171,7 @@ def test_what_a_library_brings_itself_is_not_replaced(tiny, monkeypatch) -> None
 
 
 def test_a_version_that_does_not_call_contiguous_is_not_mended(tiny, monkeypatch) -> None:
-    monkeypatch.setattr(transformers, "__version__", "5.17.0")
+    monkeypatch.setattr(mends.transformers, "__version__", "5.17.0")
     with mended(tiny(attn_implementation="flex_attention", generation=STATIC)) as lines:
         assert not hasattr(BlockMask, "contiguous")
     assert [line.partition(":")[0] for line in lines] == ["flex_attention mask"]

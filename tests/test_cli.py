@@ -119,3 +119,19 @@ def test_an_unknown_key_is_shown_with_the_value_that_was_typed() -> None:
     assert explain(error, ["monitor.intervall_s=2"]) == (
         "monitor.intervall_s=2: no such key; did you mean monitor.interval_s?"
     )
+
+
+def test_a_models_name_on_the_small_random_model_is_refused(tmp_path) -> None:
+    done = run_bench("model.id=org/real-model", folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("bench: model.id=org/real-model: is only a label here")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_keep_a_reference_costs_no_measurement(tmp_path) -> None:
+    (tmp_path / "multirun" / "guarded").mkdir(parents=True)
+    (tmp_path / "multirun" / "guarded" / "references").write_text("in the way")
+    few = ["warmup.iterations=0", "measurement.iterations=1", "tracking=off", "sweep.name=guarded"]
+    done = run_bench("-m", "attention=eager,sdpa", *few, folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "output not compared: no reference could be kept" in " ".join(done.stdout.split())

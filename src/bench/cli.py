@@ -101,16 +101,30 @@ def _sweep_folder(name: str | None) -> str:
     return name or datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
 
 
-def to_config(composed: DictConfig) -> BenchmarkConfig:
-    """The composed config as ours. Raises ConfigError, or OmegaConf's own errors for what does not fit a type."""
+def to_config(composed: DictConfig, overrides: Sequence[str]) -> BenchmarkConfig:
+    """The composed config as ours. Raises ConfigError, or OmegaConf's own errors for what does not fit a type.
+
+    `overrides` are those that it was composed from.
+    """
     plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     config = BenchmarkConfig.from_dict({str(key): value for key, value in plain.items()})
     if config.model.id is None:
         raise ConfigError("model.id", None, "name a model: a group (model=tiny), a hub id or a folder")
+    _check_model_name(config, overrides)
     if config.workload.prompt_file is not None and not Path(config.workload.prompt_file).is_file():
         raise ConfigError("workload.prompt_file", config.workload.prompt_file, "no such file")
     return config
+
+
+def _check_model_name(config: BenchmarkConfig, overrides: Sequence[str]) -> None:
+    """Refuse a model's name on another model: with random weights of a group's architecture it is a mere label."""
+    keys = [each.lstrip("+").partition("=")[0] for each in overrides]
+    spelt_out = any(key.startswith(("model.architecture", "model.weights")) for key in keys)
+    if "model.id" in keys and config.model.weights == "random" and config.model.architecture and not spelt_out:
+        remedy = "is only a label here, for the group makes a small model with random weights; choose a group with it, "
+        remedy += "such as model=smollm2-135m, or add model.weights=pretrained model.architecture=null"
+        raise ConfigError("model.id", config.model.id, remedy)
 
 
 # ---- one job -----------------------------------------------------------------------------------------------------
@@ -122,7 +136,7 @@ def job(composed: DictConfig) -> None:
     folder = Path(settings.runtime.output_dir)
     in_sweep = settings.mode == RunMode.MULTIRUN
     try:
-        config = to_config(composed)
+        config = to_config(composed, settings.overrides.task)
     except (ConfigError, OmegaConfBaseException) as error:
         if in_sweep:
             raise
@@ -211,13 +225,16 @@ class Place:
 def _run(console: Console, config: BenchmarkConfig, record: Record, folder: Path, place: Place) -> Record:
     from bench.report.progress import JobProgress, print_reference_line  # noqa: PLC0415
     from bench.sweep.job import run_job  # noqa: PLC0415
-    from bench.sweep.reference import ensure_reference  # noqa: PLC0415
+    from bench.sweep.reference import Reference, ensure_reference  # noqa: PLC0415
 
     title = record.name or str(config.model.id)
     file = None
     with JobProgress(console, title=title, job=place.number + 1, jobs=place.jobs, left_s=place.left_s) as progress:
         if place.references is not None:
-            reference = ensure_reference(config, place.references, record.sweep_id, progress.update)
+            try:
+                reference = ensure_reference(config, place.references, record.sweep_id, progress.update)
+            except (OSError, NotImplementedError) as error:  # the folder cannot be written, or not be locked
+                reference = Reference(file=None, reason=f"no reference could be kept: {error}")
             record.started_at_s = time.time()  # the reference's time is not the job's
             if reference.made is not None:
                 print_reference_line(console, reference.made)

@@ -221,3 +221,22 @@ def test_prints_of_the_job_land_in_its_log(tiny, tmp_path) -> None:
     config.model = dataclasses.replace(config.model, id="nowhere/to-be-found", weights="pretrained", architecture=None)
     run(config, tmp_path)
     assert "Traceback" in (tmp_path / "worker.log").read_text(encoding="utf-8")
+
+
+def test_a_record_of_an_earlier_run_in_the_folder_is_not_taken_for_this_one(tiny, tmp_path) -> None:
+    assert run(tiny(), tmp_path).status == "ok"
+    dead = run(
+        tiny(measurement_iterations=1000),
+        tmp_path,
+        lambda phase, *_: os.kill(worker(), signal.SIGKILL) if phase == "measurement" else None,
+    )
+    assert (dead.status, dead.iterations) == ("crashed", [])
+    assert Record.read(tmp_path).status == "crashed"
+
+
+def test_a_job_that_dies_after_the_measurement_keeps_it(tiny, tmp_path) -> None:
+    dead = run(tiny(), tmp_path, lambda phase, *_: os.kill(worker(), signal.SIGKILL) if phase == "evidence" else None)
+    assert dead.status == "crashed"
+    assert len(dead.calls("measurement")) == 2
+    assert "its measured calls are kept" in dead.error.message
+    assert Record.read(tmp_path) == dead

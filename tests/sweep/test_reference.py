@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from bench.config import AttentionConfig, GenerationConfig, ModelConfig
+from bench.config import AttentionConfig, BenchmarkConfig, GenerationConfig, ModelConfig
 from bench.record import REFERENCE_NAME, Record
 from bench.sweep import reference as module
 from bench.sweep.job import new_record, run_job
@@ -91,6 +91,17 @@ def test_jobs_at_the_same_time_wait_for_one_reference(tiny, tmp_path, jobs) -> N
         each.join()
     assert len({each.file for each in found}) == 1
     assert len([each for each in found if each.made]) == 1
+
+
+def test_a_checkpoint_that_was_edited_has_another_reference(tmp_path, jobs) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "model.safetensors").write_bytes(b"before")
+    config = BenchmarkConfig(model=ModelConfig(id=str(checkpoint)))
+    first = ensure(config, tmp_path)
+    assert ensure(config, tmp_path).file == first.file
+    (checkpoint / "model.safetensors").write_bytes(b"afterwards")
+    assert ensure(config, tmp_path).file != first.file
 
 
 def test_a_real_reference_is_a_job_of_its_own_that_counts_nowhere(tiny, tmp_path) -> None:

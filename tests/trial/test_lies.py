@@ -216,6 +216,37 @@ def test_sdpa_in_place_of_eager_attention_fails(run, tiny, monkeypatch) -> None:
     assert record.error.message.startswith("attention.implementation=eager: prefill ran flash_attention")
 
 
+def test_eager_attention_in_one_layer_of_sdpa_fails(run, tiny, monkeypatch) -> None:
+    honest = transformers.modeling_utils.ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+    def in_the_second_layer(module, *arguments, **keywords):
+        function = eager_attention_forward if module.layer_idx == 1 else honest
+        return function(module, *arguments, **keywords)
+
+    swap(monkeypatch, "sdpa", in_the_second_layer)
+    record = run(tiny())
+    assert record.status == "failed"
+    assert record.error.message.startswith("attention.implementation=sdpa: prefill ran eager")
+
+
+def test_another_cache_after_the_validation_call_fails(run, tiny) -> None:
+    def change(runner) -> None:
+        runner._request.generation.cache_implementation = "static"
+
+    record = run(tiny(), after_calls(1, change))
+    assert record.status == "failed"
+    assert "generate began with DynamicCache and ended with StaticCache" in record.error.message
+
+
+def test_generation_without_a_cache_fails(run, tiny) -> None:
+    def change(runner) -> None:
+        runner._request.generation.use_cache = False
+
+    record = run(tiny(), change)
+    assert (record.status, record.stage) == ("failed", "validation")
+    assert record.error.message.startswith("generation.kv_cache: generate made none")
+
+
 def test_another_sdpa_backend_than_requested_fails(run, tiny, monkeypatch) -> None:
     from bench.trial import request
 

@@ -43,7 +43,7 @@ NARROWEST_NAME = 14
 EXPENDABLE = ("MBU %", "peak MiB", "ITL ms", "graphs", "cold s", "TTFT ms", "±%")
 NAMES_SHOWN = 4
 # The keys that make a model another one. Its number format is a choice for speed like any other.
-MODEL_KEYS = ("model.id", "model.revision", "model.gguf_file", "model.weights", "model.architecture")
+MODEL_KEYS = ("model.id", "model.revision", "model.gguf_file", "model.weights", "model.architecture", "model.seed")
 
 
 @dataclass(frozen=True, kw_only=True)

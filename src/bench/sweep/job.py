@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.config import BenchmarkConfig
-from bench.record import Record, RecordError
+from bench.record import FILE_NAME, Record, RecordError
 
 WORKER = "bench.trial.worker"
 LOG_NAME = "worker.log"
@@ -60,6 +60,7 @@ def run_job(
     Raises:
         KeyboardInterrupt: the user's; the job is ended and its record written first.
     """
+    (folder / FILE_NAME).unlink(missing_ok=True)  # of an earlier run in this folder: it must not pass for this one's
     cache = Path(tempfile.mkdtemp(prefix="bench-compile-"))
     try:
         if config.isolation.mode == "none":
@@ -186,16 +187,17 @@ def _kill(process: Any) -> None:
 
 
 def _read_back(record: Record, folder: Path, exit_code: int | None, phase: str) -> Record:
-    """The record that the child wrote, or one that says how it died."""
-    try:
-        return Record.read(folder)
-    except RecordError:
-        name = (
-            signal.Signals(-exit_code).name if exit_code is not None and exit_code < 0 else f"exit status {exit_code}"
-        )
-        message = f"the process ended with {name} in {phase} and left no record; see {LOG_NAME}"
-        record.fail("crashed", "Signal" if "SIG" in name else "Exit", message, _last_lines(folder / LOG_NAME))
-        return _finish(record, folder, phase)
+    """The record that the child wrote, or one that says how it died and keeps what was measured before."""
+    with contextlib.suppress(RecordError):
+        found = Record.read(folder)
+        if found.status != "interrupted" or found.error is not None:
+            return found
+        record = found  # written when the last measured call had ended, and never again
+    name = signal.Signals(-exit_code).name if exit_code is not None and exit_code < 0 else f"exit status {exit_code}"
+    left = "; its measured calls are kept" if record.iterations else " and left no record"
+    message = f"the process ended with {name} in {phase}{left}; see {LOG_NAME}"
+    record.fail("crashed", "Signal" if "SIG" in name else "Exit", message, _last_lines(folder / LOG_NAME))
+    return _finish(record, folder, phase)
 
 
 def _finish(record: Record, folder: Path, phase: str) -> Record:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 from pathlib import Path
 
 from filelock import FileLock
@@ -61,7 +62,7 @@ def ensure_reference(config: BenchmarkConfig, folder: Path, sweep_id: str | None
         OSError: the folder cannot be written.
     """
     plain = reference_config(config)
-    own = folder / FOLDER / plain.trial_id()
+    own = folder / FOLDER / (plain.trial_id() + _weights(config))
     own.mkdir(parents=True, exist_ok=True)
     made = None
     with FileLock(own / ".lock").acquire(poll_interval=POLL_S):
@@ -74,6 +75,16 @@ def ensure_reference(config: BenchmarkConfig, folder: Path, sweep_id: str | None
         return Reference(file=file, made=made)
     why = record.error.message if record.error else f"{file} is missing"
     return Reference(file=None, reason=f"the reference run ended {record.status}: {why}", made=made)
+
+
+def _weights(config: BenchmarkConfig) -> str:
+    """What tells one state of a local checkpoint from the next, "" for a model from elsewhere."""
+    checkpoint = Path(config.model.id or "")
+    if config.model.weights != "pretrained" or not checkpoint.is_dir():
+        return ""
+    files = sorted(each for each in checkpoint.iterdir() if each.is_file())
+    states = [(each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in files]
+    return "-" + hashlib.sha256(repr(states).encode()).hexdigest()[:8]
 
 
 def _finished(folder: Path) -> Record | None:

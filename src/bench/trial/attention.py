@@ -13,8 +13,8 @@ measurement, and what it shows is sorted into families:
                            which it takes apart and fuses with their neighbours; the two cannot be told apart there, but
                            the prefill, which is never compiled, tells
 
-Not covered: attention in one layer that differs from that of the others, and implementations whose kernels have no
-known name; what they ran stands in the record and is not judged.
+Not covered: attention in one layer that differs from that of the others, but for eager attention among layers of sdpa
+where nothing is compiled, and implementations whose kernels have no known name; what they ran is not judged.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ REGION = re.compile(r"Torch-Compiled Region: (\d+/\d+)")
 
 
 def read(
-    events: Sequence[Any], compiled: Sequence[CompileEvent], *, on_gpu: bool
+    events: Sequence[Any], compiled: Sequence[CompileEvent], *, on_gpu: bool, layers: int | None = None
 ) -> tuple[PhaseEvidence | None, PhaseEvidence | None]:
     """Sort a profile into what prefill and decoding ran.
 
@@ -69,6 +69,7 @@ def read(
         events: of `torch.profiler.profile.events()`, with the marks of `bench.trial.profiling`.
         compiled: what torch.compile did in this process; tells which function a compiled region is.
         on_gpu: whether kernels count, or operators on the host.
+        layers: of the model, to find those that ran eager attention among others; None: not known.
 
     Returns:
         Prefill and decoding; None for one that the profile does not hold.
@@ -81,12 +82,12 @@ def read(
     # The mark after the last token closes at once and holds no forward pass.
     if len(marks[DECODE]) > 1:
         marks[DECODE] = marks[DECODE][:-1]
-    prefill, decode = (_phase(events, marks[name], own, on_gpu=on_gpu) for name in (PREFILL, DECODE))
+    prefill, decode = (_phase(events, marks[name], own, on_gpu=on_gpu, layers=layers) for name in (PREFILL, DECODE))
     return prefill, decode
 
 
 def _phase(
-    events: Sequence[Any], marks: Sequence[Any], flex_regions: set[str | None], *, on_gpu: bool
+    events: Sequence[Any], marks: Sequence[Any], flex_regions: set[str | None], *, on_gpu: bool, layers: int | None
 ) -> PhaseEvidence | None:
     if not marks:
         return None
@@ -100,7 +101,12 @@ def _phase(
     found = _by_operator(host) or _by_kernel(kernels)
     if flex:  # on a GPU its kernel by name: in a compiled step the regions of its own only make the mask
         found.setdefault("flex_attention", flex)
-    if not found and (eager := _eager(host)):
+    elif not found and (eager := _eager(host)):
+        found["eager"] = eager
+    # Fewer than one a layer: not judged by the count alone, for not every layer need have attention.
+    elif (layers and not regions and sum(map(len, found.values())) < layers * len(marks)) and (
+        eager := _eager([each for each in host if not _below(each, OPERATORS.values())])
+    ):
         found["eager"] = eager
     if not found and len(regions) > len(flex) and (kernels or not on_gpu):
         found[DECOMPOSED] = []

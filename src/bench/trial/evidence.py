@@ -72,6 +72,7 @@ class CacheWatch:
     def __init__(self) -> None:
         self.class_name: str | None = None
         self.bytes: int | None = None  # when the call had ended
+        self.can_see = False  # whether this version of transformers lets it
 
     @contextlib.contextmanager
     def watching(self, model: Any) -> Iterator[None]:
@@ -81,6 +82,7 @@ class CacheWatch:
             yield
             return
         caches = []
+        self.can_see = True
 
         def watched(*arguments: Any, **keywords: Any) -> Any:
             result = original(*arguments, **keywords)
@@ -128,3 +130,16 @@ def check_attention(config: BenchmarkConfig, seen: AttentionObserved) -> None:
     reason = attention.contradiction(config, seen) or attention.without_compiled_code(config, seen)
     if reason is not None:
         raise NotHonouredError(reason)
+
+
+def check_cache(observed: Observed) -> None:
+    """Raise NotHonouredError for a model of attention layers that generates without a KV cache."""
+    if observed.kv_cache is None and observed.shape is not None:
+        raise NotHonouredError("generation.kv_cache: generate made none, and computes every token anew")
+
+
+def check_same_cache(config: BenchmarkConfig, first: str, last: str | None) -> None:
+    """Raise NotHonouredError when the profiled call had another class of cache than the validation call."""
+    if first != last:
+        requested = config.generation.kv_cache
+        raise NotHonouredError(f"generation.kv_cache={requested}: generate began with {first} and ended with {last}")

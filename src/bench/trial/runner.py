@@ -29,7 +29,15 @@ from bench.record import CompileObserved, Energy, Iteration, Memory, MonitorSamp
 from bench.rules import ConfigError
 from bench.trial import compilation, inspection, memory
 from bench.trial.batching import BatchingSession, BatchResult, step_times
-from bench.trial.evidence import CacheWatch, check, check_attention, observe_call, observe_model
+from bench.trial.evidence import (
+    CacheWatch,
+    check,
+    check_attention,
+    check_cache,
+    check_same_cache,
+    observe_call,
+    observe_model,
+)
 from bench.trial.kernels import kernelize, kernelized
 from bench.trial.mends import mended
 from bench.trial.model import LoadedModel, load
@@ -195,6 +203,8 @@ class BenchmarkRunner:
             assert record.observed is not None
             record.observed = observe_call(record.observed, self._observe_compile(), cache.class_name, validation[1])
             self._keep_cache(cache)
+            if cache.can_see and self._session is None:
+                check_cache(record.observed)
             check(config, record.observed)
             _settle_garbage()  # compilation has left as much behind as loading
         return True
@@ -270,9 +280,14 @@ class BenchmarkRunner:
         observed = self._require_record().observed
         assert observed is not None
         compiled = observed.compile.events if observed.compile is not None else []
-        seen = inspection.observe_attention(self._require_request(), self._session, observed.attention, compiled)
+        layers = observed.shape.layers if observed.shape is not None else None
+        request, cache = self._require_request(), CacheWatch()
+        with cache.watching(request.loaded.model):
+            seen = inspection.observe_attention(request, self._session, observed.attention, compiled, layers)
         self._require_record().observed = dataclasses.replace(observed, attention=seen)
         check_attention(config, seen)
+        if cache.can_see and self._session is None and seen.error is None and observed.kv_cache is not None:
+            check_same_cache(config, observed.kv_cache, cache.class_name)
 
     def time_generate(
         self, config: BenchmarkConfig, warmup: bool

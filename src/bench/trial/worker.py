@@ -44,11 +44,16 @@ def measure(record: Record, folder: Path, compile_cache: Path, reference: Path |
             emit(PHASES[name], index, total, record.iterations[-1].e2e_s)
             yield index
 
+    def enter(stage: str) -> None:
+        if stage == "evidence":  # what comes now may need memory that is not there, and the measurement is done
+            record.write(folder)
+        emit(stage, 0, 1, None)
+
     start = time.perf_counter()
     runner = BenchmarkRunner(
         logging.getLogger("bench"),
         progress=progress,
-        enter=lambda stage: emit(stage, 0, 1, None),
+        enter=enter,
         folder=folder,
         record=record,
         compile_cache=compile_cache,

@@ -62,7 +62,7 @@ class BenchSweeper(Sweeper):
             composed = self._compose(list(overrides.items()))
             swept = {key.lstrip("+"): overrides[key] for key in overrides if key in swept_keys}
             typed = tuple(f"{key}={value}" for key, value in overrides.items())
-            points.append(Point(overrides=typed, swept=swept, config=cli.to_config(composed)))
+            points.append(Point(overrides=typed, swept=swept, config=cli.to_config(composed, typed)))
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
 
         def launch(plan: Plan) -> dict[int, Exception]:

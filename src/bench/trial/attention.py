@@ -101,12 +101,10 @@ def _phase(
     found = _by_operator(host) or _by_kernel(kernels)
     if flex:  # on a GPU its kernel by name: in a compiled step the regions of its own only make the mask
         found.setdefault("flex_attention", flex)
-    elif not found and (eager := _eager(host)):
-        found["eager"] = eager
     # Fewer than one a layer: not judged by the count alone, for not every layer need have attention.
-    elif (layers and not regions and sum(map(len, found.values())) < layers * len(marks)) and (
-        eager := _eager([each for each in host if not _below(each, OPERATORS.values())])
-    ):
+    scarce = layers is not None and not regions and sum(map(len, found.values())) < layers * len(marks)
+    own = [each for each in host if not _below(each, OPERATORS.values())]
+    if (scarce or not found) and (eager := _eager(own)):
         found["eager"] = eager
     if not found and len(regions) > len(flex) and (kernels or not on_gpu):
         found[DECOMPOSED] = []

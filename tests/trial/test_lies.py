@@ -150,8 +150,8 @@ def test_a_recompilation_in_every_call_fails_with_its_guard(run, tiny) -> None:
     assert [each.iteration for each in record.observed.compile.events if each.kind == "recompile"] == [1, 2, 3, 4]
 
 
-def test_the_recompile_limit_is_an_error_and_not_eager_execution(tiny, monkeypatch) -> None:
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
+@torch._dynamo.config.patch(recompile_limit=2)
+def test_the_recompile_limit_is_an_error_and_not_eager_execution(tiny) -> None:
     config = tiny(compile_kwargs={**QUICK, "dynamic": False}, warmup_iterations=4)
     with BenchmarkRunner(progress=lambda name, total: range(total)) as runner:
         runner.setup_benchmark("tiny", config)

@@ -29,6 +29,8 @@ STATUSES = ("ok", "skipped", "failed", "oom", "timeout", "crashed", "interrupted
 STAGES = ("start", "load", "validation", "warmup", "measurement", "evidence", "fidelity", "roofline", "profile")
 PHASES = ("validation", "warmup", "measurement")
 KINDS = ("trial", "reference")
+# Kinds of `CompileEvent` during which a call waits for the compiler.
+COMPILATIONS = ("graph", "recompile", "failure", "autotune")
 
 
 class RecordError(ValueError):
@@ -102,6 +104,10 @@ class CompileObserved:
     cache_misses: int = 0
     events: list[CompileEvent] = field(default_factory=list)  # in order
     arguments: dict[str, Any] = field(default_factory=dict)  # what torch.compile was called with; {} when it was not
+
+    def compiling_calls(self) -> set[int]:
+        """Indices of the calls that waited for the compiler."""
+        return {each.iteration for each in self.events if each.kind in COMPILATIONS}
 
     @property
     def cache_state(self) -> str | None:

@@ -178,6 +178,11 @@ def test_energy_that_lacks_a_call_gives_no_figure(joules):
     assert summarize(make_record(energy=Energy(source="nvml", joules=joules))).joules_per_token is None
 
 
+def test_a_counter_that_never_stepped_gives_no_figure():
+    """NVML's advances in steps of tens of milliseconds: short calls can end before the first."""
+    assert summarize(make_record(energy=Energy(source="nvml", joules=[0.0] * MEASURED))).joules_per_token is None
+
+
 def test_a_compilation_in_a_measured_call_is_counted_once_a_call():
     record = make_record()
     first = record.calls("measurement")[0].index

@@ -84,8 +84,7 @@ def compiled_while_measured(record: Record) -> int:
     compiled = record.observed.compile if record.observed is not None else None
     if compiled is None:
         return 0
-    busy = {each.iteration for each in compiled.events if each.kind in ("graph", "recompile")}
-    return sum(call.index in busy or call.graphs > 0 for call in record.calls("measurement"))
+    return len(compiled.compiling_calls() & {call.index for call in record.calls("measurement")})
 
 
 def _joules_per_token(record: Record, size: int | None) -> float | None:
@@ -94,7 +93,8 @@ def _joules_per_token(record: Record, size: int | None) -> float | None:
     if energy is None or size is None or len(energy.joules) != len(calls) or None in energy.joules:
         return None
     tokens = size * sum(len(call.token_times_s) for call in calls)
-    return sum(each for each in energy.joules if each is not None) / tokens if tokens else None
+    spent_j = sum(each for each in energy.joules if each is not None)
+    return spent_j / tokens if tokens and spent_j > 0 else None  # 0: too short for the counter's steps
 
 
 def stats(values: Sequence[float], *, clusters: int | None = None) -> Stats | None:

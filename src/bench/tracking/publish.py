@@ -274,10 +274,6 @@ def _detail(record: Record, summary: Summary) -> dict[str, float | None]:
 def _evidence(record: Record, summary: Summary) -> dict[str, float | None]:
     """What the record proves beside its times."""
     detail: dict[str, float | None] = {}
-    if record.observed is not None:
-        for phase in ("prefill", "decode"):
-            if (seen := getattr(record.observed.attention, phase)) is not None:
-                detail[f"attention/{phase}_share"] = seen.attention_share
     for group, part in (("fidelity", record.fidelity), ("roofline", record.roofline)):
         figures = vars(part).items() if part is not None else ()
         detail |= {f"{group}/{name}": float(value) for name, value in figures if isinstance(value, int | float)}

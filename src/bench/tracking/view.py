@@ -42,7 +42,6 @@ SECTIONS = {
     "warmup": False,
     "compile": False,
     "memory": False,
-    "attention": False,
     "fidelity": False,
     "roofline": False,
     "energy": False,

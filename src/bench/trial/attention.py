@@ -103,8 +103,7 @@ def _phase(
         found.setdefault("flex_attention", flex)
     # Fewer than one a layer: not judged by the count alone, for not every layer need have attention.
     scarce = layers is not None and not regions and sum(map(len, found.values())) < layers * len(marks)
-    own = [each for each in host if not _below(each, OPERATORS.values())]
-    if (scarce or not found) and (eager := _eager(own)):
+    if (scarce or not found) and (eager := _eager(host)):
         found["eager"] = eager
     if not found and len(regions) > len(flex) and (kernels or not on_gpu):
         found[DECOMPOSED] = []
@@ -141,8 +140,11 @@ def _by_kernel(kernels: Sequence[Any]) -> dict[str, list[Any]]:
 
 
 def _eager(host: Sequence[Any]) -> list[Any]:
-    """The operators of eager attention; none unless a softmax is among them, and a product of its own."""
-    parts = [each for each in host if re.match(EAGER_OPERATORS, each.name)]
+    """The operators of eager attention; none unless a softmax is among them, and a product of its own.
+
+    Those that another family's operator called are that one's.
+    """
+    parts = [each for each in host if re.match(EAGER_OPERATORS, each.name) and not _below(each, OPERATORS.values())]
     names = {each.name for each in parts}
     return parts if SOFTMAX in names and len(names) > 1 else []
 

@@ -35,14 +35,13 @@ from torch._inductor import codecache
 from torch._inductor import utils as inductor_utils
 
 from bench.config import BenchmarkConfig, CompileConfig, flatten
-from bench.record import CompileEvent, CompileObserved
+from bench.record import COMPILATIONS, CompileEvent, CompileObserved
+from bench.trial.environment import cache_home
 
 # torch keeps the last 64 compilations unless told otherwise; then times and reasons would be lost, and sums shrink.
 KEPT_COMPILATIONS = 100_000
 # Functions that flex_attention compiles of itself: the kernel, and the making of its block mask.
 FLEX_FILES = ("torch/nn/attention/flex_attention.py", "transformers/integrations/flex_attention.py")
-# Events during which a call waits for the compiler.
-COMPILATIONS = ("graph", "recompile", "failure", "autotune")
 # Where torch says, at a level that is always on, why there is no CUDA graph (torch/_inductor/cudagraph_utils.py).
 CUDAGRAPH_LOG = logging.getLogger("torch._inductor.cudagraph_utils.__cudagraphs")
 CUDAGRAPH_SKIP = "log_cudagraph_skip_and_bump_counter"
@@ -406,12 +405,11 @@ def _left_uncompiled(requested: CompileConfig, observed: CompileObserved) -> str
 
 def _compiled_while_measured(observed: CompileObserved, measured: Sequence[int]) -> str | None:
     """With a compilation in half of the calls or more, the median call has one."""
-    calls = set(measured)
-    found = [each for each in observed.events if each.kind in COMPILATIONS and each.iteration in calls]
-    busy = len({each.iteration for each in found})
+    calls = observed.compiling_calls() & set(measured)
+    busy = len(calls)
     if not busy or 2 * busy < len(measured):
         return None
-    first = found[0]
+    first = next(each for each in observed.events if each.kind in COMPILATIONS and each.iteration in calls)
     why = first.reason or f"{_named(first)} was not compiled before"
     return (
         f"torch compiled during {busy} of {len(measured)} measured calls, so that their median is no steady one; "
@@ -427,8 +425,7 @@ def shared_cache(config: BenchmarkConfig, device: torch.device) -> Path:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     versions = [torch.__version__, torch.version.git_version, transformers.__version__, name]
     key = hashlib.sha256(json.dumps([defining, versions], sort_keys=True).encode()).hexdigest()[:16]
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "bench" / "compile" / key
+    return cache_home() / "compile" / key
 
 
 def use_cache(folder: Path) -> None:

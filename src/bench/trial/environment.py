@@ -98,6 +98,11 @@ def describe_environment(device: str) -> dict[str, Any]:
     }
 
 
+def cache_home() -> Path:
+    """Where bench keeps what outlives a job."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bench"
+
+
 def variables(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that change results, without any that could hold a secret."""
     return {name: value for name, value in sorted(environment.items()) if _is_listed(name) and _is_public(name, value)}

@@ -7,7 +7,6 @@ kernels ran below the implementation is read in `bench.trial.attention`.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 from torch.nn.attention import SDPBackend
 
 from bench.config import BenchmarkConfig
-from bench.record import AttentionObserved, CompileObserved, Observed
+from bench.record import AttentionObserved, Observed
 from bench.trial import attention, compilation, memory
 from bench.trial.model import LoadedModel, revision_of
 from bench.trial.request import SDPA_BACKENDS, grad_mode, guards
@@ -99,13 +98,6 @@ class CacheWatch:
             del model._prepare_cache_for_generation  # noqa: SLF001
         if caches:
             self.class_name, self.bytes = type(caches[-1]).__name__, observed_cache_bytes(caches[-1])
-
-
-def observe_call(
-    observed: Observed, compiled: CompileObserved, kv_cache: str | None, token_times_s: Sequence[float]
-) -> Observed:
-    """What the validation call added to what is known."""
-    return dataclasses.replace(observed, compile=compiled, kv_cache=kv_cache, new_tokens=len(token_times_s))
 
 
 def check(config: BenchmarkConfig, observed: Observed, measured: Sequence[int] = ()) -> None:

@@ -390,7 +390,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _default_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bench" / "rates"
+    return environment.cache_home() / "rates"
 
 
 def _is_settled(rates: DeviceRates) -> bool:

@@ -1,8 +1,8 @@
 """Warm up, then measure: one setting, one model, one process.
 
-Read `run_benchmark` first: it is the whole measurement. `time_generate` is one call, the same in every phase but for
-the hardware monitor, which only measured calls have. What comes after the last measured call (`bench.trial.inspection`)
-touches no figure.
+Read `run_benchmark` first: it is the whole measurement. One call is made in `bench.trial.call`, the same in every phase
+but for the hardware monitor, which only measured calls have. What comes after the last measured call
+(`bench.trial.inspection`) touches no figure.
 
 What is not covered: sampling and beam search (decoding is greedy), encoder-decoder models, and more than one device.
 """
@@ -21,30 +21,28 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Self, cast
 
-import torch
 import tqdm
 
 from bench.config import BenchmarkConfig
-from bench.record import CompileObserved, Energy, Iteration, Memory, MonitorSample, Output, Record
+from bench.record import Energy, Iteration, Memory, MonitorSample, Output, Record
 from bench.rules import ConfigError
 from bench.trial import compilation, inspection, memory
-from bench.trial.batching import BatchingSession, BatchResult, step_times
+from bench.trial.batching import BatchingSession
+from bench.trial.call import Call, make_call
 from bench.trial.evidence import (
     CacheWatch,
     check,
     check_attention,
     check_cache,
     check_same_cache,
-    observe_call,
     observe_model,
 )
 from bench.trial.kernels import kernelize, kernelized
 from bench.trial.mends import mended
 from bench.trial.model import LoadedModel, load
 from bench.trial.monitor import HardwareMonitor, gpu_uuid_of
-from bench.trial.request import Request, guards
+from bench.trial.request import Request
 from bench.trial.shape import kv_cache_bytes
-from bench.trial.streamer import TokenClock
 from bench.trial.support import limit_reached
 
 NO_MONITOR = "monitor.enabled=false: nothing read the counter"
@@ -53,19 +51,6 @@ COUNTED_STAGES = ("warmup", "measurement")
 
 # A progress bar: (name, number of iterations) → the indices to iterate over.
 Progress = Callable[[str, int], Iterable[int]]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CallDetail:
-    """What one call leaves beside the four values of `time_generate`."""
-
-    start_s: float = 0.0  # clock reading at the call's start
-    shape: list[int] = dataclasses.field(default_factory=list)
-    token_ids: list[list[int]] = dataclasses.field(default_factory=list)
-    text: str = ""
-    graphs: int = 0
-    compile_s: float = 0.0
-    request_times_s: list[list[float]] | None = None
 
 
 class BenchmarkRunner:
@@ -112,7 +97,7 @@ class BenchmarkRunner:
         self._counters: compilation.Counters | None = None  # before the validation call
         self._request: Request | None = None
         self._skipped: str | None = None
-        self._last_call = CallDetail()
+        self._last_call: Call | None = None
 
     # ---- the journey -------------------------------------------------------------------------------------------
 
@@ -201,7 +186,8 @@ class BenchmarkRunner:
         with self._stage("validation"):
             self._keep("validation", validation)
             assert record.observed is not None
-            record.observed = observe_call(record.observed, self._observe_compile(), cache.class_name, validation[1])
+            record.observed = dataclasses.replace(record.observed, new_tokens=len(validation[1]))
+            self._keep_compile()
             self._keep_cache(cache)
             if cache.can_see and self._session is None:
                 check_cache(record.observed)
@@ -306,59 +292,24 @@ class BenchmarkRunner:
         Raises:
             RuntimeError: generate returned another number of tokens than requested.
         """
-        if self._request is None and self._skipped is not None:
+        if self._skipped is not None:
             return -1.0, [], self._skipped, None
         if not warmup and self._monitor is None and config.monitor.enabled:
             with self._monitor_process(config):  # called by itself, outside of run_benchmark
                 return self.time_generate(config, warmup=False)
-        request = self._require_request()
-        device = request.loaded.device
-        monitor = None if warmup else self._monitor
         self._journal.iteration = len(self._require_record().iterations)
-        streamer = TokenClock(self._clock)
-        before = compilation.read_counters()
-        samples: list[MonitorSample] | None = None if warmup else []
-        batch: BatchResult | None = None
-        gc.disable()
-        if monitor is not None:
-            monitor.begin()
-        start = self._clock()  # for the monitor, should anything fail before the call's own start
-        try:
-            with self._limits(config), guards(config):
-                memory.synchronize(device)
-                start = self._clock()
-                if self._session is None:
-                    output = request.generate(streamer=streamer)
-                else:
-                    batch = self._session.call(request.prompts)
-                memory.synchronize(device)
-                end = self._clock()
-        finally:
-            if monitor is not None:
-                samples = monitor.end(start)
-            gc.enable()
-        if self._skipped is not None:
-            return -1.0, [], self._skipped, None
-        after = compilation.read_counters()
-        if batch is not None:
-            output, times = request.with_prompts(batch.token_ids), step_times(batch.request_times_s)
-        else:
-            times = streamer.times
-        self._check_tokens(config, output, times)
-        new_tokens = output[:, config.workload.sequence_length :]
-        self._last_call = CallDetail(
-            start_s=start,
-            shape=list(output.shape),
-            token_ids=new_tokens.tolist(),
-            text=request.loaded.tokenizer.decode(new_tokens[0], skip_special_tokens=True),
-            graphs=after.graphs - before.graphs,
-            compile_s=after.compile_s - before.compile_s,
-            request_times_s=_since(start, batch.request_times_s) if batch is not None else None,
-        )
-        del output, new_tokens
-        gc.collect()
-        described = f"{tuple(self._last_call.shape)} | {self._last_call.text}"
-        return end - start, [each - start for each in times], described, samples
+        self._last_call = None
+        with self._limits(config):
+            self._last_call = make_call(
+                self._require_request(),
+                self._clock,
+                session=self._session,
+                monitor=None if warmup else self._monitor,
+            )
+        if (call := self._last_call) is None:
+            return -1.0, [], str(self._skipped), None
+        samples = None if warmup else call.samples or []
+        return call.e2e_s, call.token_times_s, f"{tuple(call.shape)} | {call.text}", samples
 
     def close(self) -> None:
         """Let go of the model and the temporary compile cache. Called again, it does nothing."""
@@ -395,17 +346,6 @@ class BenchmarkRunner:
         self._session = self._open.enter_context(BatchingSession(request.loaded.model, config, request.generation))
         self._require_record().phases_s["batching_setup"] = time.perf_counter() - start
 
-    # ---- one call ----------------------------------------------------------------------------------------------
-
-    def _check_tokens(self, config: BenchmarkConfig, output: torch.Tensor, times: list[float]) -> None:
-        workload = config.workload
-        expected = (workload.batch_size, workload.sequence_length + workload.num_tokens_to_generate)
-        if tuple(output.shape) != expected:
-            raise RuntimeError(f"generate returned tokens of shape {tuple(output.shape)}, not {expected}")
-        if len(times) != workload.num_tokens_to_generate:
-            steps, wanted = len(times), workload.num_tokens_to_generate
-            raise RuntimeError(f"generate handed out {steps} steps to the streamer, not {wanted}")
-
     def _flush_memory(self) -> None:
         """Before the validation call: collect, empty the device's allocator and restart its peaks.
 
@@ -433,7 +373,7 @@ class BenchmarkRunner:
 
     def _keep(self, phase: str, timed: tuple[float, list[float], str, list[MonitorSample] | None]) -> None:
         record, call = self._require_record(), self._last_call
-        if timed[0] < 0:
+        if call is None or timed[0] < 0:
             raise RuntimeError(f"call {len(record.iterations)} failed after others had worked: {self._skipped}")
         record.iterations.append(
             Iteration(
@@ -485,11 +425,8 @@ class BenchmarkRunner:
     def _keep_compile(self) -> None:
         record = self._require_record()
         if record.observed is not None and self._counters is not None:
-            record.observed = dataclasses.replace(record.observed, compile=self._observe_compile())
-
-    def _observe_compile(self) -> CompileObserved:
-        assert self._counters is not None
-        return compilation.observe(self._require_request().loaded.model, self._counters, self._journal)
+            compiled = compilation.observe(self._require_request().loaded.model, self._counters, self._journal)
+            record.observed = dataclasses.replace(record.observed, compile=compiled)
 
     # ---- small things ------------------------------------------------------------------------------------------
 
@@ -541,10 +478,6 @@ def _load(config: BenchmarkConfig) -> LoadedModel:
     if config.generation.kernelize:
         kernelize(loaded.model, loaded.device, compiled=config.compile.mode is not None)
     return loaded
-
-
-def _since(start: float, times: list[list[float]]) -> list[list[float]]:
-    return [[each - start for each in row] for row in times]
 
 
 def _settle_garbage() -> None:

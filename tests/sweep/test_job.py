@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -125,45 +126,41 @@ def worker() -> int:
     return one
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
-def test_no_process_outlives_its_parent(tmp_path, number: int) -> None:
-    command = [sys.executable, "-m", "bench", "tracking=off", "measurement.iterations=100000"]
+@contextlib.contextmanager
+def running(tmp_path, iterations: int, hangup):
+    """`python -m bench` with so many measured calls, whose job has begun; SIGHUP is inherited as told."""
+    command = [sys.executable, "-m", "bench", "tracking=off", f"measurement.iterations={iterations}"]
     with (tmp_path / "out").open("w", encoding="utf-8") as out:
-        # A test run below nohup hands its ignored SIGHUP on.
         parent = subprocess.Popen(
             command,
             cwd=tmp_path,
             stdout=out,
             stderr=out,
-            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, hangup),
         )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("outputs/*/worker.log")) and time.monotonic() < deadline:
         time.sleep(0.1)
-    time.sleep(1)
-    family = psutil.Process(parent.pid).children(recursive=True)
-    assert len(family) >= 2  # the fork server and the job
-    parent.send_signal(number)
-    parent.wait(30)
-    _, alive = psutil.wait_procs(family, timeout=20)
-    assert alive == []
+    yield parent
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_no_process_outlives_its_parent(tmp_path, number: int) -> None:
+    # A test run below nohup hands its ignored SIGHUP on.
+    with running(tmp_path, 100_000, signal.SIG_DFL) as parent:
+        time.sleep(1)
+        family = psutil.Process(parent.pid).children(recursive=True)
+        assert len(family) >= 2  # the fork server and the job
+        parent.send_signal(number)
+        parent.wait(30)
+        _, alive = psutil.wait_procs(family, timeout=20)
+        assert alive == []
 
 
 def test_below_nohup_a_run_outlives_its_terminal(tmp_path) -> None:
-    command = [sys.executable, "-m", "bench", "tracking=off", "measurement.iterations=10"]
-    with (tmp_path / "out").open("w", encoding="utf-8") as out:
-        parent = subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            stdout=out,
-            stderr=out,
-            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
-        )
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("outputs/*/worker.log")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    parent.send_signal(signal.SIGHUP)
-    assert parent.wait(120) == 0
+    with running(tmp_path, 10, signal.SIG_IGN) as parent:
+        parent.send_signal(signal.SIGHUP)
+        assert parent.wait(120) == 0
     (path,) = tmp_path.glob("outputs/*/record.json")
     assert Record.read(path).status == "ok"
 

@@ -20,7 +20,6 @@ from bench.config import BenchmarkConfig, CompileConfig
 from bench.record import CompileEvent, CompileObserved
 from bench.trial import compilation
 from bench.trial.compilation import (
-    Journal,
     arguments,
     broken_promise,
     observe,
@@ -29,6 +28,7 @@ from bench.trial.compilation import (
     shared_cache,
     use_cache,
 )
+from bench.trial.journal import Journal
 
 DYNAMO = torch._dynamo.config
 

@@ -2,8 +2,8 @@
 
 `generate` compiles only its decoding step, only over a static cache, and on a CPU only when a private flag says so;
 elsewhere it goes on uncompiled after one log line. So the request is made in the one form that works, what happened is
-read from TorchDynamo's and Inductor's own counters before and after each call, and a `Journal` keeps which call each
-compilation, graph break and missing CUDA graph fell into, and why it happened.
+read from TorchDynamo's and Inductor's own counters before and after each call, and `bench.trial.journal` keeps which
+call each compilation, graph break and missing CUDA graph fell into, and why it happened.
 
 The compile cache on disk is a folder of its own for each job (`fresh`), or one for each setting (`shared`): Inductor's
 own key leaves out the SDPA backend, so that jobs which share one folder get each other's kernels.
@@ -11,40 +11,32 @@ own key leaves out the SDPA backend, so that jobs which share one folder get eac
 
 from __future__ import annotations
 
-import bisect
 import collections
-import contextlib
 import dataclasses
 import hashlib
 import json
-import logging
 import os
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 import transformers
 from torch._dynamo import config as dynamo_config
 from torch._dynamo import eval_frame
 from torch._dynamo import utils as dynamo
-from torch._dynamo.callback import callback_handler
-from torch._guards import CompileContext
 from torch._inductor import codecache
 from torch._inductor import utils as inductor_utils
 
 from bench.config import BenchmarkConfig, CompileConfig, flatten
 from bench.record import COMPILATIONS, CompileEvent, CompileObserved
 from bench.trial.environment import cache_home
+from bench.trial.journal import Journal, first_line
 
 # torch keeps the last 64 compilations unless told otherwise; then times and reasons would be lost, and sums shrink.
 KEPT_COMPILATIONS = 100_000
 # Functions that flex_attention compiles of itself: the kernel, and the making of its block mask.
 FLEX_FILES = ("torch/nn/attention/flex_attention.py", "transformers/integrations/flex_attention.py")
-# Where torch says, at a level that is always on, why there is no CUDA graph (torch/_inductor/cudagraph_utils.py).
-CUDAGRAPH_LOG = logging.getLogger("torch._inductor.cudagraph_utils.__cudagraphs")
-CUDAGRAPH_SKIP = "log_cudagraph_skip_and_bump_counter"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,7 +63,7 @@ def read_counters() -> Counters:
         compile_s += each.entire_frame_compile_time_s or 0.0
         autotune_us += (each.compile_time_autotune_time_us or 0) + (each.runtime_triton_autotune_time_us or 0)
         if each.recompile_reason:
-            recompiles.append(_first_line(each.recompile_reason))
+            recompiles.append(first_line(each.recompile_reason))
         if each.graph_op_count and _is_of_flex(each.co_filename):
             attention_graphs += 1
     return Counters(
@@ -86,10 +78,6 @@ def read_counters() -> Counters:
         # Code that cannot be cached was not taken from the cache either.
         cache_misses=inductor["fxgraph_cache_miss"] + inductor["fxgraph_cache_bypass"],
     )
-
-
-def _first_line(text: Any) -> str:
-    return " ".join(str(text).strip().partition("\n")[0].split())
 
 
 def _is_of_flex(file: str | None) -> bool:
@@ -120,174 +108,6 @@ def _configure(name: str, value: bool) -> None:
     entry: Any = getattr(dynamo_config, "_config", {}).get(name)
     if hasattr(entry, "default"):
         entry.default = value
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Mark:
-    """How far torch's lists had grown when a call began."""
-
-    iteration: int
-    compilations: int
-    cudagraph_skips: int
-
-
-class Journal:
-    """What torch.compile does while this is open, and during which call.
-
-    Set `iteration` before each call; a call without compilation costs nothing more. Open it after `reset`, which
-    forgets what is read here; opened again, it begins anew. Compilations come from torch's own metrics; graph breaks
-    from its list of them, read as each compilation ends; the reasons for missing CUDA graphs from its log, which is
-    neither silenced nor made louder.
-    """
-
-    def __init__(self) -> None:
-        self._iteration = 0
-        self._begin()
-
-    def _begin(self) -> None:
-        self._marks: list[_Mark] = []
-        self._noted: list[tuple[float, CompileEvent]] = []  # with the Unix time
-        self._breaks = 0  # of torch's list, how many were read
-        self._recording_start_s = 0.0
-        self._closed: list[CompileEvent] | None = None
-
-    @property
-    def iteration(self) -> int:
-        """Index of the call that runs, or ran last."""
-        return self._iteration
-
-    @iteration.setter
-    def iteration(self, index: int) -> None:
-        self._iteration = index
-        skips = dynamo.counters["inductor"]["cudagraph_skips"]
-        compilations = len(dynamo.get_compilation_metrics())
-        self._marks.append(_Mark(iteration=index, compilations=compilations, cudagraph_skips=skips))
-
-    def __enter__(self) -> Self:
-        self._begin()
-        self.iteration = self._iteration
-        self._breaks = len(dynamo.graph_break_reasons)
-        callback_handler.register_start_callback(self._compilation_starts)
-        callback_handler.register_end_callback(self._compilation_ends)
-        CUDAGRAPH_LOG.addFilter(self._note_skip)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closed = self.events()
-        CUDAGRAPH_LOG.removeFilter(self._note_skip)
-        with contextlib.suppress(ValueError):  # torch.compiler.reset() has removed them
-            callback_handler.remove_start_callback(self._compilation_starts)
-            callback_handler.remove_end_callback(self._compilation_ends)
-
-    def events(self) -> list[CompileEvent]:
-        """What happened so far, in order; once closed, what had happened until then."""
-        if self._closed is not None:
-            return list(self._closed)
-        self._note_breaks(None)
-        dated = [*self._noted, *self._compilations()]
-        dated += self._unexplained_skips([event for _, event in dated])
-        return [event for _, event in sorted(dated, key=lambda each: (each[1].iteration, each[0]))]
-
-    # ---- while torch works -------------------------------------------------------------------------------------
-
-    def _compilation_starts(self, _: Any) -> None:
-        self._recording_start_s = time.perf_counter()
-
-    def _compilation_ends(self, ended: Any) -> None:
-        if ended.callback_trigger.name == "CUDAGRAPH_RECORDING":
-            duration_s = time.perf_counter() - self._recording_start_s
-            self._note("cudagraph_record", compile_id=ended.compile_id, duration_s=duration_s)
-        else:
-            self._note_breaks(ended.compile_id)
-
-    def _note(self, kind: str, **known: Any) -> None:
-        self._noted.append((time.time(), CompileEvent(iteration=self._iteration, kind=kind, **known)))
-
-    def _note_breaks(self, compile_id: str | None) -> None:
-        reasons = list(dynamo.graph_break_reasons)
-        for each in reasons[self._breaks :]:
-            place = each.user_stack[-1] if each.user_stack else None
-            self._note(
-                "graph_break",
-                reason=_break_reason(each.reason),
-                compile_id=compile_id,
-                function=place and place.name,
-                file=place and place.filename,
-                line=place and place.lineno,
-            )
-        self._breaks = len(reasons)
-
-    def _note_skip(self, entry: logging.LogRecord) -> bool:
-        """A filter of torch's log that lets everything through."""
-        if entry.funcName == CUDAGRAPH_SKIP:
-            compile_id = CompileContext.current_compile_id()
-            known = None if compile_id is None else str(compile_id)
-            self._note("cudagraph_skip", reason=_first_line(entry.getMessage()), compile_id=known)
-        return True
-
-    # ---- afterwards --------------------------------------------------------------------------------------------
-
-    def _compilations(self) -> Iterator[tuple[float, CompileEvent]]:
-        every = dynamo.get_compilation_metrics()
-        ends = [each.compilations for each in self._marks]
-        logged = {(event.compile_id, event.reason) for _, event in self._noted if event.kind == "cudagraph_skip"}
-        for position in range(ends[0], len(every)):
-            iteration = self._marks[bisect.bisect_right(ends, position) - 1].iteration
-            start_s = (every[position].start_time_us or 0) / 1e6
-            for event in _events_of(every[position], iteration, every):
-                if event.kind != "cudagraph_skip" or (event.compile_id, event.reason) not in logged:
-                    yield start_s, event
-
-    def _unexplained_skips(self, known: Sequence[CompileEvent]) -> Iterator[tuple[float, CompileEvent]]:
-        """One event for each CUDA graph that torch counts as skipped without a word: on a CPU, all of them."""
-        missing: collections.Counter[int] = collections.Counter()
-        counts = [each.cudagraph_skips for each in self._marks] + [dynamo.counters["inductor"]["cudagraph_skips"]]
-        for mark, after in zip(self._marks, counts[1:], strict=True):
-            missing[mark.iteration] += after - mark.cudagraph_skips
-        missing -= collections.Counter(each.iteration for each in known if each.kind == "cudagraph_skip")
-        for iteration in missing.elements():
-            reason = "torch gives no reason"
-            yield float("inf"), CompileEvent(iteration=iteration, kind="cudagraph_skip", reason=reason)
-
-
-def _events_of(compilation: Any, iteration: int, every: Iterable[Any]) -> Iterator[CompileEvent]:
-    """What one entry of torch's compilation metrics tells; nothing, where a function needed no graph."""
-    region = compilation.compile_id
-    known: dict[str, Any] = {"iteration": iteration, "compile_id": region, **_place(compilation, every)}
-    duration_s = compilation.entire_frame_compile_time_s
-    if compilation.fail_type:
-        reason = f"{compilation.fail_type}: {_first_line(compilation.fail_reason)}"
-        if compilation.fail_user_frame_filename:
-            known |= {"file": compilation.fail_user_frame_filename, "line": compilation.fail_user_frame_lineno}
-        yield CompileEvent(kind="failure", reason=reason, duration_s=duration_s, **known)
-    elif compilation.recompile_reason:
-        reason = _first_line(compilation.recompile_reason)
-        yield CompileEvent(kind="recompile", reason=reason, duration_s=duration_s, **known)
-    elif compilation.graph_op_count:
-        yield CompileEvent(kind="graph", duration_s=duration_s, **known)
-    if compilation.is_runtime and compilation.runtime_triton_autotune_time_us:
-        yield CompileEvent(kind="autotune", duration_s=compilation.runtime_triton_autotune_time_us / 1e6, **known)
-    if compilation.cudagraph_skip_reason:
-        yield CompileEvent(kind="cudagraph_skip", reason=_first_line(compilation.cudagraph_skip_reason), **known)
-
-
-def _place(compilation: Any, every: Iterable[Any]) -> dict[str, Any]:
-    """The function of a compilation; where the entry does not name it, from another one of the same region."""
-    if compilation.co_name is None and compilation.compile_id is not None:
-        frame = f"{compilation.compile_id.partition('/')[0]}/"
-        named = (each for each in every if each.co_name and each.compile_id and each.compile_id.startswith(frame))
-        compilation = next(named, compilation)
-    return {
-        "function": compilation.co_name,
-        "file": compilation.co_filename,
-        "line": compilation.co_firstlineno,
-    }
-
-
-def _break_reason(reason: Any) -> str:
-    """The reason as torch words it, or in words where torch only names a place in its source."""
-    line = _first_line(reason)
-    return f"Data-dependent branching ({line})" if line.startswith("generic_jump") else line
 
 
 def arguments(config: CompileConfig) -> Any:

@@ -37,6 +37,7 @@ from bench.trial.evidence import (
     check_same_cache,
     observe_model,
 )
+from bench.trial.journal import Journal
 from bench.trial.kernels import kernelize, kernelized
 from bench.trial.mends import mended
 from bench.trial.model import LoadedModel, load
@@ -91,7 +92,7 @@ class BenchmarkRunner:
         self._reference = reference
         self._own_cache: Path | None = None
         self._monitor: HardwareMonitor | None = None
-        self._journal = compilation.Journal()
+        self._journal = Journal()
         self._open = contextlib.ExitStack()  # what lasts as long as the model
         self._session: BatchingSession | None = None
         self._counters: compilation.Counters | None = None  # before the validation call
@@ -125,7 +126,7 @@ class BenchmarkRunner:
         self._skipped = self._counters = None
         with self._stage("load"):
             compilation.reset()
-            self._journal = compilation.Journal()
+            self._journal = Journal()
             mends = self._open.enter_context(mended(config))
             loaded: LoadedModel | None = None
             with self._limits(config):

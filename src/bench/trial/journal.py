@@ -1,0 +1,198 @@
+"""What torch.compile did during which call: compilations, graph breaks, CUDA graphs made or missing, and why.
+
+Read from what torch keeps of itself; nothing is wrapped or made louder, and a call without compilation pays nothing.
+"""
+
+from __future__ import annotations
+
+import bisect
+import collections
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self
+
+from torch._dynamo import utils as dynamo
+from torch._dynamo.callback import callback_handler
+from torch._guards import CompileContext
+
+from bench.record import CompileEvent
+
+# Where torch says, at a level that is always on, why there is no CUDA graph (torch/_inductor/cudagraph_utils.py).
+CUDAGRAPH_LOG = logging.getLogger("torch._inductor.cudagraph_utils.__cudagraphs")
+CUDAGRAPH_SKIP = "log_cudagraph_skip_and_bump_counter"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Mark:
+    """How far torch's lists had grown when a call began."""
+
+    iteration: int
+    compilations: int
+    cudagraph_skips: int
+
+
+class Journal:
+    """What torch.compile does while this is open, and during which call.
+
+    Set `iteration` before each call; a call without compilation costs nothing more. Open it after `reset`, which
+    forgets what is read here; opened again, it begins anew. Compilations come from torch's own metrics; graph breaks
+    from its list of them, read as each compilation ends; the reasons for missing CUDA graphs from its log, which is
+    neither silenced nor made louder.
+    """
+
+    def __init__(self) -> None:
+        self._iteration = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._marks: list[_Mark] = []
+        self._noted: list[tuple[float, CompileEvent]] = []  # with the Unix time
+        self._breaks = 0  # of torch's list, how many were read
+        self._recording_start_s = 0.0
+        self._closed: list[CompileEvent] | None = None
+
+    @property
+    def iteration(self) -> int:
+        """Index of the call that runs, or ran last."""
+        return self._iteration
+
+    @iteration.setter
+    def iteration(self, index: int) -> None:
+        self._iteration = index
+        skips = dynamo.counters["inductor"]["cudagraph_skips"]
+        compilations = len(dynamo.get_compilation_metrics())
+        self._marks.append(_Mark(iteration=index, compilations=compilations, cudagraph_skips=skips))
+
+    def __enter__(self) -> Self:
+        self._begin()
+        self.iteration = self._iteration
+        self._breaks = len(dynamo.graph_break_reasons)
+        callback_handler.register_start_callback(self._compilation_starts)
+        callback_handler.register_end_callback(self._compilation_ends)
+        CUDAGRAPH_LOG.addFilter(self._note_skip)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed = self.events()
+        CUDAGRAPH_LOG.removeFilter(self._note_skip)
+        with contextlib.suppress(ValueError):  # torch.compiler.reset() has removed them
+            callback_handler.remove_start_callback(self._compilation_starts)
+            callback_handler.remove_end_callback(self._compilation_ends)
+
+    def events(self) -> list[CompileEvent]:
+        """What happened so far, in order; once closed, what had happened until then."""
+        if self._closed is not None:
+            return list(self._closed)
+        self._note_breaks(None)
+        dated = [*self._noted, *self._compilations()]
+        dated += self._unexplained_skips([event for _, event in dated])
+        return [event for _, event in sorted(dated, key=lambda each: (each[1].iteration, each[0]))]
+
+    # ---- while torch works -------------------------------------------------------------------------------------
+
+    def _compilation_starts(self, _: Any) -> None:
+        self._recording_start_s = time.perf_counter()
+
+    def _compilation_ends(self, ended: Any) -> None:
+        if ended.callback_trigger.name == "CUDAGRAPH_RECORDING":
+            duration_s = time.perf_counter() - self._recording_start_s
+            self._note("cudagraph_record", compile_id=ended.compile_id, duration_s=duration_s)
+        else:
+            self._note_breaks(ended.compile_id)
+
+    def _note(self, kind: str, **known: Any) -> None:
+        self._noted.append((time.time(), CompileEvent(iteration=self._iteration, kind=kind, **known)))
+
+    def _note_breaks(self, compile_id: str | None) -> None:
+        reasons = list(dynamo.graph_break_reasons)
+        for each in reasons[self._breaks :]:
+            place = each.user_stack[-1] if each.user_stack else None
+            self._note(
+                "graph_break",
+                reason=_break_reason(each.reason),
+                compile_id=compile_id,
+                function=place and place.name,
+                file=place and place.filename,
+                line=place and place.lineno,
+            )
+        self._breaks = len(reasons)
+
+    def _note_skip(self, entry: logging.LogRecord) -> bool:
+        """A filter of torch's log that lets everything through."""
+        if entry.funcName == CUDAGRAPH_SKIP:
+            compile_id = CompileContext.current_compile_id()
+            known = None if compile_id is None else str(compile_id)
+            self._note("cudagraph_skip", reason=first_line(entry.getMessage()), compile_id=known)
+        return True
+
+    # ---- afterwards --------------------------------------------------------------------------------------------
+
+    def _compilations(self) -> Iterator[tuple[float, CompileEvent]]:
+        every = dynamo.get_compilation_metrics()
+        ends = [each.compilations for each in self._marks]
+        logged = {(event.compile_id, event.reason) for _, event in self._noted if event.kind == "cudagraph_skip"}
+        for position in range(ends[0], len(every)):
+            iteration = self._marks[bisect.bisect_right(ends, position) - 1].iteration
+            start_s = (every[position].start_time_us or 0) / 1e6
+            for event in _events_of(every[position], iteration, every):
+                if event.kind != "cudagraph_skip" or (event.compile_id, event.reason) not in logged:
+                    yield start_s, event
+
+    def _unexplained_skips(self, known: Sequence[CompileEvent]) -> Iterator[tuple[float, CompileEvent]]:
+        """One event for each CUDA graph that torch counts as skipped without a word: on a CPU, all of them."""
+        missing: collections.Counter[int] = collections.Counter()
+        counts = [each.cudagraph_skips for each in self._marks] + [dynamo.counters["inductor"]["cudagraph_skips"]]
+        for mark, after in zip(self._marks, counts[1:], strict=True):
+            missing[mark.iteration] += after - mark.cudagraph_skips
+        missing -= collections.Counter(each.iteration for each in known if each.kind == "cudagraph_skip")
+        for iteration in missing.elements():
+            reason = "torch gives no reason"
+            yield float("inf"), CompileEvent(iteration=iteration, kind="cudagraph_skip", reason=reason)
+
+
+def _events_of(compilation: Any, iteration: int, every: Iterable[Any]) -> Iterator[CompileEvent]:
+    """What one entry of torch's compilation metrics tells; nothing, where a function needed no graph."""
+    region = compilation.compile_id
+    known: dict[str, Any] = {"iteration": iteration, "compile_id": region, **_place(compilation, every)}
+    duration_s = compilation.entire_frame_compile_time_s
+    if compilation.fail_type:
+        reason = f"{compilation.fail_type}: {first_line(compilation.fail_reason)}"
+        if compilation.fail_user_frame_filename:
+            known |= {"file": compilation.fail_user_frame_filename, "line": compilation.fail_user_frame_lineno}
+        yield CompileEvent(kind="failure", reason=reason, duration_s=duration_s, **known)
+    elif compilation.recompile_reason:
+        reason = first_line(compilation.recompile_reason)
+        yield CompileEvent(kind="recompile", reason=reason, duration_s=duration_s, **known)
+    elif compilation.graph_op_count:
+        yield CompileEvent(kind="graph", duration_s=duration_s, **known)
+    if compilation.is_runtime and compilation.runtime_triton_autotune_time_us:
+        yield CompileEvent(kind="autotune", duration_s=compilation.runtime_triton_autotune_time_us / 1e6, **known)
+    if compilation.cudagraph_skip_reason:
+        yield CompileEvent(kind="cudagraph_skip", reason=first_line(compilation.cudagraph_skip_reason), **known)
+
+
+def _place(compilation: Any, every: Iterable[Any]) -> dict[str, Any]:
+    """The function of a compilation; where the entry does not name it, from another one of the same region."""
+    if compilation.co_name is None and compilation.compile_id is not None:
+        frame = f"{compilation.compile_id.partition('/')[0]}/"
+        named = (each for each in every if each.co_name and each.compile_id and each.compile_id.startswith(frame))
+        compilation = next(named, compilation)
+    return {
+        "function": compilation.co_name,
+        "file": compilation.co_filename,
+        "line": compilation.co_firstlineno,
+    }
+
+
+def _break_reason(reason: Any) -> str:
+    """The reason as torch words it, or in words where torch only names a place in its source."""
+    line = first_line(reason)
+    return f"Data-dependent branching ({line})" if line.startswith("generic_jump") else line
+
+
+def first_line(text: Any) -> str:
+    """Of what torch says at length, the beginning, with single spaces."""
+    return " ".join(str(text).strip().partition("\n")[0].split())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 from omegaconf.errors import ConfigAttributeError
@@ -135,3 +137,9 @@ def test_a_folder_that_cannot_keep_a_reference_costs_no_measurement(tmp_path) ->
     done = run_bench("-m", "attention=eager,sdpa", *few, folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "output not compared: no reference could be kept" in " ".join(done.stdout.split())
+
+
+def test_a_reader_who_has_read_enough_is_no_error(tmp_path) -> None:
+    command = f"'{sys.executable}' -m bench --help | head -n 1"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")

@@ -68,6 +68,9 @@ def main() -> None:
         if show_traceback:
             raise
         _refuse(error)
+    except BrokenPipeError:  # whoever read our output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the end of Python tries once more
+        sys.exit(1)
     except (OSError, ValueError) as error:
         if show_traceback:
             raise

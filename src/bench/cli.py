@@ -53,15 +53,10 @@ def conf_folder() -> Path:
 
 def main() -> None:
     """Parse the command line with Hydra and run. A user's mistake costs one line and exit status 2."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a pipe that cannot write a "–" is no reason to fail
+    _set_up_process()
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing several lines each
     _register()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # below nohup a sweep outlives its terminal
-            signal.signal(number, _on_signal)
     try:
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(job)()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
@@ -79,6 +74,15 @@ def main() -> None:
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def _set_up_process() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a pipe that cannot write a "–" is no reason to fail
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # below nohup a sweep outlives its terminal
+            signal.signal(number, _on_signal)
 
 
 def _refuse(error: Exception) -> NoReturn:

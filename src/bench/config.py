@@ -27,6 +27,7 @@ from bench.rules import ConfigError, Rule, key, nearest
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 SDPA_BACKENDS = ("math", "flash_attention", "efficient_attention", "cudnn_attention")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+NAME = r"[A-Za-z0-9][\w.-]{0,99}"  # fit for a folder
 
 
 @dataclass(kw_only=True)
@@ -94,16 +95,26 @@ class WorkloadConfig:
 class WarmupConfig:
     """Untimed calls after the validation call and before the measured ones."""
 
-    policy: str = key("fixed", "fixed: exactly that many calls", allowed=("fixed",), reserved=("auto",))
-    iterations: int = key(5, "warm-up calls", minimum=0)
+    policy: str = key("fixed", "fixed: exactly that many calls; auto: until they are level", allowed=("fixed", "auto"))
+    iterations: int = key(5, "fixed: warm-up calls", minimum=0)
+    min_iterations: int = key(5, "auto: at least so many after the last compilation", minimum=1)
+    max_iterations: int = key(50, "auto: at most so many after the last compilation", minimum=1)
+    window: int = key(8, "auto: the last calls that must be level; 5 where one takes over 10 s", minimum=4)
+    max_s: float = key(120.0, "auto: seconds after the last compilation; or 3 times the measurement, if less", above=0)
 
 
 @dataclass(kw_only=True)
 class MeasurementConfig:
     """The calls that count."""
 
-    policy: str = key("fixed", "fixed: exactly that many calls", allowed=("fixed",), reserved=("adaptive",))
-    iterations: int = key(20, "measured calls", minimum=1)
+    policy: str = key("fixed", "fixed: exactly that many calls; adaptive: until the median is known well enough",
+                      allowed=("fixed", "adaptive"))  # fmt: skip
+    iterations: int = key(20, "fixed: measured calls", minimum=1)
+    min_iterations: int = key(20, "adaptive: at least", minimum=6)
+    max_iterations: int = key(100, "adaptive: at most", minimum=6)
+    step: int = key(5, "adaptive: calls between two looks", minimum=1)
+    half_width: float = key(0.01, "adaptive: of the median's 95 % interval, as a fraction of the median", above=0)
+    max_s: float = key(300.0, "adaptive: seconds", above=0)
 
 
 @dataclass(kw_only=True)
@@ -146,14 +157,15 @@ class IsolationConfig:
 class SweepConfig:
     """Many settings: names, repeats and order."""
 
-    name: str | None = key(None, "folder under multirun/; null: date and time", pattern=r"[A-Za-z0-9][\w.-]{0,99}")
+    name: str | None = key(None, "folder under multirun/; null: date and time", pattern=NAME)
     repeats: int = key(1, "runs of each setting, each in a process of its own", minimum=1)
     order: str = key("shuffled", "shuffled: blocks of all settings, each in random order; given: as typed",
                      allowed=("shuffled", "given"))  # fmt: skip
     seed: int = key(0, "seed of the order", minimum=0)
+    arm: str | None = key(None, "a label; the same setting under two of them is run as two (A/A)", pattern=NAME)
     resume: bool = key(False, "run only what a sweep of this name lacks", reserved=(True,))
     dry_run: bool = key(False, "print the jobs and stop")
-    baseline: str | None = key(None, "the setting that others are compared with; null: none", reserved=(...,))
+    baseline: str | None = key(None, "what others are compared with: a setting's name or key=value; null: the first")
 
 
 @dataclass(kw_only=True)
@@ -291,6 +303,7 @@ class BenchmarkConfig:
         if compiled.mode and compiled.backend != "inductor" and (compiled.mode != "default" or compiled.options):
             remedy = f"takes neither compile.mode={compiled.mode} nor options; use compile.mode=default, or inductor"
             raise ConfigError("compile.backend", compiled.backend, remedy)
+        self._check_bounds()
         profiled, generated = self.profile.num_tokens, self.workload.num_tokens_to_generate
         if profiled > generated:
             remedy = f"at most workload.num_tokens_to_generate={generated}: it is the beginning of such a call"
@@ -304,6 +317,19 @@ class BenchmarkConfig:
                 raise ConfigError("model.architecture", model.architecture, "needs model.weights=random")
             if not isinstance(model.architecture.get("model_type"), str):
                 raise ConfigError("model.architecture", model.architecture, "needs a model_type, such as llama")
+
+    def _check_bounds(self) -> None:
+        """The bounds of the stopping rules, where such a rule is in force."""
+        warmup, measurement = self.warmup, self.measurement
+        if warmup.policy == "auto":
+            least = max(warmup.min_iterations, warmup.window)
+            if warmup.max_iterations < least:
+                remedy = f"must be at least {least}: warmup.min_iterations={warmup.min_iterations}, "
+                remedy += f"warmup.window={warmup.window}"
+                raise ConfigError("warmup.max_iterations", warmup.max_iterations, remedy)
+        if measurement.policy == "adaptive" and measurement.max_iterations < measurement.min_iterations:
+            remedy = f"must be at least measurement.min_iterations={measurement.min_iterations}"
+            raise ConfigError("measurement.max_iterations", measurement.max_iterations, remedy)
 
     def _check_batching(self) -> None:
         """What continuous batching does not do, refused before anything runs."""
@@ -349,6 +375,11 @@ class BenchmarkConfig:
             defining["workload"]["prompt_file"] = hashlib.sha256(content).hexdigest()
         if self.compile.mode is None:
             defining["compile"] = {"mode": None}  # the other keys mean something only to a compiler
+        for section in ("warmup", "measurement"):
+            # Either the number of calls counts, or the bounds of the rule.
+            fixed = defining[section]["policy"] == "fixed"
+            counted = [each for each in defining[section] if (each in ("policy", "iterations")) == fixed]
+            defining[section] = {each: defining[section][each] for each in ("policy", *counted)}
         text = json.dumps(defining, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

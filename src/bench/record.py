@@ -1,8 +1,9 @@
 """What was measured: the schema of a job's record, and its JSON file.
 
-A record holds the request as it was made, what was observed to have run, and the raw times of every call. It holds
-no statistic: those are derived in ``bench.analysis``, so that a better statistic needs no new measurement. Failure
-is data and has the same form as success: status, stage, error.
+A record holds the request as it was made, what was observed to have run, and the raw times of every call. Statistics
+are derived from those in ``bench.analysis``, so that a better one needs no new measurement; the judgements that the job
+itself had to make (when to stop, whether the series is steady) are kept as they were made. Failure is data and has the
+same form as success: status, stage, error.
 
 Seconds and bytes throughout, with the unit in the name. What is not known is None, never 0.
 """
@@ -14,13 +15,13 @@ import itertools
 import json
 import os
 import tempfile
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SCHEMA_VERSION = 2
+from bench.plain import load
+
+SCHEMA_VERSION = 3
 FILE_NAME = "record.json"
 REFERENCE_NAME = "reference.safetensors"  # what a reference run leaves beside its record
 
@@ -31,6 +32,8 @@ PHASES = ("validation", "warmup", "measurement")
 KINDS = ("trial", "reference")
 # Kinds of `CompileEvent` during which a call waits for the compiler.
 COMPILATIONS = ("graph", "recompile", "failure", "autotune")
+# How a phase of calls ended: as many as asked for, by its own rule, or at a cap before the rule was met.
+PHASE_STATUSES = ("fixed", "converged", "not_converged")
 
 
 class RecordError(ValueError):
@@ -322,6 +325,30 @@ class Roofline:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A stretch of calls on one level, between two changepoints."""
+
+    start: int  # index of its first call in the job
+    calls: int
+    median_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steadiness:
+    """Whether the E2E of the measured calls stayed on one level, as `bench.analysis.steadiness` judged it."""
+
+    steady: bool | None  # None when the series cannot tell: too noisy, or too few calls
+    flags: list[str]  # what was found, in the words of `bench.analysis.steadiness`
+    shape: str | None  # of warm-up and measurement together: "flat", "warm-up", "slowdown", "no steady state"
+    power: str  # "enough", "too noisy to tell", "too few calls"
+    cv: float | None = None  # coefficient of variation
+    lag1: float | None = None  # autocorrelation of successive calls, corrected for its bias
+    drift: float | None = None  # first to last call along the Theil-Sen line, as a fraction of the median
+    smallest_step: float | None = None  # that would have been found in the middle of the series, as a fraction
+    segments: list[Segment] = field(default_factory=list)  # of warm-up and measurement together
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failure:
     """Why a job is not ok."""
 
@@ -349,6 +376,11 @@ class Record:
     requested: dict[str, Any]  # BenchmarkConfig.to_dict()
     observed: Observed | None = None
     iterations: list[Iteration] = field(default_factory=list)
+    warmup_status: str | None = None  # one of PHASE_STATUSES; None before the warm-up's end
+    warmup_stop: str | None = None  # why it ended after so many calls
+    measurement_status: str | None = None  # likewise
+    measurement_stop: str | None = None
+    steadiness: Steadiness | None = None  # None before the last measured call
     output: Output | None = None
     fidelity: Fidelity | None = None
     memory: Memory = field(default_factory=Memory)
@@ -361,6 +393,13 @@ class Record:
     def calls(self, phase: str) -> list[Iteration]:
         """The iterations of one phase, in order."""
         return [each for each in self.iterations if each.phase == phase]
+
+    @property
+    def setting_id(self) -> str:
+        """What the repeats of one setting in a sweep have in common: the trial id, and the arm where it has one."""
+        sweep = self.requested.get("sweep")
+        arm = sweep.get("arm") if isinstance(sweep, dict) else None
+        return f"{self.trial_id}-{arm}" if arm else self.trial_id
 
     def skip(self, reason: str) -> None:
         """End here, for a reason that is no fault: the setting cannot run on this machine."""
@@ -413,38 +452,6 @@ class Record:
             version = data["schema_version"]
             raise RecordError(f"{path}: schema version {version}; this version of bench reads {SCHEMA_VERSION}")
         try:
-            return typing.cast("Record", _load(cls, data, "record"))
+            return load(cls, data, "record")
         except TypeError as error:
             raise RecordError(f"{path}: {error}") from error
-
-
-def _load(kind: Any, value: Any, where: str) -> Any:
-    """A value of the annotated type from parsed JSON; TypeError where they disagree."""
-    if kind is Any or (value is None and type(None) in typing.get_args(kind)):
-        return value
-    if isinstance(kind, types.UnionType):
-        kind = next(each for each in typing.get_args(kind) if each is not type(None))
-    origin, arguments = typing.get_origin(kind) or kind, typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        _expect(value, dict, where)
-        hints = typing.get_type_hints(kind)
-        if unknown := sorted(set(value) - set(hints)):
-            raise TypeError(f"{where} has no field {unknown[0]}")
-        return typing.cast("Any", kind)(
-            **{name: _load(hints[name], each, f"{where}.{name}") for name, each in value.items()}
-        )
-    if origin is list:
-        _expect(value, list, where)
-        return [_load(arguments[0], each, f"{where}[{index}]") for index, each in enumerate(value)]
-    if origin is dict:
-        _expect(value, dict, where)
-        return {name: _load(arguments[1], each, f"{where}.{name}") for name, each in value.items()}
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    _expect(value, kind, where)
-    return value
-
-
-def _expect(value: object, kind: type, where: str) -> None:
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise TypeError(f"{where} is {type(value).__name__}, not {kind.__name__}")

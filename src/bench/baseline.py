@@ -1,0 +1,74 @@
+"""Which setting of a sweep each other one is compared with.
+
+A baseline is named once for a sweep (`sweep.baseline`) and found anew for each setting, so that what must not differ
+in a comparison (model and workload) does not: in a sweep over `compile` and `workload.batch_size` the baseline
+`compile=off` of the compiled setting with batch size 4 is the uncompiled one with batch size 4.
+
+Settings are known here by their swept values alone (override key → value as typed), and nothing is computed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from bench.rules import ConfigError
+
+KEY = "sweep.baseline"
+Swept = Mapping[str, str]
+
+
+def find_baselines(settings: Sequence[tuple[str, Swept]], wanted: str | None) -> list[int | None]:
+    """For each setting the position of its baseline; None for a baseline itself, and where a setting has none.
+
+    Args:
+        settings: name and swept values of each, in the order in which they were typed.
+        wanted: a setting's name; or swept values as `key=value`, several with commas or spaces between them, which
+            leave the other swept values as they are; None: the first setting.
+
+    Raises:
+        ConfigError: `wanted` is neither the name nor a value of any setting.
+    """
+    if not settings:
+        return []
+    plain = [{key.lstrip("+"): _bare(value) for key, value in swept.items()} for _, swept in settings]
+    where: dict[tuple[tuple[str, str], ...], int] = {}
+    for position, swept in enumerate(plain):
+        where.setdefault(_identity(swept), position)
+    values = _values(wanted) if wanted is not None else None
+    names = [name for name, _ in settings]
+    if wanted is None or wanted in names:
+        chosen = plain[0 if wanted is None else names.index(wanted)]
+        sought = [_of(swept, in_context=True) | _of(chosen, in_context=False) for swept in plain]
+    elif values and any(values.items() <= swept.items() for swept in plain):
+        sought = [swept | values for swept in plain]
+    else:
+        shown = ", ".join(dict.fromkeys(name for name in names if name)) or "none: nothing is swept"
+        raise ConfigError(KEY, wanted, f"no such setting; name one, or a swept value as key=value; settings: {shown}")
+    found = [where.get(_identity(each)) for each in sought]
+    return [None if each == position else each for position, each in enumerate(found)]
+
+
+def is_context(key: str) -> bool:
+    """Whether a swept key decides what work is done, so that settings which differ in it are not comparable."""
+    return key.split(".", maxsplit=1)[0] in ("workload", "model") and key != "model.dtype"
+
+
+def _of(swept: Swept, *, in_context: bool) -> dict[str, str]:
+    return {key: value for key, value in swept.items() if is_context(key) == in_context}
+
+
+def _identity(swept: Swept) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(swept.items()))
+
+
+def _values(wanted: str) -> dict[str, str] | None:
+    """`key=value` pairs; None for a text that is something else."""
+    parts = [part.partition("=") for part in re.split(r"[,\s]+", wanted.strip()) if part]
+    if not all(sign and key for key, sign, _ in parts):
+        return None
+    return {key.lstrip("+"): _bare(value) for key, _, value in parts}
+
+
+def _bare(value: str) -> str:
+    return value.strip().strip("'\"")

@@ -1,0 +1,63 @@
+"""Which setting is compared with which."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.baseline import find_baselines
+from bench.rules import ConfigError
+
+COMPILE_X_BATCH = [
+    (f"{mode} batch_size={size}", {"compile": mode, "workload.batch_size": size})
+    for mode in ("off", "default", "max-autotune")
+    for size in ("1", "4")
+]
+
+
+def test_the_first_setting_is_the_baseline_where_none_is_named() -> None:
+    settings = [("eager", {"attention": "eager"}), ("sdpa", {"attention": "sdpa"}), ("flex", {"attention": "flex"})]
+    assert find_baselines(settings, None) == [None, 0, 0]
+
+
+def test_the_baseline_does_the_same_work() -> None:
+    assert find_baselines(COMPILE_X_BATCH, None) == [None, None, 0, 1, 0, 1]
+    assert find_baselines(COMPILE_X_BATCH, "compile=default") == [2, 3, None, None, 2, 3]
+    assert find_baselines(COMPILE_X_BATCH, "default batch_size=4") == [2, 3, None, None, 2, 3]
+
+
+def test_a_named_value_leaves_the_other_swept_values_as_they_are() -> None:
+    settings = [
+        (f"{attention} {mode}", {"attention": attention, "compile": mode})
+        for attention in ("eager", "sdpa")
+        for mode in ("off", "default")
+    ]
+    assert find_baselines(settings, "compile=off") == [None, 0, None, 2]
+    assert find_baselines(settings, "attention=eager compile=off") == [None, 0, 0, 0]
+    assert find_baselines(settings, "attention=eager,compile=off") == [None, 0, 0, 0]
+    assert find_baselines(settings, "sdpa off") == [2, 2, None, 2]
+
+
+def test_settings_that_do_different_work_have_no_baseline() -> None:
+    settings = [(size, {"workload.batch_size": size}) for size in ("1", "4")]
+    assert find_baselines(settings, None) == [None, None]
+
+
+def test_a_number_format_is_a_choice_for_speed_like_any_other() -> None:
+    settings = [(dtype, {"model.dtype": dtype}) for dtype in ("float32", "bfloat16")]
+    assert find_baselines(settings, "float32") == [None, 0]
+
+
+def test_quotes_and_plus_signs_are_not_part_of_a_value() -> None:
+    settings = [("a", {"+x": "'a'"}), ("b", {"+x": "b"})]
+    assert find_baselines(settings, "x=a") == [None, 0]
+
+
+@pytest.mark.parametrize("wanted", ["nonsense", "compile=none", "attention=eager", ""])
+def test_a_baseline_that_is_no_setting_is_refused_with_the_settings_names(wanted: str) -> None:
+    with pytest.raises(ConfigError, match=r"sweep.baseline=.*off batch_size=1, off batch_size=4"):
+        find_baselines(COMPILE_X_BATCH, wanted)
+
+
+def test_a_single_setting_is_compared_with_nothing() -> None:
+    assert find_baselines([("", {})], None) == [None]
+    assert find_baselines([], None) == []

@@ -1,0 +1,47 @@
+"""Which calls did work that a steady call does not do."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from bench.analysis.events import disturbed_calls
+from bench.record import CompileEvent
+from factories import make_iteration
+
+
+def calls(*reserved: int | None):
+    """Calls from index 3 on with these allocator reserves after them."""
+    made = [make_iteration(index, "warmup") for index in range(3, 3 + len(reserved))]
+    return [dataclasses.replace(call, device_reserved_bytes=each) for call, each in zip(made, reserved, strict=True)]
+
+
+@pytest.mark.parametrize("kind", ["graph", "recompile", "failure", "autotune", "cudagraph_record"])
+def test_a_call_that_waited_for_the_compiler_or_a_capture_is_disturbed(kind):
+    assert disturbed_calls(calls(None, None), [CompileEvent(iteration=4, kind=kind)]) == {4}
+
+
+@pytest.mark.parametrize("kind", ["graph_break", "cudagraph_skip"])
+def test_what_takes_no_time_of_its_own_disturbs_nothing(kind):
+    assert disturbed_calls(calls(None, None), [CompileEvent(iteration=4, kind=kind)]) == set()
+
+
+def test_growth_of_the_reserve_disturbs_the_call_that_grew_it():
+    assert disturbed_calls(calls(10, 10, 20, 20), []) == {5}
+
+
+def test_a_reserve_that_shrank_disturbs_nothing():
+    assert disturbed_calls(calls(20, 10), []) == set()
+
+
+def test_an_unknown_reserve_has_not_grown():
+    assert disturbed_calls(calls(None, 10, None, 20), []) == set()
+
+
+def test_the_first_reserve_has_nothing_to_have_grown_from():
+    assert disturbed_calls(calls(10), []) == set()
+
+
+def test_events_of_calls_that_are_not_given_do_not_count():
+    assert disturbed_calls(calls(None), [CompileEvent(iteration=0, kind="graph")]) == set()

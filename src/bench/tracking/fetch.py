@@ -1,0 +1,184 @@
+"""A sweep's records, read back from MLflow: the runs that carry its id, and the record.json of each.
+
+Reading leaves no trace: no database, experiment or file is made, and what had to be downloaded is removed again. A run
+whose record cannot be read (an artifact that is gone, a record of another schema version) is named and left out; none
+at all is an error.
+
+Not covered: a PostgreSQL or MySQL database without MLflow's tables, in which MLflow itself makes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+
+from bench.record import FILE_NAME, Record, RecordError
+from bench.tracking.store import (
+    TrackingError,
+    _absolute,
+    _reason,
+    _sqlite_file,
+    _tags_filter,
+    trials_filter,
+    without_credentials,
+)
+
+# Read when a download starts: a progress bar for each of a hundred small files would hide everything else.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+PAGE = 1000  # runs asked for at once
+SWEEPS_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchedSweep:
+    """What MLflow knows of one sweep."""
+
+    records: list[Record]  # in the order in which their jobs started
+    baseline: str | None = None  # as the sweep declares it; None where it does not
+    settings: list[str] | None = None  # names of its settings as typed; None where the sweep's run does not say
+    left_out: list[str] = field(default_factory=list)  # one line for each run without a record that can be used
+
+
+def fetch_sweep(uri: str | None, sweep_id: str, folder: Path) -> FetchedSweep:
+    """Read all records of a sweep, whatever their status, over all experiments that are not deleted.
+
+    A record that was published twice counts once, by its newest run; deleted runs do not count.
+
+    Args:
+        uri: the tracking address; None: the database mlflow.db in `folder`.
+        sweep_id: the sweep's id, as its folder's sweep.json and its runs' tags have it.
+        folder: that relative paths count from.
+
+    Raises:
+        TrackingError: there is no such store or sweep, MLflow does not answer, or none of the records can be read.
+    """
+    uri = _existing(uri, folder.absolute())
+    with _explained(uri):
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        experiments = [str(each.experiment_id) for each in _pages(client.search_experiments)]
+        trials = _newest(_runs(client, experiments, trials_filter(sweep_id)))
+        parents = _runs(client, experiments, _tags_filter({"sweep_id": sweep_id, "kind": "sweep"}))
+        if not trials:
+            others = client.search_runs(experiments, _tags_filter({"kind": "sweep"}), max_results=SWEEPS_SHOWN)
+            raise TrackingError(_unknown(sweep_id, uri, others, known=bool(parents)))
+    records, left_out = _records(client, uri, trials)
+    if not records:
+        raise TrackingError(f"none of the records of sweep {sweep_id} can be read: {left_out[0]}")
+    tags = parents[0].data.tags if parents else {}
+    return FetchedSweep(
+        records=sorted(records, key=lambda each: each.started_at_s),
+        baseline=tags.get("baseline"),
+        settings=_names(tags.get("settings")),
+        left_out=left_out,
+    )
+
+
+def _existing(uri: str | None, folder: Path) -> str:
+    """The absolute address of a store; TrackingError for a database file that is not there or is none of MLflow's.
+
+    MLflow would make the file, or the tables in it.
+    """
+    try:
+        uri = _absolute(uri if uri is not None else "sqlite:///mlflow.db", folder)
+    except TrackingError as error:
+        raise TrackingError(str(error).replace("tracking.uri", "--tracking-uri")) from error
+    database = _sqlite_file(uri)
+    if database is None:
+        return uri
+    if not database.is_file():
+        raise TrackingError(f"no MLflow database at {database}: give its address with --tracking-uri")
+    try:
+        with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=20)) as connection:
+            found = connection.execute("SELECT count(*) FROM runs").fetchone()[0]
+    except sqlite3.Error as error:
+        raise TrackingError(
+            f"{database} cannot be read as an MLflow database ({error}): give another one's address with --tracking-uri"
+        ) from error
+    if not found:  # without experiments, too: MLflow would make a first one
+        raise TrackingError(f"the MLflow database {database} holds no runs: give another's address with --tracking-uri")
+    return uri
+
+
+@contextlib.contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    """Turn whatever MLflow raises into a TrackingError; everything, for the reasons that `store.explained` has."""
+    try:
+        yield
+    except TrackingError:
+        raise
+    except Exception as error:
+        remedy = "check that the server runs" if uri.startswith(("http:", "https:")) else "check that store"
+        text = f"MLflow at {without_credentials(uri)} cannot be read: {_reason(error, uri)}; {remedy}"
+        raise TrackingError(f"{text}, or give another address with --tracking-uri") from error
+
+
+def _pages(search: Any, *arguments: Any) -> Iterator[Any]:
+    """All that a search of MLflow's finds, page after page."""
+    token = None
+    while True:
+        page = search(*arguments, max_results=PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _runs(client: Any, experiments: Sequence[str], tags: str) -> list[Any]:
+    """The runs with these tags, newest first; deleted ones are not among them."""
+    return list(_pages(lambda **page: client.search_runs(experiments, tags, **page)))
+
+
+def _newest(runs: Sequence[Any]) -> list[Any]:
+    """One run for each record: the first, for MLflow lists the newest first."""
+    distinct: dict[str, Any] = {}
+    for run in runs:
+        distinct.setdefault(run.data.tags.get("record_key", run.info.run_id), run)
+    return list(distinct.values())
+
+
+def _records(client: Any, uri: str, runs: Sequence[Any]) -> tuple[list[Record], list[str]]:
+    """The records of these runs, and a line for each run that has none to use."""
+    records, left_out = [], []
+    with tempfile.TemporaryDirectory(prefix="bench-fetch-") as temporary:
+        for run in runs:
+            name = f"MLflow run {run.info.run_name} ({run.info.run_id})"
+            folder = Path(temporary, run.info.run_id)
+            folder.mkdir()
+            try:
+                with _explained(uri):
+                    client.download_artifacts(run.info.run_id, FILE_NAME, str(folder))
+                records.append(Record.read(folder))
+            except RecordError as error:
+                # The path is of a copy that will be gone.
+                left_out.append(f"{name}: {str(error).removeprefix(str(folder / FILE_NAME)).lstrip(': ')}")
+            except TrackingError as error:
+                left_out.append(f"{name}: {error}")
+    return records, left_out
+
+
+def _names(text: str | None) -> list[str] | None:
+    """A tag's JSON list of names; None for anything else."""
+    try:
+        names = json.loads(text) if text is not None else None
+    except ValueError:  # cut to MLflow's length, or somebody's own tag of that name
+        return None
+    return names if isinstance(names, list) and all(isinstance(each, str) for each in names) else None
+
+
+def _unknown(sweep_id: str, uri: str, others: Sequence[Any], *, known: bool) -> str:
+    where = f"MLflow at {without_credentials(uri)}"
+    if known:
+        return f"{where} has no trials of sweep {sweep_id}: none was published; its records are in the sweep's folder"
+    ids = [each.data.tags["sweep_id"] for each in others if "sweep_id" in each.data.tags]
+    newest = f"the newest are {', '.join(ids)}" if ids else "it holds no sweep at all"
+    return f"{where} has no sweep {sweep_id}: {newest}; another store is named with --tracking-uri"

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bench.analysis.series import median_interval
 from bench.record import Iteration, Record
 
 # Percentile → calls from which on its two-sided 95 % interval has two ends; with fewer, only the maximum is known.
@@ -36,7 +37,7 @@ class Stats:
     p90: float | None  # None below the number of calls in QUANTILE_NEEDS
     p95: float | None
     p99: float | None
-    median_low: float | None  # 95 % rank interval of the median; None for fewer than 6 values and for pooled ones
+    median_low: float | None  # 95 % interval of the median; None for fewer than 6 values and for pooled ones
     median_high: float | None
 
 
@@ -101,7 +102,8 @@ def stats(values: Sequence[float], *, clusters: int | None = None) -> Stats | No
     """Describe a series; None when it is empty.
 
     Args:
-        values: in any unit.
+        values: in any unit, in the order in which they were measured: the interval of the median is wider when
+            successive values depend on each other.
         clusters: how many calls the values are pooled from. Values of one call depend on each other, so quantiles
             then need that many calls rather than values, and the median gets no rank interval.
     """
@@ -116,8 +118,7 @@ def stats(values: Sequence[float], *, clusters: int | None = None) -> Stats | No
         percent: float(np.percentile(series, percent)) if (n if clusters is None else clusters) >= needed else None
         for percent, needed in QUANTILE_NEEDS.items()
     }
-    rank = median_rank(n) if clusters is None else None
-    ordered = np.sort(series)
+    low, high = (median_interval(series) if clusters is None else None) or (None, None)
     return Stats(
         n=n,
         median=median,
@@ -125,31 +126,14 @@ def stats(values: Sequence[float], *, clusters: int | None = None) -> Stats | No
         mean=mean,
         sd=sd,
         cv=sd / mean if sd is not None and mean != 0 else None,
-        minimum=float(ordered[0]),
-        maximum=float(ordered[-1]),
+        minimum=float(np.min(series)),
+        maximum=float(np.max(series)),
         p90=quantiles[90],
         p95=quantiles[95],
         p99=quantiles[99],
-        median_low=float(ordered[rank - 1]) if rank is not None else None,
-        median_high=float(ordered[n - rank]) if rank is not None else None,
+        median_low=low,
+        median_high=high,
     )
-
-
-def median_rank(n: int, confidence: float = 0.95) -> int | None:
-    """The rank k for which order statistics k and n + 1 - k hold the median with this confidence, whatever the law.
-
-    The k-th smallest value lies above the median when fewer than k values lie below it, and how many do is binomial
-    with p = 1/2. The largest k with at most (1 - confidence) / 2 for that is returned, 6 for n = 20; None when even
-    the extremes (k = 1) are too narrow.
-    """
-    tail = (1 - confidence) / 2
-    rank = 0
-    ways = outcomes = 1  # of 2**n equally likely ones: with exactly, and with at most, `rank` values below the median
-    while outcomes / 2**n <= tail:
-        rank += 1
-        ways = ways * (n - rank + 1) // rank
-        outcomes += ways
-    return rank or None
 
 
 def batch_size(record: Record) -> int | None:

@@ -13,7 +13,7 @@ import pytest
 
 from bench.record import Failure, Record
 from bench.tracking.fetch import FetchedSweep, fetch_sweep
-from bench.tracking.publish import begin_sweep, publish
+from bench.tracking.publish import publish
 from bench.tracking.store import Store, TrackingError, open_store
 from factories import STARTED_AT_S, make_record
 
@@ -49,9 +49,9 @@ def published(store: Store, record: Record, folder: Path) -> str:
 
 
 def begun(store: Store, sweep_id: str, **tags: str) -> str:
-    return begin_sweep(
-        store, sweep_id=sweep_id, name="night", swept={}, tags=tags, started_at_s=STARTED_AT_S + 1000 * next(_sweeps)
-    )
+    """Make a sweep's own run, each later than the last."""
+    own = {"kind": "sweep", "sweep_id": sweep_id}
+    return store.create_run("night", STARTED_AT_S + 1000 * next(_sweeps), own | tags)
 
 
 def error_of(uri: str | None, sweep_id: str, folder: Path) -> str:

@@ -1,13 +1,34 @@
-"""The processes of each setting, and what stands between two settings that one wants to compare."""
+"""The processes of each setting, and what stands between two settings that one wants to compare.
+
+A setting is what the repeats of a sweep have in common, and the unit of every comparison is the process: each repeat
+gives one median, together with how well its own calls determine it. Judging comes later, in
+``bench.analysis.comparison``; what a setting was asked to do differently (its attention, its compilation) is what one
+compares and is no difference here.
+
+Not covered: differences that a record does not hold, such as other load on the machine or the text in a prompt file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from bench.record import Record
+import numpy as np
+from scipy.special import bdtr, ndtri  # type: ignore[import-untyped]
+
+from bench.analysis.series import effective_n, lag1_autocorrelation, median_rank
+from bench.record import Iteration, Record
 
 METRICS = ("e2e", "ttft", "itl", "tpot")
+# The keys that make a model another one. Its number format is a choice for speed like any other.
+MODEL_KEYS = ("model.id", "model.revision", "model.gguf_file", "model.weights", "model.architecture", "model.seed")
+UNKNOWN = "–"
+# Which GPU a job was given is told by the device's name; its number only tells jobs side by side apart.
+_NOT_NAMED = ("CUDA_VISIBLE_DEVICES",)
+
+_Facts = Callable[[Record], Iterator[tuple[str, Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +45,7 @@ class Difference:
     """Something beside the setting itself in which two settings differ."""
 
     key: str
-    a: str  # as text; "–" where it is not known
+    a: str  # as text, several values with commas between them; "–" where it is not known
     b: str
     bars: bool  # whether it bars a verdict; the others are only named
 
@@ -42,22 +63,194 @@ class Setting:
 
     @property
     def steady(self) -> tuple[int, int]:
-        """Processes that were judged steady, and all."""
-        return sum(each.steadiness is not None and each.steadiness.steady is True for each in self.records), len(
-            self.records
-        )
+        """Processes that were judged steady, and all of them."""
+        judged = [each.steadiness is not None and each.steadiness.steady is True for each in self.records]
+        return sum(judged), len(judged)
+
+    @property
+    def unsteady(self) -> list[Record]:
+        """The processes that were judged unsteady; one that could not be judged is not among them."""
+        return [each for each in self.records if each.steadiness is not None and each.steadiness.steady is False]
+
+    @property
+    def not_warm(self) -> list[Record]:
+        """The processes that were measured although their warm-up never became level."""
+        return [each for each in self.records if each.warmup_status == "not_converged"]
+
+    @property
+    def wrong(self) -> list[Record]:
+        """The processes whose output differs from the reference's."""
+        return [each for each in self.records if each.fidelity is not None and each.fidelity.agrees is False]
 
 
 def settings_of(records: Sequence[Record]) -> list[Setting]:
-    """The settings of these records, in order of first appearance; reference runs are left out."""
-    raise NotImplementedError
+    """The settings of these records, in order of first appearance; reference runs are left out.
+
+    Where a repeat was run several times, its last ok record counts; it is lost only if none was ok.
+    """
+    groups: dict[str, dict[int, Record]] = {}
+    for record in records:
+        if record.kind == "reference":
+            continue
+        repeats = groups.setdefault(record.setting_id, {})
+        known = repeats.get(record.repeat)
+        if known is None or record.status == "ok" or known.status != "ok":
+            repeats[record.repeat] = record
+    return [_setting(setting_id, list(repeats.values())) for setting_id, repeats in groups.items()]
 
 
 def processes(setting: Setting, metric: str) -> dict[int, Process]:
-    """Repeat → the process's median of one of METRICS over its measured calls; without those that have none."""
-    raise NotImplementedError
+    """Repeat → the process's median of one of METRICS over its measured calls.
+
+    A process without such a time (no measured call, or no token times) is left out. ITLs are pooled over the calls;
+    the gaps of one call depend on each other, so their noise is that of the calls' own medians.
+    """
+    assert metric in METRICS, metric
+    found = {}
+    for record in setting.records:
+        values = [each for each in (_times(call, metric) for call in record.calls("measurement")) if each]
+        median_s = float(np.median([time_s for call in values for time_s in call])) if values else 0.0
+        if median_s > 0:
+            noise = noise_of_median([float(np.median(call)) for call in values])
+            found[record.repeat] = Process(repeat=record.repeat, median_s=median_s, noise=noise)
+    return found
+
+
+def noise_of_median(values: Sequence[float]) -> float | None:
+    """Relative standard error of the median of a series of times; None for fewer than two, or times of 0.
+
+    From 6 values on it is the width of the median's rank interval on the log scale over that of a normal law with the
+    same confidence (Price and Bonett, "Estimating the variance of the sample median", 2001), which holds whatever the
+    law of the values; below that it is √(π / 2) × SD / √n, as for normal noise. Successive calls that are correlated
+    count for as many independent ones as `series.effective_n` has it.
+    """
+    if len(values) < 2 or min(values) <= 0:
+        return None
+    logs = np.log(np.asarray(values, dtype=np.float64))
+    n = len(logs)
+    rank = median_rank(n)
+    if rank is None:
+        error = math.sqrt(math.pi / 2 / n) * float(np.std(logs, ddof=1))
+    else:
+        ordered = np.sort(logs)
+        width = float(ordered[n - rank] - ordered[rank - 1])
+        error = width / (-2 * float(ndtri(bdtr(rank - 1, n, 0.5))))
+    return error * math.sqrt(n / effective_n(n, lag1_autocorrelation(logs)))
 
 
 def differences(a: Setting, b: Setting) -> list[Difference]:
-    """What makes two settings incomparable, or must be named beside a comparison; those that bar come first."""
-    raise NotImplementedError
+    """What makes two settings incomparable, or must be named beside a comparison; those that bar come first.
+
+    Model, workload and device bar a verdict. Library versions, driver, host, environment variables and the class of
+    the KV cache are named: they may be the very thing that one compares. Nothing is said of a setting without an ok
+    process.
+    """
+    if not a.records or not b.records:
+        return []
+    barring, named = (
+        [
+            Difference(key=key, a=left, b=right, bars=bars)
+            for key, (left, right) in _side_by_side(a.records, b.records, facts).items()
+            if left != right
+        ]
+        for facts, bars in ((_identity, True), (_circumstances, False))
+    )
+    return [*barring, *named]
+
+
+# ---- grouping --------------------------------------------------------------------------------------------------------
+
+
+def _setting(setting_id: str, records: list[Record]) -> Setting:
+    lost: dict[str, int] = {}
+    reasons = []
+    for record in records:
+        if record.status != "ok":
+            lost[record.status] = lost.get(record.status, 0) + 1
+            reasons.append(_ending(record))
+    return Setting(
+        name=_title(records[0]),
+        setting_id=setting_id,
+        swept=records[0].swept,
+        records=[each for each in records if each.status == "ok"],
+        lost=lost,
+        lost_reason=reasons[0] if reasons else None,
+    )
+
+
+def _title(record: Record) -> str:
+    return record.name or asked(record, "model.id") or "model without a name"
+
+
+def _ending(record: Record) -> str:
+    """How a job ended that is not ok, in one line."""
+    if record.error is None:
+        return f"{record.status} in {record.stage or 'no known stage'}"
+    if record.status == "skipped":
+        return " ".join(f"skipped: {record.error.message}".split())
+    where = f" in {record.stage}" if record.stage else ""
+    return " ".join(f"{record.status}{where}: {record.error.type}: {record.error.message}".split())
+
+
+def asked(record: Record, key: str) -> Any:
+    """The requested value of a dotted config key; None where the request does not say."""
+    section, leaf = key.split(".")
+    values = record.requested.get(section)
+    return values.get(leaf) if isinstance(values, dict) else None
+
+
+# ---- times -----------------------------------------------------------------------------------------------------------
+
+
+def _times(call: Iteration, metric: str) -> list[float]:
+    """One call's times of a metric, in seconds; [] where it has none."""
+    if metric == "e2e":
+        return [call.e2e_s]
+    if metric == "ttft":
+        return call.token_times_s[:1]
+    if len(call.token_times_s) < 2:
+        return []
+    return call.itl_s if metric == "itl" else [call.tpot_s]
+
+
+# ---- differences -----------------------------------------------------------------------------------------------------
+
+
+def _side_by_side(a: Iterable[Record], b: Iterable[Record], facts: _Facts) -> dict[str, tuple[str, str]]:
+    """Key → its values in both settings, as text."""
+    sides: tuple[dict[str, set[str]], dict[str, set[str]]] = ({}, {})
+    for side, records in zip(sides, (a, b), strict=True):
+        for record in records:
+            for key, value in facts(record):
+                side.setdefault(key, set()).add(UNKNOWN if value is None else str(value))
+    left, right = sides
+    return {key: (_text(left.get(key)), _text(right.get(key))) for key in left | right}
+
+
+def _text(values: set[str] | None) -> str:
+    return ", ".join(sorted(values)) if values else UNKNOWN
+
+
+def _identity(record: Record) -> Iterator[tuple[str, Any]]:
+    """What must agree: the model, the work, the device."""
+    for key in MODEL_KEYS:
+        yield key, asked(record, key)
+    workload = record.requested.get("workload")
+    for name, value in workload.items() if isinstance(workload, dict) else ():
+        yield f"workload.{name}", value
+    if record.observed is not None:
+        yield "device", record.observed.device_name
+        yield "model commit", record.observed.revision
+
+
+def _circumstances(record: Record) -> Iterator[tuple[str, Any]]:
+    """What is named where it does not agree."""
+    environment = record.environment
+    yield from (environment.get("versions") or {}).items()
+    yield "driver", (environment.get("gpu") or {}).get("driver")
+    yield "host", environment.get("hostname")
+    for variable, value in (environment.get("variables") or {}).items():
+        if variable not in _NOT_NAMED:
+            yield variable, value
+    if record.observed is not None:
+        yield "KV cache", record.observed.kv_cache

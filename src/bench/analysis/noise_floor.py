@@ -1,14 +1,37 @@
-"""How small a difference these measurements can tell, and what would make it smaller."""
+"""How small a difference these measurements can tell, and what would make it smaller.
+
+The variance of a process's log median has two parts: how far processes of one setting differ, and how well the calls of
+one process determine its median. The second is known from the calls, the first is what is left of the variance between
+medians (method of moments), so it is 0 where the calls explain all. What repeats share block by block, such as drift,
+counts as a difference of processes here. Several settings are pooled with their degrees of freedom; an A/A sweep, one
+setting under two labels, is the clean case.
+
+The detectable difference is that of the unpaired test of ``bench.analysis.comparison``, which decides where blocks
+share nothing. How many calls a process should make is Kalibera and Jones' optimum ("Rigorous benchmarking in
+reasonable time", ISMM 2013).
+
+Not covered: noise that all processes share, as two sweeps on different days do, and the uncertainty of these figures
+themselves: from three processes a standard deviation is known only to within a factor of two or so.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.analysis.settings import Setting
+import numpy as np
+from scipy.special import nctdtr, stdtrit  # type: ignore[import-untyped]
+
+from bench.analysis.comparison import FEWEST_PROCESSES, MARGIN, UNPAIRED_LEVEL
+from bench.analysis.settings import Process, Setting, call_times, processes
+from bench.record import Record
 
 REPEATS = (3, 5, 10, 20)
 DIFFERENCES = (0.01, 0.02, 0.05)
+POWER = 0.8
+MOST_REPEATS = 1000
+_SMALL_PART = 0.1  # of a variance: not worth an effort
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +39,7 @@ class NoiseFloor:
     """The noise of one metric, split; deviations are of log times, which for small ones are fractions of the time."""
 
     metric: str
+    margin: float  # that `detectable_beyond` counts with, as a fraction
     settings: int  # that were pooled
     processes: int  # of all of them
     repeats: int  # processes of a setting, the fewest among them
@@ -23,19 +47,179 @@ class NoiseFloor:
     process_sd: float  # between processes, beyond what their calls' noise explains; 0 where that explains all
     call_sd: float | None  # between the calls of a process; None for one call each
     median_noise: float | None  # standard error of a process's median through its calls' noise
-    process_share: float  # of a median's variance, the part between processes
+    process_share: float | None  # of a median's variance, the part between processes; None where nothing varies
     detectable: dict[int, float]  # repeats → smallest difference found with 80 % power, as a fraction
     detectable_beyond: dict[int, float]  # the same for a verdict, which asks for a difference beyond the margin
     repeats_for: dict[float, int | None]  # difference → repeats that find it; None: more than 1,000
     process_cost_s: float | None  # a process until its first measured call
-    call_cost_s: float | None  # a measured call
+    call_cost_s: float | None  # from one measured call to the next
     best_calls: int | None  # measured calls of a process that give the most for the time; None where not known
 
     def advice(self) -> list[str]:
         """What the figures come to, in sentences."""
-        raise NotImplementedError
+        lines = [
+            f"{self.repeats} repeats find a difference of {_percent(self.detectable[self.repeats])} in four of five "
+            f"sweeps; a verdict beyond {_percent(self.margin)} needs {_percent(self.detectable_beyond[self.repeats])}"
+        ]
+        reached = [(each, needed) for each, needed in self.repeats_for.items() if needed is not None]
+        if reached:
+            wishes = ", ".join(f"{_percent(each)} with {needed}" for each, needed in reached)
+            lines.append(f"repeats that find a smaller or larger one: {wishes}")
+        if self.process_share is not None:
+            lines.append(self._where())
+        if self.best_calls is not None:
+            lines.append(
+                f"at these costs (a process {self.process_cost_s:.3g} s, a call {self.call_cost_s:.3g} s) "
+                f"{self.best_calls} measured calls a process give the most for the time; it made {self.calls:g}"
+            )
+        return lines
+
+    def _where(self) -> str:
+        """Where the noise is, and so what to do."""
+        assert self.process_share is not None
+        split = f"{_percent(self.process_share)} of the variance of a process's median is between processes"
+        if self.process_share >= 1 - _SMALL_PART:
+            return f"{split}: only more repeats help, more calls do not"
+        if self.process_share <= _SMALL_PART:
+            return f"{split}: more measured calls help as much as more repeats"
+        return f"{split}, the rest between the calls of one: more repeats help, more measured calls a little"
 
 
-def noise_floor(settings: Sequence[Setting], *, metric: str = "e2e", margin: float = 0.01) -> NoiseFloor | None:
-    """The noise of these settings together; None where none has 3 processes."""
-    raise NotImplementedError
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    """The processes of one setting that have this time."""
+
+    processes: list[Process]
+    records: list[Record]
+
+    @property
+    def variance(self) -> float:
+        """Of the log medians."""
+        return float(np.var(np.log([each.median_s for each in self.processes]), ddof=1))
+
+
+def noise_floor(settings: Sequence[Setting], *, metric: str = "e2e", margin: float = MARGIN) -> NoiseFloor | None:
+    """The noise of these settings together; those with fewer than 3 processes say nothing. None where all are such.
+
+    Args:
+        settings: of one sweep, or one alone.
+        metric: one of METRICS.
+        margin: what a verdict must exceed, as a fraction.
+    """
+    groups = []
+    for setting in settings:
+        found = processes(setting, metric)
+        if len(found) >= FEWEST_PROCESSES:
+            records = [each for each in setting.records if each.repeat in found]
+            groups.append(_Group(processes=list(found.values()), records=records))
+    if not groups:
+        return None
+    freedom = sum(len(each.processes) - 1 for each in groups)
+    total = sum(each.variance * (len(each.processes) - 1) for each in groups) / freedom
+    every = [(process, record) for group in groups for process, record in _matched(group)]
+    # noise² is what the calls add to the variance of a median; times their number, of one call's own.
+    known = [(each.noise**2, len(record.calls("measurement"))) for each, record in every if each.noise is not None]
+    by_calls = _mean([square for square, _ in known])
+    between = max(0.0, total - (by_calls or 0.0))
+    whole = between + (by_calls or 0.0)
+    at_hand = min(len(each.processes) for each in groups)
+    detectable = {each: _detectable(whole, each) for each in sorted({*REPEATS, at_hand})}
+    process_cost_s, call_cost_s = _costs([record for _, record in every])
+    per_call = _mean([square * calls for square, calls in known])
+    return NoiseFloor(
+        metric=metric,
+        margin=margin,
+        settings=len(groups),
+        processes=len(every),
+        repeats=at_hand,
+        calls=sum(len(record.calls("measurement")) for _, record in every) / len(every),
+        process_sd=math.sqrt(between),
+        call_sd=_call_sd([record for _, record in every], metric),
+        median_noise=None if by_calls is None else math.sqrt(by_calls),
+        process_share=between / whole if whole > 0 else None,
+        detectable={each: math.expm1(found) for each, found in detectable.items()},
+        detectable_beyond={each: math.expm1(found + math.log1p(margin)) for each, found in detectable.items()},
+        repeats_for={each: _repeats_for(whole, math.log1p(each)) for each in DIFFERENCES},
+        process_cost_s=process_cost_s,
+        call_cost_s=call_cost_s,
+        best_calls=_best_calls(process_cost_s, call_cost_s, per_call, between),
+    )
+
+
+def detectable_errors(repeats: int) -> float:
+    """How many standard errors a true difference must have for an unpaired t test to find it with 80 % power.
+
+    The noncentrality δ with P(T' > t) = 0.8, for noncentral t of 2 (repeats - 1) degrees of freedom and t the
+    two-sided quantile at the unpaired level; the other tail adds nothing worth counting. Found by bisection, to 1e-9.
+    """
+    freedom = 2 * (repeats - 1)
+    quantile = float(stdtrit(freedom, 1 - UNPAIRED_LEVEL / 2))
+    low, high = 0.0, 4 * quantile + 4
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        if float(nctdtr(freedom, middle, quantile)) > 1 - POWER:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _matched(group: _Group) -> list[tuple[Process, Record]]:
+    records = {each.repeat: each for each in group.records}
+    return [(each, records[each.repeat]) for each in group.processes]
+
+
+def _detectable(variance: float, repeats: int) -> float:
+    """The smallest difference of two settings' log medians that is found; `variance` is of one process's."""
+    return detectable_errors(repeats) * math.sqrt(2 * variance / repeats)
+
+
+def _repeats_for(variance: float, wanted: float) -> int | None:
+    """The fewest repeats, 3 at least, that find a difference on the log scale; None for more than MOST_REPEATS."""
+    low, high = FEWEST_PROCESSES, MOST_REPEATS
+    if _detectable(variance, high) > wanted:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if _detectable(variance, middle) <= wanted:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _best_calls(
+    process_cost_s: float | None, call_cost_s: float | None, per_call: float | None, between: float
+) -> int | None:
+    """√(process cost / call cost × call variance / process variance), rounded up; None where a part is unknown or 0."""
+    if not process_cost_s or not call_cost_s or not per_call or between <= 0:
+        return None
+    return max(1, math.ceil(math.sqrt(process_cost_s / call_cost_s * per_call / between)))
+
+
+def _costs(records: Sequence[Record]) -> tuple[float | None, float | None]:
+    """Means over processes: seconds until the first measured call, and from one measured call to the next."""
+    starts, calls = [], []
+    for record in records:
+        measured = record.calls("measurement")
+        starts.append(measured[0].start_s)
+        calls.append((measured[-1].start_s + measured[-1].e2e_s - measured[0].start_s) / len(measured))
+    return _mean(starts), _mean(calls)
+
+
+def _call_sd(records: Sequence[Record], metric: str) -> float | None:
+    """Between the calls of one process, pooled over processes; None where no process has two."""
+    squares, freedom = 0.0, 0
+    for record in records:
+        logs = np.log(call_times(record, metric))
+        squares += float(np.sum((logs - np.mean(logs)) ** 2))
+        freedom += len(logs) - 1
+    return math.sqrt(squares / freedom) if freedom else None
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _percent(fraction: float) -> str:
+    return f"{fraction * 100:.2g} %" if fraction < 1 else f"{fraction * 100:.0f} %"

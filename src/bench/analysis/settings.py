@@ -108,12 +108,17 @@ def processes(setting: Setting, metric: str) -> dict[int, Process]:
     assert metric in METRICS, metric
     found = {}
     for record in setting.records:
-        values = [each for each in (_times(call, metric) for call in record.calls("measurement")) if each]
+        values = _measured(record, metric)
         median_s = float(np.median([time_s for call in values for time_s in call])) if values else 0.0
         if median_s > 0:
-            noise = noise_of_median([float(np.median(call)) for call in values])
+            noise = noise_of_median(_one_a_call(values))
             found[record.repeat] = Process(repeat=record.repeat, median_s=median_s, noise=noise)
     return found
+
+
+def call_times(record: Record, metric: str) -> list[float]:
+    """One time of a metric for each measured call that has it, in seconds: of ITLs the call's own median."""
+    return _one_a_call(_measured(record, metric))
 
 
 def noise_of_median(values: Sequence[float]) -> float | None:
@@ -200,6 +205,14 @@ def asked(record: Record, key: str) -> Any:
 
 
 # ---- times -----------------------------------------------------------------------------------------------------------
+
+
+def _measured(record: Record, metric: str) -> list[list[float]]:
+    return [each for each in (_times(call, metric) for call in record.calls("measurement")) if each]
+
+
+def _one_a_call(values: list[list[float]]) -> list[float]:
+    return [call[0] if len(call) == 1 else float(np.median(call)) for call in values]
 
 
 def _times(call: Iteration, metric: str) -> list[float]:

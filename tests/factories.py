@@ -21,6 +21,7 @@ from bench.record import (
     PhaseEvidence,
     Record,
     Roofline,
+    Steadiness,
 )
 
 BATCH_SIZE = 2
@@ -128,7 +129,7 @@ def make_record(**changes: Any) -> Record:
 
 
 def make_evidence() -> dict[str, Any]:
-    """Fields of a Record that proves itself: attention, fidelity, energy and roofline as of a GPU."""
+    """Fields of a Record that proves itself: attention, fidelity, energy and roofline as of a GPU; steady."""
     phase = PhaseEvidence(
         steps=2,
         duration_s=0.5,
@@ -157,6 +158,7 @@ def make_evidence() -> dict[str, Any]:
             kl_mean_nats=1e-9,
             bounds={"kl_mean_nats": 1e-5},
         ),
+        "steadiness": Steadiness(steady=True, flags=[], shape="flat", power="enough", cv=0.005),
         "energy": Energy(source="nvml", joules=[3.0] * MEASURED),
         "roofline": Roofline(
             rates=DeviceRates(

@@ -34,6 +34,7 @@ def test_a_named_value_leaves_the_other_swept_values_as_they_are() -> None:
     assert find_baselines(settings, "compile=off") == [None, 0, None, 2]
     assert find_baselines(settings, "attention=eager compile=off") == [None, 0, 0, 0]
     assert find_baselines(settings, "attention=eager,compile=off") == [None, 0, 0, 0]
+    assert find_baselines(settings, "attention:sdpa") == [2, 3, None, None]
     assert find_baselines(settings, "sdpa off") == [2, 2, None, 2]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -8,9 +9,11 @@ from bench.config import (
     BenchmarkConfig,
     CompileConfig,
     GenerationConfig,
+    MeasurementConfig,
     ModelConfig,
     MonitorConfig,
     SweepConfig,
+    WarmupConfig,
     WorkloadConfig,
     flatten,
     nearest_key,
@@ -158,3 +161,46 @@ def test_nested_options_become_dotted_keys() -> None:
 def test_the_nearest_key_of_a_typo_is_found() -> None:
     assert nearest_key("compile.mod") == "compile.mode"
     assert nearest_key("xyz") is None
+
+
+# ---- stopping rules ----------------------------------------------------------------------------------------------
+
+
+def test_bounds_of_a_rule_that_is_not_in_force_do_not_define_the_measurement() -> None:
+    plain = BenchmarkConfig()
+    other = BenchmarkConfig(warmup=WarmupConfig(window=12, max_s=1.0), measurement=MeasurementConfig(half_width=0.5))
+    assert other.trial_id() == plain.trial_id()
+    assert BenchmarkConfig(warmup_iterations=6).trial_id() != plain.trial_id()
+
+
+def test_under_a_rule_its_bounds_define_the_measurement_and_the_number_of_calls_does_not() -> None:
+    def trial_id(**bounds: object) -> str:
+        return BenchmarkConfig(warmup=WarmupConfig(policy="auto", **bounds)).trial_id()
+
+    assert trial_id() != BenchmarkConfig().trial_id()
+    assert trial_id(window=12) != trial_id()
+    assert trial_id(iterations=9) == trial_id()
+
+
+@pytest.mark.parametrize(
+    ("keywords", "complaint"),
+    [
+        ({"warmup": WarmupConfig(policy="auto", max_iterations=7)}, "warmup.max_iterations=7: must be at least 8"),
+        ({"warmup": WarmupConfig(policy="auto", window=3)}, "warmup.window=3: must be at least 4"),
+        ({"warmup": WarmupConfig(policy="manual")}, "warmup.policy=manual: allowed: fixed, auto"),
+        ({"measurement": MeasurementConfig(policy="adaptive", max_iterations=19)}, "min_iterations=20"),
+        ({"measurement": MeasurementConfig(policy="adaptive", half_width=0.0)}, "must be more than 0"),
+        ({"sweep": SweepConfig(arm="a b")}, "sweep.arm=a b: must match"),
+    ],
+)
+def test_bounds_that_cannot_be_met_are_refused(keywords: dict, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(complaint)):
+        BenchmarkConfig(**keywords)
+
+
+def test_bounds_may_be_anything_where_the_rule_is_not_in_force() -> None:
+    BenchmarkConfig(warmup=WarmupConfig(max_iterations=1), measurement=MeasurementConfig(max_iterations=6))
+
+
+def test_a_label_is_no_part_of_what_is_measured() -> None:
+    assert BenchmarkConfig(sweep=SweepConfig(arm="a")).trial_id() == BenchmarkConfig().trial_id()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from conftest import run_bench
-from hydra_plugins.bench_sweeper.bench_sweeper import expand
+from hydra_plugins.bench_sweeper.bench_sweeper import expand, varying
 
 
 def points(*overrides: str) -> list[dict[str, str]]:
@@ -54,3 +56,59 @@ def test_an_experiment_file_is_a_whole_sweep(tmp_path) -> None:
     for attention in ("eager", "sdpa", "flex", "flash2"):
         for mode in ("off", "default", "reduce-overhead", "max-autotune"):
             assert f"{attention} {mode}" in done.stdout
+
+
+def test_only_keys_that_vary_name_the_settings() -> None:
+    assert varying([{"a": "1", "b": "x"}, {"a": "2", "b": "x"}]) == {"a"}
+    assert varying([{"a": "1", "b": "x"}, {"a": "1"}]) == {"b"}
+    assert varying([{"a": "1"}]) == set()
+
+
+def test_settings_kept_as_lines_are_no_product(tmp_path) -> None:
+    done = run_bench("-m", "experiment=level1", "sweep.dry_run=true", "sweep.order=given", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = [re.split("  +", line.strip())[1] for line in done.stdout.splitlines()[1:]]
+    assert names == [
+        "flex default",
+        "eager default",
+        "flash2 off continuous_batching=False",
+        "flash2 off continuous_batching=True",
+    ]
+
+
+def test_the_command_line_adds_to_kept_settings(tmp_path) -> None:
+    done = run_bench("-m", "experiment=level0", "workload.batch_size=1,4", "sweep.dry_run=true", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 3
+    assert "batch_size=4" in done.stdout
+
+
+@pytest.mark.parametrize(("level", "settings"), [(0, 1), (1, 4), (2, 9), (3, 12), (4, 24)])
+def test_each_level_composes(level: int, settings: int, tmp_path) -> None:
+    done = run_bench("-m", f"experiment=level{level}", "sweep.dry_run=true", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1 + settings
+
+
+def test_the_same_setting_under_two_labels_runs_twice(tmp_path) -> None:
+    done = run_bench("-m", "experiment=aa", "sweep.repeats=2", "sweep.dry_run=true", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    assert sorted(row[1] for row in rows) == ["a", "a", "b", "b"]
+    assert len({row[2] for row in rows}) == 1
+
+
+def test_a_baseline_that_is_no_setting_is_refused_before_anything_runs(tmp_path) -> None:
+    done = run_bench("-m", "compile=off,default", "sweep.baseline=max", folder=tmp_path)
+    assert done.returncode == 2
+    line = "bench: sweep.baseline=max: no such setting; name one, or a swept value as key=value; settings: off, default"
+    assert done.stderr.strip() == line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_value_that_needs_quotes_is_named_with_the_remedy(tmp_path) -> None:
+    done = run_bench("-m", "compile=off,default", "sweep.baseline=compile=off", folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("bench: sweep.baseline=compile=off: ")
+    assert "quote a value" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -23,8 +23,9 @@ def find_baselines(settings: Sequence[tuple[str, Swept]], wanted: str | None) ->
 
     Args:
         settings: name and swept values of each, in the order in which they were typed.
-        wanted: a setting's name; or swept values as `key=value`, several with commas or spaces between them, which
-            leave the other swept values as they are; None: the first setting.
+        wanted: a setting's name; or swept values as `key=value` or `key:value` (which needs no quotes in a shell),
+            several with commas or spaces between them, which leave the other swept values as they are; None: the first
+            setting.
 
     Raises:
         ConfigError: `wanted` is neither the name nor a value of any setting.
@@ -64,10 +65,10 @@ def _identity(swept: Swept) -> tuple[tuple[str, str], ...]:
 
 def _values(wanted: str) -> dict[str, str] | None:
     """`key=value` pairs; None for a text that is something else."""
-    parts = [part.partition("=") for part in re.split(r"[,\s]+", wanted.strip()) if part]
-    if not all(sign and key for key, sign, _ in parts):
+    parts = [re.fullmatch(r"([^=:]+)[=:](.*)", part) for part in re.split(r"[,\s]+", wanted.strip()) if part]
+    if not all(parts):
         return None
-    return {key.lstrip("+"): _bare(value) for key, _, value in parts}
+    return {part[1].lstrip("+"): _bare(part[2]) for part in parts if part}
 
 
 def _bare(value: str) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import json
 import os
 import secrets
 import shutil
@@ -284,7 +285,7 @@ def sweep(points: Sequence[Point], *, folder: Path, launch: Callable[[Plan], Map
     _start_fork_server(config)  # torch is imported there while MLflow is imported here
     publisher = _publisher(config, console)
     name = config.sweep.name or plan.sweep_id
-    run_id = publisher.begin_sweep(sweep_id=plan.sweep_id, name=name, swept=plan.swept()) if publisher else None
+    run_id = _begin(publisher, plan, name)
     try:
         write_plan(folder, plan, run_id)
         interrupted = _launch(console, plan, launch)
@@ -296,12 +297,48 @@ def sweep(points: Sequence[Point], *, folder: Path, launch: Callable[[Plan], Map
     if publisher is not None:
         publisher.end_sweep(run_id, records, interrupted=interrupted)
     print_table(console, records)
+    files = _compare(console, plan, records, folder)
+    if publisher is not None:
+        publisher.upload(run_id, files)
     if missing := len(plan.jobs) - len(records):
         console.print(f"{missing} of {len(plan.jobs)} jobs left no record", markup=False)
     _print_ways_on(console, publisher, folder, sweep_id=plan.sweep_id)
     if interrupted:
         return INTERRUPTED
     return max(exit_status(records), 1 if missing else 0)
+
+
+def _begin(publisher: Publisher | None, plan: Plan, name: str) -> str | None:
+    if publisher is None:
+        return None
+    return publisher.begin_sweep(
+        sweep_id=plan.sweep_id, name=name, swept=plan.swept(), settings=plan.settings, baseline=plan.baseline
+    )
+
+
+def _compare(console: Console, plan: Plan, records: Sequence[Record], folder: Path) -> list[Path]:
+    """Verdicts on the settings: shown where there are repeats to base them on, and kept as files in any case."""
+    from bench.report.comparison import (  # noqa: PLC0415
+        build_report_of_records,
+        print_comparison,
+        to_json,
+        to_markdown,
+    )
+
+    try:
+        report = build_report_of_records(records, typed=plan.settings, baseline=plan.baseline)
+    except ConfigError:  # checked before; but a sweep that was interrupted may have no job of its baseline
+        console.print(f"not compared: {plan.baseline} left no record", markup=False)
+        return []
+    if not report.comparisons and report.noise_floor is None:
+        return []
+    if max(each.repeat for each in plan.jobs) > 1:
+        console.print()
+        print_comparison(console, report)
+    files = [folder / "comparison.json", folder / "comparison.md"]
+    files[0].write_text(json.dumps(to_json(report), indent=1, allow_nan=False), encoding="utf-8")
+    files[1].write_text(to_markdown(report), encoding="utf-8")
+    return files
 
 
 def _launch(console: Console, plan: Plan, launch: Callable[[Plan], Mapping[int, Exception]]) -> bool:

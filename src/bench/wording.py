@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from hydra.errors import MissingConfigException
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from bench.config import BenchmarkConfig, nearest_key, walk
@@ -56,6 +56,10 @@ def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
     for each in _chain(error):
         if isinstance(each, ConfigError):
             return str(each)
+        if isinstance(each, OverrideParseException):
+            return (
+                f"{each.override}: {_first_line(str(each))}; quote a value that holds = , : or spaces: 'key=\"value\"'"
+            )
         if isinstance(each, MissingConfigException) and each.options is not None:
             group, _, choice = str(each.missing_cfg_file).rpartition("/")
             close = nearest(choice, list(each.options))
@@ -78,6 +82,10 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while link is not None:
         yield link
         link = link.__cause__ or link.__context__
+
+
+def _first_line(text: str) -> str:
+    return text.strip().split("\n", maxsplit=1)[0]
 
 
 def _as_typed(path: str, arguments: Sequence[str]) -> str:

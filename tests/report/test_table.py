@@ -8,8 +8,17 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from bench.config import ModelConfig
-from bench.record import CompileEvent, CompileObserved, Failure, Fidelity, Iteration, Memory, Record
+from bench.config import ModelConfig, WarmupConfig
+from bench.record import (
+    CompileEvent,
+    CompileObserved,
+    Failure,
+    Fidelity,
+    Iteration,
+    Memory,
+    Record,
+    Steadiness,
+)
 from bench.report.format import clock, mebibytes, milliseconds, one_line, percent, significant
 from bench.report.table import print_plan, print_table
 from factories import make_config, make_evidence, make_iteration, make_iterations, make_record
@@ -98,7 +107,7 @@ def test_text_of_others_becomes_one_harmless_line() -> None:
 def test_a_single_run_goes_by_its_model() -> None:
     assert table(make_record()) == [
         "setting         status  E2E ms   ±%  TTFT ms  ITL ms  tok/s  cold s  peak MiB  graphs",
-        "org/tiny        ok       948.0  1.9    100.0   209.5  10.55   5.000     512.0       1",
+        "org/tiny        ok       948.0  4.0    100.0   209.5  10.55   5.000     512.0       1",
     ]
 
 
@@ -157,7 +166,7 @@ def test_repeats_of_a_setting_share_a_row_with_the_median_over_processes() -> No
         "default *       ok         3   590.0   0    100.0   120.0  16.95       –     512.0       1",
         "off             ok         3   710.0   0    100.0   150.0  14.08       –     512.0       1",
         "",
-        "* lowest median over 3 processes; no test of the difference was made",
+        "* lowest median over 3 processes; no verdict on the difference",
     ]
 
 
@@ -166,7 +175,7 @@ def test_a_repeat_that_failed_is_counted_out_and_named() -> None:
     assert lines[0].split()[:3] == ["setting", "status", "runs"]
     assert lines[2].split()[:6] == ["off", "ok", "2", "of", "3", "910.0"]
     assert "off #3: in load: RuntimeError: no such layer" in lines
-    assert "* lowest median over 1 to 2 processes; no test of the difference was made" in lines
+    assert "* lowest median over 1 to 2 processes; no verdict on the difference" in lines
 
 
 def test_graphs_that_differ_between_repeats_are_a_range() -> None:
@@ -344,3 +353,66 @@ def test_a_plan_wraps_long_folders_on_a_terminal() -> None:
     lines = plan(console)
     assert max(map(len, lines)) <= 80
     assert "".join(line[35:].strip() for line in lines[2:]) == "m/" + "d" * 90
+
+
+# ---- steadiness and warm-up --------------------------------------------------------------------------------------
+
+
+def judged(steady: bool | None, *flags: str, power: str = "enough") -> Steadiness:
+    return Steadiness(steady=steady, flags=list(flags), shape="flat", power=power)
+
+
+def cells(lines: list[str], header: str) -> list[str]:
+    """The cells of one column, by the place of its header's right end."""
+    end = lines[0].index(header) + len(header)
+    return [row[:end].split()[-1] for row in lines[1 : lines.index("")]]
+
+
+def test_each_setting_says_whether_it_was_steady() -> None:
+    lines = table(
+        setting("a", 0.1, steadiness=judged(True)),
+        setting("b", 0.2, steadiness=judged(False, "trend")),
+        setting("c", 0.3, steadiness=judged(None, power="too noisy to tell")),
+        setting("d", 0.4, steadiness=judged(None, power="too few calls")),
+        setting("e", 0.5),
+    )
+    assert cells(lines, "steady") == ["yes", "no", "noisy", "few", "–"]
+
+
+def test_an_unsteady_setting_is_first_only_with_the_mark() -> None:
+    lines = table(
+        setting("fast", 0.1, steadiness=judged(False, "changepoint", "trend")),
+        setting("slow", 0.2, steadiness=judged(True)),
+    )
+    assert lines[1].startswith("fast * !")
+    assert lines[2].startswith("slow  ")
+    assert "! fast did not stay on one level: changepoint, trend" in lines
+
+
+def test_of_several_processes_half_must_be_unsteady_for_the_mark() -> None:
+    states = [judged(False, "bimodal"), judged(False, "trend"), judged(True), judged(True), judged(True)]
+    five = [setting("x", 0.1, repeat=number, steadiness=each) for number, each in enumerate(states, 1)]
+    four = [setting("y", 0.2, repeat=number, steadiness=each) for number, each in enumerate(states[:4], 1)]
+    lines = table(*five, *four)
+    assert lines[1].startswith("x *  ")
+    assert lines[2].startswith("y !  ")
+    assert "! y did not stay on one level: bimodal in 1 of 4 processes, trend in 1 of 4 processes" in lines
+    assert "3 of 5" in lines[1]
+    assert "2 of 4" in lines[2]
+
+
+def test_a_setting_that_did_not_warm_up_is_below_those_that_did_and_never_the_lowest() -> None:
+    stop = "after 50 calls the last 8 calls are not level (second half -5.0%, along the line -9.0%)"
+    cold = setting("cold", 0.1, warmup_status="not_converged", warmup_stop=stop)
+    lines = table(cold, setting("warm", 0.3), setting("warmer", 0.2))
+    assert names(lines) == ["warmer", "warm", "cold"]
+    assert lines[1].startswith("warmer * ")
+    assert "*" not in lines[3]
+    assert any(line.startswith("cold is not ranked, its warm-up did not converge: after 50 calls") for line in lines)
+
+
+def test_warm_up_calls_are_shown_where_their_number_is_a_result() -> None:
+    auto = {"config": {"warmup": WarmupConfig(policy="auto")}, "iterations": make_iterations()}
+    lines = table(setting("auto", **auto), setting("fixed", 0.3))
+    assert cells(lines, "warm-up") == ["5", "0"]
+    assert "warm-up" not in table(setting("a", 0.1), setting("b", 0.2))[0]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bench.config import BenchmarkConfig, SweepConfig
+from bench.rules import ConfigError
 from bench.sweep.plan import Point, claim, file_name, make_plan, read_plan, short_name, write_plan
 
 
@@ -96,3 +97,31 @@ def test_the_plan_file_gives_the_jobs_back(tmp_path) -> None:
     data = read_plan(tmp_path)
     assert data["jobs"] == plan.jobs
     assert (data["sweep_id"], data["parent_run_id"]) == ("sweep-1", "run-1")
+
+
+def test_labels_make_two_of_the_same_setting() -> None:
+    arms = [
+        Point(
+            overrides=(f"sweep.arm={arm}",),
+            swept={"sweep.arm": arm},
+            config=BenchmarkConfig(sweep=SweepConfig(arm=arm)),
+        )
+        for arm in ("a", "b", "a")
+    ]
+    plan = make_plan(arms, SweepConfig(repeats=2), "s")
+    assert sorted(job.name for job in plan.jobs) == ["a", "a", "b", "b"]
+    assert len({job.trial_id for job in plan.jobs}) == 1
+    assert plan.duplicates == 1
+
+
+def test_the_plan_keeps_the_settings_as_typed_and_the_baseline(tmp_path) -> None:
+    plan = make_plan(points(4), SweepConfig(baseline="batch_size=3"), "s")
+    assert plan.settings == [f"batch_size={size}" for size in range(1, 5)]
+    write_plan(tmp_path, plan, None)
+    data = read_plan(tmp_path)
+    assert (data["settings"], data["baseline"]) == (plan.settings, "batch_size=3")
+
+
+def test_a_baseline_that_is_no_setting_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"sweep\.baseline=nonsense"):
+        make_plan(points(2), SweepConfig(baseline="nonsense"), "s")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name, _validate_tag_name
 
 from bench.config import ModelConfig, SweepConfig, TrackingConfig
-from bench.record import STATUSES, CompileObserved, Failure, Fidelity, Memory, Record
+from bench.record import STATUSES, CompileObserved, Failure, Fidelity, Memory, Record, Steadiness
 from bench.tracking.publish import begin_sweep, end_sweep, publish, run_name
 from bench.tracking.store import Point, Store, TrackingError, open_store
 from factories import (
@@ -48,6 +49,8 @@ def begin(store: Store, sweep_id: str, **changes: Any) -> str:
     arguments: dict[str, Any] = {
         "name": "night",
         "swept": {"compile.mode": ["default", "max-autotune"]},
+        "settings": ["default", "max-autotune"],
+        "baseline": None,
         "tags": {"who": "me"},
         "started_at_s": STARTED_AT_S,
     }
@@ -242,7 +245,7 @@ def test_a_users_tag_cannot_hide_what_a_run_is(store, sweep_id, tmp_path):
 def test_the_note_tells_what_ran_and_how_wide_the_interval_is(run):
     note = run.data.tags["mlflow.note.content"]
     assert "attention sdpa, compile default, cache StaticCache" in note
-    assert "median 0.948 s of 20 calls, 95 % interval 0.93 to 0.966 s" in note
+    assert "median 0.948 s of 20 calls, 95 % interval 0.91 to 0.986 s" in note
 
 
 def test_all_names_are_in_the_letters_that_mlflow_allows(run):
@@ -425,3 +428,48 @@ def test_a_sweeps_tags_count_its_jobs_by_status(store, sweep_id):
     tags = store.client.get_run(run_id).data.tags
     counts = {f"n_{status}": "0" for status in STATUSES} | {"n_jobs": "3", "n_ok": "2", "n_crashed": "1"}
     assert counts.items() <= tags.items()
+
+
+# ---- steadiness and warm-up --------------------------------------------------------------------------------------
+
+
+def judged(steady: bool | None, **changes: Any) -> Steadiness:
+    return Steadiness(**{"steady": steady, "flags": [], "shape": "flat", "power": "enough"} | changes)
+
+
+@pytest.mark.parametrize(
+    ("seen", "published_as"),
+    [
+        (judged(True), (1.0, "steady")),
+        (judged(False, flags=["changepoint", "trend"]), (0.0, "unsteady")),
+        (judged(None, power="too noisy to tell"), (None, "too noisy to tell")),
+    ],
+)
+def test_steadiness_is_a_headline_metric_and_a_tag(store, tmp_path, sweep_id, seen, published_as):
+    run = published(store, make_record(sweep_id=sweep_id, steadiness=seen), tmp_path)
+    assert (run.data.metrics.get("steady"), run.data.tags["steadiness"]) == published_as
+    assert run.data.tags["steady_flags"] == (", ".join(seen.flags) or "none")
+    assert run.data.tags["steady_shape"] == "flat"
+
+
+def test_how_the_warm_up_ended_is_in_the_tags(store, tmp_path, sweep_id):
+    record = make_record(sweep_id=sweep_id, warmup_status="converged", warmup_stop="the last 8 calls are level")
+    run = published(store, record, tmp_path)
+    assert run.data.tags["warmup_status"] == "converged"
+    assert run.data.tags["warmup_stop"] == "the last 8 calls are level"
+    assert run.data.metrics["warmup/converged"] == 1
+    assert run.data.metrics["e2e_ms"] == pytest.approx(948)
+
+
+def test_without_warm_up_there_is_no_headline_to_sort_by(store, tmp_path, sweep_id):
+    record = make_record(sweep_id=sweep_id, warmup_status="not_converged", warmup_stop="after 50 calls …")
+    run = published(store, record, tmp_path)
+    assert not [name for name in run.data.metrics if "/" not in name]
+    assert run.data.metrics["latency/e2e_median_s"] == pytest.approx(0.948)
+    assert "not ranked" in run.data.tags["mlflow.note.content"]
+
+
+def test_the_sweeps_run_names_its_settings_and_their_baseline(store, sweep_id):
+    tags = store.client.get_run(begin(store, sweep_id, baseline="default")).data.tags
+    assert json.loads(tags["settings"]) == ["default", "max-autotune"]
+    assert tags["baseline"] == "default"

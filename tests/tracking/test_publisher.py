@@ -24,7 +24,7 @@ def views_of(store: Store) -> dict[str, str]:
 def test_a_dead_server_costs_one_line_and_nothing_else(tmp_path) -> None:
     warnings: list[str] = []
     publisher = make(DEAD, tmp_path, warnings)
-    run_id = publisher.begin_sweep(sweep_id="s", name="s", swept={})
+    run_id = publisher.begin_sweep(sweep_id="s", name="s", swept={}, settings=[], baseline=None)
     publisher.publish(make_record(), tmp_path, run_id)
     publisher.end_sweep(run_id, [make_record()], interrupted=False)
     assert run_id is None
@@ -54,7 +54,9 @@ def test_a_store_says_how_to_look_at_a_single_run(tmp_path) -> None:
 def test_a_sweep_leads_to_its_view_from_its_beginning_on(tmp_path) -> None:
     warnings: list[str] = []
     publisher = make(None, tmp_path, warnings)
-    publisher.begin_sweep(sweep_id="sweep-1", name="s", swept={"compile.mode": ["default"]})
+    publisher.begin_sweep(
+        sweep_id="sweep-1", name="s", swept={"compile.mode": ["default"]}, settings=["default"], baseline=None
+    )
     assert warnings == []
     store = open_store(None, "bench", tmp_path)
     ((tag, _),) = views_of(store).items()
@@ -72,7 +74,7 @@ def test_a_sweep_whose_view_is_not_saved_leads_to_its_trials_all_the_same(tmp_pa
     warnings: list[str] = []
     publisher = make(None, tmp_path, warnings)
     monkeypatch.setattr(MlflowClient, "set_experiment_tag", fail)
-    assert publisher.begin_sweep(sweep_id="sweep-1", name="s", swept={}) is not None
+    assert publisher.begin_sweep(sweep_id="sweep-1", name="s", swept={}, settings=[], baseline=None) is not None
     (warning,) = warnings
     assert "cannot save the sweep's view: no such thing" in warning
     assert "\n" not in warning

@@ -25,6 +25,16 @@ def is_wrong(record: Record) -> bool:
     return record.fidelity is not None and record.fidelity.agrees is False
 
 
+def steady_word(record: Record) -> str:
+    """Whether the measured calls of one process stayed on one level, in one word for a table."""
+    seen = record.steadiness
+    if seen is None:
+        return UNDEFINED
+    if seen.steady is None:
+        return "few" if seen.power == "too few calls" else "noisy"
+    return "yes" if seen.steady else "no"
+
+
 def significant(value: float | None, digits: int = 4) -> str:
     """So many significant digits, never in exponents: 0.01234, 98.10, 12350."""
     if value is None or not math.isfinite(value):

@@ -61,7 +61,7 @@ def estimate_left(durations_s: Sequence[float], jobs_left: int) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """Where a job stands: the phase, and the calls done and due in it (due 0: not counted)."""
+    """Where a job stands: the phase, and the calls done and due in it (due 0: not counted, or not known before)."""
 
     phase: str = "start"
     done: int = 0
@@ -139,6 +139,8 @@ def live_line(
     """Spinner, job, name, phase, bar, count, last latency, elapsed, left: what is left out first is the bar."""
     due = position.total if position.phase in COUNTED else 0
     count = f" {position.done:>{len(str(due))}}/{due}" if due else ""
+    if position.phase in COUNTED and not due:
+        count = f" {position.done}"  # a rule decides while the calls are made
     # Before the first call of a phase the last one was of another kind.
     called = position.done > 0 and position.e2e_s is not None
     latency = f"{GAP}{milliseconds(position.e2e_s):>5} ms" if called else ""

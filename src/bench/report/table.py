@@ -1,8 +1,9 @@
 """The closing table of a sweep, and the list of jobs of a dry run.
 
 It shows one row a setting and orders the rows; it does not judge. The setting with the lowest median is marked as
-just that, and what makes rows incomparable (another workload, model or device, another kind of KV cache) is named
-below the table. Verdicts need several processes a setting and belong to ``bench.analysis``.
+just that, one that did not stay on a level carries a mark of its own, one whose warm-up did not converge comes after
+all that did, and what makes rows incomparable (another workload, model or device, another kind of KV cache) is named
+below the table. Verdicts need several processes a setting: ``bench.report.comparison`` shows them.
 
 A figure of several repeats is the median over the processes that came through of each one's own figure.
 """
@@ -34,13 +35,15 @@ from bench.report.format import (
     run_title,
     significant,
     status_style,
+    steady_word,
     title,
 )
 
 PLAIN_WIDTH = 100  # where the console is no terminal and has no width of its own
 NARROWEST_NAME = 14
 # Left out in this order where the console is too narrow for all.
-EXPENDABLE = ("MBU %", "peak MiB", "ITL ms", "graphs", "cold s", "TTFT ms", "±%")
+EXPENDABLE = ("MBU %", "peak MiB", "ITL ms", "warm-up", "graphs", "cold s", "TTFT ms", "±%")
+LOWEST, UNSTEADY = "*", "!"  # marks behind a setting's name
 NAMES_SHOWN = 4
 # The keys that make a model another one. Its number format is a choice for speed like any other.
 MODEL_KEYS = ("model.id", "model.revision", "model.gguf_file", "model.weights", "model.architecture", "model.seed")
@@ -98,6 +101,30 @@ class Setting:
         return Text("same" if same else UNDEFINED)
 
     @property
+    def is_unsteady(self) -> bool:
+        """Whether at least half of its processes left their level while they were measured."""
+        left = sum(each.steadiness is not None and each.steadiness.steady is False for each in self.counted)
+        return 2 * left >= len(self.counted) and left > 0
+
+    @property
+    def steady(self) -> str:
+        """In one word whether its processes stayed on one level, or how many of them did."""
+        words = [steady_word(each) for each in self.counted]
+        return words[0] if len(set(words)) == 1 else f"{words.count('yes')} of {len(words)}"
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether the warm-up did its work in more than half of its processes."""
+        return 2 * sum(each.warmup_status == "not_converged" for each in self.counted) < len(self.counted)
+
+    @property
+    def warmup_calls(self) -> str:
+        """How many warm-up calls its processes made: the range where they differ."""
+        counts = sorted({len(each.calls("warmup")) for each in self.counted})
+        text = str(counts[0]) if len(counts) == 1 else f"{counts[0]}..{counts[-1]}"
+        return text if self.is_warm else f"{text} {UNSTEADY}"
+
+    @property
     def starts_warm(self) -> bool:
         """Whether compiled code came from a cache, so that the first call was no cold start."""
         compiled = [each.observed.compile for each in self.counted if each.observed and each.observed.compile]
@@ -105,11 +132,14 @@ class Setting:
 
 
 def print_table(console: Console, records: Sequence[Record]) -> None:
-    """The table of all settings, fastest first, then why others have no figures, then what to mind in reading it."""
+    """The table of all settings, fastest first, then why others have no figures, then what to mind in reading it.
+
+    A setting whose warm-up did not converge is not ranked: it stands below those whose did.
+    """
     if not records:
         return
     settings = _settings(records)
-    ranked = [each for each in settings if each.status == "ok" and each.e2e_s is not None]
+    ranked = [each for each in settings if each.status == "ok" and each.e2e_s is not None and each.is_warm]
     differing = _differing(ranked)
     lowest = _lowest([each for each in ranked if not each.is_wrong]) if not differing else []
     width = console.width if console.is_terminal else PLAIN_WIDTH
@@ -117,7 +147,7 @@ def print_table(console: Console, records: Sequence[Record]) -> None:
     _print(console, _fitting(console, settings, lowest, width), width)
     reasons = [Text.assemble((run_title(each), "bold"), f": {reason(each)}") for each in records if each.status != "ok"]
     notes = [Text(each) for each in (*_mark_note(lowest, ranked), *_comparability_notes(ranked, differing))]
-    marks = [Text(each) for each in _trust_notes(records, ranked)]
+    marks = [Text(each) for each in _trust_notes(records, settings, ranked)]
     for paragraph in filter(None, (reasons, marks, notes)):
         _print(console, Text(), width)
         for text in paragraph:
@@ -142,10 +172,10 @@ def print_plan(console: Console, jobs: Sequence[tuple[int, str, str, str]]) -> N
 
 
 def _settings(records: Sequence[Record]) -> list[Setting]:
-    """One row for each trial id: the ok ones by E2E, then the others in the order of their statuses."""
+    """One row for each setting: the ok ones by E2E, then the others in the order of their statuses."""
     groups: dict[str, list[Record]] = {}
     for record in records:
-        groups.setdefault(record.trial_id, []).append(record)
+        groups.setdefault(record.setting_id, []).append(record)
     settings = []
     for group in groups.values():
         counted = [each for each in group if each.status == "ok"] or group
@@ -156,7 +186,11 @@ def _settings(records: Sequence[Record]) -> list[Setting]:
         )
     return sorted(
         settings,
-        key=lambda each: (STATUSES.index(each.status), float("inf") if each.e2e_s is None else each.e2e_s),
+        key=lambda each: (
+            STATUSES.index(each.status),
+            not each.is_warm,
+            float("inf") if each.e2e_s is None else each.e2e_s,
+        ),
     )
 
 
@@ -188,6 +222,10 @@ def _columns(settings: Sequence[Setting]) -> dict[str, list[Text]]:
         columns["runs"] = [Text(_runs(each)) for each in settings]
     for header, (read, write) in figures.items():
         columns[header] = [Text(write(each.figure(read))) for each in settings]
+    if any(record.steadiness is not None for each in settings for record in each.counted):
+        columns["steady"] = [Text(each.steady) for each in settings]
+    if any(asked(record, "warmup.policy") == "auto" for each in settings for record in each.counted):
+        columns["warm-up"] = [Text(each.warmup_calls) for each in settings]
     columns["cold s"] = [
         Text(f"{cell.plain} w" if each.starts_warm else cell.plain)
         for each, cell in zip(settings, columns["cold s"], strict=True)
@@ -212,7 +250,7 @@ def _runs(setting: Setting) -> str:
 def _fitting(console: Console, settings: Sequence[Setting], lowest: Sequence[Setting], width: int) -> Table:
     """The most generous layout that fits: headers in two lines, then narrower gaps, names wrapped, fewer columns."""
     columns = _columns(settings)
-    names = [f"{each.name} *" if each in lowest else each.name for each in settings]
+    names = [" ".join([each.name, *_marks(each, lowest)]) for each in settings]
     for two_lines, gap in ((False, 2), (True, 2), (True, 1)):
         table = _layout(names, columns, two_lines=two_lines, gap=gap)
         if _natural_width(console, table) <= width:
@@ -283,19 +321,32 @@ def _lowest(ranked: Sequence[Setting]) -> list[Setting]:
     return [each for each in ranked if each.e2e_s == minimum]
 
 
+def _marks(setting: Setting, lowest: Sequence[Setting]) -> list[str]:
+    return [LOWEST] * (setting in lowest) + [UNSTEADY] * setting.is_unsteady
+
+
 def _mark_note(lowest: Sequence[Setting], ranked: Sequence[Setting]) -> Iterable[str]:
-    """What the mark means; there is no test here, whatever the number of processes."""
+    """What the mark of the lowest median means; it is no verdict, whatever the number of processes."""
     if not lowest:
         return
     fewest, most = min(len(each.counted) for each in ranked), max(len(each.counted) for each in ranked)
     if most == 1:
-        yield "* lowest median of one process each: descriptive, not a verdict"
+        yield f"{LOWEST} lowest median of one process each: descriptive, not a verdict"
     else:
         processes = str(most) if fewest == most else f"{fewest} to {most}"
-        yield f"* lowest median over {processes} processes; no test of the difference was made"
+        yield f"{LOWEST} lowest median over {processes} processes; no verdict on the difference"
 
 
-def _trust_notes(records: Sequence[Record], ranked: Sequence[Setting]) -> Iterable[str]:
+def _flags(setting: Setting) -> str:
+    """What was found in how many of its processes."""
+    found = [flag for each in setting.counted if each.steadiness is not None for flag in each.steadiness.flags]
+    processes = len(setting.counted)
+    if processes == 1:
+        return ", ".join(found)
+    return ", ".join(f"{flag} in {found.count(flag)} of {processes} processes" for flag in dict.fromkeys(found))
+
+
+def _trust_notes(records: Sequence[Record], settings: Sequence[Setting], ranked: Sequence[Setting]) -> Iterable[str]:
     """What speaks against a figure although its job came through."""
     for each in records:
         if each.status != "ok":
@@ -308,10 +359,21 @@ def _trust_notes(records: Sequence[Record], ranked: Sequence[Setting]) -> Iterab
             yield f"{run_title(each)}: its calls put out different tokens"
         if count := compiled_while_measured(each):
             yield f"{run_title(each)}: compiled anew in {count} of {len(each.calls('measurement'))} measured calls"
+    yield from _steadiness_notes(settings, ranked)
     if any(each.starts_warm for each in ranked):
         yield "w: compiled code came from a cache, so the first call was no cold start"
     if any(each.compiles_itself for each in ranked):
         yield "own: flex_attention compiles itself, compile.mode or not"
+
+
+def _steadiness_notes(settings: Sequence[Setting], ranked: Sequence[Setting]) -> Iterable[str]:
+    for setting in ranked:
+        if setting.is_unsteady:
+            yield f"{UNSTEADY} {setting.name} did not stay on one level: {_flags(setting)}"
+    for setting in settings:
+        if setting.status == "ok" and not setting.is_warm:
+            stops = [each.warmup_stop for each in setting.counted if each.warmup_status == "not_converged"]
+            yield f"{setting.name} is not ranked, its warm-up did not converge: {stops[0]}"
 
 
 def _comparability_notes(ranked: Sequence[Setting], differing: Sequence[str]) -> Iterable[str]:

@@ -30,7 +30,7 @@ LOG_NAME = "worker.log"
 LONGEST_WAIT_S = 3600.0  # poll counts milliseconds in 32 bits
 INTERRUPT_GRACE_S = 3.0  # for an interrupted child to write its record
 EXIT_GRACE_S = 10.0  # for a child to end once its record is written; then it is killed, and the record stands
-# (phase, iterations done, iterations in all, E2E of the last one in seconds)
+# (phase, iterations done, iterations in all (0: not known before), E2E of the last one in seconds)
 OnEvent = Callable[[str, int, int, float | None], None]
 
 

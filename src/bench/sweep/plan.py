@@ -1,7 +1,8 @@
 """From the points of a sweep to its jobs: which, in what order, under which names.
 
 Repeats come in blocks: each block holds every setting once, in an order of its own, so that a slow drift of the
-machine meets all settings alike. The same setting twice is one setting.
+machine meets all settings alike. The same setting twice is one setting, unless `sweep.arm` gives it two labels: then it
+is compared with itself.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.baseline import find_baselines
 from bench.config import BenchmarkConfig, SweepConfig
 
 FILE_NAME = "sweep.json"
@@ -48,6 +50,8 @@ class Plan:
     jobs: list[Job]
     points: list[Point]  # the point of each job
     duplicates: int  # points that were left out because they repeat another
+    settings: list[str]  # their names, as typed
+    baseline: str | None  # as asked for; it names one of them
 
     def swept(self) -> dict[str, list[str]]:
         """Override key → the values that it takes in this sweep, in order."""
@@ -60,11 +64,17 @@ class Plan:
 
 
 def make_plan(points: Sequence[Point], sweep: SweepConfig, sweep_id: str) -> Plan:
-    """Drop duplicate settings, repeat and order the rest, and name each job."""
-    distinct: dict[str, Point] = {}
+    """Drop duplicate settings, repeat and order the rest, and name each job.
+
+    Raises:
+        ConfigError: `sweep.baseline` is none of the settings.
+    """
+    distinct: dict[tuple[str, str | None], Point] = {}
     for point in points:
-        distinct.setdefault(point.config.trial_id(), point)
-    settings = list(distinct.items())
+        distinct.setdefault((point.config.trial_id(), point.config.sweep.arm), point)
+    settings = [(trial_id, point) for (trial_id, _), point in distinct.items()]
+    names = [short_name(point.swept) for _, point in settings]
+    find_baselines([(name, point.swept) for name, (_, point) in zip(names, settings, strict=True)], sweep.baseline)
     shuffle = random.Random(sweep.seed)  # noqa: S311 - an order that can be had again, not a secret
     ordered: list[tuple[int, str, Point]] = []
     for repeat in range(1, sweep.repeats + 1):
@@ -90,6 +100,8 @@ def make_plan(points: Sequence[Point], sweep: SweepConfig, sweep_id: str) -> Pla
         jobs=jobs,
         points=[point for _, _, point in ordered],
         duplicates=len(points) - len(settings),
+        settings=names,
+        baseline=sweep.baseline,
     )
 
 
@@ -113,6 +125,8 @@ def write_plan(folder: Path, plan: Plan, parent_run_id: str | None) -> None:
     data = {
         "sweep_id": plan.sweep_id,
         "parent_run_id": parent_run_id,
+        "settings": plan.settings,
+        "baseline": plan.baseline,
         "jobs": [dataclasses.asdict(job) for job in plan.jobs],
     }
     (folder / FILE_NAME).write_text(json.dumps(data, indent=1), encoding="utf-8")

@@ -1,9 +1,10 @@
 """What of a record MLflow gets to see: one run a trial and repeat, under one run a sweep.
 
 The headline metrics come first, without prefix, short and rounded, for the columns of the UI. Only a trial that is ok
-has them: whoever sorts by such a column sees no failed setting win. The same figures in full precision and all others
-stand in groups, for every trial, with what it measured before it ended. Every call is a step under ``per_iter``, so
-that the UI draws the warm-up curve. A value that is not known is left out, never logged as 0.
+and whose warm-up did its work has them: whoever sorts by such a column sees no failed or cold setting win. The same
+figures in full precision and all others stand in groups, for every trial, with what it measured before it ended. Every
+call is a step under ``per_iter``, so that the UI draws the warm-up curve. A value that is not known is left out, never
+logged as 0.
 
 Everything published has the time it was measured at, so publishing a record again changes nothing.
 """
@@ -38,7 +39,15 @@ RUN_STATUS = {"ok": "FINISHED", "skipped": "FINISHED", "interrupted": "KILLED"}
 
 
 def begin_sweep(
-    store: Store, *, sweep_id: str, name: str, swept: dict[str, list[str]], tags: dict[str, str], started_at_s: float
+    store: Store,
+    *,
+    sweep_id: str,
+    name: str,
+    swept: dict[str, list[str]],
+    settings: list[str],
+    baseline: str | None,
+    tags: dict[str, str],
+    started_at_s: float,
 ) -> str:
     """Make the run that a sweep's trials are nested in, or find it; returns its id.
 
@@ -47,10 +56,13 @@ def begin_sweep(
         sweep_id: identifies the sweep; called again with it, the run of the first call is returned.
         name: the run's name.
         swept: override key → the values it takes, as typed.
+        settings: the names of all settings, as typed.
+        baseline: which of them the others are compared with; None: the first.
         tags: the user's own.
         started_at_s: Unix time.
     """
     own = {"kind": "sweep", "sweep_id": sweep_id}
+    compared = {"settings": json.dumps(settings, ensure_ascii=False)} | ({"baseline": baseline} if baseline else {})
     run_id = store.find_run(**own)
     if run_id is None:
         run_id = store.create_run(name, started_at_s, tags | own)
@@ -58,7 +70,7 @@ def begin_sweep(
     store.log(
         run_id,
         params={_name(key): ",".join(values) for key, values in swept.items()},
-        tags={**tags, **own, "mlflow.note.content": "\n".join([f"Sweep `{sweep_id}`", "", *lines])},
+        tags={**tags, **own, **compared, "mlflow.note.content": "\n".join([f"Sweep `{sweep_id}`", "", *lines])},
     )
     return run_id
 
@@ -120,6 +132,17 @@ def run_name(record: Record) -> str:
 # ---- tags and params ---------------------------------------------------------------------------------------------
 
 
+def _steadiness_tags(record: Record) -> dict[str, str | None]:
+    seen = record.steadiness
+    if seen is None:
+        return {}
+    return {
+        "steadiness": seen.power if seen.steady is None else "steady" if seen.steady else "unsteady",
+        "steady_flags": ", ".join(seen.flags) or "none",
+        "steady_shape": seen.shape,
+    }
+
+
 def _tags(record: Record, summary: Summary, parent_run_id: str | None) -> dict[str, str]:
     error = f"{record.error.type}: {record.error.message}"[:ERROR_LENGTH] if record.error else None
     compiled = record.observed.compile if record.observed is not None else None
@@ -134,6 +157,11 @@ def _tags(record: Record, summary: Summary, parent_run_id: str | None) -> dict[s
         "stage": record.stage,
         "error": error,
         "compile_cache": compiled.cache_state if compiled is not None else None,
+        "warmup_status": record.warmup_status,
+        "warmup_stop": record.warmup_stop,
+        "measurement_status": record.measurement_status,
+        "measurement_stop": record.measurement_stop,
+        **_steadiness_tags(record),
         "fidelity_reason": record.fidelity.reason if record.fidelity is not None else None,
         "mlflow.parentRunId": parent_run_id,
         "mlflow.note.content": _note(record, summary, error),
@@ -146,6 +174,11 @@ def _note(record: Record, summary: Summary, error: str | None) -> str:
     lines = [f"**{record.status}**" + (f" in {record.stage}" if record.stage else "")]
     if error:
         lines += ["", *(f"    {line}" for line in error.splitlines())]
+    return "\n".join([*lines, *_ran(record), *_trust(record, summary)])
+
+
+def _ran(record: Record) -> list[str]:
+    lines = []
     if (seen := record.observed) is not None:
         mode = _requested(record, "compile", "mode") or "off"
         ran = f"{seen.model_class}, {seen.dtype}, attention {seen.attention.implementation}, compile {mode}"
@@ -161,11 +194,23 @@ def _note(record: Record, summary: Summary, error: str | None) -> str:
         lines.append(
             f"- output {agrees} the {output.reference} reference" + (f": {output.reason}" if output.reason else "")
         )
+    return lines
+
+
+def _trust(record: Record, summary: Summary) -> list[str]:
+    lines = []
     if (e2e := summary.e2e_s) is not None:
         lines.append(f"- E2E: median {e2e.median:.4g} s of {e2e.n} calls")
         if e2e.median_low is not None and e2e.median_high is not None:
             lines[-1] += f", 95 % interval {e2e.median_low:.4g} to {e2e.median_high:.4g} s"
-    return "\n".join(lines)
+    if record.warmup_status is not None:
+        lines.append(f"- warm-up {record.warmup_status.replace('_', ' ')}: {record.warmup_stop}")
+        if record.warmup_status == "not_converged":
+            lines.append("- **not ranked**: without warm-up it has no headline metrics, only those in groups")
+    if (judged := record.steadiness) is not None:
+        word = {True: "steady", False: "**not steady**", None: judged.power}[judged.steady]
+        lines.append(f"- E2E {word}; flags: {', '.join(judged.flags) or 'none'}; shape: {judged.shape or 'unknown'}")
+    return lines
 
 
 def _params(requested: Mapping[str, Any]) -> dict[str, str]:
@@ -197,7 +242,8 @@ def _requested(record: Record, section: str, key: str) -> object:
 def _points(record: Record, summary: Summary) -> list[Point]:
     """All metrics, the headline first; what is not known or not finite is left out."""
     time_ms = round(_end_s(record) * 1000)
-    headline = _headline(record, summary) if record.status == "ok" else {}
+    ranked = record.status == "ok" and record.warmup_status != "not_converged"
+    headline = _headline(record, summary) if ranked else {}
     rounded = {name: value if value is None else float(f"{value:.4g}") for name, value in headline.items()}
     once = [(key, value, time_ms, 0) for key, value in {**rounded, **_detail(record, summary)}.items()]
     steps = [
@@ -214,6 +260,7 @@ def _points(record: Record, summary: Summary) -> list[Point]:
 
 def _headline(record: Record, summary: Summary) -> dict[str, float | None]:
     agrees = record.fidelity.agrees if record.fidelity is not None else None
+    seen = record.steadiness
 
     def median_ms(series: Stats | None) -> float | None:
         return None if series is None else series.median * 1e3
@@ -229,6 +276,7 @@ def _headline(record: Record, summary: Summary) -> dict[str, float | None]:
         "peak_mib": None if summary.peak_bytes is None else summary.peak_bytes / 2**20,
         "mbu_pct": None if summary.decode_mbu is None else summary.decode_mbu * 100,
         "j_per_tok": summary.joules_per_token,
+        "steady": None if seen is None or seen.steady is None else float(seen.steady),
         "fidelity": None if agrees is None else float(agrees),
     }
 
@@ -250,18 +298,23 @@ def _detail(record: Record, summary: Summary) -> dict[str, float | None]:
         detail["warmup/total_s"] = sum(call.e2e_s for call in warmup)
         detail["warmup/first_s"] = warmup[0].e2e_s
         detail["warmup/last_s"] = warmup[-1].e2e_s
+        detail["warmup/converged"] = {"converged": 1.0, "not_converged": 0.0}.get(record.warmup_status or "")
+    if (seen := record.steadiness) is not None:
+        detail["latency/e2e_drift"] = seen.drift
+        detail["latency/e2e_lag1"] = seen.lag1
+        detail["latency/e2e_smallest_step"] = seen.smallest_step
     detail["compile/cold_start_s"] = summary.cold_start_s
     detail["compile/excess_s"] = summary.compile_excess_s
-    if record.observed is not None and (seen := record.observed.compile) is not None:
-        detail["compile/compile_s"] = seen.compile_s
-        detail["compile/autotune_s"] = seen.autotune_s
-        detail["compile/graphs"] = seen.graphs
-        detail["compile/attention_graphs"] = seen.attention_graphs
-        detail["compile/graph_breaks"] = sum(seen.graph_breaks.values())
-        detail["compile/recompiles"] = len(seen.recompiles)
-        detail["compile/cudagraph_skips"] = seen.cudagraph_skips
-        detail["compile/cache_hits"] = seen.cache_hits
-        detail["compile/cache_misses"] = seen.cache_misses
+    if record.observed is not None and (compiled := record.observed.compile) is not None:
+        detail["compile/compile_s"] = compiled.compile_s
+        detail["compile/autotune_s"] = compiled.autotune_s
+        detail["compile/graphs"] = compiled.graphs
+        detail["compile/attention_graphs"] = compiled.attention_graphs
+        detail["compile/graph_breaks"] = sum(compiled.graph_breaks.values())
+        detail["compile/recompiles"] = len(compiled.recompiles)
+        detail["compile/cudagraph_skips"] = compiled.cudagraph_skips
+        detail["compile/cache_hits"] = compiled.cache_hits
+        detail["compile/cache_misses"] = compiled.cache_misses
     detail["memory/peak_bytes"] = summary.peak_bytes
     for name, value in vars(record.memory).items():
         if isinstance(value, MemoryUse):

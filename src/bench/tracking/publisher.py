@@ -35,13 +35,22 @@ class Publisher:
         except TrackingError as error:
             self._warn(f"not published: {error}")
 
-    def begin_sweep(self, *, sweep_id: str, name: str, swept: dict[str, list[str]]) -> str | None:
+    def begin_sweep(
+        self, *, sweep_id: str, name: str, swept: dict[str, list[str]], settings: list[str], baseline: str | None
+    ) -> str | None:
         """Make the parent run of a sweep and its view in the UI; returns the run's id, None when that failed."""
         if self._store is None:
             return None
         try:
             run_id = begin_sweep(
-                self._store, sweep_id=sweep_id, name=name, swept=swept, tags=self._tags, started_at_s=time.time()
+                self._store,
+                sweep_id=sweep_id,
+                name=name,
+                swept=swept,
+                settings=settings,
+                baseline=baseline,
+                tags=self._tags,
+                started_at_s=time.time(),
             )
         except TrackingError as error:
             self._warn(f"not published: {error}")
@@ -71,6 +80,16 @@ class Publisher:
             end_sweep(self._store, run_id, statuses=statuses, ended_at_s=time.time(), interrupted=interrupted)
         except TrackingError as error:
             self._warn(f"the sweep's run is not ended: {error}")
+
+    def upload(self, run_id: str | None, files: Sequence[Path]) -> None:
+        """Add files to the parent run."""
+        if self._store is None or run_id is None:
+            return
+        try:
+            for file in files:
+                self._store.upload(run_id, file, None)
+        except TrackingError as error:
+            self._warn(f"the comparison is not published: {error}")
 
     def ways_on(self, sweep_id: str | None) -> list[str]:
         """Lines that lead to the results: how to start the UI, and which pages to open."""

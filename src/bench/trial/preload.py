@@ -17,7 +17,13 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 # Some imports ask whether there is a GPU (transformers' own, where flash-attn is installed). torch's usual answer
 # initialises the driver, and no process forked afterwards can use CUDA; with this variable it asks NVML instead.
 CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
-MODULES = ("torch._dynamo", "torch._inductor", "transformers.models.llama.modeling_llama", "bench.trial.worker")
+MODULES = (
+    "torch._dynamo",
+    "torch._inductor",
+    "transformers.models.llama.modeling_llama",
+    "scipy.stats",
+    "bench.trial.worker",
+)
 CLASSES = ("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer", "CompileConfig", "GenerationConfig")
 
 

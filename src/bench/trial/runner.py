@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import itertools
 import logging
 import os
 import shutil
@@ -23,6 +24,7 @@ from typing import Self, cast
 
 import tqdm
 
+from bench.analysis.steadiness import judge
 from bench.config import BenchmarkConfig
 from bench.record import Energy, Iteration, Memory, MonitorSample, Output, Record
 from bench.rules import ConfigError
@@ -42,6 +44,7 @@ from bench.trial.kernels import kernelize, kernelized
 from bench.trial.mends import mended
 from bench.trial.model import LoadedModel, load
 from bench.trial.monitor import HardwareMonitor, gpu_uuid_of
+from bench.trial.pace import fixed_stop, measurement_stop, planned_calls, warmup_stop
 from bench.trial.request import Request
 from bench.trial.shape import kv_cache_bytes
 from bench.trial.support import limit_reached
@@ -50,8 +53,8 @@ NO_MONITOR = "monitor.enabled=false: nothing read the counter"
 # Their progress is that of their calls.
 COUNTED_STAGES = ("warmup", "measurement")
 
-# A progress bar: (name, number of iterations) → the indices to iterate over.
-Progress = Callable[[str, int], Iterable[int]]
+# A progress bar: (name, number of iterations) → the indices to iterate over; without end where the number is None.
+Progress = Callable[[str, int | None], Iterable[int]]
 
 
 class BenchmarkRunner:
@@ -197,25 +200,37 @@ class BenchmarkRunner:
         return True
 
     def _warm_up(self, config: BenchmarkConfig) -> None:
+        """The calls that count for nothing: as many as asked for, or until they are level."""
+        record = self._require_record()
         with self._stage("warmup"):
-            for _ in self._progress("Warmup", config.warmup.iterations):
+            stop = None
+            for _ in self._progress("Warmup", planned_calls(config.warmup)):
                 self._keep("warmup", self.time_generate(config, warmup=True))
+                if config.warmup.policy == "auto" and (stop := warmup_stop(config, record, self._journal.events())):
+                    break
+            stop = stop or fixed_stop(config.warmup)
+            record.warmup_status, record.warmup_stop = stop.status, stop.reason
             self._keep_peak("warmup", of_process=True)
 
     def _measure(self, config: BenchmarkConfig, monitor: HardwareMonitor | None) -> None:
         """The calls that count."""
         record = self._require_record()
-        samples = []
+        samples, stop = [], None
         with self._stage("measurement"):
             memory.restart_peaks(self._require_request().loaded.device)
-            for _ in self._progress("Benchmarking", config.measurement.iterations):
+            for _ in self._progress("Benchmarking", planned_calls(config.measurement)):
                 measured = self.time_generate(config, warmup=False)
                 self._keep("measurement", measured)
                 samples.append(measured[3] or [])
+                if config.measurement.policy == "adaptive" and (stop := measurement_stop(config, record)):
+                    break
+            stop = stop or fixed_stop(config.measurement)
+            record.measurement_status, record.measurement_stop = stop.status, stop.reason
             self._keep_peak("measurement", of_process=True)
             record.monitor = monitor.summary(samples) if monitor is not None else None
             record.energy = monitor.energy() if monitor is not None else Energy(source=None, reason=NO_MONITOR)
             self._keep_compile()
+            record.steadiness = judge(record)
             assert record.observed is not None
             check(config, record.observed, [each.index for each in record.calls("measurement")])
 
@@ -487,6 +502,6 @@ def _settle_garbage() -> None:
     gc.freeze()
 
 
-def _tqdm_progress(name: str, total: int) -> Iterable[int]:
-    bar: Iterable[int] = tqdm.trange(total, desc=name)
+def _tqdm_progress(name: str, total: int | None) -> Iterable[int]:
+    bar: Iterable[int] = tqdm.tqdm(itertools.count() if total is None else range(total), desc=name)
     return bar

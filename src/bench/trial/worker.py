@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import itertools
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -29,7 +30,7 @@ from bench.trial.model import resolve_device
 from bench.trial.runner import BenchmarkRunner
 from bench.trial.support import NotHonouredError, is_out_of_memory, one_line
 
-# (phase, iterations done, iterations in all, E2E of the last one in seconds)
+# (phase, iterations done, iterations in all (0: not known before), E2E of the last one in seconds)
 Emit = Callable[[str, int, int, float | None], None]
 
 PHASES = {"Warmup": "warmup", "Benchmarking": "measurement"}
@@ -39,9 +40,9 @@ def measure(record: Record, folder: Path, compile_cache: Path, reference: Path |
     """Run the job that `record` requests, fill the record and write it into `folder`, whatever happens."""
     config = BenchmarkConfig.from_dict(record.requested)
 
-    def progress(name: str, total: int) -> Iterator[int]:
-        for index in range(total):
-            emit(PHASES[name], index, total, record.iterations[-1].e2e_s)
+    def progress(name: str, total: int | None) -> Iterator[int]:
+        for index in itertools.count() if total is None else range(total):
+            emit(PHASES[name], index, total or 0, record.iterations[-1].e2e_s)
             yield index
 
     def enter(stage: str) -> None:

@@ -5,6 +5,7 @@ Hydra's plugin scan cannot resolve them in a dataclass.)
 """
 
 import itertools
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,15 @@ from omegaconf import DictConfig, OmegaConf
 
 @dataclass
 class BenchSweeperConf:
-    """What `hydra.sweeper` takes; `params` are sweeps kept in a file, as in conf/experiment."""
+    """What `hydra.sweeper` takes, kept in a file as in conf/experiment.
+
+    `params`: override key → its values, all combined with each other. `settings`: lines of overrides as on the command
+    line, each a sweep of its own, for what is no product. The overrides of the command line come on top of both.
+    """
 
     _target_: str = "hydra_plugins.bench_sweeper.bench_sweeper.BenchSweeper"
     params: dict[str, Any] = field(default_factory=dict)
+    settings: list[str] = field(default_factory=list)
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="bench", node=BenchSweeperConf, provider="bench")
@@ -34,9 +40,10 @@ ConfigStore.instance().store(group="hydra/sweeper", name="bench", node=BenchSwee
 class BenchSweeper(Sweeper):
     """Composes and checks every point, plans the jobs, and runs them through the chosen launcher."""
 
-    def __init__(self, params: dict[str, Any] | None = None) -> None:
+    def __init__(self, params: dict[str, Any] | None = None, settings: list[str] | None = None) -> None:
         super().__init__()
         self.params = params or {}
+        self.settings = settings or []
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra hands a sweeper."""
@@ -53,14 +60,16 @@ class BenchSweeper(Sweeper):
 
         assert self.hydra_context is not None
         assert self.config is not None
-        given = [f"{key}={value}" for key, value in self.params.items()] + list(arguments)
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        parsed = parser.parse_overrides(given)
-        swept_keys = [each.get_key_element() for each in parsed if _is_swept(each)]
+        combined = [f"{key}={value}" for key, value in self.params.items()]
+        expanded: list[dict[str, str]] = []
+        for line in self.settings or [""]:
+            expanded += expand(parser.parse_overrides([*shlex.split(line), *combined, *arguments]))
+        swept_keys = varying(expanded)
         points = []
-        for overrides in expand(parsed):
+        for overrides in expanded:
             composed = self._compose(list(overrides.items()))
-            swept = {key.lstrip("+"): overrides[key] for key in overrides if key in swept_keys}
+            swept = {key.lstrip("+"): value for key, value in overrides.items() if key in swept_keys}
             typed = tuple(f"{key}={value}" for key, value in overrides.items())
             points.append(Point(overrides=typed, swept=swept, config=cli.to_config(composed, typed)))
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
@@ -105,9 +114,7 @@ def expand(overrides: list[Override]) -> list[dict[str, str]]:
     return [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
 
 
-def _is_swept(override: Override) -> bool:
-    return (
-        override.is_sweep_override()
-        and override.is_discrete_sweep()
-        and len(list(override.sweep_string_iterator())) > 1
-    )
+def varying(points: list[dict[str, str]]) -> set[str]:
+    """The keys that are not the same in all points; one that only some points have is among them."""
+    keys = {key for point in points for key in point}
+    return {key for key in keys if len({point.get(key) for point in points}) > 1}

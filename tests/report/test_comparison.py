@@ -82,7 +82,7 @@ class Floor(NoiseFloor):
 
 def noise_floor() -> NoiseFloor:
     return Floor(
-        metric="e2e", settings=2, processes=10, repeats=5, calls=20.0, process_sd=0.012, call_sd=0.008,
+        metric="e2e", margin=0.01, settings=2, processes=10, repeats=5, calls=20.0, process_sd=0.012, call_sd=0.008,
         median_noise=0.0022, process_share=0.968, detectable={3: 0.061, 5: 0.025, 10: 0.014},
         detectable_beyond={3: 0.072, 5: 0.035, 10: 0.024}, repeats_for={0.01: 18, 0.02: 7, 0.05: None},
         process_cost_s=30.0, call_cost_s=0.5, best_calls=12,
@@ -90,14 +90,14 @@ def noise_floor() -> NoiseFloor:
 
 
 def text(shown: ComparisonReport, *, width: int | None = None, check: SlowerCheck | None = None) -> list[str]:
-    """The printed lines; a width makes it a terminal without colours."""
+    """The printed lines, with plain minus signs; a width makes it a terminal without colours."""
     file = io.StringIO()
     if width is None:
         console = Console(file=file, _environ={})
     else:
         console = Console(file=file, width=width, force_terminal=True, color_system=None, _environ={"TERM": "xterm"})
     print_comparison(console, shown, check=check)
-    return file.getvalue().splitlines()
+    return file.getvalue().replace("\N{MINUS SIGN}", "-").splitlines()
 
 
 def said(shown: ComparisonReport, *, check: SlowerCheck | None = None) -> str:
@@ -125,7 +125,7 @@ def test_one_comparison_needs_no_correction():
 
 def test_a_row_holds_median_ratio_change_interval_p_verdict_and_steadiness():
     found = line_of(text(report(comparison())), "sdpa").split()
-    assert found == ["sdpa", "900.0", "0.9000", "-10.0", "-12.0", "to", "-8.00", "<0.001", "faster", "5", "of", "5"]
+    assert found == ["sdpa", "900.0", "0.9000", "-10.0", "-12.0", "…", "-8.00", "<0.001", "faster", "5", "of", "5"]
 
 
 def test_the_baseline_comes_first_and_is_marked():
@@ -254,9 +254,9 @@ def test_an_inconclusive_interval_that_reaches_the_limit_cannot_tell(high):
     assert judged("inconclusive", 1.0, high) == ([], [], ["sdpa"])
 
 
-def test_the_interval_of_what_is_not_comparable_rules_nothing_out():
-    barring = Difference(key="device", a="A100", b="H100", bars=True)
-    assert judged("inconclusive", 0.5, 0.6, differences=[barring]) == ([], [], ["sdpa"])
+def test_an_interval_rules_nothing_out_where_no_verdict_was_possible():
+    barred = Verdict(word="inconclusive", p=None, reason="the setting is unsteady in 3 of 5 processes")
+    assert judged("inconclusive", 0.5, 0.6, verdict=barred) == ([], [], ["sdpa"])
 
 
 def test_a_ratio_above_the_limit_alone_is_no_failure():
@@ -277,7 +277,7 @@ def test_the_text_tells_all_three_apart():
 
 def test_a_break_even_row_holds_calls_interval_tokens_and_speed_ups():
     found = line_of(text(report(comparison(), break_evens=[break_even()])), "default ").split()
-    expected = ["default", "cold", "48.0", "40.0", "to", "60.0", "1540", "0.400", "1.30", "1.90", "established"]
+    expected = ["default", "cold", "48.0", "40.0", "…", "60.0", "1540", "0.400", "1.30", "1.90", "established"]
     assert found == expected
 
 
@@ -307,12 +307,16 @@ def test_the_noise_floor_marks_the_repeats_at_hand_and_ends_with_the_advice():
     assert lines[-1] == "10 repeats find 2 %"
 
 
+def test_a_minus_is_no_hyphen():
+    """As in the reasons, which are printed beside the figures."""
+    assert "| \N{MINUS SIGN}10.0 |" in to_markdown(report(comparison()))
+
+
 def test_the_noise_floor_is_split_in_its_title():
-    title = " ".join(" ".join(text(report(noise_floor=noise_floor()))[:2]).split())
-    assert title.startswith(
-        "Noise floor of E2E (10 processes of 2 settings): processes differ by 1.2 %, calls by 0.80 %"
+    assert said(report(noise_floor=noise_floor())).startswith(
+        "Noise floor of E2E (10 processes of 2 settings): processes differ by 1.2 %, calls by 0.80 % (standard "
+        "deviations) repeats "
     )
-    assert title.endswith("97 % of a median's variance lies between processes")
 
 
 # ---- width -------------------------------------------------------------------------------------------------------
@@ -321,7 +325,7 @@ def test_the_noise_floor_is_split_in_its_title():
 def full() -> ComparisonReport:
     """All that there can be, with long names."""
     long = "flash_attention_2 max-autotune-no-cudagraphs"
-    reason = "the interval -0.8 % to +2.1 % holds both no difference and one of more than 1 %"
+    reason = "the interval -0.8 % … +2.1 % holds both no difference and one of more than 1 %"
     return report(
         comparison(long),
         comparison("sdpa", word="inconclusive", reason=reason),
@@ -339,7 +343,7 @@ def test_no_line_is_longer_than_the_width(width):
 @pytest.mark.parametrize("width", [None, 80])
 def test_a_narrow_console_keeps_interval_and_verdict(width):
     joined = "\n".join(text(full(), width=width))
-    assert "-12.0 to -8.00" in joined
+    assert "-12.0 … -8.00" in joined
     assert "inconclusive" in joined
 
 

@@ -174,7 +174,8 @@ def in_order(settings: Sequence[Setting], typed: Sequence[str] | None) -> list[S
 def check_slower(report: ComparisonReport, limit: float) -> SlowerCheck:
     """Which settings are slower by `limit` (a fraction) or more, and which may be, for all that one can tell.
 
-    An interval says nothing where what is compared differs in more than the setting.
+    An interval rules something out only where a verdict was possible: not below three processes, and not where what is
+    compared differs in more than the setting, or cannot be trusted.
     """
     slower: list[str] = []
     ruled_out: list[str] = []
@@ -184,9 +185,9 @@ def check_slower(report: ComparisonReport, limit: float) -> SlowerCheck:
         if word == "slower" and found is not None and found.ratio >= 1 + limit:
             slower.append(each.setting)
         elif word == "inconclusive":
-            barred = any(difference.bars for difference in each.differences)
-            known = found is not None and found.high is not None and found.high < 1 + limit
-            (ruled_out if known and not barred else undecided).append(each.setting)
+            judged = found is not None and each.verdict.p is not None
+            high = found.high if judged and found is not None else None
+            (ruled_out if high is not None and high < 1 + limit else undecided).append(each.setting)
     return SlowerCheck(limit=limit, slower=slower, ruled_out=ruled_out, undecided=undecided)
 
 
@@ -346,7 +347,7 @@ def _comparison_cells(comparison: Comparison, median_s: float | None) -> tuple[s
         milliseconds(median_s),
         significant(ratio),
         _change(ratio),
-        UNDEFINED if low is None or high is None else f"{_change(low)} to {_change(high)}",
+        UNDEFINED if low is None or high is None else f"{_change(low)} … {_change(high)}",
         _p(verdict.p),
         verdict.word,
         comparison.steady[1],
@@ -423,7 +424,7 @@ def _calls_interval(found: BreakEven) -> str:
     if found.calls_low is None:
         return UNDEFINED
     low = significant(found.calls_low, 3)
-    return f"{low} or more" if found.calls_high is None else f"{low} to {significant(found.calls_high, 3)}"
+    return f"{low} or more" if found.calls_high is None else f"{low} … {significant(found.calls_high, 3)}"
 
 
 def _break_even_line(found: BreakEven) -> str:
@@ -441,8 +442,7 @@ def _noise_title(floor: NoiseFloor) -> str:
     of = f"{_counted(floor.processes, 'process', 'processes')} of {_counted(floor.settings, 'setting')}"
     calls = "" if floor.call_sd is None else f", calls by {significant(floor.call_sd * 100, 2)} %"
     deviations = f"processes differ by {significant(floor.process_sd * 100, 2)} %{calls} (standard deviations)"
-    share = f"{floor.process_share * 100:.0f} % of a median's variance lies between processes"
-    return f"Noise floor of {METRIC_NAMES[floor.metric]} ({of}): {deviations}; {share}"
+    return f"Noise floor of {METRIC_NAMES[floor.metric]} ({of}): {deviations}"
 
 
 def _noise_columns(floor: NoiseFloor) -> dict[str, list[str]]:
@@ -464,7 +464,8 @@ def _change(ratio: float | None) -> str:
     if ratio is None or not math.isfinite(ratio):
         return UNDEFINED
     value = round((ratio - 1) * 100, 2)
-    return f"{value:+.{2 if abs(value) < 10 else 1 if abs(value) < 100 else 0}f}"
+    digits = f"{value:+.{2 if abs(value) < 10 else 1 if abs(value) < 100 else 0}f}"
+    return digits.replace("-", "\N{MINUS SIGN}")
 
 
 def _p(value: float | None) -> str:

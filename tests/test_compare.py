@@ -1,0 +1,551 @@
+"""`python -m bench.compare` on sweeps whose times are known: what it prints, and the status it ends with."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.analysis.settings import METRICS as KNOWN_METRICS
+from bench.compare import METRICS, PLAN_NAME, main
+from bench.record import Failure, Record
+from bench.sweep.plan import FILE_NAME
+from bench.tracking.publish import publish
+from bench.tracking.store import open_store
+from factories import STARTED_AT_S, make_config, make_iteration, make_record
+
+EAGER = (1.000, 1.010, 0.990, 1.005, 0.995)
+SDPA = (0.902, 0.907, 0.893, 0.903, 0.897)  # about 10 % less
+NEAR = (1.000, 1.030, 0.960, 1.020, 0.985)  # like EAGER, for all that one can tell
+RATIO = math.exp(sum(math.log(b / a) for a, b in zip(EAGER, SDPA, strict=True)) / 5)
+
+
+def job(name: str, e2e_s: float, repeat: int = 1, *, ttft_s: float = 0.1, **changes: Any) -> Record:
+    """The record of one process, 20 calls of which all take `e2e_s`."""
+    gap_s = (e2e_s - 0.01 - ttft_s) / 4
+    iterations = [make_iteration(0, "validation", ttft_s=5.0)]
+    iterations += [make_iteration(index, "measurement", ttft_s=ttft_s, gap_s=gap_s) for index in range(1, 21)]
+    fields = {
+        "name": name,
+        "trial_id": f"t-{name}",
+        "swept": {"attention": name},
+        "repeat": repeat,
+        "iterations": iterations,
+        "started_at_s": STARTED_AT_S + 100 * repeat,
+    }
+    return make_record(**fields | changes)
+
+
+def jobs(times: Mapping[str, Sequence[float]], **changes: Any) -> list[Record]:
+    """Block by block."""
+    repeats = range(max(map(len, times.values())))
+    return [job(name, each[at], at + 1, **changes) for at in repeats for name, each in times.items() if at < len(each)]
+
+
+def sweep(folder: Path, records: Sequence[Record], **plan: Any) -> Path:
+    """Write a sweep's folder as `python -m bench -m` leaves it, or without a plan where none is given."""
+    names = [f"{number}_{each.name}" for number, each in enumerate(records)]
+    for name, record in zip(names, records, strict=True):
+        (folder / name).mkdir(parents=True)
+        record.write(folder / name)
+    if plan:
+        data = {"sweep_id": "night-1", "parent_run_id": None, "jobs": [{"folder": name} for name in names]}
+        (folder / PLAN_NAME).write_text(json.dumps(data | plan))
+    return folder
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    """A sweep over eager and sdpa, five repeats each."""
+    return sweep(tmp_path / "two", jobs({"eager": EAGER, "sdpa": SDPA}), settings=["eager", "sdpa"], baseline=None)
+
+
+@pytest.fixture
+def compared(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run the command, expect a status, and return what it printed: JSON as values, else the text."""
+
+    def run(*arguments: object, status: int = 0, form: str | None = "json") -> Any:
+        options = ["--format", form] if form else []
+        assert main([*map(str, arguments), *options]) == status
+        out, err = capsys.readouterr()
+        run.said = err
+        return json.loads(out) if form == "json" else out
+
+    return run
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run the command, expect it to end with status 2 and one line, and return that."""
+
+    def run(*arguments: object) -> str:
+        assert main(list(map(str, arguments))) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.count("\n") == 1
+        assert err.startswith("bench.compare: ")
+        return err.removeprefix("bench.compare: ").rstrip("\n")
+
+    return run
+
+
+def facts(report: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Setting, baseline and verdict of each comparison."""
+    return [(each["setting"], each["baseline"], each["verdict"]["word"]) for each in report["comparisons"]]
+
+
+# ---- one sweep ---------------------------------------------------------------------------------------------------
+
+
+def test_each_setting_stands_beside_the_first(two, compared):
+    assert facts(compared(two)) == [("sdpa", "eager", "faster")]
+
+
+def test_the_ratio_is_that_of_the_geometric_means(two, compared):
+    found = compared(two)["comparisons"][0]
+    assert found["effect"]["ratio"] == pytest.approx(RATIO)
+    assert found["effect"]["low"] < RATIO < found["effect"]["high"]
+    assert (found["median_s"], found["baseline_median_s"]) == pytest.approx((0.902, 1.0))
+
+
+def test_the_text_holds_the_same(two, compared):
+    lines = compared(two, form=None).splitlines()
+    assert lines[0].startswith("E2E of 1 setting against eager; margin ±1 %, 5 processes a side, paired by block")
+    cells = next(each.split() for each in lines if each.startswith("sdpa"))
+    assert cells[:4] == ["sdpa", "902.0", f"{RATIO:.4f}", f"{(RATIO - 1) * 100:+.2f}".replace("-", "\N{MINUS SIGN}")]
+    assert "faster" in cells
+
+
+def test_markdown_is_a_table(two, compared):
+    lines = compared(two, form="markdown").splitlines()
+    assert [each.count("|") for each in lines[2:6]] == [9] * 4
+    assert "| eager | 1000 | 1 |" in lines[4]
+
+
+def test_the_folder_needs_no_plan(tmp_path, compared):
+    folder = sweep(tmp_path / "bare", jobs({"eager": EAGER, "sdpa": SDPA}))
+    assert facts(compared(folder)) == [("sdpa", "eager", "faster")]
+
+
+def test_the_first_setting_is_the_first_as_typed(tmp_path, compared):
+    records = jobs({"eager": EAGER, "sdpa": SDPA})
+    folder = sweep(tmp_path / "night", records, settings=["sdpa", "eager"])
+    assert facts(compared(folder)) == [("eager", "sdpa", "slower")]
+
+
+def test_the_plan_declares_the_baseline(tmp_path, compared):
+    records = jobs({"eager": EAGER, "sdpa": SDPA})
+    folder = sweep(tmp_path / "night", records, settings=["eager", "sdpa"], baseline="sdpa")
+    assert facts(compared(folder)) == [("eager", "sdpa", "slower")]
+
+
+def test_where_the_plan_does_not_the_records_declare_the_baseline(tmp_path, compared):
+    requested = make_config().to_dict() | {"sweep": {"baseline": "sdpa"}}
+    folder = sweep(tmp_path / "night", jobs({"eager": EAGER, "sdpa": SDPA}, requested=requested))
+    assert facts(compared(folder)) == [("eager", "sdpa", "slower")]
+
+
+@pytest.mark.parametrize("baseline", ["eager", "attention=eager"])
+def test_an_option_outdoes_the_declared_baseline(tmp_path, compared, baseline):
+    records = jobs({"eager": EAGER, "sdpa": SDPA})
+    folder = sweep(tmp_path / "night", records, settings=["eager", "sdpa"], baseline="sdpa")
+    assert facts(compared(folder, "--baseline", baseline)) == [("sdpa", "eager", "faster")]
+
+
+def test_a_reference_run_is_no_setting(tmp_path, compared):
+    records = [*jobs({"eager": EAGER, "sdpa": SDPA}), job("reference", 2.0, kind="reference")]
+    assert facts(compared(sweep(tmp_path / "night", records))) == [("sdpa", "eager", "faster")]
+
+
+def test_another_metric_is_compared_by_its_own_times(tmp_path, compared):
+    records = [
+        job(name, e2e_s, at + 1, ttft_s=ttft_s * (1 + at / 1000))
+        for name, times, ttft_s in (("eager", EAGER, 0.1), ("sdpa", SDPA, 0.2))
+        for at, e2e_s in enumerate(times)
+    ]
+    found = compared(sweep(tmp_path / "night", records), "--metric", "ttft")
+    assert facts(found) == [("sdpa", "eager", "slower")]
+    assert found["comparisons"][0]["effect"]["ratio"] == pytest.approx(2.0)
+
+
+def test_a_wider_threshold_makes_equivalent(two, compared):
+    found = compared(two, "--threshold", "20%")
+    assert facts(found) == [("sdpa", "eager", "equivalent")]
+    assert found["margin"] == 0.2
+
+
+def test_one_process_each_names_no_winner(tmp_path, compared):
+    folder = sweep(tmp_path / "once", jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]}))
+    assert facts(compared(folder)) == [("sdpa", "eager", "inconclusive")]
+
+
+def test_a_failed_setting_is_inconclusive_with_its_reason(tmp_path, compared):
+    error = Failure(type="RuntimeError", message="no such layer")
+    failed = [job("flex", 1.0, repeat, status="failed", stage="load", error=error) for repeat in (1, 2, 3)]
+    for each in failed:
+        each.iterations = []
+    folder = sweep(tmp_path / "night", [*jobs({"eager": EAGER}), *failed])
+    found = compared(folder)
+    assert facts(found) == [("flex", "eager", "inconclusive")]
+    assert "no such layer" in found["comparisons"][0]["verdict"]["reason"]
+
+
+# ---- some settings -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Path:
+    return sweep(tmp_path / "three", jobs({"eager": EAGER, "sdpa": SDPA, "near": NEAR}))
+
+
+def test_one_setting_is_compared_with_its_baseline_alone(three, compared):
+    found = compared(three, "--setting", "sdpa")
+    assert facts(found) == [("sdpa", "eager", "faster")]
+    # No other comparison is corrected for.
+    assert found["comparisons"][0]["verdict"]["p"] == pytest.approx(found["comparisons"][0]["effect"]["p_beyond"])
+
+
+def test_of_two_settings_the_first_is_the_baseline(three, compared):
+    assert facts(compared(three, "--setting", "sdpa", "--setting", "eager")) == [("eager", "sdpa", "slower")]
+
+
+def test_swapping_two_settings_inverts_ratio_and_verdict(three, compared):
+    there = compared(three, "--setting", "eager", "--setting", "sdpa")["comparisons"][0]
+    back = compared(three, "--setting", "sdpa", "--setting", "eager")["comparisons"][0]
+    assert there["effect"]["ratio"] * back["effect"]["ratio"] == pytest.approx(1.0)
+    assert there["effect"]["low"] * back["effect"]["high"] == pytest.approx(1.0)
+    assert [there["verdict"]["word"], back["verdict"]["word"]] == ["faster", "slower"]
+
+
+def test_a_setting_may_be_named_by_its_id(three, compared):
+    assert facts(compared(three, "--setting", "t-sdpa")) == [("sdpa", "eager", "faster")]
+
+
+# ---- two sweeps --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def after(tmp_path: Path) -> Path:
+    """The same settings as in `two`, of which eager got slower by 5 %."""
+    return sweep(tmp_path / "after", jobs({"eager": [each * 1.05 for each in EAGER], "sdpa": SDPA}))
+
+
+def test_two_sweeps_are_matched_by_setting(two, after, compared):
+    found = compared(two, after)
+    assert facts(found)[0] == ("eager", "eager", "slower")
+    assert found["comparisons"][0]["effect"]["ratio"] == pytest.approx(1.05)
+    assert not found["comparisons"][0]["effect"]["paired"]
+    assert found["sources"] == [str(two), str(after)]
+
+
+def test_swapping_two_sweeps_inverts_ratio_and_verdict(two, after, compared):
+    there, back = (compared(*each)["comparisons"][0] for each in ((two, after), (after, two)))
+    assert there["effect"]["ratio"] * back["effect"]["ratio"] == pytest.approx(1.0)
+    assert [there["verdict"]["word"], back["verdict"]["word"]] == ["slower", "faster"]
+
+
+def test_one_setting_of_each_sweep_is_compared_whatever_it_is(two, after, compared):
+    found = compared(two, after, "--setting", "sdpa", "--setting", "eager")
+    assert facts(found) == [("eager", "sdpa", "slower")]
+
+
+def test_two_records_are_compared_as_they_are(two, compared):
+    found = compared(two / "0_eager", two / "1_sdpa" / "record.json")
+    assert facts(found) == [("sdpa", "eager", "inconclusive")]
+    assert found["comparisons"][0]["effect"]["ratio"] == pytest.approx(SDPA[0] / EAGER[0])
+
+
+def test_a_setting_of_one_sweep_alone_is_named(two, three, compared):
+    assert compared(two, three)["unmatched"] == ["near (only after)"]
+
+
+# ---- statuses ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", ["3%", "3 %", "0.03"])
+def test_slower_than_allowed_is_status_1(two, after, compared, limit):
+    printed = compared(two, after, "--fail-if-slower", limit, status=1, form=None)
+    assert "SLOWER by 3 % or more: eager\n" in printed
+
+
+def test_slower_by_less_than_allowed_is_status_0(two, after, compared):
+    printed = compared(two, after, "--fail-if-slower", "6%", form=None)
+    assert "no setting was found to be slower by 6 % or more" in printed
+
+
+def test_slower_names_the_settings_on_stderr_beside_json(two, after, compared):
+    found = compared(two, after, "--fail-if-slower", "3%", status=1)
+    assert found["slower_check"]["slower"] == ["eager"]
+    assert compared.said == "bench.compare: slower by 3 % or more: eager\n"
+
+
+def test_without_a_limit_slower_is_no_failure(two, after, compared):
+    assert compared(two, after)["slower_check"] is None
+
+
+def test_an_inconclusive_comparison_tells_whether_its_interval_rules_the_limit_out(three, compared):
+    arguments = [three, "--setting", "near", "--fail-if-slower"]
+    high = compared(*arguments, "50%")["comparisons"][0]["effect"]["high"]
+    assert 1.005 < high < 1.1
+    out, within = compared(*arguments, "10%")["slower_check"], compared(*arguments, "0.5%")["slower_check"]
+    assert (out["ruled_out"], out["undecided"]) == (["near"], [])
+    assert (within["ruled_out"], within["undecided"]) == ([], ["near"])
+
+
+def test_inconclusive_is_status_3_only_when_asked_for(three, compared):
+    compared(three)
+    compared(three, "--fail-if-inconclusive", status=3)
+
+
+def test_verdicts_throughout_are_status_0(two, compared):
+    compared(two, "--fail-if-inconclusive")
+
+
+def test_slower_outdoes_inconclusive(three, compared):
+    options = ["--baseline", "sdpa", "--threshold", "10%", "--fail-if-inconclusive"]
+    words = [word for _, _, word in facts(compared(three, *options, status=3))]
+    assert sorted(words) == ["inconclusive", "slower"]
+    compared(three, *options, "--fail-if-slower", "3%", status=1)
+
+
+# ---- what is wrong with the arguments ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "SOURCE"),
+        (["a", "b", "c"], "3 sources: name one, or two"),
+        (["a", "b", "--baseline", "x"], "of two the first is the baseline"),
+        (["a", "--baseline", "x", "--setting", "y", "--setting", "z"], "of two the first is the baseline"),
+        (["a", "--setting", "x", "--setting", "y", "--setting", "z"], "3 times --setting"),
+        (["a", "--metric", "e3e"], "'e3e'"),
+        (["a", "--format", "html"], "'html'"),
+        (["a", "--threshold", "3"], "'3' is no share below 100 %: write 3% or 0.03"),
+        (["a", "--threshold", "nan"], "'nan' is no share"),
+        (["a", "--threshold", "-1%"], "--threshold"),
+        (["a", "--fail-if-slower", "much"], "'much' is no share"),
+        (["a", "--fail-if-slower", "3%x"], "'3%x' is no share"),
+        (["a", "--fail-if"], "--fail-if"),
+    ],
+)
+def test_wrong_arguments_are_one_line(refused, arguments, complaint):
+    assert complaint in refused(*arguments)
+
+
+def test_an_unknown_baseline_names_the_settings(two, refused):
+    assert refused(two, "--baseline", "flash").startswith("--baseline flash: no such setting; ")
+
+
+def test_an_unknown_declared_baseline_names_the_sweep(tmp_path, refused):
+    records = jobs({"eager": EAGER, "sdpa": SDPA})
+    folder = sweep(tmp_path / "night", records, settings=["eager", "sdpa"], baseline="flash")
+    assert refused(folder).startswith(f"the baseline of {folder}, flash: no such setting; ")
+
+
+def test_an_unknown_setting_names_those_there_are(two, refused):
+    assert refused(two, "--setting", "flash") == f"--setting flash: no such setting in {two}; settings: eager, sdpa"
+
+
+def test_a_baseline_cannot_be_compared_with_itself(two, refused):
+    assert "is the baseline itself" in refused(two, "--setting", "eager")
+
+
+def test_a_name_of_several_settings_asks_for_an_id(tmp_path, refused):
+    records = [job("sdpa", 1.0), job("sdpa", 0.9, trial_id="other")]
+    assert "give an id: t-sdpa, other" in refused(sweep(tmp_path / "night", records), "--setting", "sdpa")
+
+
+def test_two_settings_with_other_work_are_not_comparable(tmp_path, refused):
+    records = [
+        job(f"sdpa {size}", 1.0, swept={"attention": "sdpa", "workload.batch_size": size}) for size in ("1", "4")
+    ]
+    text = refused(sweep(tmp_path / "night", records), "--setting", "sdpa 1", "--setting", "sdpa 4")
+    assert "no setting has a baseline" in text
+
+
+# ---- sources that cannot be used ---------------------------------------------------------------------------------
+
+
+def test_a_path_that_is_not_there_is_no_question_for_mlflow(tmp_path, refused, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert refused("multirun/night").startswith("multirun/night: no such file or folder; ")
+
+
+def test_a_folder_of_sweeps_names_them(tmp_path, two, refused):
+    assert str(two) in refused(tmp_path)
+
+
+def test_an_empty_folder_says_what_it_lacks(tmp_path, refused):
+    assert refused(tmp_path).startswith(f"{tmp_path}: holds no record.json, nor does a folder in it")
+
+
+def test_a_sweep_that_has_just_begun_says_so(tmp_path, refused):
+    (tmp_path / PLAN_NAME).write_text(json.dumps({"jobs": [{"folder": "0"}, {"folder": "1"}]}))
+    assert refused(tmp_path) == f"{tmp_path}: none of its 2 jobs left a record yet"
+
+
+def test_a_plan_that_is_half_written_is_done_without(tmp_path, compared):
+    folder = sweep(tmp_path / "night", jobs({"eager": EAGER, "sdpa": SDPA}))
+    (folder / PLAN_NAME).write_text("{")
+    assert facts(compared(folder)) == [("sdpa", "eager", "faster")]
+
+
+def test_a_lone_setting_has_nothing_to_be_compared_with(tmp_path, refused):
+    folder = sweep(tmp_path / "night", jobs({"eager": EAGER[:2]}))
+    assert "one setting, and nothing to compare it with; name a second source" in refused(folder)
+
+
+def test_a_lone_setting_with_repeats_shows_its_noise(tmp_path, compared):
+    folder = sweep(tmp_path / "night", jobs({"eager": EAGER}))
+    assert compared(folder)["noise_floor"]["processes"] == 5
+    assert compared(folder, form=None).startswith("Noise floor of E2E (5 processes of 1 setting): ")
+
+
+@pytest.mark.parametrize("option", [["--fail-if-slower", "3%"], ["--fail-if-inconclusive"]])
+def test_a_judgement_of_nothing_is_refused(tmp_path, refused, option):
+    folder = sweep(tmp_path / "night", jobs({"eager": EAGER}))
+    assert "nothing to compare it with" in refused(folder, *option)
+
+
+def test_two_sweeps_without_a_setting_in_common_are_refused(tmp_path, three, refused):
+    other = sweep(tmp_path / "other", jobs({"flex": EAGER, "flash": EAGER}))
+    text = refused(three, other)
+    assert "no setting of one is in the other" in text
+    assert "eager (only before)" in text
+
+
+def as_version(version: int, folder: Path) -> None:
+    path = folder / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": version}))
+
+
+def test_a_record_of_another_schema_version_is_named_and_left_out(two, compared):
+    as_version(2, two / "9_sdpa")
+    assert compared(two)["comparisons"][0]["effect"]["processes"] == 4
+    assert f"{two}/9_sdpa/record.json: schema version 2" in compared.said
+    assert compared.said.count("\n") == 1
+
+
+def test_none_that_can_be_read_is_refused_with_the_first_reason(two, refused):
+    for folder in two.iterdir():
+        if folder.is_dir():
+            as_version(2, folder)
+    assert refused(two).startswith(f"{two}: not one of 10 records can be read; the first: {two}/0_eager/record.json: ")
+
+
+def test_a_file_that_is_no_record_is_refused(tmp_path, refused):
+    (tmp_path / "notes.json").write_text("[]")
+    assert "notes.json: not a record" in refused(tmp_path / "notes.json")
+
+
+def test_jobs_without_a_record_are_counted(two, compared):
+    (two / "9_sdpa" / "record.json").unlink()
+    compared(two)
+    assert compared.said == f"bench.compare: {two}: 1 of 10 jobs left no record\n"
+
+
+# ---- MLflow ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def started_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose mlflow.db holds the sweep night-1, which declares sdpa its baseline."""
+    folder = tmp_path_factory.mktemp("started-in")
+    store = open_store(None, "bench", folder)
+    tags = {"kind": "sweep", "sweep_id": "night-1", "baseline": "sdpa", "settings": '["eager", "sdpa"]'}
+    store.create_run("night", STARTED_AT_S, tags)
+    for number, record in enumerate(jobs({"eager": EAGER[:3], "sdpa": SDPA[:3]}, sweep_id="night-1")):
+        job_folder = folder / str(number)
+        job_folder.mkdir()
+        record.write(job_folder)
+        publish(store, record, job_folder, parent_run_id=None, tags={})
+    return folder
+
+
+@pytest.mark.parametrize("source", ["night-1", "mlflow:night-1"])
+def test_a_sweeps_id_is_found_in_mlflow_with_what_it_declares(started_in, compared, monkeypatch, source):
+    monkeypatch.chdir(started_in)
+    found = compared(source)
+    assert facts(found) == [("eager", "sdpa", "slower")]
+    assert found["comparisons"][0]["effect"]["processes"] == 3
+
+
+def test_the_tracking_address_may_be_elsewhere(started_in, compared, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = compared("night-1", "--tracking-uri", f"sqlite:///{started_in}/mlflow.db")
+    assert facts(found) == [("eager", "sdpa", "slower")]
+
+
+def test_a_folder_of_that_name_comes_before_mlflow(started_in, compared, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep(tmp_path / "night-1", jobs({"eager": EAGER, "sdpa": SDPA}))
+    assert facts(compared("night-1")) == [("sdpa", "eager", "faster")]
+
+
+def test_a_sweep_in_a_folder_and_one_in_mlflow_are_compared(started_in, two, compared, monkeypatch):
+    monkeypatch.chdir(started_in)
+    found = compared(two, "mlflow:night-1")
+    assert [(each["setting"], each["effect"]["processes"]) for each in found["comparisons"]] == [
+        ("eager", 3),
+        ("sdpa", 3),
+    ]
+
+
+def test_an_unknown_id_names_those_there_are(started_in, refused, monkeypatch):
+    monkeypatch.chdir(started_in)
+    text = refused("nihgt-1")
+    assert text.startswith("nihgt-1: no such file or folder, and MLflow at ")
+    assert "the newest are night-1; " in text
+
+
+def test_reading_makes_no_database(refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert f"no MLflow database at {tmp_path}/mlflow.db" in refused("mlflow:night-1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prefix_without_an_id_is_refused(refused):
+    assert refused("mlflow:") == "mlflow:: name a sweep behind it, as in mlflow:ID"
+
+
+# ---- the program -------------------------------------------------------------------------------------------------
+
+
+def test_the_module_runs_as_a_program(two):
+    command = [sys.executable, "-m", "bench.compare", str(two)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "faster" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_a_program_without_arguments_ends_with_status_2(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "bench.compare"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+def test_a_reader_who_has_read_enough_is_no_error(two):
+    command = f"{sys.executable} -m bench.compare {two} --format json | head -c 1 > /dev/null; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+def test_help_needs_no_heavy_library():
+    code = (
+        "import sys, bench.compare\ntry: bench.compare.main(['--help'])\nfinally: print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "--fail-if-slower 3%" in done.stdout
+    assert {"numpy", "scipy", "rich", "mlflow", "torch", "hydra", "omegaconf"} & set(done.stderr.split()) == set()
+
+
+def test_the_names_kept_here_are_those_of_the_rooms_that_own_them():
+    assert (METRICS, PLAN_NAME) == (KNOWN_METRICS, FILE_NAME)

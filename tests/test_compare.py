@@ -215,6 +215,12 @@ def test_of_two_settings_the_first_is_the_baseline(three, compared):
     assert facts(compared(three, "--setting", "sdpa", "--setting", "eager")) == [("eager", "sdpa", "slower")]
 
 
+def test_two_settings_need_no_declared_baseline(tmp_path, compared):
+    records = jobs({"eager": EAGER, "sdpa": SDPA, "near": NEAR})
+    folder = sweep(tmp_path / "night", records, settings=["eager", "sdpa", "near"], baseline="near")
+    assert facts(compared(folder, "--setting", "eager", "--setting", "sdpa")) == [("sdpa", "eager", "faster")]
+
+
 def test_swapping_two_settings_inverts_ratio_and_verdict(three, compared):
     there = compared(three, "--setting", "eager", "--setting", "sdpa")["comparisons"][0]
     back = compared(three, "--setting", "sdpa", "--setting", "eager")["comparisons"][0]

@@ -119,6 +119,17 @@ def test_the_first_line_says_what_is_compared_and_how():
     )
 
 
+def test_what_was_not_tested_is_not_corrected_for():
+    barred = comparison("flex", word="inconclusive", verdict=Verdict(word="inconclusive", p=None, reason="failed"))
+    assert "Holm" not in said(report(comparison(), barred))
+
+
+def test_times_and_ratios_of_several_processes_are_explained():
+    legend = "E2E ms: median over processes; ratio: of their geometric means"
+    assert legend in said(report(comparison()))
+    assert legend not in said(report(comparison(found=effect(processes=1))))
+
+
 def test_one_comparison_needs_no_correction():
     assert "Holm" not in "".join(text(report(comparison())))
 
@@ -140,7 +151,8 @@ def test_each_baseline_heads_its_own_group():
     shown = dataclasses.replace(shown, settings=[*shown.settings, row("eager4")])
     lines = text(shown)
     first = [each.split()[0] if each else "" for each in lines]
-    assert first[first.index("setting") + 1 :] == ["eager", "sdpa", "", "eager4", "sdpa4"]
+    start = first.index("setting") + 1
+    assert first[start : start + 5] == ["eager", "sdpa", "", "eager4", "sdpa4"]
     assert "against the baseline of each" in lines[0]
 
 
@@ -440,6 +452,11 @@ def test_json_holds_the_check():
 def test_settings_stand_as_typed_and_unknown_ones_last():
     settings = [Setting(name=each, setting_id=each) for each in ("new", "sdpa", "eager")]
     assert [each.name for each in in_order(settings, ["eager", "sdpa"])] == ["eager", "sdpa", "new"]
+
+
+def test_a_name_that_was_typed_twice_stands_where_it_came_first():
+    settings = [Setting(name=each, setting_id=each) for each in ("eager", "sdpa")]
+    assert [each.name for each in in_order(settings, ["sdpa", "eager", "sdpa"])] == ["sdpa", "eager"]
 
 
 def test_without_a_typed_order_settings_stay_where_they_are():

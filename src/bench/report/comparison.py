@@ -285,7 +285,7 @@ def _sections(report: ComparisonReport, check: SlowerCheck | None) -> Iterator[_
     """Everything in order, in words that text and Markdown share; sections without content are left out."""
     if report.comparisons:
         yield _Section(title=_headline(report), columns=_comparison_columns(report))
-    lines = [*_reasons(report.comparisons), *_named(report.comparisons), *_missing(report)]
+    lines = [*_legend(report), *_reasons(report.comparisons), *_named(report.comparisons), *_missing(report)]
     if lines:
         yield _Section(lines=lines)
     if check is not None and report.comparisons:
@@ -314,7 +314,8 @@ def _headline(report: ComparisonReport) -> str:
     if len(counts) > 1:
         each_side = f"{counts[0]} to {each_side}"
     pairing = "paired by block" if any(each.paired for each in effects) else "not paired"
-    correction = f", Holm-corrected for {len(comparisons)} comparisons" if len(comparisons) > 1 else ""
+    tested = sum(each.verdict.p is not None for each in comparisons)
+    correction = f", Holm-corrected for {tested} comparisons" if tested > 1 else ""
     return f"{compared}; margin ±{report.margin * 100:g} %, {each_side} a side, {pairing}{correction}"
 
 
@@ -352,6 +353,12 @@ def _comparison_cells(comparison: Comparison, median_s: float | None) -> tuple[s
         verdict.word,
         comparison.steady[1],
     )
+
+
+def _legend(report: ComparisonReport) -> Iterator[str]:
+    """Why a ratio is not quite that of the two times above it; of one process each it is."""
+    if any(each.effect is not None and each.effect.processes > 1 for each in report.comparisons):
+        yield f"{METRIC_NAMES[report.metric]} ms: median over processes; ratio: of their geometric means"
 
 
 def _reasons(comparisons: Sequence[Comparison]) -> Iterator[str]:

@@ -1,0 +1,97 @@
+"""Verdicts on real sweeps: a setting is never called faster than itself, and one that is slower is called so.
+
+Real processes, real models, a real clock, so these run by themselves (marker `alone`): beside other tests the noise of
+the machine is as large as what they look for.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from conftest import run_bench
+
+pytestmark = [pytest.mark.alone, pytest.mark.slow]
+
+SHORT = ("workload.sequence_length=16", "workload.num_tokens_to_generate=4", "warmup.iterations=2")
+AA = ("-m", "experiment=aa", "sweep.name=aa", "tracking=off", "monitor.enabled=false")
+
+# Runs bench with a `generate` that sleeps 0.3 s a call, and 0.332 s in every process of the setting named "slow": a tenth
+# of a call of 0.32 s. Most of a call is sleep, so that a machine's own unrest cannot hide the difference.
+PLANT = """
+    import multiprocessing
+    import sys
+    from pathlib import Path
+
+    import bench.sweep.job
+
+    sys.path.insert(0, str(Path(__file__).parent))
+
+
+    def start_fork_server():
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["bench.trial.preload", "sleepy"])
+        multiprocessing.forkserver.ensure_running()
+
+
+    if __name__ == "__main__":
+        bench.sweep.job.start_fork_server = start_fork_server
+        import bench.cli
+
+        bench.cli.main()
+"""
+SLEEPY = """
+    import multiprocessing
+    import time
+
+    from transformers.generation.utils import GenerationMixin
+
+    awake = GenerationMixin.generate
+
+
+    def generate(self, *arguments, **keywords):
+        is_slow = multiprocessing.current_process().name == "bench slow"
+        time.sleep(0.332 if is_slow else 0.3)
+        return awake(self, *arguments, **keywords)
+
+
+    GenerationMixin.generate = generate
+"""
+
+
+def comparisons(folder: Path) -> list[dict]:
+    return json.loads((folder / "multirun/aa/comparison.json").read_text(encoding="utf-8"))["comparisons"]
+
+
+@pytest.mark.parametrize("run", range(5))
+def test_a_setting_is_never_called_faster_or_slower_than_itself(run: int, tmp_path) -> None:
+    done = run_bench(*AA, f"sweep.seed={run}", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (compared,) = comparisons(tmp_path)
+    assert compared["effect"]["processes"] == 5
+    print(compared)
+    assert compared["verdict"]["word"] in ("equivalent", "inconclusive")
+
+
+def test_a_setting_that_sleeps_a_tenth_longer_is_called_slower(tmp_path) -> None:
+    (tmp_path / "planted.py").write_text(textwrap.dedent(PLANT), encoding="utf-8")
+    (tmp_path / "sleepy.py").write_text(textwrap.dedent(SLEEPY), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "planted.py", *AA, "sweep.arm=plain,slow", *SHORT],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (compared,) = comparisons(tmp_path)
+    print(compared)
+    assert (compared["setting"], compared["baseline"]) == ("slow", "plain")
+    assert compared["verdict"]["word"] == "slower"
+    assert 1.05 < compared["effect"]["ratio"] < 1.15

@@ -57,21 +57,19 @@ class NoiseFloor:
 
     def advice(self) -> list[str]:
         """What the figures come to, in sentences."""
-        lines = [
-            f"{self.repeats} repeats find a difference of {_percent(self.detectable[self.repeats])} in four of five "
-            f"sweeps; a verdict beyond {_percent(self.margin)} needs {_percent(self.detectable_beyond[self.repeats])}"
-        ]
+        found, verdict = self.detectable[self.repeats], self.detectable_beyond[self.repeats]
+        lines = [f"{self.repeats} repeats find a difference of {_percent(found)} in four of five sweeps"]
+        lines[0] += f"; a verdict beyond {_percent(self.margin)} needs {_percent(verdict)}"
         reached = [(each, needed) for each, needed in self.repeats_for.items() if needed is not None]
         if reached:
             wishes = ", ".join(f"{_percent(each)} with {needed}" for each, needed in reached)
-            lines.append(f"repeats that find a smaller or larger one: {wishes}")
+            lines.append(f"repeats that find other differences: {wishes}")
         if self.process_share is not None:
             lines.append(self._where())
         if self.best_calls is not None:
-            lines.append(
-                f"at these costs (a process {self.process_cost_s:.3g} s, a call {self.call_cost_s:.3g} s) "
-                f"{self.best_calls} measured calls a process give the most for the time; it made {self.calls:g}"
-            )
+            calls = "1 measured call" if self.best_calls == 1 else f"{self.best_calls} measured calls"
+            costs = f"{self.process_cost_s:.3g} s for a process, {self.call_cost_s:.3g} s for a call"
+            lines.append(f"{calls} a process would tell the most for the time ({costs}); there were {self.calls:g}")
         return lines
 
     def _where(self) -> str:
@@ -211,7 +209,8 @@ def _call_sd(records: Sequence[Record], metric: str) -> float | None:
     """Between the calls of one process, pooled over processes; None where no process has two."""
     squares, freedom = 0.0, 0
     for record in records:
-        logs = np.log(call_times(record, metric))
+        times = [each for each in call_times(record, metric) if each > 0]
+        logs = np.log(times)
         squares += float(np.sum((logs - np.mean(logs)) ** 2))
         freedom += len(logs) - 1
     return math.sqrt(squares / freedom) if freedom else None
@@ -222,4 +221,5 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _percent(fraction: float) -> str:
-    return f"{fraction * 100:.2g} %" if fraction < 1 else f"{fraction * 100:.0f} %"
+    """Two significant digits, never in exponents."""
+    return f"{float(f'{fraction * 100:.2g}'):g} %"

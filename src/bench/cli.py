@@ -318,12 +318,8 @@ def _begin(publisher: Publisher | None, plan: Plan, name: str) -> str | None:
 
 def _compare(console: Console, plan: Plan, records: Sequence[Record], folder: Path) -> list[Path]:
     """Verdicts on the settings: shown where there are repeats to base them on, and kept as files in any case."""
-    from bench.report.comparison import (  # noqa: PLC0415
-        build_report_of_records,
-        print_comparison,
-        to_json,
-        to_markdown,
-    )
+    from bench.report.comparison import build_report_of_records, to_json  # noqa: PLC0415
+    from bench.report.comparison_text import print_comparison, to_markdown  # noqa: PLC0415
 
     try:
         report = build_report_of_records(records, typed=plan.settings, baseline=plan.baseline)

@@ -119,7 +119,8 @@ def _slower_check(report: ComparisonReport, limit: float | None) -> SlowerCheck 
 def _print(report: ComparisonReport, check: SlowerCheck | None, form: str) -> None:
     from rich.console import Console  # noqa: PLC0415
 
-    from bench.report.comparison import print_comparison, to_json, to_markdown  # noqa: PLC0415
+    from bench.report.comparison import to_json  # noqa: PLC0415
+    from bench.report.comparison_text import print_comparison, to_markdown  # noqa: PLC0415
 
     if form == "json":
         print(json.dumps(to_json(report, check=check), indent=1, allow_nan=False))

@@ -98,9 +98,9 @@ class WarmupConfig:
     policy: str = key("fixed", "fixed: exactly that many calls; auto: until they are level", allowed=("fixed", "auto"))
     iterations: int = key(5, "fixed: warm-up calls", minimum=0)
     min_iterations: int = key(5, "auto: at least so many after the last compilation", minimum=1)
-    max_iterations: int = key(50, "auto: at most so many after the last compilation", minimum=1)
+    max_iterations: int = key(50, "auto: at most so many after it, and 3 times the measured calls", minimum=1)
     window: int = key(8, "auto: the last calls that must be level; 5 where one takes over 10 s", minimum=4)
-    max_s: float = key(120.0, "auto: seconds after the last compilation; or 3 times the measurement, if less", above=0)
+    max_s: float = key(120.0, "auto: at most so many seconds after the last compilation", above=0)
 
 
 @dataclass(kw_only=True)

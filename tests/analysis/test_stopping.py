@@ -78,6 +78,11 @@ def test_the_warm_up_takes_no_longer_than_three_times_the_measurement() -> None:
     assert warm_up(WarmupRule(planned_calls=4), falling)[0] == 12  # three times four calls
 
 
+def test_a_slow_call_that_nothing_explains_does_not_use_up_the_warm_up() -> None:
+    n, stop = warm_up(WarmupRule(planned_calls=20), [5.0, 5.0, 3.0, *[0.08] * 57])
+    assert (n, stop.status) == (10, "converged")
+
+
 def test_slow_calls_get_a_shorter_window() -> None:
     assert warm_up(WarmupRule(), [10.1] * 60)[0] == 5
     assert warm_up(WarmupRule(), [9.9] * 60)[0] == 8

@@ -21,10 +21,9 @@ from bench.report.comparison import (
     SlowerCheck,
     check_slower,
     in_order,
-    print_comparison,
     to_json,
-    to_markdown,
 )
+from bench.report.comparison_text import print_comparison, to_markdown
 
 
 def row(name: str, median_s: float | None = 1.0, **changes: Any) -> Row:

@@ -26,7 +26,9 @@ LARGEST_LOSS = 0.05
 LARGEST_FALL = 0.02  # from the first to the last call of the window, along the Theil-Sen line
 SLOW_CALL_S = 10.0  # from here on a window of SLOW_WINDOW calls must do
 SLOW_WINDOW = 5
-PLANNED_SHARE = 3  # warm-up calls may take this many times the planned measurement
+# The warm-up may be this many times as long as the planned measurement. In calls and not in seconds: a single call of
+# seconds among calls of milliseconds, from a cause that nothing reports, would use up the time of all that follow it.
+PLANNED_SHARE = 3
 # Twice TorchDynamo's own limit of recompilations (8): what disturbs more calls than that will not end.
 MOST_DISTURBED = 16
 
@@ -73,13 +75,13 @@ class WarmupRule:
         seen = f"second half {_signed(-gain)}, along the line {_signed(-fall)}"
         if -LARGEST_LOSS <= gain <= LARGEST_GAIN and fall <= LARGEST_FALL:
             return Stop(status="converged", reason=f"the last {window} calls are level ({seen})")
-        limit_s = self.max_s
+        most = self.max_calls
         if self.planned_calls is not None:
-            limit_s = min(limit_s, PLANNED_SHARE * self.planned_calls * typical_s)
+            most = min(most, PLANNED_SHARE * self.planned_calls)
         spent_s = float(np.sum(quiet))
-        if len(quiet) >= self.max_calls:
+        if len(quiet) >= most:
             cap = f"{len(quiet)} calls"
-        elif spent_s >= limit_s:
+        elif spent_s >= self.max_s:
             cap = f"{spent_s:.1f} s"
         else:
             return None

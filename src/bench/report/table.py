@@ -15,8 +15,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.segment import Segment
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -38,8 +37,8 @@ from bench.report.format import (
     steady_word,
     title,
 )
+from bench.report.layout import PLAIN_WIDTH, grid, natural_width, print_at
 
-PLAIN_WIDTH = 100  # where the console is no terminal and has no width of its own
 NARROWEST_NAME = 14
 # Left out in this order where the console is too narrow for all.
 EXPENDABLE = ("MBU %", "peak MiB", "ITL ms", "warm-up", "graphs", "cold s", "TTFT ms", "±%")
@@ -144,28 +143,28 @@ def print_table(console: Console, records: Sequence[Record]) -> None:
     lowest = _lowest([each for each in ranked if not each.is_wrong]) if not differing else []
     width = console.width if console.is_terminal else PLAIN_WIDTH
 
-    _print(console, _fitting(console, settings, lowest, width), width)
+    print_at(console, _fitting(console, settings, lowest, width), width)
     reasons = [Text.assemble((run_title(each), "bold"), f": {reason(each)}") for each in records if each.status != "ok"]
     notes = [Text(each) for each in (*_mark_note(lowest, ranked), *_comparability_notes(ranked, differing))]
     marks = [Text(each) for each in _trust_notes(records, settings, ranked)]
     for paragraph in filter(None, (reasons, marks, notes)):
-        _print(console, Text(), width)
+        print_at(console, Text(), width)
         for text in paragraph:
             first, *rest = text.wrap(console, width - 2)
-            _print(console, Text("\n  ").join([first, *rest]), width)
+            print_at(console, Text("\n  ").join([first, *rest]), width)
 
 
 def print_plan(console: Console, jobs: Sequence[tuple[int, str, str, str]]) -> None:
     """What a sweep would run, in order: number, name, trial id and folder of each job; one line a job off terminals."""
-    table = _grid(gap=2)
+    table = grid(gap=2)
     table.add_column("job", justify="right")
     table.add_column("name", overflow="fold")
     table.add_column("trial", no_wrap=True)
     table.add_column("folder", overflow="fold")
     for number, name, trial_id, folder in jobs:
         table.add_row(str(number), Text(one_line(name)), Text(trial_id), Text(one_line(folder)))
-    width = console.width if console.is_terminal else _natural_width(console, table)
-    _print(console, table, width)
+    width = console.width if console.is_terminal else natural_width(console, table)
+    print_at(console, table, width)
 
 
 # ---- rows --------------------------------------------------------------------------------------------------------
@@ -253,11 +252,11 @@ def _fitting(console: Console, settings: Sequence[Setting], lowest: Sequence[Set
     names = [" ".join([each.name, *_marks(each, lowest)]) for each in settings]
     for two_lines, gap in ((False, 2), (True, 2), (True, 1)):
         table = _layout(names, columns, two_lines=two_lines, gap=gap)
-        if _natural_width(console, table) <= width:
+        if natural_width(console, table) <= width:
             return table
     for header in (None, *EXPENDABLE):
         columns.pop(header or "", None)
-        spare = width - _natural_width(console, _layout([""] * len(names), columns, two_lines=True, gap=1))
+        spare = width - natural_width(console, _layout([""] * len(names), columns, two_lines=True, gap=1))
         if spare >= 0:
             break
     # textwrap breaks names at spaces and hyphens, rich would break them anywhere.
@@ -266,7 +265,7 @@ def _fitting(console: Console, settings: Sequence[Setting], lowest: Sequence[Set
 
 
 def _layout(names: Sequence[str], columns: dict[str, list[Text]], *, two_lines: bool, gap: int) -> Table:
-    table = _grid(gap=gap)
+    table = grid(gap=gap)
     table.add_column("setting", overflow="fold", min_width=NARROWEST_NAME)
     for header in columns:
         text = Text(header.replace(" ", "\n") if two_lines else header)
@@ -274,40 +273,6 @@ def _layout(names: Sequence[str], columns: dict[str, list[Text]], *, two_lines: 
     for row, name in enumerate(names):
         table.add_row(Text(name), *(cells[row] for cells in columns.values()))
     return table
-
-
-def _grid(*, gap: int) -> Table:
-    return Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold")
-
-
-def _natural_width(console: Console, table: Table) -> int:
-    """The cells that a table takes where it may be as wide as it likes."""
-    return console.measure(table, options=console.options.update(width=10_000)).maximum
-
-
-@dataclass(frozen=True)
-class _AtWidth:
-    """Rendered at a width that the console itself may not have: off terminals rich assumes 80."""
-
-    renderable: RenderableType
-    width: int
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        options = options.update(width=self.width, no_wrap=False, overflow="fold")
-        for line in console.render_lines(self.renderable, options, pad=False):
-            yield from _without_blank_end(line)
-            yield Segment.line()
-
-
-def _without_blank_end(line: Sequence[Segment]) -> list[Segment]:
-    kept = list(line)
-    while kept and not kept[-1].text.strip():
-        kept.pop()
-    return [*kept[:-1], *(Segment(each.text.rstrip(), each.style) for each in kept[-1:])]
-
-
-def _print(console: Console, renderable: RenderableType, width: int) -> None:
-    console.print(_AtWidth(renderable, width), crop=False, end="")
 
 
 # ---- notes -------------------------------------------------------------------------------------------------------

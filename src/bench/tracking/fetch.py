@@ -24,10 +24,10 @@ from mlflow import MlflowClient
 from bench.record import FILE_NAME, Record, RecordError
 from bench.tracking.store import (
     TrackingError,
-    _absolute,
-    _reason,
-    _sqlite_file,
-    _tags_filter,
+    absolute_uri,
+    reason_of,
+    sqlite_file,
+    tags_filter,
     trials_filter,
     without_credentials,
 )
@@ -67,9 +67,9 @@ def fetch_sweep(uri: str | None, sweep_id: str, folder: Path) -> FetchedSweep:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         experiments = [str(each.experiment_id) for each in _pages(client.search_experiments)]
         trials = _newest(_runs(client, experiments, trials_filter(sweep_id)))
-        parents = _runs(client, experiments, _tags_filter({"sweep_id": sweep_id, "kind": "sweep"}))
+        parents = _runs(client, experiments, tags_filter({"sweep_id": sweep_id, "kind": "sweep"}))
         if not trials:
-            others = client.search_runs(experiments, _tags_filter({"kind": "sweep"}), max_results=SWEEPS_SHOWN)
+            others = client.search_runs(experiments, tags_filter({"kind": "sweep"}), max_results=SWEEPS_SHOWN)
             raise TrackingError(_unknown(sweep_id, uri, others, known=bool(parents)))
     records, left_out = _records(client, uri, trials)
     if not records:
@@ -89,10 +89,10 @@ def _existing(uri: str | None, folder: Path) -> str:
     MLflow would make the file, or the tables in it.
     """
     try:
-        uri = _absolute(uri if uri is not None else "sqlite:///mlflow.db", folder)
+        uri = absolute_uri(uri if uri is not None else "sqlite:///mlflow.db", folder)
     except TrackingError as error:
         raise TrackingError(str(error).replace("tracking.uri", "--tracking-uri")) from error
-    database = _sqlite_file(uri)
+    database = sqlite_file(uri)
     if database is None:
         return uri
     if not database.is_file():
@@ -118,7 +118,7 @@ def _explained(uri: str) -> Iterator[None]:
         raise
     except Exception as error:
         remedy = "check that the server runs" if uri.startswith(("http:", "https:")) else "check that store"
-        text = f"MLflow at {without_credentials(uri)} cannot be read: {_reason(error, uri)}; {remedy}"
+        text = f"MLflow at {without_credentials(uri)} cannot be read: {reason_of(error, uri)}; {remedy}"
         raise TrackingError(f"{text}, or give another address with --tracking-uri") from error
 
 

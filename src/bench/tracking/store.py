@@ -92,7 +92,7 @@ class Store:
     def find_run(self, **tags: str) -> str | None:
         """The id of the newest run that carries all these tags and is not deleted."""
         with explained(self.uri, "look for a run"):
-            runs = self.client.search_runs([self.experiment_id], filter_string=_tags_filter(tags), max_results=1)
+            runs = self.client.search_runs([self.experiment_id], filter_string=tags_filter(tags), max_results=1)
             return str(runs[0].info.run_id) if runs else None
 
     def create_run(self, name: str, started_at_s: float, tags: Mapping[str, str]) -> str:
@@ -149,8 +149,8 @@ def open_store(uri: str | None, experiment: str, folder: Path) -> Store:
         TrackingError: the store cannot be reached, made or written, or the experiment is deleted.
     """
     folder = folder.absolute()
-    uri = _absolute(uri if uri is not None else "sqlite:///mlflow.db", folder)
-    database = _sqlite_file(uri)
+    uri = absolute_uri(uri if uri is not None else "sqlite:///mlflow.db", folder)
+    database = sqlite_file(uri)
     artifacts = (database.parent if database else folder) / "mlartifacts"
     with explained(uri, "open the store"):
         if database:
@@ -218,10 +218,11 @@ def experiment_address(
 
 def trials_filter(sweep_id: str) -> str:
     """MLflow's filter for the trials of one sweep, without the sweep's own run."""
-    return _tags_filter({"sweep_id": sweep_id, "kind": "trial"})
+    return tags_filter({"sweep_id": sweep_id, "kind": "trial"})
 
 
-def _tags_filter(tags: Mapping[str, str]) -> str:
+def tags_filter(tags: Mapping[str, str]) -> str:
+    """MLflow's filter for the runs with all these tags."""
     # A folder's name may be part of a tag, and hold a quote.
     quoted = {name: f'"{value}"' if "'" in value else f"'{value}'" for name, value in tags.items()}
     return " and ".join(f"tags.{name} = {value}" for name, value in quoted.items())
@@ -229,7 +230,7 @@ def _tags_filter(tags: Mapping[str, str]) -> str:
 
 def without_credentials(uri: str) -> str:
     """An address as people may see it: without user, password and query."""
-    if "://" not in uri or _sqlite_file(uri):
+    if "://" not in uri or sqlite_file(uri):
         return uri
     parts = urllib.parse.urlsplit(uri)
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
@@ -250,15 +251,15 @@ def explained(uri: str, doing: str) -> Iterator[None]:
         where = without_credentials(uri)
         if uri.startswith(("http:", "https:")):
             remedy = "check that the server runs and that tracking.uri is its address"
-        elif _sqlite_file(uri):
+        elif sqlite_file(uri):
             remedy = "check that file and its folder, or set tracking.uri to another"
         else:
             remedy = "check tracking.uri and the driver that it needs"
-        text = f"MLflow at {where} cannot {doing}: {_reason(error, uri)}; {remedy}, or set tracking.enabled=false"
+        text = f"MLflow at {where} cannot {doing}: {reason_of(error, uri)}; {remedy}, or set tracking.enabled=false"
         raise TrackingError(text) from error
 
 
-def _reason(error: Exception, uri: str) -> str:
+def reason_of(error: Exception, uri: str) -> str:
     """The first line of an exception, its cause if it names one, without what the address hides."""
     text = str(error).strip() or type(error).__name__
     text = text.splitlines()[0].replace(uri, without_credentials(uri))
@@ -273,7 +274,7 @@ def _reason(error: Exception, uri: str) -> str:
     return text if len(text) <= 300 else f"{text[:300]}…"
 
 
-def _absolute(uri: str, folder: Path) -> str:
+def absolute_uri(uri: str, folder: Path) -> str:
     """The address that means the same from every folder. TrackingError for one that cannot be used."""
     scheme, separator, rest = uri.partition("://")
     if (not separator and uri != "databricks") or scheme == "file":
@@ -295,7 +296,7 @@ def _absolute(uri: str, folder: Path) -> str:
     return f"{scheme}:///{file}"
 
 
-def _sqlite_file(uri: str) -> Path | None:
+def sqlite_file(uri: str) -> Path | None:
     """The database file of an absolute SQLite address; None for any other address."""
     scheme, _, rest = uri.partition("://")
     return Path(rest.removeprefix("/")) if scheme.partition("+")[0] == "sqlite" else None
@@ -303,7 +304,7 @@ def _sqlite_file(uri: str) -> Path | None:
 
 def _lock_file(uri: str) -> Path:
     """Beside the database; for a server, a file that this user's processes on this machine share."""
-    if database := _sqlite_file(uri):
+    if database := sqlite_file(uri):
         return database.with_name(f"{database.name}.lock")
     digest = hashlib.sha256(uri.encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"bench-mlflow-{os.getuid()}-{digest}.lock"

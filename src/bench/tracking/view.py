@@ -19,8 +19,8 @@ from bench.tracking.store import Store, explained, trials_filter
 TAG_PREFIX = "mlflow.sharedViewState."
 # Beside the latency stands whether it was steady and the output right: that must not need scrolling to be seen.
 HEADLINE = (
-    "e2e_ms", "steady", "fidelity", "ttft_ms", "itl_ms", "tpot_ms", "tok_per_s", "decode_tps", "cold_s", "peak_mib", "mbu_pct",
-    "j_per_tok",
+    "e2e_ms", "steady", "fidelity", "ttft_ms", "itl_ms", "tpot_ms", "tok_per_s", "decode_tps", "cold_s", "peak_mib",
+    "mbu_pct", "j_per_tok",
 )  # fmt: skip
 
 # What stands for an override without a dot: a config group's choice by the key that its files differ in. A group

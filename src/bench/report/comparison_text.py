@@ -1,0 +1,345 @@
+"""A comparison in words and tables: as text for a terminal, and as Markdown.
+
+Both say the same (`_sections`); reasons come from ``bench.analysis`` and are shown as they are.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from bench.analysis.break_even import CALLS, BreakEven
+from bench.analysis.comparison import Comparison
+from bench.analysis.noise_floor import NoiseFloor
+from bench.analysis.settings import Difference
+from bench.report.comparison import ComparisonReport, SlowerCheck
+from bench.report.format import UNDEFINED, milliseconds, one_line, significant
+from bench.report.layout import PLAIN_WIDTH, grid, natural_width, print_at
+
+METRIC_NAMES = {"e2e": "E2E", "ttft": "TTFT", "itl": "ITL", "tpot": "TPOT"}
+VERDICT_STYLES = {"faster": "green", "slower": "red", "inconclusive": "yellow"}
+NARROWEST_NAME = 14
+EXPENDABLE = ("ratio", "p", "steady", "tokens")  # left out in this order where the console is too narrow for all
+
+
+# ---- text --------------------------------------------------------------------------------------------------------
+
+
+def print_comparison(
+    console: Console, report: ComparisonReport, *, check: SlowerCheck | None = None, width: int | None = None
+) -> None:
+    """Print the whole report; of a sweep of which there is nothing to say, nothing.
+
+    Args:
+        console: where to.
+        report: what to show.
+        check: the reader's own limit, told of after the table.
+        width: cells; None: those of the terminal, and elsewhere 100.
+    """
+    width = width or (console.width if console.is_terminal else PLAIN_WIDTH)
+    for number, section in enumerate(_sections(report, check)):
+        if number:
+            print_at(console, Text(), width)
+        if section.title:
+            _paragraph(console, Text(section.title, style="bold"), width)
+        if section.columns:
+            _print_table(console, section, width)
+        for line in section.lines:
+            _paragraph(console, Text(line), width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Section:
+    """A title, a table, and lines below; each of them may be missing."""
+
+    title: str = ""
+    columns: dict[str, list[str]] = field(default_factory=dict)  # header → cells; the first column holds names
+    lines: list[str] = field(default_factory=list)
+
+
+def _paragraph(console: Console, text: Text, width: int) -> None:
+    first, *rest = text.wrap(console, width - 2)
+    print_at(console, Text("\n  ").join([first, *rest]), width)
+
+
+def _print_table(console: Console, section: _Section, width: int) -> None:
+    """With narrower gaps, then names wrapped, then without some columns, where it does not fit."""
+    columns = dict(section.columns)
+    for gap in (2, 1):
+        if natural_width(console, _layout(columns, gap)) <= width:
+            print_at(console, _layout(columns, gap), width)
+            return
+    header, names = next(iter(columns.items()))
+    for expendable in ("", *EXPENDABLE):
+        columns.pop(expendable, None)
+        spare = width - natural_width(console, _layout(columns | {header: [""] * len(names)}, 1))
+        if spare >= 0:
+            break
+    # textwrap breaks names at spaces and hyphens, rich would break them anywhere.
+    wrapped = [textwrap.fill(each, NARROWEST_NAME + max(spare, 0)) for each in names]
+    print_at(console, _layout(columns | {header: wrapped}, 1), width)
+
+
+def _layout(columns: Mapping[str, Sequence[str]], gap: int) -> Any:
+    table = grid(gap=gap)
+    for number, header in enumerate(columns):
+        left = number == 0 or header in ("verdict", "status", "cache")
+        table.add_column(
+            Text(header),
+            justify="left" if left else "right",
+            no_wrap=number > 0,
+            overflow="fold",
+            min_width=NARROWEST_NAME if number == 0 else None,
+        )
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*(Text(cell, style=VERDICT_STYLES.get(cell, "")) for cell in cells))
+    return table
+
+
+# ---- what is said ------------------------------------------------------------------------------------------------
+
+
+def _sections(report: ComparisonReport, check: SlowerCheck | None) -> Iterator[_Section]:
+    """Everything in order, in words that text and Markdown share; sections without content are left out."""
+    if report.comparisons:
+        yield _Section(title=_headline(report), columns=_comparison_columns(report))
+    lines = [*_legend(report), *_reasons(report.comparisons), *_named(report.comparisons), *_missing(report)]
+    if lines:
+        yield _Section(lines=lines)
+    if check is not None and report.comparisons:
+        yield _Section(lines=list(_check_lines(check)))
+    if report.break_evens:
+        title = "Break-even of compilation: calls until it has paid; ×N: speed-up over N calls, the start included"
+        lines = [_break_even_line(each) for each in report.break_evens]
+        yield _Section(title=title, columns=_break_even_columns(report.break_evens), lines=lines)
+    if (floor := report.noise_floor) is not None:
+        yield _Section(title=_noise_title(floor), columns=_noise_columns(floor), lines=floor.advice())
+
+
+def _headline(report: ComparisonReport) -> str:
+    comparisons = report.comparisons
+    metric = METRIC_NAMES[report.metric]
+    if report.before is not None:
+        first, second = report.sources if len(report.sources) == 2 else ("before", "after")
+        compared = f"{metric}: {second} against {first}, the baseline"
+    else:
+        baselines = list(dict.fromkeys(each.baseline for each in comparisons))
+        whom = one_line(baselines[0]) if len(baselines) == 1 else "the baseline of each"
+        compared = f"{metric} of {_counted(len(comparisons), 'setting')} against {whom}"
+    effects = [each.effect for each in comparisons if each.effect is not None]
+    counts = sorted({each.processes for each in effects})
+    each_side = "no processes" if not counts else _counted(counts[-1], "process", "processes")
+    if len(counts) > 1:
+        each_side = f"{counts[0]} to {each_side}"
+    pairing = "paired by block" if any(each.paired for each in effects) else "not paired"
+    tested = sum(each.verdict.p is not None for each in comparisons)
+    correction = f", Holm-corrected for {tested} comparisons" if tested > 1 else ""
+    return f"{compared}; margin ±{report.margin * 100:g} %, {each_side} a side, {pairing}{correction}"
+
+
+def _comparison_columns(report: ComparisonReport) -> dict[str, list[str]]:
+    """Each baseline, and below it what was compared with it; an empty row between groups."""
+    groups: dict[str, list[Comparison]] = {}
+    for each in report.comparisons:
+        groups.setdefault(each.baseline_id, []).append(each)
+    after = {row.setting_id: row for row in report.settings}
+    before = after if report.before is None else {row.setting_id: row for row in report.before}
+    headers = (
+        "setting", f"{METRIC_NAMES[report.metric]} ms", "ratio", "change %", "95 % interval", "p", "verdict", "steady",
+    )  # fmt: skip
+    rows: list[tuple[str, ...]] = []
+    for baseline_id, group in groups.items():
+        if rows and report.before is None:
+            rows.append(("",) * len(headers))
+        first = group[0]
+        time = milliseconds(before[baseline_id].median_s)
+        rows.append((one_line(first.baseline), time, "1", "", "", "", "baseline", first.steady[0]))
+        rows += [_comparison_cells(each, after[each.setting_id].median_s) for each in group]
+    return {header: [row[place] for row in rows] for place, header in enumerate(headers)}
+
+
+def _comparison_cells(comparison: Comparison, median_s: float | None) -> tuple[str, ...]:
+    found, verdict = comparison.effect, comparison.verdict
+    ratio, low, high = (found.ratio, found.low, found.high) if found is not None else (None, None, None)
+    return (
+        one_line(comparison.setting),
+        milliseconds(median_s),
+        significant(ratio),
+        _change(ratio),
+        UNDEFINED if low is None or high is None else f"{_change(low)} … {_change(high)}",
+        _p(verdict.p),
+        verdict.word,
+        comparison.steady[1],
+    )
+
+
+def _legend(report: ComparisonReport) -> Iterator[str]:
+    """Why a ratio is not quite that of the two times above it; of one process each it is."""
+    if any(each.effect is not None and each.effect.processes > 1 for each in report.comparisons):
+        yield f"{METRIC_NAMES[report.metric]} ms: median over processes; ratio: of their geometric means"
+
+
+def _reasons(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """Why verdicts are inconclusive; settings that share a reason share a line."""
+    shared: dict[str, list[str]] = {}
+    for each in comparisons:
+        if each.verdict.word == "inconclusive":
+            reason = one_line(each.verdict.reason or "no reason is known")
+            shared.setdefault(reason, []).append(one_line(each.setting))
+    return (f"{', '.join(names)}: inconclusive: {reason}" for reason, names in shared.items())
+
+
+def _named(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """In what else than the setting two sides differ."""
+    shared: dict[tuple[str, str, str, bool], list[str]] = {}
+    for each in comparisons:
+        for found in each.differences:
+            shared.setdefault(_told(found), []).append(one_line(each.setting))
+    for (key, ours, theirs, bars), names in shared.items():
+        consequence = " (no verdict)" if bars else ""
+        yield f"{', '.join(names)}: {key} differs: {ours}, in the baseline {theirs}{consequence}"
+
+
+def _told(found: Difference) -> tuple[str, str, str, bool]:
+    return one_line(found.key), one_line(found.b), one_line(found.a), found.bars
+
+
+def _missing(report: ComparisonReport) -> Iterator[str]:
+    """Repeats that came to nothing, and settings that stand in no comparison."""
+    sides = [("", report.settings)]
+    if report.before is not None:
+        sides = [(" (before)", report.before), (" (after)", report.settings)]
+    for side, rows in sides:
+        for row in rows:
+            if row.lost and row.processes:  # a setting of which nothing is left has that for its reason
+                ends = ", ".join(f"{count} {status}" for status, count in row.lost.items())
+                reason = f": {one_line(row.lost_reason)}" if row.lost_reason else ""
+                yield f"{one_line(row.name)}{side}: repeats without a result: {ends}{reason}"
+    if report.comparisons and report.unmatched:
+        names = ", ".join(map(one_line, report.unmatched))
+        yield f"compared with nothing: {names}"
+
+
+def _check_lines(check: SlowerCheck) -> Iterator[str]:
+    limit = f"{check.limit * 100:g} %"
+    if check.slower:
+        yield f"SLOWER by {limit} or more: {_listed(check.slower)}"
+    else:
+        yield f"no setting was found to be slower by {limit} or more"
+    if check.ruled_out:
+        yield f"not slower by {limit} or more, though inconclusive: {_listed(check.ruled_out)}"
+    if check.undecided:
+        yield f"cannot tell whether slower by {limit} or more: {_listed(check.undecided)}"
+
+
+def _break_even_columns(found: Sequence[BreakEven]) -> dict[str, list[str]]:
+    columns = {
+        "compiled": [one_line(each.setting) for each in found],
+        "cache": [each.cache for each in found],
+        "calls": [significant(each.calls, 3) for each in found],
+        "95 % interval": [_calls_interval(each) for each in found],
+        "tokens": [significant(each.tokens, 3) for each in found],
+    }
+    for calls in CALLS:
+        columns[f"×{calls}"] = [significant(each.speedup.get(calls), 3) for each in found]
+    return columns | {"status": [each.status for each in found]}
+
+
+def _calls_interval(found: BreakEven) -> str:
+    if found.calls_low is None:
+        return UNDEFINED
+    low = significant(found.calls_low, 3)
+    return f"{low} or more" if found.calls_high is None else f"{low} … {significant(found.calls_high, 3)}"
+
+
+def _break_even_line(found: BreakEven) -> str:
+    """What a break-even point is made of."""
+    start = f"starting takes {significant(found.excess_s, 3)} s more than {one_line(found.uncompiled)}"
+    call = f"each call saves {significant(found.saved_s * 1e3, 3)} ms"
+    if found.saved_s < 0:
+        call = f"each call costs {significant(-found.saved_s * 1e3, 3)} ms more"
+    reason = f"; {one_line(found.reason)}" if found.reason else ""
+    mixed = f"; {_counted(found.mixed, 'process', 'processes')} with a mixed cache not counted" if found.mixed else ""
+    return f"{one_line(found.setting)} ({found.cache}): {start}, {call}{reason}{mixed}"
+
+
+def _noise_title(floor: NoiseFloor) -> str:
+    of = f"{_counted(floor.processes, 'process', 'processes')} of {_counted(floor.settings, 'setting')}"
+    calls = "" if floor.call_sd is None else f", calls by {significant(floor.call_sd * 100, 2)} %"
+    deviations = f"processes differ by {significant(floor.process_sd * 100, 2)} %{calls} (standard deviations)"
+    return f"Noise floor of {METRIC_NAMES[floor.metric]} ({of}): {deviations}"
+
+
+def _noise_columns(floor: NoiseFloor) -> dict[str, list[str]]:
+    """Smallest differences by repeats, the R at hand marked."""
+    repeats = sorted(floor.detectable)
+    return {
+        "repeats": [f"{each} (here)" if each == floor.repeats else str(each) for each in repeats],
+        "smallest difference found %": [significant(floor.detectable[each] * 100, 2) for each in repeats],
+        "for a verdict %": [significant(_scaled(floor.detectable_beyond.get(each)), 2) for each in repeats],
+    }
+
+
+def _scaled(fraction: float | None) -> float | None:
+    return None if fraction is None else fraction * 100
+
+
+def _change(ratio: float | None) -> str:
+    """A ratio as a signed number of percent: two decimals up to 10 %, one up to 100 %."""
+    if ratio is None or not math.isfinite(ratio):
+        return UNDEFINED
+    value = round((ratio - 1) * 100, 2)
+    digits = f"{value:+.{2 if abs(value) < 10 else 1 if abs(value) < 100 else 0}f}"
+    return digits.replace("-", "\N{MINUS SIGN}")
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return UNDEFINED
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _counted(number: int, one: str, several: str = "") -> str:
+    return f"{number} {one if number == 1 else several or one + 's'}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(one_line, names))
+
+
+# ---- Markdown ----------------------------------------------------------------------------------------------------
+
+
+def to_markdown(report: ComparisonReport, *, check: SlowerCheck | None = None) -> str:
+    """The same as the text, as paragraphs, lists and tables that GitHub renders."""
+    parts = []
+    for section in _sections(report, check):
+        if section.title:
+            parts.append(f"**{_escaped(section.title)}**")
+        if section.columns:
+            parts.append(_markdown_table(section.columns))
+        if section.lines:
+            parts.append("\n".join(f"- {_escaped(line)}" for line in section.lines))
+    return "\n\n".join(parts) + "\n" if parts else ""
+
+
+def _markdown_table(columns: Mapping[str, Sequence[str]]) -> str:
+    marks = [
+        "---" if number == 0 or header in ("verdict", "status", "cache") else "---:"
+        for number, header in enumerate(columns)
+    ]
+    rows = [tuple(columns), tuple(marks), *(row for row in zip(*columns.values(), strict=True) if any(row))]
+    return "\n".join(f"| {' | '.join(map(_escaped, row))} |" for row in rows)
+
+
+def _escaped(text: str) -> str:
+    """Names from overrides may hold what Markdown takes for a cell's end, emphasis, code, a link or HTML."""
+    for special in "\\|*`[]<":
+        text = text.replace(special, f"\\{special}")
+    return text

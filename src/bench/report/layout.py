@@ -1,0 +1,48 @@
+"""Tables and paragraphs of a given width, on terminals and off them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.segment import Segment
+from rich.table import Table
+
+PLAIN_WIDTH = 100  # where the console is no terminal and has no width of its own
+
+
+def grid(*, gap: int) -> Table:
+    """A table without lines, its columns so many cells apart."""
+    return Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold")
+
+
+def natural_width(console: Console, table: Table) -> int:
+    """The cells that a table takes where it may be as wide as it likes."""
+    return console.measure(table, options=console.options.update(width=10_000)).maximum
+
+
+@dataclass(frozen=True)
+class _AtWidth:
+    """Rendered at a width that the console itself may not have: off terminals rich assumes 80."""
+
+    renderable: RenderableType
+    width: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        options = options.update(width=self.width, no_wrap=False, overflow="fold")
+        for line in console.render_lines(self.renderable, options, pad=False):
+            yield from _without_blank_end(line)
+            yield Segment.line()
+
+
+def _without_blank_end(line: Sequence[Segment]) -> list[Segment]:
+    kept = list(line)
+    while kept and not kept[-1].text.strip():
+        kept.pop()
+    return [*kept[:-1], *(Segment(each.text.rstrip(), each.style) for each in kept[-1:])]
+
+
+def print_at(console: Console, renderable: RenderableType, width: int) -> None:
+    """Print within so many cells, whatever the console makes of its own width."""
+    console.print(_AtWidth(renderable, width), crop=False, end="")

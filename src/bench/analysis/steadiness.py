@@ -1,0 +1,310 @@
+"""Whether the measured calls stayed on one level, and which course warm-up and measurement took together.
+
+A median says something about the next call only when all calls came from one level. Each way of not doing so has a
+test of its own, because none sees them all: a *changepoint* between two levels, a *trend*, two levels that the calls
+switch between (*bimodal*), a *cycle*; and what the machine and the libraries report themselves: a device that was
+*throttled*, a call with an *event* (see `bench.analysis.events`). Any of those makes a series unsteady. *cv_high* and
+*autocorrelated* are reported beside them and do not: a noisy series may well be level, and the interval of the median
+knows of the dependence between calls.
+
+A clean series is called steady only where the tests could have found something: not with fewer than MIN_CALLS calls,
+and not above a coefficient of variation of MOST_CV.
+
+Every test sees the series over its median, with what lies beyond 5 robust standard deviations drawn in, so that one
+slow call is no level. A difference counts from SMALLEST_DIFFERENCE on, however certain it is.
+
+Not covered: differences between processes; and dependence between calls that never moves the level, which the tests
+take for independent noise: strongly autocorrelated series are called unsteady more often than they should be.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.analysis.events import disturbed_calls
+from bench.analysis.series import Array, kendall_p, lag1_autocorrelation, noise, theil_sen_slope, winsorize
+from bench.record import Monitor, Record, Segment, Steadiness
+
+STRUCTURAL = ("changepoint", "trend", "bimodal", "cycle", "throttled", "event")  # flags that make a series unsteady
+SMALLEST_DIFFERENCE = 0.02  # between levels, as a fraction of the median
+# The tests look for structure from here on: two segments and a little more, with a step of 2.5 noise deviations to be
+# found, and seven differences to know the noise from. At a CV of 1 % they call 1 % of level series of 8 unsteady, at
+# 2 % it is 10 % (20 calls: 0.2 % and 2.3 %).
+MIN_CALLS = 8
+MIN_SEGMENT = 3  # calls on one level: fewer are outliers
+PENALTY_PER_LOG_N = 6.0  # times ln n, in units of the noise's variance, for each changepoint
+TREND_P = 0.01
+LEAST_CLUSTER = 0.2  # of all calls that each of two levels must have
+MIN_CLUSTER = 3  # calls: two are close together too easily
+ASHMAN_D = 4.5  # distance between two levels, in units of their spread
+CYCLE_P = 0.001
+MOST_CV = 0.02  # above it a clean series is too noisy to tell
+CV_HIGH = 0.05
+LAG1_HIGH = 0.3
+LAST_LEVEL_SHARE = 0.25  # of all calls that must be on the last level (500 of 2,000 in Barrett et al., OOPSLA 2017)
+# NVML's clocks-event reasons that say the device was held back: SwPowerCap, HwSlowdown, SwThermalSlowdown,
+# HwThermalSlowdown, HwPowerBrakeSlowdown.
+THROTTLE_BITS = 0x4 | 0x8 | 0x20 | 0x40 | 0x80
+LOWEST_CLOCK = 0.75  # of the highest SM clock in the job
+
+
+def judge(record: Record) -> Steadiness | None:
+    """Judge the E2E of a record's measured calls; None when there are none.
+
+    The warm-up calls count for the shape and the segments alone, the validation call for nothing.
+    """
+    measured, warmup = record.calls("measurement"), record.calls("warmup")
+    if not measured:
+        return None
+    compiled = record.observed.compile if record.observed is not None else None
+    disturbed = disturbed_calls(record.iterations, compiled.events if compiled is not None else [])
+    return judge_series(
+        [call.e2e_s for call in measured],
+        before_s=[call.e2e_s for call in warmup],
+        first_index=(warmup or measured)[0].index,
+        event=any(call.index in disturbed for call in measured),
+        throttled=record.monitor is not None and was_throttled(record.monitor),
+    )
+
+
+def judge_series(
+    measured_s: Sequence[float],
+    *,
+    before_s: Sequence[float] = (),
+    first_index: int = 0,
+    event: bool = False,
+    throttled: bool = False,
+) -> Steadiness:
+    """Judge a series of measured calls.
+
+    Args:
+        measured_s: E2E of each, in order, positive; at least one.
+        before_s: of the warm-up calls before them, for the shape and the segments.
+        first_index: index in the job of the first of all these calls.
+        event: whether a measured call held a compilation, graph capture or growth of the allocator's reserve.
+        throttled: whether the device was held back during a measured call.
+    """
+    n = len(measured_s)
+    raw = np.asarray(measured_s, dtype=np.float64) / _scale(measured_s)
+    series = winsorize(raw)
+    noise_sd = noise(series)
+    lag1 = lag1_autocorrelation(series)
+    cv = _cv(raw)
+    drift = theil_sen_slope(series) * (n - 1) if n > 1 else None
+    found = {"throttled": throttled, "event": event}
+    if n >= MIN_CALLS:
+        found |= {
+            "changepoint": len(levels(measured_s)) > 1,
+            "trend": abs(drift or 0.0) > SMALLEST_DIFFERENCE and kendall_p(series) < TREND_P,
+            "bimodal": is_bimodal(raw),
+            "cycle": is_cycle(series),
+        }
+    structural = [flag for flag in STRUCTURAL if found.get(flag)]
+    noted = {"cv_high": (cv or 0.0) > CV_HIGH, "autocorrelated": (lag1 or 0.0) > LAG1_HIGH}
+    power = _power(n, _cv(series), clean=not structural)
+    everything = [*before_s, *measured_s]
+    segments = levels(everything, first_index=first_index) if len(everything) >= MIN_CALLS else []
+    return Steadiness(
+        steady=False if structural else (True if power == "enough" else None),
+        flags=[*structural, *(flag for flag, holds in noted.items() if holds)],
+        shape=shape_of(segments, moving=any(found.get(each) for each in ("trend", "bimodal", "cycle"))),
+        power=power,
+        cv=cv,
+        lag1=lag1,
+        drift=drift,
+        smallest_step=smallest_step(noise_sd, n) if noise_sd is not None and n >= MIN_CALLS else None,
+        segments=segments,
+    )
+
+
+def _power(n: int, cv: float | None, *, clean: bool) -> str:
+    """Whether the tests could have found something; `cv` is that of the winsorised series.
+
+    A few outliers do not blind tests that see them drawn in, so they do not count as noise here either.
+    """
+    if n < MIN_CALLS:
+        return "too few calls"
+    return "too noisy to tell" if clean and (cv or 0.0) > MOST_CV else "enough"
+
+
+def _cv(series: Array) -> float | None:
+    mean = float(np.mean(series))
+    return float(np.std(series, ddof=1)) / mean if len(series) > 1 and mean > 0 else None
+
+
+def _scale(values_s: Sequence[float]) -> float:
+    """The median; 1 where a clock too coarse for the calls makes it 0."""
+    return float(np.median(values_s)) or 1.0
+
+
+def smallest_step(noise_sd: float, n: int) -> float:
+    """The smallest step in the middle of n calls that the changepoint test finds, in the unit of the noise.
+
+    A division into n/2 calls on either side of a step δ lowers the sum of squares by n δ² / 4; it is made from the
+    penalty 6 ln n · σ² on, so δ = 2σ √(6 ln n / n), and it counts from SMALLEST_DIFFERENCE on. With the call's own
+    noise on top, a step of just this size is found about every second time.
+    """
+    return max(SMALLEST_DIFFERENCE, 2 * noise_sd * math.sqrt(PENALTY_PER_LOG_N * math.log(n) / n))
+
+
+def levels(values_s: Sequence[float], *, first_index: int = 0) -> list[Segment]:
+    """The stretches of calls on one level, with medians more than SMALLEST_DIFFERENCE of the series' median apart.
+
+    Neighbours in the optimal partition that are closer than that are joined, the closest first: on a long or quiet
+    series differences are certain long before they matter. At least three calls.
+    """
+    raw = np.asarray(values_s, dtype=np.float64)
+    scale = _scale(values_s)
+    series = winsorize(raw / scale)
+    starts = optimal_partition(series, (noise(series) or 0.0) ** 2)
+    while len(starts) > 1:
+        medians = [float(np.median(part)) / scale for part in np.split(raw, starts[1:])]
+        gaps = [abs(after - before) for before, after in itertools.pairwise(medians)]
+        closest = int(np.argmin(gaps))
+        if gaps[closest] > SMALLEST_DIFFERENCE:
+            break
+        del starts[closest + 1]
+    return [
+        Segment(start=first_index + start, calls=len(part), median_s=float(np.median(part)))
+        for start, part in zip(starts, np.split(raw, starts[1:]), strict=True)
+    ]
+
+
+def optimal_partition(series: Array, variance: float) -> list[int]:
+    """Where the segments begin that make the sum of squares around their means plus the penalties smallest.
+
+    Exact, by dynamic programming over all divisions into segments of at least MIN_SEGMENT values (optimal partitioning:
+    Jackson et al. 2005). Each segment after the first costs PENALTY_PER_LOG_N · ln n · variance. Barrett et al. use
+    15 ln n on 2,000 calls; on 20 that overlooks most steps of 5 %.
+    """
+    n = len(series)
+    penalty = PENALTY_PER_LOG_N * math.log(n) * variance
+    centred = series - np.mean(series)  # against cancellation in the sums of squares
+    sums = np.concatenate(([0.0], np.cumsum(centred)))
+    squares = np.concatenate(([0.0], np.cumsum(centred**2)))
+    best = np.full(n + 1, np.inf)  # cost of the first values, each segment with its penalty
+    best[0] = 0.0
+    start_of_last = np.zeros(n + 1, dtype=np.intp)
+    for end in range(MIN_SEGMENT, n + 1):
+        starts = np.arange(end - MIN_SEGMENT + 1)
+        within = squares[end] - squares[starts] - (sums[end] - sums[starts]) ** 2 / (end - starts)
+        costs = best[starts] + within + penalty
+        # The earliest among equals, or among those that only rounding tells apart: fewer segments.
+        start_of_last[end] = int(np.argmax(costs <= np.min(costs) + 1e-12 * squares[n]))
+        best[end] = costs[start_of_last[end]]
+    found, end = [], n
+    while end > 0:
+        end = int(start_of_last[end])
+        found.append(end)
+    return found[::-1]
+
+
+def shape_of(segments: Sequence[Segment], *, moving: bool) -> str | None:
+    """The course of all calls in the classes of Barrett et al. (OOPSLA 2017); None without segments.
+
+    Levels within SMALLEST_DIFFERENCE of the last one count as the last level. "no steady state" also stands for a
+    single level on which the measured calls drift or switch (`moving`), which segments do not show.
+    """
+    if not segments:
+        return None
+    if len(segments) == 1:
+        return "no steady state" if moving else "flat"
+    last = segments[-1].median_s
+    on_last = 0
+    for segment in reversed(segments):
+        if abs(segment.median_s / last - 1) > SMALLEST_DIFFERENCE:
+            break
+        on_last += segment.calls
+    if on_last < LAST_LEVEL_SHARE * sum(segment.calls for segment in segments):
+        return "no steady state"
+    fastest = min(segment.median_s for segment in segments)
+    return "warm-up" if last <= fastest * (1 + SMALLEST_DIFFERENCE) else "slowdown"
+
+
+def is_bimodal(raw: Array) -> bool:
+    """Whether the calls fall into two levels, in whatever order.
+
+    Of all divisions of the sorted values into two the one with the least sum of squares counts, when each side has at
+    least LEAST_CLUSTER of the calls. The levels must be clearly apart: Ashman's D = √2 |μ₁ - μ₂| / √(σ₁² + σ₂²) above
+    4.5 (Ashman et al. 1994 call 2 a clean separation, which half of all normal series of 20 reach by being divided),
+    and the gap between them, in which no call lies, must be wider than SMALLEST_DIFFERENCE. Of a series over its
+    median; outliers are drawn in for D alone.
+    """
+    n = len(raw)
+    ordered, drawn = np.sort(raw), np.sort(winsorize(raw))
+    least = max(MIN_CLUSTER, math.ceil(LEAST_CLUSTER * n))
+    if n < 2 * least:
+        return False
+    splits = np.arange(least, n - least + 1)
+    sums, total = np.cumsum(drawn)[splits - 1], float(np.sum(drawn))
+    # The least sum of squares within is the largest between.
+    split = int(splits[np.argmax(sums**2 / splits + (total - sums) ** 2 / (n - splits))])
+    low, high = drawn[:split], drawn[split:]
+    if ordered[split] - ordered[split - 1] <= SMALLEST_DIFFERENCE:
+        return False
+    spread = math.sqrt(float(np.var(low, ddof=1)) + float(np.var(high, ddof=1)))
+    return math.sqrt(2) * float(np.mean(high) - np.mean(low)) > ASHMAN_D * spread
+
+
+def is_cycle(series: Array) -> bool:
+    """Whether the calls follow a sinusoid of any period from two calls to the whole series.
+
+    A smooth cycle of few calls escapes the other tests: its stretches are too short for changepoints, its values lie
+    between the extremes as often as at them, and it counts as noise in the first differences. So a sinusoid is fitted
+    by least squares at each frequency of a fine grid (the Lomb-Scargle periodogram with a floating mean). The best one
+    counts when its peak-to-peak amplitude is above 4/π · SMALLEST_DIFFERENCE, which is that of the fundamental of a
+    square wave between levels just so far apart, and when independent noise would reach its share of the variance,
+    r², with less probability than CYCLE_P. After Baluev (MNRAS 2008) that is at most
+    (1 - r²)^((n-3)/2) + W (1 - r²)^((n-4)/2) √(n r² / 2), where W = f_max √(4π var(t)) = n √(π / 12) counts the
+    independent frequencies. Fisher's g test on the n/2 Fourier frequencies halves the power of what lies between two
+    of them, which decides at 20 calls.
+    """
+    n = len(series)
+    centred = series - np.mean(series)
+    power = float(centred @ centred)
+    if power <= n * 1e-24:
+        return False
+    bases = _sinusoids(n)
+    projections = bases @ centred
+    shares = np.sum(projections**2, axis=1) / power
+    best = int(np.argmax(shares))
+    fitted = projections[best] @ bases[best]
+    if float(np.ptp(fitted)) <= SMALLEST_DIFFERENCE * 4 / math.pi:
+        return False
+    share = min(1.0, float(shares[best]))
+    single = (1 - share) ** ((n - 3) / 2)
+    among_all = n * math.sqrt(math.pi / 12) * (1 - share) ** ((n - 4) / 2) * math.sqrt(n * share / 2)
+    return bool(single + among_all < CYCLE_P)
+
+
+@functools.lru_cache(maxsize=16)
+def _sinusoids(n: int) -> npt.NDArray[np.float64]:
+    """For each frequency of the grid two orthonormal series of n values that span its sinusoids less their means."""
+    time = np.arange(n)
+    bases = []
+    for frequency in np.arange(4, 2 * n) / (4 * n):  # a quarter of the Fourier spacing, up to just below 1/2
+        angles = 2 * np.pi * frequency * time
+        pair = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        bases.append(np.linalg.qr(pair - np.mean(pair, axis=0))[0].T)
+    return np.stack(bases)
+
+
+def was_throttled(monitor: Monitor) -> bool:
+    """Whether the GPU was held back during a measured call: by its own account, or by a clock far below its highest.
+
+    Always False for a monitor of the CPU, whose clock follows the load of all programs.
+    """
+    if monitor.source != "nvml":
+        return False
+    bits = [sample.throttle_bits for call in monitor.samples for sample in call if sample.throttle_bits is not None]
+    if any(each & THROTTLE_BITS for each in bits):
+        return True
+    clocks = [[each.sm_clock_mhz for each in call if each.sm_clock_mhz is not None] for call in monitor.samples]
+    highest = max((clock for call in clocks for clock in call), default=0.0)
+    return any(float(np.median(call)) < LOWEST_CLOCK * highest for call in clocks if call)

@@ -1,0 +1,286 @@
+"""Whether a series stayed on one level: each flag by a series that has that fault and by one that just has not."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from bench.analysis import steadiness
+from bench.analysis.steadiness import judge, judge_series, levels, optimal_partition, smallest_step
+from bench.record import CompileEvent, Monitor, MonitorSample, Segment
+from factories import MEASURED, make_iterations, make_record
+
+N = 20
+CALLS = np.arange(N)
+# Twenty draws that are level: known values, so that each test below sees the same noise of 1 %.
+NOISE = 0.01 * np.random.default_rng(11).standard_normal(N)
+LEVEL = 1 + NOISE
+
+
+def flags(series, **keywords) -> list[str]:
+    return judge_series(list(series), **keywords).flags
+
+
+def test_a_level_series_is_steady():
+    found = judge_series(list(LEVEL))
+    assert (found.steady, found.flags, found.shape, found.power) == (True, [], "flat", "enough")
+
+
+def test_a_step_is_a_changepoint():
+    found = judge_series(list(LEVEL + 0.05 * (CALLS >= 10)))
+    assert found.steady is False
+    assert "changepoint" in found.flags
+    assert [(each.start, each.calls) for each in found.segments] == [(0, 10), (10, 10)]
+
+
+def test_a_certain_step_that_is_too_small_to_matter_is_none():
+    assert flags(1 + 0.05 * NOISE + 0.019 * (CALLS >= 10)) == ["autocorrelated"]
+
+
+def test_two_slow_calls_are_no_level():
+    assert flags(LEVEL + 0.5 * ((CALLS == 7) | (CALLS == 8))) == ["cv_high"]
+
+
+def test_a_step_counts_also_where_there_is_no_noise():
+    assert "changepoint" in flags([1.0] * 12 + [1.05] * 8)
+
+
+def test_a_ramp_is_a_trend():
+    assert "trend" in flags(LEVEL + 0.05 * CALLS / (N - 1))
+
+
+def test_a_certain_trend_that_is_too_small_to_matter_is_none():
+    assert flags(1 + 0.05 * NOISE + 0.019 * CALLS / (N - 1)) == ["autocorrelated"]
+
+
+def test_drift_is_from_the_first_call_to_the_last():
+    found = judge_series([1.0 + 0.001 * number for number in range(21)])
+    assert found.drift == pytest.approx(0.02 / 1.01)
+
+
+def test_two_levels_that_alternate_are_bimodal():
+    # An irregular order, and no stretch of three equal ones: neither a cycle nor changepoints.
+    order = np.array([0, 1, 1, 0, 0, 1, 0, 1, 1, 0, 1, 0, 0, 1, 0, 1, 1, 0, 0, 1])
+    assert flags(LEVEL + 0.1 * order) == ["bimodal", "cv_high"]
+
+
+def test_a_few_slow_calls_are_not_bimodal():
+    slow = np.isin(CALLS, [2, 8, 15])  # 15 % of all
+    assert "bimodal" not in flags(LEVEL + 0.1 * slow)
+    assert "bimodal" in flags(LEVEL + 0.1 * (slow | (CALLS == 18)))
+
+
+def test_levels_too_close_to_matter_are_not_bimodal():
+    assert "bimodal" not in flags(1 + 0.05 * NOISE + 0.019 * (CALLS % 2))
+
+
+def test_a_fast_smooth_cycle_is_found_though_nothing_else_sees_it():
+    assert flags(LEVEL + 0.05 * np.sin(2 * np.pi * (CALLS / 3.7 + 0.1))) == ["cycle"]
+
+
+def test_a_cycle_too_small_to_matter_is_none():
+    assert flags(1 + 0.05 * NOISE + 0.0125 * np.sin(2 * np.pi * (CALLS / 3.7 + 0.1))) == []
+
+
+def test_the_significance_of_a_cycle_bounds_what_noise_shows(monkeypatch):
+    monkeypatch.setattr(steadiness, "CYCLE_P", 0.05)
+    rng = np.random.default_rng(5)
+    found = [steadiness.is_cycle(series) for series in 1 + 0.1 * rng.standard_normal((2000, N))]
+    assert 0.02 < np.mean(found) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 2000)
+
+
+def test_what_was_reported_makes_a_level_series_unsteady():
+    for name in ("event", "throttled"):
+        found = judge_series(list(LEVEL), **{name: True})
+        assert (found.steady, found.flags, found.power) == (False, [name], "enough")
+
+
+def test_high_variation_is_reported_and_leaves_open_whether_the_series_is_steady():
+    found = judge_series(list(1 + 8 * NOISE))
+    assert (found.steady, found.flags, found.power) == (None, ["cv_high"], "too noisy to tell")
+
+
+def test_noise_above_two_percent_is_too_much_to_tell():
+    noisy = 1 + NOISE * (0.021 / np.std(NOISE, ddof=1))
+    assert judge_series(list(noisy)).power == "too noisy to tell"
+    assert judge_series(list(1 + (noisy - 1) * 0.9)).power == "enough"
+
+
+def test_one_outlier_does_not_make_a_quiet_series_too_noisy():
+    found = judge_series(list(LEVEL + 0.5 * (CALLS == 4)))
+    assert (found.steady, found.flags, found.power) == (True, ["cv_high"], "enough")
+    assert found.cv == pytest.approx(np.std(LEVEL + 0.5 * (CALLS == 4), ddof=1) / np.mean(LEVEL + 0.5 * (CALLS == 4)))
+
+
+def test_autocorrelation_is_reported_and_does_not_make_a_series_unsteady():
+    found = judge_series([1.0, 1.001, 1.002, 1.001, 1.0] * 4)
+    assert (found.steady, found.flags) == (True, ["autocorrelated"])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+def test_too_few_calls_cannot_tell(n):
+    found = judge_series(list(LEVEL[:n]))
+    assert (found.steady, found.power, found.shape, found.segments) == (None, "too few calls", None, [])
+    assert found.smallest_step is None
+
+
+def test_few_calls_do_not_hide_an_event():
+    found = judge_series([1.0, 1.0], event=True)
+    assert (found.steady, found.power) == (False, "too few calls")
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 20, 100])
+@pytest.mark.parametrize("value", [0.0, 0.1])
+def test_a_constant_series_varies_by_nothing(n, value):
+    found = judge_series([value] * n)
+    assert found.flags == []
+    assert found.steady is (True if n >= 8 else None)
+
+
+def test_the_smallest_step_is_where_the_gain_equals_the_penalty():
+    # 20 calls: 20 δ² / 4 = 6 ln 20 · σ².
+    assert smallest_step(0.02, 20) == pytest.approx(0.02 * math.sqrt(6 * math.log(20) / 5))
+
+
+def test_no_step_below_two_percent_would_be_found_however_quiet_the_series():
+    assert smallest_step(0.001, 20) == 0.02
+
+
+@pytest.mark.parametrize(("factor", "segments"), [(0.99, 1), (1.01, 2)])
+def test_the_smallest_step_is_the_one_that_the_partition_finds(factor, segments):
+    variance = 0.02**2
+    step = factor * smallest_step(0.02, N)
+    assert len(optimal_partition(1 + step * (CALLS >= 10), variance)) == segments
+
+
+def test_the_partition_is_the_cheapest_of_all():
+    rng = np.random.default_rng(2)
+    series = rng.standard_normal(11)
+    penalty = 6 * math.log(11) * 0.05
+
+    def cost(starts: list[int]) -> float:
+        parts = np.split(series, starts[1:])
+        return sum(float(np.sum((part - part.mean()) ** 2)) for part in parts) + penalty * len(parts)
+
+    def divisions(start: int):
+        yield [start]
+        for cut in range(start + 3, 9):
+            yield from ([start, *rest] for rest in divisions(cut))
+
+    assert optimal_partition(series, 0.05) == min(divisions(0), key=cost)
+
+
+def test_stretches_too_close_to_matter_are_joined():
+    series = [1.0] * 10 + [1.01] * 10 + [1.05] * 10
+    assert [(each.start, each.calls) for each in levels(series, first_index=4)] == [(4, 20), (24, 10)]
+
+
+def test_a_slow_start_is_a_warm_up():
+    found = judge_series(list(LEVEL), before_s=[1.5, 1.52, 1.49, 1.5], first_index=1)
+    assert (found.steady, found.shape) == (True, "warm-up")
+    assert found.segments == [
+        Segment(start=1, calls=4, median_s=1.5),
+        Segment(start=5, calls=20, median_s=float(np.median(LEVEL))),
+    ]
+
+
+def test_a_level_above_an_earlier_one_is_a_slowdown():
+    assert judge_series(list(LEVEL), before_s=[0.9, 0.89, 0.91, 0.9]).shape == "slowdown"
+
+
+def test_a_last_level_of_less_than_a_quarter_is_no_steady_state():
+    assert judge_series(list(LEVEL - 0.1 * (CALLS >= 16))).shape == "no steady state"
+    assert judge_series(list(LEVEL - 0.1 * (CALLS >= 15))).shape == "warm-up"
+
+
+def test_calls_that_switch_between_levels_are_no_steady_state():
+    order = np.array([0, 1, 1, 0, 0, 1, 0, 1, 1, 0, 1, 0, 0, 1, 0, 1, 1, 0, 0, 1])
+    assert judge_series(list(LEVEL + 0.1 * order)).shape == "no steady state"
+
+
+@pytest.mark.parametrize("series", [LEVEL, LEVEL + 0.05 * (CALLS >= 10), LEVEL + 0.05 * CALLS / 19, 1 + 3 * NOISE])
+def test_the_unit_changes_no_judgement(series):
+    seconds = judge_series(list(series), before_s=[2.0, 1.9])
+    milliseconds = judge_series(list(1000 * series), before_s=[2000.0, 1900.0])
+    assert [each.median_s for each in milliseconds.segments] == pytest.approx(
+        [1000 * each.median_s for each in seconds.segments]
+    )
+    for name in ("steady", "flags", "shape", "power"):
+        assert getattr(milliseconds, name) == getattr(seconds, name)
+    for name in ("cv", "lag1", "drift", "smallest_step"):
+        assert getattr(milliseconds, name) == pytest.approx(getattr(seconds, name))
+
+
+def on_gpu(*calls: list[MonitorSample]) -> Monitor:
+    return Monitor(source="nvml", interval_s=0.1, samples=list(calls))
+
+
+def sample(bits: int | None = None, clock: float | None = None) -> MonitorSample:
+    return MonitorSample(time_s=0.0, throttle_bits=bits, sm_clock_mhz=clock)
+
+
+@pytest.mark.parametrize("bits", [0x4, 0x8, 0x20, 0x40, 0x80, 0x1 | 0x20])
+def test_a_device_held_back_by_its_own_account_is_throttled(bits):
+    assert steadiness.was_throttled(on_gpu([sample(0)], [sample(0), sample(bits)]))
+
+
+@pytest.mark.parametrize("bits", [None, 0, 0x1, 0x2, 0x10, 0x100])
+def test_an_idle_device_or_one_on_set_clocks_is_not(bits):
+    assert not steadiness.was_throttled(on_gpu([sample(bits)]))
+
+
+def test_a_call_far_below_the_highest_clock_is_throttled():
+    fast = [sample(0, 1980.0)]
+    assert steadiness.was_throttled(on_gpu(fast, [sample(0, 1484.0), sample(0, 1480.0), sample(0, 1980.0)]))
+    assert not steadiness.was_throttled(on_gpu(fast, [sample(0, 1486.0)]))
+
+
+def test_one_low_sample_in_a_call_is_not():
+    assert not steadiness.was_throttled(on_gpu([sample(0, 1980.0), sample(0, 210.0), sample(0, 1980.0)], []))
+
+
+def test_the_cores_of_a_cpu_may_change_their_clock():
+    low = Monitor(source="psutil", interval_s=0.1, samples=[[sample(None, 3000.0)], [sample(None, 800.0)]])
+    assert not steadiness.was_throttled(low)
+
+
+def test_a_record_is_judged_by_its_measured_calls():
+    found = judge(make_record())
+    assert found is not None
+    # The factory's calls rise by 4 ms each: 19 × 4 ms over a median of 0.948 s.
+    assert found.drift == pytest.approx(0.076 / 0.948)
+    assert "trend" in found.flags
+
+
+def test_the_segments_of_a_record_begin_with_its_first_warm_up_call():
+    found = judge(make_record())
+    assert found is not None
+    assert found.segments[0].start == 1
+    assert sum(each.calls for each in found.segments) == 5 + MEASURED
+
+
+def test_a_record_without_measured_calls_is_not_judged():
+    assert judge(make_record(iterations=make_iterations(0))) is None
+
+
+@pytest.mark.parametrize(("index", "seen"), [(0, False), (5, False), (6, True), (25, True)])
+def test_only_events_of_measured_calls_count(index, seen):
+    record = make_record()
+    compiled = dataclasses.replace(record.observed.compile, events=[CompileEvent(iteration=index, kind="recompile")])
+    record.observed = dataclasses.replace(record.observed, compile=compiled)
+    assert ("event" in judge(record).flags) is seen
+
+
+def test_growth_between_the_last_warm_up_call_and_the_first_measured_one_is_an_event():
+    iterations = [
+        dataclasses.replace(call, device_reserved_bytes=200 if call.phase == "measurement" else 100)
+        for call in make_iterations()
+    ]
+    assert "event" in judge(make_record(iterations=iterations)).flags
+
+
+def test_a_throttled_monitor_makes_the_record_unsteady():
+    assert "throttled" in judge(make_record(monitor=on_gpu([sample(0x40)]))).flags

@@ -195,8 +195,15 @@ def test_noise_is_what_medians_scatter_by():
     series = generator.lognormal(sigma=0.01, size=(2000, 20))
     scatter = np.std(np.log(np.median(series, axis=1)))
     noises = [noise_of_median(list(each)) for each in series]
-    # The correction for autocorrelation adds a fifth where there is none: it cannot be told from chance.
+    # A tenth is the rank interval's own, another one comes with the correction for a correlation that is not there.
     assert 1 <= math.sqrt(np.mean(np.square(noises))) / scatter < 1.35
+
+
+def test_a_correlation_that_is_known_stands_in_for_the_series_own():
+    rising = [math.exp(each / 100) for each in range(20)]
+    independent = noise_of_median(rising, correlation=0.0)
+    assert independent < noise_of_median(rising)
+    assert noise_of_median(rising, correlation=0.6) == pytest.approx(2 * independent)
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, 0.0]])

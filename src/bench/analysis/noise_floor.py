@@ -10,6 +10,10 @@ The detectable difference is that of the unpaired test of ``bench.analysis.compa
 share nothing. How many calls a process should make is Kalibera and Jones' optimum ("Rigorous benchmarking in
 reasonable time", ISMM 2013).
 
+The calls' part errs on the large side, by a quarter of its variance for 20 normal calls a process and by more for
+fewer (see ``noise_of_median``), and the processes' part on the small side by as much. Their sum, from which the
+detectable difference follows, does not, unless the calls' part alone is more than all there is.
+
 Not covered: noise that all processes share, as two sweeps on different days do, and the uncertainty of these figures
 themselves: from three processes a standard deviation is known only to within a factor of two or so.
 """
@@ -24,7 +28,8 @@ import numpy as np
 from scipy.special import nctdtr, stdtrit  # type: ignore[import-untyped]
 
 from bench.analysis.comparison import FEWEST_PROCESSES, MARGIN, UNPAIRED_LEVEL
-from bench.analysis.settings import Process, Setting, call_times, processes
+from bench.analysis.series import lag1_autocorrelation
+from bench.analysis.settings import Setting, call_times, noise_of_median, processes
 from bench.record import Record
 
 REPEATS = (3, 5, 10, 20)
@@ -83,19 +88,6 @@ class NoiseFloor:
         return f"{split}, the rest between the calls of one: more repeats help, more measured calls a little"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Group:
-    """The processes of one setting that have this time."""
-
-    processes: list[Process]
-    records: list[Record]
-
-    @property
-    def variance(self) -> float:
-        """Of the log medians."""
-        return float(np.var(np.log([each.median_s for each in self.processes]), ddof=1))
-
-
 def noise_floor(settings: Sequence[Setting], *, metric: str = "e2e", margin: float = MARGIN) -> NoiseFloor | None:
     """The noise of these settings together; those with fewer than 3 processes say nothing. None where all are such.
 
@@ -108,31 +100,28 @@ def noise_floor(settings: Sequence[Setting], *, metric: str = "e2e", margin: flo
     for setting in settings:
         found = processes(setting, metric)
         if len(found) >= FEWEST_PROCESSES:
-            records = [each for each in setting.records if each.repeat in found]
-            groups.append(_Group(processes=list(found.values()), records=records))
+            logs = np.log([each.median_s for each in found.values()])
+            groups.append((logs, [each for each in setting.records if each.repeat in found]))
     if not groups:
         return None
-    freedom = sum(len(each.processes) - 1 for each in groups)
-    total = sum(each.variance * (len(each.processes) - 1) for each in groups) / freedom
-    every = [(process, record) for group in groups for process, record in _matched(group)]
-    # noise² is what the calls add to the variance of a median; times their number, of one call's own.
-    known = [(each.noise**2, len(record.calls("measurement"))) for each, record in every if each.noise is not None]
-    by_calls = _mean([square for square, _ in known])
+    every = [record for _, records in groups for record in records]
+    freedom = sum(len(logs) - 1 for logs, _ in groups)
+    total = sum(float(np.sum((logs - np.mean(logs)) ** 2)) for logs, _ in groups) / freedom
+    by_calls, per_call = _calls_part([_positive(record, metric) for record in every])
     between = max(0.0, total - (by_calls or 0.0))
     whole = between + (by_calls or 0.0)
-    at_hand = min(len(each.processes) for each in groups)
+    at_hand = min(len(logs) for logs, _ in groups)
     detectable = {each: _detectable(whole, each) for each in sorted({*REPEATS, at_hand})}
-    process_cost_s, call_cost_s = _costs([record for _, record in every])
-    per_call = _mean([square * calls for square, calls in known])
+    process_cost_s, call_cost_s = _costs(every)
     return NoiseFloor(
         metric=metric,
         margin=margin,
         settings=len(groups),
         processes=len(every),
         repeats=at_hand,
-        calls=sum(len(record.calls("measurement")) for _, record in every) / len(every),
+        calls=sum(len(record.calls("measurement")) for record in every) / len(every),
         process_sd=math.sqrt(between),
-        call_sd=_call_sd([record for _, record in every], metric),
+        call_sd=_call_sd([_positive(record, metric) for record in every]),
         median_noise=None if by_calls is None else math.sqrt(by_calls),
         process_share=between / whole if whole > 0 else None,
         detectable={each: math.expm1(found) for each, found in detectable.items()},
@@ -162,9 +151,23 @@ def detectable_errors(repeats: int) -> float:
     return (low + high) / 2
 
 
-def _matched(group: _Group) -> list[tuple[Process, Record]]:
-    records = {each.repeat: each for each in group.records}
-    return [(each, records[each.repeat]) for each in group.processes]
+def _positive(record: Record, metric: str) -> list[float]:
+    """A process's calls; times of 0 have no logarithm."""
+    return [each for each in call_times(record, metric) if each > 0]
+
+
+def _calls_part(series: Sequence[Sequence[float]]) -> tuple[float | None, float | None]:
+    """The variance of a process's log median through its calls, and the part of it that one call would have.
+
+    The correlation of successive calls is that of all processes together: from one alone it is too uncertain, and as
+    only a positive one counts, its errors would not cancel.
+    """
+    found = [lag1_autocorrelation(np.log(times)) for times in series if len(times) > 1]
+    known = [each for each in found if each is not None]
+    correlation = sum(known) / len(known) if known else 0.0
+    noises = [(noise_of_median(times, correlation=correlation), len(times)) for times in series]
+    squares = [(noise**2, calls) for noise, calls in noises if noise is not None]
+    return _mean([square for square, _ in squares]), _mean([square * calls for square, calls in squares])
 
 
 def _detectable(variance: float, repeats: int) -> float:
@@ -205,15 +208,11 @@ def _costs(records: Sequence[Record]) -> tuple[float | None, float | None]:
     return _mean(starts), _mean(calls)
 
 
-def _call_sd(records: Sequence[Record], metric: str) -> float | None:
-    """Between the calls of one process, pooled over processes; None where no process has two."""
-    squares, freedom = 0.0, 0
-    for record in records:
-        times = [each for each in call_times(record, metric) if each > 0]
-        logs = np.log(times)
-        squares += float(np.sum((logs - np.mean(logs)) ** 2))
-        freedom += len(logs) - 1
-    return math.sqrt(squares / freedom) if freedom else None
+def _call_sd(series: Sequence[Sequence[float]]) -> float | None:
+    """Between the log times of one process's calls, pooled over processes; None where none has two calls."""
+    logs = [np.log(times) for times in series if len(times) > 1]
+    freedom = sum(len(each) - 1 for each in logs)
+    return math.sqrt(sum(float(np.sum((each - np.mean(each)) ** 2)) for each in logs) / freedom) if freedom else None
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -1,0 +1,284 @@
+"""Break-even points, against figures worked out by hand and against simulated sweeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import beta, t
+
+from bench.analysis.break_even import BreakEven, break_evens, fieller
+from bench.analysis.settings import Setting, settings_of
+from bench.record import CompileObserved, Iteration, Record
+from factories import BATCH_SIZE, NEW_TOKENS, make_config, make_record
+
+COLD = CompileObserved(graphs=1, cache_misses=2)
+WARM = CompileObserved(graphs=1, cache_hits=2)
+MIXED = CompileObserved(graphs=1, cache_hits=1, cache_misses=1)
+
+
+def record(mode: str | None, excess_s: float, call_s: float, *, compiled: CompileObserved = COLD, **changes) -> Record:
+    """A job whose first call took `excess_s` more than the others, which are all alike."""
+    durations_s = [excess_s + call_s] + [call_s] * 4
+    calls = [
+        Iteration(
+            index=index,
+            phase="measurement" if index else "validation",
+            start_s=float(index),
+            e2e_s=e2e_s,
+            token_times_s=[e2e_s],
+            graphs=0,
+            compile_s=0.0,
+        )
+        for index, e2e_s in enumerate(durations_s)
+    ]
+    config = make_config(compile_kwargs={"mode": mode} if mode else None)
+    known: dict[str, Any] = {
+        "trial_id": str(mode),
+        "name": str(mode),
+        "requested": config.to_dict(),
+        "iterations": calls,
+    }
+    made = make_record(**known | changes)
+    assert made.observed is not None
+    made.observed = dataclasses.replace(made.observed, compile=compiled)
+    return made
+
+
+def setting(mode: str | None, starts: Sequence[tuple[float, float]], **changes) -> Setting:
+    """One process for each pair of excess and call time."""
+    records = [record(mode, *each, repeat=repeat, **changes) for repeat, each in enumerate(starts, start=1)]
+    (made,) = settings_of(records)
+    return made
+
+
+def asking(each: Setting, section: str, **values) -> Setting:
+    for one in each.records:
+        one.requested[section].update(values)
+    return each
+
+
+def only(*settings: Setting) -> BreakEven:
+    (found,) = break_evens(settings)
+    return found
+
+
+# Compiled, each process starts 10, 11 and 12 s slower and takes 1 s a call; uncompiled 1 s slower and 1.9, 2 and 2.1 s.
+PLAIN = [(1.0, 1.9), (1.0, 2.0), (1.0, 2.1)]
+COMPILED = [(11.0, 1.0), (12.0, 1.0), (13.0, 1.0)]
+
+
+# ---- figures ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_break_even_point_is_the_excess_over_what_a_call_saves():
+    found = only(setting(None, PLAIN), setting("default", COMPILED))
+    assert (found.excess_s, found.saved_s, found.calls) == pytest.approx((11.0, 1.0, 11.0))
+    assert found.tokens == pytest.approx(11 * BATCH_SIZE * NEW_TOKENS)
+    assert (found.setting, found.uncompiled, found.status, found.reason) == ("default", "None", "established", None)
+    assert (found.cache, found.processes, found.uncompiled_processes, found.paired) == ("cold", 3, 3, True)
+
+
+def test_the_interval_is_fiellers():
+    found = only(setting(None, PLAIN), setting("default", COMPILED))
+    # Differences by block: C = 10, 11, 12 and D = 0.9, 1, 1.1, so variances of means 1/3 and 0.01/3, covariance 0.1/3.
+    square = t.ppf(0.975, 2) ** 2
+    roots = np.roots([1 - square * 0.01 / 3, -2 * (11 - square * 0.1 / 3), 121 - square / 3])
+    assert (found.calls_low, found.calls_high) == pytest.approx((min(roots), max(roots)))
+
+
+def test_the_speed_up_counts_the_start():
+    found = only(setting(None, PLAIN), setting("default", COMPILED))
+    assert list(found.speedup) == [10, 100, 1000]
+    assert list(found.speedup.values()) == pytest.approx([20 / 21, 200 / 111, 2000 / 1011])
+
+
+def test_the_speed_ups_interval_is_that_of_a_mean_of_slopes():
+    found = only(setting(None, PLAIN), setting("default", COMPILED))
+    # At N = 10: log S = log(10 t_u) - log(C + 10 t_c), so a block counts t_u / 2 - C / 21: SD |0.05 - 1 / 21|.
+    reach = t.ppf(0.975, 2) * abs(0.05 - 1 / 21) / math.sqrt(3)
+    assert math.log(found.speedup[10] / found.speedup_low[10]) == pytest.approx(reach)
+    assert math.log(found.speedup_high[10] / found.speedup[10]) == pytest.approx(reach)
+
+
+def test_a_speed_up_of_calls_that_cost_less_than_nothing_is_left_out():
+    found = only(setting(None, [(50.0, 2.0)]), setting("default", [(0.0, 1.0)]))
+    assert list(found.speedup) == [100, 1000]
+
+
+def test_blocks_that_do_not_match_are_compared_unpaired():
+    plain, compiled = setting(None, PLAIN), setting("default", COMPILED)
+    for each in compiled.records:
+        each.repeat += 10
+    found = only(plain, compiled)
+    # Variances of means: C 1/3 and D 0.01/3, which do not vary together.
+    square = t.ppf(0.975, 2) ** 2
+    roots = np.roots([1 - square * 0.01 / 3, -2 * 11, 121 - square / 3])
+    assert not found.paired
+    assert (found.calls_low, found.calls_high) == pytest.approx((min(roots), max(roots)))
+
+
+def test_blocks_are_matched_by_repeat_whatever_their_order():
+    plain, compiled = setting(None, PLAIN), setting("default", COMPILED)
+    compiled.records.reverse()
+    assert only(plain, compiled) == only(setting(None, PLAIN), setting("default", COMPILED))
+
+
+def test_a_block_that_lacks_a_side_is_left_out():
+    found = only(setting(None, [*PLAIN, (9.0, 9.0)]), setting("default", COMPILED))
+    assert (found.processes, found.uncompiled_processes, found.calls) == (3, 3, pytest.approx(11.0))
+
+
+# ---- status ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "reason"), [(1, "one process each"), (2, "2 processes each")])
+def test_few_processes_only_describe(number, reason):
+    found = only(setting(None, PLAIN[:number]), setting("default", COMPILED[:number]))
+    assert (found.status, found.reason) == ("descriptive", f"{reason}; intervals from 3 on")
+    assert found.calls is not None
+    assert (found.calls_low, found.calls_high, found.speedup_low, found.speedup_high) == (None, None, {}, {})
+
+
+def test_a_compiled_setting_that_is_slower_never_pays():
+    found = only(setting(None, PLAIN), setting("default", [(11.0, 2.9), (12.0, 3.0), (13.0, 3.2)]))
+    assert (found.status, found.calls, found.calls_low, found.tokens) == ("never", None, None, None)
+    assert found.reason == "the compiled calls are slower"
+
+
+def test_a_saving_that_may_be_nothing_has_no_upper_end():
+    found = only(setting(None, PLAIN), setting("default", [(10.9, 1.9), (11.0, 1.8), (11.1, 2.0)]))
+    assert (found.status, found.calls_high) == ("not established", None)
+    assert found.calls is not None
+    assert found.calls_low is not None
+    assert 0 < found.calls_low < found.calls
+
+
+def test_a_saving_that_seems_negative_but_may_be_none_has_a_lower_end_too():
+    found = only(setting(None, PLAIN), setting("default", [(10.9, 1.9), (11.0, 2.2), (11.1, 2.1)]))
+    assert (found.status, found.calls, found.calls_high) == ("not established", None, None)
+    assert found.calls_low > 0
+
+
+def test_a_start_that_costs_nothing_more_has_paid_from_the_first_call_on():
+    found = only(setting(None, PLAIN), setting("default", [(0.5, 1.0), (0.4, 1.0), (0.6, 1.0)]))
+    assert (found.status, found.calls, found.calls_low, found.calls_high, found.tokens) == ("established", 0, 0, 0, 0)
+
+
+def test_the_calls_own_noise_keeps_a_saving_from_being_too_certain():
+    plain = setting(None, [(1.0, 1.01)] * 3)
+    assert only(plain, setting("default", [(5.0, 1.0)] * 3)).status == "established"
+    for each in plain.records:  # Half of the calls are 5 % faster, the other half as much slower: the median stays.
+        each.iterations[1:] = [
+            dataclasses.replace(one, e2e_s=1.01 * (0.95 if index % 2 else 1.05))
+            for index, one in enumerate(each.iterations[1:])
+        ]
+    assert only(plain, setting("default", [(5.0, 1.0)] * 3)).status == "not established"
+
+
+# ---- which is compared with which ------------------------------------------------------------------------------------
+
+
+def test_cold_and_warm_starts_are_told_apart():
+    compiled = setting("default", [*COMPILED, *[(3.0, 1.0)] * 4, (7.0, 1.0)])
+    for each, state in zip(compiled.records, [COLD] * 3 + [WARM] * 4 + [MIXED], strict=True):
+        each.observed = dataclasses.replace(each.observed, compile=state)
+    cold, warm = break_evens([setting(None, [(1.0, 2.0)] * 8), compiled])
+    assert [(each.cache, each.processes, each.mixed, each.excess_s) for each in (cold, warm)] == [
+        ("cold", 3, 1, pytest.approx(11.0)),
+        ("warm", 4, 1, pytest.approx(2.0)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("attention", {"implementation": "eager"}),
+        ("workload", {"batch_size": 7}),
+        ("model", {"dtype": "float16"}),
+        ("generation", {"kernelize": True}),
+        ("sweep", {"arm": "b"}),
+        ("warmup", {"iterations": 9}),
+    ],
+)
+def test_what_differs_in_anything_else_is_not_compared(section, values):
+    assert break_evens([setting(None, PLAIN), asking(setting("default", COMPILED), section, **values)]) == []
+
+
+@pytest.mark.parametrize("section", ["tracking", "isolation", "fidelity"])
+def test_what_does_not_change_the_measurement_may_differ(section):
+    assert break_evens([setting(None, PLAIN), asking(setting("default", COMPILED), section, anything=1)])
+
+
+@pytest.mark.parametrize(
+    ("compiled", "plain", "chosen"),
+    [
+        ("auto", ["auto"], "auto"),
+        ("auto", ["static", "auto"], "auto"),
+        ("auto", ["dynamic", "static"], "static"),
+        ("auto", ["dynamic"], None),
+        ("static", ["auto", "static"], "static"),
+        ("static", ["auto"], None),
+    ],
+)
+def test_the_kv_cache_is_the_one_asked_for_or_the_one_that_compilation_makes(compiled, plain, chosen):
+    others = [asking(setting(None, PLAIN, trial_id=each, name=each), "generation", kv_cache=each) for each in plain]
+    found = break_evens([*others, asking(setting("default", COMPILED), "generation", kv_cache=compiled)])
+    assert [each.uncompiled for each in found] == ([chosen] if chosen else [])
+
+
+def test_each_compiled_setting_is_compared():
+    found = break_evens([setting("default", COMPILED), setting(None, PLAIN), setting("max-autotune", COMPILED)])
+    assert [each.setting for each in found] == ["default", "max-autotune"]
+
+
+def test_settings_without_results_are_left_out():
+    nothing = Setting(name="", setting_id="")
+    assert break_evens([nothing, setting("default", COMPILED)]) == []
+    assert break_evens([setting(None, PLAIN), nothing]) == []
+
+
+def test_processes_that_compiled_nothing_have_no_cache_state():
+    assert break_evens([setting(None, PLAIN), setting("default", COMPILED, compiled=CompileObserved())]) == []
+
+
+# ---- Fieller ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_clear_denominator_gives_an_interval():
+    # (10 - ρ)² ≤ 4 (1 + 0.04 ρ²): 0.84 ρ² - 20 ρ + 96 ≤ 0.
+    ((low, high),) = fieller(10.0, 1.0, np.diag([1.0, 0.04]), 2.0)
+    assert (low, high) == pytest.approx(((20 - math.sqrt(77.44)) / 1.68, (20 + math.sqrt(77.44)) / 1.68))
+
+
+def test_a_denominator_that_may_be_0_gives_all_but_an_interval():
+    # (10 - ρ)² ≤ 4 (1 + ρ²): 3 ρ² + 20 ρ - 96 ≥ 0.
+    (_, low), (high, _) = found = fieller(10.0, 1.0, np.diag([1.0, 1.0]), 2.0)
+    assert (low, high) == pytest.approx(((-20 - math.sqrt(1552)) / 6, (-20 + math.sqrt(1552)) / 6))
+    assert (found[0][0], found[1][1]) == (-math.inf, math.inf)
+
+
+def test_two_means_that_may_both_be_0_give_everything():
+    assert fieller(1.0, 1.0, np.diag([1.0, 1.0]), 2.0) == [(-math.inf, math.inf)]
+
+
+def test_means_without_variance_give_their_ratio():
+    assert fieller(3.0, 0.7, np.zeros((2, 2)), 4.3) == [pytest.approx((3 / 0.7, 3 / 0.7))]
+
+
+@pytest.mark.parametrize("saved_s", [0.2, 0.03])
+def test_fiellers_set_holds_the_true_ratio_in_95_percent(saved_s):
+    """Of means of 5 blocks, with a saving of many standard errors and with one of about two."""
+    generator = np.random.default_rng(3)
+    trials, hits, quantile = 2000, 0, t.ppf(0.975, 4)
+    for _ in range(trials):
+        excess, saved = generator.normal(10.0, 0.5, 5), generator.normal(saved_s, 0.03, 5)
+        found = fieller(excess.mean(), saved.mean(), np.cov(excess, saved) / 5, quantile)
+        hits += any(low <= 10.0 / saved_s <= high for low, high in found)
+    low, high = beta.ppf(0.025, hits, trials - hits + 1), beta.ppf(0.975, hits + 1, trials - hits)
+    print(f"coverage at a saving of {saved_s} s: {hits / trials:.2%} ({low:.2%} to {high:.2%})")
+    assert low <= 0.95 <= high

@@ -1,0 +1,196 @@
+"""The noise floor, against variances worked out by hand, the noncentral t of scipy.stats, and simulated sweeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from scipy.stats import nct, t
+
+from bench.analysis.comparison import effect
+from bench.analysis.noise_floor import NoiseFloor, detectable_errors, noise_floor
+from bench.analysis.settings import Process, Setting, noise_of_median
+from bench.record import Iteration, Record
+from factories import make_record
+
+
+def record(times_s: Sequence[float], *, start_s: float = 8.0, **changes) -> Record:
+    """Measured calls that follow each other without a gap, after a start of `start_s`."""
+    starts_s = start_s + np.concatenate([[0.0], np.cumsum(times_s)[:-1]])
+    calls = [
+        Iteration(
+            index=index,
+            phase="measurement",
+            start_s=float(start),
+            e2e_s=float(e2e_s),
+            token_times_s=[float(e2e_s)],
+            graphs=0,
+            compile_s=0.0,
+        )
+        for index, (start, e2e_s) in enumerate(zip(starts_s, times_s, strict=True))
+    ]
+    return make_record(iterations=calls, **changes)
+
+
+def setting(series: Sequence[Sequence[float]]) -> Setting:
+    """A setting with one process for each series of calls, given as hundredths on the log scale."""
+    records = [record(np.exp(np.array(each) / 100), repeat=repeat) for repeat, each in enumerate(series, start=1)]
+    return Setting(name="a", setting_id="a", records=records)
+
+
+def floor(*settings: Setting, **keywords) -> NoiseFloor:
+    found = noise_floor(settings, **keywords)
+    assert found is not None
+    return found
+
+
+def drawn(processes: int, calls: int, *, process_sd: float, call_sd: float) -> Setting:
+    """In hundredths."""
+    generator = np.random.default_rng(1)
+    levels = generator.normal(scale=process_sd, size=(processes, 1))
+    return setting(levels + generator.normal(scale=call_sd, size=(processes, calls)))
+
+
+def test_without_three_processes_there_is_no_floor():
+    assert noise_floor([]) is None
+    assert noise_floor([setting([[0.0], [1.0]])]) is None
+
+
+def test_what_calls_do_not_explain_lies_between_processes():
+    found = floor(setting([[-1.0] * 4, [0.0] * 4, [1.0] * 4]))
+    assert (found.process_sd, found.call_sd, found.median_noise) == (pytest.approx(0.01), pytest.approx(0), 0.0)
+    assert found.process_share == 1.0
+    assert (found.settings, found.processes, found.repeats, found.calls) == (1, 3, 3, 4)
+
+
+def test_what_calls_explain_is_taken_off():
+    calls = np.array([0.2, -0.2, 0.2, -0.2])
+    found = floor(setting([calls - 1, calls, calls + 1]))
+    noise = noise_of_median(list(np.exp(calls / 100)))
+    assert found.median_noise == pytest.approx(noise)
+    assert found.process_sd == pytest.approx(math.sqrt(0.01**2 - noise**2))
+    assert found.process_share == pytest.approx(1 - (noise / 0.01) ** 2)
+    assert found.call_sd == pytest.approx(0.002 * math.sqrt(4 / 3))
+
+
+def test_processes_that_differ_by_less_than_their_calls_explain_do_not_differ():
+    calls = np.array([5.0, -5.0, 5.0, -5.0])
+    found = floor(setting([calls - 1, calls, calls + 1]))
+    assert (found.process_sd, found.process_share) == (0.0, 0.0)
+    assert found.best_calls is None
+
+
+def test_one_call_a_process_leaves_all_noise_between_processes():
+    found = floor(setting([[-1.0], [0.0], [1.0]]))
+    assert (found.call_sd, found.median_noise, found.process_sd) == (None, None, pytest.approx(0.01))
+
+
+def test_nothing_that_varies_has_no_share():
+    found = floor(setting([[0.0] * 4] * 3))
+    assert (found.process_share, found.detectable[3]) == (None, 0.0)
+    assert found.repeats_for == {0.01: 3, 0.02: 3, 0.05: 3}
+    assert len(found.advice()) == 2
+
+
+def test_settings_are_pooled_by_their_degrees_of_freedom_and_small_ones_left_out():
+    # Variances 1 with 2 degrees of freedom and 10 / 3 with 3, at levels of their own: (2 + 10) / 5.
+    first, second = setting([[-1.0], [0.0], [1.0]]), setting([[50 + each] for each in (-2.0, -1.0, 1.0, 2.0)])
+    found = floor(first, second, setting([[0.0], [99.0]]))
+    assert found.process_sd == pytest.approx(0.01 * math.sqrt(12 / 5))
+    assert (found.settings, found.processes, found.repeats) == (2, 7, 3)
+
+
+def test_the_split_finds_what_was_drawn():
+    found = floor(drawn(300, 20, process_sd=1.0, call_sd=1.0))
+    assert found.process_sd == pytest.approx(0.01, rel=0.08)
+    assert found.call_sd == pytest.approx(0.01, rel=0.05)
+
+
+@pytest.mark.parametrize("repeats", [2, 3, 5, 20, 200])
+def test_the_noncentrality_gives_80_percent_power(repeats):
+    freedom = 2 * (repeats - 1)
+    found = nct.sf(t.ppf(1 - 0.045 / 2, freedom), freedom, detectable_errors(repeats))
+    assert found == pytest.approx(0.8, abs=1e-5)
+
+
+def test_the_detectable_difference_is_so_many_standard_errors_of_a_difference():
+    found = floor(setting([[-1.0], [0.0], [1.0], [0.0]]))  # variance 2/3 of a hundredth squared
+    assert list(found.detectable) == [3, 4, 5, 10, 20]
+    error = 0.01 * math.sqrt(2 / 3) * math.sqrt(2 / 5)
+    assert math.log1p(found.detectable[5]) == pytest.approx(detectable_errors(5) * error)
+    assert 1 + found.detectable_beyond[5] == pytest.approx(1.01 * (1 + found.detectable[5]))
+
+
+@pytest.mark.parametrize("repeats", [3, 5, 10])
+def test_four_of_five_sweeps_find_the_detectable_difference(repeats):
+    generator = np.random.default_rng(repeats)
+    difference = detectable_errors(repeats) * 0.01 * math.sqrt(2 / repeats)
+    hits, trials = 0, 1500
+    for _ in range(trials):
+        logs = generator.normal(scale=0.01, size=(2, repeats))
+        logs[1] += difference
+        found = effect(*([Process(median_s=math.exp(each)) for each in side] for side in logs), margin=0.0)
+        hits += found.p <= 0.05
+    print(f"power at the detectable difference, R = {repeats}: {hits / trials:.2%}")
+    # Three processes a side rarely vary alike, for which Welch's test pays; blocks win a little of that back.
+    assert 0.68 < hits / trials < 0.84
+
+
+def test_the_repeats_that_find_a_difference_are_the_fewest():
+    found = floor(setting([[-1.0], [0.0], [1.0]]))
+    error = 0.01 * math.sqrt(2)
+    for difference, repeats in found.repeats_for.items():
+        assert detectable_errors(repeats) * error / math.sqrt(repeats) <= math.log1p(difference)
+        fewer = repeats - 1
+        assert repeats == 3 or detectable_errors(fewer) * error / math.sqrt(fewer) > math.log1p(difference)
+    assert list(found.repeats_for) == [0.01, 0.02, 0.05]
+
+
+def test_what_no_number_of_repeats_finds_is_none():
+    found = floor(setting([[-20.0], [0.0], [20.0]]))
+    assert found.repeats_for[0.01] is None
+    assert found.repeats_for[0.05] is not None
+
+
+def test_costs_are_the_start_and_the_time_from_call_to_call():
+    found = floor(Setting(name="a", setting_id="a", records=[
+        record([2.0, 4.0], start_s=start_s, repeat=repeat) for repeat, start_s in enumerate((9.0, 10.0, 11.0))
+    ]))  # fmt: skip
+    assert (found.process_cost_s, found.call_cost_s) == (10.0, 3.0)
+
+
+def test_the_best_number_of_calls_weighs_costs_and_variances():
+    calls = np.array([0.5, -0.5, 0.5, -0.5])
+    made = setting([calls - 1, calls, calls + 1])
+    found = floor(made)
+    per_call = 4 * noise_of_median(list(np.exp(calls / 100))) ** 2
+    exact = math.sqrt(found.process_cost_s / found.call_cost_s * per_call / found.process_sd**2)
+    assert found.best_calls == math.ceil(exact)
+    for each in made.records:  # A hundred times the start: ten times the calls.
+        each.iterations[:] = [dataclasses.replace(one, start_s=one.start_s + 99 * 8.0) for one in each.iterations]
+    assert floor(made).best_calls == math.ceil(10 * exact)
+
+
+def test_advice_names_the_figures():
+    lines = floor(setting([[-1.0] * 4, [0.0] * 4, [1.0] * 4])).advice()
+    assert lines == [
+        "3 repeats find a difference of 3.2 % in four of five sweeps; a verdict beyond 1 % needs 4.2 %",
+        "repeats that find other differences: 1 % with 18, 2 % with 6, 5 % with 3",
+        "100 % of the variance of a process's median is between processes: only more repeats help, more calls do not",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("call_sd", "expected"), [(0.1, "only more repeats help"), (3.0, "a little"), (30.0, "as much as more repeats")]
+)
+def test_advice_depends_on_where_the_noise_is(call_sd, expected):
+    assert any(expected in each for each in floor(drawn(200, 20, process_sd=0.7, call_sd=call_sd)).advice())
+
+
+def test_other_metrics_have_floors_of_their_own():
+    made = setting([[-1.0], [0.0], [1.0]])
+    assert floor(made, metric="ttft").metric == "ttft"
+    assert noise_floor([made], metric="tpot") is None

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.record import Record
 from conftest import run_bench
 
 pytestmark = [pytest.mark.alone, pytest.mark.slow]
 
-SHORT = ("workload.sequence_length=16", "workload.num_tokens_to_generate=4", "warmup.iterations=2")
+SHORT = ("workload.sequence_length=16", "workload.num_tokens_to_generate=4")
 AA = ("-m", "experiment=aa", "sweep.name=aa", "tracking=off", "monitor.enabled=false")
 
 # Runs bench with a `generate` that sleeps 0.3 s a call, and 0.34 s in every process of the setting named "slow": a tenth
@@ -78,20 +79,35 @@ def test_a_setting_is_never_called_faster_or_slower_than_itself(run: int, tmp_pa
     assert compared["verdict"]["word"] in ("equivalent", "inconclusive")
 
 
-def test_a_setting_that_sleeps_a_tenth_longer_is_called_slower(tmp_path) -> None:
-    (tmp_path / "planted.py").write_text(textwrap.dedent(PLANT), encoding="utf-8")
-    (tmp_path / "sleepy.py").write_text(textwrap.dedent(SLEEPY), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "planted.py", *AA, "sweep.arm=plain,slow", *SHORT],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
+def run_planted(folder: Path, *arguments: str) -> None:
+    """Run bench with the sleeping `generate`."""
+    (folder / "planted.py").write_text(textwrap.dedent(PLANT), encoding="utf-8")
+    (folder / "sleepy.py").write_text(textwrap.dedent(SLEEPY), encoding="utf-8")
+    command = [sys.executable, "planted.py", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_setting_that_sleeps_a_tenth_longer_is_called_slower(tmp_path) -> None:
+    run_planted(tmp_path, *AA, "sweep.arm=plain,slow", *SHORT, "warmup.iterations=2")
     (compared,) = comparisons(tmp_path)
     print(compared)
     assert (compared["setting"], compared["baseline"]) == ("slow", "plain")
     assert compared["verdict"]["word"] == "slower"
     assert 1.05 < compared["effect"]["ratio"] < 1.2
+
+
+def test_settled_settings_need_less_than_ten_warm_up_calls_for_the_same_median(tmp_path) -> None:
+    policies = ("-m", "experiment=warmup_policies", "sweep.name=aa", "tracking=off", "monitor.enabled=false")
+    run_planted(tmp_path, *policies, *SHORT, "fidelity.reference=none")
+    (compared,) = comparisons(tmp_path)
+    records = [Record.read(path) for path in (tmp_path / "multirun/aa").glob("*/record.json")]
+    spent = {
+        policy: [len(each.calls("warmup")) for each in records if each.name == policy] for policy in ("fixed", "auto")
+    }
+    print(spent, compared)
+    assert spent["fixed"] == [10] * 5
+    assert [each.warmup_status for each in records if each.name == "auto"] == ["converged"] * 5
+    assert sum(spent["auto"]) < sum(spent["fixed"])
+    assert compared["verdict"]["word"] in ("equivalent", "inconclusive")
+    assert 0.97 < compared["effect"]["ratio"] < 1.03

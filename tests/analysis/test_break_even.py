@@ -164,6 +164,13 @@ def test_a_saving_that_seems_negative_but_may_be_none_has_a_lower_end_too():
     assert found.calls_low > 0
 
 
+def test_a_set_with_a_gap_above_0_reaches_from_0_without_an_end():
+    # C = 0, 1, 2 and D = 0.5, 1.5, 2.5: what Fieller rejects lies between 0.88 and 1.5 calls.
+    compiled = [(1.0, 2.5), (2.0, 1.5), (3.0, 0.5)]
+    found = only(setting(None, [(1.0, 3.0)] * 3), setting("default", compiled))
+    assert (found.status, found.calls_low, found.calls_high) == ("not established", 0.0, None)
+
+
 def test_a_start_that_costs_nothing_more_has_paid_from_the_first_call_on():
     found = only(setting(None, PLAIN), setting("default", [(0.5, 1.0), (0.4, 1.0), (0.6, 1.0)]))
     assert (found.status, found.calls, found.calls_low, found.calls_high, found.tokens) == ("established", 0, 0, 0, 0)

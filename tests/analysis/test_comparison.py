@@ -119,6 +119,11 @@ def test_the_calls_own_noise_keeps_an_interval_from_being_too_narrow():
     assert reach(each) >= t.ppf(0.99, 2) * 0.003 * math.sqrt(2 / 3) * (1 - 1e-9)
 
 
+def test_the_calls_own_noise_keeps_two_sweeps_from_being_too_certain():
+    each = found(logs(0, 0, 0), logs(4, 4, 4), noise=0.003, paired=False)
+    assert reach(each) == pytest.approx(t.ppf(0.975, 2) * 0.003 * math.sqrt(2 / 3))
+
+
 def test_noise_that_is_not_known_is_taken_from_the_other_processes():
     half = [Process(median_s=1.0, noise=0.01), Process(median_s=1.0), Process(median_s=1.0)]
     known, partly = effect(side([1.0] * 3, 0.01), side([1.0] * 3, 0.01)), effect(half, side([1.0] * 3, 0.01))
@@ -456,7 +461,7 @@ def test_settings_without_a_common_block_cannot_be_compared():
 
 
 def test_a_setting_that_is_barred_needs_no_correction():
-    barred = [setting(f"c{each}", SLOW) for each in range(10)]
+    barred = [setting(f"c{each}", logs(-1, 0, 1)) for each in range(10)]
     for each in barred:
         move(each)
     # Alone its p value is 2.5 %.

@@ -126,8 +126,9 @@ def noise_of_median(values: Sequence[float], *, correlation: float | None = None
 
     From 6 values on it is the width of the median's rank interval on the log scale over that of a normal law with the
     same confidence (Price and Bonett, "Estimating the variance of the sample median", 2001), which holds whatever the
-    law of the values; simulated for 20 normal ones it is a tenth too large, for 6 a third. Below 6 it is √(π / 2) × SD / √n, as for normal noise. Successive calls that are correlated
-    count for as many independent ones as `series.effective_n` has it.
+    law of the values; simulated for 20 normal ones it is a tenth too large, for 6 a third. Below 6 it is √(π / 2) × SD
+    / √n, as for normal noise. Successive calls that are correlated count for as many independent ones as
+    `series.effective_n` has it.
 
     Args:
         values: the times of successive calls, in any unit.

@@ -98,9 +98,10 @@ def judge_series(
     cv = _cv(raw)
     drift = theil_sen_slope(series) * (n - 1) if n > 1 else None
     found = {"throttled": throttled, "event": event}
-    if n >= MIN_CALLS:
+    own_levels = levels(measured_s, first_index=first_index) if n >= MIN_CALLS else []
+    if own_levels:
         found |= {
-            "changepoint": len(levels(measured_s)) > 1,
+            "changepoint": len(own_levels) > 1,
             "trend": abs(drift or 0.0) > SMALLEST_DIFFERENCE and kendall_p(series) < TREND_P,
             "bimodal": is_bimodal(raw),
             "cycle": is_cycle(series),
@@ -108,8 +109,9 @@ def judge_series(
     structural = [flag for flag in STRUCTURAL if found.get(flag)]
     noted = {"cv_high": (cv or 0.0) > CV_HIGH, "autocorrelated": (lag1 or 0.0) > LAG1_HIGH}
     power = _power(n, _cv(series), clean=not structural)
-    everything = [*before_s, *measured_s]
-    segments = levels(everything, first_index=first_index) if len(everything) >= MIN_CALLS else []
+    segments = own_levels
+    if before_s and len(before_s) + n >= MIN_CALLS:
+        segments = levels([*before_s, *measured_s], first_index=first_index)
     return Steadiness(
         steady=False if structural else (True if power == "enough" else None),
         flags=[*structural, *(flag for flag, holds in noted.items() if holds)],
@@ -191,12 +193,13 @@ def optimal_partition(series: Array, variance: float) -> list[int]:
     best = np.full(n + 1, np.inf)  # cost of the first values, each segment with its penalty
     best[0] = 0.0
     start_of_last = np.zeros(n + 1, dtype=np.intp)
+    places = np.arange(n)
     for end in range(MIN_SEGMENT, n + 1):
-        starts = np.arange(end - MIN_SEGMENT + 1)
-        within = squares[end] - squares[starts] - (sums[end] - sums[starts]) ** 2 / (end - starts)
-        costs = best[starts] + within + penalty
+        starts = end - MIN_SEGMENT + 1  # the last segment may start at any place before
+        within = squares[end] - squares[:starts] - (sums[end] - sums[:starts]) ** 2 / (end - places[:starts])
+        costs = best[:starts] + within + penalty
         # The earliest among equals, or among those that only rounding tells apart: fewer segments.
-        start_of_last[end] = int(np.argmax(costs <= np.min(costs) + 1e-12 * squares[n]))
+        start_of_last[end] = int(np.argmax(costs <= costs.min() + 1e-12 * squares[n]))
         best[end] = costs[start_of_last[end]]
     found, end = [], n
     while end > 0:

@@ -112,6 +112,8 @@ def effects(sweep: Array) -> list[Effect]:
 def processes(setting: Array) -> list[Process]:
     """One for each repeat, from its calls."""
     return [
-        Process(repeat=repeat, median_s=float(np.median(calls)), noise=noise_of_median(calls.tolist()))
-        for repeat, calls in enumerate(setting, start=1)
+        Process(repeat=repeat, median_s=median, noise=noise_of_median(calls))
+        for repeat, (median, calls) in enumerate(
+            zip(np.median(setting, axis=-1).tolist(), setting.tolist(), strict=True), start=1
+        )
     ]

@@ -6,9 +6,18 @@ import dataclasses
 import functools
 import types
 import typing
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 _Made = TypeVar("_Made")
+PLAIN = (bool, int, float, str)
+
+
+class _Field(NamedTuple):
+    """How the value of one field is taken."""
+
+    kind: Any  # its annotation
+    plain: type | None  # the class of a value that needs no further look; None where every value does
+    may_be_none: bool
 
 
 def load(kind: type[_Made], value: Any, where: str) -> _Made:
@@ -27,10 +36,7 @@ def _load(kind: Any, value: Any, where: str) -> Any:
     if kind is Any or (value is None and may_be_none):
         return value
     if fields is not None:
-        _expect(value, dict, where)
-        if not value.keys() <= fields.keys():
-            raise TypeError(f"{where} has no field {min(set(value) - set(fields))}")
-        return origin(**{name: _load(fields[name], each, f"{where}.{name}") for name, each in value.items()})
+        return _load_fields(origin, fields, value, where)
     if origin is list:
         return _load_list(arguments[0], value, where)
     if origin is dict:
@@ -42,6 +48,21 @@ def _load(kind: Any, value: Any, where: str) -> Any:
     return value
 
 
+def _load_fields(made: type, fields: dict[str, _Field], value: Any, where: str) -> Any:
+    """An instance of a dataclass. Most values are plain and right, so those take the short way."""
+    _expect(value, dict, where)
+    loaded = {}
+    for name, each in value.items():
+        if name not in fields:
+            raise TypeError(f"{where} has no field {name}")
+        kind, plain, may_be_none = fields[name]
+        if type(each) is plain or (each is None and may_be_none):
+            loaded[name] = each
+        else:
+            loaded[name] = _load(kind, each, f"{where}.{name}")
+    return made(**loaded)
+
+
 def _load_list(kind: Any, value: Any, where: str) -> list[Any]:
     _expect(value, list, where)
     if kind is float and all(type(each) is float for each in value):
@@ -50,13 +71,18 @@ def _load_list(kind: Any, value: Any, where: str) -> list[Any]:
 
 
 @functools.cache
-def _taken_apart(kind: Any) -> tuple[Any, tuple[Any, ...], bool, dict[str, Any] | None]:
+def _taken_apart(kind: Any) -> tuple[Any, tuple[Any, ...], bool, dict[str, _Field] | None]:
     """Class, arguments, whether None is allowed, and the fields of a dataclass. Reading annotations is slow: once."""
     may_be_none = type(None) in typing.get_args(kind)
     if isinstance(kind, types.UnionType):
         kind = next(each for each in typing.get_args(kind) if each is not type(None))
     origin = typing.get_origin(kind) or kind
-    fields = typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else None
+    fields = None
+    if dataclasses.is_dataclass(kind):
+        fields = {}
+        for name, hint in typing.get_type_hints(kind).items():
+            whole, _, optional, inner = _taken_apart(hint)
+            fields[name] = _Field(hint, whole if inner is None and whole in PLAIN else None, optional)
     return origin, typing.get_args(kind), may_be_none, fields
 
 

@@ -20,6 +20,8 @@ bench measures which settings generate fastest with Transformers, on this model 
   bench model=smollm2-135m workload.batch_size=8   another model, another workload
   bench model.id=PATH_OR_HUB_ID model.weights=pretrained model.architecture=null
   bench -m sweep.dry_run=true compile=off,default  print the jobs, run none
+  bench -m compile=off,default sweep.repeats=5     repeats, for verdicts on the differences
+  python -m bench.compare multirun/NAME            the verdicts once more, or of two sweeps
   mlflow ui --backend-store-uri sqlite:///mlflow.db    compare what ran
 
 Groups (group=choice)

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
 
-from bench.analysis.settings import Difference, Process, Setting, differences, processes
+from bench.analysis.settings import Difference, Process, Setting, differences, processes, steady_words
 from bench.baseline import find_baselines
 
 MARGIN = 0.01  # as a fraction
@@ -79,7 +79,7 @@ class Comparison:
     effect: Effect | None  # None where a side has no process that came through
     verdict: Verdict
     differences: list[Difference]  # `a` is the baseline's side
-    steady: tuple[str, str]  # of the baseline and of the setting, as in "4 of 5"
+    steady: tuple[str, str]  # of the baseline and of the setting: "yes", "no", "noisy", "few", or as in "4 of 5"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,7 +319,7 @@ def _comparisons(
             effect=each,
             verdict=_inconclusive(reason) if reason else verdict,
             differences=differing,
-            steady=(_steady(a), _steady(b)),
+            steady=(steady_words(a.records), steady_words(b.records)),
         )
         for (a, b), differing, reason, each, verdict in zip(pairs, found, barred, effects, judged, strict=True)
     ]
@@ -358,11 +358,6 @@ def _distrusted(role: str, setting: Setting) -> str | None:
         named = f" ({', '.join(flags)})" if flags else ""
         return f"the {role} is unsteady in {len(setting.unsteady)} of {_processes(whole)}{named}"
     return None
-
-
-def _steady(setting: Setting) -> str:
-    steady, whole = setting.steady
-    return f"{steady} of {whole}"
 
 
 def _processes(number: int) -> str:

@@ -83,6 +83,23 @@ class Setting:
         return [each for each in self.records if each.fidelity is not None and each.fidelity.agrees is False]
 
 
+def steady_words(records: Sequence[Record]) -> str:
+    """Whether these processes stayed on one level: one word where it is the same for all, else how many did."""
+    words = [_steady_word(each) for each in records]
+    if not words:
+        return UNKNOWN
+    return words[0] if len(set(words)) == 1 else f"{words.count('yes')} of {len(words)}"
+
+
+def _steady_word(record: Record) -> str:
+    seen = record.steadiness
+    if seen is None:
+        return UNKNOWN
+    if seen.steady is None:
+        return "few" if seen.power == "too few calls" else "noisy"
+    return "yes" if seen.steady else "no"
+
+
 def settings_of(records: Sequence[Record]) -> list[Setting]:
     """The settings of these records, in order of first appearance; reference runs are left out.
 

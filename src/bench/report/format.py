@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
 
+from bench.analysis.settings import asked
 from bench.record import Record
 
 UNDEFINED = "–"
@@ -23,16 +23,6 @@ _ANSI = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?)")
 def is_wrong(record: Record) -> bool:
     """Whether the output was compared with the reference's and differs by more than rounding."""
     return record.fidelity is not None and record.fidelity.agrees is False
-
-
-def steady_word(record: Record) -> str:
-    """Whether the measured calls of one process stayed on one level, in one word for a table."""
-    seen = record.steadiness
-    if seen is None:
-        return UNDEFINED
-    if seen.steady is None:
-        return "few" if seen.power == "too few calls" else "noisy"
-    return "yes" if seen.steady else "no"
 
 
 def significant(value: float | None, digits: int = 4) -> str:
@@ -75,12 +65,6 @@ def one_line(text: str) -> str:
     """The text in one line, without escape sequences and control characters."""
     bare = _ANSI.sub("", text)
     return " ".join("".join(each if each.isprintable() else " " for each in bare).split())
-
-
-def asked(record: Record, key: str) -> Any:
-    """The requested value of a dotted config key; None where the request does not say."""
-    section, leaf = key.split(".")
-    return record.requested.get(section, {}).get(leaf)
 
 
 def title(record: Record) -> str:

@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench.analysis.settings import MODEL_KEYS, asked, steady_words
 from bench.analysis.summary import Stats, Summary, compiled_while_measured, summarize
 from bench.record import STATUSES, Record
 from bench.report.format import (
     FAILURE_STYLE,
     UNDEFINED,
-    asked,
     is_wrong,
     mebibytes,
     milliseconds,
@@ -34,7 +34,6 @@ from bench.report.format import (
     run_title,
     significant,
     status_style,
-    steady_word,
     title,
 )
 from bench.report.layout import PLAIN_WIDTH, grid, natural_width, print_at
@@ -44,8 +43,6 @@ NARROWEST_NAME = 14
 EXPENDABLE = ("MBU %", "peak MiB", "ITL ms", "warm-up", "graphs", "cold s", "TTFT ms", "±%")
 LOWEST, UNSTEADY = "*", "!"  # marks behind a setting's name
 NAMES_SHOWN = 4
-# The keys that make a model another one. Its number format is a choice for speed like any other.
-MODEL_KEYS = ("model.id", "model.revision", "model.gguf_file", "model.weights", "model.architecture", "model.seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +105,7 @@ class Setting:
     @property
     def steady(self) -> str:
         """In one word whether its processes stayed on one level, or how many of them did."""
-        words = [steady_word(each) for each in self.counted]
-        return words[0] if len(set(words)) == 1 else f"{words.count('yes')} of {len(words)}"
+        return steady_words(self.counted)
 
     @property
     def is_warm(self) -> bool:

@@ -20,7 +20,7 @@ from conftest import run_bench
 pytestmark = [pytest.mark.alone, pytest.mark.slow]
 
 SHORT = ("workload.sequence_length=16", "workload.num_tokens_to_generate=4")
-AA = ("-m", "experiment=aa", "sweep.name=aa", "tracking=off", "monitor.enabled=false")
+AA = ("-m", "experiment=aa", "sweep.name=aa", "tracking=off", "monitor.enabled=false", *SHORT)
 
 # Runs bench with a `generate` that sleeps 0.3 s a call, and 0.34 s in every process of the setting named "slow": a tenth
 # of a call of up to 0.4 s. Most of a call is sleep, so that a machine's own unrest cannot hide the difference.
@@ -89,7 +89,7 @@ def run_planted(folder: Path, *arguments: str) -> None:
 
 
 def test_a_setting_that_sleeps_a_tenth_longer_is_called_slower(tmp_path) -> None:
-    run_planted(tmp_path, *AA, "sweep.arm=plain,slow", *SHORT, "warmup.iterations=2")
+    run_planted(tmp_path, *AA, "sweep.arm=plain,slow", "warmup.iterations=2", "measurement.iterations=10")
     (compared,) = comparisons(tmp_path)
     print(compared)
     assert (compared["setting"], compared["baseline"]) == ("slow", "plain")
@@ -99,15 +99,15 @@ def test_a_setting_that_sleeps_a_tenth_longer_is_called_slower(tmp_path) -> None
 
 def test_settled_settings_need_less_than_ten_warm_up_calls_for_the_same_median(tmp_path) -> None:
     policies = ("-m", "experiment=warmup_policies", "sweep.name=aa", "tracking=off", "monitor.enabled=false")
-    run_planted(tmp_path, *policies, *SHORT, "fidelity.reference=none")
+    run_planted(tmp_path, *policies, *SHORT, "fidelity.reference=none", "sweep.repeats=3")
     (compared,) = comparisons(tmp_path)
     records = [Record.read(path) for path in (tmp_path / "multirun/aa").glob("*/record.json")]
     spent = {
         policy: [len(each.calls("warmup")) for each in records if each.name == policy] for policy in ("fixed", "auto")
     }
     print(spent, compared)
-    assert spent["fixed"] == [10] * 5
-    assert [each.warmup_status for each in records if each.name == "auto"] == ["converged"] * 5
+    assert spent["fixed"] == [10] * 3
+    assert [each.warmup_status for each in records if each.name == "auto"] == ["converged"] * 3
     assert sum(spent["auto"]) < sum(spent["fixed"])
     assert compared["verdict"]["word"] in ("equivalent", "inconclusive")
     assert 0.97 < compared["effect"]["ratio"] < 1.03

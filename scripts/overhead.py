@@ -43,7 +43,7 @@ import tqdm
 import transformers
 import yaml
 
-from bench.analysis.summary import median_rank
+from bench.analysis.series import median_rank
 from bench.config import AttentionConfig, BenchmarkConfig, CompileConfig, ModelConfig
 from bench.rules import ConfigError
 from bench.trial import memory

@@ -186,7 +186,7 @@ def test_a_row_is_missed_when_its_bounds_lie_wholly_beyond_the_target(measured, 
     [
         (-0.004, -0.006, -0.002, MET),
         (-0.006, -0.007, -0.004, WITHIN_NOISE),
-        (-0.006, -0.013, 0.001, WITHIN_NOISE),
+        (-0.006, -0.042, 0.03, WITHIN_NOISE),
         (-0.006, -0.007, -0.0051, MISSED),
         (0.006, 0.0051, 0.007, MISSED),
     ],

@@ -153,6 +153,13 @@ def test_autocorrelation_widens_the_interval_by_the_root_of_the_lost_calls():
     assert median_interval(values) == (np.sort(values)[3], np.sort(values)[16])
 
 
+def test_an_outlier_does_not_hide_the_autocorrelation():
+    values = [float(number) for number in range(20)]
+    values[9] = 1000.0
+    assert lag1_autocorrelation(values) < 0.1
+    assert median_interval(values)[0] == 3.0  # 5.0 as if independent
+
+
 def test_a_series_that_only_rises_gets_its_whole_range():
     assert median_interval([float(number) for number in range(20)]) == (0.0, 19.0)
 

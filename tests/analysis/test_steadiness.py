@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bench.analysis import steadiness
+from bench.analysis.series import kendall_p
 from bench.analysis.steadiness import judge, judge_series, levels, optimal_partition, smallest_step
 from bench.record import CompileEvent, Monitor, MonitorSample, Segment
 from factories import MEASURED, make_iterations, make_record
@@ -36,6 +37,12 @@ def test_a_step_is_a_changepoint():
     assert [(each.start, each.calls) for each in found.segments] == [(0, 10), (10, 10)]
 
 
+def test_three_calls_are_a_level():
+    found = judge_series(list(LEVEL + 0.05 * (CALLS >= 17)))
+    assert "changepoint" in found.flags
+    assert [each.calls for each in found.segments] == [17, 3]
+
+
 def test_a_certain_step_that_is_too_small_to_matter_is_none():
     assert flags(1 + 0.05 * NOISE + 0.019 * (CALLS >= 10)) == ["autocorrelated"]
 
@@ -50,6 +57,14 @@ def test_a_step_counts_also_where_there_is_no_noise():
 
 def test_a_ramp_is_a_trend():
     assert "trend" in flags(LEVEL + 0.05 * CALLS / (N - 1))
+
+
+@pytest.mark.parametrize(("fall", "seen"), [(0.025, True), (0.015, False)])
+def test_a_trend_counts_from_a_p_value_of_one_percent_on(fall, seen):
+    series = 1 + 1.5 * NOISE - 1.5 * fall * CALLS / (N - 1)
+    assert abs(judge_series(list(series)).drift) > 0.02
+    assert (kendall_p(series) < 0.01) is seen
+    assert flags(series) == (["trend", "autocorrelated"] if seen else [])
 
 
 def test_a_certain_trend_that_is_too_small_to_matter_is_none():
@@ -71,6 +86,12 @@ def test_a_few_slow_calls_are_not_bimodal():
     slow = np.isin(CALLS, [2, 8, 15])  # 15 % of all
     assert "bimodal" not in flags(LEVEL + 0.1 * slow)
     assert "bimodal" in flags(LEVEL + 0.1 * (slow | (CALLS == 18)))
+
+
+def test_two_calls_are_no_level_of_a_short_series():
+    slow = np.isin(np.arange(10), [3, 7])
+    assert flags(LEVEL[:10] + 0.1 * slow) == []
+    assert flags(LEVEL[:10] + 0.1 * (slow | (np.arange(10) == 5))) == ["bimodal"]
 
 
 def test_levels_too_close_to_matter_are_not_bimodal():
@@ -107,6 +128,12 @@ def test_noise_above_two_percent_is_too_much_to_tell():
     noisy = 1 + NOISE * (0.021 / np.std(NOISE, ddof=1))
     assert judge_series(list(noisy)).power == "too noisy to tell"
     assert judge_series(list(1 + (noisy - 1) * 0.9)).power == "enough"
+
+
+def test_what_was_found_was_not_hidden_by_the_variation_it_makes():
+    found = judge_series(list(LEVEL + 0.3 * (CALLS >= 10)))
+    assert (found.steady, found.power) == (False, "enough")
+    assert found.cv > 0.02
 
 
 def test_one_outlier_does_not_make_a_quiet_series_too_noisy():
@@ -176,6 +203,15 @@ def test_the_partition_is_the_cheapest_of_all():
 def test_stretches_too_close_to_matter_are_joined():
     series = [1.0] * 10 + [1.01] * 10 + [1.05] * 10
     assert [(each.start, each.calls) for each in levels(series, first_index=4)] == [(4, 20), (24, 10)]
+
+
+def test_the_closest_stretches_are_joined_first():
+    series = [1.0] * 10 + [1.05] * 10 + [1.06] * 10
+    assert [(each.start, each.calls) for each in levels(series)] == [(0, 10), (10, 20)]
+
+
+def test_a_return_to_about_the_fastest_level_is_a_warm_up():
+    assert judge_series([1.01] * N, before_s=[1.0] * 8 + [1.3] * 8).shape == "warm-up"
 
 
 def test_a_slow_start_is_a_warm_up():

@@ -35,7 +35,7 @@ STRUCTURAL = ("changepoint", "trend", "bimodal", "cycle", "throttled", "event") 
 SMALLEST_DIFFERENCE = 0.02  # between levels, as a fraction of the median
 # The tests look for structure from here on: two segments and a little more, with a step of 2.5 noise deviations to be
 # found, and seven differences to know the noise from. At a CV of 1 % they call 1 % of level series of 8 unsteady, at
-# 2 % it is 10 % (20 calls: 0.2 % and 2.3 %).
+# 2 % it is 10 % (20 calls: 0.5 % and 2.5 %).
 MIN_CALLS = 8
 MIN_SEGMENT = 3  # calls on one level: fewer are outliers
 PENALTY_PER_LOG_N = 6.0  # times ln n, in units of the noise's variance, for each changepoint
@@ -235,9 +235,9 @@ def is_bimodal(raw: Array) -> bool:
 
     Of all divisions of the sorted values into two the one with the least sum of squares counts, when each side has at
     least LEAST_CLUSTER of the calls. The levels must be clearly apart: Ashman's D = √2 |μ₁ - μ₂| / √(σ₁² + σ₂²) above
-    4.5 (Ashman et al. 1994 call 2 a clean separation, which half of all normal series of 20 reach by being divided),
-    and the gap between them, in which no call lies, must be wider than SMALLEST_DIFFERENCE. Of a series over its
-    median; outliers are drawn in for D alone.
+    4.5 (Ashman et al. 1994 call 2 a clean separation, but nearly every normal series of 20 has that much once it is
+    divided at the best place, and one in a hundred has 4.5), and the gap between them, in which no call lies, must be
+    wider than SMALLEST_DIFFERENCE. Of a series over its median; outliers are drawn in for D alone.
     """
     n = len(raw)
     ordered, drawn = np.sort(raw), np.sort(winsorize(raw))

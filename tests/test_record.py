@@ -53,7 +53,7 @@ def test_a_failed_write_keeps_the_old_record(tmp_path) -> None:
         ("[]", "not a record"),
         ("{}", "not a record"),
         ('{"schema_version": 99}', "schema version 99"),
-        ('{"schema_version": 3}', "missing"),
+        ('{"schema_version": 4}', "missing"),
     ],
 )
 def test_a_file_that_is_no_record_says_why(tmp_path, text: str, reason: str) -> None:

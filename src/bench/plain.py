@@ -1,4 +1,8 @@
-"""Dataclasses from the plain values of a parsed JSON file, each value checked against its annotation."""
+"""Dataclasses from the plain values of a parsed JSON file, each value checked against its annotation.
+
+Numbers must be finite and of 63 bits at most, for whatever reads them next takes that for granted; JSON itself has
+neither bound. What a number means, and so which ones are impossible, is the business of the dataclass.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,18 @@ from typing import Any, NamedTuple, TypeVar
 
 _Made = TypeVar("_Made")
 PLAIN = (bool, int, float, str)
+NUMBERS = (int, float)
+LIMIT = 2.0**63
+DEEPEST = 20  # levels of lists and mappings in a value that may be anything
+LONGEST_TEXT = 300  # of an error
 
 
 class _Field(NamedTuple):
     """How the value of one field is taken."""
 
     kind: Any  # its annotation
-    plain: type | None  # the class of a value that needs no further look; None where every value does
+    plain: Any  # the class of a value that needs no further look; None where every value does
+    is_number: bool  # and so has bounds
     may_be_none: bool
 
 
@@ -28,35 +37,45 @@ def load(kind: type[_Made], value: Any, where: str) -> _Made:
         value: what the JSON parser gave.
         where: the name of the value in the error's text.
     """
-    return typing.cast("_Made", _load(kind, value, where))
+    try:
+        return typing.cast("_Made", _load(kind, value, where))
+    except TypeError as error:
+        text = "".join(each if each.isprintable() else repr(each)[1:-1] for each in str(error)[:LONGEST_TEXT])
+        raise TypeError(text) from error  # the names in it are the file's, and may be anything
 
 
 def _load(kind: Any, value: Any, where: str) -> Any:
     origin, arguments, may_be_none, fields = _taken_apart(kind)
-    if kind is Any or (value is None and may_be_none):
-        return value
-    if fields is not None:
-        return _load_fields(origin, fields, value, where)
-    if origin is list:
-        return _load_list(arguments[0], value, where)
-    if origin is dict:
+    if value is None and may_be_none:
+        return None
+    if kind is Any:
+        _check_anything([value], where)
+    elif fields is not None:
+        value = _load_fields(origin, fields, value, where)
+    elif origin is list:
+        value = _load_list(arguments[0], value, where)
+    elif origin is dict:
         _expect(value, dict, where)
-        return {name: _load(arguments[1], each, f"{where}.{name}") for name, each in value.items()}
-    if origin is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    _expect(value, origin, where)
+        value = {name: _load(arguments[1], each, f"{where}.{name}") for name, each in value.items()}
+    elif origin is float and type(value) is int:
+        value = _number(float(_number(value, where)), where)  # rounding may reach the bound
+    else:
+        _expect(value, origin, where)
+        value = _number(value, where) if origin in NUMBERS else value
     return value
 
 
 def _load_fields(made: type, fields: dict[str, _Field], value: Any, where: str) -> Any:
     """An instance of a dataclass. Most values are plain and right, so those take the short way."""
     _expect(value, dict, where)
-    loaded = {}
+    loaded: dict[str, Any] = {}
     for name, each in value.items():
         if name not in fields:
             raise TypeError(f"{where} has no field {name}")
-        kind, plain, may_be_none = fields[name]
-        if type(each) is plain or (each is None and may_be_none):
+        kind, plain, is_number, may_be_none = fields[name]
+        if each is None and may_be_none:
+            loaded[name] = None
+        elif type(each) is plain and not (is_number and not -LIMIT < each < LIMIT):
             loaded[name] = each
         else:
             loaded[name] = _load(kind, each, f"{where}.{name}")
@@ -65,9 +84,33 @@ def _load_fields(made: type, fields: dict[str, _Field], value: Any, where: str) 
 
 def _load_list(kind: Any, value: Any, where: str) -> list[Any]:
     _expect(value, list, where)
-    if kind is float and all(type(each) is float for each in value):
+    if kind in NUMBERS and set(map(type, value)) == {kind} and _are_within(value):
         return typing.cast("list[Any]", value)  # most of a record are lists of times
+    made, _, _, fields = _taken_apart(kind)
+    if fields is not None:
+        return [_load_fields(made, fields, each, f"{where}[{index}]") for index, each in enumerate(value)]
     return [_load(kind, each, f"{where}[{index}]") for index, each in enumerate(value)]
+
+
+def _are_within(numbers: list[float]) -> bool:
+    # One that is not a number makes their sum none; the smallest and the largest would not tell.
+    return -LIMIT < sum(numbers) < LIMIT and min(numbers) > -LIMIT and max(numbers) < LIMIT
+
+
+def _check_anything(value: Any, where: str, depth: int = 0) -> None:
+    if depth > DEEPEST:
+        raise TypeError(f"{where} is nested deeper than {DEEPEST} levels")
+    for each in value.values() if isinstance(value, dict) else value:
+        if isinstance(each, dict | list):
+            _check_anything(each, where, depth + 1)
+        elif type(each) in NUMBERS:
+            _number(each, where)
+
+
+def _number(value: Any, where: str) -> Any:
+    if not -LIMIT < value < LIMIT:
+        raise TypeError(f"{where} is no finite number of at most 63 bits")
+    return value
 
 
 @functools.cache
@@ -82,7 +125,9 @@ def _taken_apart(kind: Any) -> tuple[Any, tuple[Any, ...], bool, dict[str, _Fiel
         fields = {}
         for name, hint in typing.get_type_hints(kind).items():
             whole, _, optional, inner = _taken_apart(hint)
-            fields[name] = _Field(hint, whole if inner is None and whole in PLAIN else None, optional)
+            fields[name] = _Field(
+                hint, whole if inner is None and whole in PLAIN else None, whole in (int, float), optional
+            )
     return origin, typing.get_args(kind), may_be_none, fields
 
 

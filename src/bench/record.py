@@ -11,19 +11,21 @@ Seconds and bytes throughout, with the unit in the name. What is not known is No
 from __future__ import annotations
 
 import dataclasses
+import errno
 import itertools
 import json
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.files import write_whole
 from bench.plain import load
+from bench.secrets import scrub
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 FILE_NAME = "record.json"
 REFERENCE_NAME = "reference.safetensors"  # what a reference run leaves beside its record
+RESERVE_NAME = ".reserve"  # disk space that a job sets aside for its record; see `Record.write`
 
 STATUSES = ("ok", "skipped", "failed", "oom", "timeout", "crashed", "interrupted")
 # The stretches of a job, in order; `stage` names the one in which it ended, None when it came through.
@@ -352,9 +354,25 @@ class Steadiness:
 class Failure:
     """Why a job is not ok."""
 
-    type: str  # the exception's class, or "Signal", "Timeout"
+    type: str  # the exception's class, or "Signal", "Exit", "Timeout"
     message: str  # one line
     detail: str | None = None  # traceback or the log's last lines
+    requested_bytes: int | None = None  # status "oom": what was asked for, where the allocator says so
+    free_bytes: int | None = None  # status "oom": what was left then
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessEnd:
+    """How a job's process ended, as its parent saw it."""
+
+    exit_code: int | None = None  # None: ended by a signal, or not known
+    signal: str | None = None  # such as "SIGKILL"
+    killed_at_deadline: bool = False
+    oom_killed: bool = False  # the kernel's OOM killer was at work in the job's control group meanwhile
+    strays: list[str] = field(default_factory=list)  # names of processes that it started and left; they were killed
+    log_cut_bytes: int = 0  # of worker.log, which had grown beyond its bound
+    device_wait_s: float | None = None  # until the GPU's memory was free again; None: not watched
+    device_left_bytes: int | None = None  # that still were not free after that wait
 
 
 @dataclass(kw_only=True)
@@ -371,6 +389,7 @@ class Record:
     status: str = "interrupted"  # until it has come through
     stage: str | None = "start"
     error: Failure | None = None
+    end: ProcessEnd | None = None  # None: it ended by itself and left nothing behind
     started_at_s: float  # Unix time
     ended_at_s: float | None = None
     requested: dict[str, Any]  # BenchmarkConfig.to_dict()
@@ -388,6 +407,7 @@ class Record:
     energy: Energy | None = None
     roofline: Roofline | None = None
     environment: dict[str, Any] = field(default_factory=dict)
+    fingerprint: dict[str, str] = field(default_factory=dict)  # the part of it that one record must share with another
     phases_s: dict[str, float] = field(default_factory=dict)  # phase → seconds spent in it
 
     def calls(self, phase: str) -> list[Iteration]:
@@ -405,31 +425,41 @@ class Record:
         """End here, for a reason that is no fault: the setting cannot run on this machine."""
         self.status, self.error = "skipped", Failure(type="Skipped", message=reason)
 
-    def fail(self, status: str, kind: str, message: str, detail: str | None = None) -> None:
+    def fail(
+        self,
+        status: str,
+        kind: str,
+        message: str,
+        detail: str | None = None,
+        *,
+        requested_bytes: int | None = None,
+        free_bytes: int | None = None,
+    ) -> None:
         """End here with another status than ok; what was measured so far stays."""
-        self.status, self.error = status, Failure(type=kind, message=message, detail=detail)
+        self.status = status
+        self.error = Failure(
+            type=kind, message=message, detail=detail, requested_bytes=requested_bytes, free_bytes=free_bytes
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in the file."""
         return dataclasses.asdict(self)
 
     def write(self, folder: Path) -> Path:
-        """Write ``record.json`` into ``folder``: a reader finds the old file or the new one, never half of one."""
-        text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
+        """Write ``record.json`` into ``folder``: a reader finds the old file or the new one, never half of one.
+
+        What the environment holds of tokens and passwords is left out. On a full disk the space that was reserved for
+        the record is used (`RESERVE_NAME`).
+        """
+        text = scrub(json.dumps(self.to_dict(), indent=1, allow_nan=False))
         path = folder / FILE_NAME
-        descriptor, name = tempfile.mkstemp(dir=folder, prefix=".record-", suffix=".json")
-        temporary = Path(name)
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            # mkstemp makes files that only their owner can read; a record is made to be shared.
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+            write_whole(path, text)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not (folder / RESERVE_NAME).exists():
+                raise
+            (folder / RESERVE_NAME).unlink(missing_ok=True)
+            write_whole(path, text)
         return path
 
     @classmethod

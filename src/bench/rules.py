@@ -1,6 +1,7 @@
 """What a value of a config key may be, and how one that may not is refused.
 
-One line for a user: key, value, remedy. Which keys there are, with which rules, is the business of `bench.config`.
+One line for a user: key, value, remedy. Which keys there are, with which rules, is the business of `bench.config`;
+here stands what holds for all of them: a value can be written as JSON and read again as what it was.
 """
 
 from __future__ import annotations
@@ -11,13 +12,18 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+# Characters of a key, a value and a remedy in an error's line.
+LONGEST_KEY, LONGEST_VALUE, LONGEST_REMEDY = 80, 120, 360
+DEEPEST = 20  # levels of lists and mappings in a value
+LARGEST = 2**63  # integers below it fit wherever they are handed on to
+
 
 class ConfigError(ValueError):
     """A value that the user must change. Its text is one line: key, value, what is allowed."""
 
     def __init__(self, key: str, value: object, remedy: str) -> None:
         self.key, self.value, self.remedy = key, value, remedy
-        super().__init__(f"{key}={_as_typed(value)}: {remedy}")
+        super().__init__(f"{shown(key, LONGEST_KEY)}={_as_typed(value)}: {shown(remedy, LONGEST_REMEDY)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +44,7 @@ class Rule:
 
     def check(self, path: str, value: object) -> None:
         """Raise ConfigError when the value of the key at ``path`` breaks this rule."""
+        check_plain(path, value)
         if value == self.default:
             return
         if value in self.reserved or ... in self.reserved:
@@ -45,15 +52,13 @@ class Rule:
         if value is None:
             return
         if self.allowed and value not in self.allowed:
-            near = nearest(str(value), [str(each) for each in self.allowed])
+            near = nearest(_as_typed(value), [str(each) for each in self.allowed])
             values = (None, *self.allowed) if self.default is None else self.allowed
             allows = "allowed: " + ", ".join(_as_typed(each) for each in values)
             raise ConfigError(path, value, allows + (f"; did you mean {near}?" if near else ""))
-        if self.pattern and not re.fullmatch(self.pattern, str(value)):
+        if self.pattern and not re.fullmatch(self.pattern, str(value), re.ASCII):
             raise ConfigError(path, value, f"must match {self.pattern}")
         if isinstance(value, int | float):
-            if not math.isfinite(value):
-                raise ConfigError(path, value, "must be a finite number")
             if self.minimum is not None and value < self.minimum:
                 raise ConfigError(path, value, f"must be at least {self.minimum:g}")
             if self.above is not None and value <= self.above:
@@ -68,14 +73,59 @@ def key(default: Any, doc: str, **rule: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
+def check_plain(path: str, value: object, depth: int = 0) -> None:
+    """Raise ConfigError where a value, or one inside of it, could not be written as JSON and read again."""
+    if isinstance(value, list | tuple | dict):
+        if depth == DEEPEST:
+            raise ConfigError(path, "...", f"must not be nested deeper than {DEEPEST} levels")
+        for name, each in value.items() if isinstance(value, dict) else ((None, each) for each in value):
+            if isinstance(value, dict) and not isinstance(name, str):
+                raise ConfigError(f"{path}.{_as_typed(name)}", each, "must have a text for its key; quote it")
+            check_plain(path, name)
+            check_plain(path if name is None else f"{path}.{name}", each, depth + 1)
+    elif problem := _problem(value):
+        raise ConfigError(path, value, problem)
+
+
+def _problem(value: object) -> str | None:
+    """What is wrong with a value that holds no others."""
+    match value:
+        case str():
+            broken = "\0" in value or (not value.isascii() and re.search("[\ud800-\udfff]", value))
+            return "must be text that UTF-8 can write, without NUL" if broken else None
+        case float():
+            return None if math.isfinite(value) else "must be a finite number"
+        case bool() | None:
+            return None
+        case int():
+            return None if abs(value) < LARGEST else "must be a number of at most 63 bits"
+        case _:
+            return "must be null, true or false, a number, a text, a list or a mapping"
+
+
 def nearest(name: str, known: list[str]) -> str | None:
     """The one of the known names that a misspelt or unfinished one most likely meant; None when none is near."""
+    if len(name) > LONGEST_KEY:  # comparing takes time by the square of it
+        return None
     near = [each for each in known if name and each.startswith(name)] or difflib.get_close_matches(name, known, 1)
     return near[0] if near else None
 
 
 def _as_typed(value: object) -> str:
-    """A value as one writes it on the command line."""
+    """A value as one writes it on the command line; a long one is cut."""
     if value is None:
         return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and abs(value) >= LARGEST:
+        return f"({'-' if value < 0 else ''}a number of {value.bit_length()} bits)"  # Python prints no larger ones
+    try:
+        return shown(str(value))
+    except (RecursionError, ValueError):  # nested too deeply, or such a number inside
+        return f"(a {type(value).__name__})"
+
+
+def shown(text: str, limit: int = LONGEST_VALUE) -> str:
+    """A text on one line, of a length that one reads."""
+    line = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text[: limit + 1])
+    return line if len(line) <= limit else f"{line[:limit]}..."

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import bench
 import fake_nvml
+from bench import machine
 from bench.trial import environment, monitor, sampler
 from bench.trial.environment import (
     clock_settings,
@@ -64,7 +65,7 @@ def test_it_names_versions_machine_and_threads():
     assert found["versions"]["bench"] == bench.__version__
     assert found["versions"]["python"] == platform.python_version()
     assert found["versions"]["torch"] == torch.__version__
-    assert set(environment.PACKAGES) < set(found["versions"])
+    assert set(machine.PACKAGES) < set(found["versions"])
     assert found["hostname"] == platform.node()
     assert found["cpu"]["usable_cores"] == len(os.sched_getaffinity(0))
     assert found["cpu"]["torch_threads"] == torch.get_num_threads()
@@ -129,7 +130,7 @@ def test_probes_that_fail_are_none_and_never_an_error(monkeypatch):
 
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
-    monkeypatch.setattr(environment, "PACKAGES", ("numpy", "no-such-package"))
+    monkeypatch.setattr(machine, "PACKAGES", ("numpy", "no-such-package"))
     versions = describe_environment("cpu")["versions"]
     assert versions["numpy"]
     assert versions["no-such-package"] is None
@@ -139,7 +140,7 @@ def test_versions_are_those_that_importlib_tells(monkeypatch):
     import importlib.metadata
 
     installed = sorted({each.name for each in importlib.metadata.distributions()})
-    monkeypatch.setattr(environment, "PACKAGES", tuple(installed))
+    monkeypatch.setattr(machine, "PACKAGES", tuple(installed))
     versions = describe_environment("cpu")["versions"]
     assert len(installed) > 20
     assert {each: versions[each] for each in installed} == {
@@ -263,7 +264,7 @@ PLAIN = st.text("abcdefghijklmnopqrstuvwxyz0123456789/._,-", max_size=20)
 
 @st.composite
 def listed_names(draw):
-    name = draw(st.sampled_from(environment.VARIABLES))
+    name = draw(st.sampled_from(machine.VARIABLES))
     return name[:-1] + draw(LETTERS) if name.endswith("*") else name
 
 
@@ -426,7 +427,7 @@ def test_of_the_hugepage_settings_the_chosen_one_is_recorded(tmp_path):
 @pytest.mark.parametrize("text", ["processor\t: 0\nmodel name\t: Fast CPU @ 3 GHz\n", "cpu\t\t: Fast CPU @ 3 GHz\n"])
 def test_the_processors_name_is_read_on_several_architectures(tmp_path, text):
     (tmp_path / "cpuinfo").write_text(text)
-    assert environment.cpu_model(tmp_path / "cpuinfo") == "Fast CPU @ 3 GHz"
+    assert machine.cpu_model(tmp_path / "cpuinfo") == "Fast CPU @ 3 GHz"
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
-"""One job in one process: start it, watch it, and turn whatever is left of it into a record.
+"""One job in one process: run it, and turn whatever is left of it into a record.
 
-The parent knows the child by name only and never imports torch. It waits on the child's pipe and sentinel and sleeps
-in between: a parent that polls takes a core from the measurement. What is not covered here: a parent that dies (its
-child ends itself) and a record that cannot be published (it stays on disk).
+What is not covered here: a parent that dies (the guardian ends the job) and a record that cannot be published (it stays
+on disk).
 """
 
 from __future__ import annotations
@@ -10,39 +9,34 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-import multiprocessing
-import multiprocessing.connection
-import multiprocessing.forkserver
-import os
 import shutil
 import signal
-import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from bench.config import BenchmarkConfig
-from bench.record import FILE_NAME, Record, RecordError
+from bench.record import FILE_NAME, ProcessEnd, Record, RecordError
+from bench.secrets import scrub, scrub_file
+from bench.sweep.device import oom_kills, used_bytes, wait_until_free
+from bench.sweep.fingerprint import fingerprint
+from bench.sweep.guardian import STRAYS_NAME
+from bench.sweep.process import Child, Ended, OnEvent
+from bench.sweep.scratch import compile_cache, last_lines, reserved_space
 
 WORKER = "bench.trial.worker"
 LOG_NAME = "worker.log"
-LONGEST_WAIT_S = 3600.0  # poll counts milliseconds in 32 bits
-INTERRUPT_GRACE_S = 3.0  # for an interrupted child to write its record
-EXIT_GRACE_S = 10.0  # for a child to end once its record is written; then it is killed, and the record stands
-# (phase, iterations done, iterations in all (0: not known before), E2E of the last one in seconds)
-OnEvent = Callable[[str, int, int, float | None], None]
-
-
-def start_fork_server() -> None:
-    """Start the process that imports torch and transformers once for all jobs. It gets ready in the background."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["bench.trial.preload"])
-    multiprocessing.forkserver.ensure_running()
 
 
 def new_record(config: BenchmarkConfig, **fields: Any) -> Record:
     """A record that says what is asked for and nothing yet of what came of it."""
-    return Record(trial_id=config.trial_id(), started_at_s=time.time(), requested=config.to_dict(), **fields)
+    return Record(
+        trial_id=config.trial_id(),
+        started_at_s=time.time(),
+        requested=config.to_dict(),
+        fingerprint=fingerprint(),
+        **fields,
+    )
 
 
 def run_job(
@@ -59,160 +53,109 @@ def run_job(
 
     Raises:
         KeyboardInterrupt: the user's; the job is ended and its record written first.
+        OSError: there is no space for the job's results; it was not begun.
     """
     (folder / FILE_NAME).unlink(missing_ok=True)  # of an earlier run in this folder: it must not pass for this one's
-    cache = Path(tempfile.mkdtemp(prefix="bench-compile-"))
-    try:
-        if config.isolation.mode == "none":
-            worker = importlib.import_module(WORKER)
-            done: Record = worker.measure(record, folder, cache, reference, on_event)
-            return done
-        return _run_in_child(config, record, (folder, cache, reference), on_event)
-    finally:
-        shutil.rmtree(cache, ignore_errors=True)
-
-
-def _run_in_child(
-    config: BenchmarkConfig, record: Record, paths: tuple[Path, Path, Path | None], on_event: OnEvent
-) -> Record:
-    folder = paths[0]
-    context = multiprocessing.get_context(config.isolation.mode)
-    if config.isolation.mode == "forkserver":
-        start_fork_server()
-    receiver, sender = context.Pipe(duplex=False)
-    arguments = (record, *paths, sender)
-    process = context.Process(target=_enter, args=arguments, name=f"bench {record.name}")  # type: ignore[attr-defined]
-    watch = _Watch(on_event)
-    start = time.monotonic()
-    try:
-        _start(process)
-        sender.close()
-        on_time = watch.until_end(receiver, process, start + config.isolation.timeout_s)
-    except KeyboardInterrupt:
-        _end_early(process, record, folder)
-        record.fail("interrupted", "KeyboardInterrupt", "by the user")
-        _finish(record, folder, watch.phase)
-        raise
-    except BaseException:
-        _kill(process)
-        raise
-    finally:
-        receiver.close()
-    if not on_time:
-        _end_early(process, record, folder)
-        limit = config.isolation.timeout_s
-        record.fail(
-            "timeout",
-            "Timeout",
-            f"isolation.timeout_s={limit:g}: not finished in {watch.phase}; raise it or ask for less",
-            _last_lines(folder / LOG_NAME),
-        )
-        return _finish(record, folder, watch.phase)
-    _kill(process)  # what the job started and left behind
-    return _read_back(record, folder, process.exitcode, watch.phase)
-
-
-@dataclasses.dataclass
-class _Watch:
-    """Passes the child's progress on, and remembers how far it came."""
-
-    on_event: OnEvent
-    phase: str = "start"
-
-    def until_end(self, pipe: multiprocessing.connection.Connection, process: Any, deadline: float) -> bool:
-        """Wait for the child's end; False when the deadline came first."""
-        waiting: list[Any] = [pipe, process.sentinel]
-        while True:
-            ready = multiprocessing.connection.wait(waiting, min(max(0.0, deadline - time.monotonic()), LONGEST_WAIT_S))
-            if not ready and time.monotonic() < deadline:
-                continue
-            if not ready:
-                return pipe not in waiting
-            if pipe in ready:
-                try:
-                    event = pipe.recv()
-                except (EOFError, OSError):  # closed: the record is written, or the child is dead
-                    waiting = [process.sentinel]
-                    deadline = time.monotonic() + EXIT_GRACE_S
-                    continue
-                self.phase = event[0]
-                self.on_event(*event)
-            elif process.sentinel in ready:
-                process.join()
-                return True
-
-
-def _enter(*arguments: Any) -> None:
-    """The child's first step. Named here so that the parent need not import the room that imports torch."""
-    importlib.import_module(WORKER).main(*arguments)
-
-
-def _start(process: Any) -> None:
-    """Start the child; a signal that comes meanwhile waits until there is a child that it can be passed on to."""
-    held = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, held)
-    try:
+    with reserved_space(config, folder), compile_cache() as cache:
+        given = {"folder": folder, "compile_cache": cache, "reference": reference}
         try:
-            process.start()
-        except (EOFError, OSError):
-            process.start()  # the fork server had died: the first attempt notices, the second starts another
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
+            if config.isolation.mode == "none":
+                worker = importlib.import_module(WORKER)
+                done: Record = worker.measure(record, **given, began_s=time.monotonic(), emit=on_event)
+                return done
+            return _run_in_child(config, record, given, on_event)
+        finally:
+            scrub_file(folder / LOG_NAME)
+            for unfinished in folder.glob(".record-*.json"):  # of a writer that was killed
+                unfinished.unlink(missing_ok=True)
 
 
-def _end_early(process: Any, record: Record, folder: Path) -> None:
-    """End a job before its time, and take over into `record` the calls that it has made."""
+def _run_in_child(config: BenchmarkConfig, record: Record, given: dict[str, Any], on_event: OnEvent) -> Record:
+    folder: Path = given["folder"]
+    child = Child(
+        mode=config.isolation.mode,
+        entry=(WORKER, "main"),
+        folder=folder,
+        log=folder / LOG_NAME,
+        on_event=on_event,
+    )
+    device_before = None if config.device == "cpu" else used_bytes()
+    kills_before, start_s = oom_kills(), time.monotonic()
+    interrupted = False
     try:
-        if process.pid is not None:
-            # It writes its record and ends; in native code it does not hear.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGINT)
-                process.join(INTERRUPT_GRACE_S)
-    finally:
-        _kill(process)
-    with contextlib.suppress(RecordError):
-        vars(record).update(vars(Record.read(folder)))
-
-
-def _kill(process: Any) -> None:
-    """End the job's whole process group; a group that is gone is fine."""
-    if process.pid is None:
-        return
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        if process.is_alive():  # not yet the leader of a group of its own
-            process.kill()
-    process.join(10)
-
-
-def _read_back(record: Record, folder: Path, exit_code: int | None, phase: str) -> Record:
-    """The record that the child wrote, or one that says how it died and keeps what was measured before."""
-    with contextlib.suppress(RecordError):
-        found = Record.read(folder)
-        if found.status != "interrupted" or found.error is not None:
-            return found
-        record = found  # written when the last measured call had ended, and never again
-    name = signal.Signals(-exit_code).name if exit_code is not None and exit_code < 0 else f"exit status {exit_code}"
-    left = "; its measured calls are kept" if record.iterations else " and left no record"
-    message = f"the process ended with {name} in {phase}{left}; see {LOG_NAME}"
-    record.fail("crashed", "Signal" if "SIG" in name else "Exit", message, _last_lines(folder / LOG_NAME))
-    return _finish(record, folder, phase)
-
-
-def _finish(record: Record, folder: Path, phase: str) -> Record:
-    record.stage = phase
-    record.ended_at_s = time.time()
-    record.write(folder)
+        child.run({"record": record, **given, "began_s": start_s}, config.isolation.timeout_s)
+    except KeyboardInterrupt:
+        interrupted = True
+    shutil.rmtree(given["compile_cache"], ignore_errors=True)  # a job that filled the disk may have done it there
+    record = _taken_over(record, folder)
+    is_whole = record.status != "interrupted" or (record.error is not None and child.ended.in_time)
+    end = _how_it_ended(child.ended, folder, killed_for_memory=oom_kills() > kills_before)
+    if (freed := wait_until_free(device_before)) is not None:
+        end = dataclasses.replace(end, device_wait_s=freed[0], device_left_bytes=freed[1])
+    if not is_whole:
+        record.stage = child.ended.phase
+        # By a clock that nobody sets, so that the end is never before the start.
+        record.ended_at_s = record.started_at_s + (time.monotonic() - start_s)
+        _say_why(record, end, child.ended, folder, limit_s=config.isolation.timeout_s, interrupted=interrupted)
+    if not is_whole or end != ProcessEnd(device_wait_s=end.device_wait_s, device_left_bytes=0 if freed else None):
+        record.end = end
+        record.write(folder)
+    if interrupted:
+        raise KeyboardInterrupt
     return record
 
 
-def _last_lines(log: Path, limit: int = 4000) -> str | None:
-    """The end of the job's log, as evidence."""
+def _taken_over(record: Record, folder: Path) -> Record:
+    """The record as the child wrote it, last or at its last station; the empty one when it wrote none."""
+    with contextlib.suppress(RecordError):
+        vars(record).update(vars(Record.read(folder)))
+    return record
+
+
+def _how_it_ended(ended: Ended, folder: Path, *, killed_for_memory: bool) -> ProcessEnd:
+    code = ended.exit_code
+    name = _signal_name(-code) if code is not None and code < 0 else None
+    strays = []
+    with contextlib.suppress(OSError):
+        strays = (folder / STRAYS_NAME).read_text(encoding="utf-8").splitlines()
+        (folder / STRAYS_NAME).unlink()
+    return ProcessEnd(
+        exit_code=code if name is None and code != 0 else None,
+        signal=name if ended.in_time else None,
+        killed_at_deadline=not ended.in_time,
+        oom_killed=killed_for_memory and name == "SIGKILL",
+        strays=strays,
+        log_cut_bytes=ended.log_cut_bytes,
+    )
+
+
+def _signal_name(number: int) -> str:
     try:
-        with log.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - limit))
-            return file.read().decode("utf-8", "replace") or None
-    except OSError:
-        return None
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
+def _say_why(record: Record, end: ProcessEnd, ended: Ended, folder: Path, *, limit_s: float, interrupted: bool) -> None:
+    """Say of what a job ended that could not say it itself."""
+    left = "; its measured calls are kept" if record.iterations else " and left no record"
+    if interrupted:
+        record.fail("interrupted", "KeyboardInterrupt", "by the user")
+    elif end.killed_at_deadline:
+        message = f"isolation.timeout_s={limit_s:g}: not finished in {ended.phase}; raise it or ask for less"
+        record.fail("timeout", "Timeout", message, _evidence(folder))
+    elif end.oom_killed:
+        message = f"the kernel's OOM killer ended the process in {ended.phase}{left}: the job needs more memory than "
+        message += "the machine, or its control group, has; ask for less"
+        record.fail("oom", "Signal", message, _evidence(folder))
+    else:
+        how = f"with {end.signal or f'exit status {ended.exit_code}'}"
+        if ended.exit_code is None:
+            how = "together with the fork server"
+        message = f"the process ended {how} in {ended.phase}{left}; see {LOG_NAME}"
+        record.fail("crashed", "Signal" if end.signal else "Exit", message, _evidence(folder))
+
+
+def _evidence(folder: Path) -> str | None:
+    lines = last_lines(folder / LOG_NAME)
+    return None if lines is None else scrub(lines)

@@ -26,7 +26,8 @@ from bench.config import (
     WarmupConfig,
 )
 from bench.record import REFERENCE_NAME, Record, RecordError
-from bench.sweep.job import OnEvent, new_record, run_job
+from bench.sweep.job import new_record, run_job
+from bench.sweep.process import OnEvent
 
 FOLDER = "references"
 POLL_S = 0.5  # between looks at another job's lock

@@ -37,6 +37,7 @@ import filelock
 import psutil
 import torch
 
+from bench.machine import cpu_model
 from bench.record import DeviceRates
 from bench.trial import environment
 from bench.trial.monitor import gpu_uuid_of
@@ -302,7 +303,7 @@ def conditions_of(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
 def _cpu_conditions() -> dict[str, Any]:
     return {
         "device": "cpu",
-        "model": _or_none(environment.cpu_model),
+        "model": _or_none(cpu_model),
         "machine": platform.machine(),
         "host": platform.node(),  # machines that share a home may differ in nothing but their memory
         "memory_gib": round(psutil.virtual_memory().total / 2**30),

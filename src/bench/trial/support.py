@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import resource
 
+import psutil
 import torch
 
 from bench.config import BenchmarkConfig
@@ -136,6 +138,37 @@ def is_out_of_memory(error: BaseException | None) -> bool:
             return True
         error = getattr(error, "inner_exception", None) or error.__cause__
     return False
+
+
+def memory_asked_for(error: BaseException | None) -> tuple[int | None, int | None]:
+    """Bytes that were asked for and that were free, as the allocator's message has them; None where it does not say.
+
+    CUDA: "Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 18.56 MiB is free." (torch,
+    c10/cuda/CUDACachingAllocator.cpp); CPU: "you tried to allocate 1234 bytes" (c10/core/impl/alloc_cpu.cpp), which
+    names no rest: then it is what the machine, or the process's own limit, has left.
+    """
+    while error is not None:
+        asked = re.search(r"[Tt]ried to allocate ([\d.]+) ?(bytes|[KMGT]iB)", str(error))
+        if asked:
+            free = re.search(r"of which ([\d.]+) ?(bytes|[KMGT]iB) is free", str(error))
+            return _bytes(asked), _bytes(free) if free else _host_bytes_left()
+        error = getattr(error, "inner_exception", None) or error.__cause__
+    return None, None
+
+
+def _bytes(found: re.Match[str]) -> int:
+    return round(
+        float(found[1]) * {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}[found[2]]
+    )
+
+
+def _host_bytes_left() -> int:
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    left = int(psutil.virtual_memory().available)
+    if limit == resource.RLIM_INFINITY:
+        return left
+    used = int(psutil.Process().memory_info().vms)
+    return max(0, min(left, int(limit) - used))
 
 
 def one_line(error: BaseException, limit: int = 400) -> str:

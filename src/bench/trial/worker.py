@@ -1,22 +1,19 @@
 """The child's side of a job: measure one setting and write its record.
 
-`measure` reads as the journey goes; `main` is what a process of its own needs around it: a group of its own, its log
-file, and an end when its parent is gone.
+`measure` reads as the journey goes; `main` is what a process of its own needs around it: its log file, and a way to
+tell of its progress. Who ends it when its parent is gone is `bench.sweep.guardian`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import itertools
+import json
 import logging
-import multiprocessing
 import multiprocessing.connection
 import os
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -28,7 +25,7 @@ from bench.rules import ConfigError
 from bench.trial.environment import describe_environment
 from bench.trial.model import resolve_device
 from bench.trial.runner import BenchmarkRunner
-from bench.trial.support import NotHonouredError, is_out_of_memory, one_line
+from bench.trial.support import NotHonouredError, is_out_of_memory, memory_asked_for, one_line
 
 # (phase, iterations done, iterations in all (0: not known before), E2E of the last one in seconds)
 Emit = Callable[[str, int, int, float | None], None]
@@ -36,8 +33,19 @@ Emit = Callable[[str, int, int, float | None], None]
 PHASES = {"Warmup": "warmup", "Benchmarking": "measurement"}
 
 
-def measure(record: Record, folder: Path, compile_cache: Path, reference: Path | None, emit: Emit) -> Record:
-    """Run the job that `record` requests, fill the record and write it into `folder`, whatever happens."""
+def measure(
+    record: Record, *, folder: Path, compile_cache: Path, reference: Path | None, began_s: float, emit: Emit
+) -> Record:
+    """Run the job that `record` requests, fill the record and write it into `folder`, whatever happens.
+
+    Args:
+        record: says what is asked for.
+        folder: the job's own.
+        compile_cache: an empty folder.
+        reference: the file to compare the output with.
+        began_s: `time.monotonic()` at the record's `started_at_s`: the clock of the day may be set meanwhile.
+        emit: takes the progress.
+    """
     config = BenchmarkConfig.from_dict(record.requested)
 
     def progress(name: str, total: int | None) -> Iterator[int]:
@@ -69,14 +77,16 @@ def measure(record: Record, folder: Path, compile_cache: Path, reference: Path |
             runner.run_benchmark(config, config.profile.num_tokens)
     except Exception as error:  # noqa: BLE001 - failure is data
         _record_failure(record, error)
+    except SystemExit as error:  # code that comes with a model may do it
+        record.fail("crashed", "SystemExit", f"the job called sys.exit({error.code!r})", traceback.format_exc())
     except KeyboardInterrupt:
         record.fail("interrupted", "KeyboardInterrupt", "by the user")
         raise
     finally:
-        runner.close()
-        record.ended_at_s = time.time()
+        record.ended_at_s = record.started_at_s + (time.monotonic() - began_s)
         record.phases_s["total"] = time.perf_counter() - start
         record.write(folder)
+        runner.close()  # after the record: a device in an error state raises here as well
     return record
 
 
@@ -84,30 +94,30 @@ def _record_failure(record: Record, error: Exception) -> None:
     detail = "".join(traceback.format_exception(error))
     traceback.print_exc()
     message = str(error) if isinstance(error, ConfigError | NotHonouredError) else one_line(error)
-    record.fail("oom" if is_out_of_memory(error) else "failed", type(error).__name__, message, detail)
+    if is_out_of_memory(error):
+        requested, free = memory_asked_for(error)
+        record.fail("oom", type(error).__name__, message, detail, requested_bytes=requested, free_bytes=free)
+    else:
+        record.fail("failed", type(error).__name__, message, detail)
 
 
 def main(
+    *,
     record: Record,
     folder: Path,
     compile_cache: Path,
     reference: Path | None,
+    began_s: float,
     pipe: multiprocessing.connection.Connection,
 ) -> None:
     """The entry of a child process: fill and write the record, tell the parent of the progress."""
-    os.setsid()  # a group of its own, which the parent can kill whole, and which no Ctrl-C of the terminal reaches
-    # Inherited as ignored or blocked; the parent uses it to end a job early.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _log_to(folder / "worker.log")
-    _end_with_parent()
 
     def emit(phase: str, done: int, total: int, e2e_s: float | None) -> None:
-        with contextlib.suppress(OSError):  # a parent that no longer listens is the business of _end_with_parent
-            pipe.send((phase, done, total, e2e_s))
+        with contextlib.suppress(OSError):  # a parent that no longer listens is the guardian's business
+            pipe.send_bytes(json.dumps((phase, done, total, e2e_s)).encode())
 
-    measure(record, folder, compile_cache, reference, emit)
+    measure(record, folder=folder, compile_cache=compile_cache, reference=reference, began_s=began_s, emit=emit)
     pipe.close()  # says that the record is on disk; the parent waits only a little for what the libraries still do
 
 
@@ -120,18 +130,3 @@ def _log_to(path: Path) -> None:
     os.close(descriptor)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     faulthandler.enable()
-
-
-def _end_with_parent() -> None:
-    """Kill this process's group when the parent is gone: nobody would read the record's rest, or stop a hang."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-    # The kernel does it at once for a parent that is a direct one; below a fork server the thread does.
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-    def wait() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=wait, name="end-with-parent", daemon=True).start()

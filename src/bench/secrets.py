@@ -1,0 +1,217 @@
+"""Keeps tokens and passwords out of what bench leaves behind: records, logs, and the lines that it prints.
+
+Known as secret are the values of environment variables whose names say so, the passwords in addresses that the
+environment holds, the token that the hub's own login stored, and passwords in any address at all. They are replaced
+as they are, as JSON writes them, as Python's repr does, and as in an address.
+
+Not covered: values below six characters and plain numbers, which stand in too many places that mean something else;
+what was encoded in another way (base64) or cut in pieces; and secrets that are named nowhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import re
+import tempfile
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+MASK = "***"
+SHORTEST = 6  # characters; shorter ones would be found inside of ordinary words
+
+# Not PWD, which is the working folder, and not TOKENIZERS_PARALLELISM.
+_SECRET_NAME = re.compile(
+    r"TOKEN(?!IZ)|PASSWORD|PASSWD|PASSPHRASE|SECRET|CREDENTIAL|COOKIE|BEARER|_PWD$|_AUTH$|AUTHORIZATION"
+    r"|(API|ACCESS|PRIVATE|ACCOUNT|SIGNING|ENCRYPTION)_?KEY|_KEY$",
+    re.IGNORECASE,
+)
+_SECRET_IN_QUERY = re.compile(r"token|passw|passphrase|pwd|secret|credential|signature|auth|key", re.IGNORECASE)
+# How the tokens of well-known services begin: such a user name is a password.
+_TOKEN = re.compile(r"(hf_|gh[a-z]_|github_pat_|glpat-|dapi|sk-|xox[a-z]-)[\w-]{8}")
+# scheme://user:PASSWORD@host. A number up to the end of the authority is a port; a password may hold what its owner
+# forgot to quote, a slash or another @.
+_PASSWORD = re.compile(r'(://[^\s/:@"\[]*:)(?!\d*(?:[/?#\s"\',;)]|$))([^\s"]{1,300})(?=@)')
+# Words that records are made of: whoever has one of them for a password gets records that can be read all the same.
+PUBLIC = frozenset((
+    "adaptive", "autotune", "bfloat16", "converged", "crashed", "cudagraph_record", "cudagraph_skip", "default",
+    "disabled", "dynamic", "enabled", "evidence", "failed", "failure", "fidelity", "float16", "float32", "forkserver",
+    "graph_break", "inductor", "interrupted", "measurement", "not_converged", "pretrained", "profile", "random",
+    "recompile", "reference", "roofline", "shuffled", "skipped", "static", "timeout", "validation", "warmup",
+))  # fmt: skip
+# Values that may stand in JSON outside of its texts.
+_NUMBERS = re.compile(r"(?!.*[a-zE]{6})[\d\s.,:+\[\]{}eEtrufalsn-]+")
+_JSON = re.compile(r'[{\[]\s*["{\[\]}]')
+_JSON_ESCAPE = r'\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt])'
+
+
+def without_credentials(uri: str) -> str:
+    """An address as people may see it: without user, password and query. Database files and other texts unchanged."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or (_is_sqlite(scheme) and rest.startswith("/")):
+        return uri
+    host = rest.removeprefix(_user_info(rest))
+    return f"{scheme}://{re.split('[?#]', host, maxsplit=1)[0]}"
+
+
+def has_credentials(uri: str) -> bool:
+    """Whether an address holds a password before its host or a secret in its query; a user's name alone is none."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return False
+    user, colon, password = _user_info(rest).removesuffix("@").partition(":")
+    if (colon and password) or _TOKEN.match(user):
+        return True
+    if _is_sqlite(scheme) and "?" not in rest:
+        return False
+    query = re.split("#", rest.partition("?")[2], maxsplit=1)[0]
+    return any(_SECRET_IN_QUERY.search(name) and value for name, value in urllib.parse.parse_qsl(query))
+
+
+def scrub(text: str, environment: Mapping[str, str] | None = None) -> str:
+    """The text with *** in place of every secret that is known; the text itself where it holds none.
+
+    JSON, which is told by its beginning, stays JSON, and its keys stay what they are.
+
+    Args:
+        text: of any length.
+        environment: None: this process's own.
+    """
+    return _scrub(text, os.environ if environment is None else environment, is_json=bool(_JSON.match(text)))
+
+
+def scrub_file(path: Path, environment: Mapping[str, str] | None = None) -> bool:
+    """The same for a text file in place; whether anything was replaced. A file that is not there holds nothing.
+
+    Readers find the old file or the new one. A process that still writes to it would go on with the old one: to be
+    called when it has ended.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+    except FileNotFoundError:
+        return False
+    scrubbed = _scrub(text, os.environ if environment is None else environment, is_json=False)
+    if scrubbed == text:
+        return False
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(scrubbed.encode("utf-8", "surrogateescape"))
+        temporary.chmod(path.stat().st_mode & 0o7777)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return True
+
+
+# ---- addresses -----------------------------------------------------------------------------------------------------
+
+
+def _is_sqlite(scheme: str) -> bool:
+    return scheme.partition("+")[0] == "sqlite"
+
+
+def _user_info(rest: str) -> str:
+    """`user:password@` at the beginning of what follows `://`; "" where there is none."""
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    if "@" in authority:
+        return authority.rpartition("@")[0] + "@"
+    # A password with a slash that should have been quoted; but a number there is a port, and brackets are IPv6.
+    port = authority.rpartition(":")[2]
+    if ":" in authority and port and not port.isdecimal() and not authority.startswith("[") and "@" in rest:
+        return rest.rpartition("@")[0] + "@"
+    return ""
+
+
+# ---- what is secret ------------------------------------------------------------------------------------------------
+
+
+def _secrets(environment: Mapping[str, str]) -> Iterator[str]:
+    for name, value in environment.items():
+        stripped = value.strip()
+        if _SECRET_NAME.search(name):
+            if not _is_path(stripped):
+                yield stripped
+        elif "://" in stripped:
+            for found in _PASSWORD.finditer(stripped):
+                yield found[2]
+                yield urllib.parse.unquote(found[2])
+    if token := _stored_token(_token_path(environment)):
+        yield token
+
+
+def _is_path(value: str) -> bool:
+    """Whether it is the place of a secret, such as that of a file with credentials, and none itself."""
+    if "/" not in value:
+        return False
+    try:
+        return Path(value).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
+def _token_path(environment: Mapping[str, str]) -> Path:
+    """Where huggingface_hub keeps the token of its login."""
+    if path := environment.get("HF_TOKEN_PATH"):
+        return Path(path)
+    home = environment.get("HOME") or "~"
+    caches = environment.get("XDG_CACHE_HOME") or f"{home}/.cache"
+    return Path(environment.get("HF_HOME") or f"{caches}/huggingface") / "token"
+
+
+@functools.cache
+def _stored_token(path: Path) -> str:
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        return path.expanduser().read_text(encoding="utf-8").strip()
+    return ""
+
+
+def _is_telling(value: str) -> bool:
+    """Whether a value can be told from what else stands in a record."""
+    return len(value) >= SHORTEST and value.lower() not in PUBLIC and not _NUMBERS.fullmatch(value)
+
+
+# ---- replacing -----------------------------------------------------------------------------------------------------
+
+
+def _scrub(text: str, environment: Mapping[str, str], *, is_json: bool) -> str:
+    # Looked for one by one first: most texts hold none of them, and that is faster than any expression.
+    forms = [form for form in _forms(environment, is_json=is_json) if form in text]
+    if forms:
+        longest_first = map(re.escape, sorted(forms, key=len, reverse=True))
+        # Escapes are passed over whole: in a line's end no value begins, though one may begin with an n.
+        every = f"({'|'.join(longest_first)})" + (f"|{_JSON_ESCAPE}" if is_json else "")
+        text = re.sub(every, _masked, text)
+    if "://" in text and _PASSWORD.search(text):
+        text = _PASSWORD.sub(rf"\g<1>{MASK}", text)
+    return text
+
+
+def _forms(environment: Mapping[str, str], *, is_json: bool) -> set[str]:
+    """Everything that a secret may look like."""
+    forms = set()
+    for value in filter(_is_telling, _secrets(environment)):
+        raw = value.encode("utf-8", "surrogateescape")
+        forms |= {value, repr(value)[1:-1], urllib.parse.quote_plus(raw)}
+        forms |= {urllib.parse.quote(raw, safe=safe) for safe in ("", "/", " +")}
+    escaped = {each for form in forms for each in _escaped(form)}
+    # As it is, a value with a quote or a backslash may look like JSON's own; JSON inside of JSON is escaped twice.
+    return escaped | {each for form in escaped for each in _escaped(form)} if is_json else forms | escaped
+
+
+def _escaped(text: str) -> set[str]:
+    return {json.dumps(text, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}
+
+
+def _masked(found: re.Match[str]) -> str:
+    secret, text = found[1], found.string
+    if secret is None:
+        return found[0]
+    is_key = text[found.start() - 1 : found.start()] == '"' and text.startswith('":', found.end())
+    is_word = re.fullmatch(r"[a-z_]+\d?[a-z_]*", secret) and not _TOKEN.match(secret)
+    return secret if is_key and is_word else MASK  # one of a record's own keys

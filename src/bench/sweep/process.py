@@ -1,0 +1,184 @@
+"""One child process: started from the fork server or anew, watched to its end or its deadline, and gone afterwards.
+
+The parent knows the child by name only and never imports torch. It waits on the child's pipe and on its pid, and wakes
+once a second to look at the size of its log: a parent that polls takes a core from the measurement.
+
+The child tells its progress as JSON: nothing that a job sends is unpickled here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.forkserver
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.sweep.guardian import guard
+from bench.sweep.scratch import bound_log
+
+LOOK_S = 1.0  # between looks at the log
+INTERRUPT_GRACE_S = 3.0  # for an interrupted child to write its record
+START_S = 300.0  # for the first sign of life: a fork server that must be started first reads gigabytes of libraries
+EXIT_GRACE_S = 10.0  # for a child to end once its record is written; then it is killed, and the record stands
+GUARDIAN_GRACE_S = 8.0  # for the guardian to end all that the job started
+FORK_SERVER_DIED = 255  # what multiprocessing reports then, whatever became of the child
+# (phase, iterations done, iterations in all (0: not known before), E2E of the last one in seconds)
+OnEvent = Callable[[str, int, int, float | None], None]
+
+_running: set[int] = set()  # guardians, for `kill_all`
+
+
+def start_fork_server() -> None:
+    """Start the process that imports torch and transformers once for all jobs. It gets ready in the background."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["bench.trial.preload"])
+    multiprocessing.forkserver.ensure_running()
+
+
+def kill_all() -> None:
+    """Kill all children at once, without ceremony: for a user who will not wait."""
+    for guardian in _running:
+        with contextlib.suppress(OSError):
+            os.kill(guardian, signal.SIGTERM)  # it kills what left the group, then itself
+    time.sleep(0.3)
+    for guardian in _running:
+        with contextlib.suppress(OSError):
+            os.killpg(guardian, signal.SIGKILL)
+
+
+@dataclass(kw_only=True)
+class Ended:
+    """How a child ended."""
+
+    in_time: bool = True
+    exit_code: int | None = None  # negative: the signal's number; None: not known, the fork server had died
+    phase: str = "start"  # the last that it told of
+    log_cut_bytes: int = 0
+
+
+@dataclass(kw_only=True)
+class Child:
+    """A child process and what is known of it. `ended` is kept up to date while it runs."""
+
+    mode: str  # forkserver or spawn
+    entry: tuple[str, str]  # module and function
+    folder: Path  # its own
+    log: Path
+    on_event: OnEvent
+    ended: Ended = field(default_factory=Ended)
+    _process: Any = None
+    _pidfd: int | None = None
+
+    def run(self, arguments: dict[str, Any], timeout_s: float) -> Ended:
+        """Start `entry` with `arguments` and, as `pipe`, the sending end of one; watch it until it is gone.
+
+        Raises:
+            KeyboardInterrupt: the user's; the child has been asked to end, and killed when it did not.
+        """
+        context = multiprocessing.get_context(self.mode)
+        if self.mode == "forkserver":
+            start_fork_server()
+        receiver, sender = context.Pipe(duplex=False)
+        self._process = context.Process(target=_enter, args=(self.entry, self.folder, arguments, sender))  # type: ignore[attr-defined]
+        try:
+            self._start()
+            sender.close()
+            self.ended.in_time = self._watch(receiver, timeout_s)
+            if not self.ended.in_time:
+                self._interrupt()
+        except KeyboardInterrupt:
+            self._interrupt()
+            raise
+        finally:
+            receiver.close()
+            self._end()
+        return self.ended
+
+    def _start(self) -> None:
+        """Start the child; a signal that comes meanwhile waits until there is a child that it can be passed on to."""
+        held = {signal.SIGINT, signal.SIGTERM}
+        signal.pthread_sigmask(signal.SIG_BLOCK, held)
+        try:
+            try:
+                self._process.start()
+            except (EOFError, OSError):
+                self._process.start()  # the fork server had died: the first attempt notices, the second starts another
+            _running.add(self._process.pid)
+            with contextlib.suppress(OSError):
+                self._pidfd = os.pidfd_open(self._process.pid)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
+
+    def _watch(self, pipe: multiprocessing.connection.Connection, timeout_s: float) -> bool:
+        """Pass the child's progress on until its end; False when the deadline came first.
+
+        It counts from the first word of the child.
+        """
+        gone = self._process.sentinel if self._pidfd is None else self._pidfd
+        waiting: list[Any] = [pipe, gone]
+        deadline, has_begun = time.monotonic() + max(timeout_s, START_S), False
+        while True:
+            left_s = max(0.0, deadline - time.monotonic())
+            ready = multiprocessing.connection.wait(waiting, min(left_s, LOOK_S))
+            self.ended.log_cut_bytes += bound_log(self.log)
+            if pipe in ready:
+                try:
+                    event = json.loads(pipe.recv_bytes())
+                except (EOFError, OSError):  # closed: the record is written, or the child is dead
+                    waiting, deadline = [gone], time.monotonic() + EXIT_GRACE_S
+                    continue
+                if not has_begun:
+                    deadline, has_begun = time.monotonic() + timeout_s, True
+                self.ended.phase = event[0]
+                self.on_event(*event)
+            elif ready:
+                return True
+            elif time.monotonic() >= deadline:
+                return pipe not in waiting
+
+    def _interrupt(self) -> None:
+        """Ask the child to write its record and end; in native code it does not hear."""
+        if self._process.pid is not None:
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGINT)
+            self._wait(INTERRUPT_GRACE_S)
+
+    def _end(self) -> None:
+        """See that nothing is left of the child, its guardian and its group."""
+        pid = self._process.pid
+        if pid is None:
+            return
+        if not self._wait(0):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGTERM)
+            self._wait(GUARDIAN_GRACE_S)
+        with contextlib.suppress(OSError):  # a group that is gone is fine
+            os.killpg(pid, signal.SIGKILL)
+        if self._process.is_alive():  # not yet the leader of a group of its own
+            self._process.kill()
+        self._process.join(GUARDIAN_GRACE_S)
+        code = self._process.exitcode
+        self.ended.exit_code = None if self.mode == "forkserver" and code == FORK_SERVER_DIED else code
+        _running.discard(pid)
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+        self.ended.log_cut_bytes += bound_log(self.log)
+
+    def _wait(self, timeout_s: float) -> bool:
+        """Whether the guardian has ended within so many seconds."""
+        gone = self._process.sentinel if self._pidfd is None else self._pidfd
+        return bool(multiprocessing.connection.wait([gone], timeout_s))
+
+
+def _enter(entry: tuple[str, str], folder: Path, arguments: dict[str, Any], sender: Any) -> None:
+    """The child's first step. The entry is a name, so that the parent need not import the room that imports torch."""
+    guard(lambda: getattr(importlib.import_module(entry[0]), entry[1])(**arguments, pipe=sender), folder, [sender])

@@ -1,0 +1,152 @@
+"""What a job takes of the disk besides its results: its compile cache, its log, and the space set aside for its record.
+
+All three are bounded, and gone when the job is. A parent that was killed could not clean up; the next one does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from bench.config import BenchmarkConfig
+from bench.record import RESERVE_NAME
+
+CACHE_PREFIX = "bench-compile-"
+LOCK_NAME = ".in-use"  # in a compile cache: locked by the parent that made it, for as long as it lives
+LOG_LIMIT_BYTES = 16 << 20
+LOG_HEAD_BYTES, LOG_TAIL_BYTES = 1 << 20, 1 << 20  # what is kept of a longer one
+LINE_LENGTH = 300  # characters of a line of evidence
+# Of JSON text, each the most that it can be.
+CALL_BYTES, NUMBER_BYTES, SAMPLE_BYTES = 2048, 32, 384
+MONITOR_BYTES = 8 << 20  # set aside for samples at most: a deadline of an hour is not meant to be used up
+LEAST_FREE_BYTES = 16 << 20  # below that no sweep begins
+
+
+# ---- compile cache -------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def compile_cache() -> Iterator[Path]:
+    """An empty folder for one job's compiled code, removed with all that is in it."""
+    folder, lock = _locked_folder()
+    try:
+        with lock:
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _locked_folder() -> tuple[Path, IO[bytes]]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=CACHE_PREFIX))
+        with contextlib.suppress(FileNotFoundError):
+            lock = (folder / LOCK_NAME).open("ab")
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel lets go of it when this process ends, however it ends
+            if folder.exists():
+                return folder, lock
+            lock.close()
+        # Another process took it for a stale one before it was locked.
+
+
+def remove_stale_caches() -> int:
+    """Remove the compile caches of this user whose parents are gone; returns how many."""
+    removed = 0
+    for folder in Path(tempfile.gettempdir()).glob(f"{CACHE_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+                continue
+            with (folder / LOCK_NAME).open("ab") as lock:  # made where its owner was killed before, or while it removed
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+                removed += 1
+    return removed
+
+
+# ---- the record's space --------------------------------------------------------------------------------------------
+
+
+def record_bytes(config: BenchmarkConfig) -> int:
+    """An upper estimate of the record's size on disk."""
+    warmup, measurement = config.warmup, config.measurement
+    # The bounds of auto count from the last compilation: there may be calls before it.
+    warmups = 2 * warmup.max_iterations if warmup.policy == "auto" else warmup.iterations
+    measured = measurement.max_iterations if measurement.policy == "adaptive" else measurement.iterations
+    tokens, rows = config.workload.num_tokens_to_generate, config.workload.batch_size
+    series = 1 + (rows if config.generation.continuous_batching else 0)
+    calls = (1 + warmups + measured) * (CALL_BYTES + series * (64 + NUMBER_BYTES * tokens))
+    return (1 << 20) + calls + rows * (64 + 16 * tokens) + 32 * tokens + _monitor_bytes(config, measured)
+
+
+def _monitor_bytes(config: BenchmarkConfig, calls: int) -> int:
+    """Each call has two samples, and one every interval, for as long as the measurement may last."""
+    if not config.monitor.enabled:
+        return 0
+    longest_s = config.isolation.timeout_s
+    if config.measurement.policy == "adaptive":
+        longest_s = min(longest_s, 2 * config.measurement.max_s)  # its bound is looked at between calls
+    samples = calls * 2 + int(longest_s / config.monitor.interval_s)
+    return calls * 64 + min(samples * SAMPLE_BYTES, MONITOR_BYTES)
+
+
+@contextlib.contextmanager
+def reserved_space(config: BenchmarkConfig, folder: Path) -> Iterator[None]:
+    """Set disk space aside for the job's record, which `Record.write` uses when there is no other left.
+
+    Raises:
+        OSError: there is not so much space; the job must not begin, for its result would be lost.
+    """
+    path = folder / RESERVE_NAME
+    try:
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, record_bytes(config))
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def check_space(folder: Path) -> None:
+    """Make `folder` and see that results can be written there. Raises OSError where they cannot."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-") as probe:
+        os.posix_fallocate(probe.fileno(), 0, LEAST_FREE_BYTES)
+
+
+# ---- log -----------------------------------------------------------------------------------------------------------
+
+
+def bound_log(path: Path, limit_bytes: int = LOG_LIMIT_BYTES) -> int:
+    """Cut the middle out of a log that has grown beyond the limit; returns how many bytes that were.
+
+    The job may go on writing (it appends). What it writes in the moment of the cut may be lost.
+    """
+    with contextlib.suppress(OSError):
+        if path.stat().st_size <= limit_bytes:
+            return 0
+        with path.open("r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(size - LOG_TAIL_BYTES)
+            tail = file.read(LOG_TAIL_BYTES)
+            cut = size - LOG_HEAD_BYTES - LOG_TAIL_BYTES
+            file.truncate(LOG_HEAD_BYTES)
+            file.seek(LOG_HEAD_BYTES)
+            file.write(f"\n[bench: {cut} bytes are cut here; a log keeps its beginning and its end]\n".encode() + tail)
+            return cut
+    return 0
+
+
+def last_lines(log: Path, limit: int = 6000) -> str | None:
+    """The end of the job's log, as evidence, long lines cut: a fatal error's list of modules would hide the error."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4 * limit))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return None
+    lines = [line if len(line) <= LINE_LENGTH else f"{line[:LINE_LENGTH]}…" for line in text.splitlines()]
+    return "\n".join(lines)[-limit:] or None

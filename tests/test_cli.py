@@ -9,7 +9,8 @@ import sys
 import pytest
 from omegaconf.errors import ConfigAttributeError
 
-from bench.cli import exit_status
+import faults
+from bench.conductor.jobs import exit_status
 from bench.config import BenchmarkConfig, walk
 from bench.record import Record
 from bench.wording import explain
@@ -88,14 +89,15 @@ def test_a_single_run_ends_with_its_record_and_status(tmp_path) -> None:
 
 
 def test_a_failing_job_does_not_end_the_sweep_and_fails_it(tmp_path) -> None:
+    model = faults.make_model(tmp_path / "model")
+    faults.plant(model, {2: ("plain_exception", 1)})
     done = run_bench(
         "-m",
-        "workload.sequence_length=16,5000",
+        *faults.arguments(model),
+        "workload.batch_size=1,2",
         "sweep.repeats=2",
         "sweep.name=mixed",
         "tracking=off",
-        "warmup.iterations=0",
-        "measurement.iterations=1",
         folder=tmp_path,
     )
     assert done.returncode == 1
@@ -104,7 +106,7 @@ def test_a_failing_job_does_not_end_the_sweep_and_fails_it(tmp_path) -> None:
     assert sorted(record.repeat for record in records) == [1, 1, 2, 2]
     plan = json.loads((tmp_path / "multirun/mixed/sweep.json").read_text(encoding="utf-8"))
     assert {record.sweep_id for record in records} == {plan["sweep_id"]}
-    assert "workload.sequence_length=5000: with 32 new tokens makes 5032 positions" in done.stdout
+    assert "planted failure" in done.stdout
 
 
 @pytest.mark.parametrize(

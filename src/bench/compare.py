@@ -15,6 +15,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bench.record import FILE_NAME, Record, RecordError
-from bench.rules import ConfigError
+from bench.rules import ConfigError, shown
 
 if TYPE_CHECKING:
     from bench.analysis.settings import Setting
@@ -34,6 +35,7 @@ FORMATS = ("text", "json", "markdown")
 PLAN_NAME = "sweep.json"  # what a sweep leaves in its folder
 MLFLOW_PREFIX = "mlflow:"
 SOURCES_SHOWN = 3
+LONGEST_LINE = 2000
 
 DESCRIPTION = "Compare the settings of a sweep with their baseline, or two sweeps with each other."
 EPILOG = """\
@@ -73,11 +75,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
         return _run(options)
     except CompareError as error:
-        print(f"bench.compare: {' '.join(str(error).split())}", file=sys.stderr)
+        _say(str(error))
         return REFUSED
     except BrokenPipeError:  # whoever read our output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the end of Python tries once more
         return 1
+
+
+def _say(text: str) -> None:
+    """One line beside the output. Names come from files: a terminal is not to obey them."""
+    print(f"bench.compare: {shown(' '.join(text.split()), LONGEST_LINE)}", file=sys.stderr)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -85,7 +92,7 @@ def _run(options: argparse.Namespace) -> int:
     sources = [_read(each, options.tracking_uri) for each in options.sources]
     for source in sources:
         for note in source.notes:
-            print(f"bench.compare: {source.label}: {note}", file=sys.stderr)
+            _say(f"{source.label}: {note}")
     try:
         report = _report_of_one(options, sources[0]) if len(sources) == 1 else _report_of_two(options, *sources)
     except ConfigError as error:
@@ -104,7 +111,7 @@ def _status(report: ComparisonReport, check: SlowerCheck | None, options: argpar
     if check is not None and check.slower:
         if options.format != "text":  # where the text says so itself
             names = ", ".join(check.slower)
-            print(f"bench.compare: slower by {check.limit * 100:g} % or more: {names}", file=sys.stderr)
+            _say(f"slower by {check.limit * 100:g} % or more: {names}")
         return SLOWER
     inconclusive = any(each.verdict.word == "inconclusive" for each in report.comparisons)
     return INCONCLUSIVE if options.fail_if_inconclusive and inconclusive else 0
@@ -240,7 +247,7 @@ def _read_path(label: str, path: Path) -> Source:
     if path.is_file() or (path / FILE_NAME).is_file():
         files = [path]
     elif "jobs" in plan:
-        files = [path / str(each["folder"]) / FILE_NAME for each in plan["jobs"]]
+        files = [path / each["folder"] / FILE_NAME for each in plan["jobs"]]
     else:
         files = sorted(path.glob(f"*/{FILE_NAME}"))
     present = [each for each in files if each.exists()]
@@ -268,12 +275,29 @@ def _read_path(label: str, path: Path) -> Source:
 
 
 def _plan(path: Path) -> dict[str, Any]:
-    """A sweep's plan as plain values; {} where there is none that can be used."""
-    with contextlib.suppress(OSError, ValueError):
+    """A sweep's plan as plain values; without what of it cannot be used."""
+    plan: Any = {}
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         plan = json.loads((path / PLAN_NAME).read_text(encoding="utf-8"))
-        if isinstance(plan, dict) and all(isinstance(each, dict) and "folder" in each for each in plan.get("jobs", ())):
-            return plan
-    return {}
+    if not isinstance(plan, dict):
+        return {}
+    usable = {
+        "jobs": _are_jobs(plan.get("jobs")),
+        "settings": _are_names(plan.get("settings")),
+        "baseline": isinstance(plan.get("baseline"), str),
+    }
+    return {name: plan[name] for name, is_usable in usable.items() if is_usable}
+
+
+def _are_jobs(value: object) -> bool:
+    """Each with a folder's plain name, so that nothing outside of the sweep's own folder is read."""
+    folders = [each.get("folder") if isinstance(each, dict) else None for each in value] if type(value) is list else []
+    plain = [isinstance(each, str) and re.fullmatch(r"[A-Za-z0-9=_][\w.=-]{0,99}", each, re.ASCII) for each in folders]
+    return bool(folders) and all(plain)
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
 def _no_records(path: Path, expected: int) -> str:

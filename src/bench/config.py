@@ -150,7 +150,7 @@ class IsolationConfig:
 
     mode: str = key("forkserver", "forkserver: forked with torch loaded; spawn: a fresh interpreter; none: in-process",
                     allowed=("forkserver", "spawn", "none"))  # fmt: skip
-    timeout_s: float = key(3600.0, "seconds until a job is killed and recorded as timeout", above=0)
+    timeout_s: float = key(3600.0, "seconds until a job is killed and recorded as timeout; not with mode=none", above=0)
 
 
 @dataclass(kw_only=True)
@@ -163,8 +163,9 @@ class SweepConfig:
                      allowed=("shuffled", "given"))  # fmt: skip
     seed: int = key(0, "seed of the order", minimum=0)
     arm: str | None = key(None, "a label; the same setting under two of them is run as two (A/A)", pattern=NAME)
-    resume: bool = key(False, "run only what a sweep of this name lacks", reserved=(True,))
-    dry_run: bool = key(False, "print the jobs and stop")
+    resume: bool = key(False, "run only what a sweep of this name lacks; needs sweep.name")
+    dry_run: bool = key(False, "print the jobs, what is done already and how long the rest may take, and stop")
+    max_jobs: int = key(1000, "a sweep of more jobs is refused: a slip of the keyboard is soon a million", minimum=1)
     baseline: str | None = key(None, "what others are compared with: a setting's name or key=value; null: the first")
 
 

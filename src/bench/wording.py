@@ -8,7 +8,9 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from bench.config import BenchmarkConfig, nearest_key, walk
-from bench.rules import ConfigError, nearest
+from bench.rules import ConfigError, nearest, shown
+
+LONGEST_LINE = 590
 
 HELP = """\
 bench measures which settings generate fastest with Transformers, on this model and this machine.
@@ -55,6 +57,10 @@ def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
         error: what Hydra, OmegaConf or the config's own rules raised.
         arguments: the command line, to tell the value that was typed.
     """
+    return shown(_reason(error, arguments), LONGEST_LINE).strip() or type(error).__name__
+
+
+def _reason(error: Exception, arguments: Sequence[str]) -> str:
     for each in _chain(error):
         if isinstance(each, ConfigError):
             return str(each)
@@ -76,6 +82,15 @@ def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
                 return f"{typed}: no such key; " + (f"did you mean {near}?" if near else "bench --help lists the keys")
             return f"{typed}: {reason[0].lower()}{reason[1:]}"
     return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
+def is_of_composition(error: BaseException) -> bool:
+    """Whether Hydra or OmegaConf stumbled over what was typed: not all that they raise then is of their own classes."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_in = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return str(raised_in).partition(".")[0] in ("hydra", "omegaconf", "antlr4")
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

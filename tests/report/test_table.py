@@ -20,7 +20,7 @@ from bench.record import (
     Steadiness,
 )
 from bench.report.format import clock, mebibytes, milliseconds, one_line, percent, significant
-from bench.report.table import print_plan, print_table
+from bench.report.table import print_table
 from factories import make_config, make_evidence, make_iteration, make_iterations, make_record
 
 LONG = "flash_attention_2 max-autotune-no-cudagraphs"
@@ -329,30 +329,6 @@ def test_markup_in_names_and_reasons_is_literal() -> None:
     lines = table(setting("[red]off"), broken("[/x]", message="[bold]no[/bold] :smile:"))
     assert names(lines) == ["[red]off", "[/x]"]
     assert "[/x]: in load: RuntimeError: [bold]no[/bold] :smile:" in lines
-
-
-# ---- the plan ----------------------------------------------------------------------------------------------------
-
-
-def plan(console: Console) -> list[str]:
-    print_plan(console, [(1, "sdpa [off]", "0" * 16, "multirun/s/1_off"), (12, "default", "f" * 16, "m/" + "d" * 90)])
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue().splitlines()
-
-
-def test_a_plan_has_one_line_a_job_off_terminals() -> None:
-    assert plan(Console(file=io.StringIO(), _environ={})) == [
-        "job  name        trial             folder",
-        "  1  sdpa [off]  0000000000000000  multirun/s/1_off",
-        " 12  default     ffffffffffffffff  m/" + "d" * 90,
-    ]
-
-
-def test_a_plan_wraps_long_folders_on_a_terminal() -> None:
-    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None, _environ={"TERM": "xterm"})
-    lines = plan(console)
-    assert max(map(len, lines)) <= 80
-    assert "".join(line[35:].strip() for line in lines[2:]) == "m/" + "d" * 90
 
 
 # ---- steadiness and warm-up --------------------------------------------------------------------------------------

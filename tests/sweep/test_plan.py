@@ -4,7 +4,7 @@ import pytest
 
 from bench.config import BenchmarkConfig, SweepConfig
 from bench.rules import ConfigError
-from bench.sweep.plan import Point, claim, file_name, make_plan, read_plan, short_name, write_plan
+from bench.sweep.plan import Point, SweepFile, file_name, make_plan, short_name
 
 
 def points(count: int) -> list[Point]:
@@ -87,16 +87,46 @@ def test_folder_names_cannot_leave_the_sweep(text: str) -> None:
     assert len(name) <= 100
 
 
-def test_a_folder_is_taken_by_one_sweep_only(tmp_path) -> None:
-    assert [claim(tmp_path), claim(tmp_path)] == [True, False]
+def sweep_file(plan, **changes) -> SweepFile:
+    given = {
+        "sweep_id": plan.sweep_id,
+        "name": "n",
+        "started_at_s": 1.0,
+        "launched_at_s": 2.0,
+        "settings": plan.settings,
+    }
+    return SweepFile(**given | {"swept": plan.swept(), "jobs": plan.jobs, "baseline": plan.baseline} | changes)
 
 
-def test_the_plan_file_gives_the_jobs_back(tmp_path) -> None:
+def test_the_sweeps_file_gives_everything_back(tmp_path) -> None:
     plan = make_plan(points(3), SweepConfig(repeats=2), "sweep-1")
-    write_plan(tmp_path, plan, "run-1")
-    data = read_plan(tmp_path)
-    assert data["jobs"] == plan.jobs
-    assert (data["sweep_id"], data["parent_run_id"]) == ("sweep-1", "run-1")
+    file = sweep_file(plan, parent_run_id="run-1", tracking={"uri": "sqlite:////x.db"}, kept=["0_old"])
+    file.write(tmp_path)
+    assert SweepFile.read(tmp_path) == file
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "Expecting value"),
+        ("[]", "schema version None"),
+        ('{"schema_version": 1}', "schema version 1; this version of bench reads 2"),
+        ('{"schema_version": 2, "jobs": 3}', "sweep.jobs is int, not list"),
+        ('{"schema_version": 2, "surprise": 3}', "no field surprise"),
+        ('{"schema_version": 2}', "missing"),
+    ],
+)
+def test_a_sweeps_file_that_cannot_be_used_is_refused(tmp_path, text: str, reason: str) -> None:
+    (tmp_path / "sweep.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=reason):
+        SweepFile.read(tmp_path)
+
+
+def test_more_jobs_than_confirmed_are_refused_with_the_key_that_confirms_them() -> None:
+    with pytest.raises(ConfigError) as refused:
+        make_plan(points(6), SweepConfig(repeats=4, max_jobs=23), "s")
+    assert str(refused.value) == "sweep.max_jobs=23: this sweep has 24 jobs; sweep.max_jobs=24 runs them"
+    assert len(make_plan(points(6), SweepConfig(repeats=4, max_jobs=24), "s").jobs) == 24
 
 
 def test_labels_make_two_of_the_same_setting() -> None:
@@ -117,9 +147,9 @@ def test_labels_make_two_of_the_same_setting() -> None:
 def test_the_plan_keeps_the_settings_as_typed_and_the_baseline(tmp_path) -> None:
     plan = make_plan(points(4), SweepConfig(baseline="batch_size=3"), "s")
     assert plan.settings == [f"batch_size={size}" for size in range(1, 5)]
-    write_plan(tmp_path, plan, None)
-    data = read_plan(tmp_path)
-    assert (data["settings"], data["baseline"]) == (plan.settings, "batch_size=3")
+    sweep_file(plan).write(tmp_path)
+    kept = SweepFile.read(tmp_path)
+    assert (kept.settings, kept.baseline) == (plan.settings, "batch_size=3")
 
 
 def test_a_baseline_that_is_no_setting_is_refused() -> None:

@@ -28,7 +28,6 @@ from bench.report.format import (
     is_wrong,
     mebibytes,
     milliseconds,
-    one_line,
     percent,
     reason,
     run_title,
@@ -148,19 +147,6 @@ def print_table(console: Console, records: Sequence[Record]) -> None:
         for text in paragraph:
             first, *rest = text.wrap(console, width - 2)
             print_at(console, Text("\n  ").join([first, *rest]), width)
-
-
-def print_plan(console: Console, jobs: Sequence[tuple[int, str, str, str]]) -> None:
-    """What a sweep would run, in order: number, name, trial id and folder of each job; one line a job off terminals."""
-    table = grid(gap=2)
-    table.add_column("job", justify="right")
-    table.add_column("name", overflow="fold")
-    table.add_column("trial", no_wrap=True)
-    table.add_column("folder", overflow="fold")
-    for number, name, trial_id, folder in jobs:
-        table.add_row(str(number), Text(one_line(name)), Text(trial_id), Text(one_line(folder)))
-    width = console.width if console.is_terminal else natural_width(console, table)
-    print_at(console, table, width)
 
 
 # ---- rows --------------------------------------------------------------------------------------------------------

@@ -17,8 +17,13 @@ from typing import Any
 
 from bench.baseline import find_baselines
 from bench.config import BenchmarkConfig, SweepConfig
+from bench.files import write_whole
+from bench.plain import load
+from bench.rules import ConfigError
+from bench.secrets import scrub
 
 FILE_NAME = "sweep.json"
+SCHEMA_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,13 @@ class Job:
     name: str  # the swept values, short
     swept: dict[str, str]
     folder: str  # below the sweep's folder
+    arm: str | None = None
+    done: bool = False  # when this plan was made: its record lies in the folder
+
+    @property
+    def setting_id(self) -> str:
+        """As `Record.setting_id`."""
+        return f"{self.trial_id}-{self.arm}" if self.arm else self.trial_id
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +64,10 @@ class Plan:
     duplicates: int  # points that were left out because they repeat another
     settings: list[str]  # their names, as typed
     baseline: str | None  # as asked for; it names one of them
+
+    def to_run(self) -> list[Job]:
+        """The jobs without a finished record, in order."""
+        return [job for job in self.jobs if not job.done]
 
     def swept(self) -> dict[str, list[str]]:
         """Override key → the values that it takes in this sweep, in order."""
@@ -67,7 +83,7 @@ def make_plan(points: Sequence[Point], sweep: SweepConfig, sweep_id: str) -> Pla
     """Drop duplicate settings, repeat and order the rest, and name each job.
 
     Raises:
-        ConfigError: `sweep.baseline` is none of the settings.
+        ConfigError: `sweep.baseline` is none of the settings, or there are more jobs than `sweep.max_jobs`.
     """
     distinct: dict[tuple[str, str | None], Point] = {}
     for point in points:
@@ -75,6 +91,7 @@ def make_plan(points: Sequence[Point], sweep: SweepConfig, sweep_id: str) -> Pla
     settings = [(trial_id, point) for (trial_id, _), point in distinct.items()]
     names = [short_name(point.swept) for _, point in settings]
     find_baselines([(name, point.swept) for name, (_, point) in zip(names, settings, strict=True)], sweep.baseline)
+    check_size(len(settings) * sweep.repeats, sweep.max_jobs)
     shuffle = random.Random(sweep.seed)  # noqa: S311 - an order that can be had again, not a secret
     ordered: list[tuple[int, str, Point]] = []
     for repeat in range(1, sweep.repeats + 1):
@@ -93,6 +110,7 @@ def make_plan(points: Sequence[Point], sweep: SweepConfig, sweep_id: str) -> Pla
                 name=name,
                 swept=point.swept,
                 folder=file_name("_".join(part for part in parts if part)),
+                arm=point.config.sweep.arm,
             )
         )
     return Plan(
@@ -103,6 +121,12 @@ def make_plan(points: Sequence[Point], sweep: SweepConfig, sweep_id: str) -> Pla
         settings=names,
         baseline=sweep.baseline,
     )
+
+
+def check_size(jobs: int, max_jobs: int) -> None:
+    """Refuse a sweep of more jobs than the user has confirmed. Raises ConfigError."""
+    if jobs > max_jobs:
+        raise ConfigError("sweep.max_jobs", max_jobs, f"this sweep has {jobs} jobs; sweep.max_jobs={jobs} runs them")
 
 
 def short_name(swept: dict[str, str]) -> str:
@@ -120,29 +144,36 @@ def file_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._=-]+", "-", text)[:100].strip("-.") or "job"
 
 
-def write_plan(folder: Path, plan: Plan, parent_run_id: str | None) -> None:
-    """Leave the plan where each job, in whatever process, finds its own part of it."""
-    data = {
-        "sweep_id": plan.sweep_id,
-        "parent_run_id": parent_run_id,
-        "settings": plan.settings,
-        "baseline": plan.baseline,
-        "jobs": [dataclasses.asdict(job) for job in plan.jobs],
-    }
-    (folder / FILE_NAME).write_text(json.dumps(data, indent=1), encoding="utf-8")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepFile:
+    """`sweep.json`: what each job, a later resumption, and who publishes or compares afterwards must know."""
 
+    schema_version: int = SCHEMA_VERSION
+    sweep_id: str
+    name: str  # of its run in MLflow
+    parent_run_id: str | None = None  # in MLflow; None: not published
+    started_at_s: float  # Unix time of the first start
+    launched_at_s: float  # of the latest one
+    settings: list[str]  # their names, as typed
+    baseline: str | None = None
+    swept: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    tracking: dict[str, Any] = dataclasses.field(default_factory=dict)  # uri without credentials, experiment, tags
+    jobs: list[Job]
+    kept: list[str] = dataclasses.field(default_factory=list)  # folders of finished jobs that are none of these now
 
-def claim(folder: Path) -> bool:
-    """Take the folder for a sweep; False when one has it already, be it started in the same moment."""
-    try:
-        (folder / FILE_NAME).open("x").close()
-    except FileExistsError:
-        return False
-    return True
+    def write(self, folder: Path) -> None:
+        """Write it whole; on resumption over the one before."""
+        write_whole(folder / FILE_NAME, scrub(json.dumps(dataclasses.asdict(self), indent=1)))
 
-
-def read_plan(folder: Path) -> dict[str, Any]:
-    """The plan's file as plain values, `jobs` as `Job`. OSError or ValueError when there is none."""
-    data: dict[str, Any] = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
-    data["jobs"] = [Job(**job) for job in data["jobs"]]
-    return data
+    @classmethod
+    def read(cls, folder: Path) -> SweepFile:
+        """Read it from a sweep's folder. OSError when there is none, ValueError when it cannot be used."""
+        path = folder / FILE_NAME
+        data = json.loads(path.read_text(encoding="utf-8"))
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if version != SCHEMA_VERSION:
+            raise ValueError(f"{path}: schema version {version}; this version of bench reads {SCHEMA_VERSION}")
+        try:
+            return load(cls, data, "sweep")
+        except TypeError as error:
+            raise ValueError(f"{path}: {error}") from error

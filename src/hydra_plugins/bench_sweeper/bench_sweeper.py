@@ -1,15 +1,17 @@
-"""The sweeper plugin. Thin: it turns overrides into points and hands them to `bench.cli.sweep`.
+"""The sweeper plugin. Thin: it turns overrides into points and hands them to `bench.conductor.sweep`.
 
 Hydra imports this file at every start, so nothing heavy may be imported at its top. (No postponed annotations here:
 Hydra's plugin scan cannot resolve them in a dataclass.)
 """
 
 import itertools
+import math
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -56,15 +58,12 @@ class BenchSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Run the sweep; leaves by SystemExit, for Hydra drops a sweeper's result."""
         from bench import cli  # noqa: PLC0415 - see above
+        from bench.conductor.sweep import sweep  # noqa: PLC0415
         from bench.sweep.plan import Plan, Point  # noqa: PLC0415
 
         assert self.hydra_context is not None
         assert self.config is not None
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        combined = [f"{key}={value}" for key, value in self.params.items()]
-        expanded: list[dict[str, str]] = []
-        for line in self.settings or [""]:
-            expanded += expand(parser.parse_overrides([*shlex.split(line), *combined, *arguments]))
+        expanded = self._expand(arguments)
         swept_keys = varying(expanded)
         points = []
         for overrides in expanded:
@@ -73,23 +72,47 @@ class BenchSweeper(Sweeper):
             typed = tuple(f"{key}={value}" for key, value in overrides.items())
             points.append(Point(overrides=typed, swept=swept, config=cli.to_config(composed, typed)))
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
+        one_by_one = isinstance(self.launcher, BasicLauncher)
 
         def launch(plan: Plan) -> dict[int, Exception]:
             OmegaConf.save(self.config, folder / "multirun.yaml")
-            batch = [
-                [*point.overrides, f"hydra.sweep.subdir='{job.folder}'"]
-                for point, job in zip(plan.points, plan.jobs, strict=True)
-            ]
-            assert self.launcher is not None
-            results = self.launcher.launch(batch, initial_job_idx=0)
-            # What a measurement raised is in its record; here is what went wrong around one.
-            return {
-                number: result._return_value  # noqa: SLF001 - the public way raises it, and prints lines of its own
-                for number, result in enumerate(results)
-                if result.status == JobStatus.FAILED
-            }
+            pairs = [(job, point) for job, point in zip(plan.jobs, plan.points, strict=True) if not job.done]
+            errors: dict[int, Exception] = {}
+            # Hydra's own launcher gets them singly: it would keep each job's config until the last has run.
+            for batch in [[pair] for pair in pairs] if one_by_one else [pairs] if pairs else []:
+                errors |= self._launch(batch)
+                for error in errors.values():
+                    if isinstance(error, OSError):  # of the disk; what a job raises is in its record
+                        raise error
+            return errors
 
-        raise SystemExit(cli.sweep(points, folder=folder, launch=launch))
+        raise SystemExit(sweep(points, folder=folder, launch=launch, is_local=one_by_one))
+
+    def _launch(self, batch: list[Any]) -> dict[int, Exception]:
+        """Run jobs through the launcher; returns what went wrong around a measurement, by number."""
+        assert self.launcher is not None
+        overrides = [[*point.overrides, f"hydra.sweep.subdir='{job.folder}'"] for job, point in batch]
+        results = self.launcher.launch(overrides, initial_job_idx=batch[0][0].number)
+        return {
+            job.number: result._return_value  # noqa: SLF001 - the public way raises it, and prints lines of its own
+            for (job, _), result in zip(batch, results, strict=True)
+            if result.status == JobStatus.FAILED
+        }
+
+    def _expand(self, arguments: list[str]) -> list[dict[str, str]]:
+        """All points, as override key → value. Raises ConfigError when there are too many to have been meant."""
+        from bench.sweep.plan import check_size  # noqa: PLC0415
+
+        assert self.config is not None
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        combined = [f"{key}={value}" for key, value in self.params.items()]
+        lines = [parser.parse_overrides([*shlex.split(line), *combined, *arguments]) for line in self.settings or [""]]
+        values = [values_of(line) for line in lines]
+        # Before anything is composed, or held in memory: a tenth of a second each.
+        points = sum(math.prod(len(each) for each in line.values()) for line in values)
+        check_size(points, int(self.config.sweep.max_jobs))
+        return [point for line in values for point in product(line)]
 
     def _compose(self, overrides: list[Any]) -> DictConfig:
         assert self.hydra_context is not None
@@ -100,8 +123,8 @@ class BenchSweeper(Sweeper):
         return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
 
 
-def expand(overrides: list[Override]) -> list[dict[str, str]]:
-    """The product of all sweeps (choices, ranges, globs), the last key fastest; a later override of a key wins."""
+def values_of(overrides: list[Override]) -> dict[str, list[str]]:
+    """Each key's values (choices, ranges, globs); a later override of a key wins."""
     values: dict[str, list[str]] = {}
     for each in overrides:
         key = each.get_key_element()
@@ -111,6 +134,11 @@ def expand(overrides: list[Override]) -> list[dict[str, str]]:
             values[key] = list(each.sweep_string_iterator())
         else:
             raise HydraException(f"{each.input_line}: an interval has no list of values; use a choice or a range")
+    return values
+
+
+def product(values: dict[str, list[str]]) -> list[dict[str, str]]:
+    """Every combination, the last key fastest."""
     return [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
 
 

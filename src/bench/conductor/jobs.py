@@ -1,0 +1,188 @@
+"""One job from its config to its record on disk and in MLflow, alone or as part of a sweep."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from bench.config import BenchmarkConfig
+from bench.record import FILE_NAME, Fidelity, Record
+from bench.rules import ConfigError
+from bench.sweep.plan import Job, SweepFile
+
+if TYPE_CHECKING:
+    from bench.tracking.publisher import Publisher
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a job stands in its sweep."""
+
+    number: int = 0
+    jobs: int = 1
+    left_s: float | None = None  # the estimate for it and all after it
+    references: Path | None = None  # the folder that keeps reference runs; None: nothing is compared
+
+
+def run_single(config: BenchmarkConfig, folder: Path) -> int:
+    """Run one config, publish its record and show it; returns the exit status.
+
+    Raises:
+        ConfigError: it cannot work; nothing was run, and the folder is the caller's to remove.
+    """
+    from bench.conductor.planning import print_single_plan  # noqa: PLC0415
+    from bench.report.table import print_table  # noqa: PLC0415
+    from bench.sweep.job import new_record  # noqa: PLC0415
+
+    console = Console()
+    for key, value in (("repeats", config.sweep.repeats > 1), ("resume", config.sweep.resume)):
+        if value:
+            raise ConfigError(f"sweep.{key}", getattr(config.sweep, key), "is for sweeps; add -m")
+    record = new_record(config)
+    if config.sweep.dry_run:
+        print_single_plan(console, config, record.trial_id, folder)
+        remove(folder)
+        return 0
+    publisher = make_ready([config], console)
+    place = Place(references=folder if config.fidelity.reference == "eager" else None)
+    try:
+        record = run(console, config, record, folder, place)
+    finally:  # after Ctrl-C, too
+        if publisher is not None and (folder / FILE_NAME).exists():
+            publisher.publish(record, folder)
+    print_table(console, [record])
+    print_ways_on(console, publisher, folder, sweep_id=None)
+    if publisher is not None and (hint := publisher.unpublished) is not None:
+        console.print(hint, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    return exit_status([record])
+
+
+def run_sweep_job(config: BenchmarkConfig, folder: Path) -> None:
+    """Run the job of a sweep whose output folder this is: `sweep.json` beside it says which one that is."""
+    from bench.report.progress import print_job_line  # noqa: PLC0415
+    from bench.sweep.job import new_record  # noqa: PLC0415
+
+    console = Console()
+    sweep = SweepFile.read(folder.parent)
+    mine = next((each for each in sweep.jobs if each.folder == folder.name), None)
+    if mine is None or mine.trial_id != config.trial_id():
+        raise ValueError(f"{folder.parent} holds the plan of another sweep")
+    record = new_record(config, sweep_id=sweep.sweep_id, repeat=mine.repeat, name=mine.name, swept=mine.swept)
+    place = _place(config, sweep, mine, folder.parent)
+    try:
+        record = run(console, config, record, folder, place)
+    finally:  # after Ctrl-C, too
+        if (folder / FILE_NAME).exists():
+            print_job_line(console, record, place.number + 1, place.jobs)
+            if (publisher := open_publisher(config, console)) is not None:
+                publisher.publish(record, folder, sweep.parent_run_id)
+
+
+def _place(config: BenchmarkConfig, sweep: SweepFile, mine: Job, folder: Path) -> Place:
+    several = len({each.trial_id for each in sweep.jobs}) > 1
+    compared = config.fidelity.reference == "eager" or (config.fidelity.reference == "auto" and several)
+    to_run = [each.folder for each in sweep.jobs if not each.done]
+    behind = to_run.index(mine.folder) if mine.folder in to_run else 0
+    # All that a job costs is in it. By the clock of the day, for a job may run on another machine than the last one.
+    each_s = max(0.0, time.time() - sweep.launched_at_s) / behind if behind else None
+    return Place(
+        number=mine.number,
+        jobs=len(sweep.jobs),
+        left_s=None if each_s is None else each_s * (len(to_run) - behind),
+        references=folder if compared else None,
+    )
+
+
+def run(console: Console, config: BenchmarkConfig, record: Record, folder: Path, place: Place) -> Record:
+    """Run a job under a live line, after the reference that it is to be compared with.
+
+    Raises:
+        KeyboardInterrupt: the user's.
+        OSError: its folder cannot take the result; it was not begun.
+    """
+    from bench.report.progress import JobProgress, print_reference_line  # noqa: PLC0415
+    from bench.sweep.job import run_job  # noqa: PLC0415
+    from bench.sweep.reference import Reference, ensure_reference  # noqa: PLC0415
+
+    title = record.name or str(config.model.id)
+    file = None
+    with JobProgress(console, title=title, job=place.number + 1, jobs=place.jobs, left_s=place.left_s) as progress:
+        if place.references is not None:
+            try:
+                reference = ensure_reference(config, place.references, record.sweep_id, progress.update)
+            except (OSError, NotImplementedError) as error:  # the folder cannot be written, or not be locked
+                reference = Reference(file=None, reason=f"no reference could be kept: {error}")
+            record.started_at_s = time.time()  # the reference's time is not the job's
+            if reference.made is not None:
+                print_reference_line(console, reference.made)
+            if reference.file is None:
+                record.fidelity = Fidelity(reference="eager", reason=reference.reason)
+            file = reference.file
+        return run_job(config, record, folder, progress.update, file)
+
+
+# ---- around a job --------------------------------------------------------------------------------------------------
+
+
+def make_ready(configs: list[BenchmarkConfig], console: Console) -> Publisher | None:
+    """Examine settings before anything starts, and connect to MLflow meanwhile.
+
+    Raises:
+        ConfigError: one of the settings cannot work.
+    """
+    from bench.sweep.preflight import preflight  # noqa: PLC0415
+    from bench.sweep.process import start_fork_server  # noqa: PLC0415
+    from bench.sweep.scratch import remove_stale_caches  # noqa: PLC0415
+
+    start_fork_server()  # torch is imported there while MLflow is imported here
+    if configs[0].tracking.enabled:
+        from bench.tracking import publisher as _  # noqa: F401, PLC0415
+    if (unexamined := preflight(configs)) is not None:
+        console.print(f"not examined beforehand: {unexamined}", markup=False, soft_wrap=True)
+    remove_stale_caches()
+    return open_publisher(configs[0], console)
+
+
+_publishers: dict[tuple[str | None, str], Publisher] = {}
+
+
+def open_publisher(config: BenchmarkConfig, console: Console) -> Publisher | None:
+    """MLflow, made on first use and kept for all jobs of this process; None when tracking is off."""
+    if not config.tracking.enabled:
+        return None
+    from bench.tracking.publisher import Publisher  # noqa: PLC0415
+
+    where = (config.tracking.uri, config.tracking.experiment)
+    if where not in _publishers:
+        _publishers[where] = Publisher(
+            uri=config.tracking.uri,
+            experiment=config.tracking.experiment,
+            tags={name: str(value) for name, value in config.tracking.tags.items()},
+            folder=Path.cwd(),
+            warn=lambda line: console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True),
+        )
+    return _publishers[where]
+
+
+def print_ways_on(console: Console, publisher: Publisher | None, folder: Path, *, sweep_id: str | None) -> None:
+    """Where the records are, and how to look at them."""
+    lines = [f"Records: {folder}", *(publisher.ways_on(sweep_id) if publisher is not None else [])]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def exit_status(records: list[Record]) -> int:
+    """0 when every trial is ok or skipped with its reason, 1 otherwise."""
+    return 0 if all(record.status in ("ok", "skipped") for record in records) else 1
+
+
+def remove(folder: Path) -> None:
+    """Remove an output folder, and the one it lies in if nothing else is there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()

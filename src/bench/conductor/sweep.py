@@ -1,0 +1,311 @@
+"""A sweep's course: plan, claim the folder, examine, launch, publish what is left, show what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+import re
+import secrets
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from bench.conductor.interrupt import INTERRUPTED
+from bench.conductor.jobs import exit_status, make_ready, open_publisher, print_ways_on
+from bench.config import BenchmarkConfig
+from bench.record import Record, RecordError
+from bench.rules import ConfigError
+from bench.sweep.plan import Plan, Point, SweepFile, make_plan
+from bench.sweep.resume import Found, Resumption
+
+if TYPE_CHECKING:
+    from bench.tracking.publisher import Publisher
+
+# The disk takes no more: the next job could not keep its result either.
+NO_MORE_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+# Runs the plan's jobs that are not done through Hydra's launcher, each of which calls `jobs.run_sweep_job`; returns
+# what they raised, by number.
+Launch = Callable[[Plan], Mapping[int, Exception]]
+
+
+def sweep(points: Sequence[Point], *, folder: Path, launch: Launch, is_local: bool) -> int:
+    """Run every point of a sweep, or with `sweep.resume` those that are missing, and show what came of it.
+
+    Args:
+        points: all settings, composed and checked.
+        folder: the sweep's own folder.
+        launch: see above.
+        is_local: whether the jobs run on this machine, so that it can examine them beforehand.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        ConfigError: the folder is taken, or one of the settings cannot work; nothing was started.
+    """
+    from bench.sweep.resume import check_is_free, claimed  # noqa: PLC0415
+
+    console = Console()
+    config = _sweep_wide(points)
+    plan = make_plan(points, config.sweep, sweep_id=f"{folder.name}-{secrets.token_hex(3)}")
+    if plan.duplicates:
+        console.print(f"{plan.duplicates} of {len(points)} points repeat another and are left out", markup=False)
+    if config.sweep.dry_run:
+        from bench.conductor.planning import print_plan_of  # noqa: PLC0415
+
+        print_plan_of(console, _resumption(plan, config, folder)[1], folder)
+        return 0
+    if not config.sweep.resume:
+        check_is_free(folder)
+    elif config.sweep.name is None and not folder.exists():
+        raise ConfigError("sweep.resume", True, "needs the name of the sweep to go on with: add sweep.name=NAME")
+    existed = folder.exists()
+    try:
+        with _writable(folder), claimed(folder):
+            if not config.sweep.resume:
+                check_is_free(folder)
+            return _conduct(console, config, plan, folder, launch, is_local=is_local)
+    except ConfigError:
+        if not existed:
+            _remove_unused(folder)
+        raise
+
+
+def _sweep_wide(points: Sequence[Point]) -> BenchmarkConfig:
+    """The config of the first point, for what concerns the sweep as a whole. ConfigError where the points differ."""
+    first = points[0].config
+    for point in points[1:]:
+        for section in ("sweep", "tracking"):
+            one, other = (dataclasses.asdict(getattr(each.config, section)) for each in (points[0], point))
+            for name in other:
+                if name != "arm" and other[name] != one[name]:
+                    remedy = f"is one for the whole sweep (here also {one[name]}) and cannot be swept"
+                    raise ConfigError(f"{section}.{name}", other[name], remedy)
+    return first
+
+
+@contextlib.contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """The folder, made and tried out before anything else is done. ConfigError where results could not be kept."""
+    from bench.sweep.scratch import check_space  # noqa: PLC0415
+
+    try:
+        check_space(folder)
+    except OSError as error:
+        remedy = f"results cannot be kept there ({error.strerror or error}); make room, or start in another folder"
+        raise ConfigError("hydra.sweep.dir", folder, remedy) from error
+    yield
+
+
+def _remove_unused(folder: Path) -> None:
+    """A folder made for a sweep that then was refused."""
+    with contextlib.suppress(OSError):
+        (folder / ".lock").unlink(missing_ok=True)
+        folder.rmdir()
+        folder.parent.rmdir()
+
+
+def _resumption(plan: Plan, config: BenchmarkConfig, folder: Path) -> tuple[Found, Resumption]:
+    """What the folder holds, and what of the plan is left; all of it for a sweep that begins."""
+    from bench.sweep.fingerprint import fingerprint  # noqa: PLC0415
+    from bench.sweep.resume import look, resume  # noqa: PLC0415
+
+    found = look(folder) if config.sweep.resume else Found()
+    ids = [found.file.sweep_id] if found.file else [past.sweep_id for past in found.past if past.sweep_id]
+    if ids:
+        plan = dataclasses.replace(plan, sweep_id=ids[0])
+    return found, resume(plan, found, fingerprint())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Course:
+    """A sweep under way."""
+
+    console: Console
+    config: BenchmarkConfig  # for what concerns the sweep as a whole
+    folder: Path
+    found: Found  # what lay there
+    left: Resumption  # what of the plan is to be run
+    publisher: Publisher | None  # None: not tracked
+
+    @property
+    def plan(self) -> Plan:
+        """All jobs, done or not."""
+        return self.left.plan
+
+    def say(self, line: str, style: str = "") -> None:
+        """One line as it is, whatever the width and the characters in it."""
+        self.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _conduct(
+    console: Console, config: BenchmarkConfig, plan: Plan, folder: Path, launch: Launch, *, is_local: bool
+) -> int:
+    found, left = _resumption(plan, config, folder)
+    course = Course(console=console, config=config, folder=folder, found=found, left=left, publisher=None)
+    if config.sweep.resume:
+        _tell_what_is_done(course)
+    pairs = zip(left.plan.jobs, left.plan.points, strict=True)
+    to_run = [point.config for job, point in pairs if not job.done]
+    publisher = make_ready(to_run, console) if to_run and is_local else open_publisher(config, console)
+    course = dataclasses.replace(course, publisher=publisher)
+    _put_aside(course)
+    run_id = _begin(course)
+    try:
+        interrupted, stopped = _launch(course, launch)
+    except Exception:
+        if publisher is not None:  # no run stays RUNNING
+            publisher.end_sweep(run_id, _records_of(course), interrupted=True)
+        raise
+    records = _records_of(course)
+    _finish(course, run_id, records, interrupted=interrupted)
+    missing = len(course.plan.jobs) - len(records)
+    if missing and not interrupted:
+        course.say(f"{missing} of {len(course.plan.jobs)} jobs left no record")
+    status = max(exit_status(records), 1 if missing or stopped else 0)
+    if interrupted or status:
+        course.say(f" Resume: {_resume_command(course)}")
+    return INTERRUPTED if interrupted else status
+
+
+def _tell_what_is_done(course: Course) -> None:
+    for line in course.found.broken:
+        course.say(line)
+    if course.found.file is None and not course.found.past:
+        course.say(f"{course.folder} holds no sweep yet: it begins")
+    else:
+        jobs = course.plan.jobs
+        course.say(f"Resuming {course.plan.sweep_id}: {sum(job.done for job in jobs)} of {len(jobs)} jobs are done")
+    if course.left.changed:
+        course.say(
+            f"the environment has changed ({'; '.join(course.left.changed)}): what ran in the former one is measured "
+            f"again, and its records are kept in {course.folder / 'earlier'}"
+        )
+    if course.left.kept:
+        course.say(f"{len(course.left.kept)} finished jobs are none of these points: kept, and not shown")
+
+
+def _put_aside(course: Course) -> None:
+    from bench.sweep.fingerprint import fingerprint  # noqa: PLC0415
+    from bench.sweep.resume import put_aside, unusable_references  # noqa: PLC0415
+
+    put_aside(course.folder, course.left.put_aside)
+    put_aside(course.folder, unusable_references(course.folder, fingerprint()))
+
+
+def _begin(course: Course) -> str | None:
+    """Write down the plan, and make the sweep's run in MLflow; returns the run's id."""
+    before, plan, tracking = course.found.file, course.plan, course.config.tracking
+    now_s = time.time()
+    file = SweepFile(
+        sweep_id=plan.sweep_id,
+        name=course.config.sweep.name or plan.sweep_id,
+        parent_run_id=before.parent_run_id if before else None,
+        started_at_s=before.started_at_s if before else now_s,
+        launched_at_s=now_s,
+        settings=plan.settings,
+        baseline=plan.baseline,
+        swept=plan.swept(),
+        tracking={
+            "uri": course.publisher.address if course.publisher is not None else None,
+            "experiment": tracking.experiment,
+            "tags": {name: str(value) for name, value in tracking.tags.items()},
+        },
+        jobs=plan.jobs,
+        kept=course.left.kept,
+    )
+    file.write(course.folder)  # before the run is made: who is killed now can still go on with the same sweep
+    if course.publisher is None:
+        return None
+    run_id = course.publisher.begin_sweep(
+        sweep_id=plan.sweep_id, name=file.name, swept=plan.swept(), settings=plan.settings, baseline=plan.baseline
+    )
+    dataclasses.replace(file, parent_run_id=run_id, launched_at_s=time.time()).write(course.folder)
+    return run_id
+
+
+def _launch(course: Course, launch: Launch) -> tuple[bool, bool]:
+    """Run the jobs; returns whether the user interrupted them, and whether the disk took no more."""
+    try:
+        for number, error in launch(course.plan).items():
+            course.say(f"job {number}: {type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        return True, False
+    except OSError as error:
+        if error.errno not in NO_MORE_SPACE:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        course.say(f"Stopped: {error.strerror}{where}: no further job could keep its result")
+        return False, True
+    return False, False
+
+
+def _finish(course: Course, run_id: str | None, records: list[Record], *, interrupted: bool) -> None:
+    """Publish what is not yet, end the sweep's run, and show everything."""
+    from bench.report.table import print_table  # noqa: PLC0415
+
+    publisher, unpublished = course.publisher, 0
+    if publisher is not None:
+        unpublished = publisher.publish_missing([course.folder / job.folder for job in course.plan.jobs], run_id)
+        publisher.end_sweep(run_id, records, interrupted=interrupted)
+    print_table(course.console, records)
+    files = _compare(course, records)
+    if publisher is not None:
+        publisher.upload(run_id, files)
+    print_ways_on(course.console, publisher, course.folder, sweep_id=course.plan.sweep_id)
+    if unpublished:
+        later = f"python -m bench.tracking.sync {shlex.quote(str(course.folder))}"
+        course.say(f"{unpublished} records are not published; later: {later}", "yellow")
+
+
+def _compare(course: Course, records: Sequence[Record]) -> list[Path]:
+    """Verdicts on the settings: shown where there are repeats to base them on, and kept as files in any case."""
+    from bench.report.comparison import build_report_of_records, to_json  # noqa: PLC0415
+    from bench.report.comparison_text import print_comparison, to_markdown  # noqa: PLC0415
+
+    plan, folder = course.plan, course.folder
+    try:
+        report = build_report_of_records(records, typed=plan.settings, baseline=plan.baseline)
+    except ConfigError:  # checked before; but a sweep that was interrupted may have no job of its baseline
+        course.say(f"not compared: {plan.baseline} left no record")
+        return []
+    if not report.comparisons and report.noise_floor is None:
+        return []
+    if max(each.repeat for each in plan.jobs) > 1:
+        course.console.print()
+        print_comparison(course.console, report)
+    files = [folder / "comparison.json", folder / "comparison.md"]
+    try:
+        files[0].write_text(json.dumps(to_json(report), indent=1, allow_nan=False), encoding="utf-8")
+        files[1].write_text(to_markdown(report), encoding="utf-8")
+    except OSError as error:
+        course.say(f"the comparison is not kept: {error}")
+        return []
+    return files
+
+
+def _records_of(course: Course) -> list[Record]:
+    """The records of a plan's jobs, under the names that the settings have in it."""
+    records = []
+    for each in course.plan.jobs:
+        with contextlib.suppress(RecordError):
+            record = Record.read(course.folder / each.folder)
+            record.name, record.swept = each.name, each.swept
+            records.append(record)
+    return records
+
+
+def _resume_command(course: Course) -> str:
+    """The command that goes on with this sweep: the one that was typed, with its name and the key for it."""
+    typed = [each for each in sys.argv[1:] if not re.match(r"\+*sweep\.(resume|name)=", each)]
+    named = course.config.sweep.name or not any("hydra.sweep.dir=" in each for each in typed)
+    names = [f"sweep.name={course.folder.name}"] if named else []
+    return shlex.join(["python", "-m", "bench", *typed, *names, "sweep.resume=true"])

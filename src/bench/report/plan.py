@@ -1,0 +1,66 @@
+"""The table of a dry run: what would run, in order, and how long that may take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.text import Text
+
+from bench.report.format import clock, one_line
+from bench.report.layout import grid, natural_width, print_at
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedJob:
+    """One row."""
+
+    number: int
+    name: str
+    trial_id: str
+    folder: str
+    state: str = "to run"  # or "done", "again: crashed", "would be skipped: …"
+    estimate_s: float | None = None  # None: no earlier record tells; 0 for what will not run
+    known: bool = False  # the estimate is of this very setting
+
+
+def print_plan(console: Console, jobs: Sequence[PlannedJob]) -> None:
+    """Number, name, trial id, state, estimate and folder of each job, one line a job off terminals; then the sums."""
+    table = grid(gap=2)
+    table.add_column("job", justify="right")
+    table.add_column("name", overflow="fold")
+    table.add_column("trial", no_wrap=True)
+    table.add_column("state", overflow="fold")
+    table.add_column("about", justify="right", no_wrap=True)
+    table.add_column("folder", overflow="fold")
+    for job in jobs:
+        about = "–" if not job.estimate_s else clock(math.ceil(job.estimate_s))
+        cells = (job.name, job.trial_id, job.state, about, job.folder)
+        table.add_row(str(job.number), *(Text(one_line(each)) for each in cells))
+    width = console.width if console.is_terminal else natural_width(console, table)
+    print_at(console, table, width)
+    console.print(_sums(jobs), markup=False, highlight=False, soft_wrap=True)
+
+
+def _sums(jobs: Sequence[PlannedJob]) -> str:
+    """How many of each kind, and the time for them: "4 jobs: 1 done, 3 to run, about 2:10 (…)"."""
+    done = sum(job.state == "done" for job in jobs)
+    skipped = sum(job.state.startswith("would be skipped") for job in jobs)
+    to_run = [job for job in jobs if job.state != "done" and not job.state.startswith("would be skipped")]
+    parts = [f"{done} done" if done else "", f"{len(to_run)} to run", f"{skipped} to be skipped" if skipped else ""]
+    text = f"{len(jobs)} jobs: {', '.join(part for part in parts if part)}"
+    if not to_run:
+        return text
+    own = sum(job.known for job in to_run)
+    told = [job for job in to_run if job.estimate_s is not None]
+    if not told:
+        return f"{text}; no earlier record tells how long that takes"
+    mean_s = sum(job.estimate_s or 0.0 for job in told) / len(told)
+    total_s = mean_s * len(to_run)
+    by = [f"{own} by records of the same setting" if own else "", f"{len(told) - own} by similar ones", ""]
+    by[1:2] = by[1:2] if len(told) > own else []
+    if len(to_run) > len(told):
+        by.append(f"{len(to_run) - len(told)} by the mean of the others")
+    return f"{text}, about {clock(math.ceil(total_s))} ({', '.join(part for part in by if part)})"

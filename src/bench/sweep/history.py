@@ -1,0 +1,69 @@
+"""What earlier records tell of jobs to come: how long they will take, and which this machine cannot do.
+
+Only for planning: nothing of it gets into a result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.config import BenchmarkConfig
+from bench.record import FILE_NAME, Record, RecordError
+from bench.sweep.fingerprint import changes
+
+RECORDS_READ, BYTES_READ = 500, 64 << 20  # of the newest ones: a plan shall not take longer than a job
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """Earlier jobs in this environment."""
+
+    durations_s: dict[str, list[float]] = field(default_factory=dict)  # trial id → of the jobs that were ok
+    alike_s: dict[tuple[str, bool], list[float]] = field(default_factory=dict)  # (model, compiled?) → likewise
+    limits: dict[str, str] = field(default_factory=dict)  # trial id → why it was skipped
+
+    def estimate_s(self, config: BenchmarkConfig) -> tuple[float | None, bool]:
+        """Seconds that a job may take, None where nothing is known, and whether this very setting has run before."""
+        if own := self.durations_s.get(config.trial_id()):
+            return statistics.median(own), True
+        alike = self.alike_s.get(_kind(config.model.id, config.compile.mode))
+        return (statistics.median(alike) if alike else None), False
+
+
+def read_history(places: list[Path], now: Mapping[str, str]) -> History:
+    """Read the newest records below some folders (`multirun`, `outputs`)."""
+    files: list[tuple[float, int, Path]] = []
+    for place in places:
+        for pattern in (f"*/{FILE_NAME}", f"*/*/{FILE_NAME}"):
+            for path in place.glob(pattern):
+                with contextlib.suppress(OSError):
+                    files.append(((state := path.stat()).st_mtime, state.st_size, path))
+    history, left_bytes = History(), BYTES_READ
+    for _, size, path in sorted(files, reverse=True)[:RECORDS_READ]:
+        if (left_bytes := left_bytes - size) < 0:
+            break
+        with contextlib.suppress(RecordError):
+            record = Record.read(path)
+            if record.kind == "trial" and not changes(record.fingerprint, now):
+                _take(history, record)
+    return history
+
+
+def _take(history: History, record: Record) -> None:
+    """Newer records come first: what has run since it was skipped can be done now."""
+    if record.status == "skipped" and record.error is not None and record.trial_id not in history.durations_s:
+        history.limits.setdefault(record.trial_id, record.error.message)
+    elif record.status == "ok" and record.ended_at_s is not None:
+        duration_s = record.ended_at_s - record.started_at_s
+        history.durations_s.setdefault(record.trial_id, []).append(duration_s)
+        model, compiled = (record.requested.get(section) for section in ("model", "compile"))
+        if isinstance(model, dict) and isinstance(compiled, dict):
+            history.alike_s.setdefault(_kind(model.get("id"), compiled.get("mode")), []).append(duration_s)
+
+
+def _kind(model: object, mode: object) -> tuple[str, bool]:
+    return str(model), mode is not None

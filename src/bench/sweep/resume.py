@@ -1,0 +1,218 @@
+"""What a sweep's folder holds already, and what of a plan is still to be run.
+
+A job is done when a record of its setting and repeat lies in the folder, `ok` or `skipped`, made in this environment.
+Names, order, numbers and folders do not matter: they may be others now. What is run again is first moved to `earlier/`,
+so that each setting and repeat has one record in the sweep, and none is lost.
+
+Two starts on one folder at the same time: the second is refused by a lock that the kernel gives back when its process
+ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from bench.record import FILE_NAME, Record, RecordError
+from bench.rules import ConfigError
+from bench.sweep.fingerprint import changes
+from bench.sweep.plan import FILE_NAME as PLAN_NAME
+from bench.sweep.plan import Job, Plan, SweepFile
+from bench.sweep.reference import FOLDER as REFERENCES
+
+EARLIER = "earlier"
+LOCK_NAME = ".lock"
+LOCK_TIMEOUT_S = 0.5  # `bench.tracking.sync` holds it for a moment, to see whether the sweep runs
+FINISHED = ("ok", "skipped")
+JOB_FILES = (FILE_NAME, "worker.log", ".hydra")  # a job's folder has one of them, however early it ended
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Past:
+    """What matters of a record that is there."""
+
+    folder: str
+    setting_id: str
+    repeat: int
+    status: str
+    reason: str | None
+    sweep_id: str | None
+    fingerprint: dict[str, str]
+
+    @classmethod
+    def of(cls, record: Record, folder: str) -> Past:
+        """The summary of a record; those of thousands of jobs are held at once."""
+        return cls(
+            folder=folder,
+            setting_id=record.setting_id,
+            repeat=record.repeat,
+            status=record.status,
+            reason=record.error.message if record.error else None,
+            sweep_id=record.sweep_id,
+            fingerprint=record.fingerprint,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a folder holds."""
+
+    file: SweepFile | None = None  # None: no sweep, or one that was stopped before its first job
+    past: list[Past] = dataclasses.field(default_factory=list)
+    without_record: list[str] = dataclasses.field(default_factory=list)  # folders of jobs that left none to use
+    broken: list[str] = dataclasses.field(default_factory=list)  # one line for each file that cannot be used
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Resumption:
+    """A plan as far as it is still to be run."""
+
+    plan: Plan  # its jobs say which are done, and lie where their records are
+    again: dict[int, Past]  # job number → the record that does not count
+    kept: list[str]  # folders of finished jobs that are none of the plan's
+    changed: list[str]  # what differs in the environment of records that are made again for it
+    put_aside: list[str]  # folders to move before anything runs
+
+
+# ---- claiming a folder ---------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a sweep's folder, so that no other start uses it meanwhile. Raises ConfigError when one does."""
+    lock = FileLock(folder / LOCK_NAME)
+    try:
+        lock.acquire(timeout=LOCK_TIMEOUT_S)
+    except Timeout as error:
+        remedy = f"a sweep is running in {folder}; wait for it, or choose another name"
+        raise ConfigError("sweep.name", folder.name, remedy) from error
+    except (NotImplementedError, OSError):  # a file system without locks: then the file's existence has to do
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_is_free(folder: Path) -> None:
+    """Refuse a folder that holds a sweep which has begun. Raises ConfigError."""
+    begun = any(folder.glob(f"*/{FILE_NAME}"))
+    with contextlib.suppress(OSError):
+        begun = begun or (folder / PLAN_NAME).stat().st_size > 0
+    if begun:
+        remedy = f"{folder} holds a sweep already; choose another name, or go on with it: sweep.resume=true"
+        raise ConfigError("sweep.name", folder.name, remedy)
+
+
+# ---- looking -------------------------------------------------------------------------------------------------------
+
+
+def look(folder: Path) -> Found:
+    """Read what a sweep's folder holds; a folder that is not there holds nothing."""
+    file, past, without, broken = None, [], [], []
+    try:
+        file = SweepFile.read(folder)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        broken.append(str(error))
+    for each in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if each.name in (EARLIER, REFERENCES) or not each.is_dir():
+            continue
+        try:
+            past.append(Past.of(Record.read(each), each.name))
+        except RecordError as error:
+            if (each / FILE_NAME).exists():
+                broken.append(str(error))
+            if any((each / name).exists() for name in JOB_FILES):  # else it is not ours
+                without.append(each.name)
+    return Found(file=file, past=past, without_record=without, broken=broken)
+
+
+def resume(plan: Plan, found: Found, now: Mapping[str, str]) -> Resumption:
+    """Find the plan's jobs among what there is.
+
+    Args:
+        plan: all jobs, as if none were done.
+        found: what the folder holds.
+        now: this environment's fingerprint.
+    """
+    finished, others, superseded = _sorted(found, now)
+    names = {each.folder for each in finished.values()}
+    jobs, again = [], {}
+    for job in plan.jobs:
+        key = (job.setting_id, job.repeat)
+        if key in finished:
+            jobs.append(dataclasses.replace(job, folder=finished[key].folder, done=True))
+            continue
+        if key in others:
+            again[job.number] = others[key]
+        jobs.append(dataclasses.replace(job, folder=_free_name(job, names)))
+        names.add(jobs[-1].folder)
+    wanted = {(job.setting_id, job.repeat) for job in jobs}
+    repeated = [past for key, past in others.items() if key in wanted]
+    changed = [text for past in repeated if past.status in FINISHED for text in changes(past.fingerprint, now)]
+    return Resumption(
+        plan=dataclasses.replace(plan, jobs=jobs),
+        again=again,
+        kept=[past.folder for key, past in finished.items() if key not in wanted],
+        changed=list(dict.fromkeys(changed)),
+        put_aside=[*superseded, *(past.folder for past in repeated), *found.without_record],
+    )
+
+
+def _sorted(
+    found: Found, now: Mapping[str, str]
+) -> tuple[dict[tuple[str, int], Past], dict[tuple[str, int], Past], list[str]]:
+    """Records that count, those that do not, each by setting and repeat, and the folders of further ones."""
+    finished: dict[tuple[str, int], Past] = {}
+    others: dict[tuple[str, int], Past] = {}
+    superseded = []
+    for past in found.past:
+        key = (past.setting_id, past.repeat)
+        counts = past.status in FINISHED and not changes(past.fingerprint, now)
+        if key in (finished if counts else others):
+            superseded.append(past.folder)
+        else:
+            (finished if counts else others)[key] = past
+    superseded += [others.pop(key).folder for key in finished if key in others]
+    return finished, others, superseded
+
+
+def _free_name(job: Job, taken: set[str]) -> str:
+    name, number = job.folder, 2
+    while name in taken:
+        name, number = f"{job.folder}-{number}", number + 1
+    return name
+
+
+# ---- putting aside -------------------------------------------------------------------------------------------------
+
+
+def put_aside(folder: Path, names: list[str]) -> None:
+    """Move jobs' folders to `earlier/`: kept, and counted nowhere."""
+    for name in names:
+        target, number = folder / EARLIER / name, 2
+        target.parent.mkdir(exist_ok=True)
+        while target.exists():
+            target, number = folder / EARLIER / f"{name}.{number}", number + 1
+        (folder / name).rename(target)
+
+
+def unusable_references(folder: Path, now: Mapping[str, str]) -> list[str]:
+    """Reference runs that failed or ran in another environment, as paths below the sweep's folder."""
+    names = []
+    for each in sorted((folder / REFERENCES).glob("*/")):
+        try:
+            record = Record.read(each)
+        except RecordError:
+            continue  # made anew in its place
+        if record.status != "ok" or changes(record.fingerprint, now):
+            names.append(os.fspath(each.relative_to(folder)))
+    return names

@@ -14,8 +14,10 @@ from mlflow.utils.validation import _validate_metric_name, _validate_param_name,
 
 from bench.config import ModelConfig, SweepConfig, TrackingConfig
 from bench.record import STATUSES, CompileObserved, Failure, Fidelity, Memory, Record, Steadiness
-from bench.tracking.publish import begin_sweep, end_sweep, publish, run_name
+from bench.tracking.publish import publish, run_name
 from bench.tracking.store import Point, Store, TrackingError, open_store
+from bench.tracking.sweep_file import SweepInfo
+from bench.tracking.sweeps import begin_sweep, end_sweep
 from factories import (
     BATCH_SIZE,
     COMPILE_EXCESS_S,
@@ -51,10 +53,9 @@ def begin(store: Store, sweep_id: str, **changes: Any) -> str:
         "swept": {"compile.mode": ["default", "max-autotune"]},
         "settings": ["default", "max-autotune"],
         "baseline": None,
-        "tags": {"who": "me"},
         "started_at_s": STARTED_AT_S,
     }
-    return begin_sweep(store, sweep_id=sweep_id, **arguments | changes)
+    return begin_sweep(store, SweepInfo(sweep_id=sweep_id, **arguments | changes), tags={"who": "me"})
 
 
 def published(store: Store, record: Record, folder: Path, **arguments: Any) -> Any:

@@ -21,17 +21,18 @@ def views_of(store: Store) -> dict[str, str]:
     return {name: value for name, value in tags.items() if name.startswith(TAG_PREFIX)}
 
 
-def test_a_dead_server_costs_one_line_and_nothing_else(tmp_path) -> None:
+def test_a_dead_server_costs_one_line_a_call_and_nothing_else(tmp_path) -> None:
     warnings: list[str] = []
     publisher = make(DEAD, tmp_path, warnings)
     run_id = publisher.begin_sweep(sweep_id="s", name="s", swept={}, settings=[], baseline=None)
-    publisher.publish(make_record(), tmp_path, run_id)
-    publisher.end_sweep(run_id, [make_record()], interrupted=False)
     assert run_id is None
+    assert not publisher.publish(make_record(), tmp_path, run_id)
+    publisher.end_sweep(run_id, [make_record()], interrupted=False)
     assert publisher.ways_on("s") == []
-    (warning,) = warnings
-    assert warning.startswith(f"not published: MLflow at {DEAD} cannot open the store")
-    assert "\n" not in warning
+    assert len(warnings) == 4
+    for warning in warnings:
+        assert f"MLflow at {DEAD} cannot be reached: " in warning
+        assert "\n" not in warning
 
 
 def test_a_server_that_dies_later_costs_a_line_a_record(tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""What of a record MLflow gets to see: one run a trial and repeat, under one run a sweep.
+"""What of a record MLflow gets to see: one run a trial and repeat, below that of its sweep (`bench.tracking.sweeps`).
 
 The headline metrics come first, without prefix, short and rounded, for the columns of the UI. Only a trial that is ok
 and whose warm-up did its work has them: whoever sorts by such a column sees no failed or cold setting win. The same
@@ -20,8 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.analysis.summary import Stats, Summary, batch_size, summarize
-from bench.record import FILE_NAME, STATUSES, Iteration, MemoryUse, Record
-from bench.tracking.store import Point, Store, without_credentials
+from bench.record import FILE_NAME, Iteration, MemoryUse, Record
+from bench.tracking.mark import record_key
+from bench.tracking.owner import TAG as OWNER
+from bench.tracking.owner import own_tag
+from bench.tracking.store import COMPLETE, Point, Store, without_credentials
 
 ARTIFACTS = (
     FILE_NAME,
@@ -38,43 +41,6 @@ ERROR_LENGTH = 5000
 RUN_STATUS = {"ok": "FINISHED", "skipped": "FINISHED", "interrupted": "KILLED"}
 
 
-def begin_sweep(
-    store: Store,
-    *,
-    sweep_id: str,
-    name: str,
-    swept: dict[str, list[str]],
-    settings: list[str],
-    baseline: str | None,
-    tags: dict[str, str],
-    started_at_s: float,
-) -> str:
-    """Make the run that a sweep's trials are nested in, or find it; returns its id.
-
-    Args:
-        store: where to.
-        sweep_id: identifies the sweep; called again with it, the run of the first call is returned.
-        name: the run's name.
-        swept: override key → the values it takes, as typed.
-        settings: the names of all settings, as typed.
-        baseline: which of them the others are compared with; None: the first.
-        tags: the user's own.
-        started_at_s: Unix time.
-    """
-    own = {"kind": "sweep", "sweep_id": sweep_id}
-    compared = {"settings": json.dumps(settings, ensure_ascii=False)} | ({"baseline": baseline} if baseline else {})
-    run_id = store.find_run(**own)
-    if run_id is None:
-        run_id = store.create_run(name, started_at_s, tags | own)
-    lines = [f"- `{key}`: {', '.join(f'`{value}`' for value in values)}" for key, values in swept.items()]
-    store.log(
-        run_id,
-        params={_name(key): ",".join(values) for key, values in swept.items()},
-        tags={**tags, **own, **compared, "mlflow.note.content": "\n".join([f"Sweep `{sweep_id}`", "", *lines])},
-    )
-    return run_id
-
-
 def publish(store: Store, record: Record, folder: Path, *, parent_run_id: str | None, tags: dict[str, str]) -> str:
     """Publish one record and the files of its job; returns the run's id.
 
@@ -87,9 +53,10 @@ def publish(store: Store, record: Record, folder: Path, *, parent_run_id: str | 
     """
     summary = summarize(record)
     all_tags = tags | _tags(record, summary, parent_run_id)
-    run_id = store.find_run(record_key=all_tags["record_key"])
-    if run_id is None:
-        run_id = store.create_run(run_name(record), record.started_at_s, all_tags)
+    run = store.sole_run(
+        {"record_key": record_key(record)}, name=run_name(record), started_at_s=record.started_at_s, tags=all_tags
+    )
+    run_id = str(run.info.run_id)
     # Ended before anything is logged: should the rest fail, no run is left that looks as if it were running.
     store.end_run(run_id, RUN_STATUS.get(record.status, "FAILED"), _end_s(record))
     store.log(run_id, points=_points(record, summary), params=_params(record.requested), tags=all_tags)
@@ -97,24 +64,24 @@ def publish(store: Store, record: Record, folder: Path, *, parent_run_id: str | 
         if (folder / name).is_file():
             parent = str(Path(name).parent)
             store.upload(run_id, folder / name, None if parent == "." else parent)
+    if record.sweep_id is not None:
+        _supersede(store, record)
+    store.log(run_id, tags={COMPLETE: "yes"})
     return run_id
 
 
-def end_sweep(store: Store, run_id: str, *, statuses: list[str], ended_at_s: float, interrupted: bool) -> None:
-    """End a sweep's run.
+def _supersede(store: Store, record: Record) -> None:
+    """Of several attempts at one repeat, which a resumed sweep makes, the last is the trial.
 
-    Args:
-        store: where to.
-        run_id: what `begin_sweep` returned.
-        statuses: of the jobs that left a record.
-        ended_at_s: Unix time.
-        interrupted: whether the user stopped it.
+    The others stay, under another kind: whoever filters by `kind = 'trial'` sees each repeat once.
     """
-    failed = any(status not in ("ok", "skipped") for status in statuses)
-    status = "interrupted" if interrupted else "failed" if failed else "ok"
-    store.end_run(run_id, RUN_STATUS.get(status, "FAILED"), ended_at_s)
-    counts = {f"n_{each}": str(statuses.count(each)) for each in STATUSES}
-    store.log(run_id, tags={"status": status, "n_jobs": str(len(statuses)), **counts})
+    assert record.sweep_id is not None
+    slot = {"sweep_id": record.sweep_id, "setting_id": record.setting_id, "repeat": str(record.repeat)}
+    attempts = sorted(store.find_runs(**slot), key=lambda run: (run.info.start_time, run.info.run_id))
+    for number, run in enumerate(attempts, start=1):
+        kind = "trial" if number == len(attempts) else "superseded"
+        if run.data.tags.get("kind") != kind:
+            store.log(run.info.run_id, tags={"kind": kind})
 
 
 def run_name(record: Record) -> str:
@@ -146,13 +113,15 @@ def _steadiness_tags(record: Record) -> dict[str, str | None]:
 def _tags(record: Record, summary: Summary, parent_run_id: str | None) -> dict[str, str]:
     error = f"{record.error.type}: {record.error.message}"[:ERROR_LENGTH] if record.error else None
     compiled = record.observed.compile if record.observed is not None else None
-    key = f"{record.sweep_id or 'single'}/{record.trial_id}/{record.repeat}/{record.started_at_s:.3f}"
     tags = {
         "kind": "trial",
         "sweep_id": record.sweep_id,
         "trial_id": record.trial_id,
+        "setting_id": record.setting_id,
+        "arm": str(arm) if (arm := _requested(record, "sweep", "arm")) else None,
         "repeat": str(record.repeat),
-        "record_key": key,  # one record, one run
+        "record_key": record_key(record),  # one record, one run
+        OWNER: own_tag(),
         "status": record.status,
         "stage": record.stage,
         "error": error,
@@ -222,12 +191,12 @@ def _params(requested: Mapping[str, Any]) -> dict[str, str]:
         )
         for name, value in values.items():
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-            params[_name(name)] = without_credentials(text) if name == "tracking.uri" else text
+            params[param_name(name)] = without_credentials(text) if name == "tracking.uri" else text
     return params
 
 
-def _name(key: str) -> str:
-    """A key in the letters that MLflow allows; override keys may hold others, such as + and @."""
+def param_name(key: str) -> str:
+    """A config key in the letters that MLflow allows; override keys may hold others, such as + and @."""
     return re.sub(r"[^\w. :/-]", "_", key)
 
 

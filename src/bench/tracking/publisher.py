@@ -1,19 +1,57 @@
-"""Publishing that is never in the way: whatever MLflow does, the measurement stands and the user gets one line."""
+"""Publishing that is never in the way: whatever MLflow does, the measurement stands and the user gets one line.
+
+All that talks to MLflow runs in a thread, for which a job waits `JOB_S` at most. What could not be published is on disk
+and marked so (`bench.tracking.mark`); it is tried again when the sweep ends, and by `python -m bench.tracking.sync`.
+
+Not covered: what the thread still does after its time was up runs beside the next measurement.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import shlex
+import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
-from bench.record import Record
-from bench.tracking.publish import begin_sweep, end_sweep, publish
-from bench.tracking.store import Store, TrackingError, experiment_address, open_store, ui_command
+from bench.record import Record, RecordError
+from bench.tracking.bounded import BoundedThread, NotInTimeError
+from bench.tracking.folder_lock import folder_lock
+from bench.tracking.mark import Mark, read_mark, record_key, sweep_key, write_mark
+from bench.tracking.publish import publish
+from bench.tracking.store import (
+    ANSWER_S,
+    DEFAULT_URI,
+    Store,
+    TrackingError,
+    UnreachableError,
+    absolute_uri,
+    check_answers,
+    experiment_address,
+    open_store,
+    ui_command,
+    without_credentials,
+)
+from bench.tracking.sweep_file import SweepInfo, read_sweep, sweep_of
+from bench.tracking.sweeps import begin_sweep, end_abandoned, end_sweep, ensure_sweep
 from bench.tracking.view import save_view
+
+# How long the main thread waits.
+OPEN_S = 20.0  # a new database takes 3 to 7 s, and longer when several sweeps start at once
+JOB_S = 5.0
+SWEEP_S = 10.0  # for what happens once a sweep
+CATCH_UP_S = 60.0
+
+_Result = TypeVar("_Result")
 
 
 class Publisher:
-    """One store, or none where it could not be opened; every method then does nothing.
+    """One store, tried anew by each call while it cannot be opened. Every call returns in time, and raises nothing.
+
+    Make one for a process, not one for a job: only then is a server that hangs known to the next job.
 
     Args:
         uri: the tracking address; None: mlflow.db in `folder`.
@@ -26,70 +64,127 @@ class Publisher:
     def __init__(
         self, *, uri: str | None, experiment: str, tags: dict[str, str], folder: Path, warn: Callable[[str], None]
     ) -> None:
+        self._uri = uri
+        self._experiment = experiment
         self._tags = tags
+        self._folder = folder.absolute()
         self._warn = warn
-        self._views: dict[str, str] = {}  # sweep id → key of its saved view
+        self._thread = BoundedThread()
         self._store: Store | None = None
-        try:
-            self._store = open_store(uri, experiment, folder)
-        except TrackingError as error:
-            self._warn(f"not published: {error}")
+        self._sweeps: dict[str, SweepInfo] = {}  # those begun here
+        self._folders: dict[str, Path] = {}  # sweep id → its folder
+        self._parents: dict[str, str] = {}  # sweep id → its run
+        self._views: dict[str, str] = {}  # sweep id → key of its saved view
+        # Both sides of a call that was not in time write marks; the lock is for these two, and for the marks.
+        self._lock = threading.Lock()
+        self._published: set[str] = set()  # record keys
+        self._missing: dict[Path, None] = {}  # folders of jobs, in order
+        self._tell("not published", lambda _: None, OPEN_S)
+
+    @property
+    def address(self) -> str | None:
+        """The store's absolute address without credentials; None for one that cannot be used."""
+        with contextlib.suppress(TrackingError):
+            return without_credentials(absolute_uri(self._uri if self._uri is not None else DEFAULT_URI, self._folder))
+        return None
+
+    @property
+    def unpublished(self) -> str | None:
+        """The line that tells how to publish what is missing; None when nothing is."""
+        with self._lock:
+            folders = list(self._missing)
+        if not folders:
+            return None
+        many = f"{len(folders)} records are" if len(folders) > 1 else "1 record is"
+        sweeps = {each.parent if read_sweep(each.parent) is not None else each: None for each in folders}
+        where = " ".join(shlex.quote(str(each)) for each in sweeps)
+        return f"{many} not published; later: python -m bench.tracking.sync {where}"
 
     def begin_sweep(
         self, *, sweep_id: str, name: str, swept: dict[str, list[str]], settings: list[str], baseline: str | None
     ) -> str | None:
-        """Make the parent run of a sweep and its view in the UI; returns the run's id, None when that failed."""
-        if self._store is None:
-            return None
+        """Make the parent run of a sweep and its view in the UI; returns the run's id, None when that failed.
+
+        A sweep that is resumed has its run again, which goes on.
+        """
+        sweep = SweepInfo(
+            sweep_id=sweep_id, name=name, swept=swept, settings=settings, baseline=baseline, started_at_s=time.time()
+        )
+        self._sweeps[sweep_id] = sweep
+
+        def begin(store: Store) -> tuple[str, TrackingError | None]:
+            self._parents[sweep_id] = begin_sweep(store, sweep, tags=self._tags)
+            # Now and not at the end, so that it serves while the sweep runs and after one that was killed.
+            return self._parents[sweep_id], self._save_view(store, sweep)
+
         try:
-            run_id = begin_sweep(
-                self._store,
-                sweep_id=sweep_id,
-                name=name,
-                swept=swept,
-                settings=settings,
-                baseline=baseline,
-                tags=self._tags,
-                started_at_s=time.time(),
-            )
+            run_id, view_error = self._do(begin, SWEEP_S)
         except TrackingError as error:
             self._warn(f"not published: {error}")
             return None
-        # Now and not at the end, so that it serves while the sweep runs and after one that was killed.
-        try:
-            self._views[sweep_id] = save_view(self._store, sweep_id=sweep_id, swept_keys=swept)
-        except TrackingError as error:
-            self._warn(f"the sweep's pages show MLflow's own columns: {error}")
+        if view_error is not None:
+            self._warn(f"the sweep's pages show MLflow's own columns: {view_error}")
         return run_id
 
-    def publish(self, record: Record, folder: Path, parent_run_id: str | None = None) -> None:
-        """Publish a job's record and files."""
-        if self._store is None:
-            return
-        try:
-            publish(self._store, record, folder, parent_run_id=parent_run_id, tags=self._tags)
-        except TrackingError as error:
+    def publish(self, record: Record, folder: Path, parent_run_id: str | None = None) -> bool:
+        """Publish a job's record and files, and mark its folder; returns whether it is published.
+
+        Without a parent run, that of the record's sweep is looked for, and made where the sweep has none.
+        """
+        error = self._attempt(record, folder, parent_run_id, JOB_S)
+        if error is not None:
             self._warn(f"{record.name or 'the run'} is not published (its record is in {folder}): {error}")
+        return error is None
+
+    def publish_missing(self, folders: Sequence[Path], parent_run_id: str | None) -> int:
+        """Publish the records in these job folders that are not yet; returns how many remain.
+
+        Gives up after `CATCH_UP_S`, and at once when there is nobody to publish to.
+        """
+        deadline_s = time.monotonic() + CATCH_UP_S
+        missing = self._unpublished_in(folders)
+        if missing:
+            self._thread.wait_until_free(SWEEP_S)
+        for number, (record, folder) in enumerate(missing):
+            left_s = deadline_s - time.monotonic()
+            error = (
+                self._attempt(record, folder, parent_run_id, min(JOB_S, left_s))
+                if left_s > 0
+                else UnreachableError(f"{CATCH_UP_S:g} s were not enough")
+            )
+            if error is None:
+                continue
+            self._warn(f"{record.name or 'the run'} is not published (its record is in {folder}): {error}")
+            if isinstance(error, UnreachableError):
+                with self._lock:
+                    self._missing |= {each: None for _, each in missing[number:]}
+                break
+        return len(self._unpublished_in(folders))
 
     def end_sweep(self, run_id: str | None, records: Sequence[Record], *, interrupted: bool) -> None:
-        """End the parent run."""
-        if self._store is None or run_id is None:
-            return
-        statuses = [record.status for record in records]
-        try:
-            end_sweep(self._store, run_id, statuses=statuses, ended_at_s=time.time(), interrupted=interrupted)
-        except TrackingError as error:
-            self._warn(f"the sweep's run is not ended: {error}")
+        """End the parent run; one that had to be made later than the sweep's start is found by the records."""
+        sweep_id = next((each.sweep_id for each in records if each.sweep_id is not None), None)
+
+        def end(store: Store) -> None:
+            found = run_id or (self._parents.get(sweep_id) if sweep_id is not None else None)
+            if found is not None:
+                statuses = [each.status for each in records]
+                end_sweep(store, found, statuses=statuses, ended_at_s=time.time(), interrupted=interrupted)
+                self._mark_sweep(sweep_id, records, found)
+
+        self._tell("the sweep's run is not ended", end, SWEEP_S)
 
     def upload(self, run_id: str | None, files: Sequence[Path]) -> None:
-        """Add files to the parent run."""
-        if self._store is None or run_id is None:
-            return
-        try:
-            for file in files:
-                self._store.upload(run_id, file, None)
-        except TrackingError as error:
-            self._warn(f"the comparison is not published: {error}")
+        """Add files to the parent run; without its id, to that of the only sweep that was published here."""
+
+        def add(store: Store) -> None:
+            parents = list(self._parents.values())
+            found = run_id or (parents[0] if len(parents) == 1 else None)
+            for file in files if found is not None else []:
+                store.upload(str(found), file, None)
+
+        if files:
+            self._tell("the comparison is not published", add, SWEEP_S)
 
     def ways_on(self, sweep_id: str | None) -> list[str]:
         """Lines that lead to the results: how to start the UI, and which pages to open."""
@@ -104,3 +199,115 @@ class Publisher:
             f"  table: {experiment_address(self._store, sweep_id=sweep_id, view=view)}",
             f" charts: {experiment_address(self._store, sweep_id=sweep_id, view=view, charts=True)}",
         ]
+
+    # ---- in the main thread ------------------------------------------------------------------------------------
+
+    def _do(self, work: Callable[[Store], _Result], within_s: float) -> _Result:
+        """Do something with the store, in the thread. TrackingError, of whatever kind, when it did not come through."""
+        try:
+            return self._thread.call(lambda: work(self._ready()), within_s=within_s)
+        except TrackingError:
+            raise
+        except NotInTimeError as error:
+            verb = "is" if error.is_busy else "gave"
+            raise UnreachableError(f"MLflow at {self.address} {verb} {error}") from error
+        except Exception as error:
+            raise TrackingError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+
+    def _tell(self, what: str, work: Callable[[Store], None], within_s: float) -> None:
+        """Do something with the store; failing costs a line that begins with `what`."""
+        try:
+            self._do(work, within_s)
+        except TrackingError as error:
+            self._warn(f"{what}: {error}")
+
+    def _attempt(
+        self, record: Record, folder: Path, parent_run_id: str | None, within_s: float
+    ) -> TrackingError | None:
+        """Try to publish one record; returns why it is not, None when it is."""
+        self._place(record, folder)
+        key = record_key(record)
+        mark = Mark(published=False, uri=self.address, experiment=self._experiment, record_key=key)
+
+        def work(store: Store) -> None:
+            with folder_lock(folder, ANSWER_S):
+                parent = parent_run_id or self._parent(store, record, folder)
+                run_id = publish(store, record, folder, parent_run_id=parent, tags=self._tags)
+                with self._lock:  # here and not by the main thread, which may have gone on
+                    self._published.add(key)
+                    self._missing.pop(folder, None)
+                    write_mark(folder, replace(mark, published=True, run_id=run_id))
+
+        try:
+            self._do(work, within_s)
+        except TrackingError as error:
+            with self._lock:
+                if key in self._published:  # in the very last moment
+                    return None
+                self._missing[folder] = None
+                write_mark(folder, replace(mark, error=str(error)))
+                return error
+        return None
+
+    def _place(self, record: Record, folder: Path) -> None:
+        """Remember which folder is the sweep's."""
+        if record.sweep_id is not None and record.sweep_id not in self._folders:
+            written = read_sweep(folder.parent)
+            if written is not None and written.sweep_id == record.sweep_id:
+                self._folders[record.sweep_id] = folder.parent
+
+    def _unpublished_in(self, folders: Sequence[Path]) -> list[tuple[Record, Path]]:
+        found = []
+        for folder in folders:
+            with contextlib.suppress(RecordError):
+                record = Record.read(folder)
+                self._place(record, folder)
+                if record.kind == "trial" and not self._is_published(record, folder):
+                    found.append((record, folder))
+        return found
+
+    def _is_published(self, record: Record, folder: Path) -> bool:
+        key = record_key(record)
+        mark = read_mark(folder)
+        said = mark is not None and mark.says(key=key, uri=self.address, experiment=self._experiment)
+        with self._lock:
+            return said or key in self._published
+
+    # ---- in the thread -----------------------------------------------------------------------------------------
+
+    def _ready(self) -> Store:
+        """The store, opened if it is not yet, and seen to answer."""
+        if self._store is not None:
+            check_answers(self._store.uri)
+            return self._store
+        store = open_store(self._uri, self._experiment, self._folder)
+        with contextlib.suppress(TrackingError):  # whoever starts next does it
+            end_abandoned(store)
+        self._store = store
+        return store
+
+    def _parent(self, store: Store, record: Record, folder: Path) -> str | None:
+        """The run of the record's sweep. It is missing where there was no server when the sweep began."""
+        sweep_id = record.sweep_id
+        if sweep_id is None:
+            return None
+        if sweep_id not in self._parents:
+            written = read_sweep(self._folders[sweep_id]) if sweep_id in self._folders else None
+            sweep = self._sweeps.get(sweep_id) or written or sweep_of(record)
+            with folder_lock(folder.parent, ANSWER_S) if written is not None else contextlib.nullcontext():
+                self._parents[sweep_id] = str(ensure_sweep(store, sweep, tags=self._tags).info.run_id)
+            self._save_view(store, sweep)
+        return self._parents[sweep_id]
+
+    def _save_view(self, store: Store, sweep: SweepInfo) -> TrackingError | None:
+        try:
+            self._views[sweep.sweep_id] = save_view(store, sweep_id=sweep.sweep_id, swept_keys=sweep.swept)
+        except TrackingError as error:
+            return error
+        return None
+
+    def _mark_sweep(self, sweep_id: str | None, records: Sequence[Record], run_id: str) -> None:
+        if sweep_id in self._folders:
+            key = sweep_key(str(sweep_id), records)
+            mark = Mark(published=True, uri=self.address, experiment=self._experiment, run_id=run_id, record_key=key)
+            write_mark(self._folders[str(sweep_id)], mark)

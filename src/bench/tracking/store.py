@@ -3,24 +3,29 @@
 All that is known about MLflow itself is in this module: limits, quiet, retries, and failures, which leave it as
 `TrackingError` with a one-line text. What of a record is published is decided in `bench.tracking.publish`.
 
-A tracking failure must never cost a measurement, so every call here ends within seconds when a server does not
-answer, and raises nothing but TrackingError. Not covered: a PostgreSQL or MySQL server that does not answer, whose
-retries MLflow gives no setting for.
+A tracking failure must never cost a measurement, so nothing but TrackingError is raised here, and `check_answers` says
+within seconds whether a store can be talked to. What comes after it may take as long as MLflow's own timeouts: who must
+not wait so long calls through `bench.tracking.bounded`. Not covered by that check: a PostgreSQL or MySQL server that
+does not answer, whose retries MLflow gives no setting for.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import itertools
 import logging
 import os
 import shlex
 import shutil
 import sqlite3
+import ssl
 import sys
 import tempfile
+import urllib.error
 import urllib.parse
+import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +42,7 @@ for _name, _value in {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }.items():
     os.environ.setdefault(_name, _value)
 
@@ -50,8 +56,11 @@ logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
+DEFAULT_URI = "sqlite:///mlflow.db"
 LOCAL_UI = "http://127.0.0.1:5000"  # where `mlflow ui` answers
+SERVERS = ("http:", "https:")
 LOCK_TIMEOUT_S = 120.0  # making a database takes seconds, on a busy machine tens of them
+ANSWER_S = 2.0  # for a server's first byte, and for another process to let go of a database
 
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
@@ -59,11 +68,17 @@ TAGS_PER_BATCH = 100
 PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
 
+COMPLETE = "complete"  # the tag of a run that has all of its record; it comes last
+
 _Value = TypeVar("_Value")
 
 
 class TrackingError(Exception):
     """MLflow could not do its part; the text is one line: what failed, where, why, and the remedy."""
+
+
+class UnreachableError(TrackingError):
+    """There is nobody to talk to: what failed now would fail for every other run as well."""
 
 
 class Point(NamedTuple):
@@ -89,11 +104,34 @@ class Store:
         """The store's address without credentials."""
         return without_credentials(self.uri)
 
-    def find_run(self, **tags: str) -> str | None:
-        """The id of the newest run that carries all these tags and is not deleted."""
+    def find_runs(self, **tags: str) -> list[Any]:
+        """The runs that carry all these tags and are not deleted, the newest first."""
         with explained(self.uri, "look for a run"):
-            runs = self.client.search_runs([self.experiment_id], filter_string=tags_filter(tags), max_results=1)
-            return str(runs[0].info.run_id) if runs else None
+            return list(self.client.search_runs([self.experiment_id], filter_string=tags_filter(tags)))
+
+    def running(self) -> list[Any]:
+        """The runs that have not ended."""
+        with explained(self.uri, "look for runs that have not ended"):
+            return list(self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'"))
+
+    def sole_run(self, identity: Mapping[str, str], *, name: str, started_at_s: float, tags: Mapping[str, str]) -> Any:
+        """The one run that carries the tags of `identity`, made where there is none; doubles are deleted.
+
+        Doubles come of processes that look and make at the same time, and of a request that MLflow repeated because
+        the server was slow to answer.
+        """
+        runs = self.find_runs(**identity)
+        if not runs:
+            self.create_run(name, started_at_s, {**tags, **identity})
+            runs = self.find_runs(**identity)
+        if not runs:
+            raise TrackingError(f"MLflow at {self.address} does not show the run {name} that it has just made")
+        # The same choice in every process: the one that has all, else any.
+        kept, *doubles = sorted(runs, key=lambda run: (COMPLETE not in run.data.tags, run.info.run_id))
+        for each in doubles:
+            with contextlib.suppress(TrackingError), explained(self.uri, "delete a double"):
+                self.client.delete_run(each.info.run_id)
+        return kept
 
     def create_run(self, name: str, started_at_s: float, tags: Mapping[str, str]) -> str:
         """Make a run and return its id."""
@@ -106,6 +144,11 @@ class Store:
         """Give a run its end, FINISHED, FAILED or KILLED; a run without one is shown as running for ever."""
         with explained(self.uri, "end a run"):
             self.client.set_terminated(run_id, status, _milliseconds(ended_at_s))
+
+    def reopen_run(self, run_id: str) -> None:
+        """Let a run that has ended go on."""
+        with explained(self.uri, "reopen a run"):
+            self.client.update_run(run_id, status="RUNNING")
 
     def log(
         self,
@@ -149,17 +192,20 @@ def open_store(uri: str | None, experiment: str, folder: Path) -> Store:
         TrackingError: the store cannot be reached, made or written, or the experiment is deleted.
     """
     folder = folder.absolute()
-    uri = absolute_uri(uri if uri is not None else "sqlite:///mlflow.db", folder)
+    uri = absolute_uri(uri if uri is not None else DEFAULT_URI, folder)
     database = sqlite_file(uri)
     artifacts = (database.parent if database else folder) / "mlartifacts"
+    if not database:
+        check_answers(uri)
     with explained(uri, "open the store"):
         if database:
             database.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(_lock_file(uri), timeout=LOCK_TIMEOUT_S):
             if database:
                 _make_database(database, artifacts)
+                check_answers(uri)
             # A server keeps artifacts where it was told to; only for a database the client decides.
-            location = None if uri.startswith(("http:", "https:", "databricks")) else artifacts.as_uri()
+            location = None if uri.startswith((*SERVERS, "databricks")) else artifacts.as_uri()
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             found = _experiment(client, experiment, location)
     if found.lifecycle_stage != "active":
@@ -171,9 +217,47 @@ def open_store(uri: str | None, experiment: str, folder: Path) -> Store:
     return Store(uri=uri, experiment_id=str(found.experiment_id), experiment=experiment, client=client)
 
 
+def check_answers(uri: str, timeout_s: float = ANSWER_S) -> None:
+    """See whether a store can be talked to, which MLflow itself would try for minutes.
+
+    Args:
+        uri: an absolute address. One that is neither a server's nor a SQLite file's is not looked at.
+        timeout_s: for the server to answer, whatever it answers, or for a lock on the database.
+
+    Raises:
+        UnreachableError: it cannot: nobody answers, or with a fault of the server's own; the database is gone, locked,
+            not one or not writable.
+    """
+    if uri.startswith(SERVERS):
+        with explained(uri, "be reached", UnreachableError):
+            _check_server(uri, timeout_s)
+    elif database := sqlite_file(uri):
+        with explained(uri, "be written", UnreachableError):
+            _check_writable(database, timeout_s)
+
+
+def _check_server(uri: str, timeout_s: float) -> None:
+    # urllib takes user and password for a part of the host's name.
+    request = urllib.request.Request(f"{without_credentials(uri).rstrip('/')}/health")  # noqa: S310 - http or https
+    try:
+        urllib.request.urlopen(request, timeout=timeout_s).close()  # noqa: S310
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code >= http.client.INTERNAL_SERVER_ERROR:
+            raise OSError(f"the server answers {error.code} {error.reason}") from error
+    except TimeoutError as error:
+        raise TimeoutError(f"no answer within {timeout_s:g} s") from error
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, TimeoutError):
+            raise TimeoutError(f"no connection within {timeout_s:g} s") from error
+        # Whether a certificate is good enough is for MLflow to say, which has settings for it.
+        if not isinstance(error.reason, ssl.SSLError):
+            raise
+
+
 def ui_command(store: Store) -> str:
     """The shell line that starts the UI on this store; for a server, which has one, its address."""
-    if store.uri.startswith(("http:", "https:")):
+    if store.uri.startswith(SERVERS):
         return store.address
     return f"{_mlflow_command()} ui --backend-store-uri {shlex.quote(store.address)} --host 127.0.0.1"
 
@@ -202,7 +286,7 @@ def experiment_address(
         view: show them as saved under this key, which `bench.tracking.view.save_view` returns.
         charts: show charts in place of the table.
     """
-    if store.uri.startswith(("http:", "https:")):
+    if store.uri.startswith(SERVERS):
         base = store.address
     query = {"workflowType": "machine_learning"}
     if view is not None:
@@ -237,8 +321,8 @@ def without_credentials(uri: str) -> str:
 
 
 @contextlib.contextmanager
-def explained(uri: str, doing: str) -> Iterator[None]:
-    """Turn whatever MLflow raises into a TrackingError.
+def explained(uri: str, doing: str, kind: type[TrackingError] = TrackingError) -> Iterator[None]:
+    """Turn whatever MLflow raises into a TrackingError, or into the given kind of it.
 
     Everything is caught because behind MLflow stand database drivers and artifact stores of the user's choice, each
     with exceptions of its own. So nothing but calls of MLflow belongs into the block.
@@ -249,14 +333,21 @@ def explained(uri: str, doing: str) -> Iterator[None]:
         raise
     except Exception as error:
         where = without_credentials(uri)
-        if uri.startswith(("http:", "https:")):
+        if status_of(error) in (http.client.UNAUTHORIZED, http.client.FORBIDDEN):
+            remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        elif uri.startswith(SERVERS):
             remedy = "check that the server runs and that tracking.uri is its address"
         elif sqlite_file(uri):
             remedy = "check that file and its folder, or set tracking.uri to another"
         else:
             remedy = "check tracking.uri and the driver that it needs"
         text = f"MLflow at {where} cannot {doing}: {reason_of(error, uri)}; {remedy}, or set tracking.enabled=false"
-        raise TrackingError(text) from error
+        raise kind(text) from error
+
+
+def status_of(error: Exception) -> int | None:
+    """The status that a server answered with; None where the failure was another one."""
+    return error.get_http_status_code() if isinstance(error, MlflowException) else None
 
 
 def reason_of(error: Exception, uri: str) -> str:
@@ -311,7 +402,7 @@ def _lock_file(uri: str) -> Path:
 
 
 def _make_database(database: Path, artifacts: Path) -> None:
-    """Make sure that there is a database with all tables, which can be written. The caller holds the lock.
+    """Make sure that there is a database with all tables. The caller holds the lock.
 
     It is made under another name and moved when complete: a process killed while MLflow creates the tables, Ctrl-C
     in the first run of all, would leave a file behind that MLflow never opens again.
@@ -321,19 +412,19 @@ def _make_database(database: Path, artifacts: Path) -> None:
 
         unfinished = database.with_name(f"{database.name}.new")
         _remove(unfinished)
-        _check_writable(unfinished)
         try:
+            _check_writable(unfinished, ANSWER_S, mode="rwc")
             # No other connection than this one may be left when the file gets its name.
             SqlAlchemyStore(f"sqlite:///{unfinished}", artifacts.as_uri()).engine.dispose()
             unfinished.replace(database)
         finally:
             _remove(unfinished)
-    _check_writable(database)
 
 
-def _check_writable(database: Path) -> None:
+def _check_writable(database: Path, timeout_s: float, mode: str = "rw") -> None:
     """Fail at once and with SQLite's own words: MLflow tries for more than a minute to open a file it cannot."""
-    with contextlib.closing(sqlite3.connect(database, timeout=20, isolation_level=None)) as connection:
+    address = f"{database.as_uri()}?mode={mode}"
+    with contextlib.closing(sqlite3.connect(address, uri=True, timeout=timeout_s, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")
 

@@ -1,0 +1,282 @@
+"""Publishing afterwards: for each record where to, whether it is there already, and what its sweep's run needs.
+
+The work behind `bench.tracking.sync`, which finds the records and speaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.record import Record, RecordError
+from bench.tracking.folder_lock import folder_lock
+from bench.tracking.mark import Mark, read_mark, record_key, sweep_key, write_mark
+from bench.tracking.publish import publish
+from bench.tracking.store import (
+    DEFAULT_URI,
+    SERVERS,
+    Store,
+    TrackingError,
+    UnreachableError,
+    absolute_uri,
+    check_answers,
+    open_store,
+    without_credentials,
+)
+from bench.tracking.sweep_file import SweepInfo, is_locked, read_sweep, sweep_of
+from bench.tracking.sweeps import end_sweep, ensure_sweep, is_complete, is_owned_by_the_living
+from bench.tracking.view import save_view
+
+LOCK_S = 60.0  # for another process that publishes the same folder
+DEFAULT_EXPERIMENT = "bench"  # for a record that names none
+COMPARISON = ("comparison.json", "comparison.md")
+START_FOLDERS = ("multirun", "outputs")  # lie in the folder that the command was started in
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where something is to be published."""
+
+    uri: str  # absolute; may hold credentials
+    experiment: str
+
+
+class CatchUp:
+    """Publishes groups of jobs, and counts.
+
+    Args:
+        uri: the tracking address for all; None: where each record was meant to go.
+        experiment: likewise.
+        check_all: look in MLflow for what is marked as published, too.
+        say: takes one line for each problem.
+
+    Raises:
+        TrackingError: the address is none.
+    """
+
+    def __init__(self, *, uri: str | None, experiment: str | None, check_all: bool, say: Callable[[str], None]) -> None:
+        self._uri = None if uri is None else absolute_uri(uri, Path.cwd())
+        self._experiment = experiment
+        self._check_all = check_all
+        self._say = say
+        self._stores: dict[Target, Store | TrackingError] = {}  # an error: cannot be used, and that has been said
+        self.published = self.already = self.failed = 0
+        self._problems = 0  # with the runs of sweeps, all of whose records may be there
+
+    @property
+    def is_all_there(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.failed == 0 and self._problems == 0
+
+    def publish(self, sweep_folder: Path | None, jobs: Sequence[Path]) -> None:
+        """Publish the records in these job folders, and end the run of the sweep that they belong to."""
+        sweep = read_sweep(sweep_folder) if sweep_folder is not None else None
+        if sweep_folder is not None and sweep is None:
+            self._say(f"{sweep_folder}: its sweep.json cannot be read; its records are published by what they say")
+        new = 0
+        used: Target | None = None
+        for job in jobs:
+            record = self._read(job)
+            if record is None or record.kind != "trial":
+                continue
+            try:
+                target = self._target(job, record, sweep)
+            except TrackingError as error:
+                self._complain(error, job)
+                self.failed += 1
+                continue
+            done = self._publish_job(job, record, sweep, target)
+            new += done == "published"
+            used = target if done != "failed" else used
+        if sweep_folder is not None and sweep is not None and used is not None:
+            self._end_sweep(sweep_folder, sweep, used, is_changed=new > 0)
+
+    def _read(self, job: Path) -> Record | None:
+        try:
+            return Record.read(job)
+        except RecordError as error:
+            self._say(str(error))
+            self.failed += 1
+            return None
+
+    # ---- where to ----------------------------------------------------------------------------------------------
+
+    def _target(self, job: Path, record: Record, sweep: SweepInfo | None) -> Target:
+        """The options', else where it was tried, else what its sweep says, else what was asked for."""
+        asked = record.requested.get("tracking")
+        asked = asked if isinstance(asked, dict) else {}
+        mark = read_mark(job)
+        names = (
+            self._experiment,
+            mark.experiment if mark else None,
+            sweep.experiment if sweep else None,
+            asked.get("experiment"),
+        )
+        experiment = next((each for each in names if isinstance(each, str)), DEFAULT_EXPERIMENT)
+        if self._uri is not None:
+            return Target(uri=self._uri, experiment=experiment)
+        if uri := (mark.uri if mark else None) or (sweep.uri if sweep else None):
+            return Target(uri=uri, experiment=experiment)
+        if asked.get("enabled") is False:
+            raise TrackingError("it was run with tracking.enabled=false: say where to with --tracking-uri")
+        return Target(uri=self._asked_uri(job, asked), experiment=experiment)
+
+    def _asked_uri(self, job: Path, asked: Mapping[str, Any]) -> str:
+        uri = str(asked.get("uri") or DEFAULT_URI)
+        start = next((each.parent for each in job.parents if each.name in START_FOLDERS), None)
+        if start is not None:
+            return absolute_uri(uri, start)
+        if not uri.startswith((*SERVERS, "sqlite:////")):
+            raise TrackingError("it lies below no multirun or outputs folder: say where to with --tracking-uri")
+        return uri
+
+    def _store(self, target: Target) -> Store:
+        """The open store. UnreachableError for one that cannot be used, which is said once."""
+        if target not in self._stores:
+            try:
+                self._stores[target] = open_store(target.uri, target.experiment, Path.cwd())
+            except TrackingError as error:
+                self._give_up(target, error)
+        store = self._stores[target]
+        if isinstance(store, TrackingError):
+            raise UnreachableError(str(store))
+        return store
+
+    def _give_up(self, target: Target, error: TrackingError) -> None:
+        if not isinstance(self._stores.get(target), TrackingError):
+            self._complain(error)
+        self._stores[target] = error
+
+    def _complain(self, error: TrackingError, where: Path | None = None) -> None:
+        text = str(error).removesuffix(", or set tracking.enabled=false")
+        text = text.replace("tracking.uri", "--tracking-uri").replace("tracking.experiment", "--experiment")
+        self._say(text if where is None else f"{where}: {text}")
+
+    # ---- jobs --------------------------------------------------------------------------------------------------
+
+    def _publish_job(self, job: Path, record: Record, sweep: SweepInfo | None, target: Target) -> str:
+        """Publish one record unless it is there; counts, and returns as what."""
+        key = record_key(record)
+        if not self._check_all and self._is_marked(job, key, target):
+            self.already += 1
+            return "already"
+        done = self._publish_unmarked(job, record, sweep, target)
+        self.published += done == "published"
+        self.already += done == "already"
+        self.failed += done == "failed"
+        return done
+
+    def _publish_unmarked(self, job: Path, record: Record, sweep: SweepInfo | None, target: Target) -> str:
+        key = record_key(record)
+        try:
+            store = self._store(target)
+            with folder_lock(job, LOCK_S):
+                if not self._check_all and self._is_marked(job, key, target):  # by now
+                    return "already"
+                check_answers(store.uri)
+                return self._publish_to(store, job, record, sweep)
+        except UnreachableError as error:
+            self._give_up(target, error)  # for all records to come
+            self._mark_failure(job, key, target, error)
+        except TrackingError as error:
+            self._complain(error, job)
+            self._mark_failure(job, key, target, error)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # figures that make no sense
+            self._say(f"{job}: its record cannot be published: {type(error).__name__}: {error}")
+        return "failed"
+
+    def _publish_to(self, store: Store, job: Path, record: Record, sweep: SweepInfo | None) -> str:
+        """The caller holds the folder's lock."""
+        key = record_key(record)
+        run = next((each for each in store.find_runs(record_key=key) if is_complete(each)), None)
+        if run is not None:
+            run_id, done = str(run.info.run_id), "already"
+        else:
+            parent = self._parent(store, job, record, sweep)
+            tags = sweep.tags if sweep is not None and sweep.tags else _tags_asked(record)
+            run_id, done = publish(store, record, job, parent_run_id=parent, tags=tags), "published"
+        mark = Mark(published=True, uri=store.address, experiment=store.experiment, run_id=run_id, record_key=key)
+        write_mark(job, mark)
+        return done
+
+    @staticmethod
+    def _is_marked(folder: Path, key: str, target: Target) -> bool:
+        mark, address = read_mark(folder), without_credentials(target.uri)
+        return mark is not None and mark.says(key=key, uri=address, experiment=target.experiment)
+
+    @staticmethod
+    def _mark_failure(job: Path, key: str, target: Target, error: TrackingError) -> None:
+        """Leave the reason, unless the folder says that the record is published somewhere else."""
+        mark = read_mark(job)
+        if mark is None or mark.record_key != key or not mark.published:
+            address = without_credentials(target.uri)
+            mark = Mark(published=False, uri=address, experiment=target.experiment, record_key=key, error=str(error))
+            write_mark(job, mark)
+
+    # ---- sweeps ------------------------------------------------------------------------------------------------
+
+    def _parent(self, store: Store, job: Path, record: Record, sweep: SweepInfo | None) -> str | None:
+        if record.sweep_id is None:
+            return None
+        own = sweep if sweep is not None and sweep.sweep_id == record.sweep_id else None
+        with folder_lock(job.parent, LOCK_S):
+            run = ensure_sweep(store, own or sweep_of(record), tags=own.tags if own is not None else {})
+        return str(run.info.run_id)
+
+    def _end_sweep(self, folder: Path, sweep: SweepInfo, target: Target, *, is_changed: bool) -> None:
+        """End the sweep's run by what is on disk, if there is something to tell it."""
+        records = _trials_of(folder, sweep.sweep_id)
+        key = sweep_key(sweep.sweep_id, records)
+        is_marked = self._is_marked(folder, key, target)
+        if not records or is_locked(folder) or (is_marked and not is_changed and not self._check_all):
+            return
+        try:
+            store = self._store(target)
+            run_id = self._end_run(store, folder, sweep, records)
+        except TrackingError as error:
+            if not isinstance(error, UnreachableError):
+                self._complain(error, folder)
+            self._problems += 1
+            return
+        if run_id is not None:
+            mark = Mark(published=True, uri=store.address, experiment=store.experiment, run_id=run_id, record_key=key)
+            write_mark(folder, mark)
+
+    def _end_run(self, store: Store, folder: Path, sweep: SweepInfo, records: Sequence[Record]) -> str | None:
+        """Returns the run's id; None for the run of a sweep that goes on."""
+        with folder_lock(folder, LOCK_S):
+            run = ensure_sweep(store, sweep, tags=sweep.tags)
+            # A folder without a lock is one of a sweep of which nothing else is known but its run's owner.
+            if is_locked(folder) is None and run.info.status == "RUNNING" and is_owned_by_the_living(run):
+                return None
+            statuses = [each.status for each in records]
+            is_cut = "interrupted" in statuses or (sweep.jobs is not None and len(records) < sweep.jobs)
+            ended_at_s = max(each.ended_at_s or each.started_at_s for each in records)
+            run_id = str(run.info.run_id)
+            end_sweep(store, run_id, statuses=statuses, ended_at_s=ended_at_s, interrupted=is_cut)
+            save_view(store, sweep_id=sweep.sweep_id, swept_keys=sweep.swept)
+            for name in COMPARISON:
+                if (folder / name).is_file():
+                    store.upload(run_id, folder / name, None)
+        return run_id
+
+
+def _trials_of(folder: Path, sweep_id: str) -> list[Record]:
+    """All records of a sweep's folder that can be read, whichever of them are published now."""
+    records = []
+    for path in sorted(folder.glob("*/record.json")):
+        try:
+            record = Record.read(path)
+        except RecordError:
+            continue
+        if record.kind == "trial" and record.sweep_id == sweep_id:
+            records.append(record)
+    return records
+
+
+def _tags_asked(record: Record) -> dict[str, str]:
+    asked = record.requested.get("tracking")
+    tags = asked.get("tags") if isinstance(asked, dict) else None
+    return {str(name): str(value) for name, value in tags.items()} if isinstance(tags, dict) else {}

@@ -1,0 +1,34 @@
+"""One process at a time publishes what lies in a folder: a job that has just ended, or somebody's catching up."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from bench.tracking.store import TrackingError
+
+NAME = ".tracking.lock"
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path, timeout_s: float) -> Iterator[None]:
+    """Hold the folder's lock; go on without where the folder cannot be written or its file system has no locks.
+
+    Raises:
+        TrackingError: another process held it all the time.
+    """
+    lock = FileLock(folder / NAME)
+    try:
+        lock.acquire(timeout=timeout_s)
+    except Timeout as error:
+        raise TrackingError(f"another process has been publishing {folder} for {timeout_s:g} s; try again") from error
+    except (OSError, NotImplementedError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,75 @@
+"""A folder's mark: whether what lies in it is in MLflow, where, and if not, why not.
+
+The mark is what a later `python -m bench.tracking.sync` goes by. It belongs to one record: a job that was run again has
+another key, and the mark of the former attempt says nothing about it. It never holds credentials, and a folder that
+cannot be written costs the mark alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.files import write_whole
+from bench.record import Record
+
+FILE_NAME = "tracking.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """How far publishing came."""
+
+    published: bool
+    uri: str | None  # the store's absolute address, without credentials; None where it could not be understood
+    experiment: str | None
+    run_id: str | None = None  # None while not published
+    record_key: str  # of what is published: `record_key`, or `sweep_key` in a sweep's folder
+    error: str | None = None  # one line; None when published
+
+    def says(self, *, key: str, uri: str | None, experiment: str) -> bool:
+        """Whether this very record is published in that very place."""
+        return self.published and (self.record_key, self.uri, self.experiment) == (key, uri, experiment)
+
+
+def write_mark(folder: Path, mark: Mark) -> None:
+    """Write it, over the one that was there."""
+    with contextlib.suppress(OSError):
+        write_whole(folder / FILE_NAME, json.dumps(dataclasses.asdict(mark), indent=1, ensure_ascii=False) + "\n")
+
+
+def read_mark(folder: Path) -> Mark | None:
+    """The folder's mark; None where there is none that can be used."""
+    try:
+        data = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(data, dict) or not isinstance(data.get("record_key"), str):
+        return None
+
+    def text(name: str) -> str | None:
+        value = data.get(name)
+        return value if isinstance(value, str) else None
+
+    return Mark(
+        published=data.get("published") is True,
+        uri=text("uri"),
+        experiment=text("experiment"),
+        run_id=text("run_id"),
+        record_key=data["record_key"],
+        error=text("error"),
+    )
+
+
+def record_key(record: Record) -> str:
+    """What tells a record from every other: the same setting measured again has another key."""
+    return f"{record.sweep_id or 'single'}/{record.setting_id}/{record.repeat}/{record.started_at_s:.3f}"
+
+
+def sweep_key(sweep_id: str, records: Sequence[Record]) -> str:
+    """The same for a sweep as a whole, whose run tells how many of its jobs ended how."""
+    return f"{sweep_id}/{len(records)}/{max((each.started_at_s for each in records), default=0.0):.3f}"

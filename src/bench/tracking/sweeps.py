@@ -1,0 +1,118 @@
+"""A sweep's own run in MLflow, in which those of its trials are nested: made, reopened, ended.
+
+It is RUNNING while the sweep runs. A process that was killed ended nothing: `end_abandoned` does it for it, later.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from bench.record import STATUSES
+from bench.tracking.owner import TAG as OWNER
+from bench.tracking.owner import is_gone, own_tag
+from bench.tracking.publish import RUN_STATUS, param_name
+from bench.tracking.store import COMPLETE, Store
+from bench.tracking.sweep_file import SweepInfo
+
+
+def begin_sweep(store: Store, sweep: SweepInfo, *, tags: dict[str, str]) -> str:
+    """Make the run of a sweep that starts, or let the one it has go on; returns its id.
+
+    Args:
+        store: where to.
+        sweep: begun again with the same id, after it was interrupted, it has the same run, and what changed of it is
+            told anew in tags; a param keeps its first value, for MLflow lets none change.
+        tags: the user's own.
+    """
+    run = _sweep_run(store, sweep, tags)
+    run_id = str(run.info.run_id)
+    resumed = {}
+    if run.info.status != "RUNNING":
+        store.reopen_run(run_id)
+        resumed = {"status": "running"}
+    _describe(store, run, sweep, tags | resumed)
+    return run_id
+
+
+def ensure_sweep(store: Store, sweep: SweepInfo, *, tags: dict[str, str]) -> Any:
+    """The run of a sweep as it is; one that is missing, for there was no server at its start, is made."""
+    run = _sweep_run(store, sweep, tags)
+    if "mlflow.note.content" not in run.data.tags:  # just made, or by a process that came no further
+        _describe(store, run, sweep, tags)
+    return run
+
+
+def end_sweep(store: Store, run_id: str, *, statuses: Sequence[str], ended_at_s: float, interrupted: bool) -> None:
+    """End a sweep's run.
+
+    Args:
+        store: where to.
+        run_id: what `begin_sweep` returned.
+        statuses: of the jobs that left a record.
+        ended_at_s: Unix time.
+        interrupted: whether the user stopped it.
+    """
+    failed = any(status not in ("ok", "skipped") for status in statuses)
+    status = "interrupted" if interrupted else "failed" if failed else "ok"
+    store.end_run(run_id, RUN_STATUS.get(status, "FAILED"), ended_at_s)
+    counts = {f"n_{each}": str(statuses.count(each)) for each in STATUSES}
+    store.log(run_id, tags={"status": status, "n_jobs": str(len(statuses)), **counts})
+
+
+def end_abandoned(store: Store) -> int:
+    """End, as killed, the runs that processes of this machine left RUNNING when they died; returns how many.
+
+    What belongs to a living process or to another machine is left alone, and so is what carries no owner.
+    """
+    gone = [run for run in store.running() if is_gone(run.data.tags.get(OWNER))]
+    for run in gone:
+        tags = run.data.tags
+        if tags.get("kind") != "sweep":
+            store.end_run(run.info.run_id, "KILLED", run.info.start_time / 1000)
+            continue
+        trials = store.find_runs(sweep_id=tags.get("sweep_id", ""), kind="trial")
+        # Nobody knows when it died: not before its last trial ended.
+        ended_at_ms = max([run.info.start_time, *(each.info.end_time or 0 for each in trials)])
+        store.end_run(run.info.run_id, "KILLED", ended_at_ms / 1000)
+        store.log(run.info.run_id, tags={"status": "interrupted"})
+    return len(gone)
+
+
+def _sweep_run(store: Store, sweep: SweepInfo, tags: dict[str, str]) -> Any:
+    own = {"kind": "sweep", "sweep_id": sweep.sweep_id}
+    more = tags | {OWNER: own_tag()}
+    return store.sole_run(own, name=sweep.name, started_at_s=sweep.started_at_s or time.time(), tags=more)
+
+
+def _describe(store: Store, run: Any, sweep: SweepInfo, tags: dict[str, str]) -> None:
+    lines = [f"- `{key}`: {', '.join(f'`{value}`' for value in values)}" for key, values in sweep.swept.items()]
+    params = {param_name(key): ",".join(values) for key, values in sweep.swept.items()}
+    own = {
+        "kind": "sweep",
+        "sweep_id": sweep.sweep_id,
+        OWNER: own_tag(),
+        "mlflow.note.content": "\n".join([f"Sweep `{sweep.sweep_id}`", "", *lines]),
+    }
+    if sweep.settings:
+        own["settings"] = json.dumps(sweep.settings, ensure_ascii=False)
+    if sweep.baseline:
+        own["baseline"] = sweep.baseline
+    store.log(
+        str(run.info.run_id),
+        params={name: value for name, value in params.items() if name not in run.data.params},
+        tags={**tags, **own},
+    )
+
+
+def is_owned_by_the_living(run: Any) -> bool:
+    """Whether a run belongs to another process that is not known to be gone."""
+    owner = run.data.tags.get(OWNER)
+    return owner is not None and owner != own_tag() and not is_gone(owner)
+
+
+def is_complete(run: Any) -> bool:
+    """Whether all of a record came through to its run."""
+    return COMPLETE in run.data.tags

@@ -1,0 +1,143 @@
+"""`python -m bench.tracking.sync`: publish what could not be published when it was measured.
+
+It may run any number of times, and twice at once: what is in MLflow already is found there by its key, and marks
+(`bench.tracking.mark`) only save the looking. A sweep gets its own run as well, which is ended unless the sweep runs.
+
+Exit status: 0 when every record is there, 1 when some is not, 2 for wrong arguments, each problem in one line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.record import FILE_NAME
+from bench.tracking.sweep_file import FILE_NAME as SWEEP_FILE_NAME
+
+REFUSED, INTERRUPTED = 2, 130
+DEPTH = 5  # of folders below DIR
+# Copies, attempts that another one took the place of, and reference runs, none of which is a trial.
+LEFT_OUT = ("mlartifacts", "artifacts", "earlier", "references")
+
+DESCRIPTION = "Publish to MLflow the records that are not there yet, without doubles."
+EPILOG = """\
+A DIR is a job's folder, a sweep's folder, or one that such lie below: multirun/, outputs/, or where they lie.
+
+Where to: to --tracking-uri, or else where the job was to be published. Addresses are kept without user and password:
+set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a server that asks for them.
+
+exit status: 0 all records are there; 1 some are not; 2 wrong arguments
+
+examples:
+  python -m bench.tracking.sync multirun/night
+  python -m bench.tracking.sync . --tracking-uri http://localhost:5000 --experiment nights"""
+
+
+class SyncError(ValueError):
+    """What the user must change, in one line."""
+
+
+@dataclass(kw_only=True)
+class Group:
+    """Jobs that are published together: those of a sweep, or a single one."""
+
+    sweep_folder: Path | None = None
+    jobs: list[Path] = field(default_factory=list)  # the folders with a record
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        options = _parser().parse_args(arguments)
+        return _run(options)
+    except SyncError as error:
+        _say(str(error))
+        return REFUSED
+    except KeyboardInterrupt:
+        _say("interrupted; what is published so far is marked, and the command may be given again")
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the end of Python tries once more
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    groups = find_groups([Path(each) for each in options.folders])
+    if not any(each.jobs for each in groups):
+        raise SyncError(f"no {FILE_NAME} in or below {', '.join(options.folders)}: name a job's or a sweep's folder")
+    from bench.tracking.catch_up import CatchUp  # noqa: PLC0415 - imports MLflow
+    from bench.tracking.store import TrackingError  # noqa: PLC0415
+
+    try:
+        work = CatchUp(uri=options.tracking_uri, experiment=options.experiment, check_all=options.all, say=_say)
+    except TrackingError as error:
+        raise SyncError(str(error).replace("tracking.uri", "--tracking-uri")) from error
+    for group in groups:
+        work.publish(group.sweep_folder, group.jobs)
+    print(f"published {work.published}, already there {work.already}, failed {work.failed}")
+    return 0 if work.is_all_there else 1
+
+
+def find_groups(folders: Sequence[Path]) -> list[Group]:
+    """The jobs in and below these folders, sweep by sweep, none twice.
+
+    Raises:
+        SyncError: one of the folders does not exist.
+    """
+    groups: dict[Path, Group] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise SyncError(f"{folder}: no such folder")
+        for job in _jobs(folder.resolve(), DEPTH):
+            is_swept = (job.parent / SWEEP_FILE_NAME).is_file()
+            group = groups.setdefault(
+                job.parent if is_swept else job, Group(sweep_folder=job.parent if is_swept else None)
+            )
+            if job not in group.jobs:
+                group.jobs.append(job)
+    return list(groups.values())
+
+
+def _jobs(folder: Path, depth: int) -> Iterator[Path]:
+    if (folder / FILE_NAME).is_file():
+        yield folder
+        return
+    try:
+        below = sorted(each for each in folder.iterdir() if each.is_dir() and not each.is_symlink())
+    except OSError as error:
+        _say(f"{folder}: {error.strerror or error}")
+        return
+    for each in below if depth > 0 else []:
+        if each.name not in LEFT_OUT and not each.name.startswith("."):
+            yield from _jobs(each, depth - 1)
+
+
+def _say(line: str) -> None:
+    print(f"bench.tracking.sync: {' '.join(line.split())}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.tracking.sync",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="what to publish")
+    parser.add_argument("--tracking-uri", metavar="URI", help="the store; default: the one that each job was meant for")
+    parser.add_argument("--experiment", metavar="NAME", help="the experiment; default: the one of each job")
+    parser.add_argument("--all", action="store_true", help="look in MLflow for the records marked as published, too")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

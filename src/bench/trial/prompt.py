@@ -31,14 +31,36 @@ def read_text(workload: WorkloadConfig) -> str:
         return TEXT
     path = Path(workload.prompt_file)
     try:
+        if path.exists() and not path.is_file():  # to read a pipe or a device may take for ever
+            what = "is a folder" if path.is_dir() else "is no regular file"
+            raise ConfigError("workload.prompt_file", path, f"{what}; name a text file")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError("workload.prompt_file", path, f"cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise ConfigError("workload.prompt_file", path, "is not UTF-8 text; convert it") from error
+    if "\0" in text:  # UTF-16 of plain English passes for UTF-8
+        raise ConfigError("workload.prompt_file", path, "is not UTF-8 text, for it holds NUL bytes; convert it")
     if not text.strip():
         raise ConfigError("workload.prompt_file", path, "is empty")
     return text
+
+
+def token_ids(tokenizer: Any, workload: WorkloadConfig) -> tuple[list[int], list[int]]:
+    """The whole text's tokens: the BOS where the tokenizer itself would put one, and the others.
+
+    Raises:
+        ConfigError: the text yields no token.
+    """
+    text = read_text(workload)
+    encoded: list[int] = tokenizer(text)["input_ids"]
+    start = encoded[:1] if encoded and encoded[0] == tokenizer.bos_token_id else []
+    body: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if not body:
+        raise ConfigError(
+            "workload.prompt_file", workload.prompt_file, "yields no token; use another text or tokenizer"
+        )
+    return start, body
 
 
 def prompt_ids(tokenizer: Any, workload: WorkloadConfig) -> torch.Tensor:
@@ -49,12 +71,7 @@ def prompt_ids(tokenizer: Any, workload: WorkloadConfig) -> torch.Tensor:
     Raises:
         ConfigError: the text yields no token.
     """
-    text = read_text(workload)
-    encoded: list[int] = tokenizer(text)["input_ids"]
-    start = encoded[:1] if encoded and encoded[0] == tokenizer.bos_token_id else []
-    body: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if not body:
-        raise ConfigError("workload.prompt_file", workload.prompt_file, "yields no token")
+    start, body = token_ids(tokenizer, workload)
     length = workload.sequence_length - len(start)
     rows = []
     for row in range(workload.batch_size):

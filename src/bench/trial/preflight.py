@@ -1,0 +1,67 @@
+"""What can be told of settings before anything is measured: one process examines them all, and loads no weights.
+
+The first setting that cannot work is refused, in the words that its job would use: both ask `bench.trial.model`. What
+is a limit of this machine is not refused here; its jobs are skipped with their reason (`bench.trial.support`), and the
+others run. Not examined: weights that are still to be fetched from the hub, and what only a real call shows.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing.connection
+import os
+import sys
+from typing import Any
+
+from bench.config import BenchmarkConfig
+from bench.rules import ConfigError
+from bench.trial.model import Draft, check_workload, draft, resolve_device
+from bench.trial.support import one_line
+
+
+def main(*, questions: bytes, pipe: multiprocessing.connection.Connection) -> None:
+    """The entry of the process: take settings as JSON, send one answer (see `examine`) as JSON.
+
+    Before it a first word, from which on the parent counts the time.
+    """
+    _be_quiet()
+    pipe.send_bytes(json.dumps(("begun",)).encode())
+    pipe.send_bytes(json.dumps(examine(json.loads(questions))).encode())
+    pipe.close()
+
+
+def examine(questions: list[dict[str, Any]]) -> tuple[Any, ...]:
+    """Look at settings, each given by its sections `device`, `model` and `workload`, in their order.
+
+    Returns:
+        ("refused", key, value, remedy) for the first that cannot work, else ("examined", what could not be told: one
+        line each).
+    """
+    drafts: dict[str, Draft | None] = {}  # None: it could not be told
+    unknown: list[str] = []
+    for question in questions:
+        config = BenchmarkConfig.from_dict(question)
+        model = json.dumps([config.device, question["model"]], sort_keys=True)
+        try:
+            if model not in drafts:
+                drafts[model] = None
+                drafts[model] = draft(config.model, resolve_device(config.device))
+            if (found := drafts[model]) is not None:
+                check_workload(config, found)
+        except ConfigError as error:
+            value = error.value if isinstance(error.value, bool | int | float | str | None) else str(error.value)
+            return ("refused", error.key, value, error.remedy)
+        except Exception as error:  # noqa: BLE001 - its job will tell, and refusing what may work is worse
+            unknown.append(
+                f"model.id={config.model.id} could not be examined: {type(error).__name__}: {one_line(error)}"
+            )
+    return ("examined", unknown)
+
+
+def _be_quiet() -> None:
+    """Nothing that the libraries say reaches the terminal: what matters comes as the answer."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

@@ -22,6 +22,7 @@ class Outer:
     many: list[Inner] = field(default_factory=list)
     named: dict[str, int] = field(default_factory=dict)
     anything: Any = None
+    weight: float | None = None
 
 
 def test_nested_dataclasses_are_made() -> None:
@@ -40,9 +41,34 @@ def test_nested_dataclasses_are_made() -> None:
         ({"inner": {"times": [0.1, None]}}, r"it.inner.times\[1\] is NoneType, not float"),
         ({"inner": {"times": []}, "named": {"a": 1.5}}, "it.named.a is float, not int"),
         ({"inner": {"times": []}, "other": 1}, "it has no field other"),
+        ({"inner": {"times": [0.1, float("nan")]}}, r"it.inner.times\[1\] is no finite number"),
+        ({"inner": {"times": [float("inf"), float("-inf")]}}, r"it.inner.times\[0\] is no finite number"),
+        ({"inner": {"times": [1e300, -1e300]}}, r"it.inner.times\[0\] is no finite number"),
+        ({"inner": {"times": [10**400]}}, r"it.inner.times\[0\] is no finite number"),
+        ({"inner": {"times": [2**63 - 1]}}, r"it.inner.times\[0\] is no finite number"),
+        ({"inner": {"times": []}, "named": {"a": 2**63}}, "it.named.a is no finite number"),
+        ({"inner": {"times": []}, "anything": {"a": [{"b": float("inf")}]}}, "it.anything is no finite number"),
+        ({"inner": {"times": []}, "weight": float("nan")}, "it.weight is no finite number"),
+        ({"inner": {"times": []}, "weight": True}, "it.weight is bool, not float"),
         ({}, "missing 1 required positional argument: 'inner'"),
     ],
 )
 def test_what_does_not_fit_is_named(data: object, complaint: str) -> None:
     with pytest.raises(TypeError, match=complaint):
         load(Outer, data, "it")
+
+
+def test_what_is_nested_too_deeply_is_refused() -> None:
+    deep: object = 1
+    for _ in range(30):
+        deep = {"a": [deep]}
+    with pytest.raises(TypeError, match=r"it\.anything is nested deeper than 20 levels"):
+        load(Outer, {"inner": {"times": []}, "anything": deep}, "it")
+
+
+def test_a_name_from_the_file_does_not_break_the_line() -> None:
+    with pytest.raises(TypeError) as caught:
+        load(Outer, {"inner": {"times": []}, "a\nb\x1b[31m\ud800" * 100: 1}, "it")
+    assert str(caught.value).startswith(r"it has no field a\nb\x1b[31m\ud800a")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000

@@ -27,7 +27,7 @@ from bench.conductor import interrupt, jobs
 from bench.config import BenchmarkConfig
 from bench.rules import ConfigError
 from bench.secrets import has_credentials, scrub, without_credentials
-from bench.wording import explain, help_text
+from bench.wording import explain, help_text, is_of_composition
 
 REFUSED = 2
 
@@ -56,12 +56,16 @@ def main() -> None:
     except (OSError, ValueError) as error:
         if show_traceback:
             raise
-        if str(error).startswith("Config group override"):  # Hydra's, of a number where a group's choice belongs
+        if is_of_composition(error):
             _refuse(error)
         print(f"bench: {_of_the_machine(error)}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(interrupt.INTERRUPTED)
+    except Exception as error:
+        if show_traceback or not is_of_composition(error):  # a fault of ours
+            raise
+        _refuse(error)
 
 
 def _set_up_process() -> None:

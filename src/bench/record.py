@@ -36,6 +36,8 @@ KINDS = ("trial", "reference")
 COMPILATIONS = ("graph", "recompile", "failure", "autotune")
 # How a phase of calls ended: as many as asked for, by its own rule, or at a cap before the rule was met.
 PHASE_STATUSES = ("fixed", "converged", "not_converged")
+LONGEST_SHOWN = 60  # characters of an impossible value
+LATEST_S, LONGEST_S = 1e11, 1e9  # Unix time, and of a job: thousands of years, and thirty
 
 
 class RecordError(ValueError):
@@ -471,17 +473,113 @@ class Record:
         """
         path = path / FILE_NAME if path.is_dir() else path
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            data = json.loads(text)
+            if "\\ud" in text or "\\uD" in text:  # may be half of a pair, which nothing can write or show
+                json.dumps(data, ensure_ascii=False).encode()
         except OSError as error:
             raise RecordError(f"{path}: {error.strerror or error}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RecordError(f"{path}: not JSON ({error})") from error
         if not isinstance(data, dict) or "schema_version" not in data:
             raise RecordError(f"{path}: not a record")
         if data["schema_version"] != SCHEMA_VERSION:
-            version = data["schema_version"]
+            version = ascii(data["schema_version"])[:LONGEST_SHOWN]
             raise RecordError(f"{path}: schema version {version}; this version of bench reads {SCHEMA_VERSION}")
         try:
-            return load(cls, data, "record")
+            record = load(cls, data, "record")
         except TypeError as error:
             raise RecordError(f"{path}: {error}") from error
+        if problem := impossible(record):
+            raise RecordError(f"{path}: {problem}")
+        return record
+
+
+# ---- what cannot be ----------------------------------------------------------------------------------------------
+
+
+def impossible(record: Record) -> str | None:
+    """The first value that no job can have written, in a few words; None where there is none.
+
+    Its types are right already. Said of what figures and tables are made from: times run forwards, calls are counted,
+    words are known ones, amounts are not negative.
+    """
+    known: tuple[tuple[str, str | None, tuple[str | None, ...]], ...] = (
+        ("status", record.status, STATUSES),
+        ("kind", record.kind, KINDS),
+        ("stage", record.stage, (None, *STAGES)),
+        ("warmup_status", record.warmup_status, (None, *PHASE_STATUSES)),
+        ("measurement_status", record.measurement_status, (None, *PHASE_STATUSES)),
+    )
+    for name, word, words in known:
+        if word not in words:
+            return f"{name} is {ascii(word)[:LONGEST_SHOWN]}, none of {', '.join(str(each) for each in words)}"
+    if record.repeat < 1:
+        return f"repeat is {record.repeat}, and they count from 1"
+    for name, time_s in (("started_at_s", record.started_at_s), ("ended_at_s", record.ended_at_s)):
+        if time_s is not None and not 0 <= time_s < LATEST_S:
+            return f"{name} is {time_s:g}, no time of a job"
+    return _impossible_request(record) or _impossible_calls(record.iterations) or _impossible_amount(record)
+
+
+def _impossible_request(record: Record) -> str | None:
+    """Sections are mappings, and what all readers take for a number or a name is one."""
+    for name in ("model", "attention", "compile", "generation", "workload", "warmup", "sweep", "tracking"):
+        if not isinstance(record.requested.get(name, {}), dict):
+            return f"requested.{name} is no mapping"
+    for name in ("versions", "gpu", "variables"):
+        if not isinstance(record.environment.get(name) or {}, dict):
+            return f"environment.{name} is no mapping"
+    wanted = (
+        ("workload", "batch_size", int),
+        ("workload", "num_tokens_to_generate", int),
+        ("sweep", "repeats", int),
+        ("sweep", "arm", str),
+        ("sweep", "baseline", str),
+        ("model", "id", str),
+    )
+    for section, name, kind in wanted:
+        value: Any = record.requested.get(section, {}).get(name)
+        is_wrong = type(value) is not kind or (isinstance(value, int) and value < 1)
+        if value is not None and is_wrong:
+            return f"requested.{section}.{name} is {ascii(value)[:LONGEST_SHOWN]}"
+    return None
+
+
+def _impossible_calls(calls: list[Iteration]) -> str | None:
+    """One clock that never goes back gives all times; calls count from 0, phase after phase."""
+    started_s, phase = 0.0, 0
+    for index, call in enumerate(calls):
+        if call.index != index or call.phase not in PHASES[phase:]:
+            return f"iterations[{index}] is call {call.index} in {ascii(call.phase)[:LONGEST_SHOWN]}: out of order"
+        times = [0.0, *call.token_times_s, call.e2e_s, LONGEST_S]
+        if times != sorted(times) or not started_s <= call.start_s < LONGEST_S:
+            return f"iterations[{index}]: its times do not run forwards"
+        if call.graphs < 0 or call.compile_s < 0 or (call.device_reserved_bytes or 0) < 0:
+            return f"iterations[{index}]: an amount is negative"
+        started_s, phase = call.start_s, PHASES.index(call.phase)
+    return None
+
+
+def _impossible_amount(record: Record) -> str | None:
+    """Bytes, joules, seconds, counts and shares of a device's rates are not negative."""
+    memory, roofline, observed = record.memory, record.roofline, record.observed
+    parts: dict[str, Any] = {
+        "memory": memory,
+        "memory.after_load": memory.after_load,
+        "memory.warmup_peak": memory.warmup_peak,
+        "memory.measurement_peak": memory.measurement_peak,
+        "observed": observed,
+        "observed.compile": observed.compile if observed is not None else None,
+        "roofline": roofline,
+        "roofline.rates": roofline.rates if roofline is not None else None,
+    }
+    amounts = [(where, vars(part)) for where, part in parts.items() if part is not None]
+    amounts += [("phases_s", record.phases_s)]
+    if record.energy is not None:
+        amounts += [("energy.joules", {str(index): each for index, each in enumerate(record.energy.joules)})]
+    for where, figures in amounts:
+        for name, value in figures.items():
+            if type(value) in (int, float) and value < 0:
+                return f"{where}.{ascii(name)[1:-1][:LONGEST_SHOWN]} is {value:g}"
+    return None

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
+from bench.secrets import without_credentials
 from bench.tracking.store import (
     Store,
     TrackingError,
@@ -24,7 +25,6 @@ from bench.tracking.store import (
     explained,
     open_store,
     ui_command,
-    without_credentials,
 )
 
 # Forked, so that MLflow's import, seconds long, neither costs time nor keeps the processes apart.

@@ -169,11 +169,21 @@ class SweepFile:
     def read(cls, folder: Path) -> SweepFile:
         """Read it from a sweep's folder. OSError when there is none, ValueError when it cannot be used."""
         path = folder / FILE_NAME
-        data = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            json.dumps(data, ensure_ascii=False).encode()  # half of a surrogate pair can be read, but not written
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}: not JSON ({error})") from error
         version = data.get("schema_version") if isinstance(data, dict) else None
         if version != SCHEMA_VERSION:
-            raise ValueError(f"{path}: schema version {version}; this version of bench reads {SCHEMA_VERSION}")
+            shown = ascii(version)[:60]
+            raise ValueError(f"{path}: schema version {shown}; this version of bench reads {SCHEMA_VERSION}")
         try:
-            return load(cls, data, "sweep")
+            found = load(cls, data, "sweep")
         except TypeError as error:
             raise ValueError(f"{path}: {error}") from error
+        for each in found.jobs:  # none outside of this folder
+            if each.folder != file_name(each.folder) or each.number < 0 or each.repeat < 1:
+                job = f"number {each.number}, repeat {each.repeat}, folder {ascii(each.folder)[:60]}"
+                raise ValueError(f"{path}: a job that cannot be: {job}")
+        return found

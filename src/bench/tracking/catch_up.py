@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.record import Record, RecordError
+from bench.secrets import without_credentials
 from bench.tracking.folder_lock import folder_lock
 from bench.tracking.mark import Mark, read_mark, record_key, sweep_key, write_mark
 from bench.tracking.publish import publish
@@ -23,7 +24,6 @@ from bench.tracking.store import (
     absolute_uri,
     check_answers,
     open_store,
-    without_credentials,
 )
 from bench.tracking.sweep_file import SweepInfo, is_locked, read_sweep, sweep_of
 from bench.tracking.sweeps import end_sweep, ensure_sweep, is_complete, is_owned_by_the_living

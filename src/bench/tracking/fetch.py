@@ -22,6 +22,7 @@ from typing import Any
 from mlflow import MlflowClient
 
 from bench.record import FILE_NAME, Record, RecordError
+from bench.secrets import without_credentials
 from bench.tracking.store import (
     TrackingError,
     absolute_uri,
@@ -29,7 +30,6 @@ from bench.tracking.store import (
     sqlite_file,
     tags_filter,
     trials_filter,
-    without_credentials,
 )
 
 # Read when a download starts: a progress bar for each of a hundred small files would hide everything else.

@@ -21,10 +21,11 @@ from typing import Any
 
 from bench.analysis.summary import Stats, Summary, batch_size, summarize
 from bench.record import FILE_NAME, Iteration, MemoryUse, Record
+from bench.secrets import without_credentials
 from bench.tracking.mark import record_key
 from bench.tracking.owner import TAG as OWNER
 from bench.tracking.owner import own_tag
-from bench.tracking.store import COMPLETE, Point, Store, without_credentials
+from bench.tracking.store import COMPLETE, Point, Store
 
 ARTIFACTS = (
     FILE_NAME,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bench.record import Record, RecordError
+from bench.secrets import without_credentials
 from bench.tracking.bounded import BoundedThread, NotInTimeError
 from bench.tracking.folder_lock import folder_lock
 from bench.tracking.mark import Mark, read_mark, record_key, sweep_key, write_mark
@@ -33,7 +34,6 @@ from bench.tracking.store import (
     experiment_address,
     open_store,
     ui_command,
-    without_credentials,
 )
 from bench.tracking.sweep_file import SweepInfo, read_sweep, sweep_of
 from bench.tracking.sweeps import begin_sweep, end_abandoned, end_sweep, ensure_sweep

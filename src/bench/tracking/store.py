@@ -33,6 +33,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from filelock import FileLock
 
+from bench.secrets import without_credentials
+
 # Read by MLflow when it is imported or when it makes a request; what the user has set stays. With MLflow's own
 # retries one call to a server that refuses connections takes four minutes.
 for _name, _value in {
@@ -310,14 +312,6 @@ def tags_filter(tags: Mapping[str, str]) -> str:
     # A folder's name may be part of a tag, and hold a quote.
     quoted = {name: f'"{value}"' if "'" in value else f"'{value}'" for name, value in tags.items()}
     return " and ".join(f"tags.{name} = {value}" for name, value in quoted.items())
-
-
-def without_credentials(uri: str) -> str:
-    """An address as people may see it: without user, password and query."""
-    if "://" not in uri or sqlite_file(uri):
-        return uri
-    parts = urllib.parse.urlsplit(uri)
-    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 @contextlib.contextmanager

@@ -28,16 +28,11 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """What one key means and allows. ``pattern`` is a regular expression for the whole value.
-
-    ``reserved`` names the values that the contract keeps for later and this version refuses, so that none is
-    accepted and ignored; ``(...,)`` reserves every value but the default.
-    """
+    """What one key means and allows. ``pattern`` is a regular expression for the whole value."""
 
     doc: str
     default: object = None
     allowed: tuple[object, ...] = ()
-    reserved: tuple[object, ...] = ()
     minimum: float | None = None
     above: float | None = None
     pattern: str | None = None
@@ -47,8 +42,6 @@ class Rule:
         check_plain(path, value)
         if value == self.default:
             return
-        if value in self.reserved or ... in self.reserved:
-            raise ConfigError(path, value, f"not available in this version; use {_as_typed(self.default)}")
         if value is None:
             return
         if self.allowed and value not in self.allowed:

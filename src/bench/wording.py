@@ -22,8 +22,10 @@ bench measures which settings generate fastest with Transformers, on this model 
   bench model=smollm2-135m workload.batch_size=8   another model, another workload
   bench model.id=PATH_OR_HUB_ID model.weights=pretrained model.architecture=null
   bench -m sweep.dry_run=true compile=off,default  print the jobs, run none
+  bench -m compile=off,default sweep.name=x sweep.resume=true    run only what the sweep x lacks
   bench -m compile=off,default sweep.repeats=5     repeats, for verdicts on the differences
   python -m bench.compare multirun/NAME            the verdicts once more, or of two sweeps
+  python -m bench.tracking.sync multirun/NAME      publish what could not be published
   mlflow ui --backend-store-uri sqlite:///mlflow.db    compare what ran
 
 Groups (group=choice)
@@ -44,8 +46,7 @@ def help_text() -> str:
             lines.append("")
         shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
         allowed = f" [{'|'.join(str(each) for each in rule.allowed)}]" if rule.allowed else ""
-        reserved = " (nothing else in this version)" if rule.reserved else ""
-        lines.append(f"  {path}={shown}".ljust(40) + f" {rule.doc}{allowed}{reserved}")
+        lines.append(f"  {path}={shown}".ljust(40) + f" {rule.doc}{allowed}")
     # Hydra substitutes $NAMES; a dollar of our own would have to be doubled.
     return HELP.format(keys="\n".join(lines[1:]))
 

@@ -61,7 +61,10 @@ def sweep(points: Sequence[Point], *, folder: Path, launch: Launch, is_local: bo
     if config.sweep.dry_run:
         from bench.conductor.planning import print_plan_of  # noqa: PLC0415
 
-        print_plan_of(console, _resumption(plan, config, folder)[1], folder)
+        found, left = _resumption(plan, folder)
+        print_plan_of(console, left, folder)
+        if found.past and not config.sweep.resume:
+            console.print(f"{folder} holds a sweep: sweep.resume=true goes on with it", markup=False, soft_wrap=True)
         return 0
     if not config.sweep.resume:
         check_is_free(folder)
@@ -113,12 +116,12 @@ def _remove_unused(folder: Path) -> None:
         folder.parent.rmdir()
 
 
-def _resumption(plan: Plan, config: BenchmarkConfig, folder: Path) -> tuple[Found, Resumption]:
+def _resumption(plan: Plan, folder: Path) -> tuple[Found, Resumption]:
     """What the folder holds, and what of the plan is left; all of it for a sweep that begins."""
     from bench.sweep.fingerprint import fingerprint  # noqa: PLC0415
     from bench.sweep.resume import look, resume  # noqa: PLC0415
 
-    found = look(folder) if config.sweep.resume else Found()
+    found = look(folder)
     ids = [found.file.sweep_id] if found.file else [past.sweep_id for past in found.past if past.sweep_id]
     if ids:
         plan = dataclasses.replace(plan, sweep_id=ids[0])
@@ -149,7 +152,7 @@ class Course:
 def _conduct(
     console: Console, config: BenchmarkConfig, plan: Plan, folder: Path, launch: Launch, *, is_local: bool
 ) -> int:
-    found, left = _resumption(plan, config, folder)
+    found, left = _resumption(plan, folder)
     course = Course(console=console, config=config, folder=folder, found=found, left=left, publisher=None)
     if config.sweep.resume:
         _tell_what_is_done(course)

@@ -30,6 +30,7 @@ INTERRUPT_GRACE_S = 3.0  # for an interrupted child to write its record
 START_S = 300.0  # for the first sign of life: a fork server that must be started first reads gigabytes of libraries
 EXIT_GRACE_S = 10.0  # for a child to end once its record is written; then it is killed, and the record stands
 GUARDIAN_GRACE_S = 8.0  # for the guardian to end all that the job started
+LONGEST_EVENT_BYTES = 16 << 20
 FORK_SERVER_DIED = 255  # what multiprocessing reports then, whatever became of the child
 # (phase, iterations done, iterations in all (0: not known before), E2E of the last one in seconds)
 OnEvent = Callable[[str, int, int, float | None], None]
@@ -131,8 +132,8 @@ class Child:
             self.ended.log_cut_bytes += bound_log(self.log)
             if pipe in ready:
                 try:
-                    event = json.loads(pipe.recv_bytes())
-                except (EOFError, OSError):  # closed: the record is written, or the child is dead
+                    event = json.loads(pipe.recv_bytes(LONGEST_EVENT_BYTES))
+                except (EOFError, OSError, ValueError):  # closed: the record is written, or the child is dead or mad
                     waiting, deadline = [gone], time.monotonic() + EXIT_GRACE_S
                     continue
                 if not has_begun:

@@ -40,13 +40,18 @@ def tiny(tiny_model: dict) -> Callable[..., BenchmarkConfig]:
     return make
 
 
-def run_bench(*arguments: str, folder: Path, timeout_s: float = 500) -> subprocess.CompletedProcess[str]:
-    """Run `python -m bench` as a user does, in `folder`, with nothing of this test's environment that matters."""
+def run_bench(
+    *arguments: str, folder: Path, timeout_s: float = 500, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m bench` as a user does, in `folder`, with nothing of this test's environment that matters.
+
+    `variables` are set in its environment.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HYDRA_", "MLFLOW_"))}
     return subprocess.run(
         [sys.executable, "-m", "bench", *arguments],
         cwd=folder,
-        env=environment | {"COLUMNS": "100"},
+        env=environment | {"COLUMNS": "100"} | variables,
         capture_output=True,
         text=True,
         timeout=timeout_s,

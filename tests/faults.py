@@ -161,12 +161,12 @@ class FaultyForCausalLM(LlamaForCausalLM):
 
 def make_model(folder: Path) -> Path:
     """Write the checkpoint folder; no fault is planted yet."""
-    from bench.trial.model import _byte_tokenizer
+    from bench.trial.tokenizer import byte_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(ARCHITECTURE), encoding="utf-8")
     (folder / "modeling_faulty.py").write_text(CODE.format(folder=str(folder)), encoding="utf-8")
-    _byte_tokenizer().save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
     plant(folder, {})
     return folder
 

@@ -104,7 +104,8 @@ def test_three_hundred_jobs_leave_nothing_and_take_no_more_each(tmp_path) -> Non
         assert max(getattr(seen, quantity) for seen in late) <= max(getattr(seen, quantity) for seen in early) + 1, (
             quantity
         )
-    assert list((tmp_path / "tmp").iterdir()) == []
+    # torch makes an empty folder of a fixed name there when it is imported.
+    assert [path for path in (tmp_path / "tmp").rglob("*") if not path.name.startswith("torchinductor_")] == []
     assert set(Path("/dev/shm").iterdir()) <= shared_memory
     assert not [each for each in psutil.process_iter() if str(tmp_path) in " ".join(environment(each))]
 
@@ -116,7 +117,7 @@ def environment(process: psutil.Process) -> list[str]:
         return []
 
 
-JOBS = 60
+JOBS = 30
 KILLS = 20
 
 

@@ -139,3 +139,27 @@ def test_a_third_start_has_nothing_to_do(course) -> None:
     assert "10 of 10 jobs are done" in third.stdout
     assert records(folder) == before
     assert len(trials(folder)) == 10
+
+
+def test_another_environment_order_repeats_and_points_are_taken_as_they_are_now(tmp_path) -> None:
+    model = faults.make_model(tmp_path / "model")
+    command = ["-m", *faults.arguments(model), "sweep.name=mixed", "sweep.resume=true", "tracking=off"]
+
+    def done(text: str) -> str:
+        (line,) = [each for each in text.splitlines() if " jobs are done" in each or "holds no sweep yet" in each]
+        return line.rpartition(": ")[2]
+
+    first = run_bench(*command, "workload.batch_size=1,2", folder=tmp_path)
+    assert (first.returncode, done(first.stdout)) == (0, "it begins"), first.stdout + first.stderr
+    more = ["workload.batch_size=3,2,4", "sweep.repeats=2", "sweep.seed=7"]
+    second = run_bench(*command, *more, folder=tmp_path)
+    assert (second.returncode, done(second.stdout)) == (0, "1 of 6 jobs are done"), second.stdout + second.stderr
+    assert "1 finished jobs are none of these points" in second.stdout
+    assert len(list(tmp_path.glob("multirun/mixed/*/record.json"))) == 7
+    third = run_bench(*command, "workload.batch_size=1,2", folder=tmp_path, MKL_NUM_THREADS="1")
+    assert (third.returncode, done(third.stdout)) == (0, "0 of 2 jobs are done"), third.stdout + third.stderr
+    assert "the environment has changed (MKL_NUM_THREADS – → 1)" in third.stdout
+    found = [Record.read(path) for path in tmp_path.glob("multirun/mixed/*/record.json")]
+    assert [r.fingerprint.get("MKL_NUM_THREADS") for r in found if r.repeat == 1].count("1") == 2
+    earlier = [Record.read(path) for path in tmp_path.glob("multirun/mixed/earlier/*/record.json")]
+    assert [record.status for record in earlier] == ["ok", "ok"]

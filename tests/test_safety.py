@@ -25,7 +25,8 @@ from bench.record import Failure
 from bench.rules import ConfigError
 from bench.sweep.plan import file_name, short_name
 from bench.tracking.store import Store, ui_command
-from bench.trial.model import _byte_tokenizer, load
+from bench.trial.model import load
+from bench.trial.tokenizer import byte_tokenizer
 from conftest import run_bench
 from factories import make_record
 
@@ -201,7 +202,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "llama", vocab_size=258, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
     )
     transformers.AutoModelForCausalLM.from_config(architecture).save_pretrained(folder)
-    _byte_tokenizer().save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
     return folder
 
 

@@ -29,7 +29,7 @@ PLANT = """
     import sys
     from pathlib import Path
 
-    import bench.sweep.job
+    import bench.sweep.process
 
     sys.path.insert(0, str(Path(__file__).parent))
 
@@ -41,7 +41,7 @@ PLANT = """
 
 
     if __name__ == "__main__":
-        bench.sweep.job.start_fork_server = start_fork_server
+        bench.sweep.process.start_fork_server = start_fork_server
         import bench.cli
 
         bench.cli.main()

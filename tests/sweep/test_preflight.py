@@ -250,14 +250,14 @@ def cached(tmp_path) -> Path:
     """The snapshot of a model in a hub cache below `home`, weights in several files."""
     import transformers
 
-    from bench.trial.model import _byte_tokenizer
+    from bench.trial.tokenizer import byte_tokenizer
 
     snapshot = tmp_path / "home/hub/models--some--model/snapshots" / ("a" * 40)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     architecture = transformers.AutoConfig.for_model("llama", vocab_size=258, **sizes)
     model = transformers.AutoModelForCausalLM.from_config(architecture)
     model.save_pretrained(snapshot, max_shard_size="40KB")
-    _byte_tokenizer().save_pretrained(snapshot)
+    byte_tokenizer().save_pretrained(snapshot)
     references = snapshot.parents[1] / "refs"
     references.mkdir()
     (references / "main").write_text("a" * 40, encoding="utf-8")

@@ -17,8 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from bench.config import BenchmarkConfig, ModelConfig, WorkloadConfig
 from bench.rules import ConfigError
+from bench.trial import architecture as architecture_module
 from bench.trial import model as model_module
-from bench.trial.model import _byte_tokenizer, check_workload, draft, load, resolve_device
+from bench.trial.model import check_workload, draft, load, resolve_device
+from bench.trial.tokenizer import byte_tokenizer
 
 CPU = torch.device("cpu")
 SIZES = {
@@ -36,7 +38,7 @@ def save_model(folder: Path, **sizes: object) -> Path:
     torch.manual_seed(0)
     architecture = transformers.AutoConfig.for_model("llama", **{**SIZES, **sizes})
     transformers.AutoModelForCausalLM.from_config(architecture).save_pretrained(folder)
-    _byte_tokenizer().save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
     return folder
 
 
@@ -110,7 +112,7 @@ def test_experts_that_are_stored_one_by_one_and_held_as_one_tensor_pass(tmp_path
     sizes = SIZES | {"num_local_experts": 4, "num_experts_per_tok": 2}
     architecture = transformers.AutoConfig.for_model("mixtral", **sizes)
     transformers.AutoModelForCausalLM.from_config(architecture).save_pretrained(tmp_path)
-    _byte_tokenizer().save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
     stored = set(load_file(tmp_path / "model.safetensors"))
     held = set(transformers.AutoModelForCausalLM.from_config(architecture).state_dict())
     assert not stored >= held  # else this shows nothing
@@ -272,7 +274,7 @@ def test_weights_that_would_be_random_are_refused_before_and_at_the_load(checkpo
     reason = break_it(checkpoint)
     config = ModelConfig(id=str(checkpoint))
     assert reason in refusal(config)
-    monkeypatch.setattr(model_module, "_check_checkpoint", lambda *_: None)  # as where the headers could not be read
+    monkeypatch.setattr(model_module, "check_checkpoint", lambda *_: None)  # as where the headers could not be read
     draft(config, CPU)
     with pytest.raises(ConfigError) as error:
         load(BenchmarkConfig(device="cpu", model=config))
@@ -376,11 +378,18 @@ def test_a_broken_tokenizer_is_refused(checkpoint, content: str) -> None:
     assert line.startswith(f"model.id={checkpoint}: its tokenizer cannot be read (")
 
 
-@pytest.mark.parametrize("rows", [100, 257])
+@pytest.mark.parametrize("rows", [100, 256])
 def test_a_tokenizer_of_another_model_is_refused(tmp_path, rows: int) -> None:
     folder = save_model(tmp_path, vocab_size=rows)
     line = refusal(ModelConfig(id=str(folder)))
-    assert f"its tokenizer has token {257}, its embedding only {rows} rows" in line
+    assert f"its tokenizer has token 256, its embedding only {rows} rows" in line
+
+
+def test_a_padding_token_may_lie_beyond_the_embedding(tmp_path) -> None:
+    """No prompt is padded, for all have the same length; many tuned models have such a token."""
+    folder = save_model(tmp_path, vocab_size=257)
+    loaded = load(BenchmarkConfig(device="cpu", model=ModelConfig(id=str(folder))))
+    assert loaded.tokenizer.pad_token_id == 257 == loaded.model.config.vocab_size
 
 
 def test_an_added_token_that_no_call_uses_may_lie_beyond_the_embedding(checkpoint) -> None:
@@ -418,7 +427,6 @@ def test_a_workload_beyond_the_models_positions_is_refused(checkpoint) -> None:
         ({"model_type": "lama"}, "model.architecture.model_type=lama: transformers knows no such architecture; see"),
         ({"model_type": "t5"}, "model.architecture.model_type=t5: is no language model that generates"),
         ({"hidden_size": 250}, "model.architecture=llama: makes no model: The hidden size (250) is not a multiple of"),
-        ({"num_key_value_heads": 3}, "model.architecture.num_key_value_heads=3: must divide model.architecture.num_attention_heads=8"),
         ({"num_attention_heads": 0}, "model.architecture.num_attention_heads=0: must be a whole number from 1 to"),
         ({"hidden_size": -8}, "model.architecture.hidden_size=-8: must be a whole number from 1 to 2147483647"),
         ({"hidden_size": 64.5}, "model.architecture.hidden_size=64.5: must be a whole number from 1 to 2147483647, not a float"),
@@ -426,7 +434,7 @@ def test_a_workload_beyond_the_models_positions_is_refused(checkpoint) -> None:
         ({"hidden_size": [64, 64]}, "model.architecture.hidden_size=[64, 64]: must be a whole number"),
         ({"hidden_size": None}, "model.architecture.hidden_size=null: must be a whole number"),
         ({"vocab_size": 100}, "model.architecture.vocab_size=100: is smaller than the tokenizer's 258 tokens"),
-        ({"head_dim": 7}, "model.architecture=llama: makes no model: "),
+        ({"model_type": "phi3"}, "model.architecture.pad_token_id=null: the usual one of phi3 lies beyond its vocab_size; set it"),
         ({"hidden_act": "nonsense"}, "model.architecture.hidden_act=nonsense: transformers knows no such value"),
         ({"rope_parameters": {"rope_type": "none"}}, "model.architecture.rope_parameters.rope_type=none: transformers knows no"),
         ({"rms_norm_eps": "x"}, "model.architecture.rms_norm_eps=x: Field 'rms_norm_eps' expected float, got str"),
@@ -441,11 +449,57 @@ def test_sizes_that_make_no_model_are_refused(tiny, sizes: dict, line: str) -> N
     assert refusal(config).startswith(line)
 
 
-@pytest.mark.parametrize("model_type", ["llama", "gpt2", "qwen2", "qwen3", "gemma3_text", "mixtral", "mamba", "falcon"])
-def test_sizes_that_make_one_pass(tiny, model_type: str) -> None:
+@pytest.mark.parametrize(
+    ("sizes", "line"),
+    [
+        ({"num_key_value_heads": 3}, "model.architecture.num_key_value_heads=3: must divide model.architecture.num_attention_heads=8"),
+        ({"head_dim": 7}, "model.architecture=llama: makes no model: "),
+    ],
+)  # fmt: skip
+def test_sizes_that_only_a_call_tells_apart_are_refused_before_any_job(tiny, sizes: dict, line: str) -> None:
+    config = tiny(device="cpu", attn_implementation="eager")
+    config.model.architecture = {**config.model.architecture, **sizes}
+    with pytest.raises(ConfigError) as error:
+        draft(config.model, CPU)
+    assert str(error.value).startswith(line)
+
+
+def test_the_job_does_not_try_the_sizes_out_again(tiny, monkeypatch) -> None:
+    """It would take 10 ms a layer, and the job's own first call tells the same."""
+    tried = []
+    monkeypatch.setattr(model_module, "check_fit", lambda *_: tried.append(1))
     config = tiny(device="cpu")
-    config.model.architecture = {**config.model.architecture, "model_type": model_type}
+    draft(config.model, CPU)
+    load(config)
+    assert len(tried) == 1
+
+
+@pytest.mark.parametrize(
+    ("model_type", "more"),
+    [
+        ("llama", {}),
+        ("gpt2", {}),
+        ("opt", {"ffn_dim": 512, "word_embed_proj_dim": 256}),
+        ("bloom", {}),
+        ("falcon", {}),
+        ("phi", {}),
+        ("gemma", {}),
+        ("gemma3_text", {}),
+        ("gemma4_text", {"head_dim": 32}),  # whose config refuses to name one size of all layers
+        ("qwen2", {}),
+        ("qwen3", {}),
+        ("qwen2_moe", {"num_experts": 4, "moe_intermediate_size": 64, "shared_expert_intermediate_size": 64}),
+        ("mixtral", {"num_local_experts": 4}),
+        ("mamba", {}),
+    ],
+)
+def test_sizes_that_make_one_pass(tiny, model_type: str, more: dict) -> None:
+    if model_type not in transformers.CONFIG_MAPPING:
+        pytest.skip(f"transformers {transformers.__version__} does not know it")
+    config = tiny(device="cpu", attn_implementation="eager")
+    config.model.architecture = {**config.model.architecture, "model_type": model_type, **more}
     check_workload(config, draft(config.model, CPU))
+    assert load(config).model.config.model_type == model_type
 
 
 def test_eight_billion_parameters_are_looked_at_without_memory(monkeypatch) -> None:
@@ -456,11 +510,11 @@ def test_eight_billion_parameters_are_looked_at_without_memory(monkeypatch) -> N
 
     large = ModelConfig(**yaml.safe_load((ROOT / "conf/model/random-llama-3.1-8b.yaml").read_text(encoding="utf-8")))
     before = psutil.Process().memory_info().rss
-    monkeypatch.setattr(model_module, "memory_limit_bytes", lambda: None)
+    monkeypatch.setattr(architecture_module, "memory_limit_bytes", lambda: None)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"total": 64 << 30}))
     assert draft(large, CPU).rows == 128256
     assert psutil.Process().memory_info().rss - before < 300 << 20
-    monkeypatch.setattr(model_module, "memory_limit_bytes", lambda: 8 << 30)
+    monkeypatch.setattr(architecture_module, "memory_limit_bytes", lambda: 8 << 30)
     monkeypatch.setattr(psutil, "swap_memory", lambda: type("Memory", (), {"total": 0}))
     with pytest.raises(ConfigError, match=r"makes weights of 14\.96 GiB, and cpu has 8 GiB; use less"):
         draft(large, CPU)

@@ -5,13 +5,13 @@ import torch
 
 from bench.config import WorkloadConfig
 from bench.rules import ConfigError
-from bench.trial.model import _byte_tokenizer
 from bench.trial.prompt import TEXT, prompt_ids
+from bench.trial.tokenizer import byte_tokenizer
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return _byte_tokenizer()
+    return byte_tokenizer()
 
 
 @pytest.mark.parametrize("length", [1, 2, 128, 777, 5000])

@@ -127,16 +127,23 @@ def _end_descendants(grace_s: float) -> list[str]:
     """
     killed: dict[int, str] = {}
     start = time.monotonic()
-    while (left := _descendants()) and time.monotonic() < start + STRAYS_S:
-        for pid, name in left.items() if time.monotonic() >= start + grace_s else ():
+    while _has_children() and time.monotonic() < start + STRAYS_S:
+        for pid, name in _descendants().items() if time.monotonic() >= start + grace_s else ():
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
                 killed[pid] = name
-        with contextlib.suppress(ChildProcessError):  # the killed ones, and what they leave to us
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
         time.sleep(0.01)
     return [f"{name} ({pid})" for pid, name in killed.items()]
+
+
+def _has_children() -> bool:
+    """Bury the dead. Of a subreaper without children no descendant lives; a look at /proc may miss one that forks."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _descendants() -> dict[int, str]:

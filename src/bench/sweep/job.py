@@ -78,6 +78,7 @@ def _run_in_child(config: BenchmarkConfig, record: Record, given: dict[str, Any]
         folder=folder,
         log=folder / LOG_NAME,
         on_event=on_event,
+        name=f"bench {record.name}",
     )
     device_before = None if config.device == "cpu" else used_bytes()
     kills_before, start_s = oom_kills(), time.monotonic()

@@ -74,6 +74,7 @@ class Child:
     folder: Path  # its own
     log: Path
     on_event: OnEvent
+    name: str = "bench"
     ended: Ended = field(default_factory=Ended)
     _process: Any = None
     _pidfd: int | None = None
@@ -88,7 +89,8 @@ class Child:
         if self.mode == "forkserver":
             start_fork_server()
         receiver, sender = context.Pipe(duplex=False)
-        self._process = context.Process(target=_enter, args=(self.entry, self.folder, arguments, sender))  # type: ignore[attr-defined]
+        given = (self.entry, self.folder, arguments, sender)
+        self._process = context.Process(target=_enter, args=given, name=self.name)  # type: ignore[attr-defined]
         try:
             self._start()
             sender.close()

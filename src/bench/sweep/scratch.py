@@ -103,11 +103,18 @@ def reserved_space(config: BenchmarkConfig, folder: Path) -> Iterator[None]:
     """
     path = folder / RESERVE_NAME
     try:
-        with path.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, record_bytes(config))
+        _take_space(path, record_bytes(config))
         yield
     finally:
         path.unlink(missing_ok=True)
+
+
+def _take_space(path: Path, size_bytes: int) -> None:
+    try:
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size_bytes)
+    except OSError as error:  # which of itself names no file, or one that nobody knows
+        raise OSError(error.errno, error.strerror, os.fspath(path.parent)) from error
 
 
 def check_space(folder: Path) -> None:

@@ -1,0 +1,212 @@
+"""Ctrl-C and its kin, sent to the real command while a real job measures or does not hear."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+import faults
+from bench.conductor import interrupt
+from bench.record import Record
+from started import (
+    alive_after,
+    default_signals,
+    environment,
+    go_on,
+    make_model,
+    records,
+    sleepers,
+    started,
+    statuses,
+)
+
+SWEEP = ("-m", "workload.batch_size=1,2,3", "sweep.order=given", "measurement.iterations=3")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return make_model(tmp_path_factory.mktemp("faulty") / "model")
+
+
+def test_the_first_keeps_what_is_done_and_tells_how_to_go_on(model, tmp_path) -> None:
+    faults.plant(model, {2: ("measure_on", 3)})
+    with started(tmp_path, model, *SWEEP) as run:
+        run.wait_for_fault()  # the second job, in the midst of its measured calls
+        family = run.family()
+        run.process.send_signal(signal.SIGINT)
+        assert run.process.wait(60) == 130
+        assert alive_after(family, 20) == []
+    assert statuses(tmp_path) == {1: "ok", 2: "interrupted"}
+    stopped = records(tmp_path)[2]
+    assert (stopped.stage, stopped.error.message) == ("measurement", "by the user")
+    assert len(stopped.calls("measurement")) >= 1
+    assert "interrupted; ends the running job and keeps what is done" in run.err
+    assert "Traceback" not in run.out + run.err
+    first = next(path for path in tmp_path.glob("multirun/*/*/record.json") if "batch_size=1" in path.parent.name)
+    before = first.stat()
+
+    faults.plant(model, {})
+    done = go_on(run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert statuses(tmp_path) == {1: "ok", 2: "ok", 3: "ok"}
+    assert first.stat() == before  # what was done is not done again
+    assert len({each.sweep_id for each in records(tmp_path).values()}) == 1
+    assert len(list(tmp_path.glob("multirun/*/earlier/*/record.json"))) == 1
+
+
+def test_the_second_stops_at_once_whatever_the_job_does(model, tmp_path) -> None:
+    faults.plant(model, {2: ("leave_and_hang_in_native_code", 3)})
+    with started(tmp_path, model, *SWEEP) as run:
+        run.wait_for_fault()
+        family = run.family()
+        assert len(sleepers()) == 3
+        run.process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert run.process.poll() is None  # the job does not hear, and is given time
+        begin = time.monotonic()
+        run.process.send_signal(signal.SIGINT)
+        assert run.process.wait(10) == 130
+        assert time.monotonic() - begin < 2
+        assert [" ".join(each.cmdline()) for each in alive_after(family, 20)] == []
+    assert statuses(tmp_path) == {1: "ok"}
+    assert run.err.endswith("bench: stopped at once\n")
+    assert "Traceback" not in run.out + run.err
+
+    faults.plant(model, {})
+    (folder,) = tmp_path.glob("multirun/*")
+    command = ["-m", "bench", *SWEEP, *faults.arguments(model), "tracking=off"]
+    done = subprocess.run(
+        [sys.executable, *command, f"sweep.name={folder.name}", "sweep.resume=true"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert statuses(tmp_path) == {1: "ok", 2: "ok", 3: "ok"}
+
+
+def test_the_same_signal_twice_in_a_moment_counts_once(model, tmp_path) -> None:
+    faults.plant(model, {1: ("measure_on", 3)})
+    with started(tmp_path, model) as run:
+        run.wait_for_fault()
+        run.process.send_signal(signal.SIGINT)
+        time.sleep(0.03)
+        run.process.send_signal(signal.SIGINT)
+        assert run.process.wait(60) == 130
+    (path,) = tmp_path.glob("outputs/*/record.json")
+    assert Record.read(path).status == "interrupted"  # it was given the time to write it
+    assert "stopped at once" not in run.err
+    assert run.err.count("interrupted; ends the running job") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_others_end_the_job_likewise(model, tmp_path, number: int) -> None:
+    faults.plant(model, {1: ("measure_on", 3)})
+    with started(tmp_path, model) as run:
+        run.wait_for_fault()
+        run.process.send_signal(number)
+        assert run.process.wait(60) == 130
+    (path,) = tmp_path.glob("outputs/*/record.json")
+    record = Record.read(path)
+    assert (record.status, record.error.message) == ("interrupted", "by the user")
+
+
+def test_below_nohup_a_sweep_goes_on(model, tmp_path) -> None:
+    def nohup() -> None:
+        default_signals()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    faults.plant(model, {1: ("measure_on", 3)})
+    with started(tmp_path, model, "-m", "workload.batch_size=1,2", prepare=nohup) as run:
+        run.wait_for_fault()
+        os.killpg(run.process.pid, signal.SIGHUP)  # the terminal is gone: everybody in the session is told
+        assert run.process.wait(120) == 0
+    assert statuses(tmp_path) == {1: "ok", 2: "ok"}
+
+
+def test_before_the_first_job_nothing_is_left(model, tmp_path) -> None:
+    faults.plant(model, {})
+    with started(tmp_path, model, "-m", "workload.batch_size=1,2") as run:
+        run.wait_until(lambda: psutil.Process(run.process.pid).children())  # the fork server
+        family = run.family()
+        run.process.send_signal(signal.SIGINT)
+        assert run.process.wait(60) == 130
+        assert alive_after(family, 20) == []
+    assert records(tmp_path) == {}
+    assert "Traceback" not in run.out + run.err
+
+
+# ---- the handler alone ---------------------------------------------------------------------------------------------
+
+PROGRAM = """
+import os, signal, sys, time
+{before}
+from bench.conductor import interrupt
+interrupt.install()
+print("begins", flush=True)
+try:
+    time.sleep(30)
+except KeyboardInterrupt:
+    print("first", flush=True)
+    time.sleep(30)
+"""
+
+
+def handled(tmp_path: Path, before: str = "") -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(before=before)],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=default_signals,
+    )
+    assert process.stdout.readline() == "begins\n"
+    return process
+
+
+def test_two_different_signals_are_a_first_and_a_second(tmp_path) -> None:
+    with handled(tmp_path) as process:
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout.readline() == "first\n"
+        time.sleep(2 * interrupt.ECHO_S)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 130
+
+
+def test_a_signal_that_is_ignored_stays_so(tmp_path) -> None:
+    with handled(tmp_path, "signal.signal(signal.SIGINT, signal.SIG_IGN)") as process:
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "first\n"
+        assert "interrupted" in process.stderr.readline() + process.stderr.readline()
+        process.kill()
+
+
+def test_a_terminal_that_is_gone_is_no_error(tmp_path) -> None:
+    with handled(tmp_path, "os.close(2)") as process:
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "first\n"
+        time.sleep(2 * interrupt.ECHO_S)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+
+
+def test_a_second_signal_in_the_midst_of_an_import_still_stops(tmp_path) -> None:
+    before = "import types\nsys.modules['bench.sweep.process'] = types.ModuleType('half')"
+    with handled(tmp_path, before) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "first\n"
+        time.sleep(2 * interrupt.ECHO_S)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130

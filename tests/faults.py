@@ -84,7 +84,9 @@ def hang_in_python():
 
 
 def hang_in_native_code():
-    ctypes.PyDLL(None).sleep(100_000)  # holds Python's lock: no handler and no thread of this process runs any more
+    native, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(128)
+    native.pthread_mutex_lock(mutex)
+    native.pthread_mutex_lock(mutex)  # holds Python's lock: no handler and no thread of this process runs any more
 
 
 def hang_with_signals_blocked():

@@ -70,11 +70,13 @@ def test_a_config_file_of_another_schema_is_one_line(tmp_path, text: str, line: 
     assert refusal(tmp_path, "--config-dir", "conf", "experiment=old").startswith(line)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["device=cuda:7"], ["-m", "device=cpu,cuda:7"]])
 def test_what_the_machine_lacks_starts_nothing(tmp_path, arguments: list[str]) -> None:
     assert refusal(tmp_path, *arguments).startswith("device=cuda:7: ")
 
 
+@pytest.mark.slow
 def test_one_bad_setting_among_good_ones_starts_nothing(tmp_path) -> None:
     line = "workload.sequence_length=5000: with 32 new tokens makes 5032 positions; the model has 4096"
     assert refusal(tmp_path, "-m", "workload.sequence_length=16,5000", "sweep.repeats=2").startswith(line)
@@ -87,6 +89,7 @@ def test_a_password_in_the_tracking_address_is_refused_and_not_repeated(tmp_path
     assert SECRET not in line
 
 
+@pytest.mark.slow
 def test_what_would_be_skipped_is_told_by_earlier_records(tmp_path) -> None:
     settings = ["-m", "attention=flash2,sdpa", "warmup.iterations=0", "measurement.iterations=1", "tracking=off"]
     done = run_bench(*settings, "fidelity.reference=none", folder=tmp_path)

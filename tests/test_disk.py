@@ -20,6 +20,8 @@ from bench.sweep.plan import Point, SweepFile
 from small_disk import fill, make_read_only, small_disk
 from started import go_on, make_model, records, started, statuses
 
+pytestmark = pytest.mark.slow
+
 SWEEP = ("-m", "workload.batch_size=1,2,3", "sweep.order=given")
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 import faults
 from bench.conductor import interrupt
 from bench.record import Record
+from bench.sweep import process
 from started import (
     alive_after,
     default_signals,
@@ -26,6 +28,8 @@ from started import (
     started,
     statuses,
 )
+
+pytestmark = pytest.mark.slow
 
 SWEEP = ("-m", "workload.batch_size=1,2,3", "sweep.order=given", "measurement.iterations=3")
 
@@ -163,7 +167,7 @@ except KeyboardInterrupt:
 
 
 def handled(tmp_path: Path, before: str = "") -> subprocess.Popen[str]:
-    process = subprocess.Popen(
+    command = subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(before=before)],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
@@ -171,42 +175,72 @@ def handled(tmp_path: Path, before: str = "") -> subprocess.Popen[str]:
         text=True,
         preexec_fn=default_signals,
     )
-    assert process.stdout.readline() == "begins\n"
-    return process
+    assert command.stdout.readline() == "begins\n"
+    return command
 
 
 def test_two_different_signals_are_a_first_and_a_second(tmp_path) -> None:
-    with handled(tmp_path) as process:
-        process.send_signal(signal.SIGHUP)
-        assert process.stdout.readline() == "first\n"
+    with handled(tmp_path) as command:
+        command.send_signal(signal.SIGHUP)
+        assert command.stdout.readline() == "first\n"
         time.sleep(2 * interrupt.ECHO_S)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 130
+        command.send_signal(signal.SIGTERM)
+        assert command.wait(10) == 130
 
 
 def test_a_signal_that_is_ignored_stays_so(tmp_path) -> None:
-    with handled(tmp_path, "signal.signal(signal.SIGINT, signal.SIG_IGN)") as process:
-        process.send_signal(signal.SIGINT)
-        process.send_signal(signal.SIGTERM)
-        assert process.stdout.readline() == "first\n"
-        assert "interrupted" in process.stderr.readline() + process.stderr.readline()
-        process.kill()
+    with handled(tmp_path, "signal.signal(signal.SIGINT, signal.SIG_IGN)") as command:
+        command.send_signal(signal.SIGINT)
+        command.send_signal(signal.SIGTERM)
+        assert command.stdout.readline() == "first\n"
+        assert "interrupted" in command.stderr.readline() + command.stderr.readline()
+        command.kill()
 
 
 def test_a_terminal_that_is_gone_is_no_error(tmp_path) -> None:
-    with handled(tmp_path, "os.close(2)") as process:
-        process.send_signal(signal.SIGINT)
-        assert process.stdout.readline() == "first\n"
+    with handled(tmp_path, "os.close(2)") as command:
+        command.send_signal(signal.SIGINT)
+        assert command.stdout.readline() == "first\n"
         time.sleep(2 * interrupt.ECHO_S)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        command.send_signal(signal.SIGINT)
+        assert command.wait(10) == 130
 
 
 def test_a_second_signal_in_the_midst_of_an_import_still_stops(tmp_path) -> None:
     before = "import types\nsys.modules['bench.sweep.process'] = types.ModuleType('half')"
-    with handled(tmp_path, before) as process:
-        process.send_signal(signal.SIGINT)
-        assert process.stdout.readline() == "first\n"
+    with handled(tmp_path, before) as command:
+        command.send_signal(signal.SIGINT)
+        assert command.stdout.readline() == "first\n"
         time.sleep(2 * interrupt.ECHO_S)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        command.send_signal(signal.SIGINT)
+        assert command.wait(10) == 130
+
+
+def test_a_signal_that_comes_as_a_job_starts_waits_until_it_can_be_passed_on(tmp_path, monkeypatch) -> None:
+    class Starting:
+        pid = None
+
+        def start(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)  # the child has been asked for, and has no name here yet
+            self.pid = os.getpid()
+
+    child = process.Child(
+        mode="forkserver", entry=("", ""), folder=tmp_path, log=tmp_path / "log", on_event=lambda *_: None
+    )
+    child._process = Starting()
+    monkeypatch.setattr(process, "_running", set())
+    stop = threading.Event()
+    other = threading.Thread(target=stop.wait)  # such as the live line's: a signal that is masked here goes there
+    other.start()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            child._start()
+        assert process._running == {os.getpid()}
+    finally:
+        signal.signal(signal.SIGINT, before)
+        stop.set()
+        other.join()
+        if child._pidfd is not None:
+            os.close(child._pidfd)

@@ -12,6 +12,8 @@ import faults
 from bench.record import Record
 from conftest import run_bench
 
+pytestmark = pytest.mark.slow
+
 DEATHS = {
     2: ("plain_exception", 2),
     3: ("segmentation_fault", 3),

@@ -56,10 +56,9 @@ def main() -> None:
     except (OSError, ValueError) as error:
         if show_traceback:
             raise
-        if is_of_composition(error):
+        if is_of_composition(error) and not isinstance(error, OSError):
             _refuse(error)
-        print(f"bench: {_of_the_machine(error)}", file=sys.stderr)
-        sys.exit(1)
+        _give_up(error)
     except KeyboardInterrupt:
         sys.exit(interrupt.INTERRUPTED)
     except Exception as error:
@@ -73,6 +72,11 @@ def _set_up_process() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a pipe that cannot write a "–" is no reason to fail
     interrupt.install()
+
+
+def _give_up(error: OSError | ValueError) -> NoReturn:
+    print(f"bench: {_of_the_machine(error)}", file=sys.stderr)
+    sys.exit(1)
 
 
 def _of_the_machine(error: OSError | ValueError) -> str:
@@ -171,4 +175,6 @@ def job(composed: DictConfig) -> None:
     except (ConfigError, OmegaConfBaseException) as error:
         jobs.remove(folder)  # Hydra has made it already, and nothing will come into it
         _refuse(error)  # here, for Hydra prints a line of its own about what a job raises
+    except OSError as error:
+        _give_up(error)
     sys.exit(status)

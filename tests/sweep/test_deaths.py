@@ -23,6 +23,8 @@ from bench.record import Record
 from bench.sweep.job import new_record, run_job
 from bench.sweep.scratch import LOG_HEAD_BYTES, LOG_TAIL_BYTES
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

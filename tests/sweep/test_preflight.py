@@ -22,6 +22,8 @@ from bench.sweep import preflight as module
 from bench.sweep.preflight import preflight
 from bench.sweep.process import Child, start_fork_server
 
+pytestmark = pytest.mark.slow
+
 
 class CountedChild(Child):
     """Counts the processes that were asked for."""

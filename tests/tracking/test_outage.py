@@ -30,6 +30,8 @@ from bench.tracking.store import Store, open_store
 from bench.tracking.sync import main as sync
 from factories import MEDIAN_E2E_S, make_record
 
+pytestmark = pytest.mark.slow
+
 JOB_BOUND_S = 10.0  # 5 s and a busy machine
 START_BOUND_S = 20.0
 

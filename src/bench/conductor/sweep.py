@@ -61,7 +61,7 @@ def sweep(points: Sequence[Point], *, folder: Path, launch: Launch, is_local: bo
     if config.sweep.dry_run:
         from bench.conductor.planning import print_plan_of  # noqa: PLC0415
 
-        found, left = _resumption(plan, folder)
+        found, left = _resumption(plan, folder, is_local=is_local)
         print_plan_of(console, left, folder)
         if found.past and not config.sweep.resume:
             console.print(f"{folder} holds a sweep: sweep.resume=true goes on with it", markup=False, soft_wrap=True)
@@ -71,15 +71,15 @@ def sweep(points: Sequence[Point], *, folder: Path, launch: Launch, is_local: bo
     elif config.sweep.name is None and not folder.exists():
         raise ConfigError("sweep.resume", True, "needs the name of the sweep to go on with: add sweep.name=NAME")
     existed = folder.exists()
-    try:
-        with _writable(folder), claimed(folder):
+    with _writable(folder), claimed(folder):
+        try:
             if not config.sweep.resume:
                 check_is_free(folder)
             return _conduct(console, config, plan, folder, launch, is_local=is_local)
-    except ConfigError:
-        if not existed:
-            _remove_unused(folder)
-        raise
+        except ConfigError:
+            if not existed:
+                _remove_unused(folder)  # while it is ours: one that another start holds must stay
+            raise
 
 
 def _sweep_wide(points: Sequence[Point]) -> BenchmarkConfig:
@@ -100,9 +100,14 @@ def _writable(folder: Path) -> Iterator[None]:
     """The folder, made and tried out before anything else is done. ConfigError where results could not be kept."""
     from bench.sweep.scratch import check_space  # noqa: PLC0415
 
+    existed = folder.exists()
     try:
         check_space(folder)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            if not existed:
+                folder.rmdir()
+                folder.parent.rmdir()
         remedy = f"results cannot be kept there ({error.strerror or error}); make room, or start in another folder"
         raise ConfigError("hydra.sweep.dir", folder, remedy) from error
     yield
@@ -116,16 +121,21 @@ def _remove_unused(folder: Path) -> None:
         folder.parent.rmdir()
 
 
-def _resumption(plan: Plan, folder: Path) -> tuple[Found, Resumption]:
+def _environment(*, is_local: bool) -> dict[str, str]:
+    from bench.sweep.fingerprint import fingerprint, software  # noqa: PLC0415
+
+    return fingerprint() if is_local else software(fingerprint())
+
+
+def _resumption(plan: Plan, folder: Path, *, is_local: bool) -> tuple[Found, Resumption]:
     """What the folder holds, and what of the plan is left; all of it for a sweep that begins."""
-    from bench.sweep.fingerprint import fingerprint  # noqa: PLC0415
     from bench.sweep.resume import look, resume  # noqa: PLC0415
 
-    found = look(folder)
+    found = look(folder, is_local=is_local)
     ids = [found.file.sweep_id] if found.file else [past.sweep_id for past in found.past if past.sweep_id]
     if ids:
         plan = dataclasses.replace(plan, sweep_id=ids[0])
-    return found, resume(plan, found, fingerprint())
+    return found, resume(plan, found, _environment(is_local=is_local))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,6 +148,7 @@ class Course:
     found: Found  # what lay there
     left: Resumption  # what of the plan is to be run
     publisher: Publisher | None  # None: not tracked
+    is_local: bool  # whether the jobs run on this machine
 
     @property
     def plan(self) -> Plan:
@@ -152,21 +163,31 @@ class Course:
 def _conduct(
     console: Console, config: BenchmarkConfig, plan: Plan, folder: Path, launch: Launch, *, is_local: bool
 ) -> int:
-    found, left = _resumption(plan, folder)
-    course = Course(console=console, config=config, folder=folder, found=found, left=left, publisher=None)
+    found, left = _resumption(plan, folder, is_local=is_local)
+    course = Course(
+        console=console, config=config, folder=folder, found=found, left=left, publisher=None, is_local=is_local
+    )
     if config.sweep.resume:
         _tell_what_is_done(course)
     pairs = zip(left.plan.jobs, left.plan.points, strict=True)
     to_run = [point.config for job, point in pairs if not job.done]
     publisher = make_ready(to_run, console) if to_run and is_local else open_publisher(config, console)
     course = dataclasses.replace(course, publisher=publisher)
-    _put_aside(course)
+    _put_aside(course, _environment(is_local=is_local))
+    try:
+        return _run_and_show(course, launch)
+    except KeyboardInterrupt:  # outside of the jobs
+        course.say(f" Resume: {_resume_command(course)}")
+        raise
+
+
+def _run_and_show(course: Course, launch: Launch) -> int:
     run_id = _begin(course)
     try:
         interrupted, stopped = _launch(course, launch)
     except Exception:
-        if publisher is not None:  # no run stays RUNNING
-            publisher.end_sweep(run_id, _records_of(course), interrupted=True)
+        if course.publisher is not None:  # no run stays RUNNING
+            course.publisher.end_sweep(run_id, _records_of(course), interrupted=True)
         raise
     records = _records_of(course)
     _finish(course, run_id, records, interrupted=interrupted)
@@ -196,12 +217,11 @@ def _tell_what_is_done(course: Course) -> None:
         course.say(f"{len(course.left.kept)} finished jobs are none of these points: kept, and not shown")
 
 
-def _put_aside(course: Course) -> None:
-    from bench.sweep.fingerprint import fingerprint  # noqa: PLC0415
+def _put_aside(course: Course, environment: dict[str, str]) -> None:
     from bench.sweep.resume import put_aside, unusable_references  # noqa: PLC0415
 
     put_aside(course.folder, course.left.put_aside)
-    put_aside(course.folder, unusable_references(course.folder, fingerprint()))
+    put_aside(course.folder, unusable_references(course.folder, environment, is_local=course.is_local))
 
 
 def _begin(course: Course) -> str | None:

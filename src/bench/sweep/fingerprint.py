@@ -20,6 +20,9 @@ NOT_COMPUTING = ("hydra-core", "omegaconf", "mlflow", "psutil", "nvidia-ml-py", 
 NO_MATTER = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
+HARDWARE = ("cpu", "cores", "gpus", "driver")
+
+
 def fingerprint() -> dict[str, str]:
     """Name → value of all that two records must share."""
     found = {name: text for name, text in versions().items() if text is not None and name not in NOT_COMPUTING}
@@ -45,6 +48,11 @@ def _gpus() -> dict[str, str]:
     finally:
         with contextlib.suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
+
+
+def software(found: Mapping[str, str]) -> dict[str, str]:
+    """The part of a fingerprint that a machine which does not compute, such as a cluster's login node, can compare."""
+    return {name: value for name, value in found.items() if name not in HARDWARE}
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

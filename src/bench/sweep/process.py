@@ -16,8 +16,9 @@ import multiprocessing.connection
 import multiprocessing.forkserver
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ LOOK_S = 1.0  # between looks at the log
 INTERRUPT_GRACE_S = 3.0  # for an interrupted child to write its record
 START_S = 300.0  # for the first sign of life: a fork server that must be started first reads gigabytes of libraries
 EXIT_GRACE_S = 10.0  # for a child to end once its record is written; then it is killed, and the record stands
+KILL_S = 1.2  # for the guardians to do so when the user will not wait: without strays they need a moment, else 0.4 s
 GUARDIAN_GRACE_S = 8.0  # for the guardian to end all that the job started
 LONGEST_EVENT_BYTES = 16 << 20
 FORK_SERVER_DIED = 255  # what multiprocessing reports then, whatever became of the child
@@ -46,13 +48,36 @@ def start_fork_server() -> None:
 
 def kill_all() -> None:
     """Kill all children at once, without ceremony: for a user who will not wait."""
+    ends: list[int] = []
     for guardian in _running:
         with contextlib.suppress(OSError):
             os.kill(guardian, signal.SIGTERM)  # it kills what left the group, then itself
-    time.sleep(0.3)
+            ends.append(os.pidfd_open(guardian))
+    deadline = time.monotonic() + KILL_S
+    while ends and (left_s := deadline - time.monotonic()) > 0:
+        for each in multiprocessing.connection.wait(ends, left_s):
+            ends.remove(each)  # type: ignore[arg-type]
     for guardian in _running:
         with contextlib.suppress(OSError):
             os.killpg(guardian, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let signals that Python handles wait. A mask would not do: the kernel hands them to any other thread then."""
+    held: list[int] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if callable(signal.getsignal(number)):
+                before[number] = signal.signal(number, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for each in dict.fromkeys(held):
+            signal.raise_signal(each)
 
 
 @dataclass(kw_only=True)
@@ -107,9 +132,7 @@ class Child:
 
     def _start(self) -> None:
         """Start the child; a signal that comes meanwhile waits until there is a child that it can be passed on to."""
-        held = {signal.SIGINT, signal.SIGTERM}
-        signal.pthread_sigmask(signal.SIG_BLOCK, held)
-        try:
+        with _signals_held():
             try:
                 self._process.start()
             except (EOFError, OSError):
@@ -117,8 +140,6 @@ class Child:
             _running.add(self._process.pid)
             with contextlib.suppress(OSError):
                 self._pidfd = os.pidfd_open(self._process.pid)
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
 
     def _watch(self, pipe: multiprocessing.connection.Connection, timeout_s: float) -> bool:
         """Pass the child's progress on until its end; False when the deadline came first.

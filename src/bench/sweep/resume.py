@@ -18,9 +18,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from bench.record import FILE_NAME, Record, RecordError
+from bench.record import FILE_NAME, RESERVE_NAME, Record, RecordError
 from bench.rules import ConfigError
-from bench.sweep.fingerprint import changes
+from bench.sweep.fingerprint import changes, software
 from bench.sweep.plan import FILE_NAME as PLAN_NAME
 from bench.sweep.plan import Job, Plan, SweepFile
 from bench.sweep.reference import FOLDER as REFERENCES
@@ -91,7 +91,9 @@ def claimed(folder: Path) -> Iterator[None]:
     except Timeout as error:
         remedy = f"a sweep is running in {folder}; wait for it, or choose another name"
         raise ConfigError("sweep.name", folder.name, remedy) from error
-    except (NotImplementedError, OSError):  # a file system without locks: then the file's existence has to do
+    except FileNotFoundError as error:  # another start made it, was refused, and removed it
+        raise ConfigError("sweep.name", folder.name, f"{folder} is gone; start again") from error
+    except (NotImplementedError, OSError):  # a file system without locks: then nothing keeps two starts apart
         yield
         return
     try:
@@ -113,8 +115,11 @@ def check_is_free(folder: Path) -> None:
 # ---- looking -------------------------------------------------------------------------------------------------------
 
 
-def look(folder: Path) -> Found:
-    """Read what a sweep's folder holds; a folder that is not there holds nothing."""
+def look(folder: Path, *, is_local: bool = True) -> Found:
+    """Read what a sweep's folder holds; a folder that is not there holds nothing.
+
+    Where the jobs do not run on this machine, the hardware that they found is no matter of comparison with it.
+    """
     file, past, without, broken = None, [], [], []
     try:
         file = SweepFile.read(folder)
@@ -126,7 +131,10 @@ def look(folder: Path) -> Found:
         if each.name in (EARLIER, REFERENCES) or not each.is_dir():
             continue
         try:
-            past.append(Past.of(Record.read(each), each.name))
+            record = Record.read(each)
+            if not is_local:
+                record.fingerprint = software(record.fingerprint)
+            past.append(Past.of(record, each.name))
         except RecordError as error:
             if (each / FILE_NAME).exists():
                 broken.append(str(error))
@@ -203,9 +211,10 @@ def put_aside(folder: Path, names: list[str]) -> None:
         while target.exists():
             target, number = folder / EARLIER / f"{name}.{number}", number + 1
         (folder / name).rename(target)
+        (target / RESERVE_NAME).unlink(missing_ok=True)  # of a job whose parent was killed
 
 
-def unusable_references(folder: Path, now: Mapping[str, str]) -> list[str]:
+def unusable_references(folder: Path, now: Mapping[str, str], *, is_local: bool = True) -> list[str]:
     """Reference runs that failed or ran in another environment, as paths below the sweep's folder."""
     names = []
     for each in sorted((folder / REFERENCES).glob("*/")):
@@ -213,6 +222,7 @@ def unusable_references(folder: Path, now: Mapping[str, str]) -> list[str]:
             record = Record.read(each)
         except RecordError:
             continue  # made anew in its place
-        if record.status != "ok" or changes(record.fingerprint, now):
+        before = record.fingerprint if is_local else software(record.fingerprint)
+        if record.status != "ok" or changes(before, now):
             names.append(os.fspath(each.relative_to(folder)))
     return names

@@ -100,3 +100,10 @@ def test_what_would_be_skipped_is_told_by_earlier_records(tmp_path) -> None:
     assert planned[-1].startswith("2 jobs: 1 to run, 1 to be skipped, about 0:0")
     assert "(1 by records of the same setting)" in planned[-1]
     assert not (tmp_path / "multirun/again").exists()
+
+
+def test_what_lacks_its_package_is_told_before_it_has_ever_run(tmp_path) -> None:
+    planned = run_bench("-m", "attention=flash2,sdpa", "sweep.dry_run=true", folder=tmp_path).stdout.splitlines()
+    (skipped,) = [line for line in planned if " flash2 " in line]
+    assert "would be skipped: attention.implementation=flash_attention_2 needs the package flash-attn" in skipped
+    assert planned[-1] == "2 jobs: 1 to run, 1 to be skipped; no earlier record tells how long that takes"

@@ -77,8 +77,8 @@ def test_variables_whose_names_say_so_are_secret(tmp_path: Path, name: str) -> N
     ("name", "value"),
     [
         ("TOKENIZERS_PARALLELISM", "falsehood"),
-        ("PWD", "/work/folder"),
-        ("OLDPWD", "/work/folder"),
+        ("PWD", "/srv/folder"),
+        ("OLDPWD", "/srv/folder"),
         ("GIT_AUTHOR_NAME", "Someone"),
         ("KEYBOARD", "german-layout"),
         ("MAX_TOKENS", "4096000"),

@@ -22,6 +22,7 @@ from bench.trial import compilation
 from bench.trial.compilation import (
     arguments,
     broken_promise,
+    keep_recent,
     observe,
     read_counters,
     reset,
@@ -502,3 +503,16 @@ def test_the_shared_cache_is_keyed_by_all_that_changes_the_code() -> None:
     assert len(folders) == 6
     same = dataclasses.replace(config.warmup, iterations=9)
     assert shared_cache(BenchmarkConfig.from_dict(config.to_dict() | {"warmup": vars(same)}), device) in folders
+
+
+def test_shared_caches_are_bounded_and_the_longest_unused_goes(tmp_path) -> None:
+    for number in range(5):
+        folder = tmp_path / "compile" / str(number)
+        keep_recent(folder, most=3)
+        (folder / "code").write_text("x")
+        os.utime(folder, (number, number))  # long ago
+    keep_recent(tmp_path / "compile/2", most=3)  # used again
+    keep_recent(tmp_path / "compile/new", most=3)
+    assert sorted(each.name for each in (tmp_path / "compile").iterdir()) == ["2", "4", "new"]
+    assert (tmp_path / "compile/2/code").read_text() == "x"
+    assert (tmp_path / "compile/new").stat().st_mode & 0o077 == 0

@@ -140,7 +140,8 @@ def make_ready(configs: list[BenchmarkConfig], console: Console) -> Publisher | 
     from bench.sweep.process import start_fork_server  # noqa: PLC0415
     from bench.sweep.scratch import remove_stale_caches  # noqa: PLC0415
 
-    start_fork_server()  # torch is imported there while MLflow is imported here
+    if any(each.isolation.mode == "forkserver" for each in configs):
+        start_fork_server()  # torch is imported there while MLflow is imported here
     if configs[0].tracking.enabled:
         from bench.tracking import publisher as _  # noqa: F401, PLC0415
     if (unexamined := preflight(configs)) is not None:

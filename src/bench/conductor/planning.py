@@ -10,6 +10,7 @@ from bench.config import BenchmarkConfig
 from bench.report.plan import PlannedJob, print_plan
 from bench.sweep.fingerprint import fingerprint
 from bench.sweep.history import History, read_history
+from bench.sweep.limits import foreseen_limit
 from bench.sweep.plan import Job
 from bench.sweep.resume import Resumption
 
@@ -35,7 +36,7 @@ def print_single_plan(console: Console, config: BenchmarkConfig, trial_id: str, 
         name=str(config.model.id),
         trial_id=trial_id,
         folder=str(folder),
-        state=_limit(history, trial_id) or "to run",
+        state=_limit(history, config) or "to run",
         estimate_s=estimate_s,
         known=known,
     )
@@ -44,9 +45,10 @@ def print_single_plan(console: Console, config: BenchmarkConfig, trial_id: str, 
 
 def _row(job: Job, config: BenchmarkConfig, left: Resumption, history: History) -> PlannedJob:
     past = left.again.get(job.number)
-    state = _limit(history, job.trial_id) or ("to run" if past is None else f"again: {past.status}")
+    limit = _limit(history, config)
+    state = limit or ("to run" if past is None else f"again: {past.status}")
     estimate_s, known = history.estimate_s(config)
-    will_run = not job.done and job.trial_id not in history.limits
+    will_run = not job.done and limit is None
     return PlannedJob(
         number=job.number,
         name=job.name + (f" r{job.repeat}" if config.sweep.repeats > 1 else ""),
@@ -58,6 +60,7 @@ def _row(job: Job, config: BenchmarkConfig, left: Resumption, history: History) 
     )
 
 
-def _limit(history: History, trial_id: str) -> str | None:
-    reason = history.limits.get(trial_id)
+def _limit(history: History, config: BenchmarkConfig) -> str | None:
+    """Why a job would be skipped: as it was before, or as far as that can be foreseen."""
+    reason = history.limits.get(config.trial_id()) or foreseen_limit(config)
     return None if reason is None else f"would be skipped: {reason}"

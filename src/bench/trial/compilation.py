@@ -12,10 +12,12 @@ own key leaves out the SDPA backend, so that jobs which share one folder get eac
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ from bench.trial.environment import cache_home
 from bench.trial.journal import Journal, first_line
 
 # torch keeps the last 64 compilations unless told otherwise; then times and reasons would be lost, and sums shrink.
+SHARED_CACHES = 32  # settings whose compiled code is kept; each takes some hundred megabytes
 KEPT_COMPILATIONS = 100_000
 # Functions that flex_attention compiles of itself: the kernel, and the making of its block mask.
 FLEX_FILES = ("torch/nn/attention/flex_attention.py", "transformers/integrations/flex_attention.py")
@@ -246,6 +249,18 @@ def shared_cache(config: BenchmarkConfig, device: torch.device) -> Path:
     versions = [torch.__version__, torch.version.git_version, transformers.__version__, name]
     key = hashlib.sha256(json.dumps([defining, versions], sort_keys=True).encode()).hexdigest()[:16]
     return cache_home() / "compile" / key
+
+
+def keep_recent(folder: Path, most: int = SHARED_CACHES) -> None:
+    """Mark a shared cache as used now, and remove those of other settings that were not used for longest."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # what lies there is code
+    os.utime(folder)
+    used: list[tuple[float, Path]] = []
+    for each in folder.parent.iterdir():
+        with contextlib.suppress(OSError):  # another job has just removed it
+            used.append((each.stat().st_mtime, each))
+    for _, each in sorted(used, reverse=True)[most:]:
+        shutil.rmtree(each, ignore_errors=True)
 
 
 def use_cache(folder: Path) -> None:

@@ -348,6 +348,7 @@ class BenchmarkRunner:
     def _use_compile_cache(self, config: BenchmarkConfig, loaded: LoadedModel) -> None:
         if config.compile.cache == "shared":
             folder = compilation.shared_cache(config, loaded.device)
+            compilation.keep_recent(folder)
         elif self._compile_cache is not None:
             folder = self._compile_cache
         else:

@@ -44,9 +44,9 @@ SPAWN = ("isolation.mode=spawn",)
         ("leave_and_hang_with_signals_blocked", signal.SIGHUP, SWEEP),
         pytest.param("leave_and_hang_in_python", signal.SIGKILL, (), marks=pytest.mark.slow),
         pytest.param("leave_and_hang_in_python", signal.SIGHUP, (), marks=pytest.mark.slow),
-        pytest.param("leave_and_hang_in_native_code", signal.SIGKILL, (*SPAWN, *SWEEP), marks=pytest.mark.slow),
+        pytest.param("leave_and_hang_in_native_code", signal.SIGKILL, (*SWEEP, *SPAWN), marks=pytest.mark.slow),
         pytest.param("leave_and_hang_in_native_code", signal.SIGHUP, SPAWN, marks=pytest.mark.slow),
-        pytest.param("leave_and_hang_with_signals_blocked", signal.SIGTERM, (*SPAWN, *SWEEP), marks=pytest.mark.slow),
+        pytest.param("leave_and_hang_with_signals_blocked", signal.SIGTERM, (*SWEEP, *SPAWN), marks=pytest.mark.slow),
     ],
 )
 def test_nothing_outlives_a_parent(model, tmp_path, fault: str, number: int, arguments: tuple[str, ...]) -> None:

@@ -157,8 +157,8 @@ import os, signal, sys, time
 {before}
 from bench.conductor import interrupt
 interrupt.install()
-print("begins", flush=True)
 try:
+    print("begins", flush=True)
     time.sleep(30)
 except KeyboardInterrupt:
     print("first", flush=True)

@@ -121,8 +121,9 @@ def test_a_job_that_dies_is_a_record_that_names_the_signal(tiny, tmp_path, numbe
 
 
 def worker() -> int:
-    """The pid of the running job: the grandchild of this process, below the fork server, that leads its group."""
-    (one,) = [each.pid for each in psutil.Process().children(recursive=True) if os.getpgid(each.pid) == each.pid]
+    """The pid of the running job: the child of its guardian, which leads their group."""
+    family = psutil.Process().children(recursive=True)
+    (one,) = [each.pid for each in family if each.ppid() == os.getpgid(each.pid) != os.getpgrp()]
     return one
 
 
@@ -181,7 +182,7 @@ def test_the_next_job_runs_after_one_that_died(tiny, tmp_path) -> None:
     dead = run(
         tiny(measurement_iterations=1000),
         tmp_path / "dies",
-        lambda phase, *_: os.kill(worker(), signal.SIGKILL) if phase == "measurement" else None,
+        lambda phase, done, *_: os.kill(worker(), signal.SIGKILL) if (phase, done) == ("measurement", 1) else None,
     )
     assert dead.status == "crashed"
     assert run(tiny(), tmp_path / "lives").status == "ok"
@@ -225,7 +226,7 @@ def test_a_record_of_an_earlier_run_in_the_folder_is_not_taken_for_this_one(tiny
     dead = run(
         tiny(measurement_iterations=1000),
         tmp_path,
-        lambda phase, *_: os.kill(worker(), signal.SIGKILL) if phase == "measurement" else None,
+        lambda phase, done, *_: os.kill(worker(), signal.SIGKILL) if (phase, done) == ("measurement", 1) else None,
     )
     assert (dead.status, dead.iterations) == ("crashed", [])
     assert Record.read(tmp_path).status == "crashed"

@@ -70,6 +70,7 @@ def test_without_a_gpu_it_is_skipped_and_no_failure(tmp_path) -> None:
     assert json.loads((tmp_path / "gpu-check.json").read_text())["status"] == "skipped"
 
 
+@pytest.mark.slow
 def test_a_rehearsal_runs_what_fits_without_hydra_and_mlflow(tmp_path) -> None:
     for name in ("hydra", "omegaconf", "mlflow"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('there is none here')")

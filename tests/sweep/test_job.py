@@ -145,6 +145,7 @@ def running(tmp_path, iterations: int, hangup):
     yield parent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_no_process_outlives_its_parent(tmp_path, number: int) -> None:
     # A test run below nohup hands its ignored SIGHUP on.
@@ -158,6 +159,7 @@ def test_no_process_outlives_its_parent(tmp_path, number: int) -> None:
         assert alive == []
 
 
+@pytest.mark.slow
 def test_below_nohup_a_run_outlives_its_terminal(tmp_path) -> None:
     with running(tmp_path, 10, signal.SIG_IGN) as parent:
         parent.send_signal(signal.SIGHUP)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import time
-import urllib.request
-from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
@@ -19,74 +15,16 @@ from mlflow import MlflowClient
 import faults
 from bench.record import Record
 from conftest import run_bench
+from mlflow_server import Server
 
 pytestmark = pytest.mark.slow
-
-
-class Server:
-    """`mlflow server` in a process group of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.folder = folder
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.start()
-
-    def start(self) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(self.port),
-            "--workers",
-            "1",
-        ]
-        store = [
-            "--backend-store-uri",
-            f"sqlite:///{self.folder}/server.db",
-            "--artifacts-destination",
-            f"{self.folder}/art",
-        ]
-        with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, *store],
-                stdout=log,
-                stderr=log,
-                env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=2)
-            except OSError:
-                time.sleep(0.3)
-            else:
-                return
-        raise AssertionError((self.folder / "server.log").read_text())
-
-    def send(self, number: int) -> None:
-        os.killpg(self.process.pid, number)
-
-    def kill(self) -> None:
-        try:
-            self.send(signal.SIGCONT)
-            self.send(signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        self.process.wait()
 
 
 @pytest.fixture
 def server(tmp_path):
     (tmp_path / "server").mkdir()
     one = Server(tmp_path / "server")
+    one.start()
     yield one
     one.kill()
 
@@ -120,7 +58,7 @@ def test_a_server_that_fails_in_mid_sweep_costs_seconds_and_no_record(tmp_path, 
     deadline = time.monotonic() + 120
     while not published.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    server.send(signal.SIGSTOP if how == "hangs" else signal.SIGKILL)
+    server.signal(signal.SIGSTOP if how == "hangs" else signal.SIGKILL)
     begin = time.monotonic()
     assert sweep.wait(180) == 0, (tmp_path / "out").read_text()
     assert time.monotonic() - begin < 60  # three jobs of 3 s, and a few seconds each for the server

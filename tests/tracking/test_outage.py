@@ -15,7 +15,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from bench.tracking.publisher import Publisher
 from bench.tracking.store import Store, open_store
 from bench.tracking.sync import main as sync
 from factories import MEDIAN_E2E_S, make_record
+from mlflow_server import Server
 
 pytestmark = pytest.mark.slow
 
@@ -76,44 +76,6 @@ def assert_agree(store: Store, jobs: list[tuple[Record, Path]]) -> None:
 # ---- a server ----------------------------------------------------------------------------------------------------
 
 
-class Server:
-    """`mlflow server` on a port of its own; its database and port outlive it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-        environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--backend-store-uri", f"sqlite:///{self.folder}/server.db", "--workers", "1"]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
-        with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                command, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
-            )
-        deadline_s = time.monotonic() + 120
-        while time.monotonic() < deadline_s:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=2):
-                return
-            time.sleep(0.2)
-        pytest.fail((self.folder / "server.log").read_text())
-
-    def signal(self, number: int) -> None:
-        if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, number)
-
-    def kill(self) -> None:
-        self.signal(signal.SIGKILL)
-        if self.process is not None:
-            self.process.wait(30)
-
-
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("server"))
@@ -124,7 +86,9 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def server(started: Server) -> Iterator[Server]:
-    """A server that runs and answers when the test begins, and again when it ends."""
+    """A server that runs and answers when the test begins, also after one that failed while it was down."""
+    if started.process is None:
+        started.start()
     yield started
     started.signal(signal.SIGCONT)
 

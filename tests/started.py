@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +32,16 @@ def reached():
 def leave_sleepers():
     subprocess.Popen(["sleep", "{SLEEP_S}"])
     subprocess.Popen(["sleep", "{SLEEP_S}"], start_new_session=True)
+    reads, writes = os.pipe()  # closed when the daemon has become `sleep`
     if os.fork() == 0:  # a daemon as daemons are made
         os.setsid()
         if os.fork() == 0:
             os.execvp("sleep", ["sleep", "{SLEEP_S}"])
         os._exit(0)
     os.wait()
+    os.close(writes)
+    os.read(reads, 1)
+    os.close(reads)
     reached()
 
 
@@ -59,6 +63,12 @@ def leave_and_hang_with_signals_blocked():
 
 
 def measure_on():
+    """Until the job is interrupted."""
+    reached()
+    time.sleep(60)
+
+
+def measure_on_for_a_moment():
     reached()
     time.sleep(1)
 
@@ -201,6 +211,7 @@ def started(
     *arguments: str,
     logs: Path | None = None,
     prepare: Callable[[], None] = default_signals,
+    python: Sequence[str] = ("-m", "bench"),
 ) -> Iterator[Started]:
     """`python -m bench` with these arguments in `folder`; whatever it leaves is killed in the end.
 
@@ -208,7 +219,7 @@ def started(
     """
     logs = logs or folder
     (model / "reached").unlink(missing_ok=True)
-    command = [sys.executable, "-m", "bench", *arguments, *faults.arguments(model), "tracking=off"]
+    command = [sys.executable, *python, *arguments, *faults.arguments(model), "tracking=off"]
     with (logs / "stdout").open("wb") as out, (logs / "stderr").open("wb") as err:
         process = subprocess.Popen(
             command,

@@ -105,9 +105,8 @@ def test_three_hundred_jobs_leave_nothing_and_take_no_more_each(tmp_path) -> Non
     # What a job itself takes is the same; the machine's unrest is no part of CPU time.
     assert last < 1.3 * first
     for quantity in ("descriptors", "threads", "processes"):
-        assert max(getattr(seen, quantity) for seen in late) <= max(getattr(seen, quantity) for seen in early) + 1, (
-            quantity
-        )
+        before, after = (statistics.median(getattr(seen, quantity) for seen in part) for part in (early, late))
+        assert after <= before + 1, quantity
     # torch makes an empty folder of a fixed name there when it is imported.
     assert [path for path in (tmp_path / "tmp").rglob("*") if not path.name.startswith("torchinductor_")] == []
     assert set(Path("/dev/shm").iterdir()) <= shared_memory
@@ -115,9 +114,16 @@ def test_three_hundred_jobs_leave_nothing_and_take_no_more_each(tmp_path) -> Non
 
 
 def cpu_s_a_job(looks: list[Look], begin: int, end: int) -> float:
-    """The parent's CPU time for one job, between these numbers of finished ones."""
-    part = [seen for seen in looks if begin <= seen.jobs <= end]
-    return (part[-1].cpu_s - part[0].cpu_s) / (part[-1].jobs - part[0].jobs)
+    """The parent's CPU time for one job, in the cheapest twenty in a row between these numbers of finished ones.
+
+    Other programs make CPU time dearer now and then; what grows makes every twenty dearer.
+    """
+    first = {}
+    for seen in looks:
+        if begin <= seen.jobs <= end:
+            first.setdefault(seen.jobs, seen)
+    spans = [(first[jobs], first[jobs + 20]) for jobs in first if jobs + 20 in first]
+    return min(after.cpu_s - before.cpu_s for before, after in spans) / 20
 
 
 def environment(process: psutil.Process) -> list[str]:
@@ -140,7 +146,10 @@ def wait_at_random(chance: random.Random, sweep: subprocess.Popen, folder: Path)
     plan = folder / "multirun/long/sweep.json"
     while sweep.poll() is None and not (plan.exists() and plan.stat().st_mtime > begin and time.time() < begin + 120):
         time.sleep(0.05)
-    time.sleep(chance.uniform(0.0, 6.0))
+    wanted, deadline = len(records(folder)) + chance.randrange(5), time.time() + 60
+    while sweep.poll() is None and len(records(folder)) < wanted and time.time() < deadline:
+        time.sleep(0.05)
+    time.sleep(chance.uniform(0.0, 1.0))
 
 
 def test_twenty_kills_of_the_parent_lose_nothing_and_double_nothing(tmp_path) -> None:
@@ -154,7 +163,7 @@ def test_twenty_kills_of_the_parent_lose_nothing_and_double_nothing(tmp_path) ->
         family = psutil.Process(sweep.pid).children(recursive=True) if sweep.poll() is None else []
         sweep.send_signal(signal.SIGKILL)
         sweep.wait()
-        _, alive = psutil.wait_procs(family, timeout=20)
+        _, alive = psutil.wait_procs(family, timeout=120)  # a fork server looks up when its imports are done
         assert alive == []
         found = {record.requested["model"]["seed"]: record for record in records(tmp_path) if record.status == "ok"}
         assert before.keys() <= found.keys()  # what was finished stays finished, and is not measured again

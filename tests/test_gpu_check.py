@@ -71,18 +71,17 @@ def test_without_a_gpu_it_is_skipped_and_no_failure(tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_a_rehearsal_runs_what_fits_without_hydra_and_mlflow(tmp_path) -> None:
+def test_a_rehearsal_runs_without_hydra_and_mlflow(tmp_path) -> None:
     for name in ("hydra", "omegaconf", "mlflow"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('there is none here')")
-    only = r"^(sdpa|sdpa cudnn|sdpa, profiled|sdpa default|continuous batching ×4)$"
+    only = r"^(sdpa|sdpa cudnn|sdpa, profiled|continuous batching ×4)$"
     done = run_script(
-        "--rehearse", "--budget-s", "58", "--only", only, "--keep", "jobs", folder=tmp_path, PYTHONPATH=str(tmp_path)
+        "--rehearse", "--budget-s", "300", "--only", only, "--keep", "jobs", folder=tmp_path, PYTHONPATH=str(tmp_path)
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 100
     assert done.stdout.startswith("REHEARSAL ON THE CPU")
     assert done.stdout.endswith("nothing about a GPU is shown\n")
-    assert "not reached: sdpa default\n" in done.stdout
     content = json.loads((tmp_path / "gpu-check.json").read_text())
     assert (content["status"], content["note"][:9]) == ("passed", "REHEARSAL")
     assert {each["name"]: each["status"] for each in content["jobs"]} == {
@@ -90,7 +89,6 @@ def test_a_rehearsal_runs_what_fits_without_hydra_and_mlflow(tmp_path) -> None:
         "sdpa cudnn": "skipped",
         "continuous batching ×4": "ok",
         "sdpa, profiled": "ok",
-        "sdpa default": "not reached",
     }
     first = content["jobs"][0]
     assert first["observed"]["attention"]["decode"]["families"] == ["flash_attention"]

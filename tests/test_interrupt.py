@@ -76,8 +76,8 @@ def test_the_second_stops_at_once_whatever_the_job_does(model, tmp_path) -> None
         assert run.process.poll() is None  # the job does not hear, and is given time
         begin = time.monotonic()
         run.process.send_signal(signal.SIGINT)
-        assert run.process.wait(10) == 130
-        assert time.monotonic() - begin < 2
+        assert run.process.wait(30) == 130
+        assert time.monotonic() - begin < 2 + process.KILL_S
         assert [" ".join(each.cmdline()) for each in alive_after(family, 20)] == []
     assert statuses(tmp_path) == {1: "ok"}
     assert run.err.endswith("bench: stopped at once\n")
@@ -101,7 +101,9 @@ def test_the_second_stops_at_once_whatever_the_job_does(model, tmp_path) -> None
 
 def test_the_same_signal_twice_in_a_moment_counts_once(model, tmp_path) -> None:
     faults.plant(model, {1: ("measure_on", 3)})
-    with started(tmp_path, model) as run:
+    # A moment that no busy machine stretches too far.
+    long = "from bench import cli; from bench.conductor import interrupt; interrupt.ECHO_S = 30.0; cli.main()"
+    with started(tmp_path, model, python=("-c", long)) as run:
         run.wait_for_fault()
         run.process.send_signal(signal.SIGINT)
         time.sleep(0.03)
@@ -130,7 +132,7 @@ def test_below_nohup_a_sweep_goes_on(model, tmp_path) -> None:
         default_signals()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-    faults.plant(model, {1: ("measure_on", 3)})
+    faults.plant(model, {1: ("measure_on_for_a_moment", 3)})
     with started(tmp_path, model, "-m", "workload.batch_size=1,2", prepare=nohup) as run:
         run.wait_for_fault()
         os.killpg(run.process.pid, signal.SIGHUP)  # the terminal is gone: everybody in the session is told
@@ -145,7 +147,7 @@ def test_before_the_first_job_nothing_is_left(model, tmp_path) -> None:
         family = run.family()
         run.process.send_signal(signal.SIGINT)
         assert run.process.wait(60) == 130
-        assert alive_after(family, 20) == []
+        assert alive_after(family, 120) == []  # the fork server looks up only when its imports are done
     assert records(tmp_path) == {}
     assert "Traceback" not in run.out + run.err
 

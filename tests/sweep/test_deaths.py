@@ -153,11 +153,11 @@ def test_an_error_that_the_device_keeps_is_a_failure_of_that_job_alone(die, tmp_
 @pytest.mark.parametrize("fault", ["hang_in_python", "hang_in_native_code", "hang_with_signals_blocked"])
 def test_a_hang_ends_at_the_deadline(die, fault: str) -> None:
     begin = time.monotonic()
-    record = die(fault, timeout_s=4.0)
+    record = die(fault, timeout_s=15.0)
     assert (record.status, record.stage) == ("timeout", "measurement")
-    assert record.error.message == "isolation.timeout_s=4: not finished in measurement; raise it or ask for less"
+    assert record.error.message == "isolation.timeout_s=15: not finished in measurement; raise it or ask for less"
     assert record.end.killed_at_deadline
-    assert time.monotonic() - begin < 60
+    assert time.monotonic() - begin < 90
 
 
 def test_processes_that_outlive_their_job_are_ended_and_named(die) -> None:
@@ -173,7 +173,7 @@ def test_processes_of_a_job_that_died_are_ended(die) -> None:
 
 
 def test_processes_of_a_job_that_hangs_are_ended(die) -> None:
-    record = die("leave_processes_and_hang", timeout_s=4.0)
+    record = die("leave_processes_and_hang", timeout_s=15.0)
     assert record.status == "timeout"
     assert len(record.end.strays) >= 2  # the one in the job's own group may have heard the interrupt
 
@@ -186,6 +186,13 @@ def test_a_log_without_end_keeps_its_beginning_and_its_end(die, tmp_path) -> Non
     assert b"\n[bench: " in log
     assert log.rstrip().endswith(b"the last line") or b"the last line" in log[-10_000:]
     assert record.end.log_cut_bytes > 50 << 20
+
+
+def test_a_job_that_dies_after_the_measurement_keeps_it(die) -> None:
+    record = die("sigkill", 5)  # in the call for evidence
+    assert (record.status, record.stage) == ("crashed", "evidence")
+    assert len(record.calls("measurement")) == 3
+    assert "its measured calls are kept" in record.error.message
 
 
 def test_half_a_record_is_a_crash(die) -> None:

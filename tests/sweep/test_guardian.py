@@ -86,12 +86,16 @@ def sleeper(**options):
 
 
 def daemon():
+    reads, writes = os.pipe()  # closed when it has become `sleep`
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
             os.execvp("sleep", ["sleep", "{sleep_s}"])
         os._exit(0)
     os.wait()
+    os.close(writes)
+    os.read(reads, 1)
+    os.close(reads)
 
 
 def work():
@@ -180,17 +184,17 @@ if os.fork() == 0:
     os.read(reads, 1)  # until the job is gone
     time.sleep(0.05)
     os._exit(0)"""
-    assert guarded(helper).wait(20) == 0
+    assert guarded(helper, "guardian.GRACE_S = 10.0").wait(20) == 0
     assert not (tmp_path / STRAYS_NAME).exists()
 
 
 def test_a_chain_of_processes_that_never_stays_itself_is_ended(guarded) -> None:
     chain = f"""if os.fork() == 0:
     os.setsid()
-    for _ in range(800):
+    for _ in range(160):
         if os.fork():
             os._exit(0)
-        time.sleep(0.01)
+        time.sleep(0.05)
     os.execvp("sleep", ["sleep", "{SLEEP_S}"])"""
     begin = time.monotonic()
     assert guarded(chain).wait(30) == 0
@@ -295,12 +299,15 @@ def test_the_job_and_not_its_guardian_is_the_first_to_go_when_memory_is_short(gu
 def test_a_guardian_costs_nothing_while_its_job_runs(guarded) -> None:
     run = guarded(f"tell('runs')\n{HANG}")
     assert run.stdout.readline() == "runs\n"
+    guardian = psutil.Process(run.pid)
     time.sleep(0.2)
-    before = psutil.Process(run.pid)
-    switches, times = before.num_ctx_switches(), before.cpu_times()
-    time.sleep(1.5)
-    assert before.num_ctx_switches() == switches  # it has not been awake
-    assert before.cpu_times().user == times.user
+    seen = [(guardian.num_ctx_switches(), guardian.cpu_times().user)]
+    for _ in range(5):  # what it still had to do may take a busy machine a while
+        time.sleep(1.5)
+        seen.append((guardian.num_ctx_switches(), guardian.cpu_times().user))
+        if seen[-1] == seen[-2]:
+            break
+    assert seen[-1] == seen[-2]  # it has not been awake
 
 
 def test_a_list_of_strays_that_cannot_be_written_costs_nothing_else(guarded, tmp_path) -> None:

@@ -98,13 +98,13 @@ def test_what_the_user_must_change_is_one_line(tiny, tmp_path) -> None:
 def test_a_deadline_ends_a_job_as_timeout_and_names_the_key(tiny, tmp_path) -> None:
     (tmp_path / "first").mkdir()
     run(tiny(), tmp_path / "first")  # the fork server is ready after it
-    config = tiny(measurement_iterations=100_000, isolation=IsolationConfig(timeout_s=6))
+    config = tiny(measurement_iterations=100_000, isolation=IsolationConfig(timeout_s=15))
     start = time.monotonic()
     record = run(config, tmp_path)
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 60
     assert (record.status, record.stage) == ("timeout", "measurement")
     assert len(record.calls("measurement")) >= 1
-    assert record.error.message.startswith("isolation.timeout_s=6: not finished in measurement")
+    assert record.error.message.startswith("isolation.timeout_s=15: not finished in measurement")
     assert Record.read(tmp_path) == record
 
 
@@ -232,11 +232,3 @@ def test_a_record_of_an_earlier_run_in_the_folder_is_not_taken_for_this_one(tiny
     )
     assert (dead.status, dead.iterations) == ("crashed", [])
     assert Record.read(tmp_path).status == "crashed"
-
-
-def test_a_job_that_dies_after_the_measurement_keeps_it(tiny, tmp_path) -> None:
-    dead = run(tiny(), tmp_path, lambda phase, *_: os.kill(worker(), signal.SIGKILL) if phase == "evidence" else None)
-    assert dead.status == "crashed"
-    assert len(dead.calls("measurement")) == 2
-    assert "its measured calls are kept" in dead.error.message
-    assert Record.read(tmp_path) == dead

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
@@ -8,6 +9,8 @@ from bench.tracking.store import LOCAL_UI, Store, open_store
 from bench.tracking.view import TAG_PREFIX
 from conftest import run_bench
 from factories import make_record
+
+pytestmark = pytest.mark.usefixtures("patient")
 
 DEAD = "http://127.0.0.1:9"  # the discard port: nothing answers
 

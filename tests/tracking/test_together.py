@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.tracking import publisher as publisher_module
 from bench.tracking.publisher import Publisher
 from bench.tracking.store import open_store
 from factories import MEDIAN_E2E_S, STARTED_AT_S, make_record
@@ -54,10 +55,18 @@ def sweep(start: Path, number: int) -> tuple[int, list[str]]:
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int, list[str]]]]:
     start = tmp_path_factory.mktemp("start")
+    with pytest.MonkeyPatch.context() as patched:  # what the processes inherit
+        patched.setattr(publisher_module, "OPEN_S", 120.0)
+        patched.setattr(publisher_module, "JOB_S", 60.0)
+        return start, run_all(start)
+
+
+def run_all(start: Path) -> list[tuple[int, list[str]]]:
+    """What came of each process."""
     barrier = FORK.Barrier(PROCESSES)
     with ProcessPoolExecutor(PROCESSES, mp_context=FORK, initializer=remember, initargs=(barrier,)) as pool:
         futures = [pool.submit(sweep, start, number) for number in range(PROCESSES)]
-        return start, [each.result(timeout=300) for each in futures]
+        return [each.result(timeout=300) for each in futures]
 
 
 def test_four_sweeps_that_start_at_once_lose_nothing(together):

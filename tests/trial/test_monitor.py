@@ -107,7 +107,7 @@ def test_a_longer_call_has_a_sample_every_interval_between_its_ends():
     assert times == sorted(times)
     assert -0.3 < times[0] < 0.3
     assert 0.5 <= times[-1] < 2
-    assert 4 <= len(times) <= 12  # 11 on a machine with nothing else to do
+    assert 4 <= len(times) <= (times[-1] - times[0]) / 0.05 + 3
 
 
 def test_nothing_is_sampled_before_begin_and_after_end():
@@ -132,7 +132,7 @@ def test_a_call_that_was_never_ended_leaves_nothing_to_the_next():
         samples = sample_call(monitor)
     assert samples
     assert all(began + each.time_s >= began for each in samples[1:])
-    assert len(samples) <= 4
+    assert len(samples) <= (samples[-1].time_s - samples[0].time_s) / 0.01 + 3
 
 
 def test_the_cpu_tells_load_and_memory_of_the_job_and_leaves_a_gpus_fields_unknown():
@@ -207,16 +207,16 @@ def test_a_process_that_hangs_is_given_up_and_killed(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("program", "error"),
+    ("program", "timeout_s", "error"),
     [
-        ("raise SystemExit(3)", "the monitor's process ended with status 3"),
-        ("print('hello')", "the monitor's process wrote b'hello\\n'"),
-        ("import time; time.sleep(60)", "the monitor's process did not answer within 0.5 s"),
+        ("raise SystemExit(3)", 30.0, "the monitor's process ended with status 3"),
+        ("print('hello')", 30.0, "the monitor's process wrote b'hello\\n'"),
+        ("import time; time.sleep(60)", 0.5, "the monitor's process did not answer within 0.5 s"),
     ],
 )
-def test_a_process_that_never_becomes_ready_is_an_error_in_the_record(monkeypatch, program, error):
+def test_a_process_that_never_becomes_ready_is_an_error_in_the_record(monkeypatch, program, timeout_s, error):
     monkeypatch.setattr(monitor_module, "_COMMAND", (sys.executable, "-S", "-c", program))
-    monkeypatch.setattr(monitor_module, "READY_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(monitor_module, "READY_TIMEOUT_S", timeout_s)
     monkeypatch.setattr(monitor_module, "EXIT_TIMEOUT_S", 0.5)
     with start() as monitor:
         assert monitor.error == error
@@ -282,7 +282,7 @@ def test_the_process_sleeps_between_calls_and_between_samples():
         time.sleep(0.5)
         sample_call(monitor, 0.5)
         used = sum(process.cpu_times()[:2]) - before
-    assert used <= 0.1  # spinning would have been a second
+    assert used <= 0.5  # spinning would have been a second
 
 
 def test_the_process_loads_neither_torch_nor_the_package():

@@ -70,6 +70,7 @@ def test_a_call_that_is_within_its_time_is_waited_for():
         thread.call(interrupt_and_go_on, within_s=LONG_S)
     assert order == []  # the interrupt came through at once
     go.set()
+    thread.wait_until_free(LONG_S)
     thread.call(lambda: order.append("second"), within_s=LONG_S)
     assert order == ["first", "second"]  # and tore nothing
 

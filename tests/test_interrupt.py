@@ -147,7 +147,7 @@ def test_before_the_first_job_nothing_is_left(model, tmp_path) -> None:
         family = run.family()
         run.process.send_signal(signal.SIGINT)
         assert run.process.wait(60) == 130
-        assert alive_after(family, 120) == []  # the fork server looks up only when its imports are done
+        assert alive_after(family, 20) == []
     assert records(tmp_path) == {}
     assert "Traceback" not in run.out + run.err
 

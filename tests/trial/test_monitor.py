@@ -282,7 +282,7 @@ def test_the_process_sleeps_between_calls_and_between_samples():
         time.sleep(0.5)
         sample_call(monitor, 0.5)
         used = sum(process.cpu_times()[:2]) - before
-    assert used <= 0.5  # spinning would have been a second
+    assert used <= 0.1  # spinning would have been a second
 
 
 def test_the_process_loads_neither_torch_nor_the_package():

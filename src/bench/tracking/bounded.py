@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+LOOK_S = 0.2  # how late a signal may be noticed
 _Result = TypeVar("_Result")
 
 
@@ -27,13 +28,38 @@ class NotInTimeError(Exception):
         super().__init__("still busy with an earlier request" if is_busy else f"no answer within {waited_s:.3g} s")
 
 
+class _Done:
+    """Said once, and waited for any number of times, by one thread, whose waiting Ctrl-C ends.
+
+    No threading.Event: Ctrl-C in the midst of its wait may leave its lock taken, and the other thread would then wait
+    for ever as it says that it is done. Here the lock may be taken, for the flag was set before it was free.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        self._is_set = True
+        self._lock.release()
+
+    def wait(self, within_s: float) -> bool:
+        """Whether it has been said, after so many seconds at most."""
+        deadline_s = time.monotonic() + within_s
+        while not self._is_set and (left_s := deadline_s - time.monotonic()) > 0:
+            # Python sees a signal that came just before it began to wait only when that wait is over.
+            self._lock.acquire(timeout=min(left_s, LOOK_S))
+        return self._is_set
+
+
 @dataclass(kw_only=True)
 class _Call:
     work: Callable[[], Any]
     deadline_s: float  # on the monotonic clock
     result: Any = None
     error: BaseException | None = None
-    done: threading.Event = field(default_factory=threading.Event)
+    done: _Done = field(default_factory=_Done)
 
 
 class BoundedThread:
@@ -53,13 +79,13 @@ class BoundedThread:
             NotInTimeError: there is no result yet; the work goes on, unless it was not begun.
         """
         now_s = time.monotonic()
-        if self._last is not None and not self._last.done.wait(max(0.0, min(within_s, self._last.deadline_s - now_s))):
+        if self._last is not None and not self._last.done.wait(min(within_s, self._last.deadline_s - now_s)):
             raise NotInTimeError(waited_s=within_s, is_busy=True)
         call = _Call(work=work, deadline_s=now_s + within_s)
         self._start()
         self._calls.put(call)
         self._last = call  # not before: an interrupt in between would leave a call that never ends
-        if not call.done.wait(max(0.0, call.deadline_s - time.monotonic())):
+        if not call.done.wait(call.deadline_s - time.monotonic()):
             raise NotInTimeError(waited_s=within_s, is_busy=False)
         if call.error is not None:
             raise call.error

@@ -44,6 +44,9 @@ class ModelConfig:
     dtype: str = key("auto", "number format of weights and cache; auto: the checkpoint's own", allowed=DTYPES)
     seed: int = key(0, "seed of random weights and of everything else in the job", minimum=0)
     trust_remote_code: bool = key(False, "run Python code that comes with the model")
+    tp_plan: str | None = key(None, "auto: tensor parallelism, each layer split over tp_size processes; null: none",
+                              allowed=("auto",))  # fmt: skip
+    tp_size: int | None = key(None, "with tp_plan: processes; null: one for each GPU of the job", minimum=2)
 
 
 @dataclass(kw_only=True)
@@ -151,6 +154,7 @@ class IsolationConfig:
     mode: str = key("forkserver", "forkserver: forked with torch loaded; spawn: a fresh interpreter; none: in-process",
                     allowed=("forkserver", "spawn", "none"))  # fmt: skip
     timeout_s: float = key(3600.0, "seconds until a job is killed and recorded as timeout; not with mode=none", above=0)
+    overlap: bool = key(False, "false: a job waits while another of this host uses its GPU or its cores")
 
 
 @dataclass(kw_only=True)
@@ -167,6 +171,21 @@ class SweepConfig:
     dry_run: bool = key(False, "print the jobs, what is done already and how long the rest may take, and stop")
     max_jobs: int = key(1000, "a sweep of more jobs is refused: a slip of the keyboard is soon a million", minimum=1)
     baseline: str | None = key(None, "what others are compared with: a setting's name or key=value; null: the first")
+
+
+@dataclass(kw_only=True)
+class SearchConfig:
+    """Instead of a grid: with hydra/sweeper=optuna a study chooses what to measure next."""
+
+    objectives: list[str] = key(["e2e_ms"], "headline metrics to search for, as MLflow has them; several: Pareto front")
+    directions: list[str] | None = key(
+        None, "minimize or maximize, one for each objective; null: throughput and MBU up, all else down"
+    )
+    trials: int = key(20, "jobs at most, those of an earlier start included", minimum=1)
+    parallel: int = key(1, "jobs that are asked for at once; 1 learns from each, more suit a cluster", minimum=1)
+    storage: str | None = key(None, "database of the study, as SQLAlchemy names it; null: search.db in the sweep's "
+                              "folder", pattern=r"\w[\w+.-]*://.+")  # fmt: skip
+    seed: int = key(0, "seed of the sampler", minimum=0)
 
 
 @dataclass(kw_only=True)
@@ -223,6 +242,7 @@ class BenchmarkConfig:
     fidelity: FidelityConfig = field(default_factory=FidelityConfig)
     isolation: IsolationConfig = field(default_factory=IsolationConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __init__(self, **keywords: Any) -> None:
@@ -369,11 +389,13 @@ class BenchmarkConfig:
         content.
         """
         defining = self.to_dict()
-        for section in ("sweep", "tracking", "isolation", "profile", "fidelity"):
+        for section in ("sweep", "search", "tracking", "isolation", "profile", "fidelity"):
             del defining[section]
         if self.workload.prompt_file is not None:
             content = Path(self.workload.prompt_file).read_bytes()
             defining["workload"]["prompt_file"] = hashlib.sha256(content).hexdigest()
+        if self.model.tp_plan is None:
+            del defining["model"]["tp_plan"], defining["model"]["tp_size"]
         if self.compile.mode is None:
             defining["compile"] = {"mode": None}  # the other keys mean something only to a compiler
         for section in ("warmup", "measurement"):

@@ -22,7 +22,8 @@ from bench.files import write_whole
 from bench.plain import load
 from bench.secrets import scrub
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
+READABLE = (4, SCHEMA_VERSION)  # version 4 lacks what has a default here
 FILE_NAME = "record.json"
 REFERENCE_NAME = "reference.safetensors"  # what a reference run leaves beside its record
 RESERVE_NAME = ".reserve"  # disk space that a job sets aside for its record; see `Record.write`
@@ -377,6 +378,37 @@ class ProcessEnd:
     device_left_bytes: int | None = None  # that still were not free after that wait
 
 
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where a job ran, and by whose hand it came there."""
+
+    host: str
+    engine: str | None = None  # "slurm", "ray" or another launcher's name; None: started here by Hydra's own
+    job_id: str | None = None  # the engine's
+    attempt: int = 1  # counts from 1; more when the engine started it again
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbours:
+    """Other jobs of bench on the same host while this one ran."""
+
+    at_start: int
+    came: int  # that began before it ended
+    waited_s: float  # for those that use the same GPU or cores
+    unknown: str | None = None  # why the host could not be asked; then nothing kept jobs apart
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rank:
+    """What one process of a tensor-parallel job used; the token times are those of rank 0."""
+
+    rank: int
+    device: str
+    device_name: str
+    memory: Memory
+    joules: list[float | None] = field(default_factory=list)  # of its device in each measured call; [] not known
+
+
 @dataclass(kw_only=True)
 class Record:
     """One job. Filled stage by stage, written when the job ends, whatever the end was."""
@@ -392,6 +424,8 @@ class Record:
     stage: str | None = "start"
     error: Failure | None = None
     end: ProcessEnd | None = None  # None: it ended by itself and left nothing behind
+    placement: Placement | None = None
+    neighbours: Neighbours | None = None  # None: not counted
     started_at_s: float  # Unix time
     ended_at_s: float | None = None
     requested: dict[str, Any]  # BenchmarkConfig.to_dict()
@@ -406,7 +440,8 @@ class Record:
     fidelity: Fidelity | None = None
     memory: Memory = field(default_factory=Memory)
     monitor: Monitor | None = None
-    energy: Energy | None = None
+    energy: Energy | None = None  # with tensor parallelism the sum over all ranks
+    ranks: list[Rank] = field(default_factory=list)  # of a tensor-parallel job, rank 0 included; [] for one process
     roofline: Roofline | None = None
     environment: dict[str, Any] = field(default_factory=dict)
     fingerprint: dict[str, str] = field(default_factory=dict)  # the part of it that one record must share with another
@@ -483,7 +518,7 @@ class Record:
             raise RecordError(f"{path}: not JSON ({error})") from error
         if not isinstance(data, dict) or "schema_version" not in data:
             raise RecordError(f"{path}: not a record")
-        if data["schema_version"] != SCHEMA_VERSION:
+        if data["schema_version"] not in READABLE or isinstance(data["schema_version"], bool | float):
             version = ascii(data["schema_version"])[:LONGEST_SHOWN]
             raise RecordError(f"{path}: schema version {version}; this version of bench reads {SCHEMA_VERSION}")
         try:

@@ -61,7 +61,7 @@ class Rule:
 def key(default: Any, doc: str, **rule: Any) -> Any:
     """One config key: its default, its documentation and its rule (the keywords of ``Rule``)."""
     metadata = {"rule": Rule(doc=doc, default=default, **rule)}
-    if isinstance(default, dict):
+    if isinstance(default, dict | list):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
 

@@ -37,9 +37,9 @@ MAY_IMPORT = {
     "compare": {"analysis", "record", "report", "rules", "tracking"},
     "wording": {"config", "rules"},
     "conductor": {"config", "record", "rules", "sweep", "tracking", "report"},
-    "cli": {"conductor", "config", "rules", "secrets", "wording"},
+    "cli": {"conductor", "config", "rules", "secrets", "sweep", "wording"},
     "__main__": {"cli"},
-    "hydra_plugins": {"cli", "conductor", "sweep"},
+    "hydra_plugins": {"cli", "conductor", "rules", "sweep"},
 }
 # library: the rooms that may import it.
 ONLY_IN = {

@@ -27,6 +27,7 @@ from bench.conductor import interrupt, jobs
 from bench.config import BenchmarkConfig
 from bench.rules import ConfigError
 from bench.secrets import has_credentials, scrub, without_credentials
+from bench.sweep.returned import Returned
 from bench.wording import explain, help_text, is_of_composition
 
 REFUSED = 2
@@ -163,13 +164,12 @@ def _check_model_name(config: BenchmarkConfig, overrides: Sequence[str]) -> None
 # ---- one job -----------------------------------------------------------------------------------------------------
 
 
-def job(composed: DictConfig) -> None:
-    """Hydra's task: run one composed config in its output folder."""
+def job(composed: DictConfig) -> Returned | None:
+    """Hydra's task: run one composed config in its output folder; in a sweep, return what the launcher brings back."""
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     if settings.mode == RunMode.MULTIRUN:
-        jobs.run_sweep_job(to_config(composed, settings.overrides.task), folder)
-        return
+        return jobs.run_sweep_job(to_config(composed, settings.overrides.task), folder)
     try:
         status = jobs.run_single(to_config(composed, settings.overrides.task), folder)
     except (ConfigError, OmegaConfBaseException) as error:

@@ -382,8 +382,8 @@ class ProcessEnd:
 class Placement:
     """Where a job ran, and by whose hand it came there."""
 
-    host: str
-    engine: str | None = None  # "slurm", "ray" or another launcher's name; None: started here by Hydra's own
+    host: str | None  # None: it never came to one, or nobody knows
+    engine: str | None = None  # such as "slurm" and "ray"; None: started here by Hydra's own launcher
     job_id: str | None = None  # the engine's
     attempt: int = 1  # counts from 1; more when the engine started it again
 

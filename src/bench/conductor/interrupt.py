@@ -1,4 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGHUP: the first ends the running job and keeps what is done, the second stops at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first ends the running job and keeps what is done, the second stops at once.
+
+In a job that an engine started the signals are the engine's: it cancels, preempts, or tells that time is nearly up.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -23,6 +28,39 @@ def install() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _on_signal)
+
+
+@contextlib.contextmanager
+def heard_from_engine(engine: str) -> Iterator[None]:
+    """Within it the engine's first signal ends the job by EngineStop; further ones wait for its record.
+
+    SIGUSR2 is what submitit asks Slurm to send before the time limit, unless SUBMITIT_PREEMPT_SIGNAL names another.
+    """
+    from bench.sweep.engine import EngineStop  # noqa: PLC0415
+
+    if threading.current_thread() is not threading.main_thread():  # no thread but the main one hears signals
+        yield
+        return
+    limit = getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}", signal.SIGUSR2)
+    stops = {
+        signal.SIGTERM: ("interrupted", f"{engine} ended the job (SIGTERM): cancelled or preempted"),
+        signal.SIGINT: ("interrupted", f"{engine} ended the job (SIGINT): cancelled"),
+        limit: ("timeout", f"{engine}'s time limit was near: ask for more time, or for less"),
+    }
+    heard = False
+
+    def stop(number: int, _: FrameType | None) -> None:
+        nonlocal heard
+        if not heard:
+            heard = True
+            raise EngineStop(*stops[signal.Signals(number)])
+
+    before = {number: signal.signal(number, stop) for number in stops}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _on_signal(*_: int | FrameType | None) -> None:

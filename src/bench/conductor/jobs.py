@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import shutil
 import time
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from bench.conductor.interrupt import heard_from_engine
 from bench.config import BenchmarkConfig
 from bench.record import FILE_NAME, Fidelity, Record
 from bench.rules import ConfigError
-from bench.sweep.plan import Job, SweepFile
+from bench.sweep.engine import EngineStop
+from bench.sweep.returned import Returned
 
 if TYPE_CHECKING:
+    from bench.sweep.assignment import Assignment
     from bench.tracking.publisher import Publisher
 
 
@@ -63,38 +67,65 @@ def run_single(config: BenchmarkConfig, folder: Path) -> int:
     return exit_status([record])
 
 
-def run_sweep_job(config: BenchmarkConfig, folder: Path) -> None:
-    """Run the job of a sweep whose output folder this is: `sweep.json` beside it says which one that is."""
-    from bench.report.progress import print_job_line  # noqa: PLC0415
+def run_sweep_job(config: BenchmarkConfig, folder: Path) -> Returned:
+    """Run the job that this process was given, in its output folder.
+
+    Returns:
+        What the launcher brings back to whoever started the sweep.
+
+    Raises:
+        ValueError: what it was given is no job of this config.
+        OSError: the folder cannot take the result.
+        KeyboardInterrupt: the user's; below an engine the job's end is in its record, and nothing is raised.
+    """
+    from bench.sweep.assignment import VARIABLE, Assignment  # noqa: PLC0415
     from bench.sweep.job import new_record  # noqa: PLC0415
 
+    if VARIABLE not in os.environ:
+        raise ValueError(f"{VARIABLE} is not set: the launcher hands on no hydra.job.env_set")
+    given = Assignment.from_text(os.environ[VARIABLE])
+    mine = given.job
+    if mine.trial_id != config.trial_id():
+        raise ValueError(f"job {mine.number} was planned as {mine.trial_id} and is {config.trial_id()} here")
+    record = new_record(config, sweep_id=given.sweep_id, repeat=mine.repeat, name=mine.name, swept=mine.swept)
+    is_home = given.is_local or given.is_at_home(folder.parent)
+    publishes = given.is_local or (is_home and _is_server(config.tracking.uri))
+    if given.is_local:
+        _run_and_tell(config, record, folder, given, publishes=publishes)
+    else:
+        assert record.placement is not None
+        with contextlib.suppress(EngineStop), heard_from_engine(record.placement.engine or "its launcher"):
+            _run_and_tell(config, record, folder, given, publishes=publishes)
+    return Returned.of(record, folder, with_files=not is_home)
+
+
+def _run_and_tell(config: BenchmarkConfig, record: Record, folder: Path, given: Assignment, *, publishes: bool) -> None:
+    from bench.report.progress import print_job_line  # noqa: PLC0415
+
     console = Console()
-    sweep = SweepFile.read(folder.parent)
-    mine = next((each for each in sweep.jobs if each.folder == folder.name), None)
-    if mine is None or mine.trial_id != config.trial_id():
-        raise ValueError(f"{folder.parent} holds the plan of another sweep")
-    record = new_record(config, sweep_id=sweep.sweep_id, repeat=mine.repeat, name=mine.name, swept=mine.swept)
-    place = _place(config, sweep, mine, folder.parent)
+    place = _place(config, given, folder.parent)
     try:
         record = run(console, config, record, folder, place)
     finally:  # after Ctrl-C, too
         if (folder / FILE_NAME).exists():
             print_job_line(console, record, place.number + 1, place.jobs)
-            if (publisher := open_publisher(config, console)) is not None:
-                publisher.publish(record, folder, sweep.parent_run_id)
+            if publishes and (publisher := open_publisher(config, console)) is not None:
+                publisher.publish(record, folder, given.parent_run_id)
 
 
-def _place(config: BenchmarkConfig, sweep: SweepFile, mine: Job, folder: Path) -> Place:
-    several = len({each.trial_id for each in sweep.jobs}) > 1
-    compared = config.fidelity.reference == "eager" or (config.fidelity.reference == "auto" and several)
-    to_run = [each.folder for each in sweep.jobs if not each.done]
-    behind = to_run.index(mine.folder) if mine.folder in to_run else 0
+def _is_server(uri: str | None) -> bool:
+    """Whether many may write there at once. A database file is for the one process that started the sweep."""
+    return uri is not None and not uri.startswith(("sqlite:", "file:"))
+
+
+def _place(config: BenchmarkConfig, given: Assignment, folder: Path) -> Place:
+    compared = config.fidelity.reference == "eager" or (config.fidelity.reference == "auto" and given.is_compared)
     # All that a job costs is in it. By the clock of the day, for a job may run on another machine than the last one.
-    each_s = max(0.0, time.time() - sweep.launched_at_s) / behind if behind else None
+    each_s = max(0.0, time.time() - given.launched_at_s) / given.behind if given.behind and given.is_local else None
     return Place(
-        number=mine.number,
-        jobs=len(sweep.jobs),
-        left_s=None if each_s is None else each_s * (len(to_run) - behind),
+        number=given.job.number,
+        jobs=given.jobs,
+        left_s=None if each_s is None else each_s * (given.to_run - given.behind),
         references=folder if compared else None,
     )
 

@@ -22,8 +22,11 @@ from bench.conductor.jobs import exit_status, make_ready, open_publisher, print_
 from bench.config import BenchmarkConfig
 from bench.record import Record, RecordError
 from bench.rules import ConfigError
+from bench.sweep.assignment import Assignment, assign
+from bench.sweep.engine import LostJob
 from bench.sweep.plan import Plan, Point, SweepFile, make_plan
 from bench.sweep.resume import Found, Resumption
+from bench.sweep.returned import Returned
 
 if TYPE_CHECKING:
     from bench.tracking.publisher import Publisher
@@ -31,9 +34,11 @@ if TYPE_CHECKING:
 # The disk takes no more: the next job could not keep its result either.
 NO_MORE_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
-# Runs the plan's jobs that are not done through Hydra's launcher, each of which calls `jobs.run_sweep_job`; returns
-# what they raised, by number.
-Launch = Callable[[Plan], Mapping[int, Exception]]
+# Takes what a job gave back, or why it gave nothing, as soon as that is known: job number, outcome.
+OnReturn = Callable[[int, Returned | Exception], None]
+# Runs the plan's jobs that are not done through Hydra's launcher, each of which calls `jobs.run_sweep_job` with its
+# assignment.
+Launch = Callable[[Plan, Mapping[int, Assignment], OnReturn], None]
 
 
 def sweep(points: Sequence[Point], *, folder: Path, launch: Launch, is_local: bool) -> int:
@@ -182,15 +187,15 @@ def _conduct(
 
 
 def _run_and_show(course: Course, launch: Launch) -> int:
-    run_id = _begin(course)
+    file = _begin(course)
     try:
-        interrupted, stopped = _launch(course, launch)
+        interrupted, stopped = _launch(course, file, launch)
     except Exception:
         if course.publisher is not None:  # no run stays RUNNING
-            course.publisher.end_sweep(run_id, _records_of(course), interrupted=True)
+            course.publisher.end_sweep(file.parent_run_id, _records_of(course), interrupted=True)
         raise
     records = _records_of(course)
-    _finish(course, run_id, records, interrupted=interrupted)
+    _finish(course, file.parent_run_id, records, interrupted=interrupted)
     missing = len(course.plan.jobs) - len(records)
     if missing and not interrupted:
         course.say(f"{missing} of {len(course.plan.jobs)} jobs left no record")
@@ -224,8 +229,8 @@ def _put_aside(course: Course, environment: dict[str, str]) -> None:
     put_aside(course.folder, unusable_references(course.folder, environment, is_local=course.is_local))
 
 
-def _begin(course: Course) -> str | None:
-    """Write down the plan, and make the sweep's run in MLflow; returns the run's id."""
+def _begin(course: Course) -> SweepFile:
+    """Write down the plan, and make the sweep's run in MLflow; returns what is written."""
     before, plan, tracking = course.found.file, course.plan, course.config.tracking
     now_s = time.time()
     file = SweepFile(
@@ -247,19 +252,20 @@ def _begin(course: Course) -> str | None:
     )
     file.write(course.folder)  # before the run is made: who is killed now can still go on with the same sweep
     if course.publisher is None:
-        return None
+        return file
     run_id = course.publisher.begin_sweep(
         sweep_id=plan.sweep_id, name=file.name, swept=plan.swept(), settings=plan.settings, baseline=plan.baseline
     )
-    dataclasses.replace(file, parent_run_id=run_id, launched_at_s=time.time()).write(course.folder)
-    return run_id
+    file = dataclasses.replace(file, parent_run_id=run_id, launched_at_s=time.time())
+    file.write(course.folder)
+    return file
 
 
-def _launch(course: Course, launch: Launch) -> tuple[bool, bool]:
+def _launch(course: Course, file: SweepFile, launch: Launch) -> tuple[bool, bool]:
     """Run the jobs; returns whether the user interrupted them, and whether the disk took no more."""
+    assignments = assign(course.plan, file, is_local=course.is_local)
     try:
-        for number, error in launch(course.plan).items():
-            course.say(f"job {number}: {type(error).__name__}: {error}")
+        launch(course.plan, assignments, lambda number, outcome: _take(course, file, number, outcome))
     except KeyboardInterrupt:
         return True, False
     except OSError as error:
@@ -269,6 +275,49 @@ def _launch(course: Course, launch: Launch) -> tuple[bool, bool]:
         course.say(f"Stopped: {error.strerror}{where}: no further job could keep its result")
         return False, True
     return False, False
+
+
+def _take(course: Course, file: SweepFile, number: int, outcome: Returned | Exception) -> None:
+    """See to it that a job that has ended lies in the sweep's folder with its record, and is published and shown.
+
+    Raises:
+        OSError: the disk takes no more.
+    """
+    from bench.report.progress import print_job_line  # noqa: PLC0415
+
+    folder = course.folder / course.plan.jobs[number].folder
+    if isinstance(outcome, Returned):
+        outcome.deliver(folder)
+        if outcome.left_there:
+            course.say(f"job {number}: {', '.join(outcome.left_there)} stays in {outcome.left_in} on {outcome.host}")
+    elif isinstance(outcome, OSError):
+        raise outcome
+    else:
+        _take_lost(course, file, number, outcome)
+    if course.is_local:
+        return  # the job has published and shown itself
+    with contextlib.suppress(RecordError):
+        record = Record.read(folder)
+        print_job_line(course.console, record, number + 1, len(course.plan.jobs))
+        if course.publisher is not None:
+            course.publisher.publish_missing([folder], file.parent_run_id)
+
+
+def _take_lost(course: Course, file: SweepFile, number: int, error: Exception) -> None:
+    """A job that gave nothing back ends in a record all the same, unless it had written a whole one before."""
+    from bench.sweep.job import new_record, write_lost  # noqa: PLC0415
+
+    job, config = course.plan.jobs[number], course.plan.points[number].config
+    folder = course.folder / job.folder
+    with contextlib.suppress(RecordError):
+        left = Record.read(folder)
+        if left.status != "interrupted" or left.error is not None:
+            return
+    if not isinstance(error, LostJob):
+        course.say(f"job {number}: {type(error).__name__}: {error}")
+        error = LostJob("failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
+    record = new_record(config, sweep_id=file.sweep_id, repeat=job.repeat, name=job.name, swept=job.swept)
+    write_lost(record, folder, error)
 
 
 def _finish(course: Course, run_id: str | None, records: list[Record], *, interrupted: bool) -> None:

@@ -19,6 +19,7 @@ from bench.config import BenchmarkConfig
 from bench.record import FILE_NAME, ProcessEnd, Record, RecordError
 from bench.secrets import scrub, scrub_file
 from bench.sweep.device import oom_kills, used_bytes, wait_until_free
+from bench.sweep.engine import EngineStop, LostJob, placement
 from bench.sweep.fingerprint import fingerprint
 from bench.sweep.guardian import STRAYS_NAME
 from bench.sweep.process import Child, Ended, OnEvent
@@ -35,6 +36,7 @@ def new_record(config: BenchmarkConfig, **fields: Any) -> Record:
         started_at_s=time.time(),
         requested=config.to_dict(),
         fingerprint=fingerprint(),
+        placement=placement(),
         **fields,
     )
 
@@ -52,7 +54,7 @@ def run_job(
         reference: the file of the reference run to compare with.
 
     Raises:
-        KeyboardInterrupt: the user's; the job is ended and its record written first.
+        KeyboardInterrupt: the user's, or EngineStop; the job is ended and its record written first.
         OSError: there is no space for the job's results; it was not begun.
     """
     (folder / FILE_NAME).unlink(missing_ok=True)  # of an earlier run in this folder: it must not pass for this one's
@@ -83,14 +85,15 @@ def _run_in_child(config: BenchmarkConfig, record: Record, given: dict[str, Any]
     )
     device_before = None if config.device == "cpu" else used_bytes()
     kills_before, start_s = oom_kills(), time.monotonic()
-    interrupted = False
+    interrupted: KeyboardInterrupt | None = None
     try:
         child.run({"record": record, **given, "began_s": start_s}, config.isolation.timeout_s)
-    except KeyboardInterrupt:
-        interrupted = True
+    except KeyboardInterrupt as error:
+        interrupted = error
     shutil.rmtree(given["compile_cache"], ignore_errors=True)  # a job that filled the disk may have done it there
     record = _taken_over(record, folder)
     is_whole = record.status != "interrupted" or (record.error is not None and child.ended.in_time)
+    is_whole = is_whole and not (isinstance(interrupted, EngineStop) and record.status == "interrupted")
     end = _how_it_ended(child.ended, folder, killed_for_memory=oom_kills() > kills_before)
     if (freed := wait_until_free(device_before)) is not None:
         end = dataclasses.replace(end, device_wait_s=freed[0], device_left_bytes=freed[1])
@@ -103,7 +106,19 @@ def _run_in_child(config: BenchmarkConfig, record: Record, given: dict[str, Any]
         record.end = end
         record.write(folder)
     if interrupted:
-        raise KeyboardInterrupt
+        raise interrupted
+    return record
+
+
+def write_lost(record: Record, folder: Path, lost: LostJob) -> Record:
+    """Make a record of a job that its engine lost: what it wrote before stays, with what the engine says of its end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record.placement = lost.placement  # what the job itself wrote of it is better
+    record = _taken_over(record, folder)
+    if record.ended_at_s is None:
+        record.ended_at_s = max(record.started_at_s, time.time())
+    record.fail(lost.status, type(lost).__name__, lost.message, _evidence(folder))
+    record.write(folder)
     return record
 
 
@@ -138,10 +153,20 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _say_why(record: Record, end: ProcessEnd, ended: Ended, folder: Path, *, limit_s: float, interrupted: bool) -> None:
+def _say_why(
+    record: Record,
+    end: ProcessEnd,
+    ended: Ended,
+    folder: Path,
+    *,
+    limit_s: float,
+    interrupted: KeyboardInterrupt | None,
+) -> None:
     """Say of what a job ended that could not say it itself."""
     left = "; its measured calls are kept" if record.iterations else " and left no record"
-    if interrupted:
+    if isinstance(interrupted, EngineStop):
+        record.fail(interrupted.status, type(interrupted).__name__, interrupted.message)
+    elif interrupted is not None:
         record.fail("interrupted", "KeyboardInterrupt", "by the user")
     elif end.killed_at_deadline:
         message = f"isolation.timeout_s={limit_s:g}: not finished in {ended.phase}; raise it or ask for less"

@@ -14,13 +14,15 @@ from typing import Any
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobStatus
+from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
+
+from hydra_plugins.bench_launchers.engine import EngineLauncher
 
 
 @dataclass
@@ -73,31 +75,35 @@ class BenchSweeper(Sweeper):
             points.append(Point(overrides=typed, swept=swept, config=cli.to_config(composed, typed)))
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
         one_by_one = isinstance(self.launcher, BasicLauncher)
+        if isinstance(self.launcher, EngineLauncher):
+            self.launcher.check(folder)
 
-        def launch(plan: Plan) -> dict[int, Exception]:
+        def launch(plan: Plan, assignments: Any, on_return: Any) -> None:
             OmegaConf.save(self.config, folder / "multirun.yaml")
             pairs = [(job, point) for job, point in zip(plan.jobs, plan.points, strict=True) if not job.done]
-            errors: dict[int, Exception] = {}
             # Hydra's own launcher gets them singly: it would keep each job's config until the last has run.
             for batch in [[pair] for pair in pairs] if one_by_one else [pairs] if pairs else []:
-                errors |= self._launch(batch)
-                for error in errors.values():
-                    if isinstance(error, OSError):  # of the disk; what a job raises is in its record
-                        raise error
-            return errors
+                numbers = [job.number for job, _ in batch]
+                places = [_place(folder, job.folder, assignments[job.number]) for job, _ in batch]
+                overrides = [[*point.overrides, *place] for (_, point), place in zip(batch, places, strict=True)]
+                self._launch(numbers, overrides, on_return)
 
         raise SystemExit(sweep(points, folder=folder, launch=launch, is_local=one_by_one))
 
-    def _launch(self, batch: list[Any]) -> dict[int, Exception]:
-        """Run jobs through the launcher; returns what went wrong around a measurement, by number."""
+    def _launch(self, numbers: list[int], overrides: list[list[str]], on_return: Any) -> None:
+        """Run jobs through the launcher, and pass on what they give back as soon as the launcher has it."""
         assert self.launcher is not None
-        overrides = [[*point.overrides, f"hydra.sweep.subdir='{job.folder}'"] for job, point in batch]
-        results = self.launcher.launch(overrides, initial_job_idx=batch[0][0].number)
-        return {
-            job.number: result._return_value  # noqa: SLF001 - the public way raises it, and prints lines of its own
-            for (job, _), result in zip(batch, results, strict=True)
-            if result.status == JobStatus.FAILED
-        }
+        passed_on = set()
+
+        def pass_on(index: int, result: JobReturn) -> None:
+            passed_on.add(index)
+            on_return(numbers[index], result._return_value)  # noqa: SLF001 - the public way raises what a job raised
+
+        if isinstance(self.launcher, EngineLauncher):
+            self.launcher.on_return = pass_on
+        for index, result in enumerate(self.launcher.launch(overrides, initial_job_idx=numbers[0])):
+            if index not in passed_on:
+                pass_on(index, result)
 
     def _expand(self, arguments: list[str]) -> list[dict[str, str]]:
         """All points, as override key → value. Raises ConfigError when there are too many to have been meant."""
@@ -121,6 +127,21 @@ class BenchSweeper(Sweeper):
             self.config, [f"{key}={value}" for key, value in overrides]
         )
         return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+
+
+def _place(sweep_folder: Path, folder: str, assignment: Any) -> list[str]:
+    """Overrides that say where a job runs and which one it is."""
+    from bench.sweep.assignment import VARIABLE  # noqa: PLC0415
+
+    return [
+        f"hydra.sweep.dir={_quoted(str(sweep_folder))}",
+        f"hydra.sweep.subdir={_quoted(folder)}",
+        f"+hydra.job.env_set.{VARIABLE}={_quoted(assignment.to_text())}",
+    ]
+
+
+def _quoted(text: str) -> str:
+    return str(QuotedString(text=text, quote=Quote.single).with_quotes())
 
 
 def values_of(overrides: list[Override]) -> dict[str, list[str]]:

@@ -1,0 +1,73 @@
+"""What a job must know of its sweep, whatever machine it runs on.
+
+It travels with the job, in a variable that every launcher hands on (`hydra.job.env_set`), so that a job needs nothing
+of the folder where the sweep was started.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import urllib.parse
+from pathlib import Path
+
+from bench.plain import load
+from bench.sweep.plan import FILE_NAME, Job, Plan, SweepFile
+
+VARIABLE = "BENCH_ASSIGNMENT"
+HEAD_BYTES = 1000  # of sweep.json, in which its id stands
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """One job of a sweep, and where it stands there."""
+
+    sweep_id: str
+    parent_run_id: str | None  # in MLflow
+    job: Job
+    jobs: int  # of the whole sweep
+    to_run: int  # of those, in this start
+    behind: int  # jobs of this start that come before it
+    launched_at_s: float  # Unix time of this start
+    is_compared: bool  # whether the sweep has several settings
+    is_local: bool  # whether it runs in the process that started the sweep
+
+    def to_text(self) -> str:
+        """One word without quotes, blanks or anything that Hydra reads in a value."""
+        return urllib.parse.quote(json.dumps(dataclasses.asdict(self)), safe="")
+
+    @classmethod
+    def from_text(cls, text: str) -> Assignment:
+        """The inverse of `to_text`. ValueError for any other text."""
+        try:
+            return load(cls, json.loads(urllib.parse.unquote(text)), VARIABLE)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+
+    def is_at_home(self, folder: Path) -> bool:
+        """Whether this is the folder of the sweep itself, and not one of the same name on another machine."""
+        try:
+            with (folder / FILE_NAME).open("rb") as file:
+                return json.dumps(self.sweep_id).encode() in file.read(HEAD_BYTES)
+        except OSError:
+            return False
+
+
+def assign(plan: Plan, file: SweepFile, *, is_local: bool) -> dict[int, Assignment]:
+    """Job number → assignment, for all jobs that are to be run."""
+    to_run = plan.to_run()
+    is_compared = len({each.trial_id for each in plan.jobs}) > 1
+    return {
+        job.number: Assignment(
+            sweep_id=file.sweep_id,
+            parent_run_id=file.parent_run_id,
+            job=job,
+            jobs=len(plan.jobs),
+            to_run=len(to_run),
+            behind=behind,
+            launched_at_s=file.launched_at_s,
+            is_compared=is_compared,
+            is_local=is_local,
+        )
+        for behind, job in enumerate(to_run)
+    }

@@ -1,0 +1,267 @@
+"""Slurm through submitit, and submitit's local executor, under the keys of hydra-submitit-launcher.
+
+Its own launcher waits for a job by what `sacct` says, which many clusters do not keep, and one job that is lost takes
+the results of all others with it. Here each job ends by itself: with its result, or with what Slurm says of it.
+
+Hydra imports this file at every start, so nothing heavy may be imported at its top.
+"""
+
+import contextlib
+import json
+import math
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn
+
+from hydra_plugins.bench_launchers.engine import EngineJob, EngineLauncher, OnReturn, lost
+
+POLL_S = 2.0  # between looks at Slurm and the shared folder
+GRACE_S = 20.0  # for a result to appear in a shared folder after Slurm has seen its job end
+CANCEL_S = 60.0  # for cancelled jobs to write their records; Slurm kills them after KillWait, 30 s by default
+ASK_S = 30.0  # for Slurm's commands
+LEAST_MINUTES = 10  # that Slurm gives a job beyond isolation.timeout_s
+LARGEST_ARRAY = 1000  # jobs: Slurm's MaxArraySize is 1001 by default
+JOBS_NAME = "engine.json"  # in the sweep's folder: the jobs that were handed to Slurm
+
+# Keys that submitit takes for all executors; the others are called after theirs.
+COMMON = (
+    *("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name", "stderr_to_stdout"),
+)
+# Slurm's job states (squeue(1), "JOB STATE CODES") and what they make of a record; all others are not the end.
+ENDS = {
+    "COMPLETED": ("crashed", "ended without giving anything back"),
+    "FAILED": ("crashed", "ended its process with an error"),
+    "TIMEOUT": ("timeout", "ended it at the time limit: raise hydra.launcher.timeout_min or ask for less"),
+    "DEADLINE": ("timeout", "ended it at its deadline"),
+    "CANCELLED": ("interrupted", "says it was cancelled"),
+    "PREEMPTED": ("interrupted", "says it was preempted and not queued again"),
+    "REVOKED": ("interrupted", "says it was revoked"),
+    "OUT_OF_MEMORY": ("oom", "ended it for memory: raise hydra.launcher.mem_gb or ask for less"),
+    "NODE_FAIL": ("crashed", "says its node failed"),
+    "BOOT_FAIL": ("crashed", "says its node did not boot"),
+}
+
+
+with contextlib.suppress(ImportError, KeyError):
+    import hydra_plugins.hydra_submitit_launcher.config  # noqa: F401 - so that it registers its choices now
+
+    for choice in ("submitit_slurm", "submitit_local"):  # else Hydra would check ours in conf/ against theirs
+        del ConfigStore.instance().repo["hydra"]["launcher"][f"{choice}.yaml"]
+
+
+class _SubmititLauncher(EngineLauncher):
+    """One job of the executor for each job of the sweep."""
+
+    executor = ""
+    name = ""
+
+    def run_all(self, job: EngineJob, overrides: list[list[str]], first: int, keep: OnReturn) -> None:
+        """Submit arrays of jobs, and wait for each."""
+        executor = self._executor()
+        folder = Path(str(self.config.hydra.sweep.dir)).absolute()
+        waiting: dict[int, Any] = {}
+        try:
+            for start in range(0, len(overrides), LARGEST_ARRAY):
+                part = overrides[start : start + LARGEST_ARRAY]
+                numbers = [first + start + each for each in range(len(part))]
+                submitted = _submit(executor, job, part, numbers)
+                waiting |= {start + index: each for index, each in enumerate(submitted)}
+                ids = [each.job_id for each in waiting.values()]
+                with contextlib.suppress(OSError):
+                    (folder / JOBS_NAME).write_text(json.dumps({"engine": self.name, "jobs": ids}), encoding="utf-8")
+            self._wait(waiting, keep)
+        except BaseException:
+            self._cancel(waiting, keep)
+            raise
+        with contextlib.suppress(OSError):
+            (folder / JOBS_NAME).unlink()
+
+    def _executor(self) -> Any:
+        import submitit  # noqa: PLC0415 - see above
+
+        given = {key: value for key, value in self.parameters.items() if value is not None}
+        if self.config.hydra.launcher.get("timeout_min") is None:
+            given["timeout_min"] = math.ceil(float(self.config.isolation.timeout_s) / 60) + LEAST_MINUTES
+        folder = given.pop("submitit_folder")
+        prefixed = f"{self.executor}_max_num_timeout"
+        retries = {prefixed: given.pop("max_num_timeout")} if "max_num_timeout" in given else {}
+        executor = submitit.AutoExecutor(folder=folder, cluster=self.executor, **retries)
+        named = {key if key in COMMON else f"{self.executor}_{key}": value for key, value in given.items()}
+        try:
+            executor.update_parameters(**named)
+        except (ValueError, TypeError, NameError) as error:
+            raise _refused(error) from error
+        return executor
+
+    def _wait(self, waiting: dict[int, Any], keep: OnReturn, until: float = math.inf) -> None:
+        """Until each job has given something back or has ended without; at most to a reading of the clock."""
+        ended: dict[int, float] = {}  # index → when its end was first seen
+        while waiting and time.monotonic() < until:
+            states = self.states([each.job_id for each in waiting.values()])
+            for index, each in list(waiting.items()):
+                state, node = states.get(each.job_id, ("", None))
+                is_over = state in ENDS or state == ""
+                if (result := _result_of(each)) is not None and (is_over or not _is_interrupted(result)):
+                    keep(index, result)
+                elif is_over and time.monotonic() - ended.setdefault(index, time.monotonic()) > self.grace_s(state):
+                    keep(index, lost(self._why(each, state, node)))
+                else:
+                    if not is_over:
+                        ended.pop(index, None)
+                    continue
+                del waiting[index]
+            if waiting:
+                time.sleep(POLL_S if len(waiting) > 1 else POLL_S / 4)
+
+    def _cancel(self, waiting: dict[int, Any], keep: OnReturn) -> None:
+        for each in waiting.values():
+            with contextlib.suppress(OSError, subprocess.SubprocessError):
+                each.cancel(check=False)
+        self._wait(waiting, keep, until=time.monotonic() + CANCEL_S)
+
+    def _why(self, job: Any, state: str, node: str | None) -> Exception:
+        from bench.sweep.engine import LostJob  # noqa: PLC0415
+
+        status, text = ENDS.get(state, ("crashed", "knows it no more, and it gave nothing back"))
+        message = f"{self.name} {text} (job {job.job_id}{f', {state}' if state else ''}; its log: {job.paths.stderr})"
+        return LostJob(status, message, host=node, engine=self.name, job_id=str(job.job_id))
+
+    def states(self, ids: list[str]) -> dict[str, tuple[str, str | None]]:
+        """Job id → its state and node; what is not known is left out."""
+        raise NotImplementedError
+
+    def grace_s(self, state: str) -> float:
+        """How long a result may take to appear after the end."""
+        return GRACE_S if state == "COMPLETED" or not state else POLL_S
+
+
+class SlurmLauncher(_SubmititLauncher):
+    """hydra/launcher=submitit_slurm."""
+
+    executor, name = "slurm", "slurm"
+
+    def check(self, folder: Path) -> None:
+        """Refuse to begin without Slurm, or while jobs of an earlier start are in its queue. Raises ConfigError."""
+        from bench.rules import ConfigError  # noqa: PLC0415
+
+        _need_submitit("submitit_slurm")
+        if shutil.which("sbatch") is None or shutil.which("srun") is None:
+            raise ConfigError("hydra/launcher", "submitit_slurm", "there is no sbatch here: start it where Slurm is")
+        try:
+            earlier = json.loads((folder / JOBS_NAME).read_text(encoding="utf-8"))["jobs"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        states = self.states([str(each) for each in earlier])
+        if alive := [each for each, (state, _) in states.items() if state not in ENDS]:
+            remedy = "jobs of an earlier start are in Slurm's queue still: wait for them, or "
+            remedy += f"scancel {' '.join(alive[:5])}{' ...' if len(alive) > 5 else ''}"
+            raise ConfigError("sweep.resume", True, remedy)
+
+    def states(self, ids: list[str]) -> dict[str, tuple[str, str | None]]:
+        """As squeue has them, which forgets a job some minutes after its end; then as sacct has them."""
+        arrays = ",".join(sorted({each.partition("_")[0] for each in ids}))
+        answer = _ask("squeue", "--noheader", "--array", "--states=all", f"--jobs={arrays}", "--format=%i|%T|%N")
+        if answer is None or (answer.returncode != 0 and "Invalid job id" not in answer.stderr):
+            return dict.fromkeys(ids, ("UNKNOWN", None))  # Slurm does not answer: nobody knows, and nobody is lost
+        found = _parsed(answer.stdout)
+        if set(ids) - set(found):
+            columns = "--format=JobID,State,NodeList"
+            past = _ask("sacct", "--noheader", "--allocations", "--parsable2", f"--jobs={arrays}", columns)
+            found = _parsed(past.stdout if past is not None and past.returncode == 0 else "") | found
+        return {each: found[each] for each in ids if each in found}
+
+
+class LocalLauncher(_SubmititLauncher):
+    """hydra/launcher=submitit_local: processes on this machine, all at once; their jobs wait for each other."""
+
+    executor, name = "local", "submitit_local"
+
+    def check(self, folder: Path) -> None:  # noqa: ARG002 - nothing is left of an earlier start
+        """Refuse to begin without submitit. Raises ConfigError."""
+        _need_submitit("submitit_local")
+
+    def run_all(self, job: EngineJob, overrides: list[list[str]], first: int, keep: OnReturn) -> None:
+        """As for Slurm, but the processes must be known to ask for them."""
+        self._processes: dict[str, Any] = {}
+        super().run_all(job, overrides, first, keep)
+
+    def _wait(self, waiting: dict[int, Any], keep: OnReturn, until: float = math.inf) -> None:
+        self._processes = {each.job_id: each for each in waiting.values()}
+        super()._wait(waiting, keep, until)
+
+    def states(self, ids: list[str]) -> dict[str, tuple[str, str | None]]:
+        """As the processes are."""
+        known = {each: self._processes[each].state for each in ids}
+        words = {"INTERRUPTED": "FAILED", "FINISHED": "COMPLETED"}
+        return {each: (words.get(state, state), None) for each, state in known.items()}
+
+
+def _need_submitit(choice: str) -> None:
+    from bench.rules import ConfigError  # noqa: PLC0415
+
+    try:
+        import submitit  # noqa: F401, PLC0415
+    except ImportError as error:
+        raise ConfigError("hydra/launcher", choice, "needs submitit: pip install 'bench[slurm]'") from error
+
+
+def _submit(executor: Any, job: EngineJob, overrides: list[list[str]], numbers: list[int]) -> list[Any]:
+    """Hand over one array of jobs. ConfigError where the engine refuses it."""
+    import submitit  # noqa: PLC0415 - see above
+
+    try:
+        submitted: list[Any] = executor.map_array(job, overrides, numbers)
+    except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
+        raise _refused(error) from error
+    return submitted
+
+
+def _refused(error: Exception) -> Exception:
+    from bench.rules import ConfigError  # noqa: PLC0415
+
+    lines = [each.strip() for each in str(error).splitlines() if each.strip()]
+    said = next((each for each in lines if "error" in each.lower()), lines[0] if lines else type(error).__name__)
+    return ConfigError("hydra.launcher", "submitit", f"the jobs were refused: {said}")
+
+
+def _result_of(job: Any) -> JobReturn | None:
+    """What a job has given back; None while there is nothing, or nothing whole."""
+    import pickle  # noqa: PLC0415 - our own job's, from a folder that only its owner writes
+
+    try:
+        outcome, result = pickle.loads(job.paths.result_pickle.read_bytes())  # noqa: S301
+    except (OSError, EOFError, pickle.UnpicklingError):
+        return None
+    if outcome == "success" and isinstance(result, JobReturn):
+        return result
+    last = next((each.strip() for each in reversed(str(result).splitlines()) if each.strip()), "no reason given")
+    return lost(RuntimeError(last))
+
+
+def _is_interrupted(result: JobReturn) -> bool:
+    """Whether the engine broke it off: it may be about to start it again."""
+    return getattr(result._return_value, "status", None) == "interrupted"  # noqa: SLF001 - the public way may raise
+
+
+def _ask(*command: str) -> subprocess.CompletedProcess[str] | None:
+    """What a command of Slurm's answers; None where it cannot be asked."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=ASK_S, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def _parsed(text: str) -> dict[str, tuple[str, str | None]]:
+    """Lines of ID|STATE|NODES; a state may be followed by who caused it, as in "CANCELLED by 0"."""
+    found = {}
+    for line in text.splitlines():
+        job, _, rest = line.strip().partition("|")
+        state, _, node = rest.partition("|")
+        if state:
+            found[job] = (state.split()[0].rstrip("+"), node if node and not node.startswith("None") else None)
+    return found

@@ -8,6 +8,7 @@ nothing: imports are absolute.)
 """
 
 import contextlib
+import logging
 import os
 import time
 from pathlib import Path
@@ -43,7 +44,7 @@ class RayLauncher(EngineLauncher):
             del options["include_dashboard"]  # is the cluster's matter
         try:
             if not ray.is_initialized():
-                ray.init(configure_logging=True, logging_level="error", **options)
+                ray.init(configure_logging=True, logging_level=logging.ERROR, **options)
         except (ConnectionError, OSError, RuntimeError, TypeError, ValueError) as error:
             said = " ".join(str(error).split())
             raise ConfigError("hydra.launcher.init.address", options.get("address"), f"no Ray there: {said}") from error

@@ -128,6 +128,8 @@ class _SubmititLauncher(EngineLauncher):
         from bench.sweep.engine import LostJob  # noqa: PLC0415
 
         status, text = ENDS.get(state, ("crashed", "knows it no more, and it gave nothing back"))
+        if not state and not job.paths.stdout.exists():  # without accounting, such a job leaves no trace in Slurm
+            status, text = "interrupted", "knows it no more, and it never began: cancelled while it waited"
         message = f"{self.name} {text} (job {job.job_id}{f', {state}' if state else ''}; its log: {job.paths.stderr})"
         return LostJob(status, message, host=node, engine=self.name, job_id=str(job.job_id))
 

@@ -1,0 +1,174 @@
+"""A sweep on a real Slurm of one node: jobs that are cancelled, run out of time or are queued again cost themselves alone.
+
+Where Slurm cannot be started here, the test says why and is skipped; submitit's local executor, with which the launcher
+shares its way of submitting and waiting, is tried anywhere.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+import faults
+import slurm
+import started
+from bench.record import Record
+from conftest import run_bench
+
+pytestmark = pytest.mark.slow
+
+LAUNCHER = [
+    "hydra/launcher=submitit_slurm",
+    "hydra.launcher.gpus_per_node=0",
+    "hydra.launcher.cpus_per_task=1",
+    "hydra.launcher.timeout_min=5",
+    "hydra.launcher.signal_delay_s=20",
+]
+NAME = "cluster"
+HANGS = "".join(
+    f"""
+
+def hang_of_{size}():
+    (HERE / "hangs-{size}").touch()
+    time.sleep(1000)
+"""
+    for size in (3, 4, 5)
+)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    found = slurm.Slurm(tmp_path_factory.mktemp("slurm"))
+    try:
+        found.start()
+    except slurm.UnavailableError as error:
+        pytest.skip(f"no Slurm here: {error}")
+    yield found
+    found.stop()
+
+
+def command(model: Path, *arguments: str) -> list[str]:
+    return ["-m", *faults.arguments(model), "sweep.order=given", f"sweep.name={NAME}", *arguments]
+
+
+def records(folder: Path) -> dict[int, Record]:
+    """Batch size → its one record."""
+    found = [Record.read(path) for path in folder.glob(f"multirun/{NAME}/*/record.json")]
+    by_size = {each.requested["workload"]["batch_size"]: each for each in found}
+    assert len(by_size) == len(found)
+    return by_size
+
+
+def trials(folder: Path) -> dict[int, tuple[str, str]]:
+    """Batch size → status and median E2E (ms) of its run in MLflow; superseded ones are not among them."""
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    (experiment,) = [each for each in client.search_experiments() if each.name == "bench"]
+    runs = client.search_runs([experiment.experiment_id], "tags.kind = 'trial'")
+    assert all(run.info.status != "RUNNING" for run in runs)
+    found = {int(run.data.params["workload.batch_size"]): run for run in runs}
+    assert len(found) == len(runs)
+    return {size: (run.data.tags["status"], run.data.tags["trial_id"]) for size, run in found.items()}
+
+
+def run_while(folder: Path, environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench", *arguments],
+        cwd=folder,
+        env=started.environment() | environment | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_until(condition, process: subprocess.Popen[str], what: str, timeout_s: float = 120) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, f"ended before {what}: {process.stdout.read()}"
+        assert time.monotonic() < deadline_s, f"no {what}"
+        time.sleep(0.2)
+
+
+def job_of(cluster: slurm.Slurm, number: int) -> str:
+    """Slurm's name of the job with this number, once it has one."""
+    ids = cluster.ask("squeue", "--noheader", "--array", "--format=%i").split()
+    return next((each for each in ids if each.endswith(f"_{number}")), "")
+
+
+@pytest.fixture(scope="module")
+def course(cluster, tmp_path_factory):
+    """Six jobs by batch size: 3 is cancelled while it runs, 4 hangs over its limit, 5 hangs and is queued again, 6 is
+    cancelled before it begins. Then the same without the faults, resumed."""
+    folder = tmp_path_factory.mktemp("sweep")
+    model = faults.make_model(folder / "model")
+    with (model / "modeling_faulty.py").open("a", encoding="utf-8") as file:
+        file.write(HANGS)
+    hang = {size: (f"hang_of_{size}", 2) for size in (3, 4, 5)}
+    faults.plant(model, hang)
+    arguments = command(model, "workload.batch_size=1,2,3,4,5,6", *LAUNCHER)
+    process = run_while(folder, cluster.environment | {"PATH": slurm._path()}, *arguments)
+    try:
+        wait_until(lambda: job_of(cluster, 5), process, "submission")
+        assert cluster.ask("scancel", job_of(cluster, 5)) == ""
+        wait_until((model / "hangs-3").exists, process, "job of size 3")
+        cluster.ask("scancel", job_of(cluster, 2))
+        wait_until((model / "hangs-5").exists, process, "job of size 5")
+        faults.plant(model, {size: hang[size] for size in (3, 4)})
+        requeued, limited = job_of(cluster, 4), job_of(cluster, 3)
+        cluster.ask("scontrol", "update", f"JobId={limited}", "TimeLimit=1")
+        cluster.ask("scontrol", "requeue", requeued)
+        wait_until(lambda: _is_pending(cluster, requeued), process, "job of size 5 in the queue again")
+        cluster.ask("scontrol", "update", f"JobId={requeued}", "StartTime=now")  # Slurm would wait two minutes
+        output, _ = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    first = records(folder)
+    in_mlflow = trials(folder)
+    faults.plant(model, {})
+    again = run_bench(*arguments, "sweep.resume=true", folder=folder, **cluster.environment, PATH=slurm._path())
+    return folder, process.returncode, output, first, in_mlflow, again
+
+
+def _is_pending(cluster: slurm.Slurm, job: str) -> bool:
+    return cluster.ask("squeue", "--noheader", f"--jobs={job}", "--format=%T").strip() == "PENDING"
+
+
+def test_each_job_ends_in_a_record_of_its_own_fate(course) -> None:
+    _, returncode, output, first, _, _ = course
+    assert returncode == 1, output
+    assert {size: record.status for size, record in sorted(first.items())} == {
+        1: "ok", 2: "ok", 3: "interrupted", 4: "timeout", 5: "ok", 6: "interrupted",
+    }, output  # fmt: skip
+    assert "SIGTERM" in first[3].error.message
+    assert "time limit" in first[4].error.message
+    assert "never began: cancelled" in first[6].error.message
+    assert "Traceback" not in output
+
+
+def test_records_say_where_they_ran(course) -> None:
+    _, _, _, first, _, _ = course
+    assert {record.placement.engine for record in first.values()} == {"slurm"}
+    assert {record.placement.job_id.rpartition("_")[2] for record in first.values()} == {"0", "1", "2", "3", "4", "5"}
+    assert first[5].placement.attempt == 2
+    assert all(first[size].placement.attempt == 1 for size in (1, 2, 3, 4, 6))
+
+
+def test_mlflow_agrees_with_the_disk(course) -> None:
+    _, _, _, first, in_mlflow, _ = course
+    assert in_mlflow == {size: (record.status, record.trial_id) for size, record in first.items()}
+
+
+def test_resume_runs_what_is_missing(course) -> None:
+    folder, _, _, first, _, again = course
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "3 of 6 jobs are done" in again.stdout
+    now = records(folder)
+    assert {record.status for record in now.values()} == {"ok"}
+    assert {size for size in now if now[size].started_at_s == first[size].started_at_s} == {1, 2, 5}
+    assert trials(folder) == {size: ("ok", record.trial_id) for size, record in now.items()}

@@ -6,6 +6,7 @@ shares its way of submitting and waiting, is tried anywhere.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -172,3 +173,99 @@ def test_resume_runs_what_is_missing(course) -> None:
     assert {record.status for record in now.values()} == {"ok"}
     assert {size for size in now if now[size].started_at_s == first[size].started_at_s} == {1, 2, 5}
     assert trials(folder) == {size: ("ok", record.trial_id) for size, record in now.items()}
+
+
+@pytest.fixture
+def hanging(cluster, tmp_path):
+    """A sweep of three jobs of which the second hangs, its environment, and its arguments."""
+    model = faults.make_model(tmp_path / "model")
+    with (model / "modeling_faulty.py").open("a", encoding="utf-8") as file:
+        file.write(HANGS)
+    faults.plant(model, {3: ("hang_of_3", 2)})
+    environment = cluster.environment | {"PATH": slurm._path()}
+    arguments = command(model, "workload.batch_size=1,3,5", *LAUNCHER, "hydra.launcher.array_parallelism=1")
+    process = run_while(tmp_path, environment, *arguments)
+    wait_until((model / "hangs-3").exists, process, "job of size 3")
+    yield process, model, environment, arguments
+    process.kill()
+    cluster.ask("scancel", "--user=root")
+
+
+def test_ctrl_c_cancels_what_is_out_and_keeps_what_is_done(hanging, cluster, tmp_path) -> None:
+    process, _, _, _ = hanging
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 130, output
+    assert {size: record.status for size, record in records(tmp_path).items()} == {
+        1: "ok", 3: "interrupted", 5: "interrupted",
+    }, output  # fmt: skip
+    assert trials(tmp_path) == {size: (each.status, each.trial_id) for size, each in records(tmp_path).items()}
+    assert "Resume:" in output
+    assert "Traceback" not in output
+    wait_until_empty(cluster)
+
+
+def test_jobs_outlive_whoever_started_them_and_are_not_started_twice(hanging, cluster, tmp_path) -> None:
+    process, model, environment, arguments = hanging
+    process.kill()
+    process.wait()
+    refused = run_bench(*arguments, "sweep.resume=true", folder=tmp_path, **environment)
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert "jobs of an earlier start are in Slurm's queue still" in refused.stderr
+    cluster.ask("scancel", "--user=root")
+    wait_until_empty(cluster)
+    assert records(tmp_path)[1].status == "ok"
+    assert records(tmp_path)[3].status == "interrupted"  # by the job itself: nobody else was there
+    faults.plant(model, {})
+    again = run_bench(*arguments, "sweep.resume=true", folder=tmp_path, **environment)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "1 of 3 jobs are done" in again.stdout
+    assert trials(tmp_path) == {size: ("ok", record.trial_id) for size, record in records(tmp_path).items()}
+
+
+def wait_until_empty(cluster: slurm.Slurm) -> None:
+    deadline_s = time.monotonic() + 60
+    while cluster.ask("squeue", "--noheader").strip():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["hydra.launcher.partition=nowhere"], "invalid partition specified"),
+        (["hydra.launcher.nodes=3"], "Node count specification invalid"),
+    ],
+)
+def test_what_slurm_refuses_is_one_line(cluster, tmp_path, overrides, said) -> None:
+    environment = cluster.environment | {"PATH": slurm._path()}
+    done = run_bench(
+        "-m", *LAUNCHER, *overrides, "attention=eager,sdpa", "tracking=off", folder=tmp_path, **environment
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("bench: ")
+    assert said in line
+
+
+def test_without_slurm_nothing_is_begun(tmp_path) -> None:
+    done = run_bench("-m", "hydra/launcher=submitit_slurm", "attention=eager,sdpa", folder=tmp_path, PATH=str(tmp_path))
+    assert done.returncode == 2
+    assert "there is no sbatch here" in done.stderr
+    assert not (tmp_path / "multirun").exists()
+
+
+def test_the_local_executor_shares_the_way(tmp_path) -> None:
+    model = faults.make_model(tmp_path / "model")
+    faults.plant(model, {2: ("sigkill", 2)})
+    arguments = command(model, "workload.batch_size=1,2,3", "hydra/launcher=submitit_local")
+    done = run_bench(*arguments, folder=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    found = records(tmp_path)
+    assert {size: record.status for size, record in sorted(found.items())} == {1: "ok", 2: "crashed", 3: "ok"}
+    assert {record.placement.engine for record in found.values()} == {"submitit_local"}
+    assert trials(tmp_path) == {size: (record.status, record.trial_id) for size, record in found.items()}
+    faults.plant(model, {})
+    again = run_bench(*arguments, "sweep.resume=true", folder=tmp_path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "2 of 3 jobs are done" in again.stdout

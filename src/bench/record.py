@@ -397,6 +397,11 @@ class Neighbours:
     waited_s: float  # for those that use the same GPU or cores
     unknown: str | None = None  # why the host could not be asked; then nothing kept jobs apart
 
+    @property
+    def count(self) -> int:
+        """How many in all ran beside this job at some time."""
+        return self.at_start + self.came
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rank:
@@ -600,6 +605,7 @@ def _impossible_amount(record: Record) -> str | None:
     """Bytes, joules, seconds, counts and shares of a device's rates are not negative."""
     memory, roofline, observed = record.memory, record.roofline, record.observed
     parts: dict[str, Any] = {
+        "neighbours": record.neighbours,
         "memory": memory,
         "memory.after_load": memory.after_load,
         "memory.warmup_peak": memory.warmup_peak,

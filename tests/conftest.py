@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +18,9 @@ from bench.config import BenchmarkConfig, ModelConfig
 
 # Before the first process that imports transformers: no test waits for a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Tests side by side are no neighbours of each other, nor of what else runs on this machine: none waits for another's job.
+os.environ["BENCH_HOST_FOLDER"] = tempfile.mkdtemp(prefix="bench-test-host-")
+atexit.register(shutil.rmtree, os.environ["BENCH_HOST_FOLDER"], ignore_errors=True)
 # Test processes side by side on few cores: threads of one that wait for each other at every operator, while another
 # holds a core, make calls ten times as long.
 if "PYTEST_XDIST_WORKER" in os.environ:

@@ -397,6 +397,11 @@ class Neighbours:
     waited_s: float  # for those that use the same GPU or cores
     unknown: str | None = None  # why the host could not be asked; then nothing kept jobs apart
 
+    @property
+    def count(self) -> int:
+        """How many in all ran beside this job at some time."""
+        return self.at_start + self.came
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rank:

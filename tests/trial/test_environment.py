@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import bench
 import fake_nvml
-from bench import machine
+from bench import gpus, machine
 from bench.trial import environment, monitor, sampler
 from bench.trial.environment import (
     clock_settings,
@@ -38,7 +38,7 @@ FIRST, SECOND, INSTANCE = "GPU-11111111-aaaa", "GPU-22222222-bbbb", "MIG-3333333
 @pytest.fixture
 def nvml(monkeypatch):
     """NVML with two cards, on the machine itself and not in a container; its settings can be changed."""
-    for module in (environment, monitor, sampler):
+    for module in (environment, gpus, monitor, sampler):
         monkeypatch.setattr(module, "pynvml", fake_nvml)
     monkeypatch.setattr(fake_nvml, "settings", dict(fake_nvml.DEFAULTS))
     monkeypatch.setattr(fake_nvml, "_state", {"initialised": 0, "answers": 0, "energy_readings": 0})

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench import gpus
 from bench.record import Energy, Monitor, MonitorSample
 from bench.trial import monitor as monitor_module
 from bench.trial import sampler
@@ -40,7 +41,8 @@ def fake_nvml(monkeypatch):
     monkeypatch.syspath_prepend(TESTS)
     import fake_nvml
 
-    monkeypatch.setattr(monitor_module, "pynvml", fake_nvml)
+    for module in (gpus, monitor_module):
+        monkeypatch.setattr(module, "pynvml", fake_nvml)
     monkeypatch.setattr(sampler, "pynvml", fake_nvml)
     monkeypatch.setattr(sampler, "LOST", (fake_nvml.NVMLError_GpuIsLost,))
     monkeypatch.setattr(fake_nvml, "settings", dict(fake_nvml.DEFAULTS))

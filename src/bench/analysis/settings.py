@@ -170,9 +170,9 @@ def noise_of_median(values: Sequence[float], *, correlation: float | None = None
 def differences(a: Setting, b: Setting) -> list[Difference]:
     """What makes two settings incomparable, or must be named beside a comparison; those that bar come first.
 
-    Model, workload and device bar a verdict. Library versions, driver, host, environment variables and the class of
-    the KV cache are named: they may be the very thing that one compares. Nothing is said of a setting without an ok
-    process.
+    Model, workload and device bar a verdict. Library versions, driver, host, neighbours, environment variables and the
+    class of the KV cache are named: they may be the very thing that one compares. Nothing is said of a setting without
+    an ok process.
     """
     if not a.records or not b.records:
         return []
@@ -286,6 +286,9 @@ def _circumstances(record: Record) -> Iterator[tuple[str, Any]]:
     yield from (environment.get("versions") or {}).items()
     yield "driver", (environment.get("gpu") or {}).get("driver")
     yield "host", environment.get("hostname")
+    beside = record.neighbours
+    # Of an earlier version, or on a host that could not be asked, there are none known either.
+    yield "jobs beside it", beside.count if beside is not None and beside.count else "none known"
     for variable, value in (environment.get("variables") or {}).items():
         if variable not in _NOT_NAMED:
             yield variable, value

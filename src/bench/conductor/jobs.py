@@ -100,7 +100,7 @@ def _place(config: BenchmarkConfig, sweep: SweepFile, mine: Job, folder: Path) -
 
 
 def run(console: Console, config: BenchmarkConfig, record: Record, folder: Path, place: Place) -> Record:
-    """Run a job under a live line, after the reference that it is to be compared with.
+    """Run a job under a live line when it is its turn on this host, after the reference that it is compared with.
 
     Raises:
         KeyboardInterrupt: the user's.
@@ -108,11 +108,15 @@ def run(console: Console, config: BenchmarkConfig, record: Record, folder: Path,
     """
     from bench.report.progress import JobProgress, print_reference_line  # noqa: PLC0415
     from bench.sweep.job import run_job  # noqa: PLC0415
+    from bench.sweep.neighbours import among_neighbours  # noqa: PLC0415
     from bench.sweep.reference import Reference, ensure_reference  # noqa: PLC0415
 
     title = record.name or str(config.model.id)
     file = None
-    with JobProgress(console, title=title, job=place.number + 1, jobs=place.jobs, left_s=place.left_s) as progress:
+    with (
+        JobProgress(console, title=title, job=place.number + 1, jobs=place.jobs, left_s=place.left_s) as progress,
+        among_neighbours(config, record, folder, progress.wait),  # the reference and the job: one turn for both
+    ):
         if place.references is not None:
             try:
                 reference = ensure_reference(config, place.references, record.sweep_id, progress.update)

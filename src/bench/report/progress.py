@@ -52,6 +52,8 @@ NAME_CELLS = 24  # a name's column in the lines that stay
 NAME_CELLS_KEPT = 16  # of a name in the live line, before other pieces have to make room
 BAR_CELLS = (6, 20)  # the narrowest bar worth showing, and the widest
 GAP = "   "
+WAITING_FOR = "waiting for a neighbour: "
+SHORT_WAIT_S = 1.0  # not worth a line that stays
 
 
 def estimate_left(durations_s: Sequence[float], jobs_left: int) -> float | None:
@@ -88,6 +90,7 @@ class JobProgress:
         self._console, self._title, self._job, self._jobs, self._left_s = console, one_line(title), job, jobs, left_s
         self._clock_s, self._started_s = clock_s, clock_s()
         self._position = Position()
+        self._told = False  # that it waits
         # is_interactive rules out dumb terminals, which cannot redraw a line.
         shown = console.is_terminal and console.is_interactive
         self._live = (
@@ -111,6 +114,22 @@ class JobProgress:
     def update(self, phase: str, done: int, total: int, e2e_s: float | None) -> None:
         """Take note of progress; the next redraw shows it."""
         self._position = Position(phase=phase, done=done, total=total, e2e_s=e2e_s)
+
+    def wait(self, neighbour: str | None, waited_s: float) -> None:
+        """Take note of a wait for another job of this host; None: it is over. Where there is no live line, say so once.
+
+        Args:
+            neighbour: who is waited for, in words.
+            waited_s: how long already.
+        """
+        if neighbour is None:
+            self._position = Position()
+            return
+        text = f"{WAITING_FOR}{one_line(neighbour)}"
+        self._position = Position(phase=f"{text}, since {int(waited_s)} s")
+        if self._live is None and not self._told and waited_s >= SHORT_WAIT_S:
+            self._told = True
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def line(self) -> Text:
         """The line as of now, not longer than the console is wide."""

@@ -28,6 +28,7 @@ from bench.report.format import (
     is_wrong,
     mebibytes,
     milliseconds,
+    one_line,
     percent,
     reason,
     run_title,
@@ -307,10 +308,22 @@ def _trust_notes(records: Sequence[Record], settings: Sequence[Setting], ranked:
         if count := compiled_while_measured(each):
             yield f"{run_title(each)}: compiled anew in {count} of {len(each.calls('measurement'))} measured calls"
     yield from _steadiness_notes(settings, ranked)
+    yield from _neighbour_notes(records)
     if any(each.starts_warm for each in ranked):
         yield "w: compiled code came from a cache, so the first call was no cold start"
     if any(each.compiles_itself for each in ranked):
         yield "own: flex_attention compiles itself, compile.mode or not"
+
+
+def _neighbour_notes(records: Sequence[Record]) -> Iterable[str]:
+    """Which jobs shared their host with others, and why that is not known."""
+    seen = [(each, each.neighbours) for each in records if each.neighbours is not None]
+    beside = [f"{run_title(each)} ({found.count})" for each, found in seen if found.count]
+    if beside:
+        jobs = "1 job had" if len(beside) == 1 else f"{len(beside)} jobs had"
+        yield f"{jobs} neighbours on the same host (how many): {_some(beside)}"
+    for why in dict.fromkeys(found.unknown for _, found in seen if found.unknown):
+        yield f"jobs of this host were neither counted nor kept apart: {one_line(why)}"
 
 
 def _steadiness_notes(settings: Sequence[Setting], ranked: Sequence[Setting]) -> Iterable[str]:

@@ -132,6 +132,8 @@ def _tags(record: Record, summary: Summary, parent_run_id: str | None) -> dict[s
         "measurement_status": record.measurement_status,
         "measurement_stop": record.measurement_stop,
         **_steadiness_tags(record),
+        "neighbours": str(beside.count) if (beside := record.neighbours) is not None and beside.count else None,
+        "neighbours_unknown": beside.unknown if beside is not None else None,
         "fidelity_reason": record.fidelity.reason if record.fidelity is not None else None,
         "mlflow.parentRunId": parent_run_id,
         "mlflow.note.content": _note(record, summary, error),
@@ -173,6 +175,8 @@ def _trust(record: Record, summary: Summary) -> list[str]:
         lines.append(f"- E2E: median {e2e.median:.4g} s of {e2e.n} calls")
         if e2e.median_low is not None and e2e.median_high is not None:
             lines[-1] += f", 95 % interval {e2e.median_low:.4g} to {e2e.median_high:.4g} s"
+    if (beside := record.neighbours) is not None and beside.count:
+        lines.append(f"- **jobs of bench beside it on the host: {beside.count}**")
     if record.warmup_status is not None:
         lines.append(f"- warm-up {record.warmup_status.replace('_', ' ')}: {record.warmup_stop}")
         if record.warmup_status == "not_converged":

@@ -28,8 +28,9 @@ import pynvml
 import torch
 
 import bench
+from bench.gpus import nvml
 from bench.machine import cpu_model, variables, versions
-from bench.trial.monitor import gpu_uuid_of, nvml
+from bench.trial.monitor import gpu_uuid_of
 from bench.trial.sampler import card_of, open_gpu
 
 GIT_TIMEOUT_S = 1.0

@@ -19,13 +19,13 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 import pynvml
 
+from bench.gpus import cards, nvml, uuid_of_name, visible_name
 from bench.record import Energy, Monitor, MonitorSample
 from bench.trial.sampler import open_gpu
 
@@ -215,27 +215,12 @@ def _sample(values: dict[str, Any], call_start: float) -> MonitorSample:
 def gpu_uuid_of(device_index: int) -> str | None:
     """NVML's UUID of the GPU, or MIG instance, that torch calls ``cuda:<device_index>``; None when it is unknown.
 
-    The two count differently: NVML sees every GPU of the machine in the order of the bus, CUDA those that
-    CUDA_VISIBLE_DEVICES names, in that order, and otherwise the fastest first. Asking torch initialises CUDA.
+    Torch is asked first, which knows best, and initialises CUDA for it; then NVML (`bench.gpus`).
     """
-    name = _visible_name(device_index)
+    name = visible_name(device_index)
     if name.startswith("MIG-"):
         return name
-    return _uuid_from_torch(device_index) or _uuid_from_nvml(name)
-
-
-def _visible_name(device_index: int) -> str:
-    """The device's name in CUDA_VISIBLE_DEVICES, its number when that is not set, "" when it is not visible."""
-    value = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if value is None:
-        return str(device_index)
-    names = []
-    for each in value.split(","):
-        name = each.strip()
-        if not (name.isdecimal() or name.startswith(("GPU-", "MIG-"))):
-            break  # CUDA too ignores what follows
-        names.append(name)
-    return names[device_index] if device_index < len(names) else ""
+    return _uuid_from_torch(device_index) or uuid_of_name(name, cards())
 
 
 def _uuid_from_torch(device_index: int) -> str | None:
@@ -246,34 +231,6 @@ def _uuid_from_torch(device_index: int) -> str | None:
     except (AssertionError, AttributeError, RuntimeError):  # no CUDA in this build, no such field, no such device
         return None
     return uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
-
-
-def _uuid_from_nvml(name: str) -> str | None:
-    """The UUID of a device by its name in CUDA_VISIBLE_DEVICES: a number, or the beginning of a UUID."""
-    try:
-        with nvml():
-            handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-            uuids = [str(pynvml.nvmlDeviceGetUUID(each)) for each in handles]
-            models = {pynvml.nvmlDeviceGetName(each) for each in handles}
-    except pynvml.NVMLError:
-        return None
-    if name.isdecimal():
-        # Where models differ, which is the fastest is CUDA's own judgement: better no GPU than the wrong one.
-        same_order = len(models) == 1 or os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
-        return uuids[int(name)] if same_order and int(name) < len(uuids) else None
-    found = [each for each in uuids if name and each.startswith(name)]
-    return found[0] if len(found) == 1 else None
-
-
-@contextlib.contextmanager
-def nvml() -> Iterator[None]:
-    """NVML can be asked within. Raises NVMLError where it cannot be loaded."""
-    pynvml.nvmlInit()
-    try:
-        yield
-    finally:
-        with contextlib.suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
 
 
 def process_bytes_of(device_index: int) -> int | None:

@@ -1,0 +1,397 @@
+"""Jobs of bench on one host: which share a GPU or cores, whose turn it is, and how many ran beside each other.
+
+Whatever started them (two terminals, a cluster's jobs on one node, a launcher that starts all at once), every job
+takes a ticket in a folder that all users of the host have in common: a file that it keeps locked for as long as it
+waits and runs. The kernel lets go of the lock when the process ends, however it ends, so a ticket that nobody has
+locked is a dead job's and counts for nothing. All looks and changes are made under the lock of the folder itself,
+which lasts a millisecond or less.
+
+    the same GPU                                      one waits for the other
+    cores in common, and one of the two uses no GPU   one waits for the other
+    cores in common, two GPUs                         they run side by side: that is what such a machine is for
+
+First come, first served: who waits is passed only by those that it has nothing in common with. A job takes all that it
+needs at once, its reference run included, and waits only for earlier tickets and for what runs already, so jobs never
+wait for each other in a circle. Who comes tells all that run, by a line in their files: in the end each knows of
+those, too, that came and went.
+
+A folder that cannot be used is no reason not to measure: the job runs, and its record says what is unknown.
+
+Not covered: what else runs on the host; jobs that do not see each other's folder (containers, or a cluster that gives
+each job a temporary folder of its own), unless BENCH_HOST_FOLDER names one that they share, on a local file system;
+a command's own start before its first job; and an instance of a card (MIG) that one job knows by its own name and
+another by that of the card.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import importlib.metadata
+import json
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from bench.config import BenchmarkConfig
+from bench.gpus import cards, uuid_of_name, visible_names
+from bench.record import FILE_NAME, Neighbours, Record
+from bench.rules import shown
+from bench.secrets import scrub
+
+FOLDER_VARIABLE = "BENCH_HOST_FOLDER"
+# Not the folder that TMPDIR names: many sites give each user, or each job, one of their own.
+DEFAULT_FOLDER = Path("/tmp/bench-host")  # noqa: S108  # shared on purpose; nothing in it is trusted
+POLL_S = 0.1  # between looks at the lock that is waited for, which take some microseconds
+REGISTRY_POLL_S, REGISTRY_S = 0.01, 10.0  # for the folder's lock; who holds it longer was stopped in the midst of it
+LONGEST_TICKET_BYTES = 1 << 20
+LONGEST_NAME = 80
+# What reading a file may raise that is none of our tickets, for every user may make some there.
+NO_TICKET = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
+WAITING, RUNNING = ".waiting", ".running"  # what a ticket's name ends with
+
+# Takes what is waited for, in words, and for how many seconds already; None once the wait is over.
+OnWait = Callable[[str | None, float], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a job uses of its host, and who it is."""
+
+    name: str
+    pid: int
+    gpus: frozenset[str]  # UUIDs; none: a CPU job
+    cores: frozenset[int]
+
+    def clash(self, other: Needs) -> bool:
+        """Whether two jobs at once would disturb each other's measurement."""
+        if self.gpus & other.gpus:
+            return True
+        return not (self.gpus and other.gpus) and bool(self.cores & other.cores)
+
+    def __str__(self) -> str:
+        return f"{self.name}, pid {self.pid}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Ticket:
+    """Another job's ticket, as long as it is locked."""
+
+    path: Path
+    number: int
+    needs: Needs
+
+    @property
+    def runs(self) -> bool:
+        return self.path.suffix == RUNNING
+
+
+# ---- a job among others --------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def among_neighbours(config: BenchmarkConfig, record: Record, folder: Path, on_wait: OnWait) -> Iterator[None]:
+    """Wait for the job's turn, and run it within; `record` says how many were beside it, on disk as well.
+
+    Its `started_at_s` is the end of the wait.
+
+    Args:
+        config: the job's; with `isolation.overlap` it waits for nobody.
+        record: to be filled.
+        folder: the job's own, with the record once it has run.
+        on_wait: takes note of the wait.
+
+    Raises:
+        KeyboardInterrupt: the user's; a record of a job that was still waiting is written first.
+    """
+    with Turn(host_folder(), needs_of(config, record.name or str(config.model.id))) as turn:
+        _wait(turn, config, record, folder, on_wait)
+        try:
+            yield
+        finally:
+            if (came := turn.leave()) and record.neighbours is not None:
+                record.neighbours = dataclasses.replace(record.neighbours, came=came)
+                with contextlib.suppress(OSError):  # the record without it is there
+                    if (folder / FILE_NAME).exists():
+                        record.write(folder)
+
+
+def _wait(turn: Turn, config: BenchmarkConfig, record: Record, folder: Path, on_wait: OnWait) -> None:
+    """Take the turn; the record says what came of it."""
+    began_s = time.monotonic()
+    try:
+        at_start, unknown = turn.take(overlap=config.isolation.overlap, on_wait=on_wait), None
+    except OSError as error:
+        at_start, unknown = 0, scrub(f"{turn.folder}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        record.neighbours = Neighbours(at_start=0, came=0, waited_s=time.monotonic() - began_s)
+        record.ended_at_s = time.time()
+        record.fail("interrupted", "KeyboardInterrupt", f"by the user, while it waited for {turn.awaited or 'others'}")
+        with contextlib.suppress(OSError):
+            record.write(folder)
+        raise
+    record.started_at_s = time.time()
+    record.neighbours = Neighbours(at_start=at_start, came=0, waited_s=time.monotonic() - began_s, unknown=unknown)
+
+
+def host_folder() -> Path:
+    """Where the jobs of this host meet."""
+    return Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER)
+
+
+def needs_of(config: BenchmarkConfig, name: str) -> Needs:
+    """What a job with this config will use, started from this process."""
+    return Needs(
+        name=shown(scrub(name), LONGEST_NAME),
+        pid=os.getpid(),
+        gpus=frozenset(gpus_of(config)),
+        cores=frozenset(os.sched_getaffinity(0)),
+    )
+
+
+def gpus_of(config: BenchmarkConfig) -> list[str]:
+    """The UUIDs of the GPUs that a job will use, as far as that can be told without torch; [] for a CPU job.
+
+    Where it cannot be told which card is meant, it is all of them; where NVML knows none, a CUDA device goes by its
+    name.
+    """
+    automatic = config.device == "auto"
+    if config.device == "cpu" or (automatic and _torch_has_no_cuda()):
+        return []
+    known = cards()
+    names = visible_names()
+    if automatic and not known:
+        return []
+    if names is None:
+        names = [str(each) for each in range(len(known))]
+    number = config.device.partition(":")[2] or "0"
+    split = config.model.tp_plan is not None
+    wanted = names[: config.model.tp_size] if split else names[int(number) :][:1]
+    if not wanted and not automatic:
+        wanted = [number]
+    if not known:
+        return [each if each.startswith(("GPU-", "MIG-")) else f"cuda:{each}" for each in wanted]
+    found = [uuid_of_name(each, known) for each in wanted]
+    return [each for each in found if each is not None] if None not in found else [uuid for uuid, _ in known]
+
+
+def _torch_has_no_cuda() -> bool:
+    """Whether torch was installed without support for any GPU; its version says so."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version("torch").endswith("+cpu")
+    return False
+
+
+# ---- tickets -------------------------------------------------------------------------------------------------------
+
+
+class Turn:
+    """One job's ticket: `take` it, run, `leave`. Another object in the same process is another job."""
+
+    def __init__(self, folder: Path, needs: Needs) -> None:
+        """Nothing is written yet."""
+        self.folder, self.needs = folder, needs
+        self.awaited: Needs | None = None  # whom it waits for
+        self._path: Path | None = None
+        self._file: int | None = None  # descriptor; the lock lasts as long as it
+        self._number = 0
+        self._head_bytes = 0
+
+    def take(self, *, overlap: bool, on_wait: OnWait) -> int:
+        """Wait until the job may run; returns how many others run on the host then.
+
+        Raises:
+            OSError: the folder cannot be used. No ticket is left there.
+            KeyboardInterrupt: the user's. Neither is then.
+        """
+        began_s = time.monotonic()
+        try:
+            _make(self.folder)
+            while True:
+                with _registry(self.folder):
+                    others = self._others()
+                    if self._file is None:
+                        self._write(others)
+                    ahead = [] if overlap else [each for each in others if self._is_behind(each)]
+                    if not ahead:
+                        return self._begin([each for each in others if each.runs])
+                    try:
+                        lock = os.open(ahead[0].path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                    except FileNotFoundError:  # it left without the folder's lock
+                        continue
+                self.awaited = ahead[0].needs
+                try:
+                    while _is_locked(lock):
+                        on_wait(str(self.awaited), time.monotonic() - began_s)
+                        time.sleep(POLL_S)
+                finally:
+                    os.close(lock)
+        except BaseException:
+            self._discard()
+            raise
+        finally:
+            if self.awaited is not None:
+                on_wait(None, time.monotonic() - began_s)
+
+    def leave(self) -> int:
+        """Let others run; returns how many came meanwhile. Without a ticket, or a second time, 0."""
+        if self._file is None:
+            return 0
+        came = 0
+        with (
+            contextlib.suppress(OSError),
+            _registry(self.folder),
+        ):  # so that nobody counts a job that does not count him
+            came = os.pread(self._file, LONGEST_TICKET_BYTES, self._head_bytes).count(b"\n")
+            self._discard()
+        self._discard()
+        return came
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def _is_behind(self, other: _Ticket) -> bool:
+        return self.needs.clash(other.needs) and (other.runs or other.number < self._number)
+
+    def _others(self) -> list[_Ticket]:
+        """The tickets of living jobs, the earliest first; those of dead ones are removed where that is allowed."""
+        found = []
+        for path in self.folder.glob("job-*"):
+            if path == self._path or path.suffix not in (WAITING, RUNNING):
+                continue
+            with contextlib.suppress(*NO_TICKET):
+                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    if not _is_locked(descriptor):
+                        path.unlink()
+                        continue
+                    ticket = _read(path, descriptor)
+                finally:
+                    os.close(descriptor)
+                if ticket is not None:
+                    found.append(ticket)
+        return sorted(found, key=lambda each: each.number)
+
+    def _write(self, others: list[_Ticket]) -> None:
+        """Take a place behind all others."""
+        self._number = max((each.number for each in others), default=0) + 1
+        path = self.folder / f"job-{self.needs.pid}-{os.urandom(4).hex()}{WAITING}"
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+        self._path = path
+        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.fchmod(self._file, 0o666)  # whatever the umask: who comes, of whichever user, writes a line
+        said = {
+            "host": _host(),
+            "number": self._number,
+            "name": self.needs.name,
+            "pid": self.needs.pid,
+            "gpus": sorted(self.needs.gpus),
+            "cores": sorted(self.needs.cores),
+        }
+        head = json.dumps(said).encode() + b"\n"
+        self._head_bytes = os.write(self._file, head)
+        if self._head_bytes < len(head):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _begin(self, running: list[_Ticket]) -> int:
+        """From now on the job runs; those that do already are told."""
+        assert self._path is not None
+        self._path = self._path.rename(self._path.with_suffix(RUNNING))
+        for each in running:
+            with contextlib.suppress(OSError):
+                _tell(each.path, f"{self.needs}\n")
+        return len(running)
+
+    def _discard(self) -> None:
+        """Remove the ticket and let go of its lock."""
+        path, file, self._path, self._file = self._path, self._file, None, None
+        if path is not None:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        if file is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_UN)  # a process that inherited the descriptor holds nothing either
+            os.close(file)
+
+
+def _make(folder: Path) -> None:
+    """A folder in which every user may make files and nobody may remove another's, like that for temporary files."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir()
+        folder.chmod(0o1777)
+
+
+@contextlib.contextmanager
+def _registry(folder: Path) -> Iterator[None]:
+    """Hold the lock of the folder. It is on the folder itself: a file might belong to a user who is gone.
+
+    Raises:
+        OSError: there is no such folder, or another process has held the lock all the time.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        deadline = time.monotonic() + REGISTRY_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"another process has held its lock for {REGISTRY_S:g} s") from None
+                time.sleep(REGISTRY_POLL_S)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(descriptor: int) -> bool:
+    """Whether a living job holds this ticket. Leaves it as it was."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look at once do not mistake each other
+    except BlockingIOError:
+        return True
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return False
+
+
+def _read(path: Path, descriptor: int) -> _Ticket | None:
+    """What a ticket says; None for one of another host. Raises one of NO_TICKET for what is none."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return None
+    line, _, _ = os.pread(descriptor, LONGEST_TICKET_BYTES, 0).partition(b"\n")
+    said: dict[str, Any] = json.loads(line)
+    if said["host"] != _host():
+        return None
+    needs = Needs(
+        name=shown(str(said["name"]), LONGEST_NAME),
+        pid=int(said["pid"]),
+        gpus=frozenset(map(str, said["gpus"])),
+        cores=frozenset(map(int, said["cores"])),
+    )
+    return _Ticket(path=path, number=int(said["number"]), needs=needs)
+
+
+def _tell(path: Path, line: str) -> None:
+    """Append a line to another job's ticket, which may belong to another user: to nothing else by its name."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        state = os.fstat(descriptor)
+        if stat.S_ISREG(state.st_mode) and state.st_nlink == 1:
+            os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _host() -> str:
+    """What all containers of one machine have in common, until it is started anew."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return os.uname().nodename

@@ -73,6 +73,12 @@ def measure_on_for_a_moment():
     time.sleep(1)
 
 
+def wait_for_leave():
+    """Until the test makes the file `leave` beside this one, in this job and in all that follow."""
+    while not (HERE / "leave").exists():
+        time.sleep(0.05)
+
+
 def fill_the_disk():
     """Of the job's folder: the way there goes over its log."""
     folder = Path(os.readlink("/proc/self/fd/1")).parent

@@ -605,6 +605,7 @@ def _impossible_amount(record: Record) -> str | None:
     """Bytes, joules, seconds, counts and shares of a device's rates are not negative."""
     memory, roofline, observed = record.memory, record.roofline, record.observed
     parts: dict[str, Any] = {
+        "neighbours": record.neighbours,
         "memory": memory,
         "memory.after_load": memory.after_load,
         "memory.warmup_peak": memory.warmup_peak,

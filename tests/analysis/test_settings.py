@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binom, norm
 
 from bench.analysis.settings import Setting, differences, noise_of_median, processes, settings_of
-from bench.record import Failure, Fidelity, Iteration, Record, Steadiness
+from bench.record import Failure, Fidelity, Iteration, Neighbours, Record, Steadiness
 from factories import MEDIAN_E2E_S, MEDIAN_GAP_S, TTFT_S, make_config, make_record
 
 
@@ -275,6 +275,15 @@ def test_another_kv_cache_is_named_only():
     assert between(make_record(), observing(kv_cache="DynamicCache")) == [
         ("KV cache", "StaticCache", "DynamicCache", False)
     ]
+
+
+def test_jobs_on_the_same_host_are_named_where_one_side_had_more():
+    quiet, old, beside = (
+        make_record(neighbours=each and Neighbours(at_start=each[0], came=each[1], waited_s=0.0))
+        for each in ((0, 0), None, (1, 2))
+    )
+    assert between(quiet, old) == []
+    assert between(quiet, beside) == between(old, beside) == [("jobs beside it", "none known", "3", False)]
 
 
 def test_the_number_of_a_gpu_is_no_difference():

@@ -49,6 +49,33 @@ def shown(
 MEASURING = Position(phase="measurement", done=12, total=20, e2e_s=0.11832)
 
 
+# ---- a wait for a neighbour -------------------------------------------------------------------------------------------
+
+
+def waiting(console: Console) -> JobProgress:
+    return JobProgress(console, title="sdpa default", job=1, jobs=1, left_s=None, clock_s=lambda: 0.0)
+
+
+@pytest.mark.parametrize("width", [70, 80, 200])
+def test_the_live_line_says_who_is_waited_for_and_how_long(width: int) -> None:
+    progress = waiting(terminal(width))
+    progress.wait("eager\x1b[2J, pid 123", 12.9)
+    assert "waiting for a neighbour: eager, pid 123, since 12 s" in progress.line().plain
+    assert cell_len(progress.line().plain) <= width
+    progress.wait(None, 13.0)
+    assert "Starting" in progress.line().plain
+
+
+def test_off_terminals_a_wait_of_a_second_is_told_once() -> None:
+    console = pipe(40)
+    progress = waiting(console)
+    progress.wait("eager [1], pid 123", 0.5)
+    assert written(console) == ""
+    for waited_s in (1.0, 2.0):
+        progress.wait("eager [1], pid 123", waited_s)
+    assert written(console) == "waiting for a neighbour: eager [1], pid 123\n"
+
+
 # ---- the estimate ------------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from bench.record import (
     Fidelity,
     Iteration,
     Memory,
+    Neighbours,
     Record,
     Steadiness,
 )
@@ -392,3 +393,26 @@ def test_warm_up_calls_are_shown_where_their_number_is_a_result() -> None:
     lines = table(setting("auto", **auto), setting("fixed", 0.3))
     assert cells(lines, "warm-up") == ["5", "0"]
     assert "warm-up" not in table(setting("a", 0.1), setting("b", 0.2))[0]
+
+
+# ---- neighbours --------------------------------------------------------------------------------------------------
+
+
+def beside(at_start: int, came: int, unknown: str | None = None) -> dict[str, Any]:
+    return {"neighbours": Neighbours(at_start=at_start, came=came, waited_s=0.0, unknown=unknown)}
+
+
+def test_jobs_that_shared_their_host_are_named() -> None:
+    lines = table(setting("a", **beside(1, 0)), setting("b", **beside(0, 0)), setting("c", **beside(1, 2)))
+    assert "2 jobs had neighbours on the same host (how many): a (1), c (3)" in lines
+    assert "1 job had neighbours on the same host (how many): a (1)" in table(setting("a", **beside(1, 0)))
+
+
+def test_nothing_is_said_of_jobs_alone_on_their_host() -> None:
+    assert table(setting("a", **beside(0, 0)), setting("b")) == table(setting("a"), setting("b"))
+
+
+def test_a_host_that_could_not_be_asked_is_told_once() -> None:
+    lines = table(*(setting(each, **beside(0, 0, "/x: Permission denied")) for each in "ab"))
+    told = "jobs of this host were neither counted nor kept apart: /x: Permission denied"
+    assert lines.count(told) == 1

@@ -504,42 +504,55 @@ def overlap_s(first: Record, second: Record) -> float:
 
 
 @pytest.fixture
-def napping(model) -> Path:
-    """Every call takes 0.3 s more, so that a job is long enough to be met."""
-    faults.plant(model, {1: ("nap", 0)})
-    return model
+def held(model) -> Iterator[Path]:
+    """A model whose jobs stay in their first call until the file `leave` is there."""
+    faults.plant(model, {1: ("wait_for_leave", 0)})
+    yield model
+    (model / "leave").unlink(missing_ok=True)
+
+
+def tickets(folder: Path) -> list[str]:
+    """What the tickets say of their jobs' state."""
+    return sorted(each.suffix for each in folder.glob(TICKETS))
 
 
 @pytest.mark.slow
-def test_two_jobs_started_at_once_run_one_after_the_other(host, napping, tmp_path) -> None:
-    with together(tmp_path, napping, "fidelity.reference=eager") as runs:
+def test_two_jobs_started_at_once_run_one_after_the_other(host, held, tmp_path) -> None:
+    with together(tmp_path, held, "fidelity.reference=eager") as runs:
+        runs[0].wait_until(lambda: any("waiting for a neighbour: " in each.out for each in runs))
+        assert tickets(host) == [".running", ".waiting"]  # the first is at its reference run
+        (held / "leave").touch()
         first, second = finished(*runs)
     assert overlap_s(first, second) <= 0
     assert first.neighbours.waited_s < second.neighbours.waited_s
-    assert second.neighbours.waited_s > 0.3
+    assert second.neighbours.waited_s >= 1
     for each in (first, second):
         assert (each.neighbours.count, each.neighbours.unknown) == (0, None)
-    told = [run.out.count("waiting for a neighbour: ") for run in runs]
-    assert sorted(told) == [0, 1]
-    assert list(host.glob(TICKETS)) == []
+    assert sorted(each.out.count("waiting for a neighbour: ") for each in runs) == [0, 1]
+    assert tickets(host) == []
 
 
 @pytest.mark.slow
-def test_two_jobs_that_may_overlap_do_and_each_has_a_neighbour(host, napping, tmp_path) -> None:
-    with together(tmp_path, napping, "isolation.overlap=true", "measurement.iterations=40") as runs:
+@pytest.mark.parametrize(
+    ("arguments", "cores"),
+    [
+        (("isolation.overlap=true",), (None, None)),
+        pytest.param(
+            (),
+            (0, 1),
+            marks=pytest.mark.skipif(not {0, 1} <= os.sched_getaffinity(0), reason="needs the cores 0 and 1"),
+        ),
+    ],
+    ids=["because they may", "on cores of their own"],
+)
+def test_two_jobs_run_side_by_side_and_each_has_a_neighbour(host, held, tmp_path, arguments, cores) -> None:
+    with together(tmp_path, held, *arguments, cores=cores) as runs:
+        runs[0].wait_until(lambda: tickets(host) == [".running", ".running"])
+        (held / "leave").touch()
         first, second = finished(*runs)
     assert overlap_s(first, second) > 0
     assert [(each.neighbours.at_start, each.neighbours.came) for each in (first, second)] == [(0, 1), (1, 0)]
-    assert all("1 job had neighbours on the same host" in run.out for run in runs)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not {0, 1} <= os.sched_getaffinity(0), reason="needs the cores 0 and 1")
-def test_two_jobs_on_cores_of_their_own_run_side_by_side(host, napping, tmp_path) -> None:
-    with together(tmp_path, napping, "measurement.iterations=40", cores=(0, 1)) as runs:
-        first, second = finished(*runs)
-    assert overlap_s(first, second) > 0
-    assert [each.neighbours.count for each in (first, second)] == [1, 1]
+    assert all("1 job had neighbours on the same host" in each.out for each in runs)
 
 
 @pytest.mark.slow
@@ -549,20 +562,20 @@ def test_a_job_killed_with_all_that_belongs_to_it_blocks_nobody(host, model, tmp
     dead.mkdir()
     with started(dead, model) as run:
         run.wait_for_fault()
-        assert len(list(host.glob(TICKETS))) == 1
+        assert tickets(host) == [".running"]
         family = run.family()
         for each in [psutil.Process(run.process.pid), *family]:
             with contextlib.suppress(psutil.Error):
                 each.kill()
         run.process.wait(60)
         assert alive_after(family, 30) == []
-    assert len(list(host.glob(TICKETS))) == 1  # nobody was left to remove it
+    assert tickets(host) == [".running"]  # nobody was left to remove it
     faults.plant(model, {})
     with started(tmp_path, model) as run:
         (record,) = finished(run)
     assert record.neighbours.count == 0
     assert "waiting" not in run.out
-    assert list(host.glob(TICKETS)) == []
+    assert tickets(host) == []
 
 
 @pytest.mark.slow
@@ -580,7 +593,7 @@ def test_ctrl_c_while_waiting_ends_the_command_at_once(host, model, tmp_path, co
     assert (record.status, record.stage, record.iterations) == ("interrupted", "start", [])
     assert record.neighbours.waited_s > 0
     assert "Traceback" not in run.out + run.err
-    assert len(list(host.glob(TICKETS))) == 1  # the holder's, which was killed
+    assert tickets(host) == [".running"]  # the holder's, which was killed
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name, _validate_tag_name
 
 from bench.config import ModelConfig, SweepConfig, TrackingConfig
-from bench.record import STATUSES, CompileObserved, Failure, Fidelity, Memory, Record, Steadiness
+from bench.record import STATUSES, CompileObserved, Failure, Fidelity, Memory, Neighbours, Record, Steadiness
 from bench.tracking.publish import publish, run_name
 from bench.tracking.store import Point, Store, TrackingError, open_store
 from bench.tracking.sweep_file import SweepInfo
@@ -124,6 +124,17 @@ def test_memory_is_told_stretch_by_stretch(run):
     metrics = run.data.metrics
     assert metrics["memory/after_load_host_rss_bytes"] == 2**28
     assert metrics["memory/measurement_peak_host_rss_bytes"] == 512 * 2**20
+
+
+def test_jobs_beside_it_are_a_tag_and_in_the_note_and_none_are_nothing(store, sweep_id, tmp_path):
+    beside = Neighbours(at_start=1, came=2, waited_s=0.0)
+    run = published(store, make_record(sweep_id=sweep_id, neighbours=beside), tmp_path)
+    assert run.data.tags["neighbours"] == "3"
+    assert "beside it on the host: 3" in run.data.tags["mlflow.note.content"]
+    alone = dataclasses.replace(beside, at_start=0, came=0, unknown="/x: Permission denied")
+    run = published(store, make_record(sweep_id=sweep_id, repeat=2, neighbours=alone), tmp_path)
+    assert "neighbours" not in run.data.tags
+    assert run.data.tags["neighbours_unknown"] == "/x: Permission denied"
 
 
 def test_how_the_compile_cache_was_met_is_a_tag(run):

@@ -17,10 +17,11 @@ those, too, that came and went.
 
 A folder that cannot be used is no reason not to measure: the job runs, and its record says what is unknown.
 
-Not covered: what else runs on the host; jobs that do not see each other's folder (containers, or a cluster that gives
-each job a temporary folder of its own), unless BENCH_HOST_FOLDER names one that they share, on a local file system;
-a command's own start before its first job; and an instance of a card (MIG) that one job knows by its own name and
-another by that of the card.
+Not covered: what else runs on the host, such as a `BenchmarkRunner` that Python code calls; two logical cores of one
+physical core, which count as two; jobs that do not see each other's folder (containers, or a cluster that gives each
+job a temporary folder of its own), unless BENCH_HOST_FOLDER names one that they share, on a local file system; a
+command's own start before its first job, which takes seconds of a core; and an instance of a card (MIG) that one job
+knows by its own name and another by that of the card.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ DEFAULT_FOLDER = Path("/tmp/bench-host")  # noqa: S108  # shared on purpose; not
 POLL_S = 0.1  # between looks at the lock that is waited for, which take some microseconds
 REGISTRY_POLL_S, REGISTRY_S = 0.01, 10.0  # for the folder's lock; who holds it longer was stopped in the midst of it
 LONGEST_TICKET_BYTES = 1 << 20
-LONGEST_NAME = 80
+LONGEST_NAME, SHORT_NAME = 80, 24  # characters: in a ticket, and in a line on the terminal
 # What reading a file may raise that is none of our tickets, for every user may make some there.
 NO_TICKET = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
 WAITING, RUNNING = ".waiting", ".running"  # what a ticket's name ends with
@@ -75,7 +76,7 @@ class Needs:
         return not (self.gpus and other.gpus) and bool(self.cores & other.cores)
 
     def __str__(self) -> str:
-        return f"{self.name}, pid {self.pid}"
+        return f"{shown(self.name, SHORT_NAME)}, pid {self.pid}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

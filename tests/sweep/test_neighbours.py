@@ -555,6 +555,12 @@ def test_two_jobs_run_side_by_side_and_each_has_a_neighbour(host, held, tmp_path
     assert all("1 job had neighbours on the same host" in each.out for each in runs)
 
 
+def holds(process: psutil.Process, folder: Path) -> bool:
+    """Whether a process has a file of this folder open, the folder itself included."""
+    files = [str(each.readlink()) for each in Path(f"/proc/{process.pid}/fd").iterdir()]
+    return any(each.startswith(str(folder)) for each in files)
+
+
 @pytest.mark.slow
 def test_a_job_killed_with_all_that_belongs_to_it_blocks_nobody(host, model, tmp_path) -> None:
     faults.plant(model, {1: ("measure_on", 3)})
@@ -564,6 +570,7 @@ def test_a_job_killed_with_all_that_belongs_to_it_blocks_nobody(host, model, tmp
         run.wait_for_fault()
         assert tickets(host) == [".running"]
         family = run.family()
+        assert [each.name() for each in family if holds(each, host)] == []  # the lock ends with the command itself
         for each in [psutil.Process(run.process.pid), *family]:
             with contextlib.suppress(psutil.Error):
                 each.kill()

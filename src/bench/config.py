@@ -389,9 +389,10 @@ class BenchmarkConfig:
         Left out is what decides only where, how often or how safely the job runs. A prompt file counts by its
         content.
         """
-        defining = self.to_dict()
-        for section in ("sweep", "search", "tracking", "isolation", "profile", "fidelity"):
-            del defining[section]
+        defining: dict[str, Any] = {"device": self.device}
+        for name, (section, rule) in _keys(type(self)).items():
+            if rule is None and name not in ("sweep", "search", "tracking", "isolation", "profile", "fidelity"):
+                defining[name] = {each: getattr(getattr(self, name), each) for each in _keys(section)}
         if self.workload.prompt_file is not None:
             content = Path(self.workload.prompt_file).read_bytes()
             defining["workload"]["prompt_file"] = hashlib.sha256(content).hexdigest()

@@ -81,7 +81,7 @@ def outcome(compose: Any, overrides: list[str]) -> tuple[Any, ...]:
     """All that can be told of a result: values, references, types and flags; or of an error."""
     try:
         config = compose(overrides)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, both must raise it
         causes = {(type(each), str(each)) for each in (error.__cause__, error.__context__) if each is not None}
         return ("error", type(error), str(error), getattr(error, "options", None), causes)
     nodes = {str(name): described(config._get_node(name)) for name in config if name != "hydra"}
@@ -89,7 +89,7 @@ def outcome(compose: Any, overrides: list[str]) -> tuple[Any, ...]:
     config = OmegaConf.masked_copy(config, list(nodes))
     try:
         resolved = repr(OmegaConf.to_container(config, resolve=True))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         resolved = f"{type(error)} {error}"
     return ("config", repr(OmegaConf.to_container(config, resolve=False)), resolved, nodes)
 
@@ -143,7 +143,7 @@ VALUES = [
     ["compile.options={a:{b:[1,2,{c:null}]}}"],
     ["model.architecture.hidden_size=8"],
     ["+model.architecture.new=8"],
-    ["tracking.tags.who='me, myself'", "tracking.tags.when=\"it's\""],
+    ["tracking.tags.who='me, myself'", 'tracking.tags.when="it\'s"'],
     ["search.objectives=[a,b]"],
     ["++search.objectives=[a]"],
     ["sweep.name=x", "sweep.repeats=3"],

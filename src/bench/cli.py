@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -134,7 +134,7 @@ def to_config(composed: DictConfig, overrides: Sequence[str]) -> BenchmarkConfig
 
 def _check_no_credentials(composed: DictConfig) -> None:
     """Refuse a password in the tracking address as typed: Hydra writes the config into every job's folder."""
-    tracking = composed._get_node("tracking")
+    tracking = composed._get_node("tracking")  # noqa: SLF001 - as it is, references unresolved
     plain = OmegaConf.to_container(tracking, resolve=False) if isinstance(tracking, DictConfig) else None
     uri = plain.get("uri") if isinstance(plain, dict) else None
     if isinstance(uri, str) and "${" not in uri and has_credentials(uri):

@@ -421,11 +421,16 @@ def walk(config: object, prefix: str = "") -> Iterator[tuple[str, Any, Rule, Any
             yield f"{prefix}{name}", value, rule, kind
 
 
-@functools.cache
+_KEYS: dict[type, dict[str, tuple[Any, Rule | None]]] = {}
+
+
 def _keys(kind: type) -> dict[str, tuple[Any, Rule | None]]:
     """Name → annotated type and rule (None: a section) of what a config has. Reading annotations is slow: once."""
-    hints = typing.get_type_hints(kind)
-    return {each.name: (hints[each.name], each.metadata.get("rule")) for each in dataclasses.fields(kind)}
+    if kind not in _KEYS:
+        hints = typing.get_type_hints(kind)
+        fields = dataclasses.fields(typing.cast("Any", kind))
+        _KEYS[kind] = {each.name: (hints[each.name], each.metadata.get("rule")) for each in fields}
+    return _KEYS[kind]
 
 
 def flatten(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:

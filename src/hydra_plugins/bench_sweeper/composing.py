@@ -9,6 +9,7 @@ What cannot be told apart that way is left to Hydra itself: overrides of Hydra's
 
 Hydra imports this file at every start, so nothing heavy may be imported at its top.
 """
+# ruff: noqa: SLF001 - the steps of Hydra's composition, and what a config holds unresolved, have no public names
 
 import copy
 import dataclasses
@@ -22,7 +23,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, Node, OmegaConf
 
-from hydra_plugins.bench_sweeper.loading import Loading
+from hydra_plugins.bench_sweeper.loading import Loading, content_of
 
 # A reference such as ${hydra.job.num}, to what a config without its key `hydra` no longer holds. The resolver in
 # ${hydra:job.num} asks Hydra's global state, whatever is composed here.
@@ -128,7 +129,7 @@ def _config(base: _Base, changed: Container[str]) -> DictConfig:
 def _without_hydra(config: DictConfig) -> DictConfig:
     """What `OmegaConf.masked_copy` makes, but of the same nodes: copying them takes most of the time."""
     kept = OmegaConf.create()
-    _fill(kept, {name: node for name, node in config._content.items() if name != "hydra"})
+    _fill(kept, {name: node for name, node in content_of(config).items() if name != "hydra"})
     return kept
 
 
@@ -136,4 +137,4 @@ def _fill(config: DictConfig, nodes: dict[str, Node]) -> None:
     # Setting an item would look through all that is in it.
     for node in nodes.values():
         node._set_parent(config)
-    config._content.update(nodes)
+    content_of(config).update(nodes)

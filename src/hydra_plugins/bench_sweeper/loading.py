@@ -9,9 +9,11 @@ Two things make it cheap, and neither holds in all cases; where it does not, Hyd
 
 Hydra imports this file at every start, so nothing heavy may be imported at its top.
 """
+# ruff: noqa: SLF001 - the steps of Hydra's composition, and what a config holds unresolved, have no public names
 
 import copy
 import dataclasses
+import typing
 from collections.abc import Sequence
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -36,6 +38,13 @@ class Merged:
 
     root: DictConfig  # with its type and flags, and nothing in it
     sections: dict[str, Node]  # all but `hydra`
+
+
+def content_of(config: DictConfig) -> dict[str, Node]:
+    """The nodes of a mapping, unresolved: those themselves, in its own dictionary."""
+    content = config._content
+    assert isinstance(content, dict)
+    return typing.cast("dict[str, Node]", content)
 
 
 class Loading:
@@ -144,8 +153,8 @@ class Loading:
         OmegaConf.set_readonly(config.hydra, False)
         values = [each for each in self.overrides if not self.chooses_file(each)]  # of Hydra's own config, all of them
         self._loader._apply_overrides_to_config(values, config)
-        sections = {str(name): node for name, node in config._content.items()}
-        config._content.clear()
+        sections = dict(content_of(config))
+        content_of(config).clear()
         return {ROOT: config, **sections}
 
     def _keys(self, defaults: Sequence[ResultDefault]) -> list[_Key] | None:
@@ -169,6 +178,6 @@ class Loading:
         if part not in self._read:
             repository = CachingConfigRepository(self._files.delegate)
             config = self._loader._load_single_config(default=default, repo=repository).config
-            content = config._content if isinstance(config, DictConfig) else None
-            self._read[part] = {str(name): "${" in repr(node) for name, node in dict(content or {}).items()}
+            content = content_of(config) if isinstance(config, DictConfig) else {}
+            self._read[part] = {name: "${" in repr(node) for name, node in content.items()}
         return self._read[part]

@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import errno
+import functools
 import io
 import os
 import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -134,17 +135,23 @@ def to_config(composed: DictConfig, overrides: Sequence[str]) -> BenchmarkConfig
 
 def _check_no_credentials(composed: DictConfig) -> None:
     """Refuse a password in the tracking address as typed: Hydra writes the config into every job's folder."""
-    plain: Any = OmegaConf.to_container(composed, resolve=False)
-    uri = plain.get("tracking", {}).get("uri")
+    tracking = composed._get_node("tracking")  # noqa: SLF001 - as it is, references unresolved
+    plain = OmegaConf.to_container(tracking, resolve=False) if isinstance(tracking, DictConfig) else None
+    uri = plain.get("uri") if isinstance(plain, dict) else None
     if isinstance(uri, str) and "${" not in uri and has_credentials(uri):
         remedy = "holds a user's secret, which the outputs would repeat; set MLFLOW_TRACKING_USERNAME and "
         remedy += "MLFLOW_TRACKING_PASSWORD instead, or write tracking.uri='${oc.env:NAME}'"
         raise ConfigError("tracking.uri", without_credentials(uri), remedy)
 
 
+@functools.cache
+def _groups() -> frozenset[str]:
+    return frozenset(each.name for each in conf_folder().iterdir() if each.is_dir())
+
+
 def _check_choices(overrides: Sequence[str]) -> None:
     """Refuse a list where a group's choice belongs: Hydra takes the last of it."""
-    groups = {each.name for each in conf_folder().iterdir() if each.is_dir()}
+    groups = _groups()
     for key, _, value in (each.lstrip("+").partition("=") for each in overrides):
         if key in groups and value.startswith("["):
             remedy = f"is a list, and a group takes one choice; with commas alone it is a sweep: -m {key}={value[1:-1]}"

@@ -12,6 +12,7 @@ job, where a setting that cannot run is skipped with its reason.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -287,7 +288,7 @@ class BenchmarkConfig:
         if name in FLAT_NAMES:
             section, leaf = FLAT_NAMES[name].split(".")
             setattr(getattr(self, section), leaf, value)
-        elif name in {each.name for each in dataclasses.fields(self)}:
+        elif name in _keys(type(self)):
             super().__setattr__(name, value)
         else:
             raise AttributeError(f"BenchmarkConfig has no attribute {name}")
@@ -388,9 +389,10 @@ class BenchmarkConfig:
         Left out is what decides only where, how often or how safely the job runs. A prompt file counts by its
         content.
         """
-        defining = self.to_dict()
-        for section in ("sweep", "search", "tracking", "isolation", "profile", "fidelity"):
-            del defining[section]
+        defining: dict[str, Any] = {"device": self.device}
+        for name, (section, rule) in _keys(type(self)).items():
+            if rule is None and name not in ("sweep", "search", "tracking", "isolation", "profile", "fidelity"):
+                defining[name] = {each: getattr(getattr(self, name), each) for each in _keys(section)}
         if self.workload.prompt_file is not None:
             content = Path(self.workload.prompt_file).read_bytes()
             defining["workload"]["prompt_file"] = hashlib.sha256(content).hexdigest()
@@ -411,13 +413,24 @@ def walk(config: object, prefix: str = "") -> Iterator[tuple[str, Any, Rule, Any
     """Dotted key, value, rule and annotated type of every key in a config (or, given the class, of its defaults)."""
     if isinstance(config, type):
         config = config()
-    hints = typing.get_type_hints(type(config))
-    for each in dataclasses.fields(typing.cast("Any", config)):
-        value = getattr(config, each.name)
-        if dataclasses.is_dataclass(hints[each.name]):
-            yield from walk(value, f"{prefix}{each.name}.")
+    for name, (kind, rule) in _keys(type(config)).items():
+        value = getattr(config, name)
+        if rule is None:
+            yield from walk(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{each.name}", value, each.metadata["rule"], hints[each.name]
+            yield f"{prefix}{name}", value, rule, kind
+
+
+_KEYS: dict[type, dict[str, tuple[Any, Rule | None]]] = {}
+
+
+def _keys(kind: type) -> dict[str, tuple[Any, Rule | None]]:
+    """Name → annotated type and rule (None: a section) of what a config has. Reading annotations is slow: once."""
+    if kind not in _KEYS:
+        hints = typing.get_type_hints(kind)
+        fields = dataclasses.fields(typing.cast("Any", kind))
+        _KEYS[kind] = {each.name: (hints[each.name], each.metadata.get("rule")) for each in fields}
+    return _KEYS[kind]
 
 
 def flatten(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -442,21 +455,26 @@ _Config = TypeVar("_Config")
 def _build(kind: type[_Config], data: object, prefix: str) -> _Config:
     if not isinstance(data, dict):
         raise ConfigError(prefix.rstrip(".") or "config", data, "must be a mapping of keys")
-    hints = typing.get_type_hints(kind)
+    keys = _keys(kind)
     values = {}
     for name, value in data.items():
-        if name not in hints:
+        if name not in keys:
             near = nearest_key(f"{prefix}{name}")
             raise ConfigError(f"{prefix}{name}", value, "no such key" + (f"; did you mean {near}?" if near else ""))
-        nested = dataclasses.is_dataclass(hints[name])
-        values[name] = _build(hints[name], value, f"{prefix}{name}.") if nested else value
+        section, rule = keys[name]
+        values[name] = _build(section, value, f"{prefix}{name}.") if rule is None else value
     return kind(**values)
+
+
+@functools.cache
+def _classes(kind: Any) -> tuple[type, ...]:
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    return tuple(typing.get_origin(each) or each for each in options)
 
 
 def _check_type(path: str, value: object, kind: Any) -> None:
     """Python callers have no OmegaConf in front of them: the annotations hold for them as well."""
-    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    plain = tuple(typing.get_origin(each) or each for each in options)
+    plain = _classes(kind)
     fits = isinstance(value, (*plain, int) if float in plain else plain)
     # bool is an int to Python and never one to a user.
     if not fits or (isinstance(value, bool) and bool not in plain):

@@ -30,13 +30,13 @@ def print_plan_of(console: Console, left: Resumption, folder: Path) -> None:
 def print_single_plan(console: Console, config: BenchmarkConfig, trial_id: str, folder: Path) -> None:
     """Print the one job of a single run."""
     history = read_history([Path("multirun"), folder.parent], fingerprint())
-    estimate_s, known = history.estimate_s(config)
+    estimate_s, known = history.estimate_s(config, trial_id)
     row = PlannedJob(
         number=0,
         name=str(config.model.id),
         trial_id=trial_id,
         folder=str(folder),
-        state=_limit(history, config) or "to run",
+        state=_limit(history, config, trial_id) or "to run",
         estimate_s=estimate_s,
         known=known,
     )
@@ -45,9 +45,9 @@ def print_single_plan(console: Console, config: BenchmarkConfig, trial_id: str, 
 
 def _row(job: Job, config: BenchmarkConfig, left: Resumption, history: History) -> PlannedJob:
     past = left.again.get(job.number)
-    limit = _limit(history, config)
+    limit = _limit(history, config, job.trial_id)
     state = limit or ("to run" if past is None else f"again: {past.status}")
-    estimate_s, known = history.estimate_s(config)
+    estimate_s, known = history.estimate_s(config, job.trial_id)
     will_run = not job.done and limit is None
     return PlannedJob(
         number=job.number,
@@ -60,7 +60,7 @@ def _row(job: Job, config: BenchmarkConfig, left: Resumption, history: History) 
     )
 
 
-def _limit(history: History, config: BenchmarkConfig) -> str | None:
+def _limit(history: History, config: BenchmarkConfig, trial_id: str) -> str | None:
     """Why a job would be skipped: as it was before, or as far as that can be foreseen."""
-    reason = history.limits.get(config.trial_id()) or foreseen_limit(config)
+    reason = history.limits.get(trial_id) or foreseen_limit(config)
     return None if reason is None else f"would be skipped: {reason}"

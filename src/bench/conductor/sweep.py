@@ -92,8 +92,8 @@ def _sweep_wide(points: Sequence[Point]) -> BenchmarkConfig:
     first = points[0].config
     for point in points[1:]:
         for section in ("sweep", "tracking"):
-            one, other = (dataclasses.asdict(getattr(each.config, section)) for each in (points[0], point))
-            for name in other:
+            one, other = (vars(getattr(each, section)) for each in (first, point.config))
+            for name in other if other != one else ():
                 if name != "arm" and other[name] != one[name]:
                     remedy = f"is one for the whole sweep (here also {one[name]}) and cannot be swept"
                     raise ConfigError(f"{section}.{name}", other[name], remedy)

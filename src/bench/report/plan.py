@@ -6,11 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from bench.report.format import clock, one_line
-from bench.report.layout import grid, natural_width, print_at
+from bench.report.layout import grid, print_at
+
+HEADERS = ("job", "name", "trial", "state", "about", "folder")
+RIGHT = ("job", "about")  # numbers stand at the right of their column
+LAID_OUT = 1000  # jobs on a terminal: laying out a table of many takes longer than all of the planning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +34,21 @@ class PlannedJob:
 
 def print_plan(console: Console, jobs: Sequence[PlannedJob]) -> None:
     """Number, name, trial id, state, estimate and folder of each job, one line a job off terminals; then the sums."""
+    rows = [_cells(job) for job in jobs]
+    if console.is_terminal and len(rows) <= LAID_OUT:
+        print_at(console, _table(rows), console.width)
+    elif rows:
+        console.out("\n".join(_lines(rows)), highlight=False)
+    console.print(_sums(jobs), markup=False, highlight=False, soft_wrap=True)
+
+
+def _cells(job: PlannedJob) -> tuple[str, ...]:
+    about = "–" if not job.estimate_s else clock(math.ceil(job.estimate_s))
+    return (str(job.number), *(one_line(each) for each in (job.name, job.trial_id, job.state, about, job.folder)))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Table:
+    """For a terminal: columns that share its width, their cells folded where they have less than they need."""
     table = grid(gap=2)
     table.add_column("job", justify="right")
     table.add_column("name", overflow="fold")
@@ -35,13 +56,21 @@ def print_plan(console: Console, jobs: Sequence[PlannedJob]) -> None:
     table.add_column("state", overflow="fold")
     table.add_column("about", justify="right", no_wrap=True)
     table.add_column("folder", overflow="fold")
-    for job in jobs:
-        about = "–" if not job.estimate_s else clock(math.ceil(job.estimate_s))
-        cells = (job.name, job.trial_id, job.state, about, job.folder)
-        table.add_row(str(job.number), *(Text(one_line(each)) for each in cells))
-    width = console.width if console.is_terminal else natural_width(console, table)
-    print_at(console, table, width)
-    console.print(_sums(jobs), markup=False, highlight=False, soft_wrap=True)
+    for number, *cells in rows:
+        table.add_row(number, *map(Text, cells))
+    return table
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    """One line a job, however wide."""
+    table = [HEADERS, *rows]
+    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(map(_padded, HEADERS, row, widths)).rstrip() for row in table]
+
+
+def _padded(header: str, cell: str, width: int) -> str:
+    padding = " " * (width - cell_len(cell))
+    return padding + cell if header in RIGHT else cell + padding
 
 
 def _sums(jobs: Sequence[PlannedJob]) -> str:

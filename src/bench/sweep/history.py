@@ -26,9 +26,12 @@ class History:
     alike_s: dict[tuple[str, bool], list[float]] = field(default_factory=dict)  # (model, compiled?) → likewise
     limits: dict[str, str] = field(default_factory=dict)  # trial id → why it was skipped
 
-    def estimate_s(self, config: BenchmarkConfig) -> tuple[float | None, bool]:
-        """Seconds that a job may take, None where nothing is known, and whether this very setting has run before."""
-        if own := self.durations_s.get(config.trial_id()):
+    def estimate_s(self, config: BenchmarkConfig, trial_id: str | None = None) -> tuple[float | None, bool]:
+        """Seconds that a job may take, None where nothing is known, and whether this very setting has run before.
+
+        `trial_id` is the config's, where it is known already: there may be thousands.
+        """
+        if own := self.durations_s.get(trial_id or config.trial_id()):
             return statistics.median(own), True
         alike = self.alike_s.get(_kind(config.model.id, config.compile.mode))
         return (statistics.median(alike) if alike else None), False

@@ -71,12 +71,11 @@ class Plan:
 
     def swept(self) -> dict[str, list[str]]:
         """Override key → the values that it takes in this sweep, in order."""
-        values: dict[str, list[str]] = {}
+        values: dict[str, dict[str, None]] = {}  # as sets that keep their order: there may be thousands
         for job in self.jobs:
             for key, value in job.swept.items():
-                if value not in values.setdefault(key, []):
-                    values[key].append(value)
-        return values
+                values.setdefault(key, {})[value] = None
+        return {key: list(each) for key, each in values.items()}
 
 
 def make_plan(points: Sequence[Point], sweep: SweepConfig, sweep_id: str) -> Plan:

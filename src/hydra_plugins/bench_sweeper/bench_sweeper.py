@@ -23,6 +23,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.bench_launchers.engine import EngineLauncher
+from hydra_plugins.bench_sweeper.composing import Composer
 
 
 @dataclass
@@ -67,15 +68,15 @@ class BenchSweeper(Sweeper):
         assert self.config is not None
         expanded = self._expand(arguments)
         swept_keys = varying(expanded)
+        composer = Composer(self.hydra_context.config_loader, self.config)
         points = []
         for overrides in expanded:
-            composed = self._compose(list(overrides.items()))
             swept = {key.lstrip("+"): value for key, value in overrides.items() if key in swept_keys}
             typed = tuple(f"{key}={value}" for key, value in overrides.items())
-            points.append(Point(overrides=typed, swept=swept, config=cli.to_config(composed, typed)))
+            points.append(Point(overrides=typed, swept=swept, config=cli.to_config(composer.compose(typed), typed)))
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
         one_by_one = isinstance(self.launcher, BasicLauncher)
-        if isinstance(self.launcher, EngineLauncher):
+        if isinstance(self.launcher, EngineLauncher) and not self.config.sweep.dry_run:
             self.launcher.check(folder)
 
         def launch(plan: Plan, assignments: Any, on_return: Any) -> None:
@@ -115,18 +116,10 @@ class BenchSweeper(Sweeper):
         combined = [f"{key}={value}" for key, value in self.params.items()]
         lines = [parser.parse_overrides([*shlex.split(line), *combined, *arguments]) for line in self.settings or [""]]
         values = [values_of(line) for line in lines]
-        # Before anything is composed, or held in memory: a tenth of a second each.
+        # Before anything is composed, or held in memory.
         points = sum(math.prod(len(each) for each in line.values()) for line in values)
         check_size(points, int(self.config.sweep.max_jobs))
         return [point for line in values for point in product(line)]
-
-    def _compose(self, overrides: list[Any]) -> DictConfig:
-        assert self.hydra_context is not None
-        assert self.config is not None
-        composed = self.hydra_context.config_loader.load_sweep_config(
-            self.config, [f"{key}={value}" for key, value in overrides]
-        )
-        return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
 
 
 def _place(sweep_folder: Path, folder: str, assignment: Any) -> list[str]:

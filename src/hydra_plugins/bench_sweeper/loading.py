@@ -1,0 +1,183 @@
+"""Which files the groups of a point choose, and what they make when they are merged: as Hydra does it, but once.
+
+Two things make it cheap, and neither holds in all cases; where it does not, Hydra does the work anew.
+
+- **The list of files.** A choice that has no defaults list of its own stands at one place of Hydra's list, and another
+  such choice of the same group simply takes its place.
+- **The merging.** It goes by top-level key (a *section* here), and a section comes of those files alone that have
+  something of it. So when the files of a section are the same as before, the section is.
+
+Hydra imports this file at every start, so nothing heavy may be imported at its top.
+"""
+# ruff: noqa: SLF001 - the steps of Hydra's composition, and what a config holds unresolved, have no public names
+
+import copy
+import dataclasses
+import typing
+from collections.abc import Sequence
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository
+from hydra._internal.defaults_list import create_defaults_list
+from hydra.core.default_element import ResultDefault
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import ConfigCompositionException
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig, Node, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+ROOT = ""  # stands for what belongs to no section
+HYDRA = "hydra"
+_Part = tuple[str | None, str | None, bool]  # a file, the key below which it is put, whether it is the primary config
+_Key = tuple[str, tuple[_Part, ...]]  # a section and the files that it is made of
+
+
+@dataclasses.dataclass(frozen=True)
+class Merged:
+    """A config in its sections. Others are made of the same nodes, so none may ever be changed: copy them."""
+
+    root: DictConfig  # with its type and flags, and nothing in it
+    sections: dict[str, Node]  # all but `hydra`
+
+
+def content_of(config: DictConfig) -> dict[str, Node]:
+    """The nodes of a mapping, unresolved: those themselves, in its own dictionary."""
+    content = config._content
+    assert isinstance(content, dict)
+    return typing.cast("dict[str, Node]", content)
+
+
+class Loading:
+    """What Hydra loads for one sweep, whose own overrides and search path hold for all points."""
+
+    def __init__(self, loader: ConfigLoaderImpl, config_name: str | None, overrides: Sequence[str]) -> None:
+        """Take Hydra's loader, and the overrides of Hydra's own config that were typed for the whole sweep."""
+        self._loader = loader
+        self._config_name = config_name
+        # A repository that keeps what it has read. Hydra makes one for each config.
+        self.overrides, self._files = loader._parse_overrides_and_create_caching_repo(config_name, list(overrides))
+        self._is_group: dict[str, bool] = {}
+        self._lists: dict[tuple[str, ...], tuple[list[Override], list[ResultDefault]]] = {}
+        self._read: dict[_Part, dict[str, bool]] = {}
+        self._made: dict[_Key, Node] = {}
+
+    def chooses_file(self, override: Override) -> bool:
+        """Whether an override chooses a file of a group (and is not a value's), as Hydra's defaults list decides it."""
+        name = override.key_or_group
+        if name not in self._is_group:
+            self._is_group[name] = self._files.group_exists(name)
+        return self._is_group[name] and not isinstance(override.value(), dict)
+
+    def compose(self, groups: Sequence[Override]) -> Merged:
+        """What these choices make, with no value overridden but Hydra's own. Raises what Hydra raises."""
+        self._loader.ensure_main_config_source_available()
+        try:
+            return self._merge(self._list(groups))
+        except OmegaConfBaseException as error:
+            raise ConfigCompositionException from error
+
+    # ---- the list of files -------------------------------------------------------------------------------------
+
+    def _list(self, groups: Sequence[Override]) -> list[ResultDefault]:
+        """Hydra's defaults list for these choices."""
+        shape = tuple(each.get_key_element() for each in groups)
+        if shape in self._lists and (found := self._with_others_in_place(*self._lists[shape], groups)) is not None:
+            return found
+        found = create_defaults_list(
+            repo=self._files,
+            config_name=self._config_name,
+            overrides_list=[*self.overrides, *groups],
+            prepend_hydra=True,
+            skip_missing=False,
+        ).defaults
+        if not any(self._has_reference(each) for each in found):
+            self._lists[shape] = (list(groups), found)
+        return found
+
+    def _with_others_in_place(
+        self, before: Sequence[Override], defaults: Sequence[ResultDefault], groups: Sequence[Override]
+    ) -> list[ResultDefault] | None:
+        """A list that was made for other choices of the same groups, with these in their places; None: it cannot be."""
+        replaced = list(defaults)
+        for one, other in zip(before, groups, strict=True):
+            if one.value() == other.value():
+                continue
+            places = [place for place, each in enumerate(defaults) if each.override_key == other.key_or_group]
+            if len(places) != 1 or not self._are_alike(one, other):
+                return None
+            default = copy.copy(defaults[places[0]])
+            if default.config_path != f"{one.key_or_group}/{one.value()}":
+                return None
+            default.config_path = f"{other.key_or_group}/{other.value()}"
+            replaced[places[0]] = default
+        return replaced
+
+    def _are_alike(self, one: Override, other: Override) -> bool:
+        """Whether two choices of a group differ in nothing but what their files hold."""
+        loaded = [self._choice(each) for each in (one, other)]
+        if any(each is None or each.defaults_list for each in loaded):
+            return False
+        packages = {str(each.header["package"]) for each in loaded if each is not None}
+        return len(packages) == 1 and "_name_" not in packages.pop()
+
+    def _choice(self, override: Override) -> ConfigResult | None:
+        """The file of a plain choice; None where there is none."""
+        name = override.value()
+        if override.type != OverrideType.CHANGE or override.package is not None or not isinstance(name, str):
+            return None
+        return None if "?" in name or "$" in name else self._files.load_config(f"{override.key_or_group}/{name}")
+
+    def _has_reference(self, default: ResultDefault) -> bool:
+        """Whether other choices decide what this one's own defaults list means."""
+        loaded = self._files.load_config(str(default.config_path))
+        return loaded is None or any("${" in str(vars(each)) for each in loaded.defaults_list or [])
+
+    # ---- the merging -------------------------------------------------------------------------------------------
+
+    def _merge(self, defaults: list[ResultDefault]) -> Merged:
+        keys = self._keys(defaults)
+        if keys is not None and all(key in self._made for key in keys):
+            made = {key[0]: self._made[key] for key in keys}
+        else:
+            made = self._merge_by_hydra(defaults)
+            made |= {key[0]: self._made.setdefault(key, made[key[0]]) for key in keys or () if key[0] in made}
+        root = made[ROOT]
+        assert isinstance(root, DictConfig)
+        return Merged(root=root, sections={name: node for name, node in made.items() if name not in (ROOT, HYDRA)})
+
+    def _merge_by_hydra(self, defaults: list[ResultDefault]) -> dict[str, Node]:
+        # A repository of its own, for merging changes what it holds.
+        repository = CachingConfigRepository(self._files.delegate)
+        config = self._loader._compose_config_from_defaults_list(defaults=defaults, repo=repository)
+        OmegaConf.set_struct(config, True)
+        OmegaConf.set_readonly(config.hydra, False)
+        values = [each for each in self.overrides if not self.chooses_file(each)]  # of Hydra's own config, all of them
+        self._loader._apply_overrides_to_config(values, config)
+        sections = dict(content_of(config))
+        content_of(config).clear()
+        return {ROOT: config, **sections}
+
+    def _keys(self, defaults: Sequence[ResultDefault]) -> list[_Key] | None:
+        """The sections of a config, each with its files; None where they depend on each other."""
+        sections: dict[str, list[_Part]] = {ROOT: []}
+        for default in defaults:
+            part = (default.config_path, default.package, default.primary)
+            found = self._sections_in(default, part)
+            if not default.package:
+                sections[ROOT].append(part)
+            for name in found:
+                sections.setdefault(name, []).append(part)
+        for name, parts in sections.items():
+            # What is merged onto a reference is merged onto a copy of what it leads to.
+            if name not in (ROOT, HYDRA) and any(self._read[part][name] for part in parts[:-1]):
+                return None
+        return [(name, tuple(parts)) for name, parts in sections.items()]
+
+    def _sections_in(self, default: ResultDefault, part: _Part) -> dict[str, bool]:
+        """What a file has of which sections: whether there are references in it."""
+        if part not in self._read:
+            repository = CachingConfigRepository(self._files.delegate)
+            config = self._loader._load_single_config(default=default, repo=repository).config
+            content = content_of(config) if isinstance(config, DictConfig) else {}
+            self._read[part] = {name: "${" in repr(node) for name, node in content.items()}
+        return self._read[part]

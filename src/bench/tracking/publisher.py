@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bench.record import Record, RecordError
 from bench.secrets import without_credentials
 from bench.tracking.bounded import BoundedThread, NotInTimeError
-from bench.tracking.folder_lock import folder_lock
+from bench.tracking.folder_lock import LockedError, folder_lock
 from bench.tracking.mark import Mark, read_mark, record_key, sweep_key, write_mark
 from bench.tracking.publish import publish
 from bench.tracking.store import (
@@ -36,14 +36,15 @@ from bench.tracking.store import (
     ui_command,
 )
 from bench.tracking.sweep_file import SweepInfo, read_sweep, sweep_of
-from bench.tracking.sweeps import begin_sweep, end_abandoned, end_sweep, ensure_sweep
-from bench.tracking.view import save_view
+from bench.tracking.sweeps import begin_sweep, end_abandoned, end_sweep, ensure_sweep, gather_sweep, is_described
+from bench.tracking.view import save_view, view_key
 
 # How long the main thread waits.
 OPEN_S = 20.0  # a new database takes 3 to 7 s, and longer when several sweeps start at once
 JOB_S = 5.0
 SWEEP_S = 10.0  # for what happens once a sweep
 CATCH_UP_S = 60.0
+LOOK_S = 0.2  # how often a job looks whether another one has made the sweep's run
 
 _Result = TypeVar("_Result")
 
@@ -166,7 +167,8 @@ class Publisher:
         sweep_id = next((each.sweep_id for each in records if each.sweep_id is not None), None)
 
         def end(store: Store) -> None:
-            found = run_id or (self._parents.get(sweep_id) if sweep_id is not None else None)
+            found = gather_sweep(store, sweep_id) if sweep_id is not None else None
+            found = found or run_id
             if found is not None:
                 statuses = [each.status for each in records]
                 end_sweep(store, found, statuses=statuses, ended_at_s=time.time(), interrupted=interrupted)
@@ -294,10 +296,26 @@ class Publisher:
         if sweep_id not in self._parents:
             written = read_sweep(self._folders[sweep_id]) if sweep_id in self._folders else None
             sweep = self._sweeps.get(sweep_id) or written or sweep_of(record)
-            with folder_lock(folder.parent, ANSWER_S) if written is not None else contextlib.nullcontext():
-                self._parents[sweep_id] = str(ensure_sweep(store, sweep, tags=self._tags).info.run_id)
-            self._save_view(store, sweep)
+            run = self._find_or_make(store, sweep, folder.parent if written is not None else None)
+            self._parents[sweep_id] = str(run.info.run_id)
+            self._views.setdefault(sweep_id, view_key(sweep_id))
         return self._parents[sweep_id]
+
+    def _find_or_make(self, store: Store, sweep: SweepInfo, folder: Path | None) -> Any:
+        """A sweep's run. What is there needs no lock: of many jobs that end at once, all but one need only look."""
+        deadline_s = time.monotonic() + ANSWER_S
+        while True:
+            run = next(iter(store.find_runs(sweep_id=sweep.sweep_id, kind="sweep")), None)
+            if run is not None and is_described(run):
+                return run
+            try:
+                with folder_lock(folder, LOOK_S) if folder is not None else contextlib.nullcontext():
+                    run = ensure_sweep(store, sweep, tags=self._tags)
+                    self._save_view(store, sweep)
+                    return run
+            except LockedError:
+                if time.monotonic() > deadline_s:
+                    raise
 
     def _save_view(self, store: Store, sweep: SweepInfo) -> TrackingError | None:
         try:

@@ -90,6 +90,7 @@ class TeamServer(Server):
 
     def __init__(self, folder: Path, postgres: Postgres, *, workers: int = 2, default_permission: str = "EDIT") -> None:
         super().__init__(folder)
+        self.postgres = postgres
         self.admin_password = f"admin-{secrets.token_hex(8)}"
         settings = folder / "auth.ini"
         settings.touch(mode=0o600)

@@ -34,7 +34,12 @@ class Outcome:
 
 
 def publish_at_once(
-    uri: str, folders: Sequence[Path], parent_run_id: str | None, *, start: Path, variables: Mapping[str, str]
+    uri: str,
+    experiment: str,
+    folders: Sequence[Path],
+    parent_run_id: str | None,
+    *,
+    variables: Mapping[str, str],
 ) -> list[Outcome]:
     """Publish the record of each folder by bench's own publisher, one process each, all released together.
 
@@ -44,7 +49,7 @@ def publish_at_once(
     running = []
     for folder in folders:
         ours, theirs = CONTEXT.Pipe(duplex=False)
-        arguments = (theirs, barrier, uri, folder, parent_run_id, start, dict(variables))
+        arguments = (theirs, barrier, uri, experiment, folder, parent_run_id, dict(variables))
         process = CONTEXT.Process(target=_publish, args=arguments)
         process.start()
         theirs.close()
@@ -60,9 +65,9 @@ def _publish(
     told: Connection,
     barrier: Barrier,
     uri: str,
+    experiment: str,
     folder: Path,
     parent_run_id: str | None,
-    start: Path,
     variables: dict[str, str],
 ) -> None:
     os.environ.update(variables)
@@ -73,7 +78,7 @@ def _publish(
         tempfile.tempdir = own
         barrier.wait(120)
         begun_s = time.monotonic()
-        publisher = Publisher(uri=uri, experiment="bench", tags={"team": "x"}, folder=start, warn=lines.append)
+        publisher = Publisher(uri=uri, experiment=experiment, tags={"team": "x"}, folder=folder, warn=lines.append)
         published = publisher.publish(record, folder, parent_run_id)
         seconds = time.monotonic() - begun_s
     told.send(Outcome(published=published, seconds=seconds, lines=lines, noise=noise.getvalue()))

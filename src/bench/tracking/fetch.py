@@ -66,8 +66,8 @@ def fetch_sweep(uri: str | None, sweep_id: str, folder: Path) -> FetchedSweep:
     with _explained(uri):
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         experiments = [str(each.experiment_id) for each in pages(client.search_experiments)]
-        trials = newest(_runs(client, experiments, trials_filter(sweep_id)))
-        parents = _runs(client, experiments, tags_filter({"sweep_id": sweep_id, "kind": "sweep"}))
+        trials = newest(runs_with(client, experiments, trials_filter(sweep_id)))
+        parents = runs_with(client, experiments, tags_filter({"sweep_id": sweep_id, "kind": "sweep"}))
         if not trials:
             others = client.search_runs(experiments, tags_filter({"kind": "sweep"}), max_results=SWEEPS_SHOWN)
             raise TrackingError(_unknown(sweep_id, uri, others, known=bool(parents)))
@@ -133,7 +133,7 @@ def pages(search: Any, *arguments: Any) -> Iterator[Any]:
             return
 
 
-def _runs(client: Any, experiments: Sequence[str], tags: str) -> list[Any]:
+def runs_with(client: Any, experiments: Sequence[str], tags: str) -> list[Any]:
     """The runs with these tags, newest first; deleted ones are not among them."""
     return list(pages(lambda **page: client.search_runs(experiments, tags, **page)))
 

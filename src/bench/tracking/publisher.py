@@ -12,7 +12,7 @@ import contextlib
 import shlex
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ from bench.tracking.bounded import BoundedThread, NotInTimeError
 from bench.tracking.folder_lock import LockedError, folder_lock
 from bench.tracking.mark import Mark, read_mark, record_key, sweep_key, write_mark
 from bench.tracking.publish import publish
+from bench.tracking.restore import Restored, Slot, Wanted, find, put_back
 from bench.tracking.store import (
     ANSWER_S,
     DEFAULT_URI,
@@ -44,6 +45,7 @@ OPEN_S = 20.0  # a new database takes 3 to 7 s, and longer when several sweeps s
 JOB_S = 5.0
 SWEEP_S = 10.0  # for what happens once a sweep
 CATCH_UP_S = 60.0
+RESTORE_S = 120.0  # hundreds of records
 LOOK_S = 0.2  # how often a job looks whether another one has made the sweep's run
 
 _Result = TypeVar("_Result")
@@ -175,6 +177,31 @@ class Publisher:
                 self._mark_sweep(sweep_id, records, found)
 
         self._tell("the sweep's run is not ended", end, SWEEP_S)
+
+    def restore(
+        self,
+        folder: Path,
+        *,
+        name: str | None,
+        sweep_id: str | None,
+        have: Collection[Slot],
+        places: Mapping[Slot, str],
+    ) -> Restored:
+        """Bring records of a sweep back from MLflow into its folder; see `bench.tracking.restore`.
+
+        May be called again, for what has come to MLflow since. That MLflow does not answer, or that the folder cannot
+        be written, is one of the lines to say.
+        """
+        wanted = Wanted(name=name, sweep_id=sweep_id, have=have)
+        until_s = time.monotonic() + RESTORE_S
+        try:
+            # Written only here: nobody waits for a reading that is late, and the jobs run by then.
+            store, lying = self._do(lambda store: (store, find(store, wanted, until_s=until_s)), RESTORE_S + SWEEP_S)
+            return put_back(store, lying, folder, places=places)
+        except TrackingError as error:
+            return Restored(lines=[f"nothing comes back from MLflow, what lies in {folder} counts: {error}"])
+        except OSError as error:
+            return Restored(lines=[f"{folder}: records cannot be brought back: {error.strerror or error}"])
 
     def upload(self, run_id: str | None, files: Sequence[Path]) -> None:
         """Add files to the parent run; without its id, to that of the only sweep that was published here."""

@@ -400,6 +400,8 @@ def status_of(error: Exception) -> int | None:
 
 def reason_of(error: Exception, uri: str) -> str:
     """The first line of an exception, its cause if it names one, without what the address hides."""
+    if (status := status_of(error)) in (http.client.UNAUTHORIZED, http.client.FORBIDDEN):
+        return f"the server answers {status} {http.client.responses[status]}"
     text = str(error).strip() or type(error).__name__
     text = text.splitlines()[0].replace(uri, without_credentials(uri))
     if "(Caused by " in text:

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
@@ -33,14 +33,17 @@ class Outcome:
     noise: str  # what libraries said beside it
 
 
-def publish_at_once(
-    uri: str,
-    experiment: str,
-    folders: Sequence[Path],
-    parent_run_id: str | None,
-    *,
-    variables: Mapping[str, str],
-) -> list[Outcome]:
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where all of them publish to."""
+
+    uri: str
+    experiment: str
+    parent_run_id: str | None  # of their sweep; None: each must find it, or make it
+    variables: dict[str, str]  # of their environment: user and password
+
+
+def publish_at_once(target: Target, folders: Sequence[Path]) -> list[Outcome]:
     """Publish the record of each folder by bench's own publisher, one process each, all released together.
 
     As on machines of their own, they share no lock in a folder for temporary files.
@@ -49,8 +52,7 @@ def publish_at_once(
     running = []
     for folder in folders:
         ours, theirs = CONTEXT.Pipe(duplex=False)
-        arguments = (theirs, barrier, uri, experiment, folder, parent_run_id, dict(variables))
-        process = CONTEXT.Process(target=_publish, args=arguments)
+        process = CONTEXT.Process(target=_publish, args=(theirs, barrier, target, folder))
         process.start()
         theirs.close()
         running.append((process, ours))
@@ -61,16 +63,8 @@ def publish_at_once(
     return outcomes
 
 
-def _publish(
-    told: Connection,
-    barrier: Barrier,
-    uri: str,
-    experiment: str,
-    folder: Path,
-    parent_run_id: str | None,
-    variables: dict[str, str],
-) -> None:
-    os.environ.update(variables)
+def _publish(told: Connection, barrier: Barrier, target: Target, folder: Path) -> None:
+    os.environ.update(target.variables)
     lines: list[str] = []
     noise = io.StringIO()
     record = Record.read(folder)
@@ -78,7 +72,9 @@ def _publish(
         tempfile.tempdir = own
         barrier.wait(120)
         begun_s = time.monotonic()
-        publisher = Publisher(uri=uri, experiment=experiment, tags={"team": "x"}, folder=folder, warn=lines.append)
-        published = publisher.publish(record, folder, parent_run_id)
+        publisher = Publisher(
+            uri=target.uri, experiment=target.experiment, tags={"team": "x"}, folder=folder, warn=lines.append
+        )
+        published = publisher.publish(record, folder, target.parent_run_id)
         seconds = time.monotonic() - begun_s
     told.send(Outcome(published=published, seconds=seconds, lines=lines, noise=noise.getvalue()))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import signal
 import statistics
 from collections.abc import Iterator
@@ -27,12 +26,14 @@ from bench.tracking.sync import main as sync
 from factories import STARTED_AT_S, make_config, make_evidence, make_iterations, make_record
 from mlflow_server import TeamServer
 from postgres import NoPostgresError, Postgres
-from publish_at_once import Outcome, publish_at_once
+from publish_at_once import Outcome, Target, publish_at_once
 
 pytestmark = pytest.mark.slow
 
 JOBS = 32
-USER, GUEST = {"name": "ann", "password": "anns-own-password"}, {"name": "guest", "password": "a-guests-password"}
+USER = {"name": "ann", "password": "anns-own-password"}
+EDITOR = {"name": "bob", "password": "bobs-own-password"}
+GUEST = {"name": "guest", "password": "a-guests-password"}
 EXPERIMENT = "shared"  # of the tests that need no experiment of their own
 
 
@@ -49,7 +50,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="module")
 def server(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TeamServer]:
-    one = TeamServer(tmp_path_factory.mktemp("server"), postgres)
+    one = TeamServer(tmp_path_factory.mktemp("server"), postgres, default_permission="READ")
     one.start()
     for each in (USER, GUEST):
         one.add_user(**each)
@@ -129,6 +130,10 @@ def make_publisher(server: TeamServer, experiment: str, folder: Path, lines: lis
     return Publisher(uri=server.uri, experiment=experiment, tags={"team": "x"}, folder=folder, warn=lines.append)
 
 
+def target(server: TeamServer, experiment: str, parent_run_id: str | None) -> Target:
+    return Target(uri=server.uri, experiment=experiment, parent_run_id=parent_run_id, variables=login(USER))
+
+
 def report(what: str, outcomes: list[Outcome], catch_up: str) -> None:
     within = sum(each.published for each in outcomes)
     seconds = sorted(each.seconds for each in outcomes)
@@ -141,8 +146,9 @@ def report(what: str, outcomes: list[Outcome], catch_up: str) -> None:
 # ---- what MLflow must hold ---------------------------------------------------------------------------------------
 
 
-def assert_agree(server: TeamServer, store: Store, sweep_id: str, folders: list[Path], tmp_path: Path) -> None:
+def assert_agree(server: TeamServer, store: Store, sweep_id: str, folders: list[Path], copies: Path) -> None:
     """Each record on disk is in MLflow once, value for value, below the sweep's one run, and nothing is running."""
+    copies.mkdir(exist_ok=True)
     (parent,) = store.find_runs(kind="sweep", sweep_id=sweep_id)
     trials = store.find_runs(kind="trial", sweep_id=sweep_id)
     by_key = {run.data.tags["record_key"]: run for run in trials}
@@ -152,7 +158,7 @@ def assert_agree(server: TeamServer, store: Store, sweep_id: str, folders: list[
         run = by_key[record_key(record)]
         assert_same(store, run, record)
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        copy = store.client.download_artifacts(run.info.run_id, "record.json", str(tmp_path))
+        copy = store.client.download_artifacts(run.info.run_id, "record.json", str(copies))
         assert Path(copy).read_bytes() == (folder / "record.json").read_bytes()
         files = {each.path for each in store.client.list_artifacts(run.info.run_id)}
         assert {"record.json", "worker.log", ".hydra"} <= files
@@ -204,7 +210,7 @@ def test_32_jobs_of_a_sweep_that_end_at_once_are_published_once_each(server, ann
     conductor = make_publisher(server, "night", tmp_path, lines)
     parent = conductor.begin_sweep(sweep_id=sweep_id, name="night", swept={}, settings=[], baseline=None)
     assert (lines, parent is None) == ([], False)
-    outcomes = publish_at_once(server.uri, "night", folders, parent, variables=login(USER))
+    outcomes = publish_at_once(target(server, "night", parent), folders)
     left = conductor.publish_missing(folders, parent)
     conductor.end_sweep(parent, records, interrupted=False)
     status = sync([str(folder)])
@@ -213,7 +219,7 @@ def test_32_jobs_of_a_sweep_that_end_at_once_are_published_once_each(server, ann
     assert [each.noise for each in outcomes] == [""] * JOBS
     assert all(each.published or len(each.lines) == 1 for each in outcomes)
     store = open_store(server.uri, "night", tmp_path)
-    assert_agree(server, store, sweep_id, folders, tmp_path)
+    assert_agree(server, store, sweep_id, folders, tmp_path / "copies")
     assert store.client.get_run(parent).info.status == "FINISHED"
     assert store.client.get_run(parent).data.tags["n_ok"] == str(JOBS)
 
@@ -226,13 +232,13 @@ def test_32_jobs_of_machines_without_a_common_folder_make_one_experiment_and_one
     for number, (sweep, folder) in enumerate(zip(sweeps, folders, strict=True)):
         write_plan(sweep, sweep_id, server.uri, name, JOBS)
         write_job(folder, sweep_id, number)
-    outcomes = publish_at_once(server.uri, name, folders, None, variables=login(USER))
+    outcomes = publish_at_once(target(server, name, None), folders)
     status = sync([str(tmp_path)])
     with capsys.disabled():
         report("without the sweep's run", outcomes, f"sync ended with {status}")
     assert status == 0
     store = open_store(server.uri, name, tmp_path)
-    assert_agree(server, store, sweep_id, folders, tmp_path)
+    assert_agree(server, store, sweep_id, folders, tmp_path / "copies")
     assert server.postgres.ask("mlflow", f"SELECT count(*) FROM experiments WHERE name = '{name}'") == [["1"]]
 
 
@@ -241,59 +247,63 @@ def test_32_jobs_of_machines_without_a_common_folder_make_one_experiment_and_one
 
 @pytest.fixture(scope="module")
 def shared(server: TeamServer) -> Store:
-    """An experiment that is there, and that a guest may read."""
+    """An experiment that its maker may do everything with, and others may read."""
     with pytest.MonkeyPatch.context() as patched:
         log_in(patched, USER)
-        store = open_store(server.uri, EXPERIMENT, Path("/"))
-    with server.as_admin() as client:
-        client.grant_user_permission(GUEST["name"], "experiment", store.experiment_id, "READ")
-    return store
+        return open_store(server.uri, EXPERIMENT, Path("/"))
 
 
-def refused(server: TeamServer, folders: list[Path], folder: Path, capsys, word: str) -> list[str]:
-    """Publish as somebody who may not; returns what is said at the sweep's end."""
-    lines: list[str] = []
-    publisher = make_publisher(server, EXPERIMENT, folder, lines)
-    assert not publisher.publish(Record.read(folders[0]), folders[0])
-    before = len(lines)
-    assert publisher.publish_missing(folders, None) == len(folders)
-    assert sync([str(folder)]) == 1
-    lines += capsys.readouterr().err.splitlines()
-    assert all(word in each and "\n" not in each for each in lines), lines
-    assert os.environ["MLFLOW_TRACKING_PASSWORD"] not in " ".join(lines)
-    assert [(mark := read_mark(each)) and mark.published for each in folders[:1]] == [False]
-    return lines[before:]
+@pytest.fixture
+def three(server: TeamServer, shared: Store, tmp_path: Path) -> list[Path]:
+    """The folders of a sweep's three jobs, none of them published."""
+    sweep = tmp_path / "multirun" / "three"
+    write_plan(sweep, tmp_path.name, server.uri, EXPERIMENT, 3)
+    folders = [sweep / str(number) for number in range(3)]
+    for number, each in enumerate(folders):
+        write_job(each, tmp_path.name, number)
+    return folders
 
 
 @pytest.mark.parametrize(
-    ("user", "word"),
+    "who",
     [
         ({"name": "ann", "password": "not-anns-password"}, "check MLFLOW_TRACKING_USERNAME and"),
         ({"name": "nobody-at-all", "password": "some-password"}, "check MLFLOW_TRACKING_USERNAME and"),
         (GUEST, "needs the permission EDIT"),
     ],
-    ids=["wrong password", "unknown user", "guest"],
+    ids=["wrong-password", "unknown-user", "guest"],
 )
-def test_who_may_not_publish_is_told_so_in_one_line_and_loses_nothing(
-    server, shared, tmp_path, monkeypatch, capsys, request, user, word
-):
-    sweep_id = request.node.callspec.id.replace(" ", "-")
-    folders = [tmp_path / "multirun" / sweep_id / str(number) for number in range(3)]
-    for number, each in enumerate(folders):
-        write_job(each, sweep_id, number)
-    write_plan(folders[0].parent, sweep_id, server.uri, EXPERIMENT, 3)
+def test_who_may_not_publish_is_told_so_in_one_line_and_loses_nothing(server, three, monkeypatch, capsys, who):
+    user, word = who
+    folder = three[0].parent
     log_in(monkeypatch, user)
-    said = refused(server, folders, tmp_path, capsys, word)
-    assert len(said) == 2  # by the sweep's end, and by sync: one line for all records
+    lines: list[str] = []
+    publisher = make_publisher(server, EXPERIMENT, folder, lines)
+    assert not publisher.publish(Record.read(three[0]), three[0])
+    at_the_end: list[str] = []
+    publisher = make_publisher(server, EXPERIMENT, folder, lines)
+    publisher._warn = at_the_end.append
+    assert publisher.publish_missing(three, None) == 3
+    assert sync([str(folder)]) == 1
+    by_sync = capsys.readouterr().err.splitlines()
+    assert (len(at_the_end), len(by_sync)) == (1, 1)  # for all three records
+    for line in [*lines, *at_the_end, *by_sync]:
+        assert word in line
+        assert user["password"] not in line
+        assert "\n" not in line
+    assert all((mark := read_mark(each)) is not None and not mark.published for each in three)
     log_in(monkeypatch, USER)
-    assert sync([str(tmp_path)]) == 0
-    assert_agree(server, shared, sweep_id, folders, tmp_path)
+    assert sync([str(folder)]) == 0
+    store = open_store(server.uri, EXPERIMENT, folder)
+    assert_agree(server, store, Record.read(three[0]).sweep_id, three, folder / "copies")
 
 
 def test_a_double_that_may_not_be_deleted_counts_nowhere(server, shared, tmp_path, monkeypatch):
     """Who may edit an experiment may not delete its runs."""
-    log_in(monkeypatch, {"name": "bob", "password": "bobs-own-password"})
-    server.add_user("bob", "bobs-own-password")
+    server.add_user(**EDITOR)
+    with server.as_admin() as client:
+        client.grant_user_permission(EDITOR["name"], "experiment", shared.experiment_id, "EDIT")
+    log_in(monkeypatch, EDITOR)
     record = write_job(tmp_path / "job", "doubled-1", 0)
     tags = {"record_key": record_key(record), "kind": "trial", "sweep_id": "doubled-1"}
     made = {shared.create_run(record.name, record.started_at_s, tags) for _ in range(2)}

@@ -17,7 +17,6 @@ from bench.tracking.publish import PARENT, RUN_STATUS, param_name
 from bench.tracking.store import COMPLETE, Store
 from bench.tracking.sweep_file import SweepInfo
 
-
 NAME = "sweep_name"  # the run's own name may be changed in the UI
 
 

@@ -1,9 +1,10 @@
-"""`mlflow server` as a process of its own, to be stopped, killed and started again."""
+"""`mlflow server` as a process of its own, to be stopped, killed and started again: alone, or as a team has it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -11,6 +12,11 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from postgres import Postgres
 
 
 class Server:
@@ -22,20 +28,25 @@ class Server:
             self.port = free.getsockname()[1]
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
+        self.options = ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--workers", "1"]
+        self.variables = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
     def start(self) -> None:
         """Start it, or start it again, and wait until it answers."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-        environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--backend-store-uri", f"sqlite:///{self.folder}/server.db", "--workers", "1"]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        command += [*self.options, "--artifacts-destination", str(self.folder / "artifacts")]
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
+                command,
+                cwd=self.folder,
+                env=environment | self.variables,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         deadline_s = time.monotonic() + 120
-        while time.monotonic() < deadline_s:
+        while time.monotonic() < deadline_s and self.process.poll() is None:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=2):
                 return
             time.sleep(0.2)
@@ -67,3 +78,49 @@ class Server:
                 pass
             time.sleep(0.05)
         raise AssertionError(f"something still listens at {self.uri}")
+
+
+class TeamServer(Server):
+    """A server that keeps runs and users in PostgreSQL, files in its own folder, and asks everyone for a password.
+
+    Its passwords are in its environment and in a file of its own: in the command line every user could read them.
+    """
+
+    ADMIN = "admin"
+
+    def __init__(self, folder: Path, postgres: Postgres, *, workers: int = 2, default_permission: str = "EDIT") -> None:
+        super().__init__(folder)
+        self.postgres = postgres
+        self.admin_password = f"admin-{secrets.token_hex(8)}"
+        settings = folder / "auth.ini"
+        settings.touch(mode=0o600)
+        settings.write_text(
+            f"[mlflow]\n"
+            f"default_permission = {default_permission}\n"
+            f"database_uri = {postgres.create('mlflow_users')}\n"
+            f"admin_username = {self.ADMIN}\n"
+            f"authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+            f"auth_cache_ttl_seconds = 60\n"
+        )
+        self.options = ["--app-name", "basic-auth", "--workers", str(workers)]
+        self.variables |= {
+            "MLFLOW_BACKEND_STORE_URI": postgres.create("mlflow"),
+            "MLFLOW_AUTH_CONFIG_PATH": str(settings),
+            "MLFLOW_AUTH_ADMIN_PASSWORD": self.admin_password,
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
+        }
+
+    def add_user(self, name: str, password: str) -> None:
+        """Make a user, who may do what `default_permission` says."""
+        with self.as_admin() as client:
+            client.create_user(name, password)
+
+    @contextlib.contextmanager
+    def as_admin(self) -> Any:
+        """The client of MLflow's that users and permissions are managed with."""
+        from mlflow.server import get_app_client
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("MLFLOW_TRACKING_USERNAME", self.ADMIN)
+            patched.setenv("MLFLOW_TRACKING_PASSWORD", self.admin_password)
+            yield get_app_client("basic-auth", tracking_uri=self.uri)

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from bench.conductor.interrupt import INTERRUPTED
 from bench.conductor.jobs import exit_status, make_ready, open_publisher, print_ways_on
+from bench.conductor.restore import bring_back
 from bench.config import BenchmarkConfig
 from bench.record import Record, RecordError
 from bench.rules import ConfigError
@@ -169,6 +170,8 @@ def _conduct(
     console: Console, config: BenchmarkConfig, plan: Plan, folder: Path, launch: Launch, *, is_local: bool
 ) -> int:
     found, left = _resumption(plan, folder, is_local=is_local)
+    if config.sweep.resume and bring_back(console, config, left.plan, found, folder):
+        found, left = _resumption(plan, folder, is_local=is_local)
     course = Course(
         console=console, config=config, folder=folder, found=found, left=left, publisher=None, is_local=is_local
     )

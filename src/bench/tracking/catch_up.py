@@ -26,7 +26,7 @@ from bench.tracking.store import (
     open_store,
 )
 from bench.tracking.sweep_file import SweepInfo, is_locked, read_sweep, sweep_of
-from bench.tracking.sweeps import end_sweep, ensure_sweep, is_complete, is_owned_by_the_living
+from bench.tracking.sweeps import end_sweep, ensure_sweep, gather_sweep, is_complete, is_owned_by_the_living
 from bench.tracking.view import save_view
 
 LOCK_S = 60.0  # for another process that publishes the same folder
@@ -254,7 +254,7 @@ class CatchUp:
             statuses = [each.status for each in records]
             is_cut = "interrupted" in statuses or (sweep.jobs is not None and len(records) < sweep.jobs)
             ended_at_s = max(each.ended_at_s or each.started_at_s for each in records)
-            run_id = str(run.info.run_id)
+            run_id = gather_sweep(store, sweep.sweep_id) or str(run.info.run_id)
             end_sweep(store, run_id, statuses=statuses, ended_at_s=ended_at_s, interrupted=is_cut)
             save_view(store, sweep_id=sweep.sweep_id, swept_keys=sweep.swept)
             for name in COMPARISON:

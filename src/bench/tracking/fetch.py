@@ -65,9 +65,9 @@ def fetch_sweep(uri: str | None, sweep_id: str, folder: Path) -> FetchedSweep:
     uri = _existing(uri, folder.absolute())
     with _explained(uri):
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        experiments = [str(each.experiment_id) for each in _pages(client.search_experiments)]
-        trials = _newest(_runs(client, experiments, trials_filter(sweep_id)))
-        parents = _runs(client, experiments, tags_filter({"sweep_id": sweep_id, "kind": "sweep"}))
+        experiments = [str(each.experiment_id) for each in pages(client.search_experiments)]
+        trials = newest(runs_with(client, experiments, trials_filter(sweep_id)))
+        parents = runs_with(client, experiments, tags_filter({"sweep_id": sweep_id, "kind": "sweep"}))
         if not trials:
             others = client.search_runs(experiments, tags_filter({"kind": "sweep"}), max_results=SWEEPS_SHOWN)
             raise TrackingError(_unknown(sweep_id, uri, others, known=bool(parents)))
@@ -122,7 +122,7 @@ def _explained(uri: str) -> Iterator[None]:
         raise TrackingError(f"{text}, or give another address with --tracking-uri") from error
 
 
-def _pages(search: Any, *arguments: Any) -> Iterator[Any]:
+def pages(search: Any, *arguments: Any) -> Iterator[Any]:
     """All that a search of MLflow's finds, page after page."""
     token = None
     while True:
@@ -133,12 +133,12 @@ def _pages(search: Any, *arguments: Any) -> Iterator[Any]:
             return
 
 
-def _runs(client: Any, experiments: Sequence[str], tags: str) -> list[Any]:
+def runs_with(client: Any, experiments: Sequence[str], tags: str) -> list[Any]:
     """The runs with these tags, newest first; deleted ones are not among them."""
-    return list(_pages(lambda **page: client.search_runs(experiments, tags, **page)))
+    return list(pages(lambda **page: client.search_runs(experiments, tags, **page)))
 
 
-def _newest(runs: Sequence[Any]) -> list[Any]:
+def newest(runs: Sequence[Any]) -> list[Any]:
     """One run for each record: the first, for MLflow lists the newest first."""
     distinct: dict[str, Any] = {}
     for run in runs:
@@ -149,21 +149,28 @@ def _newest(runs: Sequence[Any]) -> list[Any]:
 def _records(client: Any, uri: str, runs: Sequence[Any]) -> tuple[list[Record], list[str]]:
     """The records of these runs, and a line for each run that has none to use."""
     records, left_out = [], []
-    with tempfile.TemporaryDirectory(prefix="bench-fetch-") as temporary:
-        for run in runs:
-            name = f"MLflow run {run.info.run_name} ({run.info.run_id})"
-            folder = Path(temporary, run.info.run_id)
-            folder.mkdir()
-            try:
-                with _explained(uri):
-                    client.download_artifacts(run.info.run_id, FILE_NAME, str(folder))
-                records.append(Record.read(folder))
-            except RecordError as error:
-                # The path is of a copy that will be gone.
-                left_out.append(f"{name}: {str(error).removeprefix(str(folder / FILE_NAME)).lstrip(': ')}")
-            except TrackingError as error:
-                left_out.append(f"{name}: {error}")
+    for run in runs:
+        try:
+            records.append(read_record(client, uri, run))
+        except TrackingError as error:
+            left_out.append(str(error))
     return records, left_out
+
+
+def read_record(client: Any, uri: str, run: Any) -> Record:
+    """The record of one run. TrackingError, which names the run, when it has none that can be used."""
+    name = f"MLflow run {run.info.run_name} ({run.info.run_id})"
+    with tempfile.TemporaryDirectory(prefix="bench-fetch-") as temporary:
+        try:
+            with _explained(uri):
+                client.download_artifacts(run.info.run_id, FILE_NAME, temporary)
+            return Record.read(Path(temporary))
+        except RecordError as error:
+            # The path is of a copy that will be gone.
+            text = str(error).removeprefix(str(Path(temporary, FILE_NAME))).lstrip(": ")
+            raise TrackingError(f"{name}: {text}") from error
+        except TrackingError as error:
+            raise TrackingError(f"{name}: {error}") from error
 
 
 def _names(text: str | None) -> list[str] | None:

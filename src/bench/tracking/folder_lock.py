@@ -13,18 +13,22 @@ from bench.tracking.store import TrackingError
 NAME = ".tracking.lock"
 
 
+class LockedError(TrackingError):
+    """Another process holds the lock."""
+
+
 @contextlib.contextmanager
 def folder_lock(folder: Path, timeout_s: float) -> Iterator[None]:
     """Hold the folder's lock; go on without where the folder cannot be written or its file system has no locks.
 
     Raises:
-        TrackingError: another process held it all the time.
+        LockedError: another process held it all the time.
     """
     lock = FileLock(folder / NAME)
     try:
         lock.acquire(timeout=timeout_s)
     except Timeout as error:
-        raise TrackingError(f"another process has been publishing {folder} for {timeout_s:g} s; try again") from error
+        raise LockedError(f"another process has been publishing {folder} for {timeout_s:g} s; try again") from error
     except (OSError, NotImplementedError):
         yield
         return

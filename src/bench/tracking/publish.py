@@ -37,6 +37,7 @@ ARTIFACTS = (
     "memory_snapshot.pickle",
 )
 ERROR_LENGTH = 5000
+PARENT = "mlflow.parentRunId"
 
 # The end that MLflow knows for each status; FAILED for all others.
 RUN_STATUS = {"ok": "FINISHED", "skipped": "FINISHED", "interrupted": "KILLED"}
@@ -78,7 +79,11 @@ def _supersede(store: Store, record: Record) -> None:
     """
     assert record.sweep_id is not None
     slot = {"sweep_id": record.sweep_id, "setting_id": record.setting_id, "repeat": str(record.repeat)}
-    attempts = sorted(store.find_runs(**slot), key=lambda run: (run.info.start_time, run.info.run_id))
+    by_record: dict[str | None, list[Any]] = {}
+    for run in store.find_runs(**slot):
+        by_record.setdefault(run.data.tags.get("record_key"), []).append(run)
+    # Two processes that publish one record may each have made a run before they saw the other's.
+    attempts = sorted(map(store.keep_one, by_record.values()), key=lambda run: (run.info.start_time, run.info.run_id))
     for number, run in enumerate(attempts, start=1):
         kind = "trial" if number == len(attempts) else "superseded"
         if run.data.tags.get("kind") != kind:
@@ -135,7 +140,7 @@ def _tags(record: Record, summary: Summary, parent_run_id: str | None) -> dict[s
         "neighbours": str(beside.count) if (beside := record.neighbours) is not None and beside.count else None,
         "neighbours_unknown": beside.unknown if beside is not None else None,
         "fidelity_reason": record.fidelity.reason if record.fidelity is not None else None,
-        "mlflow.parentRunId": parent_run_id,
+        PARENT: parent_run_id,
         "mlflow.note.content": _note(record, summary, error),
     }
     return {name: value for name, value in tags.items() if value is not None}

@@ -12,17 +12,18 @@ import contextlib
 import shlex
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bench.record import Record, RecordError
 from bench.secrets import without_credentials
 from bench.tracking.bounded import BoundedThread, NotInTimeError
-from bench.tracking.folder_lock import folder_lock
+from bench.tracking.folder_lock import LockedError, folder_lock
 from bench.tracking.mark import Mark, read_mark, record_key, sweep_key, write_mark
 from bench.tracking.publish import publish
+from bench.tracking.restore import Restored, Slot, Wanted, find, put_back
 from bench.tracking.store import (
     ANSWER_S,
     DEFAULT_URI,
@@ -36,14 +37,16 @@ from bench.tracking.store import (
     ui_command,
 )
 from bench.tracking.sweep_file import SweepInfo, read_sweep, sweep_of
-from bench.tracking.sweeps import begin_sweep, end_abandoned, end_sweep, ensure_sweep
-from bench.tracking.view import save_view
+from bench.tracking.sweeps import begin_sweep, end_abandoned, end_sweep, ensure_sweep, gather_sweep, is_described
+from bench.tracking.view import save_view, view_key
 
 # How long the main thread waits.
 OPEN_S = 20.0  # a new database takes 3 to 7 s, and longer when several sweeps start at once
 JOB_S = 5.0
 SWEEP_S = 10.0  # for what happens once a sweep
 CATCH_UP_S = 60.0
+RESTORE_S = 120.0  # hundreds of records
+LOOK_S = 0.2  # how often a job looks whether another one has made the sweep's run
 
 _Result = TypeVar("_Result")
 
@@ -166,13 +169,39 @@ class Publisher:
         sweep_id = next((each.sweep_id for each in records if each.sweep_id is not None), None)
 
         def end(store: Store) -> None:
-            found = run_id or (self._parents.get(sweep_id) if sweep_id is not None else None)
+            found = gather_sweep(store, sweep_id) if sweep_id is not None else None
+            found = found or run_id
             if found is not None:
                 statuses = [each.status for each in records]
                 end_sweep(store, found, statuses=statuses, ended_at_s=time.time(), interrupted=interrupted)
                 self._mark_sweep(sweep_id, records, found)
 
         self._tell("the sweep's run is not ended", end, SWEEP_S)
+
+    def restore(
+        self,
+        folder: Path,
+        *,
+        name: str | None,
+        sweep_id: str | None,
+        have: Collection[Slot],
+        places: Mapping[Slot, str],
+    ) -> Restored:
+        """Bring records of a sweep back from MLflow into its folder; see `bench.tracking.restore`.
+
+        May be called again, for what has come to MLflow since. That MLflow does not answer, or that the folder cannot
+        be written, is one of the lines to say.
+        """
+        wanted = Wanted(name=name, sweep_id=sweep_id, have=have)
+        until_s = time.monotonic() + RESTORE_S
+        try:
+            # Written only here: nobody waits for a reading that is late, and the jobs run by then.
+            store, lying = self._do(lambda store: (store, find(store, wanted, until_s=until_s)), RESTORE_S + SWEEP_S)
+            return put_back(store, lying, folder, places=places)
+        except TrackingError as error:
+            return Restored(lines=[f"nothing comes back from MLflow, what lies in {folder} counts: {error}"])
+        except OSError as error:
+            return Restored(lines=[f"{folder}: records cannot be brought back: {error.strerror or error}"])
 
     def upload(self, run_id: str | None, files: Sequence[Path]) -> None:
         """Add files to the parent run; without its id, to that of the only sweep that was published here."""
@@ -294,10 +323,26 @@ class Publisher:
         if sweep_id not in self._parents:
             written = read_sweep(self._folders[sweep_id]) if sweep_id in self._folders else None
             sweep = self._sweeps.get(sweep_id) or written or sweep_of(record)
-            with folder_lock(folder.parent, ANSWER_S) if written is not None else contextlib.nullcontext():
-                self._parents[sweep_id] = str(ensure_sweep(store, sweep, tags=self._tags).info.run_id)
-            self._save_view(store, sweep)
+            run = self._find_or_make(store, sweep, folder.parent if written is not None else None)
+            self._parents[sweep_id] = str(run.info.run_id)
+            self._views.setdefault(sweep_id, view_key(sweep_id))
         return self._parents[sweep_id]
+
+    def _find_or_make(self, store: Store, sweep: SweepInfo, folder: Path | None) -> Any:
+        """A sweep's run. What is there needs no lock: of many jobs that end at once, all but one need only look."""
+        deadline_s = time.monotonic() + ANSWER_S
+        while True:
+            run = next(iter(store.find_runs(sweep_id=sweep.sweep_id, kind="sweep")), None)
+            if run is not None and is_described(run):
+                return run
+            try:
+                with folder_lock(folder, LOOK_S) if folder is not None else contextlib.nullcontext():
+                    run = ensure_sweep(store, sweep, tags=self._tags)
+                    self._save_view(store, sweep)
+                    return run
+            except LockedError:
+                if time.monotonic() > deadline_s:
+                    raise
 
     def _save_view(self, store: Store, sweep: SweepInfo) -> TrackingError | None:
         try:

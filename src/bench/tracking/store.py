@@ -5,8 +5,8 @@ All that is known about MLflow itself is in this module: limits, quiet, retries,
 
 A tracking failure must never cost a measurement, so nothing but TrackingError is raised here, and `check_answers` says
 within seconds whether a store can be talked to. What comes after it may take as long as MLflow's own timeouts: who must
-not wait so long calls through `bench.tracking.bounded`. Not covered by that check: a PostgreSQL or MySQL server that
-does not answer, whose retries MLflow gives no setting for.
+not wait so long calls through `bench.tracking.bounded`. Not covered by that check: a MySQL or SQL Server that does not
+answer, whose retries MLflow gives no setting for.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ import logging
 import os
 import shlex
 import shutil
+import socket
 import sqlite3
 import ssl
+import struct
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -59,6 +62,7 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 DEFAULT_URI = "sqlite:///mlflow.db"
+LOGIN = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 LOCAL_UI = "http://127.0.0.1:5000"  # where `mlflow ui` answers
 SERVERS = ("http:", "https:")
 LOCK_TIMEOUT_S = 120.0  # making a database takes seconds, on a busy machine tens of them
@@ -71,6 +75,7 @@ PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
 
 COMPLETE = "complete"  # the tag of a run that has all of its record; it comes last
+DOUBLE = "double"  # the kind of a run that is a copy of another one, where it may not be deleted
 
 _Value = TypeVar("_Value")
 
@@ -81,6 +86,10 @@ class TrackingError(Exception):
 
 class UnreachableError(TrackingError):
     """There is nobody to talk to: what failed now would fail for every other run as well."""
+
+
+class ForbiddenError(UnreachableError):
+    """The server knows us, and does not let us do that."""
 
 
 class Point(NamedTuple):
@@ -107,9 +116,10 @@ class Store:
         return without_credentials(self.uri)
 
     def find_runs(self, **tags: str) -> list[Any]:
-        """The runs that carry all these tags and are not deleted, the newest first."""
+        """The runs that carry all these tags and are neither deleted nor doubles, the newest first."""
         with explained(self.uri, "look for a run"):
-            return list(self.client.search_runs([self.experiment_id], filter_string=tags_filter(tags)))
+            found = self.client.search_runs([self.experiment_id], filter_string=tags_filter(tags))
+        return [run for run in found if run.data.tags.get("kind") != DOUBLE]
 
     def running(self) -> list[Any]:
         """The runs that have not ended."""
@@ -120,7 +130,8 @@ class Store:
         """The one run that carries the tags of `identity`, made where there is none; doubles are deleted.
 
         Doubles come of processes that look and make at the same time, and of a request that MLflow repeated because
-        the server was slow to answer.
+        the server was slow to answer. A process that looked a moment before another one made its run keeps its own,
+        which that other one may delete: what is written to it then fails, and is found missing.
         """
         runs = self.find_runs(**identity)
         if not runs:
@@ -128,12 +139,25 @@ class Store:
             runs = self.find_runs(**identity)
         if not runs:
             raise TrackingError(f"MLflow at {self.address} does not show the run {name} that it has just made")
+        return self.keep_one(runs)
+
+    def keep_one(self, runs: Iterable[Any]) -> Any:
+        """Of runs that are one and the same, at least one of them, that which stays; the others are deleted."""
         # The same choice in every process: the one that has all, else any.
         kept, *doubles = sorted(runs, key=lambda run: (COMPLETE not in run.data.tags, run.info.run_id))
         for each in doubles:
-            with contextlib.suppress(TrackingError), explained(self.uri, "delete a double"):
-                self.client.delete_run(each.info.run_id)
+            with contextlib.suppress(TrackingError):
+                self._retire(each.info.run_id)
         return kept
+
+    def _retire(self, run_id: str) -> None:
+        """Delete a double; a user who may edit runs but not delete any takes its kind from it, and its end."""
+        try:
+            with explained(self.uri, "delete a double"):
+                self.client.delete_run(run_id)
+        except ForbiddenError:
+            self.log(run_id, tags={"kind": DOUBLE})
+            self.end_run(run_id, "KILLED", time.time())
 
     def create_run(self, name: str, started_at_s: float, tags: Mapping[str, str]) -> str:
         """Make a run and return its id."""
@@ -202,14 +226,18 @@ def open_store(uri: str | None, experiment: str, folder: Path) -> Store:
     with explained(uri, "open the store"):
         if database:
             database.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(_lock_file(uri), timeout=LOCK_TIMEOUT_S):
-            if database:
-                _make_database(database, artifacts)
-                check_answers(uri)
-            # A server keeps artifacts where it was told to; only for a database the client decides.
-            location = None if uri.startswith((*SERVERS, "databricks")) else artifacts.as_uri()
-            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-            found = _experiment(client, experiment, location)
+        # A server keeps artifacts where it was told to; only for a database the client decides.
+        is_served = uri.startswith((*SERVERS, "databricks"))
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri) if is_served else None
+        # What is there needs no lock: of many jobs that end at once none waits for the others.
+        found = client.get_experiment_by_name(experiment) if client is not None else None
+        if found is None:
+            with FileLock(_lock_file(uri), timeout=LOCK_TIMEOUT_S):
+                if database:
+                    _make_database(database, artifacts)
+                    check_answers(uri)
+                client = client or MlflowClient(tracking_uri=uri, registry_uri=uri)
+                found = _experiment(client, experiment, None if is_served else artifacts.as_uri())
     if found.lifecycle_stage != "active":
         raise TrackingError(
             f"MLflow experiment {experiment} at {without_credentials(uri)} is deleted: restore it with "
@@ -223,7 +251,7 @@ def check_answers(uri: str, timeout_s: float = ANSWER_S) -> None:
     """See whether a store can be talked to, which MLflow itself would try for minutes.
 
     Args:
-        uri: an absolute address. One that is neither a server's nor a SQLite file's is not looked at.
+        uri: an absolute address. One that is no server's, PostgreSQL's or SQLite file's is not looked at.
         timeout_s: for the server to answer, whatever it answers, or for a lock on the database.
 
     Raises:
@@ -236,6 +264,9 @@ def check_answers(uri: str, timeout_s: float = ANSWER_S) -> None:
     elif database := sqlite_file(uri):
         with explained(uri, "be written", UnreachableError):
             _check_writable(database, timeout_s)
+    elif uri.startswith("postgresql"):
+        with explained(uri, "be reached", UnreachableError):
+            _check_postgresql(uri, timeout_s)
 
 
 def _check_server(uri: str, timeout_s: float) -> None:
@@ -255,6 +286,22 @@ def _check_server(uri: str, timeout_s: float) -> None:
         # Whether a certificate is good enough is for MLflow to say, which has settings for it.
         if not isinstance(error.reason, ssl.SSLError):
             raise
+
+
+def _check_postgresql(uri: str, timeout_s: float) -> None:
+    """Ask whether it speaks TLS, as every client may before it says who it is: a server that hangs says nothing."""
+    address = urllib.parse.urlsplit(uri)
+    if not address.hostname or "," in address.netloc:  # a socket file, or several servers: the driver's business
+        return
+    request = struct.pack("!ii", 8, 80877103)  # its length, and the protocol's number for SSLRequest
+    try:
+        with socket.create_connection((address.hostname, address.port or 5432), timeout=timeout_s) as connection:
+            connection.sendall(request)
+            answer = connection.recv(1)
+    except TimeoutError as error:
+        raise TimeoutError(f"no answer within {timeout_s:g} s") from error
+    if answer not in (b"S", b"N", b"E"):
+        raise OSError("what answers there is no PostgreSQL server" if answer else "it hangs up")
 
 
 def ui_command(store: Store) -> str:
@@ -326,9 +373,12 @@ def explained(uri: str, doing: str, kind: type[TrackingError] = TrackingError) -
     except TrackingError:
         raise
     except Exception as error:
-        where = without_credentials(uri)
-        if status_of(error) in (http.client.UNAUTHORIZED, http.client.FORBIDDEN):
-            remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        where, status = without_credentials(uri), status_of(error)
+        if status == http.client.UNAUTHORIZED:
+            kind, remedy = UnreachableError, f"{'check' if _has_login() else 'set'} {LOGIN}"
+        elif status == http.client.FORBIDDEN:
+            kind = ForbiddenError
+            remedy = f"the user of {LOGIN} needs the permission EDIT for that experiment"
         elif uri.startswith(SERVERS):
             remedy = "check that the server runs and that tracking.uri is its address"
         elif sqlite_file(uri):
@@ -339,6 +389,10 @@ def explained(uri: str, doing: str, kind: type[TrackingError] = TrackingError) -
         raise kind(text) from error
 
 
+def _has_login() -> bool:
+    return all(os.environ.get(name) for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"))
+
+
 def status_of(error: Exception) -> int | None:
     """The status that a server answered with; None where the failure was another one."""
     return error.get_http_status_code() if isinstance(error, MlflowException) else None
@@ -346,6 +400,8 @@ def status_of(error: Exception) -> int | None:
 
 def reason_of(error: Exception, uri: str) -> str:
     """The first line of an exception, its cause if it names one, without what the address hides."""
+    if (status := status_of(error)) in (http.client.UNAUTHORIZED, http.client.FORBIDDEN):
+        return f"the server answers {status} {http.client.responses[status]}"
     text = str(error).strip() or type(error).__name__
     text = text.splitlines()[0].replace(uri, without_credentials(uri))
     if "(Caused by " in text:

@@ -13,9 +13,11 @@ from typing import Any
 from bench.record import STATUSES
 from bench.tracking.owner import TAG as OWNER
 from bench.tracking.owner import is_gone, own_tag
-from bench.tracking.publish import RUN_STATUS, param_name
+from bench.tracking.publish import PARENT, RUN_STATUS, param_name
 from bench.tracking.store import COMPLETE, Store
 from bench.tracking.sweep_file import SweepInfo
+
+NAME = "sweep_name"  # the run's own name may be changed in the UI
 
 
 def begin_sweep(store: Store, sweep: SweepInfo, *, tags: dict[str, str]) -> str:
@@ -40,9 +42,30 @@ def begin_sweep(store: Store, sweep: SweepInfo, *, tags: dict[str, str]) -> str:
 def ensure_sweep(store: Store, sweep: SweepInfo, *, tags: dict[str, str]) -> Any:
     """The run of a sweep as it is; one that is missing, for there was no server at its start, is made."""
     run = _sweep_run(store, sweep, tags)
-    if "mlflow.note.content" not in run.data.tags:  # just made, or by a process that came no further
+    if not is_described(run):
         _describe(store, run, sweep, tags)
     return run
+
+
+def is_described(run: Any) -> bool:
+    """Whether a sweep's run tells all of it; not so one just made, or by a process that came no further."""
+    return "mlflow.note.content" in run.data.tags
+
+
+def gather_sweep(store: Store, sweep_id: str) -> str | None:
+    """The one run of a sweep, with all of its trials nested in it; None where it has none.
+
+    Jobs on several machines that find no run at the same moment may each make one, and nest a trial in one that
+    another of them deletes.
+    """
+    runs = store.find_runs(sweep_id=sweep_id, kind="sweep")
+    if not runs:
+        return None
+    run_id = str(store.keep_one(runs).info.run_id)
+    for trial in store.find_runs(sweep_id=sweep_id, kind="trial"):
+        if trial.data.tags.get(PARENT) != run_id:
+            store.log(trial.info.run_id, tags={PARENT: run_id})
+    return run_id
 
 
 def end_sweep(store: Store, run_id: str, *, statuses: Sequence[str], ended_at_s: float, interrupted: bool) -> None:
@@ -93,6 +116,7 @@ def _describe(store: Store, run: Any, sweep: SweepInfo, tags: dict[str, str]) ->
     own = {
         "kind": "sweep",
         "sweep_id": sweep.sweep_id,
+        NAME: sweep.name,
         OWNER: own_tag(),
         "mlflow.note.content": "\n".join([f"Sweep `{sweep.sweep_id}`", "", *lines]),
     }

@@ -62,13 +62,18 @@ def save_view(store: Store, *, sweep_id: str, swept_keys: Iterable[str]) -> str:
     Raises:
         TrackingError: it could not be written.
     """
-    key = hashlib.sha256(sweep_id.encode()).hexdigest()[:16]
+    key = view_key(sweep_id)
     now_ms = round(time.time() * 1000)
     packed = base64.b64encode(zlib.compress(json.dumps(_state(sweep_id, swept_keys)).encode())).decode()
     view = {"name": sweep_id, "createdAt": now_ms, "updatedAt": now_ms, "state": f"deflate;{packed}"}
     with explained(store.uri, "save the sweep's view"):
         store.client.set_experiment_tag(store.experiment_id, TAG_PREFIX + key, json.dumps(view))
     return key
+
+
+def view_key(sweep_id: str) -> str:
+    """The key that the view of a sweep is saved under."""
+    return hashlib.sha256(sweep_id.encode()).hexdigest()[:16]
 
 
 def _state(sweep_id: str, swept_keys: Iterable[str]) -> dict[str, object]:

@@ -1,0 +1,64 @@
+"""Records of a sweep that lie in MLflow alone: written into its folder before it goes on, or when it ends."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.conductor.jobs import open_publisher
+from bench.config import BenchmarkConfig
+from bench.sweep.plan import Plan, SweepFile
+from bench.sweep.resume import Found
+
+
+def bring_back(console: Console, config: BenchmarkConfig, plan: Plan, found: Found, folder: Path) -> bool:
+    """Fetch the records that the folder lacks; returns whether it holds more than before.
+
+    MLflow is asked only where a job of the plan has no record on disk. The sweep is the one that the folder knows, or
+    else the one that was published under the name of this one last; it keeps its id and its run.
+
+    Args:
+        console: for what came back, and for what did not.
+        config: for what concerns the sweep as a whole.
+        plan: all jobs, under the names of their folders.
+        found: what lies in the folder.
+        folder: the sweep's.
+    """
+    places = {(job.setting_id, job.repeat): job.folder for job in plan.jobs}
+    have = {(past.setting_id, past.repeat) for past in found.past}
+    ids = [found.file.sweep_id] if found.file else [past.sweep_id for past in found.past if past.sweep_id]
+    if places.keys() <= have or not (ids or config.sweep.name):
+        return False
+    publisher = open_publisher(config, console)
+    if publisher is None:
+        return False
+    restored = publisher.restore(
+        folder, name=config.sweep.name, sweep_id=ids[0] if ids else None, have=have, places=places
+    )
+    for line in restored.lines:
+        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if restored.folders:
+        text = f"{len(restored.folders)} records of {restored.sweep_id} come back from MLflow"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    if restored.sweep_id is None or found.file is not None:
+        return bool(restored.folders)
+    now_s = time.time()
+    SweepFile(
+        sweep_id=restored.sweep_id,
+        name=config.sweep.name or restored.sweep_id,
+        parent_run_id=restored.parent_run_id,
+        started_at_s=restored.started_at_s or now_s,
+        launched_at_s=now_s,
+        settings=plan.settings,
+        baseline=plan.baseline,
+        swept=plan.swept(),
+        tracking={
+            "uri": publisher.address,
+            "experiment": config.tracking.experiment,
+            "tags": {name: str(value) for name, value in config.tracking.tags.items()},
+        },
+        jobs=plan.jobs,
+    ).write(folder)
+    return True

@@ -1,0 +1,168 @@
+"""A sweep's records, brought back from MLflow into its folder: for one that goes on where that folder is not.
+
+A sweep is found by its id, or by its name: the one of that name that began last. Only trials come back that the folder
+has no record of, for what lies on disk counts; each as its record.json and a mark that it is published, so that nothing
+is published twice. Of a job's other files MLflow keeps the copies.
+
+Not covered: reference runs, which are not published and are made anew; and the sweep.json, which is the plan's.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.record import FILE_NAME, Record
+from bench.tracking.fetch import newest, read_record, runs_with
+from bench.tracking.mark import Mark, record_key, write_mark
+from bench.tracking.store import Store, TrackingError, check_answers, explained, tags_filter, trials_filter
+from bench.tracking.sweeps import NAME, is_complete, is_owned_by_the_living
+
+Slot = tuple[str, int]  # of a job in its sweep: setting id and repeat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which records of which sweep."""
+
+    name: str | None  # the sweep's; counts where its id is not known
+    sweep_id: str | None
+    have: Collection[Slot] = ()  # what lies on disk, and stays away
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lying:
+    """What was found in MLflow."""
+
+    sweep_id: str | None = None  # None: there is no such sweep
+    parent_run_id: str | None = None
+    started_at_s: float | None = None  # Unix time of the sweep's first start
+    jobs: list[tuple[Record, Any]] = field(default_factory=list)  # each with its run
+    lines: list[str] = field(default_factory=list)  # to say to the user
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    """What came back."""
+
+    sweep_id: str | None = None  # None: MLflow has no such sweep, or did not answer
+    parent_run_id: str | None = None  # the sweep's own run
+    started_at_s: float | None = None  # Unix time of the sweep's first start
+    folders: list[Path] = field(default_factory=list)  # of the jobs whose records came back
+    lines: list[str] = field(default_factory=list)  # to say to the user
+
+
+def find(store: Store, wanted: Wanted, *, until_s: float) -> Lying:
+    """Read the records that are wanted; nothing is written.
+
+    Args:
+        store: where from; its experiment alone is searched.
+        wanted: which.
+        until_s: on the monotonic clock; what is not read by then is named and left out.
+
+    Raises:
+        TrackingError: MLflow does not answer.
+    """
+    run, lines = _sweep_run(store, wanted)
+    sweep_id = wanted.sweep_id or (run.data.tags.get("sweep_id") if run is not None else None)
+    if sweep_id is None:
+        return Lying()
+    with explained(store.uri, "look for a sweep's trials"):
+        trials = newest(runs_with(store.client, [store.experiment_id], trials_filter(sweep_id)))
+    missing = [each for each in trials if _slot_of(each) not in wanted.have]
+    if run is not None and missing and run.info.status == "RUNNING" and is_owned_by_the_living(run):
+        lines.append(f"{sweep_id} has not ended in MLflow: if it still runs elsewhere, jobs may be measured twice")
+    jobs: list[tuple[Record, Any]] = []
+    for number, each in enumerate(missing):
+        if time.monotonic() > until_s:
+            lines.append(f"{len(missing) - number} records are left in MLflow: it takes too long to read them")
+            break
+        try:
+            record = read_record(store.client, store.uri, each)
+        except TrackingError as error:
+            check_answers(store.uri)  # else the next one would fail as well
+            lines.append(f"not brought back: {error}")
+            continue
+        if (record.kind, record.sweep_id) == ("trial", sweep_id):
+            jobs.append((record, each))
+    return Lying(
+        sweep_id=sweep_id,
+        parent_run_id=str(run.info.run_id) if run is not None else None,
+        started_at_s=run.info.start_time / 1000 if run is not None else None,
+        jobs=jobs,
+        lines=lines,
+    )
+
+
+def put_back(store: Store, lying: Lying, folder: Path, *, places: Mapping[Slot, str]) -> Restored:
+    """Write records into the folders of their jobs, which are made; one that holds a record by now keeps it.
+
+    Args:
+        store: where they come from.
+        lying: what `find` has found.
+        folder: the sweep's.
+        places: the names of jobs' folders below it, where a plan gives them one; others are named after their setting.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folders, seen = [], set()
+    for record, run in sorted(lying.jobs, key=lambda each: each[0].started_at_s):
+        slot = (record.setting_id, record.repeat)
+        job = folder / places[slot] if slot in places else _free(folder, record)
+        if slot in seen or (job / FILE_NAME).exists():
+            continue
+        seen.add(slot)
+        job.mkdir(parents=True, exist_ok=True)
+        record.write(job)
+        folders.append(job)
+        if is_complete(run):  # else it is published once more, over what is there
+            key = record_key(record)
+            own = {"uri": store.address, "experiment": store.experiment, "run_id": str(run.info.run_id)}
+            write_mark(job, Mark(published=True, record_key=key, **own))
+    return Restored(
+        sweep_id=lying.sweep_id,
+        parent_run_id=lying.parent_run_id,
+        started_at_s=lying.started_at_s,
+        folders=folders,
+        lines=lying.lines,
+    )
+
+
+def _sweep_run(store: Store, wanted: Wanted) -> tuple[Any, list[str]]:
+    """The sweep's own run, None where there is none, and what is to be said about others of its name."""
+    if wanted.sweep_id is not None:
+        return next(iter(_sweeps(store, {"sweep_id": wanted.sweep_id})), None), []
+    if wanted.name is None:
+        return None, []
+    # Before sweeps had a tag for it, their name was the run's alone.
+    runs = _sweeps(store, {NAME: wanted.name}) or _sweeps(store, {"mlflow.runName": wanted.name})
+    ids = list(dict.fromkeys(str(each.data.tags.get("sweep_id")) for each in runs))
+    if len(ids) < 2:
+        return next(iter(runs), None), []
+    others = f"not {', '.join(ids[1:4])}" + (" …" if len(ids) > 4 else "")
+    return runs[0], [f"{len(ids)} sweeps in MLflow are named {wanted.name}: the last one, {ids[0]}, goes on, {others}"]
+
+
+def _sweeps(store: Store, tags: Mapping[str, str]) -> Sequence[Any]:
+    """The runs of sweeps with these tags, that which began last first."""
+    with explained(store.uri, "look for a sweep"):
+        return runs_with(store.client, [store.experiment_id], tags_filter({"kind": "sweep", **tags}))
+
+
+def _slot_of(run: Any) -> Slot | None:
+    setting_id, repeat = run.data.tags.get("setting_id"), run.data.tags.get("repeat", "")
+    return (setting_id, int(repeat)) if setting_id is not None and repeat.isdecimal() else None
+
+
+def _free(folder: Path, record: Record) -> Path:
+    """A folder of its own for a job that is none of the plan's."""
+    words = re.sub(r"[^A-Za-z0-9._=-]+", "-", f"{record.name}_r{record.repeat}")[:100].strip("-.")
+    job, number = folder / (words or "job"), 2
+    while job.exists():
+        job, number = folder / f"{words or 'job'}-{number}", number + 1
+    return job

@@ -132,18 +132,23 @@ def to_config(composed: DictConfig, overrides: Sequence[str]) -> BenchmarkConfig
 
 
 def _check_no_credentials(composed: DictConfig) -> None:
-    """Refuse a password in the tracking address as typed: Hydra writes the config into every job's folder."""
+    """Refuse a password in an address as typed: Hydra writes the config into every job's folder."""
     plain: Any = OmegaConf.to_container(composed, resolve=False)
-    uri = plain.get("tracking", {}).get("uri")
-    if isinstance(uri, str) and "${" not in uri and has_credentials(uri):
-        remedy = "holds a user's secret, which the outputs would repeat; set MLFLOW_TRACKING_USERNAME and "
-        remedy += "MLFLOW_TRACKING_PASSWORD instead, or write tracking.uri='${oc.env:NAME}'"
-        raise ConfigError("tracking.uri", without_credentials(uri), remedy)
+    elsewhere = {
+        "tracking.uri": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead, or ",
+        "search.storage": "set PGPASSWORD instead, or ",
+    }
+    for key, way in elsewhere.items():
+        section, _, leaf = key.partition(".")
+        address = plain.get(section, {}).get(leaf)
+        if isinstance(address, str) and "${" not in address and has_credentials(address):
+            remedy = f"holds a user's secret, which the outputs would repeat; {way}write {key}='${{oc.env:NAME}}'"
+            raise ConfigError(key, without_credentials(address), remedy)
 
 
 def _check_choices(overrides: Sequence[str]) -> None:
     """Refuse a list where a group's choice belongs: Hydra takes the last of it."""
-    groups = {each.name for each in conf_folder().iterdir() if each.is_dir()}
+    groups = {each.name for each in conf_folder().iterdir() if each.is_dir()} - {"hydra"}  # whose groups are below it
     for key, _, value in (each.lstrip("+").partition("=") for each in overrides):
         if key in groups and value.startswith("["):
             remedy = f"is a list, and a group takes one choice; with commas alone it is a sweep: -m {key}={value[1:-1]}"

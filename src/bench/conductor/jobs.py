@@ -85,7 +85,7 @@ def run_sweep_job(config: BenchmarkConfig, folder: Path) -> None:
 
 
 def _place(config: BenchmarkConfig, sweep: SweepFile, mine: Job, folder: Path) -> Place:
-    several = len({each.trial_id for each in sweep.jobs}) > 1
+    several = sweep.trials is not None or len({each.trial_id for each in sweep.jobs}) > 1
     compared = config.fidelity.reference == "eager" or (config.fidelity.reference == "auto" and several)
     to_run = [each.folder for each in sweep.jobs if not each.done]
     behind = to_run.index(mine.folder) if mine.folder in to_run else 0
@@ -93,7 +93,7 @@ def _place(config: BenchmarkConfig, sweep: SweepFile, mine: Job, folder: Path) -
     each_s = max(0.0, time.time() - sweep.launched_at_s) / behind if behind else None
     return Place(
         number=mine.number,
-        jobs=len(sweep.jobs),
+        jobs=sweep.trials or len(sweep.jobs),
         left_s=None if each_s is None else each_s * (len(to_run) - behind),
         references=folder if compared else None,
     )

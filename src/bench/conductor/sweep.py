@@ -51,8 +51,6 @@ def sweep(points: Sequence[Point], *, folder: Path, launch: Launch, is_local: bo
     Raises:
         ConfigError: the folder is taken, or one of the settings cannot work; nothing was started.
     """
-    from bench.sweep.resume import check_is_free, claimed  # noqa: PLC0415
-
     console = Console()
     config = _sweep_wide(points)
     plan = make_plan(points, config.sweep, sweep_id=f"{folder.name}-{secrets.token_hex(3)}")
@@ -66,6 +64,13 @@ def sweep(points: Sequence[Point], *, folder: Path, launch: Launch, is_local: bo
         if found.past and not config.sweep.resume:
             console.print(f"{folder} holds a sweep: sweep.resume=true goes on with it", markup=False, soft_wrap=True)
         return 0
+    return in_own_folder(config, folder, lambda: _conduct(console, config, plan, folder, launch, is_local=is_local))
+
+
+def in_own_folder(config: BenchmarkConfig, folder: Path, conduct: Callable[[], int]) -> int:
+    """Conduct a sweep while its folder is claimed; one that was made for a sweep that then is refused is removed."""
+    from bench.sweep.resume import check_is_free, claimed  # noqa: PLC0415
+
     if not config.sweep.resume:
         check_is_free(folder)
     elif config.sweep.name is None and not folder.exists():
@@ -75,7 +80,7 @@ def sweep(points: Sequence[Point], *, folder: Path, launch: Launch, is_local: bo
         try:
             if not config.sweep.resume:
                 check_is_free(folder)
-            return _conduct(console, config, plan, folder, launch, is_local=is_local)
+            return conduct()
         except ConfigError:
             if not existed:
                 _remove_unused(folder)  # while it is ours: one that another start holds must stay
@@ -224,9 +229,13 @@ def _put_aside(course: Course, environment: dict[str, str]) -> None:
     put_aside(course.folder, unusable_references(course.folder, environment, is_local=course.is_local))
 
 
-def _begin(course: Course) -> str | None:
-    """Write down the plan, and make the sweep's run in MLflow; returns the run's id."""
+def _begin(course: Course, *, space: dict[str, list[str]] | None = None) -> str | None:
+    """Write down the plan, and make the sweep's run in MLflow; returns the run's id.
+
+    A search gives its `space`, override key → values: of its jobs it has planned none yet.
+    """
     before, plan, tracking = course.found.file, course.plan, course.config.tracking
+    swept = plan.swept() if space is None else space
     now_s = time.time()
     file = SweepFile(
         sweep_id=plan.sweep_id,
@@ -236,7 +245,7 @@ def _begin(course: Course) -> str | None:
         launched_at_s=now_s,
         settings=plan.settings,
         baseline=plan.baseline,
-        swept=plan.swept(),
+        swept=swept,
         tracking={
             "uri": course.publisher.address if course.publisher is not None else None,
             "experiment": tracking.experiment,
@@ -244,12 +253,13 @@ def _begin(course: Course) -> str | None:
         },
         jobs=plan.jobs,
         kept=course.left.kept,
+        trials=None if space is None else course.config.search.trials,
     )
     file.write(course.folder)  # before the run is made: who is killed now can still go on with the same sweep
     if course.publisher is None:
         return None
     run_id = course.publisher.begin_sweep(
-        sweep_id=plan.sweep_id, name=file.name, swept=plan.swept(), settings=plan.settings, baseline=plan.baseline
+        sweep_id=plan.sweep_id, name=file.name, swept=swept, settings=plan.settings, baseline=plan.baseline
     )
     dataclasses.replace(file, parent_run_id=run_id, launched_at_s=time.time()).write(course.folder)
     return run_id
@@ -271,8 +281,18 @@ def _launch(course: Course, launch: Launch) -> tuple[bool, bool]:
     return False, False
 
 
-def _finish(course: Course, run_id: str | None, records: list[Record], *, interrupted: bool) -> None:
-    """Publish what is not yet, end the sweep's run, and show everything."""
+def _finish(
+    course: Course,
+    run_id: str | None,
+    records: list[Record],
+    *,
+    interrupted: bool,
+    conclude: Callable[[list[Record]], list[Path]] | None = None,
+) -> None:
+    """Publish what is not yet, end the sweep's run, and show everything.
+
+    `conclude` shows what follows from the records, and returns the files that it is kept in; None: the comparison.
+    """
     from bench.report.table import print_table  # noqa: PLC0415
 
     publisher, unpublished = course.publisher, 0
@@ -280,7 +300,7 @@ def _finish(course: Course, run_id: str | None, records: list[Record], *, interr
         unpublished = publisher.publish_missing([course.folder / job.folder for job in course.plan.jobs], run_id)
         publisher.end_sweep(run_id, records, interrupted=interrupted)
     print_table(course.console, records)
-    files = _compare(course, records)
+    files = _compare(course, records) if conclude is None else conclude(records)
     if publisher is not None:
         publisher.upload(run_id, files)
     print_ways_on(course.console, publisher, course.folder, sweep_id=course.plan.sweep_id)

@@ -59,7 +59,7 @@ class BenchSweeper(Sweeper):
         """Run the sweep; leaves by SystemExit, for Hydra drops a sweeper's result."""
         from bench import cli  # noqa: PLC0415 - see above
         from bench.conductor.sweep import sweep  # noqa: PLC0415
-        from bench.sweep.plan import Plan, Point  # noqa: PLC0415
+        from bench.sweep.plan import Point  # noqa: PLC0415
 
         assert self.hydra_context is not None
         assert self.config is not None
@@ -71,22 +71,29 @@ class BenchSweeper(Sweeper):
             swept = {key.lstrip("+"): value for key, value in overrides.items() if key in swept_keys}
             typed = tuple(f"{key}={value}" for key, value in overrides.items())
             points.append(Point(overrides=typed, swept=swept, config=cli.to_config(composed, typed)))
-        folder = Path(str(self.config.hydra.sweep.dir)).absolute()
-        one_by_one = isinstance(self.launcher, BasicLauncher)
+        raise SystemExit(
+            sweep(points, folder=self._folder(), launch=self._launch_plan, is_local=self._runs_one_by_one())
+        )
 
-        def launch(plan: Plan) -> dict[int, Exception]:
-            OmegaConf.save(self.config, folder / "multirun.yaml")
-            pairs = [(job, point) for job, point in zip(plan.jobs, plan.points, strict=True) if not job.done]
-            errors: dict[int, Exception] = {}
-            # Hydra's own launcher gets them singly: it would keep each job's config until the last has run.
-            for batch in [[pair] for pair in pairs] if one_by_one else [pairs] if pairs else []:
-                errors |= self._launch(batch)
-                for error in errors.values():
-                    if isinstance(error, OSError):  # of the disk; what a job raises is in its record
-                        raise error
-            return errors
+    def _folder(self) -> Path:
+        assert self.config is not None
+        return Path(str(self.config.hydra.sweep.dir)).absolute()
 
-        raise SystemExit(sweep(points, folder=folder, launch=launch, is_local=one_by_one))
+    def _runs_one_by_one(self) -> bool:
+        return isinstance(self.launcher, BasicLauncher)
+
+    def _launch_plan(self, plan: Any) -> dict[int, Exception]:
+        """Run a plan's jobs that are not done; returns what they raised, by number."""
+        OmegaConf.save(self.config, self._folder() / "multirun.yaml")
+        pairs = [(job, point) for job, point in zip(plan.jobs, plan.points, strict=True) if not job.done]
+        errors: dict[int, Exception] = {}
+        # Hydra's own launcher gets them singly: it would keep each job's config until the last has run.
+        for batch in [[pair] for pair in pairs] if self._runs_one_by_one() else [pairs] if pairs else []:
+            errors |= self._launch(batch)
+            for error in errors.values():
+                if isinstance(error, OSError):  # of the disk; what a job raises is in its record
+                    raise error
+        return errors
 
     def _launch(self, batch: list[Any]) -> dict[int, Exception]:
         """Run jobs through the launcher; returns what went wrong around a measurement, by number."""

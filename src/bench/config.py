@@ -341,10 +341,10 @@ class BenchmarkConfig:
                     hint = f"; did you mean {near}?" if near else ""
                     raise ConfigError(key_name, word, f"allowed: {', '.join(known)}{hint}")
         if twice := [name for name in names if names.count(name) > 1]:
-            raise ConfigError("search.objectives", names, f"names {twice[0]} twice")
+            raise ConfigError("search.objectives", f"[{','.join(names)}]", f"names {twice[0]} twice")
         if directions is not None and len(directions) != len(names):
             remedy = f"must be one for each of the {len(names)} search.objectives: {', '.join(names)}"
-            raise ConfigError("search.directions", directions, remedy)
+            raise ConfigError("search.directions", f"[{','.join(directions)}]", remedy)
 
     def _check_pairs(self) -> None:
         attention, compiled, model = self.attention, self.compile, self.model

@@ -274,7 +274,8 @@ class _Search:
         """
         planned = {job.folder: job for job in found.file.jobs} if found.file is not None else {}
         kept = []
-        for past in found.past:
+        # Those that the plan knows first, for they have their numbers.
+        for past in sorted(found.past, key=lambda each: each.folder not in planned):
             if past.status == "interrupted":
                 continue
             record = Record.read(self.folder / past.folder)

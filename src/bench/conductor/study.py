@@ -9,6 +9,7 @@ the same value twice and miss others.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import itertools
 import json
 import math
@@ -74,7 +75,7 @@ class Study:
         with self._told("cannot be opened"):
             self._study = optuna.create_study(
                 study_name=name,
-                storage=storage,
+                storage=None if storage is None else _address(storage),
                 directions=[StudyDirection[goal.upper()] for goal in goals.values()],
                 load_if_exists=True,
             )
@@ -341,6 +342,14 @@ def _param(parameter: Choice | Range, text: str) -> Any:
 
 def _text(parameter: Choice | Range, param: Any) -> str:
     return str(param) if isinstance(parameter, Choice) else parameter.written(param)
+
+
+def _address(storage: str) -> str:
+    """An address with the driver that is installed: SQLAlchemy 2.1 takes psycopg for PostgreSQL where none is named."""
+    scheme, separator, rest = storage.partition("://")
+    if scheme in ("postgresql", "postgres") and importlib.util.find_spec("psycopg") is None:
+        return f"postgresql+psycopg2{separator}{rest}"
+    return storage
 
 
 def _lines(space: Mapping[str, Sequence[str]]) -> list[str]:

@@ -19,6 +19,8 @@ from bench.record import Record
 from bench.report.format import one_line, significant, title
 from bench.report.layout import PLAIN_WIDTH, grid, print_at
 
+# Objectives that a smaller workload improves whatever the settings are.
+BY_WORK = ("e2e_ms", "ttft_ms", "cold_s", "peak_mib")
 CAUTION = "descriptive, one process each: not a verdict; sweep.repeats=5 over these settings gives one"
 
 
@@ -179,6 +181,11 @@ def _lines(report: SearchReport, *, with_reasons: bool) -> list[str]:
     if with_reasons:
         lines += [f"{row.name}: pruned, {one_line(row.reason or '')}" for row in report.rows if row.values is None]
     lines += [one_line(each) for each in report.refused]
+    work = [key for key in report.space if key.partition(".")[0] == "workload"]
+    if report.front and work and (favoured := [name for name in report.goals if name in BY_WORK]):
+        lines.append(
+            f"settings differ in {', '.join(work)}: {', '.join(favoured)} favours less work; tok_per_s is fair"
+        )
     return [*lines, CAUTION] if report.front else lines
 
 

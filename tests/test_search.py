@@ -627,7 +627,8 @@ def test_a_real_search_finds_the_best_of_24_in_fewer_than_15_jobs(tmp_path) -> N
     timed_model.plant(model, times_s)
     done = run_bench(
         "-m", "hydra/sweeper=optuna", *timed_model.arguments(model), "attention=eager,sdpa", "workload.batch_size=1,2,4",
-        "workload.sequence_length=8,16,24,32", "search.trials=14", "sweep.name=s", "tracking=off", folder=tmp_path,
+        "workload.sequence_length=8,16,24,32", "search.trials=14", "measurement.iterations=3",
+        "sweep.name=s", "tracking=off", folder=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(records(tmp_path)) == 14

@@ -37,16 +37,17 @@ MAY_IMPORT = {
     "report": {"analysis", "record"},
     "compare": {"analysis", "record", "report", "rules", "tracking"},
     "wording": {"config", "rules"},
-    "conductor": {"config", "record", "rules", "sweep", "tracking", "report"},
+    "conductor": {"analysis", "config", "record", "report", "rules", "secrets", "sweep", "tracking"},
     "cli": {"conductor", "config", "rules", "secrets", "sweep", "wording"},
     "__main__": {"cli"},
-    "hydra_plugins": {"cli", "conductor", "rules", "sweep"},
+    "hydra_plugins": {"cli", "conductor", "rules", "sweep", "wording"},
 }
 # library: the rooms that may import it.
 ONLY_IN = {
     "torch": {"trial"},
     "transformers": {"trial"},
     "mlflow": {"tracking"},
+    "optuna": {"conductor"},
     "hydra": {"cli", "wording", "hydra_plugins"},
     "omegaconf": {"cli", "wording", "hydra_plugins"},
     "numpy": {"analysis", "trial", "report"},

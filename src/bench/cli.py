@@ -134,19 +134,25 @@ def to_config(composed: DictConfig, overrides: Sequence[str]) -> BenchmarkConfig
 
 
 def _check_no_credentials(composed: DictConfig) -> None:
-    """Refuse a password in the tracking address as typed: Hydra writes the config into every job's folder."""
-    tracking = composed._get_node("tracking")  # noqa: SLF001 - as it is, references unresolved
-    plain = OmegaConf.to_container(tracking, resolve=False) if isinstance(tracking, DictConfig) else None
-    uri = plain.get("uri") if isinstance(plain, dict) else None
-    if isinstance(uri, str) and "${" not in uri and has_credentials(uri):
-        remedy = "holds a user's secret, which the outputs would repeat; set MLFLOW_TRACKING_USERNAME and "
-        remedy += "MLFLOW_TRACKING_PASSWORD instead, or write tracking.uri='${oc.env:NAME}'"
-        raise ConfigError("tracking.uri", without_credentials(uri), remedy)
+    """Refuse a password in an address as typed: Hydra writes the config into every job's folder."""
+    elsewhere = {
+        "tracking.uri": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead, or ",
+        "search.storage": "set PGPASSWORD instead, or ",
+    }
+    for key, way in elsewhere.items():
+        name, _, leaf = key.partition(".")
+        section = composed._get_node(name)  # noqa: SLF001 - as it is, references unresolved
+        plain = OmegaConf.to_container(section, resolve=False) if isinstance(section, DictConfig) else None
+        address = plain.get(leaf) if isinstance(plain, dict) else None
+        if isinstance(address, str) and "${" not in address and has_credentials(address):
+            remedy = f"holds a user's secret, which the outputs would repeat; {way}write {key}='${{oc.env:NAME}}'"
+            raise ConfigError(key, without_credentials(address), remedy)
 
 
 @functools.cache
 def _groups() -> frozenset[str]:
-    return frozenset(each.name for each in conf_folder().iterdir() if each.is_dir())
+    """The groups at the top; those of Hydra's own are below the folder of its name."""
+    return frozenset(each.name for each in conf_folder().iterdir() if each.is_dir() and each.name != "hydra")
 
 
 def _check_choices(overrides: Sequence[str]) -> None:

@@ -29,6 +29,20 @@ COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-
 SDPA_BACKENDS = ("math", "flash_attention", "efficient_attention", "cudnn_attention")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 NAME = r"[A-Za-z0-9][\w.-]{0,99}"  # fit for a folder
+# What a search may be for: the headline metrics, and which way each is better.
+OBJECTIVES = {
+    "e2e_ms": "minimize",
+    "ttft_ms": "minimize",
+    "itl_ms": "minimize",
+    "tpot_ms": "minimize",
+    "tok_per_s": "maximize",
+    "decode_tps": "maximize",
+    "cold_s": "minimize",
+    "peak_mib": "minimize",
+    "mbu_pct": "maximize",
+    "j_per_tok": "minimize",
+}
+DIRECTIONS = ("minimize", "maximize")
 
 
 @dataclass(kw_only=True)
@@ -188,6 +202,11 @@ class SearchConfig:
                               "folder", pattern=r"\w[\w+.-]*://.+")  # fmt: skip
     seed: int = key(0, "seed of the sampler", minimum=0)
 
+    def goals(self) -> dict[str, str]:
+        """Objective → minimize or maximize, in order."""
+        directions = self.directions or [OBJECTIVES[name] for name in self.objectives]
+        return dict(zip(self.objectives, directions, strict=True))
+
 
 @dataclass(kw_only=True)
 class TrackingConfig:
@@ -304,8 +323,29 @@ class BenchmarkConfig:
                 if isinstance(each, float) and not math.isfinite(each):
                     raise ConfigError(f"{path}.{leaf}", each, "must be a finite number")
         self._check_pairs()
+        self._check_search()
         if self.generation.continuous_batching:
             self._check_batching()
+
+    def _check_search(self) -> None:
+        """Objectives are known ones, each named once, with a direction each where directions are given."""
+        names, directions = self.search.objectives, self.search.directions
+        if not names:
+            raise ConfigError("search.objectives", names, f"name one at least: {', '.join(OBJECTIVES)}")
+        for key_name, words, known in (
+            ("search.objectives", names, list(OBJECTIVES)),
+            ("search.directions", directions or [], list(DIRECTIONS)),
+        ):
+            for word in words:
+                if word not in known:
+                    near = nearest(str(word), known)
+                    hint = f"; did you mean {near}?" if near else ""
+                    raise ConfigError(key_name, word, f"allowed: {', '.join(known)}{hint}")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ConfigError("search.objectives", f"[{','.join(names)}]", f"names {twice[0]} twice")
+        if directions is not None and len(directions) != len(names):
+            remedy = f"must be one for each of the {len(names)} search.objectives: {', '.join(names)}"
+            raise ConfigError("search.directions", f"[{','.join(directions)}]", remedy)
 
     def _check_pairs(self) -> None:
         attention, compiled, model = self.attention, self.compile, self.model

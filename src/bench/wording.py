@@ -24,6 +24,7 @@ bench measures which settings generate fastest with Transformers, on this model 
   bench -m sweep.dry_run=true compile=off,default  print the jobs, run none
   bench -m compile=off,default sweep.name=x sweep.resume=true    run only what the sweep x lacks
   bench -m compile=off,default sweep.repeats=5     repeats, for verdicts on the differences
+  bench -m hydra/sweeper=optuna attention=eager,sdpa compile=off,default    a search instead of a grid
   python -m bench.compare multirun/NAME            the verdicts once more, or of two sweeps
   python -m bench.tracking.sync multirun/NAME      publish what could not be published
   mlflow ui --backend-store-uri sqlite:///mlflow.db    compare what ran

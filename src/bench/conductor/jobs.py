@@ -78,6 +78,7 @@ def run_sweep_job(config: BenchmarkConfig, folder: Path) -> Returned:
         OSError: the folder cannot take the result.
         KeyboardInterrupt: the user's; below an engine the job's end is in its record, and nothing is raised.
     """
+    from bench.analysis.objectives import objectives_of  # noqa: PLC0415
     from bench.sweep.assignment import VARIABLE, Assignment  # noqa: PLC0415
     from bench.sweep.job import new_record  # noqa: PLC0415
 
@@ -96,7 +97,8 @@ def run_sweep_job(config: BenchmarkConfig, folder: Path) -> Returned:
         assert record.placement is not None
         with contextlib.suppress(EngineStop), heard_from_engine(record.placement.engine or "its launcher"):
             _run_and_tell(config, record, folder, given, publishes=publishes)
-    return Returned.of(record, folder, with_files=not is_home)
+    objectives = objectives_of(record, config.search.objectives)
+    return Returned.of(record, folder, with_files=not is_home, objectives=objectives)
 
 
 def _run_and_tell(config: BenchmarkConfig, record: Record, folder: Path, given: Assignment, *, publishes: bool) -> None:

@@ -57,8 +57,6 @@ def sweep(points: Sequence[Point], *, folder: Path, launch: Launch, is_local: bo
     Raises:
         ConfigError: the folder is taken, or one of the settings cannot work; nothing was started.
     """
-    from bench.sweep.resume import check_is_free, claimed  # noqa: PLC0415
-
     console = Console()
     config = _sweep_wide(points)
     plan = make_plan(points, config.sweep, sweep_id=f"{folder.name}-{secrets.token_hex(3)}")
@@ -72,6 +70,13 @@ def sweep(points: Sequence[Point], *, folder: Path, launch: Launch, is_local: bo
         if found.past and not config.sweep.resume:
             console.print(f"{folder} holds a sweep: sweep.resume=true goes on with it", markup=False, soft_wrap=True)
         return 0
+    return in_own_folder(config, folder, lambda: _conduct(console, config, plan, folder, launch, is_local=is_local))
+
+
+def in_own_folder(config: BenchmarkConfig, folder: Path, conduct: Callable[[], int]) -> int:
+    """Conduct a sweep while its folder is claimed; one that was made for a sweep that then is refused is removed."""
+    from bench.sweep.resume import check_is_free, claimed  # noqa: PLC0415
+
     if not config.sweep.resume:
         check_is_free(folder)
     elif config.sweep.name is None and not folder.exists():
@@ -81,7 +86,7 @@ def sweep(points: Sequence[Point], *, folder: Path, launch: Launch, is_local: bo
         try:
             if not config.sweep.resume:
                 check_is_free(folder)
-            return _conduct(console, config, plan, folder, launch, is_local=is_local)
+            return conduct()
         except ConfigError:
             if not existed:
                 _remove_unused(folder)  # while it is ours: one that another start holds must stay
@@ -232,9 +237,13 @@ def _put_aside(course: Course, environment: dict[str, str]) -> None:
     put_aside(course.folder, unusable_references(course.folder, environment, is_local=course.is_local))
 
 
-def _begin(course: Course) -> SweepFile:
-    """Write down the plan, and make the sweep's run in MLflow; returns what is written."""
+def _begin(course: Course, *, space: dict[str, list[str]] | None = None) -> SweepFile:
+    """Write down the plan, and make the sweep's run in MLflow; returns what is written.
+
+    A search gives its `space`, override key → values: of its jobs it has planned none yet.
+    """
     before, plan, tracking = course.found.file, course.plan, course.config.tracking
+    swept = plan.swept() if space is None else space
     now_s = time.time()
     file = SweepFile(
         sweep_id=plan.sweep_id,
@@ -244,7 +253,7 @@ def _begin(course: Course) -> SweepFile:
         launched_at_s=now_s,
         settings=plan.settings,
         baseline=plan.baseline,
-        swept=plan.swept(),
+        swept=swept,
         tracking={
             "uri": course.publisher.address if course.publisher is not None else None,
             "experiment": tracking.experiment,
@@ -252,12 +261,13 @@ def _begin(course: Course) -> SweepFile:
         },
         jobs=plan.jobs,
         kept=course.left.kept,
+        trials=None if space is None else course.config.search.trials,
     )
     file.write(course.folder)  # before the run is made: who is killed now can still go on with the same sweep
     if course.publisher is None:
         return file
     run_id = course.publisher.begin_sweep(
-        sweep_id=plan.sweep_id, name=file.name, swept=plan.swept(), settings=plan.settings, baseline=plan.baseline
+        sweep_id=plan.sweep_id, name=file.name, swept=swept, settings=plan.settings, baseline=plan.baseline
     )
     file = dataclasses.replace(file, parent_run_id=run_id, launched_at_s=time.time())
     file.write(course.folder)
@@ -267,8 +277,13 @@ def _begin(course: Course) -> SweepFile:
 def _launch(course: Course, file: SweepFile, launch: Launch) -> tuple[bool, bool]:
     """Run the jobs; returns whether the user interrupted them, and whether the disk took no more."""
     assignments = assign(course.plan, file, is_local=course.is_local)
+    configs = {job.number: point.config for job, point in zip(course.plan.jobs, course.plan.points, strict=True)}
+
+    def take(number: int, outcome: Returned | Exception) -> None:
+        _take(course, assignments[number], configs[number], outcome)
+
     try:
-        launch(course.plan, assignments, lambda number, outcome: _take(course, file, number, outcome))
+        launch(course.plan, assignments, take)
     except KeyboardInterrupt:
         return True, False
     except OSError as error:
@@ -280,7 +295,7 @@ def _launch(course: Course, file: SweepFile, launch: Launch) -> tuple[bool, bool
     return False, False
 
 
-def _take(course: Course, file: SweepFile, number: int, outcome: Returned | Exception) -> None:
+def _take(course: Course, given: Assignment, config: BenchmarkConfig, outcome: Returned | Exception) -> None:
     """See to it that a job that has ended lies in the sweep's folder with its record, and is published and shown.
 
     Raises:
@@ -288,43 +303,56 @@ def _take(course: Course, file: SweepFile, number: int, outcome: Returned | Exce
     """
     from bench.report.progress import print_job_line  # noqa: PLC0415
 
-    folder = course.folder / course.plan.jobs[number].folder
+    folder = course.folder / given.job.folder
     if isinstance(outcome, Returned):
         outcome.deliver(folder)
         if outcome.left_there:
-            course.say(f"job {number}: {', '.join(outcome.left_there)} stays in {outcome.left_in} on {outcome.host}")
+            names = ", ".join(outcome.left_there)
+            course.say(f"job {given.job.number}: {names} stays in {outcome.left_in} on {outcome.host}")
     elif isinstance(outcome, OSError):
         raise outcome
     else:
-        _take_lost(course, file, number, outcome)
+        _take_lost(course, given, config, outcome)
     if course.is_local:
         return  # the job has published and shown itself
     with contextlib.suppress(RecordError):
         record = Record.read(folder)
-        print_job_line(course.console, record, number + 1, len(course.plan.jobs))
+        print_job_line(course.console, record, given.job.number + 1, given.jobs)
         if course.publisher is not None:
-            course.publisher.publish_missing([folder], file.parent_run_id)
+            course.publisher.publish_missing([folder], given.parent_run_id)
 
 
-def _take_lost(course: Course, file: SweepFile, number: int, error: Exception) -> None:
+def _take_lost(course: Course, given: Assignment, config: BenchmarkConfig, error: Exception) -> None:
     """A job that gave nothing back ends in a record all the same, unless it had written a whole one before."""
     from bench.sweep.job import new_record, write_lost  # noqa: PLC0415
+    from bench.sweep.resume import look  # noqa: PLC0415
 
-    job, config = course.plan.jobs[number], course.plan.points[number].config
-    folder = course.folder / job.folder
+    job, folder = given.job, course.folder / given.job.folder
+    if not course.is_local:  # its record may have reached MLflow, though nothing came back from the engine
+        bring_back(course.console, course.config, course.plan, look(course.folder, is_local=False), course.folder)
     with contextlib.suppress(RecordError):
         left = Record.read(folder)
         if left.status != "interrupted" or left.error is not None:
             return
     if not isinstance(error, LostJob):
-        course.say(f"job {number}: {type(error).__name__}: {error}")
+        course.say(f"job {job.number}: {type(error).__name__}: {error}")
         error = LostJob("failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
-    record = new_record(config, sweep_id=file.sweep_id, repeat=job.repeat, name=job.name, swept=job.swept)
+    record = new_record(config, sweep_id=given.sweep_id, repeat=job.repeat, name=job.name, swept=job.swept)
     write_lost(record, folder, error)
 
 
-def _finish(course: Course, run_id: str | None, records: list[Record], *, interrupted: bool) -> None:
-    """Publish what is not yet, end the sweep's run, and show everything."""
+def _finish(
+    course: Course,
+    run_id: str | None,
+    records: list[Record],
+    *,
+    interrupted: bool,
+    conclude: Callable[[list[Record]], list[Path]] | None = None,
+) -> None:
+    """Publish what is not yet, end the sweep's run, and show everything.
+
+    `conclude` shows what follows from the records, and returns the files that it is kept in; None: the comparison.
+    """
     from bench.report.table import print_table  # noqa: PLC0415
 
     publisher, unpublished = course.publisher, 0
@@ -332,7 +360,7 @@ def _finish(course: Course, run_id: str | None, records: list[Record], *, interr
         unpublished = publisher.publish_missing([course.folder / job.folder for job in course.plan.jobs], run_id)
         publisher.end_sweep(run_id, records, interrupted=interrupted)
     print_table(course.console, records)
-    files = _compare(course, records)
+    files = _compare(course, records) if conclude is None else conclude(records)
     if publisher is not None:
         publisher.upload(run_id, files)
     print_ways_on(course.console, publisher, course.folder, sweep_id=course.plan.sweep_id)

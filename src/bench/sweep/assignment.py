@@ -25,7 +25,7 @@ class Assignment:
     sweep_id: str
     parent_run_id: str | None  # in MLflow
     job: Job
-    jobs: int  # of the whole sweep
+    jobs: int  # of the whole sweep; of a search, as many as it may come to
     to_run: int  # of those, in this start
     behind: int  # jobs of this start that come before it
     launched_at_s: float  # Unix time of this start
@@ -56,13 +56,13 @@ class Assignment:
 def assign(plan: Plan, file: SweepFile, *, is_local: bool) -> dict[int, Assignment]:
     """Job number → assignment, for all jobs that are to be run."""
     to_run = plan.to_run()
-    is_compared = len({each.trial_id for each in plan.jobs}) > 1
+    is_compared = file.trials is not None or len({each.trial_id for each in plan.jobs}) > 1
     return {
         job.number: Assignment(
             sweep_id=file.sweep_id,
             parent_run_id=file.parent_run_id,
             job=job,
-            jobs=len(plan.jobs),
+            jobs=file.trials or len(plan.jobs),
             to_run=len(to_run),
             behind=behind,
             launched_at_s=file.launched_at_s,

@@ -159,6 +159,7 @@ class SweepFile:
     tracking: dict[str, Any] = dataclasses.field(default_factory=dict)  # uri without credentials, experiment, tags
     jobs: list[Job]
     kept: list[str] = dataclasses.field(default_factory=list)  # folders of finished jobs that are none of these now
+    trials: int | None = None  # of a search, how many jobs it may come to; None: all jobs are here
 
     def write(self, folder: Path) -> None:
         """Write it whole; on resumption over the one before."""

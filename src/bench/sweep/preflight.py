@@ -64,7 +64,11 @@ def preflight(configs: Sequence[BenchmarkConfig], *, timeout_s: float = 120.0) -
     return f"the process that should do it ended with {how}"
 
 
+def question(config: BenchmarkConfig) -> str:
+    """What of a setting is looked at, as JSON: two settings with the same are examined once."""
+    return json.dumps({key: value for key, value in config.to_dict().items() if key in EXAMINED}, sort_keys=True)
+
+
 def _distinct(configs: Sequence[BenchmarkConfig]) -> list[dict[str, Any]]:
     """What is to be looked at, each once, in the order of the settings."""
-    questions = ({key: value for key, value in each.to_dict().items() if key in EXAMINED} for each in configs)
-    return list({json.dumps(each, sort_keys=True): each for each in questions}.values())
+    return [json.loads(each) for each in dict.fromkeys(map(question, configs))]

@@ -23,17 +23,18 @@ class Returned:
     """How a job ended, and what it brings."""
 
     status: str
+    objectives: dict[str, float] | str = ""  # metric → value of what a search looks for; or why there are none
     host: str | None = None
     left_in: str = ""  # its folder, as that host names it
     files: dict[str, bytes] | None = None  # None: they lie in the sweep's folder already
     left_there: list[str] = dataclasses.field(default_factory=list)  # names of files too large to bring
 
     @classmethod
-    def of(cls, record: Record, folder: Path, *, with_files: bool) -> Returned:
+    def of(cls, record: Record, folder: Path, *, with_files: bool, objectives: dict[str, float] | str = "") -> Returned:
         """Gather what a job has left in its folder."""
         host = record.placement.host if record.placement is not None else None
         if not with_files:
-            return cls(status=record.status, host=host, left_in=str(folder))
+            return cls(status=record.status, objectives=objectives, host=host, left_in=str(folder))
         files, large = {}, []
         for name in BROUGHT:
             with contextlib.suppress(OSError):
@@ -41,7 +42,14 @@ class Returned:
                     large.append(name)
                 else:
                     files[name] = (folder / name).read_bytes()
-        return cls(status=record.status, host=host, left_in=str(folder), files=files, left_there=large)
+        return cls(
+            status=record.status,
+            objectives=objectives,
+            host=host,
+            left_in=str(folder),
+            files=files,
+            left_there=large,
+        )
 
     def deliver(self, folder: Path) -> None:
         """Write the files into the job's folder of the sweep. OSError where there is no space."""

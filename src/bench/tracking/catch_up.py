@@ -31,7 +31,7 @@ from bench.tracking.view import save_view
 
 LOCK_S = 60.0  # for another process that publishes the same folder
 DEFAULT_EXPERIMENT = "bench"  # for a record that names none
-COMPARISON = ("comparison.json", "comparison.md")
+COMPARISON = ("comparison.json", "comparison.md", "search.json", "search.md")
 START_FOLDERS = ("multirun", "outputs")  # lie in the folder that the command was started in
 
 

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.analysis.headline import headline, is_ranked
 from bench.analysis.summary import Stats, Summary, batch_size, summarize
 from bench.record import FILE_NAME, Iteration, MemoryUse, Record
 from bench.secrets import without_credentials
@@ -38,6 +39,7 @@ ARTIFACTS = (
 )
 ERROR_LENGTH = 5000
 PARENT = "mlflow.parentRunId"
+ADDRESSES = ("tracking.uri", "search.storage")  # keys whose value may hold a user's name and password
 
 # The end that MLflow knows for each status; FAILED for all others.
 RUN_STATUS = {"ok": "FINISHED", "skipped": "FINISHED", "interrupted": "KILLED"}
@@ -201,7 +203,7 @@ def _params(requested: Mapping[str, Any]) -> dict[str, str]:
         )
         for name, value in values.items():
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-            params[param_name(name)] = without_credentials(text) if name == "tracking.uri" else text
+            params[param_name(name)] = without_credentials(text) if name in ADDRESSES else text
     return params
 
 
@@ -221,9 +223,8 @@ def _requested(record: Record, section: str, key: str) -> object:
 def _points(record: Record, summary: Summary) -> list[Point]:
     """All metrics, the headline first; what is not known or not finite is left out."""
     time_ms = round(_end_s(record) * 1000)
-    ranked = record.status == "ok" and record.warmup_status != "not_converged"
-    headline = _headline(record, summary) if ranked else {}
-    rounded = {name: value if value is None else float(f"{value:.4g}") for name, value in headline.items()}
+    figures = headline(record, summary) if is_ranked(record) else {}
+    rounded = {name: value if value is None else float(f"{value:.4g}") for name, value in figures.items()}
     once = [(key, value, time_ms, 0) for key, value in {**rounded, **_detail(record, summary)}.items()]
     steps = [
         (f"per_iter/{key}", value, round((record.started_at_s + call.start_s) * 1000), call.index)
@@ -235,29 +236,6 @@ def _points(record: Record, summary: Summary) -> list[Point]:
         for key, value, at_ms, step in [*once, *steps]
         if value is not None and math.isfinite(value)
     ]
-
-
-def _headline(record: Record, summary: Summary) -> dict[str, float | None]:
-    agrees = record.fidelity.agrees if record.fidelity is not None else None
-    seen = record.steadiness
-
-    def median_ms(series: Stats | None) -> float | None:
-        return None if series is None else series.median * 1e3
-
-    return {
-        "e2e_ms": median_ms(summary.e2e_s),
-        "ttft_ms": median_ms(summary.ttft_s),
-        "itl_ms": median_ms(summary.itl_s),
-        "tpot_ms": median_ms(summary.tpot_s),
-        "tok_per_s": summary.output_tokens_per_s,
-        "decode_tps": summary.decode_tokens_per_s,
-        "cold_s": summary.cold_start_s,
-        "peak_mib": None if summary.peak_bytes is None else summary.peak_bytes / 2**20,
-        "mbu_pct": None if summary.decode_mbu is None else summary.decode_mbu * 100,
-        "j_per_tok": summary.joules_per_token,
-        "steady": None if seen is None or seen.steady is None else float(seen.steady),
-        "fidelity": None if agrees is None else float(agrees),
-    }
 
 
 def _detail(record: Record, summary: Summary) -> dict[str, float | None]:

@@ -62,7 +62,7 @@ class BenchSweeper(Sweeper):
         """Run the sweep; leaves by SystemExit, for Hydra drops a sweeper's result."""
         from bench import cli  # noqa: PLC0415 - see above
         from bench.conductor.sweep import sweep  # noqa: PLC0415
-        from bench.sweep.plan import Plan, Point  # noqa: PLC0415
+        from bench.sweep.plan import Point  # noqa: PLC0415
 
         assert self.hydra_context is not None
         assert self.config is not None
@@ -74,22 +74,33 @@ class BenchSweeper(Sweeper):
             swept = {key.lstrip("+"): value for key, value in overrides.items() if key in swept_keys}
             typed = tuple(f"{key}={value}" for key, value in overrides.items())
             points.append(Point(overrides=typed, swept=swept, config=cli.to_config(composer.compose(typed), typed)))
-        folder = Path(str(self.config.hydra.sweep.dir)).absolute()
-        one_by_one = isinstance(self.launcher, BasicLauncher)
-        if isinstance(self.launcher, EngineLauncher) and not self.config.sweep.dry_run:
-            self.launcher.check(folder)
+        folder = self._folder()
+        self._check_launcher(dry_run=self.config.sweep.dry_run)
+        raise SystemExit(sweep(points, folder=folder, launch=self._launch_plan, is_local=self._runs_one_by_one()))
 
-        def launch(plan: Plan, assignments: Any, on_return: Any) -> None:
-            OmegaConf.save(self.config, folder / "multirun.yaml")
-            pairs = [(job, point) for job, point in zip(plan.jobs, plan.points, strict=True) if not job.done]
-            # Hydra's own launcher gets them singly: it would keep each job's config until the last has run.
-            for batch in [[pair] for pair in pairs] if one_by_one else [pairs] if pairs else []:
-                numbers = [job.number for job, _ in batch]
-                places = [_place(folder, job.folder, assignments[job.number]) for job, _ in batch]
-                overrides = [[*point.overrides, *place] for (_, point), place in zip(batch, places, strict=True)]
-                self._launch(numbers, overrides, on_return)
+    def _check_launcher(self, *, dry_run: bool) -> None:
+        """Refuse an engine that cannot be used, before anything is made."""
+        if isinstance(self.launcher, EngineLauncher) and not dry_run:
+            self.launcher.check(self._folder())
 
-        raise SystemExit(sweep(points, folder=folder, launch=launch, is_local=one_by_one))
+    def _folder(self) -> Path:
+        assert self.config is not None
+        return Path(str(self.config.hydra.sweep.dir)).absolute()
+
+    def _runs_one_by_one(self) -> bool:
+        return isinstance(self.launcher, BasicLauncher)
+
+    def _launch_plan(self, plan: Any, assignments: Any, on_return: Any) -> None:
+        """Run a plan's jobs that are not done."""
+        folder = self._folder()
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        pairs = [(job, point) for job, point in zip(plan.jobs, plan.points, strict=True) if not job.done]
+        # Hydra's own launcher gets them singly: it would keep each job's config until the last has run.
+        for batch in [[pair] for pair in pairs] if self._runs_one_by_one() else [pairs] if pairs else []:
+            numbers = [job.number for job, _ in batch]
+            places = [_place(folder, job.folder, assignments[job.number]) for job, _ in batch]
+            overrides = [[*point.overrides, *place] for (_, point), place in zip(batch, places, strict=True)]
+            self._launch(numbers, overrides, on_return)
 
     def _launch(self, numbers: list[int], overrides: list[list[str]], on_return: Any) -> None:
         """Run jobs through the launcher, and pass on what they give back as soon as the launcher has it."""

@@ -1,0 +1,67 @@
+"""What a search is told of a trial: the values of its objectives, or why it has none; and which trials are best.
+
+A trial without values is pruned, and its reason begins with what kind of reason it is: the job's status, `not warm`,
+`output differs` or `no value`. An output that differs from the reference's prunes whatever the speed: a wrong answer
+that comes fast must never win.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from bench.analysis.headline import headline, is_ranked
+from bench.analysis.summary import summarize
+from bench.record import Record
+
+
+def objectives_of(record: Record, names: Sequence[str]) -> dict[str, float] | str:
+    """Objective → value in full precision, or in one line why this trial must not be compared.
+
+    Args:
+        record: of a job with any status.
+        names: of headline metrics, as in `bench.config.OBJECTIVES`.
+    """
+    if record.status != "ok":
+        message = record.error.message if record.error is not None else f"ended in {record.stage or 'no known stage'}"
+        return _one_line(f"{record.status}: {message}")
+    if record.fidelity is not None and record.fidelity.agrees is False:
+        return _one_line(f"output differs: {record.fidelity.reason or 'from the reference'}")
+    if not is_ranked(record):
+        return _one_line(f"not warm: {record.warmup_stop or 'the warm-up did not converge'}")
+    figures = headline(record, summarize(record))
+    values = {}
+    for name in names:
+        value = figures[name]
+        if value is None or not math.isfinite(value):
+            return f"no value: this job cannot tell {name}"
+        values[name] = value
+    return values
+
+
+def pareto_front(values: Sequence[Sequence[float]], directions: Sequence[str]) -> list[int]:
+    """Positions of the points that no other one dominates, in order; equal points stand beside each other.
+
+    One dominates another when it is at least as good in every objective and better in one. With a single objective
+    these are the points with the best value.
+
+    Args:
+        values: of each point, one for each objective.
+        directions: `minimize` or `maximize`, one for each objective.
+    """
+    signs = [-1.0 if each == "maximize" else 1.0 for each in directions]
+    costs = [tuple(sign * value for sign, value in zip(signs, point, strict=True)) for point in values]
+    return [
+        position
+        for position, own in enumerate(costs)
+        if not any(other != own and all(a <= b for a, b in zip(other, own, strict=True)) for other in costs)
+    ]
+
+
+def order_of(values: Mapping[str, float], goals: Mapping[str, str]) -> tuple[float, ...]:
+    """A key that sorts the best first, by the first objective, then the second."""
+    return tuple(-values[name] if goal == "maximize" else values[name] for name, goal in goals.items())
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,356 @@
+"""The study of a search: what Optuna was told, and what it asks for next. The only module that imports Optuna.
+
+A finite space is measured without repeats: where the sampler asks for what it has asked for before, the nearest
+setting that is untried takes its place, one that differs in a single value where there is one. The first few settings
+are no random draw, but such that they meet as many values of each key as they can: in a small space random ones meet
+the same value twice and miss others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import itertools
+import json
+import math
+import random
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.study import Study as OptunaStudy
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from bench.secrets import scrub, without_credentials
+from bench.sweep.space import Choice, Range, Space
+
+optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # what goes wrong raises, and is told by the caller
+FEWEST_FIRST, MOST_FIRST = 3, 10  # settings before the first that is chosen by what was measured
+LISTED = 10_000  # settings of a space that are looked through one by one
+
+Outcome = Mapping[str, float] | str  # objective → value, or why the trial is pruned
+
+
+class StudyError(RuntimeError):
+    """The study's database cannot be used; the text is one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One setting that was asked for."""
+
+    number: int
+    values: dict[str, str]  # override key → value as typed
+    is_running: bool  # asked for, and not told of
+    outcome: Outcome | None = None  # None: running, waiting, or given back
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+class Study:
+    """A study in a database, made or gone on with.
+
+    Args:
+        space: what may be asked for.
+        goals: objective → minimize or maximize.
+        storage: the database's address; None: in memory only.
+        name: the study's, unique in the database.
+        seed: of all that is drawn at random.
+        parallel: how many settings are asked for before any is told of.
+
+    Raises:
+        StudyError: the database cannot be opened, or its study is one of another space or other objectives.
+    """
+
+    def __init__(
+        self, *, space: Space, goals: Mapping[str, str], storage: str | None, name: str, seed: int, parallel: int = 1
+    ) -> None:
+        self._space, self._goals, self._storage = space, dict(goals), storage
+        self._distributions = {each.key: _distribution(each) for each in space.parameters}
+        self._keys = {each.key: each for each in space.parameters}
+        with self._told("cannot be opened"):
+            self._study = optuna.create_study(
+                study_name=name,
+                storage=None if storage is None else _address(storage),
+                directions=[StudyDirection[goal.upper()] for goal in goals.values()],
+                load_if_exists=True,
+            )
+            self._check_is_ours()
+            trials = self._study.get_trials(deepcopy=False)
+            # A resumed search shall not draw the same numbers once more.
+            draw = random.Random(f"{seed} {len(trials)}")  # noqa: S311 - to be had again, not a secret
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # some of the arguments are marked as experimental
+                tpe = TPESampler(
+                    seed=draw.getrandbits(31),
+                    multivariate=True,
+                    n_startup_trials=1,  # the first ones are chosen here
+                    constant_liar=parallel > 1,
+                    warn_independent_sampling=False,
+                )
+            self._study.sampler = _Untried(tpe, space, self._distributions, draw, seed)
+
+    def ask(self) -> Trial | None:
+        """The setting to measure next; None when all have been asked for."""
+        with self._told("takes no more"):
+            trials = self._study.get_trials(deepcopy=False)
+            waiting = any(each.state == TrialState.WAITING for each in trials)
+            size = self._space.size()
+            if not waiting and size is not None and len(_tried(trials)) >= size:
+                return None
+            trial = self._study.ask(self._distributions)
+            return self._trial(self._study.get_trials(deepcopy=False)[trial.number])
+
+    def note(self, number: int, **notes: Any) -> None:
+        """Keep something with a trial."""
+        with self._told("takes no more"):
+            trial_id = self._study.get_trials(deepcopy=False)[number]._trial_id  # noqa: SLF001 - no public way to it
+            for name, value in notes.items():
+                self._study._storage.set_trial_user_attr(trial_id, name, value)  # noqa: SLF001
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        """Say what came of a trial that runs; a reason instead of values prunes it."""
+        if isinstance(outcome, str):
+            self.note(number, reason=outcome)
+        with self._told("takes no more"):
+            if isinstance(outcome, str):
+                self._study.tell(number, state=TrialState.PRUNED)
+            else:
+                self._study.tell(number, [outcome[name] for name in self._goals])
+
+    def give_back(self, number: int, reason: str) -> None:
+        """A trial came to nothing, and not by its own fault: its setting is asked for again, before any other."""
+        self.note(number, reason=reason)
+        with self._told("takes no more"):
+            trials = self._study.get_trials(deepcopy=False)
+            params = _params(trials[number])
+            waiting = [_point(_params(each)) for each in trials if each.state == TrialState.WAITING]
+            # First this: killed in between, the next start finds the trial running and its setting waiting already.
+            if _point(params) not in waiting:
+                self._study.enqueue_trial(params)
+            self._study.tell(number, state=TrialState.FAIL)
+
+    def add(self, values: Mapping[str, str], outcome: Outcome, **notes: Any) -> None:
+        """Take in a setting that was measured and not asked for here."""
+        params = {key: _param(self._keys[key], value) for key, value in values.items()}
+        told = isinstance(outcome, str)
+        trial = optuna.trial.create_trial(
+            state=TrialState.PRUNED if told else TrialState.COMPLETE,
+            values=None if isinstance(outcome, str) else [outcome[name] for name in self._goals],
+            params=params,
+            distributions=self._distributions,
+            user_attrs={**notes, **({"reason": outcome} if told else {})},
+        )
+        with self._told("takes no more"):
+            self._study.add_trial(trial)
+
+    def trials(self) -> list[Trial]:
+        """All that has been asked for, in order; not what waits to be asked for again."""
+        with self._told("cannot be read"):
+            trials = self._study.get_trials(deepcopy=False)
+            return [self._trial(each) for each in trials if each.state != TrialState.WAITING]
+
+    def waiting(self) -> list[dict[str, str]]:
+        """The settings that will be asked for again."""
+        with self._told("cannot be read"):
+            trials = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            return [self._values(_params(each)) for each in trials]
+
+    # ---- inside --------------------------------------------------------------------------------------------------
+
+    def _trial(self, trial: FrozenTrial) -> Trial:
+        outcome: Outcome | None = None
+        if trial.state == TrialState.COMPLETE:
+            outcome = dict(zip(self._goals, trial.values, strict=True))
+        elif trial.state == TrialState.PRUNED:
+            outcome = str(trial.user_attrs.get("reason", "pruned"))
+        return Trial(
+            number=trial.number,
+            values=self._values(_params(trial)),
+            is_running=trial.state == TrialState.RUNNING,
+            outcome=outcome,
+            notes=dict(trial.user_attrs),
+        )
+
+    def _values(self, params: Mapping[str, Any]) -> dict[str, str]:
+        # In the order of the space, for that is how settings are named.
+        return {key: _text(each, params[key]) for key, each in self._keys.items() if key in params}
+
+    def _check_is_ours(self) -> None:
+        """A study that goes on must be for the same thing: Optuna itself would only stumble over it later."""
+        about = {
+            "objectives": [f"{name} {goal}" for name, goal in self._goals.items()],
+            "space": {
+                each.key: sorted(each.shown()) if isinstance(each, Choice) else each.shown()
+                for each in self._space.parameters
+            },
+        }
+        known = self._study.user_attrs
+        for name, now in about.items():
+            # As JSON, for that is how it comes back.
+            if name in known and json.dumps(known[name], sort_keys=True) != json.dumps(now, sort_keys=True):
+                before = known[name] if isinstance(known[name], list) else _lines(known[name])
+                line = f"its study has other {name} ({'; '.join(before)}); go on with the same, or take another name"
+                raise StudyError(line)
+            if name not in known:
+                self._study.set_user_attr(name, now)
+
+    @contextlib.contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Turn whatever a database raises, and there are many of them, into one line without its credentials."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        except StudyError:
+            raise
+        except Exception as error:
+            first = str(error).strip().split("\n", maxsplit=1)[0]
+            where = without_credentials(self._storage or "the study in memory")
+            raise StudyError(scrub(f"{where} {what}: {type(error).__name__}: {first}")) from error
+
+
+class _Untried(BaseSampler):
+    """TPE after a first few settings that are spread over the values; never the same setting twice."""
+
+    def __init__(
+        self,
+        inner: BaseSampler,
+        space: Space,
+        distributions: dict[str, BaseDistribution],
+        draw: random.Random,
+        seed: int,
+    ) -> None:
+        self._inner, self._space, self._distributions, self._draw = inner, space, distributions, draw
+        size = space.size()
+        self._first = MOST_FIRST
+        if size is not None:
+            self._first = min(MOST_FIRST, max(FEWEST_FIRST, math.ceil(math.sqrt(size) / 2)))
+        order = random.Random(seed)  # noqa: S311 - the same after a resumption
+        self._orders = {
+            each.key: order.sample(range(len(each)), min(len(each), LISTED))
+            for each in space.parameters
+            if isinstance(each, Choice) or each.step is not None
+        }
+
+    def infer_relative_search_space(
+        self,
+        study: OptunaStudy,  # noqa: ARG002 - as Optuna calls it
+        trial: FrozenTrial,  # noqa: ARG002
+    ) -> dict[str, BaseDistribution]:
+        """All keys at once."""
+        return self._distributions
+
+    def sample_relative(
+        self, study: OptunaStudy, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """A setting; where the space is finite, one that is untried."""
+        trials = [each for each in study.get_trials(deepcopy=False) if each.number != trial.number]
+        tried = _tried(trials)
+        asked = self._next_of_the_first(len(tried)) if len(tried) < self._first else {}
+        if not asked:
+            asked = self._inner.sample_relative(study, trial, search_space)
+        for key in self._distributions:  # before TPE has been told of any
+            if key not in asked:
+                asked[key] = self.sample_independent(study, trial, key, self._distributions[key])
+        return self._nearest_untried(asked, tried)
+
+    def sample_independent(
+        self, study: OptunaStudy, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """One value by itself."""
+        return self._inner.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: OptunaStudy, trial: FrozenTrial) -> None:
+        """Handed on."""
+        self._inner.before_trial(study, trial)
+
+    def after_trial(
+        self, study: OptunaStudy, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Handed on."""
+        self._inner.after_trial(study, trial, state, values)
+
+    def _next_of_the_first(self, position: int) -> dict[str, Any]:
+        """Each key goes through its values in an order of its own; where a key has no list, TPE draws at random."""
+        if len(self._orders) < len(self._distributions):
+            return {}
+        return {
+            each.key: _param(each, each.text(self._orders[each.key][position % len(self._orders[each.key])]))
+            for each in self._space.parameters
+        }
+
+    def _nearest_untried(self, asked: dict[str, Any], tried: set[tuple[Any, ...]]) -> dict[str, Any]:
+        keys = list(self._distributions)
+        size = self._space.size()
+        if _point(asked) not in tried or size is None or len(tried) >= size:
+            return asked
+        for changes in range(1, len(keys) + 1):
+            found = [each for each in self._others(asked, changes) if _point(each) not in tried]
+            if found:
+                return self._draw.choice(found)
+        return asked
+
+    def _others(self, asked: dict[str, Any], changes: int) -> Iterator[dict[str, Any]]:
+        """Settings that differ in so many values, all of them or the first `LISTED`."""
+        columns = {each.key: [_param(each, each.text(n)) for n in self._orders[each.key]]
+                   for each in self._space.parameters}  # fmt: skip
+        every = (
+            asked | dict(zip(chosen, row, strict=True))
+            for chosen in itertools.combinations(columns, changes)
+            for row in itertools.product(*([v for v in columns[key] if v != asked[key]] for key in chosen))
+        )
+        return itertools.islice(every, LISTED)
+
+
+def _tried(trials: Sequence[FrozenTrial]) -> set[tuple[Any, ...]]:
+    """The settings that were asked for, are running, or wait; not those that were given back."""
+    return {_point(_params(each)) for each in trials if each.state != TrialState.FAIL}
+
+
+def _point(params: Mapping[str, Any]) -> tuple[Any, ...]:
+    # Optuna's steps add up to 0.30000000000000004 where 0.3 was typed.
+    return tuple(round(params[key], 9) if isinstance(params[key], float) else params[key] for key in sorted(params))
+
+
+def _params(trial: FrozenTrial) -> dict[str, Any]:
+    """Those that a trial has, or will have when it is asked for."""
+    return dict(trial.params or trial.system_attrs.get("fixed_params", {}))
+
+
+def _distribution(parameter: Choice | Range) -> BaseDistribution:
+    if isinstance(parameter, Choice):
+        return CategoricalDistribution(sorted(parameter.values))  # whatever the order in which they were typed
+    step = parameter.step
+    if parameter.is_int:
+        low, high = round(parameter.low), round(parameter.high)
+        return IntDistribution(low, high, log=parameter.is_log, step=1 if step is None else round(step))
+    return FloatDistribution(parameter.low, parameter.high, log=parameter.is_log, step=step)
+
+
+def _param(parameter: Choice | Range, text: str) -> Any:
+    """A value as typed → Optuna's."""
+    if isinstance(parameter, Choice):
+        return text
+    value = min(max(float(text), parameter.low), parameter.high)  # six digits of a bound may lie beyond it
+    return round(value) if parameter.is_int else value
+
+
+def _text(parameter: Choice | Range, param: Any) -> str:
+    return str(param) if isinstance(parameter, Choice) else parameter.written(param)
+
+
+def _address(storage: str) -> str:
+    """An address with the driver that is installed: SQLAlchemy 2.1 takes psycopg for PostgreSQL where none is named."""
+    scheme, separator, rest = storage.partition("://")
+    if scheme in ("postgresql", "postgres") and importlib.util.find_spec("psycopg") is None:
+        return f"postgresql+psycopg2{separator}{rest}"
+    return storage
+
+
+def _lines(space: Mapping[str, Sequence[str]]) -> list[str]:
+    return [f"{key}={','.join(values)}" for key, values in space.items()]

@@ -1,0 +1,134 @@
+"""The space of a search: which override keys are free, and which values each may take.
+
+Values are kept as typed, for that is what Hydra composes and what names a setting. Nothing here knows who chooses
+among them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import random
+from collections.abc import Iterator, Mapping
+
+LISTED = 20  # values of a range that are written out; beyond it stands as it was typed
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A key that takes one of some values, between which there is no order."""
+
+    key: str
+    values: tuple[str, ...]  # as typed, all different
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def text(self, position: int) -> str:
+        """The value at a position."""
+        return self.values[position]
+
+    def shown(self) -> list[str]:
+        """The values for people."""
+        return list(self.values)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Range:
+    """A key that takes a number from `low` to `high`, both included."""
+
+    key: str
+    low: float
+    high: float
+    step: float | None  # None: any number between
+    is_int: bool
+    is_log: bool = False  # halves and doubles are equally far; only without a step
+
+    def __len__(self) -> int:
+        assert self.step is not None
+        return round((self.high - self.low) / self.step) + 1
+
+    def text(self, position: int) -> str:
+        """The value at a position of a range with a step."""
+        assert self.step is not None
+        return self.written(self.low + position * self.step)
+
+    def written(self, value: float) -> str:
+        """A value as an override. Six digits: enough to tell numbers apart, short enough for a name."""
+        if self.is_int:
+            return str(round(value))
+        # A step of 0.1 leads to 0.30000000000000004, which nobody would type.
+        return repr(round(value, 12) if self.step is not None else float(f"{value:.6g}"))
+
+    def shown(self) -> list[str]:
+        """The values for people; where there are many, or no end of them, their bounds."""
+        if self.step is not None and len(self) <= LISTED:
+            return [self.text(position) for position in range(len(self))]
+        step = f" step {self.step:g}" if self.step is not None else " log" if self.is_log else ""
+        return [f"{self.written(self.low)}..{self.written(self.high)}{step}"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Space:
+    """All settings that a search may choose from."""
+
+    fixed: dict[str, str]  # override key → value, the same in all
+    parameters: tuple[Choice | Range, ...]
+
+    def size(self) -> int | None:
+        """How many settings there are; None: no end of them."""
+        if any(isinstance(each, Range) and each.step is None for each in self.parameters):
+            return None
+        return math.prod(len(each) for each in self.parameters)
+
+    def shown(self) -> dict[str, list[str]]:
+        """Override key without its + → its values for people."""
+        return {each.key.lstrip("+"): each.shown() for each in self.parameters}
+
+    def holds(self, swept: Mapping[str, str]) -> bool:
+        """Whether these values, by key without its +, are one of the settings."""
+        if set(swept) != {each.key.lstrip("+") for each in self.parameters}:
+            return False
+        return all(_holds(each, swept[each.key.lstrip("+")]) for each in self.parameters)
+
+    def examples(self) -> Iterator[dict[str, str]]:
+        """A few settings that hold each value of each choice, and the bounds of each range, once at least."""
+        columns = [_telling(each) for each in self.parameters]
+        for row in range(max((len(column) for column in columns), default=1)):
+            values = [column[row % len(column)] for column in columns]
+            yield {each.key: value for each, value in zip(self.parameters, values, strict=True)}
+
+    def examples_with(self, key: str, value: str, tries: int) -> Iterator[dict[str, str]]:
+        """Other settings that hold one value, drawn at random, always the same ones."""
+        draw = random.Random(f"{key}={value}")  # noqa: S311 - to be had again, not a secret
+        columns = {each.key: _telling(each) for each in self.parameters}
+        several = math.prod(len(column) for each, column in columns.items() if each != key)
+        if several <= tries:
+            others = [each for each in columns if each != key]
+            for row in itertools.product(*(columns[each] for each in others)):
+                yield {**dict(zip(others, row, strict=True)), key: value}
+            return
+        for _ in range(tries):
+            yield {each: draw.choice(column) for each, column in columns.items()} | {key: value}
+
+
+def _telling(parameter: Choice | Range) -> list[str]:
+    if isinstance(parameter, Choice):
+        return list(parameter.values)
+    return list(dict.fromkeys([parameter.written(parameter.low), parameter.written(parameter.high)]))
+
+
+def _holds(parameter: Choice | Range, text: str) -> bool:
+    if isinstance(parameter, Choice):
+        return text in parameter.values
+    try:
+        value = float(text)
+    except ValueError:
+        return False
+    if not parameter.low <= value <= parameter.high or (parameter.is_int and value != round(value)):
+        return False
+    if parameter.step is None:
+        return True
+    steps = (value - parameter.low) / parameter.step
+    return math.isclose(steps, round(steps), abs_tol=1e-6)

@@ -1,0 +1,116 @@
+"""The sweeper plugin of a search. Thin: it turns overrides into a space and hands that to `bench.conductor.search`.
+
+Chosen by `hydra/sweeper=optuna` (conf/hydra/sweeper/optuna.yaml). Hydra imports this file at every start, so nothing
+heavy may be imported at its top.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from hydra_plugins.bench_sweeper.bench_sweeper import BenchSweeper
+from hydra_plugins.bench_sweeper.composing import Composer
+
+if TYPE_CHECKING:
+    from bench.sweep.space import Choice, Range, Space
+
+
+class OptunaSweeper(BenchSweeper):
+    """Composes the settings that a study asks for, and runs them through the chosen launcher."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the search; leaves by SystemExit, for Hydra drops a sweeper's result."""
+        from bench import cli  # noqa: PLC0415 - see above
+        from bench.conductor.search import PointError, search  # noqa: PLC0415
+        from bench.sweep.plan import Point  # noqa: PLC0415
+        from bench.wording import explain  # noqa: PLC0415
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        if self.settings:
+            raise HydraException(
+                f"hydra.sweeper.settings={self.settings[0]}: lines of overrides are no space to search; "
+                "use params, or hydra/sweeper=bench"
+            )
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        combined = [f"{key}={value}" for key, value in self.params.items()]
+        space = space_of(parser.parse_overrides([*combined, *arguments]))
+
+        composer = Composer(self.hydra_context.config_loader, self.config)
+
+        def compose(values: dict[str, str]) -> Point:
+            overrides = space.fixed | values
+            typed = tuple(f"{key}={value}" for key, value in overrides.items())
+            try:
+                config = cli.to_config(composer.compose(typed), typed)
+            except (HydraException, OmegaConfBaseException) as error:
+                raise PointError(explain(error)) from error
+            swept = {key.lstrip("+"): value for key, value in values.items()}
+            return Point(overrides=typed, swept=swept, config=config)
+
+        self._check_launcher(dry_run=self.config.sweep.dry_run)
+        raise SystemExit(
+            search(
+                space,
+                compose,
+                folder=self._folder(),
+                launch=self._launch_plan,
+                is_local=self._runs_one_by_one(),
+            )
+        )
+
+
+def space_of(overrides: list[Override]) -> Space:
+    """What the overrides leave free; a later override of a key wins.
+
+    Raises:
+        HydraException: a range or an interval without numbers to choose from.
+    """
+    from bench.sweep.space import Space  # noqa: PLC0415
+
+    fixed: dict[str, str] = {}
+    free: dict[str, Choice | Range] = {}
+    for each in overrides:
+        key = each.get_key_element()
+        fixed.pop(key, None)
+        free.pop(key, None)
+        parameter = _parameter(key, each)
+        if isinstance(parameter, str):
+            fixed[key] = parameter
+        else:
+            free[key] = parameter
+    return Space(fixed=fixed, parameters=tuple(free.values()))
+
+
+def _parameter(key: str, override: Override) -> Choice | Range | str:
+    """A key that is free, or its value where it has only one."""
+    from bench.sweep.space import Choice, Range  # noqa: PLC0415
+
+    if not override.is_sweep_override():
+        return override.get_value_element_as_str()
+    sweep: Any = override.value()
+    is_log = "log" in getattr(sweep, "tags", ())
+    if isinstance(sweep, IntervalSweep):
+        low: Any = sweep.start
+        high: Any = sweep.end
+        is_int = isinstance(low, int) and isinstance(high, int)
+        if not low < high or (is_log and low <= 0):
+            raise HydraException(f"{override.input_line}: needs a lower and a higher bound" + " > 0" * is_log)
+        return Range(key=key, low=low, high=high, step=1 if is_int else None, is_int=is_int, is_log=is_log)
+    if hasattr(sweep, "shuffle"):
+        sweep.shuffle = False  # the study has an order of its own, and must find the same space at the next start
+    values = list(dict.fromkeys(override.sweep_string_iterator()))
+    if not values:
+        raise HydraException(f"{override.input_line}: has no values")
+    if len(values) == 1:
+        return values[0]
+    if isinstance(sweep, RangeSweep):
+        numbers = [float(value) for value in values]
+        is_int = all(isinstance(bound, int) for bound in (sweep.start, sweep.stop, sweep.step))
+        return Range(key=key, low=min(numbers), high=max(numbers), step=abs(sweep.step), is_int=is_int)
+    return Choice(key=key, values=tuple(values))

@@ -19,7 +19,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from bench.config import BenchmarkConfig
 from bench.record import Memory, Rank
-from bench.trial import compilation, memory
+from bench.trial import memory
 from bench.trial.fidelity import LogitTap
 from bench.trial.mends import mended
 from bench.trial.monitor import HardwareMonitor, gpu_uuid_of

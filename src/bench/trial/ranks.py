@@ -2,8 +2,8 @@
 
     guardian ─ worker ─ rank 0 (measures, writes the record), rank 1, …
 
-The worker itself only waits. Whatever ends it (the deadline, a parent that is gone) ends the ranks: each asks the kernel
-to be killed with it, and all are below the guardian.
+The worker itself only waits. Whatever ends it (the deadline, a parent that is gone) ends the ranks: each asks the
+kernel to be killed with it, and all are below the guardian.
 
 Only the rank whose fault it is may end with an exit status other than 0, for the launcher keeps no more than the first
 that it sees: a rank that merely lost contact gives it time to find the other one (`LOST_GRACE_S`). What a rank can say
@@ -23,7 +23,6 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
@@ -42,7 +41,7 @@ LOOK_S = 0.25  # between the launcher's looks at the ranks
 LOST_GRACE_S = 3.0  # for the launcher to find the rank that is gone
 DONE_GRACE_S = 3.0  # for rank 0 to write its record when another rank has failed
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-LOOPBACK = "127.0.0.1"
+LOOPBACK, LOG_NAME = "127.0.0.1", "worker.log"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,7 +127,7 @@ def enter(job: Job) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above
         os._exit(1)
-    worker.log_to(job.folder / "worker.log")
+    worker.log_to(job.folder / LOG_NAME)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     print(f"rank {rank} of {size}: process {os.getpid()}", flush=True)
     device_type = resolve_device(BenchmarkConfig.from_dict(job.record.requested).device).type
@@ -202,7 +201,7 @@ def _follow(job: Job, device_type: str, rank: int) -> None:
     if word.status not in ("ok", "lost"):
         # It may be a reason for rank 0 as well, whose record says it better: as a limit, or of the whole job.
         deadline = time.monotonic() + DONE_GRACE_S
-        while _heard(job, 0) is None and time.monotonic() < deadline:
+        while 0 not in _all_heard(job) and time.monotonic() < deadline:
             time.sleep(0.05)
     _end(word, teams)
 
@@ -237,11 +236,13 @@ def _write(path: Path, text: str) -> None:
     unfinished.replace(path)
 
 
-def _heard(job: Job, rank: int) -> Word | None:
-    """What a rank has left of word; None while it has not."""
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return Word(**json.loads((job.scratch / f"rank{rank}.json").read_text(encoding="utf-8")))
-    return None
+def _all_heard(job: Job) -> dict[int, Word]:
+    """Rank → what it has said of its end, of those that have."""
+    heard = {}
+    for path in job.scratch.glob("rank*.json"):
+        rank = int(path.stem.removeprefix("rank"))
+        heard[rank] = Word(**json.loads(path.read_text(encoding="utf-8")))
+    return heard
 
 
 # ---- what came of them ----------------------------------------------------------------------------------------------
@@ -254,31 +255,35 @@ def settle(job: Job, died: dict[int, int]) -> None:
         job: the job, all of whose ranks are gone.
         died: rank → exit status (negative: the signal's number) of those that the launcher saw fail.
     """
-    record, first = _written(job), _heard(job, 0)
+    record, heard = _written(job), _all_heard(job)
+    first, stage = heard.pop(0, None), _stage(job)
     if first is not None and first.status == "ok":
         return
-    words = {int(path.stem.removeprefix("rank")): None for path in job.scratch.glob("rank*.json")}
-    heard: dict[int, Any] = {rank: _heard(job, rank) for rank in words if rank}
-    own = {rank: word for rank, word in heard.items() if word is not None and word.status not in ("ok", "lost")}
-    silent = {rank: code for rank, code in died.items() if code < 0 or (rank not in heard and rank != 0)}
-    stage = _stage(job)
-    if silent and (first is None or any(silent) or first.status == "lost"):
-        rank, code = next(iter(silent.items()))
-        name = _signal_name(-code) if code < 0 else None
-        how = f"with {name}" if name else f"with exit status {code}"
-        kept = "; its measured calls are kept" if record.iterations else ""
-        record.fail("crashed", "Signal" if name else "Exit", f"rank {rank} ended {how} in {stage}{kept}; see worker.log")
-        record.end = ProcessEnd(signal=name, exit_code=None if name else code)
-    elif own and (first is None or first.status == "lost"):
-        rank, word = next(iter(own.items()))
+    own = {rank: word for rank, word in heard.items() if word.status not in ("ok", "lost")}
+    silent = {rank: code for rank, code in died.items() if code < 0 or (rank not in heard and (rank or first is None))}
+    knows = first is not None and first.status != "lost"
+    if any(silent) or (silent and not knows):
+        rank, code = max(silent.items())
+        _blame_silent(record, rank, code, stage)
+    elif own and not knows:
+        rank, word = min(own.items())
         said = dataclasses.asdict(word)
         record.fail(said.pop("status"), said.pop("type"), f"rank {rank}: {said.pop('message')}", **said)
-    elif first is None or first.status == "lost":
-        record.fail("crashed", "Exit", f"a rank left without a word in {stage}; see worker.log")
+    elif not knows:
+        record.fail("crashed", "Exit", f"a rank left without a word in {stage}; see {LOG_NAME}")
     else:
         return  # rank 0 has said why
     record.stage = stage
     _finish(job, record)
+
+
+def _blame_silent(record: Record, rank: int, code: int, stage: str) -> None:
+    name = _signal_name(-code) if code < 0 else None
+    how = name or f"exit status {code}"
+    kept = "; its measured calls are kept" if record.iterations else ""
+    message = f"rank {rank} ended with {how} in {stage}{kept}; see {LOG_NAME}"
+    record.fail("crashed", "Signal" if name else "Exit", message)
+    record.end = ProcessEnd(signal=name, exit_code=None if name else code)
 
 
 def _written(job: Job) -> Record:

@@ -502,7 +502,7 @@ class BenchmarkRunner:
 
 def load_ready(config: BenchmarkConfig, team: Team | None) -> LoadedModel:
     """The model as all calls use it. Raises what `bench.trial.model.load` and `kernelize` raise."""
-    loaded = load(config, team)
+    loaded = load(config) if team is None else load(config, team)
     if config.generation.kernelize:
         kernelize(loaded.model, loaded.device, compiled=config.compile.mode is not None)
     return loaded

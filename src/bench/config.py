@@ -324,6 +324,7 @@ class BenchmarkConfig:
                     raise ConfigError(f"{path}.{leaf}", each, "must be a finite number")
         self._check_pairs()
         self._check_search()
+        self._check_tensor_parallel()
         if self.generation.continuous_batching:
             self._check_batching()
 
@@ -392,6 +393,27 @@ class BenchmarkConfig:
         if measurement.policy == "adaptive" and measurement.max_iterations < measurement.min_iterations:
             remedy = f"must be at least measurement.min_iterations={measurement.min_iterations}"
             raise ConfigError("measurement.max_iterations", measurement.max_iterations, remedy)
+
+    def _check_tensor_parallel(self) -> None:
+        """What a model that is split over processes cannot be paired with."""
+        model = self.model
+        if model.tp_plan is None:
+            if model.tp_size is not None:
+                raise ConfigError("model.tp_size", model.tp_size, "needs model.tp_plan=auto; or leave it null")
+            return
+        if self.device == "cpu" and model.tp_size is None:
+            raise ConfigError("model.tp_size", None, "with device=cpu say how many processes, such as 2")
+        if self.device.startswith("cuda:"):
+            remedy = "names one GPU, and model.tp_plan=auto takes several; use cuda, and CUDA_VISIBLE_DEVICES to choose"
+            raise ConfigError("device", self.device, remedy)
+        if model.gguf_file:
+            remedy = "transformers splits no GGUF file; use model.tp_plan=null, or a checkpoint of safetensors"
+            raise ConfigError("model.gguf_file", model.gguf_file, remedy)
+        if self.generation.continuous_batching:
+            remedy = "its worker schedules by itself, the ranks of model.tp_plan=auto must keep step; set it to false"
+            raise ConfigError("generation.continuous_batching", True, remedy)
+        if self.isolation.mode == "none":
+            raise ConfigError("isolation.mode", "none", "model.tp_plan=auto starts processes; use forkserver or spawn")
 
     def _check_batching(self) -> None:
         """What continuous batching does not do, refused before anything runs."""

@@ -195,6 +195,10 @@ class Observed:
     new_tokens: int | None = None  # per row
     kernels: list[str] = field(default_factory=list)  # generation.kernelize: layers that run a hub kernel
     mends: list[str] = field(default_factory=list)  # faults of the libraries that were mended for this job
+    # Tensor parallelism; None for one process. `parameters` and `shape` are those of the whole model.
+    tp_size: int | None = None  # processes that the model was split over
+    sharded_parameters: int | None = None  # of `parameters`, those in tensors of which rank 0 holds a slice only
+    rank_parameter_bytes: int | None = None  # that rank 0 holds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -451,6 +455,19 @@ class Record:
     environment: dict[str, Any] = field(default_factory=dict)
     fingerprint: dict[str, str] = field(default_factory=dict)  # the part of it that one record must share with another
     phases_s: dict[str, float] = field(default_factory=dict)  # phase → seconds spent in it
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """The peak that decides whether the setting fits.
+
+        With tensor parallelism that of the fullest GPU; on the CPU, whose memory all ranks share, their sum, in which
+        pages that they share count for each.
+        """
+        peaks = [each.memory.peak_bytes for each in self.ranks]
+        known = [each for each in peaks if each is not None]
+        if not known or len(known) < len(peaks):
+            return self.memory.peak_bytes
+        return max(known) if self.ranks[0].device.startswith("cuda") else sum(known)
 
     def calls(self, phase: str) -> list[Iteration]:
         """The iterations of one phase, in order."""

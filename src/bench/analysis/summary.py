@@ -74,7 +74,7 @@ def summarize(record: Record) -> Summary:
         decode_tokens_per_s=_rate(size, [(len(call.token_times_s) - 1, call.decode_s) for call in decoded]),
         cold_start_s=validation[0].e2e_s if validation else None,
         compile_excess_s=_compile_excess([*validation, *record.calls("warmup")], e2e_s),
-        peak_bytes=record.memory.peak_bytes,
+        peak_bytes=record.peak_bytes,
         decode_mbu=record.roofline.decode_mbu if record.roofline is not None else None,
         joules_per_token=_joules_per_token(record, size),
     )

@@ -94,7 +94,10 @@ def _run_in_child(config: BenchmarkConfig, record: Record, given: dict[str, Any]
     record = _taken_over(record, folder)
     is_whole = record.status != "interrupted" or (record.error is not None and child.ended.in_time)
     is_whole = is_whole and not (isinstance(interrupted, EngineStop) and record.status == "interrupted")
-    end = _how_it_ended(child.ended, folder, killed_for_memory=oom_kills() > kills_before)
+    killed_for_memory = oom_kills() > kills_before
+    end = _how_it_ended(child.ended, folder, killed_for_memory=killed_for_memory)
+    if is_whole and record.end is not None:
+        end = _with_rank(record, end, folder, killed_for_memory=killed_for_memory)
     if (freed := wait_until_free(device_before)) is not None:
         end = dataclasses.replace(end, device_wait_s=freed[0], device_left_bytes=freed[1])
     if not is_whole:
@@ -144,6 +147,17 @@ def _how_it_ended(ended: Ended, folder: Path, *, killed_for_memory: bool) -> Pro
         strays=strays,
         log_cut_bytes=ended.log_cut_bytes,
     )
+
+
+def _with_rank(record: Record, end: ProcessEnd, folder: Path, *, killed_for_memory: bool) -> ProcessEnd:
+    """How a rank of a tensor-parallel job died, of which the worker has told, and what only its parent can know."""
+    assert record.end is not None
+    assert record.error is not None
+    rank, why = record.end, record.error
+    oom_killed = killed_for_memory and rank.signal == "SIGKILL"
+    message = f"{why.message}; the kernel's OOM killer was at work: ask for less memory" if oom_killed else why.message
+    record.fail("oom" if oom_killed else record.status, why.type, message, why.detail or _evidence(folder))
+    return dataclasses.replace(end, signal=rank.signal, exit_code=rank.exit_code, oom_killed=oom_killed)
 
 
 def _signal_name(number: int) -> str:

@@ -165,14 +165,18 @@ def _refuse_model(model_config: ModelConfig, error: Exception) -> NoReturn:
     raise ConfigError("model.id", model_config.id, f"its config.json makes no model: {reason(error)}") from error
 
 
-def check_memory(model_config: ModelConfig, architecture: Any, skeleton: Any, device: torch.device) -> None:
-    """Refuse weights that are larger than all the memory that there is."""
+def check_memory(
+    model_config: ModelConfig, architecture: Any, skeleton: Any, device: torch.device, ranks: int = 1
+) -> None:
+    """Refuse weights that are larger than all the memory that there is; `ranks` GPUs share those of a checkpoint."""
     if getattr(architecture, "quantization_config", None) is not None:
         return  # the skeleton has the tensors that it would have unquantised
     tensors = {id(each): each for each in (*skeleton.parameters(), *skeleton.buffers())}
     needed = sum(each.numel() * each.element_size() for each in tensors.values())
     if device.type == "cuda":
+        # Random weights are made whole on one of them.
         present = torch.cuda.get_device_properties(device).total_memory
+        present *= ranks if model_config.weights == "pretrained" else 1
     else:
         host = psutil.virtual_memory().total
         present = min(host, memory_limit_bytes() or host) + psutil.swap_memory().total

@@ -55,6 +55,7 @@ def make_call(
     before = compilation.read_counters()
     samples: list[MonitorSample] | None = None
     batch: BatchResult | None = None
+    request.announce()
     gc.disable()
     if monitor is not None:
         monitor.begin()

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend
 
 from bench.config import BenchmarkConfig
 from bench.record import AttentionObserved, Observed
-from bench.trial import attention, compilation, memory
+from bench.trial import attention, compilation, memory, tensor_parallel
 from bench.trial.model import LoadedModel, revision_of
 from bench.trial.request import SDPA_BACKENDS, grad_mode, guards
 from bench.trial.shape import observed_cache_bytes, shape_of
@@ -49,6 +49,7 @@ def observe_model(config: BenchmarkConfig, loaded: LoadedModel, prompt_tokens: i
         revision=revision_of(model),
         grad_mode=grad_mode(config),
         prompt_tokens=prompt_tokens,
+        **tensor_parallel.observe(config, model),
     )
 
 

@@ -63,16 +63,16 @@ class LogitTap(transformers.LogitsProcessor):  # type: ignore[misc]
 
     def __init__(self, visit: Callable[[int, torch.Tensor], None], forced: torch.Tensor | None = None) -> None:
         self._visit = visit
-        self._forced = forced
+        self.forced = forced
         self._steps = itertools.count()
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         """The logits that the next tokens are chosen from, shape (rows, vocabulary)."""
         step = next(self._steps)
         self._visit(step, scores)
-        if self._forced is None:
+        if self.forced is None:
             return scores
-        return torch.full_like(scores, -math.inf).scatter_(1, self._forced[:, step : step + 1].to(scores.device), 0.0)
+        return torch.full_like(scores, -math.inf).scatter_(1, self.forced[:, step : step + 1].to(scores.device), 0.0)
 
 
 def write_reference(path: Path, call: Call, *, rows: int, steps: int, vocabulary: int) -> torch.Tensor:

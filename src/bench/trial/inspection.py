@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,6 +20,9 @@ from bench.trial.model import LoadedModel
 from bench.trial.rates import device_rates
 from bench.trial.request import Request, guards
 from bench.trial.support import one_line
+
+# The costs stay those of the whole model.
+SPLIT = "a model split over {} ranks moves bytes between them too: the rates of one device are no bound to compare with"
 
 
 def observe_attention(
@@ -68,7 +70,8 @@ def compare_with(reference: Path, request: Request, tokens: list[list[int]], dty
         return Fidelity(reference="eager", reason=f"the comparison failed: {one_line(error)}")
 
 
-def _new_tokens(request: Request, processors: Any) -> torch.Tensor:
+def _new_tokens(request: Request, processors: list[fidelity.LogitTap]) -> torch.Tensor:
+    request.announce(shows_logits=True, forced=processors[0].forced)
     with guards(request.config):
         output = request.generate(logits_processor=processors)
         memory.synchronize(request.loaded.device)
@@ -77,6 +80,8 @@ def _new_tokens(request: Request, processors: Any) -> torch.Tensor:
 
 def rate(record: Record, loaded: LoadedModel) -> Roofline:
     """MBU and MFU of the measured calls. The device's rates are measured by the first job on a machine that asks."""
+    if record.observed is not None and record.observed.tp_size is not None:
+        return dataclasses.replace(roofline(record, None), reason=SPLIT.format(record.observed.tp_size))
     if record.observed is None or record.observed.shape is None:
         return roofline(record, None)  # without the model's sizes the rates would serve nothing
     try:
@@ -98,6 +103,7 @@ def write_profile(request: Request, session: BatchingSession | None, new_tokens:
 
 def write_memory_snapshot(request: Request, session: BatchingSession | None, folder: Path) -> None:
     """The allocator's history over one whole call, made as the measured ones were."""
+    request.announce()
     with profiling.memory_history(request.loaded.device, folder), guards(request.config):
         if session is None:
             request.generate()

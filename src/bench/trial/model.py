@@ -25,6 +25,8 @@ from bench.trial.checkpoint import check_checkpoint, check_tensors
 from bench.trial.gguf_file import dense_gguf
 from bench.trial.origin import check_origin, refusing, source
 from bench.trial.prompt import token_ids
+from bench.trial.team import Team
+from bench.trial.tensor_parallel import check_split, distributed_config, split_random, team_size
 from bench.trial.tokenizer import check_tokenizer, read_tokenizer
 
 
@@ -47,14 +49,16 @@ class Draft:
     rows: int | None  # of the embedding: token ids must be below; None: code that comes with the model keeps it
 
 
-def load(config: BenchmarkConfig) -> LoadedModel:
-    """Load or make the model that the config names, on the device that it names.
+def load(config: BenchmarkConfig, team: Team | None = None) -> LoadedModel:
+    """Load or make the model that the config names, on the device that it names; with a team this rank's slices of it.
 
     Raises:
         ConfigError: the request cannot be met on this machine or by this model, or the model cannot be found.
         ValueError, ImportError: as transformers raises them.
     """
     device = resolve_device(config.device)
+    if team is not None and device.type == "cuda":
+        device = torch.device("cuda", team.rank)
     model_config = config.model
     if config.profile.memory_snapshot and device.type != "cuda":
         raise NoSnapshotError(f"torch keeps no history of memory on {device.type}")
@@ -64,9 +68,9 @@ def load(config: BenchmarkConfig) -> LoadedModel:
     check_workload(config, plan)
     _seed(model_config.seed)
     if model_config.weights == "random":
-        model = _random_model(config, plan)
+        model = _random_model(config, plan, team)
     else:
-        model = _pretrained_model(config, plan).to(device)
+        model = _pretrained_model(config, plan, team).to(device)
     model = model.eval()
     # A checkpoint's own habits (sampling, penalties) would reach each call through this; ours spells out everything.
     model.generation_config = transformers.GenerationConfig()
@@ -93,8 +97,11 @@ def draft(model_config: ModelConfig, device: torch.device, *, fit: bool = True) 
     architecture = read_architecture(model_config)
     rows = getattr(architecture.get_text_config(decoder=True), "vocab_size", None)
     skeleton = make_skeleton(model_config, architecture)
+    ranks = 1 if model_config.tp_plan is None else team_size(model_config, device)
+    if model_config.tp_plan is not None:
+        check_split(model_config, architecture, skeleton, ranks)
     if skeleton is not None:
-        check_memory(model_config, architecture, skeleton, device)
+        check_memory(model_config, architecture, skeleton, device, ranks)
         if model_config.weights == "random":
             if fit:
                 check_fit(model_config, skeleton)
@@ -152,7 +159,15 @@ def _seed(seed: int) -> None:
     torch.manual_seed(seed)  # seeds the GPUs as well
 
 
-def _random_model(config: BenchmarkConfig, plan: Draft) -> Any:
+def _random_model(config: BenchmarkConfig, plan: Draft, team: Team | None) -> Any:
+    if team is None:
+        return _whole_random_model(config, plan)
+    model, found = split_random(lambda: _whole_random_model(config, plan), config, plan.architecture, team)
+    check_tensors(config.model, found)
+    return model
+
+
+def _whole_random_model(config: BenchmarkConfig, plan: Draft) -> Any:
     dtype = requested_dtype(config.model) or getattr(plan.architecture, "dtype", None) or torch.float32
     with plan.device:
         return transformers.AutoModelForCausalLM.from_config(
@@ -163,7 +178,7 @@ def _random_model(config: BenchmarkConfig, plan: Draft) -> Any:
         )
 
 
-def _pretrained_model(config: BenchmarkConfig, plan: Draft) -> Any:
+def _pretrained_model(config: BenchmarkConfig, plan: Draft, team: Team | None) -> Any:
     model_config = config.model
     weights: dict[str, Any]
     if model_config.gguf_file:
@@ -178,6 +193,7 @@ def _pretrained_model(config: BenchmarkConfig, plan: Draft) -> Any:
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that they are listed, and refused below in one line
             **weights,
+            **distributed_config(team),
         )
     check_tensors(model_config, found)
     return model

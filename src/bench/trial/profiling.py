@@ -74,6 +74,7 @@ def profile_call(request: Request, new_tokens: int, session: BatchingSession | N
     if request.loaded.device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     length = request.config.workload.sequence_length + new_tokens
+    request.announce(length=length)
     # Continuous batching works in a thread of its own.
     every_thread = _ExperimentalConfig(profile_all_threads=True) if session is not None else None
     with (

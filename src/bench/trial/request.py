@@ -18,6 +18,7 @@ from bench.config import BenchmarkConfig
 from bench.trial import compilation
 from bench.trial.model import LoadedModel
 from bench.trial.prompt import prompt_ids
+from bench.trial.team import Order, Team
 
 SDPA_BACKENDS = {
     "math": SDPBackend.MATH,
@@ -35,15 +36,17 @@ class Request:
     loaded: LoadedModel
     inputs: dict[str, torch.Tensor]
     generation: Any  # transformers.GenerationConfig
+    team: Team | None = None  # with tensor parallelism: rank 0, which leads the others
 
     @classmethod
-    def prepare(cls, config: BenchmarkConfig, loaded: LoadedModel) -> Request:
+    def prepare(cls, config: BenchmarkConfig, loaded: LoadedModel, team: Team | None = None) -> Request:
         """Make the inputs and the generation config. Raises ConfigError for a prompt file that cannot serve."""
         return cls(
             config=config,
             loaded=loaded,
             inputs=make_inputs(config, loaded),
             generation=make_generation_config(config, loaded, config.workload.num_tokens_to_generate),
+            team=team,
         )
 
     @property
@@ -55,6 +58,11 @@ class Request:
     def with_prompts(self, token_ids: list[list[int]]) -> torch.Tensor:
         """New tokens behind their prompts, in the form of generate's result. ValueError for rows of unequal length."""
         return torch.cat([self.inputs["input_ids"].cpu(), torch.tensor(token_ids, dtype=torch.int64)], dim=1)
+
+    def announce(self, **what: Any) -> None:
+        """Before each `generate`, and before any clock is read: tell the other ranks that it comes (see `Order`)."""
+        if self.team is not None:
+            self.team.announce(Order(kind="generate", **what))
 
     def generate(self, **more: Any) -> torch.Tensor:
         """Token ids, prompts included, int64, shape (batch_size, sequence_length + new tokens).

@@ -4,7 +4,9 @@ Read `run_benchmark` first: it is the whole measurement. One call is made in `be
 but for the hardware monitor, which only measured calls have. What comes after the last measured call
 (`bench.trial.inspection`) touches no figure.
 
-What is not covered: sampling and beam search (decoding is greedy), encoder-decoder models, and more than one device.
+With tensor parallelism this is rank 0, which leads the others (`bench.trial.team`); all times are its own.
+
+What is not covered: sampling and beam search (decoding is greedy), and encoder-decoder models.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Self, cast
 
+import torch
 import tqdm
 
 from bench.analysis.steadiness import judge
@@ -48,6 +51,8 @@ from bench.trial.pace import fixed_stop, measurement_stop, planned_calls, warmup
 from bench.trial.request import Request
 from bench.trial.shape import kv_cache_bytes
 from bench.trial.support import limit_reached
+from bench.trial.team import Order, Team, check_team, gather_ranks
+from bench.trial.tensor_parallel import kv_share
 
 NO_MONITOR = "monitor.enabled=false: nothing read the counter"
 # Their progress is that of their calls.
@@ -70,6 +75,8 @@ class BenchmarkRunner:
             that whatever ends the work leaves what was measured before.
         compile_cache: the folder for `compile.cache=fresh`; None: a temporary one, removed by `close`.
         reference: what `write_reference` wrote, to compare the output with; None: no comparison.
+
+    Its `team` is set by a tensor-parallel job: this process among its ranks.
     """
 
     def __init__(
@@ -86,6 +93,7 @@ class BenchmarkRunner:
     ) -> None:
         self.logger = logger or logging.getLogger(__name__)
         self.record = record
+        self.team: Team | None = None
         self._given_record = record
         self._progress = progress or _tqdm_progress
         self._enter = enter or (lambda _: None)
@@ -119,6 +127,7 @@ class BenchmarkRunner:
         self.close()
         config.model.id = None if model_id is None else str(model_id)
         config.check()
+        check_team(config, self.team)
         self._origin = self._clock()
         self.record = self._given_record or Record(
             trial_id=config.trial_id(), started_at_s=time.time(), requested=config.to_dict()
@@ -133,11 +142,11 @@ class BenchmarkRunner:
             mends = self._open.enter_context(mended(config))
             loaded: LoadedModel | None = None
             with self._limits(config):
-                loaded = _load(config)
+                loaded = load_ready(config, self.team)
             if loaded is None:
                 return
             self._use_compile_cache(config, loaded)
-            self._request = request = Request.prepare(config, loaded)
+            self._request = request = Request.prepare(config, loaded, self.team)
             self.record.memory = Memory(after_load=memory.use(loaded.device))
             _settle_garbage()
         with self._stage("validation"):
@@ -230,6 +239,8 @@ class BenchmarkRunner:
             record.monitor = monitor.summary(samples) if monitor is not None else None
             record.energy = monitor.energy() if monitor is not None else Energy(source=None, reason=NO_MONITOR)
             self._keep_compile()
+            if self.team is not None:
+                gather_ranks(self.team, record, self._require_request().loaded.device)
             record.steadiness = judge(record)
             assert record.observed is not None
             check(config, record.observed, [each.index for each in record.calls("measurement")])
@@ -346,14 +357,10 @@ class BenchmarkRunner:
     # ---- before the calls --------------------------------------------------------------------------------------
 
     def _use_compile_cache(self, config: BenchmarkConfig, loaded: LoadedModel) -> None:
-        if config.compile.cache == "shared":
-            folder = compilation.shared_cache(config, loaded.device)
-            compilation.keep_recent(folder)
-        elif self._compile_cache is not None:
-            folder = self._compile_cache
-        else:
-            folder = self._own_cache = Path(tempfile.mkdtemp(prefix="bench-compile-"))
-        compilation.use_cache(folder)
+        fresh = self._compile_cache
+        if config.compile.cache == "fresh" and fresh is None:
+            fresh = self._own_cache = Path(tempfile.mkdtemp(prefix="bench-compile-"))
+        use_compile_cache(config, loaded.device, fresh)
 
     def _start_batching(self, config: BenchmarkConfig, request: Request) -> None:
         """The worker of continuous batching, made outside of every timed call; `phases_s` tells what it took."""
@@ -437,6 +444,7 @@ class BenchmarkRunner:
                 positions=workload.sequence_length + workload.num_tokens_to_generate - 1,
                 element_bytes=request.loaded.model.dtype.itemsize,
             )
+            needed = round(needed * kv_share(request.loaded.model))
         record.memory = dataclasses.replace(record.memory, kv_cache_bytes=held, kv_cache_computed_bytes=needed)
 
     def _keep_compile(self) -> None:
@@ -472,6 +480,8 @@ class BenchmarkRunner:
         record = self._require_record()
         if name != record.stage and name not in COUNTED_STAGES:
             self._enter(name)
+        if name not in ("load", record.stage) and self.team is not None:  # the others listen once they have loaded
+            self.team.announce(Order(kind="stage", stage=name))
         record.stage = name
         start = time.perf_counter()
         try:
@@ -490,11 +500,21 @@ class BenchmarkRunner:
         return self._request
 
 
-def _load(config: BenchmarkConfig) -> LoadedModel:
-    loaded = load(config)
+def load_ready(config: BenchmarkConfig, team: Team | None) -> LoadedModel:
+    """The model as all calls use it. Raises what `bench.trial.model.load` and `kernelize` raise."""
+    loaded = load(config) if team is None else load(config, team)
     if config.generation.kernelize:
         kernelize(loaded.model, loaded.device, compiled=config.compile.mode is not None)
     return loaded
+
+
+def use_compile_cache(config: BenchmarkConfig, device: torch.device, fresh: Path | None) -> None:
+    """Compile into `fresh`, or into the folder that settings like this one share."""
+    folder = fresh
+    if config.compile.cache == "shared" or folder is None:
+        folder = compilation.shared_cache(config, device)
+        compilation.keep_recent(folder)
+    compilation.use_cache(folder)
 
 
 def _settle_garbage() -> None:

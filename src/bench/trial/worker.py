@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import importlib
 import itertools
 import json
 import logging
@@ -26,6 +27,7 @@ from bench.trial.environment import describe_environment
 from bench.trial.model import resolve_device
 from bench.trial.runner import BenchmarkRunner
 from bench.trial.support import NotHonouredError, is_out_of_memory, memory_asked_for, one_line
+from bench.trial.team import Team
 
 # (phase, iterations done, iterations in all (0: not known before), E2E of the last one in seconds)
 Emit = Callable[[str, int, int, float | None], None]
@@ -34,7 +36,14 @@ PHASES = {"Warmup": "warmup", "Benchmarking": "measurement"}
 
 
 def measure(
-    record: Record, *, folder: Path, compile_cache: Path, reference: Path | None, began_s: float, emit: Emit
+    record: Record,
+    *,
+    folder: Path,
+    compile_cache: Path,
+    reference: Path | None,
+    began_s: float,
+    emit: Emit,
+    join: Callable[[], Team] | None = None,
 ) -> Record:
     """Run the job that `record` requests, fill the record and write it into `folder`, whatever happens.
 
@@ -45,6 +54,7 @@ def measure(
         reference: the file to compare the output with.
         began_s: `time.monotonic()` at the record's `started_at_s`: the clock of the day may be set meanwhile.
         emit: takes the progress.
+        join: with tensor parallelism meets the other ranks, which this process leads.
     """
     config = BenchmarkConfig.from_dict(record.requested)
 
@@ -70,13 +80,14 @@ def measure(
     )
     try:
         record.environment = describe_environment(str(resolve_device(config.device)))
+        runner.team = join() if join is not None else None
         runner.setup_benchmark(config.model.id, config)
         if record.kind == "reference":
             runner.write_reference(config, folder / REFERENCE_NAME)
         else:
             runner.run_benchmark(config, config.profile.num_tokens)
     except Exception as error:  # noqa: BLE001 - failure is data
-        _record_failure(record, error)
+        record_failure(record, error)
     except SystemExit as error:  # code that comes with a model may do it
         record.fail("crashed", "SystemExit", f"the job called sys.exit({error.code!r})", traceback.format_exc())
     except KeyboardInterrupt:
@@ -90,7 +101,8 @@ def measure(
     return record
 
 
-def _record_failure(record: Record, error: Exception) -> None:
+def record_failure(record: Record, error: Exception) -> None:
+    """Say in the record, and in the log, what was raised."""
     detail = "".join(traceback.format_exception(error))
     traceback.print_exc()
     message = str(error) if isinstance(error, ConfigError | NotHonouredError) else one_line(error)
@@ -111,7 +123,21 @@ def main(
     pipe: multiprocessing.connection.Connection,
 ) -> None:
     """The entry of a child process: fill and write the record, tell the parent of the progress."""
-    _log_to(folder / "worker.log")
+    log_to(folder / "worker.log")
+    if record.requested["model"]["tp_plan"] is not None:
+        ranks = importlib.import_module("bench.trial.ranks")  # which knows this module, and torch's launcher
+        ranks.run_ranks(
+            ranks.Job(
+                record=record,
+                folder=folder,
+                compile_cache=compile_cache,
+                reference=reference,
+                began_s=began_s,
+                pipe=pipe,
+            )
+        )
+        pipe.close()
+        return
 
     def emit(phase: str, done: int, total: int, e2e_s: float | None) -> None:
         with contextlib.suppress(OSError):  # a parent that no longer listens is the guardian's business
@@ -121,7 +147,7 @@ def main(
     pipe.close()  # says that the record is on disk; the parent waits only a little for what the libraries still do
 
 
-def _log_to(path: Path) -> None:
+def log_to(path: Path) -> None:
     """Send whatever this process prints, from C as well, to the job's log."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (sys.stdout, sys.stderr):

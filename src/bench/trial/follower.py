@@ -1,0 +1,145 @@
+"""Every rank of a tensor-parallel job but the first: loads its slices and makes each call that rank 0 announces.
+
+A follower measures no time. It tells what it used of its device: memory in the same stretches as rank 0, and the energy
+of each measured call where each rank has a counter of its own, as GPUs have. On the CPU the counter is the host's, and
+rank 0 reads it for all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from transformers.generation.streamers import BaseStreamer
+
+from bench.config import BenchmarkConfig
+from bench.record import Memory, Rank
+from bench.trial import memory
+from bench.trial.fidelity import LogitTap
+from bench.trial.mends import mended
+from bench.trial.monitor import HardwareMonitor, gpu_uuid_of
+from bench.trial.profiling import StopAfter
+from bench.trial.request import Request, guards
+from bench.trial.runner import load_ready, use_compile_cache
+from bench.trial.team import Order, Team
+
+
+class Silence(BaseStreamer):  # type: ignore[misc]
+    """Takes tokens and does nothing, so that generate goes the same way as in rank 0."""
+
+    def put(self, value: Any) -> None:
+        """Of one step."""
+
+    def end(self) -> None:
+        """The call is over."""
+
+
+def follow(config: BenchmarkConfig, team: Team, compile_cache: Path) -> None:
+    """Load, then obey until rank 0 says stop.
+
+    Raises:
+        RuntimeError: rank 0 or another rank is gone.
+        Exception: whatever loading and generate raise.
+    """
+    with mended(config), contextlib.ExitStack() as until_stop:
+        loaded = load_ready(config, team)
+        use_compile_cache(config, loaded.device, compile_cache)
+        request = Request.prepare(config, loaded)
+        gc.collect()
+        gc.freeze()
+        own = _Follower(request=request, team=team, memory=Memory(after_load=memory.use(loaded.device)))
+        while (order := team.receive()).kind != "stop":
+            if order.kind == "stage":
+                own.enter(str(order.stage), until_stop)
+            elif order.kind == "report":
+                team.gather((own.report(), own.tokens))
+            else:
+                own.call(order)
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Follower:
+    request: Request
+    team: Team
+    memory: Memory
+    stage: str = "load"
+    tokens: list[list[int]] = dataclasses.field(default_factory=list)  # new ones of the last call
+    monitor: HardwareMonitor | None = None
+
+    def enter(self, stage: str, until_stop: contextlib.ExitStack) -> None:
+        """Begin a stretch of the job as rank 0 does."""
+        device, config = self.request.loaded.device, self.request.config
+        if self.stage == "warmup":
+            self.memory = dataclasses.replace(self.memory, warmup_peak=memory.peak(device, of_process=True))
+        if stage == "validation":
+            memory.flush(device)
+        elif stage == "warmup" and config.monitor.enabled and device.type == "cuda":
+            interval_s, uuid = config.monitor.interval_s, gpu_uuid_of(device.index)
+            started = HardwareMonitor.start_process(device.type, interval_s, uuid, os.getpid())
+            self.monitor = until_stop.enter_context(started)
+        elif stage == "measurement":
+            memory.restart_peaks(device)
+        self.stage = stage
+
+    def call(self, order: Order) -> None:
+        """One generate call, the same as rank 0's."""
+        request, more = self.request, _keywords(order)
+        monitor = self.monitor if self.stage == "measurement" else None
+        with _quiet(), guards(request.config), _monitored(monitor):
+            memory.synchronize(request.loaded.device)
+            output = request.generate(**more)
+            memory.synchronize(request.loaded.device)
+        self.tokens = output[:, request.config.workload.sequence_length :].tolist()
+        del output
+        gc.collect()
+
+    def report(self) -> Rank:
+        """What this rank used, up to the end of the measured calls."""
+        device = self.request.loaded.device
+        return Rank(
+            rank=self.team.rank,
+            device=str(device),
+            device_name=memory.device_name(device),
+            memory=dataclasses.replace(self.memory, measurement_peak=memory.peak(device, of_process=True)),
+            joules=self.monitor.energy().joules if self.monitor is not None else [],
+        )
+
+
+def _keywords(order: Order) -> dict[str, Any]:
+    """What looks on in rank 0 and changes the way that generate goes, without eyes."""
+    more: dict[str, Any] = {}
+    if order.shows_logits:
+        more["logits_processor"] = [LogitTap(lambda _step, _scores: None, order.forced)]
+    else:
+        more["streamer"] = Silence()
+    if order.length is not None:
+        more["stopping_criteria"] = [StopAfter(order.length)]
+    return more
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No garbage collection during a call."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@contextlib.contextmanager
+def _monitored(monitor: HardwareMonitor | None) -> Iterator[None]:
+    """Energy is that of the call; the samples are rank 0's to keep."""
+    if monitor is None:
+        yield
+        return
+    monitor.begin()
+    try:
+        yield
+    finally:
+        monitor.end(0.0)

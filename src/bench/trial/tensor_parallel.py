@@ -1,0 +1,156 @@
+"""Tensor parallelism: whether a model can be split over the ranks, loading its slices, and the proof that it was split.
+
+transformers splits by the plan that comes with an architecture (`base_model_tp_plan`): each rank reads its slice of
+each planned layer and holds it as a DTensor, which knows its whole shape. So counts of parameters are those of the
+whole model, and what a rank really holds is in the local tensors.
+
+Random weights are made whole by rank 0, in the way and on the kind of device of a single process, written to a folder
+that all ranks share, and read from there in slices: they are the same as without tensor parallelism. So a random model
+must fit rank 0's GPU as a whole for a moment; a checkpoint need not.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import transformers
+from torch import distributed
+
+from bench.config import BenchmarkConfig, ModelConfig
+from bench.rules import ConfigError
+from bench.trial.shape import KV_PROJECTION, QKV_PROJECTION
+from bench.trial.support import NotHonouredError
+from bench.trial.team import Team
+
+KV_PLANNED = ("k_proj", "qkv_proj", "query_key_value")  # modules that make keys, under the names of plans
+
+
+# ---- before the load ------------------------------------------------------------------------------------------------
+
+
+def team_size(model_config: ModelConfig, device: torch.device) -> int:
+    """How many ranks the job has: `model.tp_size`, or one for each GPU. ConfigError when there are not as many."""
+    size = model_config.tp_size
+    if device.type != "cuda":
+        if size is None:
+            raise ConfigError("model.tp_size", None, f"there is no GPU to count ({device}); say how many, such as 2")
+        return size
+    present = torch.cuda.device_count()
+    if size is not None and size > present:
+        raise ConfigError("model.tp_size", size, f"this job sees {present} CUDA GPU(s), and each rank needs its own")
+    if present < 2:
+        remedy = "needs two GPUs or more, and this job sees one; set it to null"
+        raise ConfigError("model.tp_plan", model_config.tp_plan, remedy)
+    return present if size is None else size
+
+
+def check_split(model_config: ModelConfig, architecture: Any, skeleton: Any, size: int) -> None:
+    """Refuse a model for which transformers has no plan, or whose heads cannot be dealt out evenly.
+
+    `skeleton` is the model on the meta device; None where there is none, then the load tells.
+    """
+    if skeleton is None:
+        return
+    plan = getattr(skeleton, "_tp_plan", None) or {}
+    if not plan:
+        remedy = f"transformers {transformers.__version__} has no plan for {type(skeleton).__name__}; set it to null"
+        raise ConfigError("model.tp_plan", model_config.tp_plan, remedy)
+    split = {name.rsplit(".", 1)[-1] for name, style in plan.items() if style == "colwise"}
+    config = architecture.get_text_config(decoder=True)
+    names = ["num_attention_heads"] if split & {"q_proj", *KV_PLANNED} else []
+    names += ["num_key_value_heads"] if split & set(KV_PLANNED) else []
+    for name in names:
+        heads = getattr(config, name, None)
+        if isinstance(heads, int) and heads % size:
+            remedy = f"must divide the model's {name}={heads}"
+            if model_config.tp_size is None:
+                remedy = f"one for each of {size} GPUs, {remedy}; name another number"
+            raise ConfigError("model.tp_size", model_config.tp_size, remedy)
+
+
+# ---- the load -------------------------------------------------------------------------------------------------------
+
+
+def distributed_config(team: Team | None) -> dict[str, Any]:
+    """What `from_pretrained` needs to be told so that it reads this rank's slices; {} without a team."""
+    if team is None:
+        return {}
+    from transformers.distributed import DistributedConfig  # noqa: PLC0415 - only such jobs need it
+
+    return {"distributed_config": DistributedConfig(tp_plan="auto", tp_size=team.size)}
+
+
+def split_random(make: Callable[[], Any], config: BenchmarkConfig, architecture: Any, team: Team) -> tuple[Any, Any]:
+    """A random model in slices, by way of a checkpoint that rank 0 makes; with what transformers says of loading it."""
+    folder = team.scratch / "weights"
+    if team.rank == 0:
+        whole = make()
+        whole.save_pretrained(folder)
+        del whole
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    team.wait()
+    remote = {"trust_remote_code": config.model.trust_remote_code}
+    with torch.device("meta"):  # code that came with the model is not in the folder: its class is found this way
+        kind = type(transformers.AutoModelForCausalLM.from_config(copy.deepcopy(architecture), **remote))
+    model, found = kind.from_pretrained(
+        folder,
+        config=copy.deepcopy(architecture),
+        dtype="auto",
+        attn_implementation=config.attention.implementation,
+        use_safetensors=True,
+        output_loading_info=True,
+        **distributed_config(team),
+    )
+    team.wait()
+    if team.rank == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+    return model, found
+
+
+# ---- what was loaded ------------------------------------------------------------------------------------------------
+
+
+def local(parameter: Any) -> Any:
+    """What this rank holds of a parameter."""
+    return parameter.to_local() if hasattr(parameter, "to_local") else parameter
+
+
+def observe(config: BenchmarkConfig, model: Any) -> dict[str, Any]:
+    """Fields of an Observed that tell how the model was split; {} for one process.
+
+    Raises:
+        NotHonouredError: it was not split, or over another number of processes or kind of device than was asked for.
+    """
+    if config.model.tp_plan is None:
+        return {}
+    size = distributed.get_world_size()
+    parameters = list(model.parameters())
+    split = [each for each in parameters if local(each).numel() < each.numel()]
+    if not split or size < 2:
+        raise NotHonouredError(f"model.tp_plan=auto: no weight of {type(model).__name__} is split over {size} ranks")
+    asked = config.model.tp_size
+    if asked not in (None, size) or getattr(model, "tp_size", size) != size:
+        found = getattr(model, "tp_size", None)
+        raise NotHonouredError(f"model.tp_size={asked}: there are {size} ranks, and transformers split for {found}")
+    if config.device not in ("auto", model.device.type):
+        raise NotHonouredError(f"device={config.device}: transformers put the slices on {model.device}")
+    return {
+        "tp_size": size,
+        "sharded_parameters": sum(each.numel() for each in split),
+        "rank_parameter_bytes": sum(local(each).numel() * each.element_size() for each in parameters),
+    }
+
+
+def kv_share(model: Any) -> float:
+    """The share of all keys and values that this rank keeps: that of the first projection to them."""
+    for name, each in model.named_parameters():
+        if KV_PROJECTION.search(name) or QKV_PROJECTION.search(name):
+            return float(local(each).numel() / each.numel())
+    return 1.0

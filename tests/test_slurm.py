@@ -234,7 +234,7 @@ def wait_until_empty(cluster: slurm.Slurm) -> None:
     ("overrides", "said"),
     [
         (["hydra.launcher.partition=nowhere"], "invalid partition specified"),
-        (["hydra.launcher.nodes=3"], "Node count specification invalid"),
+        (["hydra.launcher.mem_gb=100000"], "Memory specification can not be satisfied"),
     ],
 )
 def test_what_slurm_refuses_is_one_line(cluster, tmp_path, overrides, said) -> None:

@@ -7,6 +7,7 @@ Hydra imports this file at every start, so nothing heavy may be imported at its 
 """
 
 import contextlib
+import io
 import json
 import math
 import shutil
@@ -217,7 +218,8 @@ def _submit(executor: Any, job: EngineJob, overrides: list[list[str]], numbers: 
     import submitit  # noqa: PLC0415 - see above
 
     try:
-        submitted: list[Any] = executor.map_array(job, overrides, numbers)
+        with contextlib.redirect_stderr(io.StringIO()):  # sbatch's own lines come again in the error
+            submitted: list[Any] = executor.map_array(job, overrides, numbers)
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
         raise _refused(error) from error
     return submitted

@@ -31,6 +31,7 @@ from bench.config import OBJECTIVES, BenchmarkConfig, CompileConfig, SearchConfi
 from bench.record import Failure, Fidelity, Record
 from bench.rules import ConfigError
 from bench.sweep.plan import Plan, Point, SweepFile
+from bench.sweep.returned import Returned
 from bench.sweep.space import Choice, Range, Space
 from conftest import ROOT, run_bench
 from factories import MEDIAN_E2E_S, PEAK_MIB, make_config, make_iteration, make_record
@@ -358,7 +359,7 @@ class Launcher:
     def __init__(self, folder: Path, fates: Mapping[str, str] | None = None) -> None:
         self.folder, self.fates, self.ran = folder, dict(fates or {}), []
 
-    def __call__(self, plan: Plan) -> dict[int, Exception]:
+    def __call__(self, plan: Plan, assignments: Mapping[int, Any], on_return: Any) -> None:
         for job, point in zip(plan.jobs, plan.points, strict=True):
             fate = self.fates.get(job.name, "ok")
             if fate == "interrupt":
@@ -381,7 +382,7 @@ class Launcher:
                 record.fail(fate, "Planted", "planted")
             (self.folder / job.folder).mkdir(parents=True)
             record.write(self.folder / job.folder)
-        return {}
+            on_return(job.number, Returned(status=record.status))
 
 
 def run(tmp_path: Path, launcher: Launcher | None = None, space: Space = GRID, **keywords: Any) -> tuple[int, Launcher]:
@@ -530,11 +531,10 @@ def test_a_search_whose_database_goes_away_stops_with_what_it_has(tmp_path, caps
     folder = tmp_path / "multirun/s"
     launcher = Launcher(folder)
 
-    def spoil(plan: Plan) -> dict[int, Exception]:
-        done = launcher(plan)
+    def spoil(*launched: Any) -> None:
+        launcher(*launched)
         if len(launcher.ran) == 3:
             (folder / "search.db").write_text("no database " * 1000, encoding="utf-8")
-        return done
 
     status, _ = run(tmp_path, spoil)
     assert status == 1

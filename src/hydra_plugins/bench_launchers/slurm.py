@@ -234,17 +234,15 @@ def _refused(error: Exception) -> Exception:
 
 
 def _result_of(job: Any) -> JobReturn | None:
-    """What a job has given back; None while there is nothing, or nothing whole."""
-    import pickle  # noqa: PLC0415 - our own job's, from a folder that only its owner writes
-
-    try:
-        outcome, result = pickle.loads(job.paths.result_pickle.read_bytes())  # noqa: S301
-    except (OSError, EOFError, pickle.UnpicklingError):
+    """What a job has given back; None while there is nothing."""
+    if not job.paths.result_pickle.exists():  # it appears whole
         return None
-    if outcome == "success" and isinstance(result, JobReturn):
-        return result
-    last = next((each.strip() for each in reversed(str(result).splitlines()) if each.strip()), "no reason given")
-    return lost(RuntimeError(last))
+    try:
+        result = job.results()[0]
+    except Exception as error:  # noqa: BLE001 - submitit raises what the job raised, as text
+        lines = [each.strip() for each in str(error).splitlines() if each.strip(" -")]
+        return lost(RuntimeError(lines[-1] if lines else type(error).__name__))
+    return result if isinstance(result, JobReturn) else lost(TypeError(f"{type(result).__name__} came back"))
 
 
 def _is_interrupted(result: JobReturn) -> bool:

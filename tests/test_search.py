@@ -399,7 +399,7 @@ def found(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _same_environment(monkeypatch) -> None:
-    monkeypatch.setattr(course, "_environment", lambda *, is_local: {})
+    monkeypatch.setattr(course, "current_environment", lambda *, is_local: {})
 
 
 def test_so_many_jobs_run_as_trials_were_asked_for(tmp_path, capsys) -> None:
@@ -522,7 +522,7 @@ def test_other_fixed_overrides_are_not_mixed_with_a_search(tmp_path) -> None:
 
 def test_another_environment_ends_a_search(tmp_path, monkeypatch) -> None:
     run(tmp_path)
-    monkeypatch.setattr(course, "_environment", lambda *, is_local: {"torch": "9"})
+    monkeypatch.setattr(course, "current_environment", lambda *, is_local: {"torch": "9"})
     with pytest.raises(ConfigError, match=r"the environment has changed \(torch .*start another sweep.name"):
         run(tmp_path)
 

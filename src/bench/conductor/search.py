@@ -27,14 +27,14 @@ from bench.conductor.jobs import exit_status, make_ready, open_publisher
 from bench.conductor.sweep import (
     Course,
     Launch,
-    _begin,
-    _environment,
-    _finish,
-    _launch,
-    _put_aside,
-    _records_of,
-    _resume_command,
+    begin,
+    current_environment,
+    finish,
     in_own_folder,
+    put_unusable_aside,
+    records_of,
+    resume_command,
+    run_plan,
 )
 from bench.config import BenchmarkConfig
 from bench.record import FILE_NAME, Record, RecordError
@@ -233,7 +233,7 @@ class _Search:
     def run(self, examples: Sequence[Point]) -> int:
         """Measure, and show what came of it. The folder is claimed. ConfigError: nothing was started."""
         found = look(self.folder, is_local=self.is_local)
-        environment = _environment(is_local=self.is_local)
+        environment = current_environment(is_local=self.is_local)
         kept = self._take_in(found)
         self._check_environment(found, environment)
         put_aside = [past.folder for past in found.past if past.status == "interrupted"]
@@ -259,10 +259,10 @@ class _Search:
         self.course = dataclasses.replace(self.course, publisher=publisher)
         self.study = self._open_study(sweep_id)
         try:
-            _put_aside(self.course, environment)
+            put_unusable_aside(self.course, environment)
             return self._run_and_show()
         except KeyboardInterrupt:  # outside of the jobs
-            self._say(f" Resume: {_resume_command(self.course)}")
+            self._say(f" Resume: {resume_command(self.course)}")
             raise
 
     # ---- what is there -----------------------------------------------------------------------------------------------
@@ -415,7 +415,7 @@ class _Search:
     def _run_and_show(self) -> int:
         from bench.report.table import print_table as _  # noqa: F401, PLC0415 - before the first job, not after the last
 
-        self.file = _begin(self._course_of_all(), space=self.space.shown())
+        self.file = begin(self._course_of_all(), space=self.space.shown())
         run_id = self.file.parent_run_id
         try:
             interrupted, stopped = self._measure()
@@ -424,13 +424,13 @@ class _Search:
                 self.course.publisher.end_sweep(run_id, self._records(), interrupted=True)
             raise
         records = self._records()
-        _finish(self._course_of_all(), run_id, records, interrupted=interrupted, conclude=self._conclude)
+        finish(self._course_of_all(), run_id, records, interrupted=interrupted, conclude=self._conclude)
         if self.lost:
             self._say(f"{self.lost} jobs left no record")
         found_none = all(isinstance(each, str) for each in self.known.values())
         status = max(exit_status(records), int(self.lost > 0 or stopped or found_none))
         if interrupted or stopped:
-            self._say(f" Resume: {_resume_command(self.course)}")
+            self._say(f" Resume: {resume_command(self.course)}")
         return INTERRUPTED if interrupted else status
 
     def _measure(self) -> tuple[bool, bool]:
@@ -510,7 +510,7 @@ class _Search:
         self.file.write(self.folder)
         plan = self._plan(self.file.sweep_id, jobs, [each.point for each in batch])
         left = dataclasses.replace(self.course.left, plan=plan)
-        interrupted, stopped = _launch(dataclasses.replace(self.course, left=left), self.file, self.launch)
+        interrupted, stopped = run_plan(dataclasses.replace(self.course, left=left), self.file, self.launch)
         for each in batch:
             self._tell(each, ended=interrupted or stopped)
         return interrupted, stopped
@@ -561,7 +561,7 @@ class _Search:
         return dataclasses.replace(self.course, left=dataclasses.replace(self.course.left, plan=plan))
 
     def _records(self) -> list[Record]:
-        return _records_of(self._course_of_all())
+        return records_of(self._course_of_all())
 
     def _conclude(self, records: list[Record]) -> list[Path]:
         """Show what was found, and keep it as files."""

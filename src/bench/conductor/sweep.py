@@ -132,7 +132,7 @@ def _remove_unused(folder: Path) -> None:
         folder.parent.rmdir()
 
 
-def _environment(*, is_local: bool) -> dict[str, str]:
+def current_environment(*, is_local: bool) -> dict[str, str]:
     from bench.sweep.fingerprint import fingerprint, software  # noqa: PLC0415
 
     return fingerprint() if is_local else software(fingerprint())
@@ -146,7 +146,7 @@ def _resumption(plan: Plan, folder: Path, *, is_local: bool) -> tuple[Found, Res
     ids = [found.file.sweep_id] if found.file else [past.sweep_id for past in found.past if past.sweep_id]
     if ids:
         plan = dataclasses.replace(plan, sweep_id=ids[0])
-    return found, resume(plan, found, _environment(is_local=is_local))
+    return found, resume(plan, found, current_environment(is_local=is_local))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -186,30 +186,30 @@ def _conduct(
     to_run = [point.config for job, point in pairs if not job.done]
     publisher = make_ready(to_run, console) if to_run and is_local else open_publisher(config, console)
     course = dataclasses.replace(course, publisher=publisher)
-    _put_aside(course, _environment(is_local=is_local))
+    put_unusable_aside(course, current_environment(is_local=is_local))
     try:
         return _run_and_show(course, launch)
     except KeyboardInterrupt:  # outside of the jobs
-        course.say(f" Resume: {_resume_command(course)}")
+        course.say(f" Resume: {resume_command(course)}")
         raise
 
 
 def _run_and_show(course: Course, launch: Launch) -> int:
-    file = _begin(course)
+    file = begin(course)
     try:
-        interrupted, stopped = _launch(course, file, launch)
+        interrupted, stopped = run_plan(course, file, launch)
     except Exception:
         if course.publisher is not None:  # no run stays RUNNING
-            course.publisher.end_sweep(file.parent_run_id, _records_of(course), interrupted=True)
+            course.publisher.end_sweep(file.parent_run_id, records_of(course), interrupted=True)
         raise
-    records = _records_of(course)
-    _finish(course, file.parent_run_id, records, interrupted=interrupted)
+    records = records_of(course)
+    finish(course, file.parent_run_id, records, interrupted=interrupted)
     missing = len(course.plan.jobs) - len(records)
     if missing and not interrupted:
         course.say(f"{missing} of {len(course.plan.jobs)} jobs left no record")
     status = max(exit_status(records), 1 if missing or stopped else 0)
     if interrupted or status:
-        course.say(f" Resume: {_resume_command(course)}")
+        course.say(f" Resume: {resume_command(course)}")
     return INTERRUPTED if interrupted else status
 
 
@@ -230,14 +230,14 @@ def _tell_what_is_done(course: Course) -> None:
         course.say(f"{len(course.left.kept)} finished jobs are none of these points: kept, and not shown")
 
 
-def _put_aside(course: Course, environment: dict[str, str]) -> None:
+def put_unusable_aside(course: Course, environment: dict[str, str]) -> None:
     from bench.sweep.resume import put_aside, unusable_references  # noqa: PLC0415
 
     put_aside(course.folder, course.left.put_aside)
     put_aside(course.folder, unusable_references(course.folder, environment, is_local=course.is_local))
 
 
-def _begin(course: Course, *, space: dict[str, list[str]] | None = None) -> SweepFile:
+def begin(course: Course, *, space: dict[str, list[str]] | None = None) -> SweepFile:
     """Write down the plan, and make the sweep's run in MLflow; returns what is written.
 
     A search gives its `space`, override key → values: of its jobs it has planned none yet.
@@ -274,7 +274,7 @@ def _begin(course: Course, *, space: dict[str, list[str]] | None = None) -> Swee
     return file
 
 
-def _launch(course: Course, file: SweepFile, launch: Launch) -> tuple[bool, bool]:
+def run_plan(course: Course, file: SweepFile, launch: Launch) -> tuple[bool, bool]:
     """Run the jobs; returns whether the user interrupted them, and whether the disk took no more."""
     assignments = assign(course.plan, file, is_local=course.is_local)
     configs = {job.number: point.config for job, point in zip(course.plan.jobs, course.plan.points, strict=True)}
@@ -341,7 +341,7 @@ def _take_lost(course: Course, given: Assignment, config: BenchmarkConfig, error
     write_lost(record, folder, error)
 
 
-def _finish(
+def finish(
     course: Course,
     run_id: str | None,
     records: list[Record],
@@ -395,7 +395,7 @@ def _compare(course: Course, records: Sequence[Record]) -> list[Path]:
     return files
 
 
-def _records_of(course: Course) -> list[Record]:
+def records_of(course: Course) -> list[Record]:
     """The records of a plan's jobs, under the names that the settings have in it."""
     records = []
     for each in course.plan.jobs:
@@ -406,7 +406,7 @@ def _records_of(course: Course) -> list[Record]:
     return records
 
 
-def _resume_command(course: Course) -> str:
+def resume_command(course: Course) -> str:
     """The command that goes on with this sweep: the one that was typed, with its name and the key for it."""
     typed = [each for each in sys.argv[1:] if not re.match(r"\+*sweep\.(resume|name)=", each)]
     named = course.config.sweep.name or not any("hydra.sweep.dir=" in each for each in typed)

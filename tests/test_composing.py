@@ -280,6 +280,7 @@ def test_one_points_values_are_not_the_nexts(loader) -> None:
 PIECES = sorted({line for point in [*VALUES, *GROUPS, *REFERENCES] for line in point if "searchpath" not in line})
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(points=st.lists(st.lists(st.sampled_from(PIECES), min_size=1, max_size=3), min_size=1, max_size=3))
 def test_any_mixture_is_as_hydra_has_it(loader, points: list[list[str]]) -> None:

@@ -21,8 +21,9 @@ from hydra.core.utils import JobReturn
 
 from hydra_plugins.bench_launchers.engine import EngineJob, EngineLauncher, OnReturn, lost
 
-POLL_S = 2.0  # between looks at Slurm and the shared folder
+POLL_S = (0.5, 10.0)  # between looks at Slurm and the shared folder: at first, and in a long sweep
 GRACE_S = 20.0  # for a result to appear in a shared folder after Slurm has seen its job end
+SHORT_GRACE_S = 3.0  # where Slurm itself says that the job was broken off
 CANCEL_S = 60.0  # for cancelled jobs to write their records; Slurm kills them after KillWait, 30 s by default
 ASK_S = 30.0  # for Slurm's commands
 LEAST_MINUTES = 10  # that Slurm gives a job beyond isolation.timeout_s
@@ -102,6 +103,7 @@ class _SubmititLauncher(EngineLauncher):
     def _wait(self, waiting: dict[int, Any], keep: OnReturn, until: float = math.inf) -> None:
         """Until each job has given something back or has ended without; at most to a reading of the clock."""
         ended: dict[int, float] = {}  # index → when its end was first seen
+        started_s = time.monotonic()
         while waiting and time.monotonic() < until:
             states = self.states([each.job_id for each in waiting.values()])
             for index, each in list(waiting.items()):
@@ -117,7 +119,7 @@ class _SubmititLauncher(EngineLauncher):
                     continue
                 del waiting[index]
             if waiting:
-                time.sleep(POLL_S if len(waiting) > 1 else POLL_S / 4)
+                time.sleep(min(POLL_S[1], POLL_S[0] + (time.monotonic() - started_s) / 60))
 
     def _cancel(self, waiting: dict[int, Any], keep: OnReturn) -> None:
         for each in waiting.values():
@@ -140,7 +142,7 @@ class _SubmititLauncher(EngineLauncher):
 
     def grace_s(self, state: str) -> float:
         """How long a result may take to appear after the end."""
-        return GRACE_S if state == "COMPLETED" or not state else POLL_S
+        return GRACE_S if state == "COMPLETED" or not state else SHORT_GRACE_S
 
 
 class SlurmLauncher(_SubmititLauncher):

@@ -149,3 +149,10 @@ def test_what_is_equal_in_another_order_is_no_change() -> None:
 
 def test_nothing_against_something_is_a_change() -> None:
     assert changes({}, {"torch": "2.13.0"}) == ["torch – → 2.13.0"]
+
+
+def test_what_an_engine_gives_each_job_is_no_change_of_the_software() -> None:
+    from bench.sweep.fingerprint import software
+
+    job = {"torch": "2", "cpu": "EPYC", "gpus": "H100", "CUDA_VISIBLE_DEVICES": "3", "OMP_NUM_THREADS": "4"}
+    assert software(job) == {"torch": "2", "OMP_NUM_THREADS": "4"}

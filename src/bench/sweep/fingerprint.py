@@ -21,6 +21,7 @@ NO_MATTER = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
 HARDWARE = ("cpu", "cores", "gpus", "driver")
+GIVEN_BY_ENGINE = ("CUDA_VISIBLE_DEVICES",)  # to each job its own
 
 
 def fingerprint() -> dict[str, str]:
@@ -52,7 +53,7 @@ def _gpus() -> dict[str, str]:
 
 def software(found: Mapping[str, str]) -> dict[str, str]:
     """The part of a fingerprint that a machine which does not compute, such as a cluster's login node, can compare."""
-    return {name: value for name, value in found.items() if name not in HARDWARE}
+    return {name: value for name, value in found.items() if name not in (*HARDWARE, *GIVEN_BY_ENGINE)}
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

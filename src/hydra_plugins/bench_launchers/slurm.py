@@ -23,7 +23,7 @@ from hydra_plugins.bench_launchers.engine import EngineJob, EngineLauncher, OnRe
 
 POLL_S = (0.5, 10.0)  # between looks at Slurm and the shared folder: at first, and in a long sweep
 GRACE_S = 20.0  # for a result to appear in a shared folder after Slurm has seen its job end
-SHORT_GRACE_S = 3.0  # where Slurm itself says that the job was broken off
+SHORT_GRACE_S = 6.0  # where Slurm itself says that the job was broken off
 CANCEL_S = 60.0  # for cancelled jobs to write their records; Slurm kills them after KillWait, 30 s by default
 ASK_S = 30.0  # for Slurm's commands
 LEAST_MINUTES = 10  # that Slurm gives a job beyond isolation.timeout_s
@@ -102,21 +102,23 @@ class _SubmititLauncher(EngineLauncher):
 
     def _wait(self, waiting: dict[int, Any], keep: OnReturn, until: float = math.inf) -> None:
         """Until each job has given something back or has ended without; at most to a reading of the clock."""
-        ended: dict[int, float] = {}  # index → when its end was first seen
+        ended: dict[int, float] = {}  # index → since when it is seen as ended
         started_s = time.monotonic()
         while waiting and time.monotonic() < until:
             states = self.states([each.job_id for each in waiting.values()])
             for index, each in list(waiting.items()):
                 state, node = states.get(each.job_id, ("", None))
                 is_over = state in ENDS or state == ""
-                if (result := _result_of(each)) is not None and (is_over or not _is_interrupted(result)):
-                    keep(index, result)
-                elif is_over and time.monotonic() - ended.setdefault(index, time.monotonic()) > self.grace_s(state):
-                    keep(index, lost(self._why(each, state, node)))
-                else:
-                    if not is_over:
-                        ended.pop(index, None)
-                    continue
+                over_s = time.monotonic() - ended.setdefault(index, time.monotonic()) if is_over else 0.0
+                if not is_over:
+                    ended.pop(index, None)
+                result = _result_of(each)
+                # A job that was broken off may be about to be queued again, though it has given something back.
+                if result is None or _is_interrupted(result):
+                    if over_s <= self.grace_s(state):
+                        continue
+                    result = result or lost(self._why(each, state, node))
+                keep(index, result)
                 del waiting[index]
             if waiting:
                 time.sleep(min(POLL_S[1], POLL_S[0] + (time.monotonic() - started_s) / 60))

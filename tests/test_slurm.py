@@ -85,6 +85,7 @@ def run_while(folder: Path, environment: dict[str, str], *arguments: str) -> sub
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=started.default_signals,
     )
 
 

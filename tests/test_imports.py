@@ -20,7 +20,7 @@ SRC = Path(__file__).parents[1] / "src"
 
 # room: the rooms that it may import. Every room may import itself.
 MAY_IMPORT = {
-    "bench": {"config", "record", "rules", "trial"},  # the package's own names, loaded when they are touched
+    "bench": {"config", "frame", "record", "rules", "trial"},  # the package's own names, loaded when they are touched
     "rules": set(),
     "config": {"rules"},
     "plain": set(),
@@ -35,11 +35,17 @@ MAY_IMPORT = {
     "trial": {"config", "gpus", "machine", "record", "rules", "analysis", "bench"},
     "analysis": {"baseline", "record"},
     "tracking": {"analysis", "files", "palette", "record", "secrets"},
-    "report": {"analysis", "palette", "record"},
-    "compare": {"analysis", "record", "report", "rules", "tracking"},
+    "report": {"analysis", "files", "palette", "record"},
+    "command": {"rules"},
+    "sources": {"command", "record", "tracking"},
+    "compare": {"analysis", "command", "report", "rules", "sources"},
+    "reporting": {"command", "report", "rules", "secrets", "sources"},
+    "report.__main__": {"reporting"},
+    "frame": {"report", "sources"},
     "wording": {"config", "rules"},
+    "manual": {"config", "rules"},
     "conductor": {"analysis", "config", "record", "report", "rules", "secrets", "sweep", "tracking"},
-    "cli": {"conductor", "config", "rules", "secrets", "sweep", "wording"},
+    "cli": {"conductor", "config", "manual", "rules", "secrets", "sweep", "wording"},
     "__main__": {"cli"},
     "hydra_plugins": {"cli", "conductor", "rules", "sweep", "wording"},
 }
@@ -48,11 +54,14 @@ ONLY_IN = {
     "torch": {"trial"},
     "transformers": {"trial"},
     "mlflow": {"tracking"},
+    "matplotlib": {"report"},
     "optuna": {"conductor"},
     "hydra": {"cli", "wording", "hydra_plugins"},
     "omegaconf": {"cli", "wording", "hydra_plugins"},
     "numpy": {"analysis", "trial", "report"},
     "scipy": {"analysis", "trial", "report"},
+    "jinja2": {"report"},
+    "pandas": {"frame"},
 }
 
 
@@ -87,6 +96,10 @@ def room_of(name: str) -> str | None:
         return None
     if not rest or rest[0] in ("__init__", "__version__"):
         return "bench"
+    if rest[1:] == ["__main__"]:
+        # The door of `python -m bench.ROOM` is a room of its own: it calls the command, which imports the room, so a
+        # room that might import its command would close a circle.
+        return ".".join(rest)
     # What the package lends out under its own name counts as the room that it comes from.
     return bench._HOMES.get(rest[0], f"bench.{rest[0]}").split(".")[1]
 

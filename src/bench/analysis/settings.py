@@ -187,6 +187,11 @@ def differences(a: Setting, b: Setting) -> list[Difference]:
     return [*barring, *named]
 
 
+def identity(record: Record) -> dict[str, str]:
+    """What must agree between two records for their times to be compared: key → its value as text."""
+    return {key: UNKNOWN if value is None else str(value) for key, value in _identity(record)}
+
+
 # ---- grouping --------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,24 @@
+"""Which settings of a sweep are the ones that others are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.analysis.settings import Setting
+from bench.baseline import find_baselines
+
+
+def baseline_ids(settings: Sequence[Setting], wanted: str | None) -> set[str]:
+    """The `setting_id` of each setting that is the baseline of another; empty where `wanted` is None or names nothing.
+
+    Args:
+        settings: in the order in which they were typed.
+        wanted: as in `bench.baseline.find_baselines`.
+    """
+    if wanted is None:
+        return set()
+    try:
+        found = find_baselines([(each.name, each.swept) for each in settings], wanted)
+    except ValueError:
+        return set()
+    return {settings[position].setting_id for position in found if position is not None}

@@ -1,0 +1,52 @@
+"""Where a setting stands under the roofline: what it computes for each byte that it moves, and how fast.
+
+Bytes and FLOPs are those that the model asks for (`bench.analysis.roofline`), times are medians over the measured
+calls: TTFT for the prefill, TPOT for a decoding step. A stage whose share of the device's rates was rejected, because
+it came out above what the device can do, has no point: its ceiling is the fault.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+
+from bench.record import Record
+
+STAGES = ("prefill", "decode")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoint:
+    """One stage of one process."""
+
+    stage: str  # one of STAGES
+    flops_per_byte: float  # arithmetic intensity
+    flops_per_s: float
+
+
+def operating_points(record: Record) -> list[OperatingPoint]:
+    """The points that a record supports, prefill first; [] without costs or times."""
+    work = record.roofline
+    if work is None:
+        return []
+    calls = record.calls("measurement")
+    sides = (
+        ("prefill", work.prefill_flops, work.prefill_bytes, [each.ttft_s for each in calls if each.token_times_s]),
+        (
+            "decode",
+            work.decode_flops,
+            work.decode_bytes,
+            [each.tpot_s for each in calls if len(each.token_times_s) > 1],
+        ),
+    )
+    found = []
+    for stage, flops, moved_bytes, times_s in sides:
+        time_s = statistics.median(times_s) if times_s else 0.0
+        is_rejected = any(name.startswith(stage) for name in work.rejected)
+        if not flops or not moved_bytes or time_s <= 0 or is_rejected:
+            continue
+        point = OperatingPoint(stage=stage, flops_per_byte=flops / moved_bytes, flops_per_s=flops / time_s)
+        if math.isfinite(point.flops_per_byte) and math.isfinite(point.flops_per_s):
+            found.append(point)
+    return found

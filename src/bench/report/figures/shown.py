@@ -1,0 +1,204 @@
+"""The settings of a sweep as figures show them: name, colour and marker, and the processes that count.
+
+The ok processes of a setting count. Where it has none, those that made calls stand in, and only the curves of all
+calls show them. A dozen settings at most are named in a figure, because more colours and markers cannot be told
+apart; the others stay in it as grey marks.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.analysis.baselines import baseline_ids
+from bench.analysis.settings import Setting, settings_of
+from bench.analysis.summary import Stats, Summary, summarize
+from bench.palette import colour
+from bench.record import Record
+from bench.report.format import one_line, title
+
+MOST_NAMED = 12
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """One setting, its processes that count, and what is known of each."""
+
+    name: str  # in one line; may be long
+    position: int  # among the settings as typed: its colour, and its name in the SVG
+    setting: Setting
+    records: list[Record]
+    summaries: list[Summary]  # of those records
+    is_ok: bool  # whether those are ok processes
+    remark: str  # what speaks against its figures, or that it is the baseline; "" for nothing
+
+    @property
+    def colour(self) -> str:
+        """The same in all figures and pages."""
+        return colour(self.position)
+
+    @property
+    def key(self) -> str:
+        """Its name in the SVG."""
+        return f"setting-{self.position}"
+
+    @property
+    def full_name(self) -> str:
+        """With what must be known beside it."""
+        return f"{self.name} ({self.remark})" if self.remark else self.name
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether it may be called best at something: it came through warm and with the right output."""
+        return self.is_ok and not self.setting.wrong and 2 * len(self.setting.not_warm) < len(self.setting.records)
+
+    @property
+    def e2e_s(self) -> float | None:
+        """The headline, which orders the settings."""
+        return self.figure(lambda summary: median_of(summary.e2e_s))
+
+    def figure(self, read: Callable[[Summary], float | None]) -> float | None:
+        """The median over its processes of one figure; None where no process has it."""
+        values = [value for value in map(read, self.summaries) if value is not None]
+        return statistics.median(values) if values else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The settings that a figure names, the best first, and those that it leaves grey."""
+
+    named: list[Shown]
+    grey: list[Shown]
+
+    def words(self, best: str = "with the lowest median E2E") -> str:
+        """A sentence for the caption; empty where all are named."""
+        if not self.grey:
+            return ""
+        return f" Named are the {len(self.named)} settings {best}; the {len(self.grey)} others are grey."
+
+
+def settings_shown(
+    records: Sequence[Record], *, typed: Sequence[str] | None = None, baseline: str | None = None
+) -> list[Shown]:
+    """All settings with calls to show, in order of position.
+
+    Args:
+        records: of one sweep, whatever their status; reference runs are left out.
+        typed: names in the order in which they were typed; settings that are not among them come after those.
+        baseline: as for `bench.analysis.baselines.baseline_ids`.
+    """
+    settings = settings_of(records)
+    positions = _positions([each.name for each in settings], typed or [])
+    ordered = sorted(zip(positions, settings, strict=True), key=lambda each: each[0])
+    baselines = baseline_ids([each for _, each in ordered], baseline)
+    lost: dict[str, list[Record]] = {}
+    for record in records:
+        if record.kind != "reference" and record.status != "ok" and record.iterations:
+            lost.setdefault(record.setting_id, []).append(record)
+    shown = []
+    for position, setting in ordered:
+        counted = setting.records or lost.get(setting.setting_id, [])
+        if counted:
+            shown.append(
+                Shown(
+                    name=title(counted[0]) or one_line(setting.name),
+                    position=position,
+                    setting=setting,
+                    records=counted,
+                    summaries=[summarize(each) for each in counted],
+                    is_ok=bool(setting.records),
+                    remark=_remark(setting, counted, is_baseline=setting.setting_id in baselines),
+                )
+            )
+    return shown
+
+
+def choose(
+    settings: Sequence[Shown],
+    value: Callable[[Shown], float | None] = lambda each: each.e2e_s,
+    *,
+    first: Sequence[Shown] = (),
+) -> Choice:
+    """The settings with the lowest values, those of `first` before them; ranked ones before others, unknown last."""
+    kept = {each.position for each in first}
+
+    def order(each: Shown) -> tuple[bool, bool, bool, float]:
+        number = value(each)
+        return each.position not in kept, not each.is_ranked, number is None, number or 0.0
+
+    ordered = sorted(settings, key=order)
+    return Choice(named=ordered[:MOST_NAMED], grey=ordered[MOST_NAMED:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How a named setting is told from the others in one figure, with colours or without."""
+
+    colour: str
+    marker: str
+    dash: Any  # of matplotlib
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """Of a legend's line with a marker."""
+        return {"color": self.colour, "linestyle": self.dash, "marker": self.marker}
+
+    @property
+    def point(self) -> dict[str, Any]:
+        """Of a marker alone."""
+        return {"color": self.colour, "linestyle": "none", "marker": self.marker}
+
+
+def looks_of(named: Sequence[Shown]) -> dict[int, Look]:
+    """Position → look. No two have the same marker: that of the position where it is free, else the next free one."""
+    taken: dict[int, str] = {}
+    for each in sorted(named, key=lambda each: each.position):
+        wanted = [MARKERS[(each.position + step) % len(MARKERS)] for step in range(len(MARKERS))]
+        taken[each.position] = next(marker for marker in wanted if marker not in taken.values())
+    return {
+        each.position: Look(colour=each.colour, marker=taken[each.position], dash=DASHES[each.position % len(DASHES)])
+        for each in named
+    }
+
+
+def median_of(series: Stats | None) -> float | None:
+    """The median of a series that may not be there."""
+    return series.median if series is not None else None
+
+
+def processes_words(settings: Sequence[Shown]) -> str:
+    """How many processes stand behind each setting: "one process each", "3 processes each", "1 to 3 processes each"."""
+    counts = [len(each.records) for each in settings]
+    fewest, most = min(counts), max(counts)
+    if most == 1:
+        return "one process each"
+    return f"{most} processes each" if fewest == most else f"{fewest} to {most} processes each"
+
+
+def _positions(names: Sequence[str], typed: Sequence[str]) -> list[int]:
+    """Each name's place among those typed; a second setting of the same name, and an unknown one, comes after all."""
+    places: dict[str, int] = {}
+    for place, name in enumerate(typed):
+        places.setdefault(name, place)
+    found, after = [], len(typed)
+    for name in names:
+        place = places.pop(name, -1)
+        if place < 0:
+            place, after = after, after + 1
+        found.append(place)
+    return found
+
+
+def _remark(setting: Setting, counted: Sequence[Record], *, is_baseline: bool) -> str:
+    words = ["baseline"] if is_baseline else []
+    if not setting.records:
+        words.append(counted[0].status)
+    if setting.wrong:
+        words.append("output differs")
+    if setting.records and 2 * len(setting.not_warm) >= len(setting.records):
+        words.append("not warm")
+    return ", ".join(words)

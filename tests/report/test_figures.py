@@ -1,0 +1,482 @@
+"""The plots of a report: what is in them, who is named, and that any record can be drawn."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import importlib
+import itertools
+import re
+import subprocess
+import sys
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from bench.analysis.break_even import break_evens
+from bench.analysis.settings import settings_of
+from bench.analysis.steadiness import judge
+from bench.palette import colour
+from bench.record import DeviceRates, Failure, Fidelity, Memory, MemoryUse, Record, Roofline
+from bench.report.figures import Figure, draw_all, standalone
+from bench.report.figures.sheet import drawing
+from bench.report.figures.shown import settings_shown
+from factories import make_iteration, make_record
+
+SVG = "{http://www.w3.org/2000/svg}"
+ALL = [
+    "warmup_curves", "e2e_distributions", "ttft_vs_itl", "throughput_vs_memory", "break_even", "roofline",
+    "token_timeline",
+]  # fmt: skip
+RATES = DeviceRates(
+    bandwidth_bytes_per_s=2e10, matmul_flops_per_s=1e11, dtype="float32", fingerprint="f", measured_at_s=1.0,
+    cache_bandwidth_bytes_per_s=8e10, cache_bytes=3 * 2**20,
+)  # fmt: skip
+HOSTILE = "</text><script>alert('1')</script> & \"$x_1^2$\" \x1b[31m\x00\ud800\n日本語🙂"
+
+
+def setting(name: str, e2e_s: float = 1.0, *, mode: str | None = None, mib: float = 512, **changes: Any) -> Record:
+    """A record of a setting of its own: twenty measured calls of about e2e_s, after one of 30 s and five of twice that."""
+    calls = []
+    for index in range(26):
+        phase = "validation" if index == 0 else "warmup" if index < 6 else "measurement"
+        time_s = 30.0 if index == 0 else 2 * e2e_s if index < 6 else e2e_s * (1 + 0.002 * (index % 3))
+        calls.append(make_iteration(index, phase, ttft_s=time_s * 0.2, gap_s=time_s * 0.19, start_s=100.0 * index))
+    fields: dict[str, Any] = {"name": name, "trial_id": name, "iterations": calls, "warmup_status": "fixed"}
+    fields["memory"] = Memory(measurement_peak=MemoryUse(host_rss_bytes=round(mib * 2**20)))
+    fields["roofline"] = Roofline(rates=RATES, prefill_bytes=1e7, prefill_flops=1e9, decode_bytes=1e7, decode_flops=2e7)
+    made = make_record(**fields | changes)
+    made.requested = copy.deepcopy(made.requested)
+    made.requested["compile"]["mode"] = mode
+    made.steadiness = judge(made)
+    return made
+
+
+def failed(name: str, calls: int = 0, status: str = "failed") -> Record:
+    made = setting(name, status=status, stage="load", error=Failure(type="RuntimeError", message="no"))
+    made.iterations, made.steadiness, made.memory, made.roofline = made.iterations[:calls], None, Memory(), None
+    made.observed = made.observed if calls else None
+    return made
+
+
+def pair() -> list[Record]:
+    return [setting("off", 1.0, mib=400), setting("default", 0.8, mode="default", mib=600)]
+
+
+@functools.cache
+def drawn() -> list[Figure]:
+    """All figures of a compiled and an uncompiled setting."""
+    return draw_all(pair())
+
+
+def many(number: int) -> list[Record]:
+    return [setting(f"s{index}", 1.0 + index / 100, mib=400 + (index * 37) % 90) for index in range(number)]
+
+
+def draw(records: list[Record], key: str, **keywords: Any) -> ET.Element:
+    """The element of one figure, drawn alone: seven take seven times as long."""
+    module = importlib.import_module(f"bench.report.figures.{key}")
+    with drawing():
+        return ET.fromstring(module.draw(settings_shown(records, **keywords)).svg)
+
+
+def marks(svg: ET.Element, key: str) -> dict[str, dict[str, str]]:
+    """Name without the figure's key → what it carries."""
+    found = {}
+    for each in svg.iter():
+        name = each.get("id", "")
+        if name.startswith(f"{key}-") and not re.fullmatch(rf"{key}-r\d+", name):
+            found[name.removeprefix(f"{key}-")] = {
+                data.removeprefix("data-"): value for data, value in each.items() if data.startswith("data-")
+            }
+    return found
+
+
+def figure_marks(records: list[Record], key: str, **keywords: Any) -> dict[str, dict[str, str]]:
+    return marks(draw(records, key, **keywords), key)
+
+
+def texts(svg: ET.Element) -> list[str]:
+    return [each.text or "" for each in svg.iter(f"{SVG}text")]
+
+
+# ---- which figures there are -------------------------------------------------------------------------------------
+
+
+def test_all_figures_come_in_their_order():
+    assert [each.key for each in drawn()] == ALL
+
+
+def test_nothing_to_draw_gives_no_figure():
+    assert draw_all([]) == []
+    assert draw_all([failed("a"), failed("b")]) == []
+
+
+def test_calls_of_failed_jobs_are_drawn_as_curves_alone():
+    assert [each.key for each in draw_all([failed("a", calls=4)])] == ["warmup_curves"]
+
+
+def test_reference_runs_are_in_no_figure():
+    assert draw_all([setting("reference", kind="reference")]) == []
+
+
+def test_without_a_compiled_setting_there_is_no_break_even():
+    assert "break_even" not in [each.key for each in draw_all([setting("a"), setting("b")])]
+
+
+def test_without_costs_there_is_no_roofline():
+    assert "roofline" not in [each.key for each in draw_all([setting("a", roofline=None)])]
+
+
+def test_without_known_memory_there_is_no_throughput_against_it():
+    assert "throughput_vs_memory" not in [each.key for each in draw_all([setting("a", memory=Memory())])]
+
+
+def test_calls_of_one_token_have_no_timeline_and_no_gaps():
+    made = setting("a")
+    made.iterations = [dataclasses.replace(each, token_times_s=each.token_times_s[:1]) for each in made.iterations]
+    keys = [each.key for each in draw_all([made])]
+    assert "token_timeline" not in keys
+    assert "ttft_vs_itl" not in keys
+
+
+ODD = [
+    {"iterations": []},
+    {"observed": None},
+    {"memory": Memory()},
+    {"roofline": Roofline(rates=None)},
+    {"requested": {}},
+    {"steadiness": None},
+    {"iterations": [dataclasses.replace(make_iteration(0, "measurement"), token_times_s=[], e2e_s=0.0)]},
+    {"iterations": [dataclasses.replace(make_iteration(0, "measurement"), token_times_s=[0.0] * 3, e2e_s=0.0)]},
+    {"iterations": [dataclasses.replace(make_iteration(0, "measurement"), token_times_s=[1e-9, 1e9], e2e_s=1e9)]},
+]
+
+
+def odd(number: int, status: str) -> Record:
+    made = setting(f"odd {number} {status}", status=status)
+    for name, value in ODD[number].items():
+        setattr(made, name, value)
+    return made
+
+
+def test_records_with_parts_missing_beside_whole_ones_stop_no_figure():
+    records = [odd(number, status) for number in range(len(ODD)) for status in ("ok", "failed")]
+    assert [each.key for each in draw_all([*pair(), *records])] == ALL
+
+
+@pytest.mark.parametrize("number", range(len(ODD)))
+def test_a_record_with_parts_missing_can_be_the_only_one(number):
+    keys = [each.key for each in draw_all([odd(number, "ok")])]
+    assert keys == [key for key in ALL if key in keys]
+
+
+# ---- what is marked ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["warmup_curves", "ttft_vs_itl", "throughput_vs_memory", "token_timeline"])
+def test_each_setting_has_its_mark(key):
+    found = figure_marks([setting("a"), setting("b"), setting("c")], key)
+    assert {"setting-0", "setting-1", "setting-2"} <= set(found)
+
+
+def test_the_steady_point_is_marked_at_its_call():
+    found = figure_marks([setting("a")], "warmup_curves")
+    assert found["steady-0-1"] == {"call": "6", "certain": "True"}
+
+
+def test_a_setting_that_never_settles_has_no_steady_point_and_says_so():
+    made = setting("a")
+    made.warmup_status = "not_converged"
+    svg = draw([made], "warmup_curves")
+    assert not [name for name in marks(svg, "warmup_curves") if name.startswith("steady")]
+    assert "never settled" in texts(svg)
+
+
+def test_the_stretch_that_was_measured_is_set_apart():
+    assert figure_marks([setting("a")], "warmup_curves")["measured"] == {"start": "6"}
+
+
+def test_settings_that_were_measured_from_different_calls_on_have_no_common_stretch():
+    other = setting("b")
+    other.iterations = [
+        dataclasses.replace(each, phase="measurement") if each.index == 5 else each for each in other.iterations
+    ]
+    assert "measured" not in figure_marks([setting("a"), other], "warmup_curves")
+
+
+def test_each_process_has_its_strip_and_its_interval():
+    repeats = [setting("a", repeat=repeat) for repeat in (1, 2, 3)]
+    found = figure_marks(repeats, "e2e_distributions")
+    assert {"setting-0-1", "setting-0-2", "setting-0-3", "interval-0-1", "interval-0-2", "interval-0-3"} <= set(found)
+
+
+def test_distributions_are_sorted_by_their_medians():
+    svg = draw([setting("slow", 3.0), setting("fast", 1.0), setting("middle", 2.0)], "e2e_distributions")
+    assert [each for each in texts(svg) if each in ("slow", "fast", "middle")] == ["fast", "middle", "slow"]
+
+
+def test_the_pareto_front_has_its_members():
+    records = [setting("slow small", 2.0, mib=100), setting("bad", 2.5, mib=300), setting("fast big", 1.0, mib=300)]
+    found = figure_marks(records, "throughput_vs_memory")
+    assert found["front"]["members"] == "0 2"
+    assert [found[f"setting-{position}"]["front"] for position in range(3)] == ["True", "False", "True"]
+
+
+def test_a_setting_with_another_output_is_not_on_the_front_and_says_why():
+    wrong = setting("wrong", 0.5, mib=100, fidelity=Fidelity(reference="eager", agrees=False))
+    svg = draw([setting("right", 1.0, mib=300), wrong], "throughput_vs_memory")
+    assert marks(svg, "throughput_vs_memory")["setting-1"]["front"] == "False"
+    assert "wrong (output differs)" in texts(svg)
+
+
+def test_the_break_even_point_is_where_the_lines_meet():
+    off, compiled = pair()
+    compiled.iterations[0] = dataclasses.replace(compiled.iterations[0], e2e_s=50.0, token_times_s=[45.0, 49.0])
+    found = figure_marks([off, compiled], "break_even")
+    known = break_evens(settings_of([off, compiled]))[0]
+    assert known.calls is not None
+    assert float(found["even-1-cold"]["calls"]) == pytest.approx(known.calls, rel=1e-5)
+    assert found["line-1-cold"] == {"status": "descriptive"}
+
+
+def test_an_established_break_even_point_has_its_interval():
+    records = []
+    for repeat in (1, 2, 3):
+        off, compiled = setting("off", 1.0 + repeat / 1000), setting("default", 0.8 + repeat / 900, mode="default")
+        slow = dataclasses.replace(compiled.iterations[0], e2e_s=50.0 + repeat, token_times_s=[45.0, 49.0])
+        compiled.iterations[0] = slow
+        records += [dataclasses.replace(off, repeat=repeat), dataclasses.replace(compiled, repeat=repeat)]
+    found = figure_marks(records, "break_even")
+    assert found["line-1-cold"] == {"status": "established"}
+    low, high = float(found["interval-1-cold"]["low"]), float(found["interval-1-cold"]["high"])
+    assert low < float(found["even-1-cold"]["calls"]) < high
+
+
+def test_a_break_even_that_is_not_established_says_so_in_words():
+    records = []
+    for repeat in (1, 2, 3):
+        off, compiled = pair()
+        swing = (1.0, 2.0, 0.5)[repeat - 1]
+        calls = [
+            make_iteration(each.index, each.phase, gap_s=0.2 * swing, start_s=each.start_s) for each in off.iterations
+        ]
+        off.iterations = calls
+        records += [dataclasses.replace(off, repeat=repeat), dataclasses.replace(compiled, repeat=repeat)]
+    svg = draw(records, "break_even")
+    assert "not established" in texts(svg)
+    assert not [name for name in marks(svg, "break_even") if name.startswith("interval")]
+
+
+def test_the_ceilings_have_the_rates_that_were_measured():
+    svg = draw([setting("a")], "roofline")
+    found = marks(svg, "roofline")
+    assert found["ceiling-matmul-float32"] == {"rate": "1e+11"}
+    assert found["ceiling-memory-float32"] == {"rate": "2e+10"}
+    assert found["ceiling-cache-float32"] == {"rate": "8e+10"}
+    assert {"100.0 GFLOP/s", "20.00 GB/s", "80.00 GB/s"} <= set(texts(svg))
+
+
+def test_prefill_and_decoding_have_a_point_each():
+    found = figure_marks([setting("a")], "roofline")
+    assert found["prefill-0"]["intensity"] == "100"
+    assert found["decode-0"]["intensity"] == "2"
+    assert float(found["prefill-0"]["flops"]) == pytest.approx(5e9, rel=0.01)
+
+
+def test_the_first_token_stands_apart_in_the_timeline():
+    found = figure_marks([setting("a")], "token_timeline")
+    assert float(found["ttft-0"]["ttft"]) == pytest.approx(0.2, rel=0.01)
+    assert found["setting-0"] == {"tokens": "5"}
+
+
+# ---- colours and names -------------------------------------------------------------------------------------------
+
+
+def test_a_setting_has_the_colour_of_its_place_as_typed_whatever_came_through():
+    svg = draw([setting("c")], "ttft_vs_itl", typed=["a", "b", "c"])
+    used = {each.get("fill") for each in svg.iter()}
+    assert colour(2) in used
+    assert colour(0) not in used
+
+
+def test_a_setting_that_was_not_typed_comes_after_those_that_were():
+    found = figure_marks([setting("new"), setting("b")], "ttft_vs_itl", typed=["a", "b"])
+    assert {"setting-1", "setting-2"} <= set(found)
+
+
+def test_markers_differ_without_colour():
+    svg = draw(many(12), "ttft_vs_itl")
+    shapes = {each.get("id"): each.get("d") for each in svg.iter(f"{SVG}path") if each.get("id")}
+    used = []
+    for each in svg.iter(f"{SVG}g"):
+        if re.fullmatch(r"ttft_vs_itl-setting-\d+", each.get("id", "")):
+            used += [shapes[use.get("href", "").removeprefix("#")] for use in each.iter(f"{SVG}use")]
+    assert len(used) == 12
+    assert len(set(used)) == 12
+
+
+def test_beyond_a_dozen_the_others_are_grey_and_the_caption_says_so():
+    figures = {each.key: each for each in draw_all(many(20))}
+    for key in (
+        "warmup_curves",
+        "e2e_distributions",
+        "ttft_vs_itl",
+        "throughput_vs_memory",
+        "roofline",
+        "token_timeline",
+    ):
+        svg = ET.fromstring(figures[key].svg)
+        assert "others" in marks(svg, key), key
+        assert len([name for name in marks(svg, key) if name.startswith("name-")]) == 12, key
+        assert "12 settings" in figures[key].caption, key
+        assert "the 8 others are grey" in figures[key].caption, key
+
+
+def test_the_named_ones_are_the_fastest():
+    found = figure_marks(list(reversed(many(20))), "ttft_vs_itl", typed=[f"s{index}" for index in range(20)])
+    assert {name for name in found if name.startswith("setting-")} == {f"setting-{index}" for index in range(12)}
+
+
+def test_members_of_the_front_are_named_before_faster_ones():
+    records = [*many(14), setting("small", 5.0, mib=10)]
+    assert "setting-14" in figure_marks(records, "throughput_vs_memory")
+
+
+def test_the_baseline_says_that_it_is_one():
+    svg = draw([setting("a", swept={"x": "1"}), setting("b", swept={"x": "2"})], "warmup_curves", baseline="a")
+    assert "a (baseline)" in texts(svg)
+
+
+def test_a_baseline_that_names_nothing_is_no_error():
+    assert draw_all(pair(), baseline="nobody")
+
+
+def test_a_long_name_loses_its_middle_in_the_legend_and_is_whole_when_pointed_at():
+    name = "attention=flex_attention " * 8 + "end"
+    svg = draw([setting(name)], "warmup_curves")
+    shown = next(each for each in texts(svg) if "…" in each)
+    assert shown.startswith("attention=flex")
+    assert shown.endswith("end")
+    assert len(shown) < 50
+    assert name in [each.text for each in svg.iter(f"{SVG}title")]
+
+
+def test_settings_without_a_name_have_their_models():
+    assert "org/tiny" in texts(draw([setting("")], "warmup_curves"))
+
+
+# ---- the SVG -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [2, 20])
+def test_no_name_stands_in_two_figures_and_all_references_resolve(number):
+    seen: set[str] = set()
+    for figure in draw_all([*pair(), *many(number)]):
+        root = ET.fromstring(figure.svg)
+        names = [each.get("id") for each in root.iter() if each.get("id")]
+        assert len(names) == len(set(names))
+        assert all(name.startswith(f"{figure.key}-") for name in names if name)
+        assert not seen & set(names)
+        seen |= set(names)
+        wanted = set(re.findall(r'(?:href="#|url\(#)([^")]+)', figure.svg))
+        assert wanted <= set(names)
+
+
+def test_hostile_names_are_text_and_nothing_else():
+    for figure in draw_all([setting(HOSTILE), setting(HOSTILE + "2", mode="default")], typed=[HOSTILE]):
+        root = ET.fromstring(figure.svg)
+        assert not [each for each in root.iter() if each.tag.endswith("script")]
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\ud800-\udfff]", figure.svg + figure.alt + figure.caption)
+        ET.fromstring(standalone(figure).encode())
+
+
+def test_a_dollar_sign_is_no_formula():
+    assert "a $x_1$ b" in texts(draw([setting("a $x_1$ b")], "warmup_curves"))
+
+
+def test_text_and_axes_take_the_pages_colour_and_font():
+    for figure in drawn():
+        assert "#000000" not in figure.svg
+        assert "#010203" not in figure.svg
+        assert "currentColor" in figure.svg
+        assert "font-family" not in figure.svg
+
+
+def test_the_pages_width_decides_the_size():
+    for figure in drawn():
+        root = ET.fromstring(figure.svg)
+        assert root.get("width") == "100%"
+        assert root.get("height") is None
+        assert root.get("viewBox", "").startswith("0 0 400 ")
+
+
+def test_nothing_is_fetched_run_or_styled_for_the_whole_page():
+    for figure in drawn():
+        assert not re.search(r"<(script|style|metadata|image|foreignObject|!DOCTYPE|\?xml)", figure.svg)
+        assert set(re.findall(r"https?://[^\"]*", figure.svg)) == {"http://www.w3.org/2000/svg"}
+
+
+def test_no_mark_lies_outside_of_the_sheet():
+    for figure in draw_all([*pair(), *many(20)]):
+        root = ET.fromstring(figure.svg)
+        _, _, width, height = map(float, root.get("viewBox", "").split())
+        for each in itertools.chain(root.iter(f"{SVG}use"), root.iter(f"{SVG}text")):
+            assert 0 <= float(each.get("x", "0")) <= width
+            assert 0 <= float(each.get("y", "0")) <= height
+
+
+def test_names_and_figures_of_a_legend_do_not_meet():
+    for figure in draw_all([*pair(), setting("W" * 80), setting("i" * 200)]):
+        rows: dict[str, list[ET.Element]] = {}
+        for each in ET.fromstring(figure.svg).iter(f"{SVG}text"):
+            rows.setdefault(each.get("y", ""), []).append(each)
+        for left, right in (row for row in rows.values() if len(row) == 2):
+            ends = float(left.get("x", "0")) + 7.0 * len(left.text or "") * ("W" in (left.text or ""))
+            assert ends < float(right.get("x", "0")) - 5.0 * len(right.text or "")
+
+
+def test_the_same_records_give_the_same_bytes():
+    assert draw_all([*pair(), *many(12)]) == draw_all([*pair(), *many(12)])
+
+
+def test_what_a_reader_cannot_see_stands_in_words():
+    for figure in drawn():
+        assert figure.title
+        assert "default" in figure.alt
+        assert figure.svg.count('role="img"') == 1
+        assert ET.fromstring(figure.svg).get("aria-label") == figure.alt
+
+
+def test_alone_a_figure_is_a_whole_file_for_light_and_dark():
+    text = standalone(drawn()[0])
+    root = ET.fromstring(text.encode())
+    assert text.startswith("<?xml")
+    assert root.findtext(f"{SVG}title") == "Every call, from cold to steady"
+    assert "default" in (root.findtext(f"{SVG}desc") or "")
+    assert "prefers-color-scheme:dark" in (root.findtext(f"{SVG}style") or "")
+
+
+def test_words_of_an_attribute_do_not_end_the_first_tag():
+    figure = Figure(key="k", title="a > b", caption="", alt="x", svg='<svg aria-label="1 &gt; 2"><g/></svg>')
+    assert standalone(figure).endswith("<g/></svg>\n")
+
+
+def test_matplotlib_is_loaded_by_drawing_and_by_nothing_before():
+    code = (
+        "import bench.report.figures, bench.report.table, sys\n"
+        "assert not [name for name in sys.modules if name.startswith('matplotlib')]\n"
+        "assert bench.report.figures.draw_all([]) == []\n"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_file_has_a_size_of_its_own() -> None:
+    for each in drawn():
+        root = ET.fromstring(standalone(each).encode())
+        _, _, width, height = map(float, root.attrib["viewBox"].split())
+        assert float(root.attrib["width"]) == pytest.approx(2 * width, abs=1)
+        assert float(root.attrib["height"]) == pytest.approx(2 * height, abs=1)

@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name, _validate_tag_name
 
+from bench.analysis.summary import summarize
 from bench.config import ModelConfig, SweepConfig, TrackingConfig
-from bench.record import STATUSES, CompileObserved, Failure, Fidelity, Memory, Neighbours, Record, Steadiness
-from bench.tracking.publish import publish, run_name
+from bench.palette import COLOURS, colour
+from bench.record import STATUSES, CompileObserved, Failure, Fidelity, Memory, MemoryUse, Neighbours, Record, Steadiness
+from bench.tracking.description import describe, roomy
+from bench.tracking.publish import colour_of, publish, run_name
 from bench.tracking.store import Point, Store, TrackingError, open_store
 from bench.tracking.sweep_file import SweepInfo
 from bench.tracking.sweeps import begin_sweep, end_sweep
@@ -260,6 +263,37 @@ def test_the_note_tells_what_ran_and_how_wide_the_interval_is(run):
     assert "median 0.948 s of 20 calls, 95 % interval 0.91 to 0.986 s" in note
 
 
+def test_the_note_begins_with_the_figures_as_a_table(run):
+    status, empty, names, line, values, after, *_ = run.data.tags["mlflow.note.content"].splitlines()
+    assert (status, empty, after) == ("**ok**", "", "")
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in (names, values)]
+    assert cells[0] == ["e2e_ms", "ttft_ms", "itl_ms", "tok_per_s", "cold_s", "peak_mib"]
+    assert cells[1] == ["948", "100", "209.5", "10.55", "5", "512"]
+    assert line == "| " + " | ".join(["---:"] * 6) + " |"
+
+
+@pytest.mark.parametrize("changes", [{"status": "oom"}, {"warmup_status": "not_converged"}])
+def test_the_note_of_what_is_not_ranked_has_no_table(store, sweep_id, tmp_path, changes):
+    run = published(store, make_record(sweep_id=sweep_id, **changes), tmp_path)
+    assert "|" not in run.data.tags["mlflow.note.content"]
+
+
+def test_a_large_figure_has_no_exponent():
+    record = make_record(memory=Memory(measurement_peak=MemoryUse(host_rss_bytes=123_456 * 2**20)))
+    assert "123500" in describe(record, summarize(record))
+
+
+def test_the_note_is_a_file_among_the_artifacts(store, run):
+    text = Path(store.client.download_artifacts(run.info.run_id, "summary.md")).read_text(encoding="utf-8")
+    assert text == run.data.tags["mlflow.note.content"].replace("\u00a0", "") + "\n"
+
+
+def test_tables_of_a_description_have_room_between_their_columns_and_nothing_else_is_changed():
+    written = "a | b\n\n| name | E2E ms |\n| --- | ---: |\n| a \\| b | 1 |"
+    shown = "a | b\n\n| name\u00a0 | \u00a0E2E ms |\n| --- | ---: |\n| a \\| b\u00a0 | \u00a01 |"
+    assert roomy(written) == shown
+
+
 def test_all_names_are_in_the_letters_that_mlflow_allows(run):
     for name in run.data.metrics:
         _validate_metric_name(name)
@@ -361,7 +395,13 @@ def test_the_files_of_a_job_are_artifacts_as_far_as_they_exist(store, sweep_id, 
     (tmp_path / "notes.txt").touch()
     run = published(store, record, tmp_path)
     client = store.client
-    assert {each.path for each in client.list_artifacts(run.info.run_id)} == {"record.json", "worker.log", ".hydra"}
+    made = {"calls.json", "summary.md"}
+    assert {each.path for each in client.list_artifacts(run.info.run_id)} == {
+        "record.json",
+        "worker.log",
+        ".hydra",
+        *made,
+    }
     assert [each.path for each in client.list_artifacts(run.info.run_id, ".hydra")] == [".hydra/config.yaml"]
 
 
@@ -382,7 +422,40 @@ def test_a_run_whose_logging_fails_is_not_left_running(store, sweep_id, tmp_path
 
 def test_a_run_is_named_by_its_swept_values_or_its_model():
     assert run_name(make_record(name="compile.mode=default")) == "compile.mode=default"
-    assert run_name(make_record()) == "org/tiny"
+    assert run_name(make_record()) == "tiny"
+
+
+def test_the_names_of_a_sweeps_runs_are_short_and_tell_what_its_values_leave_open():
+    swept = {"model.id": "org/tiny", "workload.batch_size": "2"}
+    record = make_record(sweep_id="s", name="org/tiny batch_size=2", swept=swept)
+    known = SweepInfo(sweep_id="s", name="s", swept={each: [value] for each, value in swept.items()}, started_at_s=0.0)
+    assert run_name(record, known) == "tiny b2"
+    others = dataclasses.replace(known, swept=known.swept | {"model.id": ["org/tiny", "my/tiny"]})
+    assert run_name(record, others) == "org/tiny b2"
+
+
+# ---- colours -----------------------------------------------------------------------------------------------------
+
+
+def test_the_repeats_of_a_setting_share_its_colour_and_other_settings_have_others(store, sweep_id, tmp_path):
+    known = SweepInfo(sweep_id=sweep_id, name="s", settings=["off", "default"], started_at_s=0.0)
+    names = [("default", 1), ("off", 1), ("default", 2)]
+    runs = [
+        published(store, make_record(sweep_id=sweep_id, name=name, repeat=repeat, trial_id=name), tmp_path, sweep=known)
+        for name, repeat in names
+    ]
+    assert [run.data.tags["mlflow.runColor"] for run in runs] == [colour(1), colour(0), colour(1)]
+
+
+def test_without_a_sweep_a_run_has_the_first_colour(run):
+    assert run.data.tags["mlflow.runColor"] == colour(0)
+
+
+def test_a_setting_that_its_sweep_does_not_list_keeps_a_colour_of_its_own():
+    known = SweepInfo(sweep_id="s", name="s", settings=["off"], started_at_s=0.0)
+    found = [colour_of(make_record(name="new", trial_id=each), known) for each in ("a", "a", "b")]
+    assert found[0] == found[1] != found[2]
+    assert set(found).isdisjoint(COLOURS)
 
 
 def test_where_there_are_repeats_every_name_says_which():

@@ -71,7 +71,8 @@ def test_what_was_not_published_is_published_once_however_often(start, store, sy
     assert run.data.metrics["e2e_ms"] == pytest.approx(MEDIAN_E2E_S * 1000)
     assert run.data.params["compile.mode"] == "default"
     assert run.data.tags["team"] == "x"
-    assert {each.path for each in store.client.list_artifacts(run.info.run_id)} == {"record.json", "worker.log"}
+    found = {each.path for each in store.client.list_artifacts(run.info.run_id)}
+    assert found == {"record.json", "worker.log", "calls.json", "summary.md"}
     for record, folder in jobs:
         mark = read_mark(folder)
         assert mark is not None
@@ -364,3 +365,38 @@ def test_the_record_that_is_published_is_the_one_on_disk(start, store, sync, swe
     (run,) = runs(store)
     copy = store.client.download_artifacts(run.info.run_id, "record.json", str(tmp_path_factory.mktemp("copy")))
     assert Record.read(Path(copy)) == record == make_record(**vars(record))
+
+
+# ---- what a sweep came to ----------------------------------------------------------------------------------------
+
+
+def artifacts(store: Store, *folders: str) -> dict[str, str]:
+    """Path → text, of the files of the only sweep's run, at the top and in these folders."""
+    (run,) = runs(store, "sweep")
+    listed = [each for folder in (None, *folders) for each in store.client.list_artifacts(run.info.run_id, folder)]
+    paths = [each.path for each in listed if not each.is_dir]
+    return {path: Path(store.client.download_artifacts(run.info.run_id, path)).read_text() for path in paths}
+
+
+def test_what_the_end_of_a_sweep_leaves_is_published_with_its_folders(start, store, sync, sweep_on_disk):
+    sweep_on_disk(start)
+    folder = start / "multirun" / "night-1"
+    (folder / "figures").mkdir()
+    left = ["comparison.json", "comparison.md", "report.html", "report.md", "figures/curve.svg"]
+    for name in [*left, "figures/notes.txt", "multirun.yaml"]:
+        (folder / name).write_text(name)
+    assert sync(folder)[0] == 0
+    assert artifacts(store, "figures") == {name: name for name in left}
+
+
+def test_what_is_concluded_later_is_published_by_the_next_call_and_then_left_alone(
+    start, store, sync, sweep_on_disk, monkeypatch
+):
+    sweep_on_disk(start)
+    folder = start / "multirun" / "night-1"
+    assert sync(folder)[0] == 0
+    (folder / "report.md").write_text("late")
+    assert sync(folder) == (0, "published 0, already there 3, failed 0", [])
+    assert artifacts(store) == {"report.md": "late"}
+    monkeypatch.setattr(Store, "upload", None)
+    assert sync(folder) == (0, "published 0, already there 3, failed 0", [])

@@ -192,7 +192,7 @@ def assert_same(store: Store, run: Any, record: Record) -> None:
     told = [(each.step, each.value) for each in sorted(series, key=lambda each: each.step)]
     assert told == [(call.index, pytest.approx(call.e2e_s * 1000, rel=1e-12)) for call in record.iterations]
     assert (tags["status"], tags["trial_id"], tags["team"], tags["complete"]) == ("ok", record.trial_id, "x", "yes")
-    assert (run.info.status, run.info.run_name) == ("FINISHED", record.name)
+    assert (run.info.status, run.info.run_name) == ("FINISHED", f"b{requested['workload.batch_size']}")
     assert (run.info.start_time, run.info.end_time) == (
         round(record.started_at_s * 1000),
         round(record.ended_at_s * 1000),

@@ -13,6 +13,7 @@ from typing import Any
 from bench.record import Record, RecordError
 from bench.secrets import without_credentials
 from bench.tracking.folder_lock import folder_lock
+from bench.tracking.mark import FILE_NAME as MARK_NAME
 from bench.tracking.mark import Mark, read_mark, record_key, sweep_key, write_mark
 from bench.tracking.publish import publish
 from bench.tracking.store import (
@@ -25,13 +26,12 @@ from bench.tracking.store import (
     check_answers,
     open_store,
 )
-from bench.tracking.sweep_file import SweepInfo, is_locked, read_sweep, sweep_of
+from bench.tracking.sweep_file import SweepInfo, conclusions, is_locked, read_sweep, sweep_of
 from bench.tracking.sweeps import end_sweep, ensure_sweep, gather_sweep, is_complete, is_owned_by_the_living
 from bench.tracking.view import save_view
 
 LOCK_S = 60.0  # for another process that publishes the same folder
 DEFAULT_EXPERIMENT = "bench"  # for a record that names none
-COMPARISON = ("comparison.json", "comparison.md", "search.json", "search.md")
 START_FOLDERS = ("multirun", "outputs")  # lie in the folder that the command was started in
 
 
@@ -196,7 +196,8 @@ class CatchUp:
         else:
             parent = self._parent(store, job, record, sweep)
             tags = sweep.tags if sweep is not None and sweep.tags else _tags_asked(record)
-            run_id, done = publish(store, record, job, parent_run_id=parent, tags=tags), "published"
+            own = _own(sweep, record)
+            run_id, done = publish(store, record, job, parent_run_id=parent, tags=tags, sweep=own), "published"
         mark = Mark(published=True, uri=store.address, experiment=store.experiment, run_id=run_id, record_key=key)
         write_mark(job, mark)
         return done
@@ -220,7 +221,7 @@ class CatchUp:
     def _parent(self, store: Store, job: Path, record: Record, sweep: SweepInfo | None) -> str | None:
         if record.sweep_id is None:
             return None
-        own = sweep if sweep is not None and sweep.sweep_id == record.sweep_id else None
+        own = _own(sweep, record)
         with folder_lock(job.parent, LOCK_S):
             run = ensure_sweep(store, own or sweep_of(record), tags=own.tags if own is not None else {})
         return str(run.info.run_id)
@@ -229,8 +230,8 @@ class CatchUp:
         """End the sweep's run by what is on disk, if there is something to tell it."""
         records = _trials_of(folder, sweep.sweep_id)
         key = sweep_key(sweep.sweep_id, records)
-        is_marked = self._is_marked(folder, key, target)
-        if not records or is_locked(folder) or (is_marked and not is_changed and not self._check_all):
+        is_done = self._is_marked(folder, key, target) and not is_changed and not _has_new_conclusions(folder)
+        if not records or is_locked(folder) or (is_done and not self._check_all):
             return
         try:
             store = self._store(target)
@@ -257,10 +258,24 @@ class CatchUp:
             run_id = gather_sweep(store, sweep.sweep_id) or str(run.info.run_id)
             end_sweep(store, run_id, statuses=statuses, ended_at_s=ended_at_s, interrupted=is_cut)
             save_view(store, sweep_id=sweep.sweep_id, swept_keys=sweep.swept)
-            for name in COMPARISON:
-                if (folder / name).is_file():
-                    store.upload(run_id, folder / name, None)
+            for file in conclusions(folder):
+                below = file.relative_to(folder).parent.as_posix()
+                store.upload(run_id, file, None if below == "." else below)
         return run_id
+
+
+def _own(sweep: SweepInfo | None, record: Record) -> SweepInfo | None:
+    """The sweep of the record's folder, if it is the record's."""
+    return sweep if sweep is not None and sweep.sweep_id == record.sweep_id else None
+
+
+def _has_new_conclusions(folder: Path) -> bool:
+    """Whether something was concluded since the sweep's run was ended."""
+    try:
+        marked_at_s = (folder / MARK_NAME).stat().st_mtime
+        return any(path.stat().st_mtime >= marked_at_s for path in conclusions(folder))
+    except OSError:  # one that is just being replaced
+        return True
 
 
 def _trials_of(folder: Path, sweep_id: str) -> list[Record]:

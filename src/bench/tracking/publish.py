@@ -15,18 +15,26 @@ import json
 import math
 import re
 import statistics
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.analysis.headline import headline, is_ranked
 from bench.analysis.summary import Stats, Summary, batch_size, summarize
+from bench.palette import colour
 from bench.record import FILE_NAME, Iteration, MemoryUse, Record
 from bench.secrets import without_credentials
+from bench.tracking.description import TAG as NOTE
+from bench.tracking.description import describe, requested, roomy
 from bench.tracking.mark import record_key
 from bench.tracking.owner import TAG as OWNER
 from bench.tracking.owner import own_tag
+from bench.tracking.run_names import last_part, short_name
 from bench.tracking.store import COMPLETE, Point, Store
+from bench.tracking.sweep_file import SweepInfo
+from bench.tracking.tables import CALLS, calls_of, table_text, tag_text
+from bench.tracking.tables import TAG as TABLES
 
 ARTIFACTS = (
     FILE_NAME,
@@ -38,14 +46,25 @@ ARTIFACTS = (
     "memory_snapshot.pickle",
 )
 ERROR_LENGTH = 5000
+SUMMARY = "summary.md"
 PARENT = "mlflow.parentRunId"
+COLOUR = "mlflow.runColor"
+UNLISTED = 256  # colours for settings that their sweep does not list, after as many for those that it does
 ADDRESSES = ("tracking.uri", "search.storage")  # keys whose value may hold a user's name and password
 
 # The end that MLflow knows for each status; FAILED for all others.
 RUN_STATUS = {"ok": "FINISHED", "skipped": "FINISHED", "interrupted": "KILLED"}
 
 
-def publish(store: Store, record: Record, folder: Path, *, parent_run_id: str | None, tags: dict[str, str]) -> str:
+def publish(
+    store: Store,
+    record: Record,
+    folder: Path,
+    *,
+    parent_run_id: str | None,
+    tags: dict[str, str],
+    sweep: SweepInfo | None = None,
+) -> str:
     """Publish one record and the files of its job; returns the run's id.
 
     Args:
@@ -54,11 +73,15 @@ def publish(store: Store, record: Record, folder: Path, *, parent_run_id: str | 
         folder: the job's folder.
         parent_run_id: the sweep's run, None for a single run.
         tags: the user's own.
+        sweep: what is known of the record's sweep, for the run's name and colour; None: nothing.
     """
     summary = summarize(record)
-    all_tags = tags | _tags(record, summary, parent_run_id)
+    all_tags = tags | _tags(record, summary, parent_run_id, sweep)
     run = store.sole_run(
-        {"record_key": record_key(record)}, name=run_name(record), started_at_s=record.started_at_s, tags=all_tags
+        {"record_key": record_key(record)},
+        name=run_name(record, sweep),
+        started_at_s=record.started_at_s,
+        tags=all_tags,
     )
     run_id = str(run.info.run_id)
     # Ended before anything is logged: should the rest fail, no run is left that looks as if it were running.
@@ -68,6 +91,8 @@ def publish(store: Store, record: Record, folder: Path, *, parent_run_id: str | 
         if (folder / name).is_file():
             parent = str(Path(name).parent)
             store.upload(run_id, folder / name, None if parent == "." else parent)
+    calls = {CALLS: table_text(calls_of(record))} if record.iterations else {}
+    store.upload_texts(run_id, {SUMMARY: describe(record, summary) + "\n", **calls})
     if record.sweep_id is not None:
         _supersede(store, record)
     store.log(run_id, tags={COMPLETE: "yes"})
@@ -92,16 +117,28 @@ def _supersede(store: Store, record: Record) -> None:
             store.log(run.info.run_id, tags={"kind": kind})
 
 
-def run_name(record: Record) -> str:
-    """The swept values, or for a single run the model, and which repeat it is where there are several.
+def run_name(record: Record, sweep: SweepInfo | None = None) -> str:
+    """The swept values, short, or for a single run the model, and which repeat it is where there are several.
 
     Every page and chart shows the name: so one whose output differs from the reference's has a ≠ behind it.
     """
-    name = record.name or str(_requested(record, "model", "id") or "model without a name")
-    repeats = _requested(record, "sweep", "repeats")
+    known = {} if sweep is None else sweep.swept
+    name = short_name(record.swept, known) or record.name or last_part(str(requested(record, "model", "id") or ""))
+    repeats = requested(record, "sweep", "repeats")
     several = record.repeat > 1 or (isinstance(repeats, int) and repeats > 1)
     mark = " ≠" if record.fidelity is not None and record.fidelity.agrees is False else ""
+    name = name or "model without a name"
     return (f"{name} r{record.repeat}" if several else name) + mark
+
+
+def colour_of(record: Record, sweep: SweepInfo | None) -> str:
+    """The colour of the record's setting on every page, by its position among the settings of its sweep, as typed."""
+    if sweep is None:
+        return colour(0)
+    if record.name in sweep.settings:
+        return colour(sweep.settings.index(record.name))
+    # Its sweep does not list it, as a search that goes on: by what the setting is, so that it keeps it.
+    return colour(UNLISTED + zlib.crc32(record.setting_id.encode()) % UNLISTED)
 
 
 # ---- tags and params ---------------------------------------------------------------------------------------------
@@ -118,7 +155,9 @@ def _steadiness_tags(record: Record) -> dict[str, str | None]:
     }
 
 
-def _tags(record: Record, summary: Summary, parent_run_id: str | None) -> dict[str, str]:
+def _tags(
+    record: Record, summary: Summary, parent_run_id: str | None, sweep: SweepInfo | None = None
+) -> dict[str, str]:
     error = f"{record.error.type}: {record.error.message}"[:ERROR_LENGTH] if record.error else None
     compiled = record.observed.compile if record.observed is not None else None
     tags = {
@@ -126,7 +165,7 @@ def _tags(record: Record, summary: Summary, parent_run_id: str | None) -> dict[s
         "sweep_id": record.sweep_id,
         "trial_id": record.trial_id,
         "setting_id": record.setting_id,
-        "arm": str(arm) if (arm := _requested(record, "sweep", "arm")) else None,
+        "arm": str(arm) if (arm := requested(record, "sweep", "arm")) else None,
         "repeat": str(record.repeat),
         "record_key": record_key(record),  # one record, one run
         OWNER: own_tag(),
@@ -143,61 +182,17 @@ def _tags(record: Record, summary: Summary, parent_run_id: str | None) -> dict[s
         "neighbours_unknown": beside.unknown if beside is not None else None,
         "fidelity_reason": record.fidelity.reason if record.fidelity is not None else None,
         PARENT: parent_run_id,
-        "mlflow.note.content": _note(record, summary, error),
+        COLOUR: colour_of(record, sweep),
+        NOTE: roomy(describe(record, summary)),
+        TABLES: tag_text(CALLS) if record.iterations else None,
     }
     return {name: value for name, value in tags.items() if value is not None}
 
 
-def _note(record: Record, summary: Summary, error: str | None) -> str:
-    """What one wants to read on the run's page: how it went, what ran, and how far to trust the median."""
-    lines = [f"**{record.status}**" + (f" in {record.stage}" if record.stage else "")]
-    if error:
-        lines += ["", *(f"    {line}" for line in error.splitlines())]
-    return "\n".join([*lines, *_ran(record), *_trust(record, summary)])
-
-
-def _ran(record: Record) -> list[str]:
-    lines = []
-    if (seen := record.observed) is not None:
-        mode = _requested(record, "compile", "mode") or "off"
-        ran = f"{seen.model_class}, {seen.dtype}, attention {seen.attention.implementation}, compile {mode}"
-        lines += ["", f"- ran: {ran}, cache {seen.kv_cache}, on {seen.device_name} ({seen.device})"]
-        for phase in ("prefill", "decode"):
-            if (kernels := getattr(seen.attention, phase)) is not None:
-                lines.append(f"- {phase} attention: {', '.join(kernels.families) or 'none seen'}")
-        if seen.attention.error:
-            lines.append(f"- attention not seen: {seen.attention.error}")
-        lines += [f"- mended: {each}" for each in seen.mends]
-    if (output := record.fidelity) is not None:
-        agrees = {True: "same as", False: "**DIFFERS from**", None: "not compared with"}[output.agrees]
-        lines.append(
-            f"- output {agrees} the {output.reference} reference" + (f": {output.reason}" if output.reason else "")
-        )
-    return lines
-
-
-def _trust(record: Record, summary: Summary) -> list[str]:
-    lines = []
-    if (e2e := summary.e2e_s) is not None:
-        lines.append(f"- E2E: median {e2e.median:.4g} s of {e2e.n} calls")
-        if e2e.median_low is not None and e2e.median_high is not None:
-            lines[-1] += f", 95 % interval {e2e.median_low:.4g} to {e2e.median_high:.4g} s"
-    if (beside := record.neighbours) is not None and beside.count:
-        lines.append(f"- **jobs of bench beside it on the host: {beside.count}**")
-    if record.warmup_status is not None:
-        lines.append(f"- warm-up {record.warmup_status.replace('_', ' ')}: {record.warmup_stop}")
-        if record.warmup_status == "not_converged":
-            lines.append("- **not ranked**: without warm-up it has no headline metrics, only those in groups")
-    if (judged := record.steadiness) is not None:
-        word = {True: "steady", False: "**not steady**", None: judged.power}[judged.steady]
-        lines.append(f"- E2E {word}; flags: {', '.join(judged.flags) or 'none'}; shape: {judged.shape or 'unknown'}")
-    return lines
-
-
-def _params(requested: Mapping[str, Any]) -> dict[str, str]:
+def _params(config: Mapping[str, Any]) -> dict[str, str]:
     """The config's keys, dotted, with values as one types them; a mapping that is a value itself is JSON."""
     params: dict[str, str] = {}
-    for section, keys in requested.items():
+    for section, keys in config.items():
         values = (
             {f"{section}.{key}": value for key, value in keys.items()} if isinstance(keys, dict) else {section: keys}
         )
@@ -210,11 +205,6 @@ def _params(requested: Mapping[str, Any]) -> dict[str, str]:
 def param_name(key: str) -> str:
     """A config key in the letters that MLflow allows; override keys may hold others, such as + and @."""
     return re.sub(r"[^\w. :/-]", "_", key)
-
-
-def _requested(record: Record, section: str, key: str) -> object:
-    keys = record.requested.get(section)
-    return keys.get(key) if isinstance(keys, dict) else None
 
 
 # ---- metrics -----------------------------------------------------------------------------------------------------

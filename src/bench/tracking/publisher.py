@@ -21,6 +21,7 @@ from bench.record import Record, RecordError
 from bench.secrets import without_credentials
 from bench.tracking.bounded import BoundedThread, NotInTimeError
 from bench.tracking.folder_lock import LockedError, folder_lock
+from bench.tracking.links import Fastest, find_fastest, sweep_links
 from bench.tracking.mark import Mark, read_mark, record_key, sweep_key, write_mark
 from bench.tracking.publish import publish
 from bench.tracking.restore import Restored, Slot, Wanted, find, put_back
@@ -37,7 +38,16 @@ from bench.tracking.store import (
     ui_command,
 )
 from bench.tracking.sweep_file import SweepInfo, read_sweep, sweep_of
-from bench.tracking.sweeps import begin_sweep, end_abandoned, end_sweep, ensure_sweep, gather_sweep, is_described
+from bench.tracking.sweeps import (
+    answer_sweep,
+    begin_sweep,
+    end_abandoned,
+    end_sweep,
+    ensure_sweep,
+    gather_sweep,
+    is_described,
+)
+from bench.tracking.tables import upload_table
 from bench.tracking.view import save_view, view_key
 
 # How long the main thread waits.
@@ -78,6 +88,7 @@ class Publisher:
         self._folders: dict[str, Path] = {}  # sweep id → its folder
         self._parents: dict[str, str] = {}  # sweep id → its run
         self._views: dict[str, str] = {}  # sweep id → key of its saved view
+        self._fastest: dict[str, Fastest] = {}  # sweep id → its fastest trials when it ended
         # Both sides of a call that was not in time write marks; the lock is for these two, and for the marks.
         self._lock = threading.Lock()
         self._published: set[str] = set()  # record keys
@@ -175,6 +186,11 @@ class Publisher:
                 statuses = [each.status for each in records]
                 end_sweep(store, found, statuses=statuses, ended_at_s=time.time(), interrupted=interrupted)
                 self._mark_sweep(sweep_id, records, found)
+            if sweep_id is not None:
+                # Now, and not when somebody asks for the way there: a server that hangs would be waited for again.
+                with contextlib.suppress(TrackingError):  # it costs that line
+                    ok = sum(each.status == "ok" for each in records)
+                    self._fastest[sweep_id] = find_fastest(store, sweep_id, ok)
 
         self._tell("the sweep's run is not ended", end, SWEEP_S)
 
@@ -203,31 +219,54 @@ class Publisher:
         except OSError as error:
             return Restored(lines=[f"{folder}: records cannot be brought back: {error.strerror or error}"])
 
-    def upload(self, run_id: str | None, files: Sequence[Path]) -> None:
-        """Add files to the parent run; without its id, to that of the only sweep that was published here."""
+    def conclude(
+        self,
+        run_id: str | None,
+        *,
+        files: Sequence[Path] = (),
+        base: Path | None = None,
+        tables: Mapping[str, Mapping[str, Sequence[object]]] | None = None,
+        answer: str | None = None,
+    ) -> None:
+        """Add to the parent run what its sweep came to; what it had of the same names is replaced.
+
+        Args:
+            run_id: the parent run's; None: that of the only sweep that was published here.
+            files: those below `base` keep their path from there, all others lie at the top.
+            base: the sweep's folder.
+            tables: artifact path that ends in .json → column → values; the UI shows them as tables.
+            answer: Markdown, which stands above the list of what was swept in the description.
+        """
 
         def add(store: Store) -> None:
             parents = list(self._parents.values())
             found = run_id or (parents[0] if len(parents) == 1 else None)
-            for file in files if found is not None else []:
-                store.upload(str(found), file, None)
+            if found is None:
+                return
+            if answer is not None:  # first: the most telling, should the time be up
+                answer_sweep(store, found, answer)
+            for name, columns in (tables or {}).items():
+                upload_table(store, found, name, columns)
+            for file in files:
+                is_below = base is not None and file.is_relative_to(base)
+                folder = file.relative_to(base).parent.as_posix() if base is not None and is_below else "."
+                store.upload(found, file, None if folder == "." else folder)
 
-        if files:
-            self._tell("the comparison is not published", add, SWEEP_S)
+        if files or tables or answer is not None:
+            self._tell("the sweep's results are not published", add, SWEEP_S)
 
     def ways_on(self, sweep_id: str | None) -> list[str]:
-        """Lines that lead to the results: how to start the UI, and which pages to open."""
+        """Lines that lead to the results: how to start the UI, and which pages to open.
+
+        It asks nobody: what there is to compare was looked up by `end_sweep`.
+        """
         if self._store is None:
             return []
-        start = f"Compare: {ui_command(self._store)}"
+        start = f" MLflow: {ui_command(self._store)}"
         if sweep_id is None:
             return [start, f"   then: {experiment_address(self._store)}"]
-        view = self._views.get(sweep_id)
-        return [
-            start,
-            f"  table: {experiment_address(self._store, sweep_id=sweep_id, view=view)}",
-            f" charts: {experiment_address(self._store, sweep_id=sweep_id, view=view, charts=True)}",
-        ]
+        view, fastest = self._views.get(sweep_id), self._fastest.get(sweep_id)
+        return [start, *sweep_links(self._store, sweep_id=sweep_id, view=view, fastest=fastest)]
 
     # ---- in the main thread ------------------------------------------------------------------------------------
 
@@ -261,7 +300,8 @@ class Publisher:
         def work(store: Store) -> None:
             with folder_lock(folder, ANSWER_S):
                 parent = parent_run_id or self._parent(store, record, folder)
-                run_id = publish(store, record, folder, parent_run_id=parent, tags=self._tags)
+                known = self._sweep_of(record, folder)
+                run_id = publish(store, record, folder, parent_run_id=parent, tags=self._tags, sweep=known)
                 with self._lock:  # here and not by the main thread, which may have gone on
                     self._published.add(key)
                     self._missing.pop(folder, None)
@@ -303,6 +343,14 @@ class Publisher:
             return said or key in self._published
 
     # ---- in the thread -----------------------------------------------------------------------------------------
+
+    def _sweep_of(self, record: Record, folder: Path) -> SweepInfo | None:
+        """The record's sweep as it was begun here, or as its file tells, which knows what a search has added since."""
+        begun = self._sweeps.get(record.sweep_id or "")
+        if record.sweep_id is None or (begun is not None and record.name in begun.settings):
+            return begun
+        written = read_sweep(folder.parent)
+        return written if written is not None and written.sweep_id == record.sweep_id else begun
 
     def _ready(self) -> Store:
         """The store, opened if it is not yet, and seen to answer."""

@@ -203,6 +203,15 @@ class Store:
         with explained(self.uri, f"upload {file.name}"):
             self.client.log_artifact(run_id, str(file), artifact_folder)
 
+    def upload_texts(self, run_id: str, texts: Mapping[str, str]) -> None:
+        """Put texts among the run's artifacts, path → text, over those of that name; all of them with one request."""
+        with explained(self.uri, f"upload {', '.join(texts)}"), tempfile.TemporaryDirectory() as folder:
+            for name, text in texts.items():
+                file = Path(folder, name)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text, encoding="utf-8", errors="replace")
+            self.client.log_artifacts(run_id, folder)
+
 
 def open_store(uri: str | None, experiment: str, folder: Path) -> Store:
     """Connect to MLflow, making the database and the experiment where they do not exist.
@@ -228,7 +237,7 @@ def open_store(uri: str | None, experiment: str, folder: Path) -> Store:
             database.parent.mkdir(parents=True, exist_ok=True)
         # A server keeps artifacts where it was told to; only for a database the client decides.
         is_served = uri.startswith((*SERVERS, "databricks"))
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri) if is_served else None
+        client = connect(uri) if is_served else None
         # What is there needs no lock: of many jobs that end at once none waits for the others.
         found = client.get_experiment_by_name(experiment) if client is not None else None
         if found is None:
@@ -236,7 +245,7 @@ def open_store(uri: str | None, experiment: str, folder: Path) -> Store:
                 if database:
                     _make_database(database, artifacts)
                     check_answers(uri)
-                client = client or MlflowClient(tracking_uri=uri, registry_uri=uri)
+                client = client or connect(uri)
                 found = _experiment(client, experiment, None if is_served else artifacts.as_uri())
     if found.lifecycle_stage != "active":
         raise TrackingError(
@@ -245,6 +254,11 @@ def open_store(uri: str | None, experiment: str, folder: Path) -> Store:
             f"address, or set tracking.experiment to another name"
         )
     return Store(uri=uri, experiment_id=str(found.experiment_id), experiment=experiment, client=client)
+
+
+def connect(uri: str) -> Any:
+    """MLflow's client of a store that is there; to be called with `explained`."""
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def check_answers(uri: str, timeout_s: float = ANSWER_S) -> None:

@@ -17,6 +17,16 @@ from bench.record import Record
 
 FILE_NAME = "sweep.json"
 LOCK_NAME = ".lock"  # held by the process that runs the sweep
+# What the end of a sweep leaves in its folder for people, as patterns.
+CONCLUSIONS = (
+    "comparison.json",
+    "comparison.md",
+    "report.html",
+    "report.md",
+    "search.json",
+    "search.md",
+    "figures/*.svg",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +74,11 @@ def read_sweep(folder: Path) -> SweepInfo | None:
         uri=_text(tracking.get("uri")),
         experiment=_text(tracking.get("experiment")),
     )
+
+
+def conclusions(folder: Path) -> list[Path]:
+    """Those of `CONCLUSIONS` that lie in a sweep's folder."""
+    return [path for pattern in CONCLUSIONS for path in sorted(folder.glob(pattern)) if path.is_file()]
 
 
 def is_locked(folder: Path) -> bool | None:

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.record import STATUSES
+from bench.tracking.description import TAG as NOTE
+from bench.tracking.description import roomy
 from bench.tracking.owner import TAG as OWNER
 from bench.tracking.owner import is_gone, own_tag
 from bench.tracking.publish import PARENT, RUN_STATUS, param_name
-from bench.tracking.store import COMPLETE, Store
+from bench.tracking.store import COMPLETE, TAG_LENGTH, Store, explained
 from bench.tracking.sweep_file import SweepInfo
 
 NAME = "sweep_name"  # the run's own name may be changed in the UI
@@ -49,7 +51,20 @@ def ensure_sweep(store: Store, sweep: SweepInfo, *, tags: dict[str, str]) -> Any
 
 def is_described(run: Any) -> bool:
     """Whether a sweep's run tells all of it; not so one just made, or by a process that came no further."""
-    return "mlflow.note.content" in run.data.tags
+    return NAME in run.data.tags
+
+
+def answer_sweep(store: Store, run_id: str, answer: str) -> None:
+    """Put what a sweep came to above what its run's description says of it; a former answer is replaced.
+
+    Should both be longer than MLflow allows, the answer is cut at the end of a line.
+    """
+    with explained(store.uri, "look at a run"):
+        tags = store.client.get_run(run_id).data.tags
+    swept = _heading(tags.get("sweep_id", ""))
+    _, found, listed = tags.get(NOTE, "").rpartition(swept)
+    below = f"\n\n{found}{listed}" if found else ""
+    store.log(run_id, tags={NOTE: _cut(roomy(answer.strip()), max(TAG_LENGTH - len(below), TAG_LENGTH // 2)) + below})
 
 
 def gather_sweep(store: Store, sweep_id: str) -> str | None:
@@ -118,7 +133,7 @@ def _describe(store: Store, run: Any, sweep: SweepInfo, tags: dict[str, str]) ->
         "sweep_id": sweep.sweep_id,
         NAME: sweep.name,
         OWNER: own_tag(),
-        "mlflow.note.content": "\n".join([f"Sweep `{sweep.sweep_id}`", "", *lines]),
+        NOTE: "\n".join([_heading(sweep.sweep_id), "", *lines]),
     }
     if sweep.settings:
         own["settings"] = json.dumps(sweep.settings, ensure_ascii=False)
@@ -129,6 +144,17 @@ def _describe(store: Store, run: Any, sweep: SweepInfo, tags: dict[str, str]) ->
         params={name: value for name, value in params.items() if name not in run.data.params},
         tags={**tags, **own},
     )
+
+
+def _heading(sweep_id: str) -> str:
+    return f"Sweep `{sweep_id}`"
+
+
+def _cut(text: str, length: int) -> str:
+    if len(text) <= length:
+        return text
+    whole, _, _ = text[: length - 2].rpartition("\n")
+    return f"{whole or text[: length - 2]}\n…"
 
 
 def is_owned_by_the_living(run: Any) -> bool:

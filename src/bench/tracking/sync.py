@@ -1,7 +1,8 @@
 """`python -m bench.tracking.sync`: publish what could not be published when it was measured.
 
 It may run any number of times, and twice at once: what is in MLflow already is found there by its key, and marks
-(`bench.tracking.mark`) only save the looking. A sweep gets its own run as well, which is ended unless the sweep runs.
+(`bench.tracking.mark`) only save the looking. A sweep gets its own run as well, which is ended unless the sweep runs,
+with the files that the end of a sweep leaves in its folder (`bench.tracking.sweep_file.CONCLUSIONS`).
 
 Exit status: 0 when every record is there, 1 when some is not, 2 for wrong arguments, each problem in one line.
 """

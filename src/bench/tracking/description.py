@@ -1,0 +1,97 @@
+"""What one wants to read on a trial's page: its figures, how it went, what ran, and how far to trust the median.
+
+It is Markdown, which the UI shows as the run's description, and a file among its artifacts. It decides no figure: some
+of those that MLflow has as headline metrics stand at the top, to the same four digits; a trial that is not ranked has
+none, and what is not known has no column.
+"""
+
+from __future__ import annotations
+
+import re
+
+from bench.analysis.headline import headline, is_ranked
+from bench.analysis.summary import Summary
+from bench.record import Record
+
+TAG = "mlflow.note.content"
+FIGURES = ("e2e_ms", "ttft_ms", "itl_ms", "tok_per_s", "cold_s", "peak_mib")  # more have no room in the UI
+SPACE = "\u00a0"  # that does not break
+
+
+def describe(record: Record, summary: Summary) -> str:
+    """A record in Markdown."""
+    lines = [f"**{record.status}**" + (f" in {record.stage}" if record.stage else ""), *_figures(record, summary)]
+    if record.error is not None:
+        error = f"{record.error.type}: {record.error.message}"
+        lines += ["", *(f"    {line}" for line in error.splitlines())]
+    return "\n".join([*lines, "", *_ran(record), *_trust(record, summary)])
+
+
+def roomy(markdown: str) -> str:
+    """The same with space between the columns of its tables, for the UI's description sets them edge to edge."""
+    return "\n".join(_roomy_row(line) if line.startswith("|") else line for line in markdown.splitlines())
+
+
+def _roomy_row(row: str) -> str:
+    is_line = re.fullmatch(r"[|\s:-]+", row) is not None  # the one below the names, which no other letter may be in
+    return row if is_line else row.replace(" | ", f"{SPACE} | {SPACE}")
+
+
+def requested(record: Record, section: str, key: str) -> object:
+    """What was asked for, as far as the record says it in the form that is usual."""
+    keys = record.requested.get(section)
+    return keys.get(key) if isinstance(keys, dict) else None
+
+
+def _figures(record: Record, summary: Summary) -> list[str]:
+    figures = headline(record, summary) if is_ranked(record) else {}
+    shown = {name: value for name in FIGURES if (value := figures.get(name)) is not None}
+    if not shown:
+        return []
+    rows = [list(shown), ["---:"] * len(shown), [_four_digits(value) for value in shown.values()]]
+    return ["", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _four_digits(value: float) -> str:
+    return f"{float(f'{value:.4g}'):.12g}"  # 12340, not 1.234e+04
+
+
+def _ran(record: Record) -> list[str]:
+    lines = []
+    if (seen := record.observed) is not None:
+        mode = requested(record, "compile", "mode") or "off"
+        ran = f"{seen.model_class}, {seen.dtype}, attention {seen.attention.implementation}, compile {mode}"
+        lines.append(f"- ran: {ran}, cache {seen.kv_cache}, on {seen.device_name} ({seen.device})")
+        profiled = {"prefill": seen.attention.prefill, "decode": seen.attention.decode}
+        lines += [
+            f"- {phase} attention: {', '.join(kernels.families) or 'none seen'}"
+            for phase, kernels in profiled.items()
+            if kernels is not None
+        ]
+        if seen.attention.error:
+            lines.append(f"- attention not seen: {seen.attention.error}")
+        lines += [f"- mended: {each}" for each in seen.mends]
+    if (output := record.fidelity) is not None:
+        agrees = {True: "same as", False: "**DIFFERS from**", None: "not compared with"}[output.agrees]
+        lines.append(
+            f"- output {agrees} the {output.reference} reference" + (f": {output.reason}" if output.reason else "")
+        )
+    return lines
+
+
+def _trust(record: Record, summary: Summary) -> list[str]:
+    lines = []
+    if (e2e := summary.e2e_s) is not None:
+        lines.append(f"- E2E: median {e2e.median:.4g} s of {e2e.n} calls")
+        if e2e.median_low is not None and e2e.median_high is not None:
+            lines[-1] += f", 95 % interval {e2e.median_low:.4g} to {e2e.median_high:.4g} s"
+    if (beside := record.neighbours) is not None and beside.count:
+        lines.append(f"- **jobs of bench beside it on the host: {beside.count}**")
+    if record.warmup_status is not None:
+        lines.append(f"- warm-up {record.warmup_status.replace('_', ' ')}: {record.warmup_stop}")
+        if record.warmup_status == "not_converged":
+            lines.append("- **not ranked**: without warm-up it has no headline metrics, only those in groups")
+    if (judged := record.steadiness) is not None:
+        word = {True: "steady", False: "**not steady**", None: judged.power}[judged.steady]
+        lines.append(f"- E2E {word}; flags: {', '.join(judged.flags) or 'none'}; shape: {judged.shape or 'unknown'}")
+    return lines

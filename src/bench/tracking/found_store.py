@@ -1,0 +1,68 @@
+"""Which store the results below a folder went to: that of the latest sweep or run, by what their files say.
+
+Not covered: credentials, which no file holds; a server takes them from the environment (`bench.tracking.store.LOGIN`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.tracking.mark import FILE_NAME as MARK_NAME
+from bench.tracking.mark import read_mark
+from bench.tracking.sweep_file import FILE_NAME as SWEEP_FILE_NAME
+from bench.tracking.sweep_file import read_sweep
+
+DATABASE_NAME = "mlflow.db"
+DEPTH = 4  # of folders below the one that is looked at
+LEFT_OUT = ("mlartifacts", "artifacts", "earlier", "references")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A store, and the sweep that led to it."""
+
+    uri: str  # absolute
+    sweep_id: str | None = None  # None: a single run's, or only the database is there
+    experiment: str | None = None
+
+
+def find_store(folder: Path) -> Found | None:
+    """The store of the latest sweep or run in or below a folder, else its mlflow.db; None where there is nothing.
+
+    A database that is gone, or was moved, is no store.
+    """
+    told = sorted(_told(folder, DEPTH), key=lambda each: each[0], reverse=True)
+    for _, found in told:
+        if not found.uri.startswith("sqlite:///") or Path(found.uri.removeprefix("sqlite:///")).is_file():
+            return found
+    database = folder.absolute() / DATABASE_NAME
+    return Found(uri=f"sqlite:///{database}") if database.is_file() else None
+
+
+def _told(folder: Path, depth: int) -> Iterator[tuple[float, Found]]:
+    """When it was written, and what it says: each sweep, and each run that is part of none."""
+    try:
+        inside = list(folder.iterdir())
+    except OSError:
+        return
+    names = {each.name: each for each in inside}
+    if SWEEP_FILE_NAME in names:
+        sweep = read_sweep(folder)
+        if sweep is not None and sweep.uri is not None:
+            found = Found(uri=sweep.uri, sweep_id=sweep.sweep_id, experiment=sweep.experiment)
+            yield _written_s(names[SWEEP_FILE_NAME]), found
+        return
+    if MARK_NAME in names and (mark := read_mark(folder)) is not None and mark.uri is not None:
+        yield _written_s(names[MARK_NAME]), Found(uri=mark.uri, experiment=mark.experiment)
+    for each in inside if depth > 0 else []:
+        if each.name not in LEFT_OUT and not each.name.startswith(".") and each.is_dir() and not each.is_symlink():
+            yield from _told(each, depth - 1)
+
+
+def _written_s(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0

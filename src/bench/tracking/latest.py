@@ -1,0 +1,52 @@
+"""The pages of the latest sweep that a UI shows, asked of its server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.tracking.links import find_fastest, sweep_links
+from bench.tracking.store import Store, check_answers, connect, experiment_address, explained, tags_filter
+from bench.tracking.sweeps import NAME
+from bench.tracking.view import TAG_PREFIX, view_key
+
+
+def pages(address: str, *, sweep_id: str | None, experiment: str | None) -> list[str]:
+    """A line for each page of a sweep.
+
+    Args:
+        address: of an MLflow server.
+        sweep_id: which sweep; one that is not there, and None, stand for the latest.
+        experiment: shown where there is no sweep at all; None: whichever there is.
+
+    Raises:
+        TrackingError: the server does not answer.
+    """
+    check_answers(address)
+    with explained(address, "be asked for its sweeps"):
+        client = connect(address)
+        experiments = {str(each.experiment_id): each for each in client.search_experiments()}
+        run = (sweep_id and _latest(client, list(experiments), sweep_id=sweep_id)) or _latest(client, list(experiments))
+    if run is None:
+        shown = next((each for each in experiments.values() if each.name == experiment), None)
+        shown = shown or next((each for each in experiments.values() if each.name != "Default"), None)
+        if shown is None:
+            return [f" MLflow: {address}"]
+        return [f"   runs: {experiment_address(_store(address, shown, client))}"]
+    tags = run.data.tags
+    shown, sweep_id = experiments[str(run.info.experiment_id)], tags["sweep_id"]
+    store = _store(address, shown, client)
+    view = key if TAG_PREFIX + (key := view_key(sweep_id)) in shown.tags else None
+    fastest = find_fastest(store, sweep_id, int(tags.get("n_ok", 0)))
+    return [
+        f"  sweep: {tags.get(NAME) or sweep_id}",
+        *sweep_links(store, sweep_id=sweep_id, view=view, fastest=fastest),
+    ]
+
+
+def _latest(client: Any, experiment_ids: list[str], **tags: str) -> Any:
+    query = {"filter_string": tags_filter({"kind": "sweep"} | tags), "order_by": ["attributes.start_time DESC"]}
+    return next(iter(client.search_runs(experiment_ids, max_results=1, **query)), None)
+
+
+def _store(address: str, experiment: Any, client: Any) -> Store:
+    return Store(uri=address, experiment_id=str(experiment.experiment_id), experiment=experiment.name, client=client)

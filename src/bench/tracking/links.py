@@ -1,0 +1,74 @@
+"""The pages of MLflow's UI that show a sweep: its table, its charts, and its fastest trials side by side.
+
+MLflow does not document the addresses of its pages; these are those of 3.17.2. How one comes to a store's UI is in
+`bench.tracking.store` (`ui_command`), and what the table shows in `bench.tracking.view`.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.parse
+from dataclasses import dataclass
+
+from bench.tracking.store import LOCAL_UI, SERVERS, Store, experiment_address, explained, trials_filter
+
+SIDE_BY_SIDE = 10  # with more, the page has no room for their figures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fastest:
+    """The fastest trials of a sweep."""
+
+    run_ids: list[str]  # the lowest E2E first, each repeat's newest attempt, at most SIDE_BY_SIDE
+    of: int  # how many trials there are to choose from
+
+
+def find_fastest(store: Store, sweep_id: str, of: int) -> Fastest:
+    """Ask MLflow for them; a trial without headline metrics is none of them.
+
+    Args:
+        store: where the sweep is.
+        sweep_id: the sweep's.
+        of: how many of its trials are ok.
+
+    Raises:
+        TrackingError: it did not answer.
+    """
+    query = {"filter_string": trials_filter(sweep_id), "order_by": ["metrics.e2e_ms ASC"], "max_results": SIDE_BY_SIDE}
+    with explained(store.uri, "look for the fastest runs"):
+        runs = store.client.search_runs([store.experiment_id], **query)
+    run_ids = [str(run.info.run_id) for run in runs if "e2e_ms" in run.data.metrics]  # those without come last
+    return Fastest(run_ids=run_ids, of=max(of, len(run_ids)))
+
+
+def compare_address(store: Store, run_ids: list[str], base: str = LOCAL_UI) -> str:
+    """The page that shows these runs side by side; encoded, so that a terminal finds the whole of it."""
+    base = store.address if store.uri.startswith(SERVERS) else base
+    query = {"runs": run_ids, "experiments": [store.experiment_id]}
+    values = urllib.parse.urlencode(
+        {name: json.dumps(value, separators=(",", ":")) for name, value in query.items()}, quote_via=urllib.parse.quote
+    )
+    return f"{base.rstrip('/')}/#/compare-runs?{values}"
+
+
+def sweep_links(
+    store: Store, *, sweep_id: str, view: str | None, fastest: Fastest | None = None, base: str = LOCAL_UI
+) -> list[str]:
+    """A line for each page of a sweep.
+
+    Args:
+        store: where it is.
+        sweep_id: the sweep's.
+        view: the key of its saved view; None where it has none.
+        fastest: its fastest trials; with fewer than two there is nothing to compare, and no line.
+        base: where the UI of a database answers.
+    """
+    lines = [
+        f"  table: {experiment_address(store, base, sweep_id=sweep_id, view=view)}",
+        f" charts: {experiment_address(store, base, sweep_id=sweep_id, view=view, charts=True)}",
+    ]
+    if fastest is not None and len(fastest.run_ids) > 1:
+        shown = len(fastest.run_ids)
+        which = f" (the {shown} fastest of {fastest.of})" if fastest.of > shown else ""
+        lines.append(f"compare: {compare_address(store, fastest.run_ids, base)}{which}")
+    return lines

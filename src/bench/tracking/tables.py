@@ -1,0 +1,81 @@
+"""Tables among a run's artifacts, in the form that MLflow's own `log_table` writes and its UI shows as a table.
+
+Not written by it: it adds its rows to those of a table that is there, so that what is published again would stand there
+twice. Here the table is the one given, whatever was there before.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+
+from bench.record import Iteration, Record
+from bench.tracking.store import Store, explained
+
+TAG = "mlflow.loggedArtifacts"  # where the UI finds out which artifacts are tables
+CALLS = "calls.json"
+DIGITS = 6
+
+
+def upload_table(store: Store, run_id: str, name: str, columns: Mapping[str, Sequence[object]]) -> None:
+    """Put a table among a run's artifacts, in place of one of that name.
+
+    Args:
+        store: where to.
+        run_id: the run's.
+        name: a path that ends in .json.
+        columns: name → values, of plain types and as many in each; None is an empty cell.
+
+    Raises:
+        ValueError: these are no columns of one table.
+        TrackingError: MLflow did not take it.
+    """
+    store.upload_texts(run_id, {name: table_text(columns)})
+    with explained(store.uri, "look at a run"):
+        before = store.client.get_run(run_id).data.tags.get(TAG)
+    store.log(run_id, tags={TAG: tag_text(name, before)})
+
+
+def table_text(columns: Mapping[str, Sequence[object]]) -> str:
+    """The file: names, and row by row the values."""
+    rows = [[_cell(value) for value in row] for row in zip(*columns.values(), strict=True)]
+    return json.dumps({"columns": list(columns), "data": rows}, ensure_ascii=False)
+
+
+def _cell(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value  # JSON has no other word for it
+
+
+def tag_text(name: str, before: str | None = None) -> str:
+    """The tag of a run that has this table beside those that the tag named before."""
+    try:
+        named = json.loads(before or "[]")
+    except ValueError:
+        named = []
+    table = {"path": name, "type": "table"}
+    others = [each for each in named if each != table] if isinstance(named, list) else []
+    return json.dumps([*others, table])
+
+
+def calls_of(record: Record) -> dict[str, list[object]]:
+    """The columns of a record's calls, in order, warm-up included."""
+    rows = [_row(call) for call in record.iterations]
+    return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+
+
+def _row(call: Iteration) -> dict[str, object]:
+    steps = len(call.token_times_s)
+    return {
+        "index": call.index,
+        "phase": call.phase,
+        "e2e_ms": _rounded(call.e2e_s * 1e3),
+        "ttft_ms": _rounded(call.ttft_s * 1e3) if steps else None,
+        "tpot_ms": _rounded(call.tpot_s * 1e3) if steps > 1 else None,
+        "graphs": call.graphs,
+        "compile_s": _rounded(call.compile_s),
+    }
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")

@@ -1,0 +1,243 @@
+"""`python -m bench.tracking.ui`: start MLflow's UI on the right store, and say which pages show the latest sweep.
+
+The UI answers on this machine only, runs two processes, and ends with this program: at Ctrl-C, at SIGTERM, when the
+terminal is closed. A store that is a server has a UI of its own, of which only the pages are told.
+
+Not covered: a SIGKILL of this program, which leaves the UI running.
+
+Exit status: 0 after Ctrl-C and for a server, 1 when the UI could not be started or ended by itself, 2 for wrong
+arguments or where there is nothing to show, each problem in one line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from bench.tracking.found_store import DATABASE_NAME, Found, find_store
+
+PORT = 5000
+START_S = 120.0  # on a busy machine; on an idle one 4 to 16 s
+STOP_S = 10.0
+LOOK_S = 0.1
+REFUSED = 2
+ENDS = (signal.SIGTERM, signal.SIGHUP)  # like Ctrl-C
+
+_Handler = Callable[[int, FrameType | None], object] | signal.Handlers
+
+DESCRIPTION = "Start MLflow's UI on the store of the latest sweep or run, and say which pages show it. Ctrl-C ends it."
+EPILOG = """\
+FOLDER is where the command was started that measured, a sweep's folder, or any that such lie below. Where no sweep
+or run says where it was published, its mlflow.db is shown.
+
+examples:
+  python -m bench.tracking.ui
+  python -m bench.tracking.ui multirun/night --port 8080"""
+
+
+class UiError(Exception):
+    """What went wrong, in one line."""
+
+    def __init__(self, text: str, status: int = 1) -> None:
+        self.status = status
+        super().__init__(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        with _handled(_interrupt, ENDS):
+            return _run(Path(options.folder), options.port)
+    except UiError as error:
+        print(f"bench.tracking.ui: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        return 0
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _run(folder: Path, port: int | None) -> int:
+    if not folder.is_dir():
+        raise UiError(f"{folder}: no such folder", REFUSED)
+    found = find_store(folder.resolve())
+    if found is None:
+        raise UiError(
+            f"no sweep, no run and no {DATABASE_NAME} in or below {folder}: name the folder where one was started, "
+            f"or start one: python -m bench",
+            REFUSED,
+        )
+    if found.uri.startswith(("http://", "https://")):
+        _print_pages(found, found.uri)
+        return 0
+    with _server(found.uri, _free_port(port)) as (server, address):
+        _print_pages(found, address)
+        print(f"The UI of {_shown(found.uri)} runs; Ctrl-C ends it.", flush=True)
+        raise UiError(f"the UI ended by itself, with status {server.wait()}")
+
+
+def _free_port(wanted: int | None) -> int:
+    """The port that is asked for, else the usual one, else any that is free."""
+    for port in (PORT, 0) if wanted is None else (wanted,):
+        try:
+            with socket.create_server(("127.0.0.1", port)) as free:
+                return int(free.getsockname()[1])
+        except OSError as error:
+            reason = os.strerror(error.errno).lower() if error.errno is not None else str(error)
+        except OverflowError:
+            reason = "ports go from 1 to 65535"
+    raise UiError(f"--port {wanted}: {reason}; name another, or none for one that is free", REFUSED)
+
+
+@contextlib.contextmanager
+def _server(uri: str, port: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """MLflow's server on a store, from when it answers; with the block it ends, and all that it started."""
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-P", "-m", "mlflow", "server", "--backend-store-uri", uri]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    # Else ten processes run, and a module in the user's folder may be taken for one of the server's.
+    own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONSAFEPATH": "1"}
+    with tempfile.TemporaryFile() as log:
+        server = None
+        try:
+            with _held_back():  # else a server may have been started that nobody knows of
+                # In a session of its own: Ctrl-C is for this program, which ends the whole group.
+                server = subprocess.Popen(  # noqa: S603 - the command is ours
+                    command,
+                    env=os.environ | own,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            _wait_until_it_answers(server, address, log)
+            yield server, address
+        finally:
+            if server is not None:
+                _end(server)
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """Ctrl-C and its like wait until the block is through."""
+    came: list[int] = []
+    with _handled(lambda number, _: came.append(number), (signal.SIGINT, *ENDS)):
+        yield
+    if came:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _handled(
+    handler: Callable[[int, FrameType | None], object] | signal.Handlers, numbers: Sequence[int]
+) -> Iterator[None]:
+    """Signals are handled so within the block, those apart that are ignored, as below nohup."""
+    before = {number: signal.getsignal(number) for number in numbers}
+    heeded = {number: own for number, own in before.items() if own != signal.SIG_IGN}
+    for number in heeded:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, own in heeded.items():
+            signal.signal(number, own)
+
+
+def _wait_until_it_answers(server: subprocess.Popen[bytes], address: str, log: IO[bytes]) -> None:
+    from bench.tracking import store as _  # noqa: F401, PLC0415 - imports MLflow, while the server does so too
+
+    deadline_s = time.monotonic() + START_S
+    while server.poll() is None:
+        with (
+            contextlib.suppress(OSError, urllib.error.URLError),
+            urllib.request.urlopen(f"{address}/health", timeout=LOOK_S * 20),  # noqa: S310 - http
+        ):
+            return
+        if time.monotonic() > deadline_s:
+            raise UiError(f"MLflow's server does not answer at {address} after {START_S:g} s: {_last_error(log)}")
+        time.sleep(LOOK_S)
+    raise UiError(f"MLflow's server ended with status {server.returncode}: {_last_error(log)}")
+
+
+def _last_error(log: IO[bytes]) -> str:
+    """What the server said last that names an error, else what it said last."""
+    log.seek(0)
+    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return next(iter([*errors[::-1], *lines[::-1]]), "it said nothing")
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """End the server and its workers, and wait for them; a second Ctrl-C does not end the waiting."""
+    with _handled(signal.SIG_IGN, (signal.SIGINT, *ENDS)):
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(server.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(STOP_S)
+                if not _has_group(server.pid):
+                    return
+
+
+def _has_group(number: int) -> bool:
+    """Whether a process of the group is left, after a moment for it to go."""
+    deadline_s = time.monotonic() + STOP_S
+    while time.monotonic() < deadline_s:
+        try:
+            os.killpg(number, 0)
+        except (ProcessLookupError, PermissionError):
+            return False
+        time.sleep(LOOK_S)
+    return True
+
+
+def _print_pages(found: Found, address: str) -> None:
+    """The pages of the sweep that led here, else of the latest one in the store."""
+    from bench.tracking.latest import pages  # noqa: PLC0415 - imports MLflow
+    from bench.tracking.store import TrackingError  # noqa: PLC0415
+
+    try:
+        lines = pages(address, sweep_id=found.sweep_id, experiment=found.experiment)
+    except TrackingError as error:
+        raise UiError(str(error).removesuffix(", or set tracking.enabled=false")) from error
+    print("\n".join(lines), flush=True)
+
+
+def _shown(uri: str) -> str:
+    from bench.secrets import without_credentials  # noqa: PLC0415
+
+    return without_credentials(uri)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.tracking.ui",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("folder", nargs="?", default=".", metavar="FOLDER", help="default: this one")
+    parser.add_argument("--port", type=int, metavar="N", help=f"default: {PORT}, or one that is free")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -58,7 +58,9 @@ def run(*command: object, folder: Path) -> str:
 def test_the_wheel_holds_the_package_the_plugin_and_every_config_file(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     conf = {f"bench/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
-    sources = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*.py")}
+    kinds = ("*.py", "*.j2", "*.css", "*.js")  # the page's template and what goes into it are read beside the code
+    sources = {path.relative_to(ROOT / "src").as_posix() for kind in kinds for path in (ROOT / "src").rglob(kind)}
+    assert "bench/report/page/page.html.j2" in sources
     expected = conf | sources | {"bench/conf/config.yaml", "bench/cli.py", "bench/py.typed"}
     assert expected - names == set()
 

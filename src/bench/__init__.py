@@ -1,6 +1,7 @@
 """bench: which settings generate fastest, on this model and this machine?
 
-Importing this package costs nothing: torch and transformers are loaded when ``BenchmarkRunner`` is first touched.
+Importing this package costs nothing: torch and transformers are loaded when ``BenchmarkRunner`` is first touched,
+pandas when ``load_records`` is first called.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ __version__ = "0.1.0"
 
 if typing.TYPE_CHECKING:
     from bench.config import BenchmarkConfig as BenchmarkConfig
+    from bench.frame import load_records as load_records
     from bench.record import Record as Record
     from bench.rules import ConfigError as ConfigError
     from bench.trial.runner import BenchmarkRunner as BenchmarkRunner
@@ -21,8 +23,9 @@ _HOMES = {
     "ConfigError": "bench.rules",
     "Record": "bench.record",
     "BenchmarkRunner": "bench.trial.runner",
+    "load_records": "bench.frame",
 }
-__all__ = ["BenchmarkConfig", "BenchmarkRunner", "ConfigError", "Record", "__version__"]
+__all__ = ["BenchmarkConfig", "BenchmarkRunner", "ConfigError", "Record", "__version__", "load_records"]
 
 
 def __getattr__(name: str) -> object:

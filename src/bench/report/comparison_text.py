@@ -1,6 +1,6 @@
 """A comparison in words and tables: as text for a terminal, and as Markdown.
 
-Both say the same (`_sections`); reasons come from ``bench.analysis`` and are shown as they are.
+Both, and the page, say the same (`sections`); reasons come from ``bench.analysis`` and are shown as they are.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from bench.analysis.break_even import CALLS, BreakEven
 from bench.analysis.comparison import Comparison
 from bench.analysis.noise_floor import NoiseFloor
 from bench.analysis.settings import Difference
+from bench.report import markdown
 from bench.report.comparison import ComparisonReport, SlowerCheck
 from bench.report.format import UNDEFINED, milliseconds, one_line, significant
-from bench.report.layout import PLAIN_WIDTH, grid, natural_width, print_at
+from bench.report.layout import PLAIN_WIDTH, grid, is_watched, natural_width, print_at
 
 METRIC_NAMES = {"e2e": "E2E", "ttft": "TTFT", "itl": "ITL", "tpot": "TPOT"}
 VERDICT_STYLES = {"faster": "green", "slower": "red", "inconclusive": "yellow"}
+LEFT = ("verdict", "status", "cache")  # columns of words, beside the first
 NARROWEST_NAME = 14
 EXPENDABLE = ("ratio", "p", "steady", "tokens")  # left out in this order where the console is too narrow for all
 
@@ -42,8 +44,8 @@ def print_comparison(
         check: the reader's own limit, told of after the table.
         width: cells; None: those of the terminal, and elsewhere 100.
     """
-    width = width or (console.width if console.is_terminal else PLAIN_WIDTH)
-    for number, section in enumerate(_sections(report, check)):
+    width = width or (console.width if is_watched(console) else PLAIN_WIDTH)
+    for number, section in enumerate(sections(report, check)):
         if number:
             print_at(console, Text(), width)
         if section.title:
@@ -55,7 +57,7 @@ def print_comparison(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Section:
+class Section:
     """A title, a table, and lines below; each of them may be missing."""
 
     title: str = ""
@@ -68,7 +70,7 @@ def _paragraph(console: Console, text: Text, width: int) -> None:
     print_at(console, Text("\n  ").join([first, *rest]), width)
 
 
-def _print_table(console: Console, section: _Section, width: int) -> None:
+def _print_table(console: Console, section: Section, width: int) -> None:
     """With narrower gaps, then names wrapped, then without some columns, where it does not fit."""
     columns = dict(section.columns)
     for gap in (2, 1):
@@ -89,7 +91,7 @@ def _print_table(console: Console, section: _Section, width: int) -> None:
 def _layout(columns: Mapping[str, Sequence[str]], gap: int) -> Any:
     table = grid(gap=gap)
     for number, header in enumerate(columns):
-        left = number == 0 or header in ("verdict", "status", "cache")
+        left = number == 0 or header in LEFT
         table.add_column(
             Text(header),
             justify="left" if left else "right",
@@ -105,21 +107,21 @@ def _layout(columns: Mapping[str, Sequence[str]], gap: int) -> Any:
 # ---- what is said ------------------------------------------------------------------------------------------------
 
 
-def _sections(report: ComparisonReport, check: SlowerCheck | None) -> Iterator[_Section]:
+def sections(report: ComparisonReport, check: SlowerCheck | None = None) -> Iterator[Section]:
     """Everything in order, in words that text and Markdown share; sections without content are left out."""
     if report.comparisons:
-        yield _Section(title=_headline(report), columns=_comparison_columns(report))
+        yield Section(title=_headline(report), columns=_comparison_columns(report))
     lines = [*_legend(report), *_reasons(report.comparisons), *_named(report.comparisons), *_missing(report)]
     if lines:
-        yield _Section(lines=lines)
+        yield Section(lines=lines)
     if check is not None and report.comparisons:
-        yield _Section(lines=list(_check_lines(check)))
+        yield Section(lines=list(_check_lines(check)))
     if report.break_evens:
         title = "Break-even of compilation: calls until it has paid; ×N: speed-up over N calls, the start included"
         lines = [_break_even_line(each) for each in report.break_evens]
-        yield _Section(title=title, columns=_break_even_columns(report.break_evens), lines=lines)
+        yield Section(title=title, columns=_break_even_columns(report.break_evens), lines=lines)
     if (floor := report.noise_floor) is not None:
-        yield _Section(title=_noise_title(floor), columns=_noise_columns(floor), lines=floor.advice())
+        yield Section(title=_noise_title(floor), columns=_noise_columns(floor), lines=floor.advice())
 
 
 def _headline(report: ComparisonReport) -> str:
@@ -319,27 +321,11 @@ def _listed(names: Iterable[str]) -> str:
 def to_markdown(report: ComparisonReport, *, check: SlowerCheck | None = None) -> str:
     """The same as the text, as paragraphs, lists and tables that GitHub renders."""
     parts = []
-    for section in _sections(report, check):
+    for section in sections(report, check):
         if section.title:
-            parts.append(f"**{_escaped(section.title)}**")
+            parts.append(f"**{markdown.escaped(section.title)}**")
         if section.columns:
-            parts.append(_markdown_table(section.columns))
+            parts.append(markdown.table(section.columns, left=LEFT))
         if section.lines:
-            parts.append("\n".join(f"- {_escaped(line)}" for line in section.lines))
+            parts.append("\n".join(f"- {markdown.escaped(line)}" for line in section.lines))
     return "\n\n".join(parts) + "\n" if parts else ""
-
-
-def _markdown_table(columns: Mapping[str, Sequence[str]]) -> str:
-    marks = [
-        "---" if number == 0 or header in ("verdict", "status", "cache") else "---:"
-        for number, header in enumerate(columns)
-    ]
-    rows = [tuple(columns), tuple(marks), *(row for row in zip(*columns.values(), strict=True) if any(row))]
-    return "\n".join(f"| {' | '.join(map(_escaped, row))} |" for row in rows)
-
-
-def _escaped(text: str) -> str:
-    """Names from overrides may hold what Markdown takes for a cell's end, emphasis, code, a link or HTML."""
-    for special in "\\|*`[]<":
-        text = text.replace(special, f"\\{special}")
-    return text

@@ -16,11 +16,14 @@ from rich.text import Text
 from bench.analysis.objectives import objectives_of, order_of, pareto_front
 from bench.analysis.settings import steady_words
 from bench.record import Record
+from bench.report import markdown
+from bench.report.comparison_text import Section
 from bench.report.format import one_line, significant, title
-from bench.report.layout import PLAIN_WIDTH, grid, print_at
+from bench.report.layout import PLAIN_WIDTH, grid, is_watched, print_at
 
 # Objectives that a smaller workload improves whatever the settings are.
 BY_WORK = ("e2e_ms", "ttft_ms", "cold_s", "peak_mib")
+LEFT = ("setting", "steady")  # columns of words
 CAUTION = "descriptive, one process each: not a verdict; sweep.repeats=5 over these settings gives one"
 
 
@@ -113,24 +116,28 @@ def print_search(console: Console, report: SearchReport) -> None:
     if report.front:
         table = grid(gap=2)
         for header in columns:
-            table.add_column(header, justify="left" if header in ("setting", "steady") else "right", overflow="fold")
+            table.add_column(header, justify="left" if header in LEFT else "right", overflow="fold")
         for cells in zip(*columns.values(), strict=True):
             table.add_row(*map(Text, cells))
-        print_at(console, table, console.width if console.is_terminal else PLAIN_WIDTH)
+        print_at(console, table, console.width if is_watched(console) else PLAIN_WIDTH)
     for line in _lines(report, with_reasons=False):  # the table above has told them
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def search_to_markdown(report: SearchReport) -> str:
     """The same as a heading, a table and a list that GitHub renders."""
-    parts = [f"**{_escaped(_heading(report))}**"]
+    parts = [f"**{markdown.escaped(_heading(report))}**"]
     columns = _columns(report)
     if report.front:
-        marks = ["---" if header in ("setting", "steady") else "---:" for header in columns]
-        rows = [tuple(columns), tuple(marks), *zip(*columns.values(), strict=True)]
-        parts.append("\n".join(f"| {' | '.join(map(_escaped, row))} |" for row in rows))
-    parts.append("\n".join(f"- {_escaped(line)}" for line in _lines(report, with_reasons=True)))
+        parts.append(markdown.table(columns, left=LEFT))
+    parts.append("\n".join(f"- {markdown.escaped(line)}" for line in _lines(report, with_reasons=True)))
     return "\n\n".join(parts) + "\n"
+
+
+def search_section(report: SearchReport) -> Section:
+    """The same for the sweep's page."""
+    columns = _columns(report) if report.front else {}
+    return Section(title=_heading(report), columns=columns, lines=_lines(report, with_reasons=True))
 
 
 def search_to_json(report: SearchReport) -> dict[str, Any]:
@@ -187,10 +194,3 @@ def _lines(report: SearchReport, *, with_reasons: bool) -> list[str]:
             f"settings differ in {', '.join(work)}: {', '.join(favoured)} favours less work; tok_per_s is fair"
         )
     return [*lines, CAUTION] if report.front else lines
-
-
-def _escaped(text: str) -> str:
-    """Names from overrides may hold what Markdown takes for a cell's end, emphasis, code, a link or HTML."""
-    for special in "\\|*`[]<":
-        text = text.replace(special, f"\\{special}")
-    return text

@@ -1,0 +1,92 @@
+"""How to get a sweep's figures again: the command, the requested config, and the files that hold everything."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from bench.record import Record
+from bench.report.format import one_line
+from bench.report.page.content import Again
+
+# Sections of a request that say how a sweep is run, and not what is measured.
+NOT_SHOWN = ("search", "tracking")
+OF_A_SWEEP = ("sweep.name", "sweep.resume", "sweep.dry_run", "tracking", "search.storage")  # not asked for again
+
+
+def build_again(records: Sequence[Record], *, sweep_id: str | None, source: str | None, command: str | None) -> Again:
+    """Commands, files and the config that all records share.
+
+    Args:
+        records: of the sweep's jobs.
+        sweep_id: where it is a sweep.
+        source: its folder or id, as one names it; None: not known.
+        command: that measures the same once more; None: not known.
+    """
+    commands = [("measure the same again", command)] if command is not None else []
+    if source is not None:
+        quoted = shlex.quote(source)
+        commands += [
+            ("verdicts against another baseline", f"python -m bench.compare {quoted} --baseline NAME"),
+            ("this page once more", f"python -m bench.report {quoted}"),
+            ("one row a trial and repeat", f"python -m bench.report {quoted} --format csv"),
+        ]
+    if sweep_id is not None:
+        commands.append(("from MLflow, without the folder", f"python -m bench.report mlflow:{shlex.quote(sweep_id)}"))
+    return Again(commands=commands, files=_files(sweep=sweep_id is not None), config=_common(records))
+
+
+def command_of(overrides: Sequence[str], swept: Mapping[str, Sequence[str]]) -> str:
+    """The command of a sweep from the overrides of one of its jobs and the values of the swept keys.
+
+    It composes all combinations, of which the sweep may have had some only.
+    """
+    values = {key.lstrip("+"): each for key, each in swept.items()}
+    typed = []
+    for each in overrides:
+        key = each.partition("=")[0].lstrip("+~")
+        if key in OF_A_SWEEP or key.startswith("tracking."):
+            continue
+        typed.append(f"{key}={','.join(values[key])}" if key in values else each)
+    return shlex.join(["python", "-m", "bench", *(["-m"] if swept else []), *typed])
+
+
+def _files(*, sweep: bool) -> list[tuple[str, str]]:
+    """What lies beside the page."""
+    files = [
+        ("what was asked for, what ran, every token's time", "*/record.json" if sweep else "record.json"),
+        ("what the libraries said", "*/worker.log" if sweep else "worker.log"),
+        ("the composed config", "*/.hydra/config.yaml" if sweep else ".hydra/config.yaml"),
+    ]
+    if sweep:
+        files = [("what was planned, in which order", "sweep.json"), *files]
+        files.append(("the verdicts in full precision", "comparison.json"))
+    return files
+
+
+def _common(records: Sequence[Record]) -> dict[str, str]:
+    """The requested keys that have one value in all records, dotted."""
+    values: dict[str, set[str]] = {}
+    for record in records:
+        for key, value in _flat(record.requested):
+            values.setdefault(key, set()).add(value)
+    return {key: next(iter(found)) for key, found in values.items() if len(found) == 1}
+
+
+def _flat(requested: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for section, keys in requested.items():
+        if section in NOT_SHOWN:
+            continue
+        for key, value in keys.items() if isinstance(keys, dict) else [("", keys)]:
+            yield one_line(f"{section}.{key}".rstrip(".")), one_line(_typed(value))
+
+
+def _typed(value: object) -> str:
+    """As one types it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return json.dumps(value, sort_keys=True, ensure_ascii=False) if isinstance(value, dict | list) else str(value)

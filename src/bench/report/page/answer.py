@@ -1,0 +1,489 @@
+"""The answer of a sweep in a few sentences: which setting is best, by how much, how sure that is, and at what price.
+
+It says no more than the data do. A setting is called faster only on a verdict of ``bench.analysis.comparison``; without
+one there is a lowest median, which is descriptive. One that failed, whose output differs from the reference's, whose
+warm-up did not converge or whose calls left their level is never called best, however low its median. Settings whose
+work, model or device differ are not compared: each group of comparable ones has an answer of its own.
+
+Not covered: what a reader wants beside speed. The price (cold start, memory, energy, output) stands beside the answer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bench.analysis.comparison import Comparison
+from bench.analysis.settings import identity
+from bench.analysis.summary import Summary
+from bench.report import markdown
+from bench.report.comparison import ComparisonReport
+from bench.report.format import UNDEFINED, mebibytes, milliseconds, one_line, percent, significant
+from bench.report.page.measured import Measured, median_of
+
+KINDS = ("verdict", "no verdict", "alone", "nothing", "several")
+NAMES_SHOWN = 4
+GROUPS_SHOWN = 6
+REASONS_SHOWN = 3
+# Where only the amount of work differs, the rate stays fair; other prompts or models are other work altogether.
+FAIR_ON_RATE = {"workload.batch_size", "workload.num_tokens_to_generate"}
+UNTRUSTED = (
+    "What came through is not to be trusted on speed. warmup=auto measurement=adaptive takes as many calls as it "
+    "needs; a quieter machine helps more."
+)
+MINUS = "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """One large figure."""
+
+    label: str
+    value: str
+    unit: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a sweep comes to."""
+
+    kind: str  # one of KINDS
+    headline: str  # one line
+    sentences: list[str]
+    setting: str | None = None  # the one that the figures are of
+    tiles: list[Tile] = field(default_factory=list)
+    cautions: list[str] = field(default_factory=list)  # what was left out, and what the reader must mind
+    groups: list[Answer] = field(default_factory=list)  # of kind "several": one for each group of comparable settings
+
+
+def build_answer(
+    settings: Sequence[Measured],
+    report: ComparisonReport | None,
+    *,
+    jobs: int | None = None,
+) -> Answer:
+    """The answer of one sweep.
+
+    Args:
+        settings: all of it, as typed.
+        report: its comparison on E2E; None where the baseline left no record.
+        jobs: that the sweep planned; None where that is not known.
+    """
+    records = sum(len(each.records) for each in settings)
+    missing = [f"{jobs - records} of {jobs} jobs left no record"] if jobs is not None and jobs > records else []
+    alive = [each for each in settings if each.setting.records]
+    if not alive:
+        return _nothing(settings, missing)
+    groups = _groups(alive)
+    answer = _of_group(alive, report) if len(groups) == 1 else _of_several(groups, report)
+    dead = [each for each in settings if not each.setting.records]
+    return Answer(**vars(answer) | {"cautions": [*answer.cautions, *_came_to_nothing(dead, len(settings)), *missing]})
+
+
+def to_markdown(answer: Answer) -> str:
+    """The answer as Markdown: its headline, sentences, figures and cautions."""
+    parts = [f"**{markdown.escaped(answer.headline)}**", *map(markdown.escaped, answer.sentences)]
+    if answer.tiles:
+        columns = {f"{tile.label} {tile.unit}".strip(): [tile.value, tile.note] for tile in answer.tiles}
+        parts.append(markdown.table(columns))
+    parts += [to_markdown(each).rstrip() for each in answer.groups]
+    if answer.cautions:
+        parts.append("\n".join(f"- {markdown.escaped(each)}" for each in answer.cautions))
+    return "\n\n".join(parts) + "\n"
+
+
+# ---- nothing, and several ------------------------------------------------------------------------------------------
+
+
+def _nothing(settings: Sequence[Measured], missing: list[str]) -> Answer:
+    """What became of the jobs, where none came through."""
+    if not settings:
+        return Answer(kind="nothing", headline="Nothing was measured: no job left a record", sentences=missing)
+    records = [record for each in settings for record in each.records]
+    ends = ", ".join(f"{count} {status}" for status, count in Counter(each.status for each in records).most_common())
+    reasons = Counter(one_line(each.setting.lost_reason or each.status) for each in settings).most_common()
+    lines = [f"{reason} ({_settings(count)})" for reason, count in reasons[:REASONS_SHOWN]]
+    if len(reasons) > REASONS_SHOWN:
+        lines.append(f"and {len(reasons) - REASONS_SHOWN} other reasons, below")
+    jobs = "1 job" if len(records) == 1 else f"{len(records)} jobs"
+    return Answer(
+        kind="nothing",
+        headline="No setting came through",
+        sentences=[f"{jobs}: {ends}.", *lines],
+        cautions=missing,
+    )
+
+
+def _groups(settings: Sequence[Measured]) -> list[list[Measured]]:
+    """Settings of the same model, work and device, in order of first appearance."""
+    groups: dict[tuple[tuple[str, str], ...], list[Measured]] = {}
+    for each in settings:
+        groups.setdefault(tuple(identity(each.setting.records[0]).items()), []).append(each)
+    return list(groups.values())
+
+
+def _of_several(groups: Sequence[Sequence[Measured]], report: ComparisonReport | None) -> Answer:
+    differing = _differing(groups)
+    sentences = [f"They differ in {_some(differing)}, so E2E is compared within each of {len(groups)} groups only."]
+    if set(differing) <= FAIR_ON_RATE:
+        rated = [each for group in groups for each in group if each.distrust is None]
+        rates = [(rate, each) for each in rated if (rate := each.figure(_rate)) is not None]
+        if rates:
+            rate, highest = max(rates, key=lambda pair: pair[0])
+            sentences.append(
+                f"Output throughput stays comparable: it is highest with {highest.name}, {significant(rate)} tok/s "
+                f"(descriptive, not a verdict)."
+            )
+    answers = []
+    for group in groups[:GROUPS_SHOWN]:
+        of = ", ".join(f"{key}={identity(group[0].setting.records[0]).get(key, UNDEFINED)}" for key in differing)
+        answer = _of_group(group, report)
+        answers.append(Answer(**vars(answer) | {"headline": f"{one_line(of)}: {answer.headline}"}))
+    more = [f"{len(groups) - GROUPS_SHOWN} more groups are in the table"] if len(groups) > GROUPS_SHOWN else []
+    return Answer(
+        kind="several",
+        headline="The settings are not all comparable",
+        sentences=sentences,
+        cautions=more,
+        groups=answers,
+    )
+
+
+def _differing(groups: Sequence[Sequence[Measured]]) -> list[str]:
+    values: dict[str, set[str]] = {}
+    for group in groups:
+        for key, value in identity(group[0].setting.records[0]).items():
+            values.setdefault(key, set()).add(value)
+    return [key for key, found in values.items() if len(found) > 1] or ["what is known of them"]
+
+
+def _came_to_nothing(dead: Sequence[Measured], of: int) -> list[str]:
+    if not dead:
+        return []
+    ends = ", ".join(f"{count} {status}" for status, count in Counter(each.status for each in dead).most_common())
+    return [f"{len(dead)} of {_settings(of)} came to nothing: {ends}; the reasons are below"]
+
+
+# ---- settings that are comparable ----------------------------------------------------------------------------------
+
+
+def _of_group(settings: Sequence[Measured], report: ComparisonReport | None) -> Answer:
+    ranked = sorted((each for each in settings if each.distrust is None), key=lambda each: each.e2e_s or 0.0)
+    left_out = _not_ranked([each for each in settings if each.distrust is not None])
+    if not ranked:
+        return Answer(
+            kind="no verdict",
+            headline="No setting can be called best",
+            sentences=[UNTRUSTED],
+            cautions=left_out,
+        )
+    ids = {each.setting.setting_id for each in settings}
+    comparisons = [each for each in report.comparisons if each.setting_id in ids] if report is not None else []
+    judged = [each for each in comparisons if each.verdict.p is not None]
+    if len(settings) == 1:
+        return _alone(ranked[0])
+    if report is not None and judged:
+        return _judged(ranked, judged, report, left_out)
+    return _descriptive(ranked, settings, comparisons, left_out)
+
+
+def _not_ranked(settings: Sequence[Measured]) -> list[str]:
+    """What is left out of the ranking, settings of one kind of reason in a line; the table has the details."""
+    kinds: dict[str, list[str]] = {}
+    for each in settings:
+        kinds.setdefault(str(each.distrust).partition(" (")[0], []).append(each.name)
+    return [f"not ranked ({reason}): {_some(names)}" for reason, names in kinds.items()]
+
+
+def _alone(only: Measured) -> Answer:
+    return _featuring(
+        only,
+        kind="alone",
+        headline=f"{only.name}: {milliseconds(only.e2e_s)} ms a call",
+        sentences=["One setting, and nothing to compare it with."],
+        cautions=_doubts(only),
+    )
+
+
+def _descriptive(
+    ranked: Sequence[Measured], settings: Sequence[Measured], comparisons: Sequence[Comparison], left_out: list[str]
+) -> Answer:
+    """The lowest median, where no verdict was possible."""
+    lowest = ranked[0]
+    if len(ranked) == 1:
+        headline = f"Only {lowest.name} can be ranked: {milliseconds(lowest.e2e_s)} ms a call"
+        sentences = []
+    else:
+        headline = f"Lowest median, no verdict: {lowest.name}"
+        sentences = [f"{_median(lowest)}, {_below(lowest, ranked[1])}."]
+    return _featuring(
+        lowest,
+        kind="no verdict",
+        headline=headline,
+        sentences=[*sentences, _why_no_verdict(settings, comparisons)],
+        cautions=[*left_out, *_doubts(lowest)],
+    )
+
+
+def _why_no_verdict(settings: Sequence[Measured], comparisons: Sequence[Comparison]) -> str:
+    most = max(each.processes for each in settings)
+    if most == 1:
+        return (
+            "Descriptive, not a verdict: each setting ran in one process, and processes differ; sweep.repeats=5 "
+            "would tell."
+        )
+    reasons = Counter(one_line(each.verdict.reason) for each in comparisons if each.verdict.reason).most_common(1)
+    why = reasons[0][0] if reasons else "nothing was compared"
+    return f"Descriptive, not a verdict: {why}."
+
+
+def _judged(
+    ranked: Sequence[Measured], judged: Sequence[Comparison], report: ComparisonReport, left_out: list[str]
+) -> Answer:
+    if len({each.baseline_id for each in judged}) > 1:
+        return _by_baseline(ranked, judged, left_out)
+    by_id = {each.setting.setting_id: each for each in ranked}
+    faster = sorted((each for each in judged if each.verdict.word == "faster"), key=_ratio)
+    faster = [each for each in faster if each.setting_id in by_id]
+    if faster:
+        return _with_winner(by_id[faster[0].setting_id], faster, judged, left_out)
+    baseline = one_line(judged[0].baseline)
+    counts = Counter(each.verdict.word for each in judged)
+    slower = sorted((each for each in judged if each.verdict.word == "slower"), key=_ratio)
+    featured = by_id.get(judged[0].baseline_id, ranked[0])
+    if len(slower) == len(judged):
+        nearest = slower[0]
+        others = "the other one is" if len(judged) == 1 else f"each of the {len(judged)} others is"
+        return _featuring(
+            featured,
+            kind="verdict",
+            headline=f"{baseline} is the fastest",
+            sentences=[f"{others.capitalize()} slower; the nearest, {one_line(nearest.setting)}, by {_more(nearest)}."],
+            cautions=left_out,
+        )
+    words = ", ".join(f"{count} {word}" for word, count in counts.most_common())
+    sentences = [f"Of {_settings(len(judged))} compared with it: {words}."]
+    if not counts["inconclusive"]:
+        headline = f"No setting is faster than {baseline}"
+    else:
+        headline = f"No setting was found to be faster than {baseline}"
+        if (lowest := ranked[0]).setting.setting_id != judged[0].baseline_id:
+            own = [each for each in judged if each.setting_id == lowest.setting.setting_id]
+            seen = f" ({_signed_interval(own[0])})" if own else ""
+            sentences.append(f"The lowest median is that of {lowest.name}{seen}, which is no verdict.")
+        if report.noise_floor is not None:
+            sentences.append(f"What this machine can tell: {report.noise_floor.advice()[0]}.")
+    return _featuring(featured, kind="verdict", headline=headline, sentences=sentences, cautions=left_out)
+
+
+def _by_baseline(ranked: Sequence[Measured], judged: Sequence[Comparison], left_out: list[str]) -> Answer:
+    """Settings that each have a baseline of their own: verdicts on pairs, and no verdict on which of all is best."""
+    counts = Counter(each.verdict.word for each in judged)
+    words = ", ".join(f"{count} {word}" for word, count in counts.most_common())
+    told = [each for each in sorted(judged, key=_ratio) if each.verdict.word in ("faster", "slower")]
+    sentences = [f"Of {_settings(len(judged))}, each compared with a baseline of its own: {words}."]
+    for each in told[:NAMES_SHOWN]:
+        change = _less(each) if each.verdict.word == "faster" else f"{_more(each)} more than {one_line(each.baseline)}"
+        sentences.append(f"{one_line(each.setting)} takes {change}.")
+    if len(told) > NAMES_SHOWN:
+        sentences.append(f"{len(told) - NAMES_SHOWN} more verdicts are below.")
+    sentences.append(
+        f"Which of all is fastest was not judged: the lowest median is that of {ranked[0].name} "
+        f"({milliseconds(ranked[0].e2e_s)} ms); name one setting as the baseline to judge the others by it."
+    )
+    return _featuring(
+        ranked[0],
+        kind="verdict",
+        headline=f"{counts['faster']} of {_settings(len(judged))} {'is' if counts['faster'] == 1 else 'are'} faster "
+        f"than the baseline",
+        sentences=sentences,
+        cautions=[*left_out, *_doubts(ranked[0])],
+    )
+
+
+def _with_winner(
+    best: Measured, faster: Sequence[Comparison], judged: Sequence[Comparison], left_out: list[str]
+) -> Answer:
+    first, rivals = faster[0], [one_line(each.setting) for each in faster[1:]]
+    assert first.effect is not None
+    tested = f", Holm-corrected for {len(judged)} comparisons" if len(judged) > 1 else ""
+    p = "p < 0.001" if (first.verdict.p or 0) < 0.001 else f"p = {first.verdict.p:.2g}"
+    sentences = [
+        f"A call takes {_less(first)}; {first.effect.processes} processes a side, {p}{tested}.",
+    ]
+    if rivals:
+        are = "is" if len(rivals) == 1 else "are"
+        sentences.append(
+            f"{_some(rivals)} {are} faster than {one_line(first.baseline)}, too: which of them is fastest is not "
+            f"judged here, and sweep.baseline (or bench.compare --baseline) set to {best.name} judges it."
+        )
+    return _featuring(
+        best,
+        kind="verdict",
+        headline=f"{best.name} is faster than {one_line(first.baseline)}",
+        sentences=sentences,
+        cautions=[*left_out, *_doubts(best)],
+    )
+
+
+def _doubts(setting: Measured) -> list[str]:
+    """What speaks against the figures of a setting that is named all the same."""
+    if setting.steady in ("few", "noisy"):
+        why = "too few" if setting.steady == "few" else "too noisy"
+        return [f"{setting.name}: its calls are {why} to tell whether they stayed on one level"]
+    if setting.steady.partition(" ")[1]:
+        return [f"{setting.name}: {setting.steady} processes are known to have stayed on one level"]
+    return []
+
+
+# ---- the price -----------------------------------------------------------------------------------------------------
+
+
+def _featuring(setting: Measured, *, kind: str, headline: str, sentences: list[str], cautions: list[str]) -> Answer:
+    """An answer with the figures of one setting, and its price in a sentence."""
+    return Answer(
+        kind=kind,
+        headline=headline,
+        sentences=[*sentences, _price(setting)],
+        setting=setting.name,
+        tiles=_tiles(setting),
+        cautions=cautions,
+    )
+
+
+def _price(setting: Measured) -> str:
+    energy = setting.figure(_energy)
+    parts = [
+        f"{_start(setting)} {significant(setting.figure(_cold))} s",
+        f"peak memory {mebibytes(setting.figure(_peak))} MiB",
+        "energy not known" if energy is None else f"{significant(energy)} J a token",
+        f"output {_output_words(setting)}",
+    ]
+    return f"{setting.name}: {', '.join(parts)}."
+
+
+def _tiles(setting: Measured) -> list[Tile]:
+    calls = sorted({summary.e2e_s.n for summary in setting.summaries if summary.e2e_s is not None})
+    each = "" if not calls else f"{calls[0]} calls" if len(calls) == 1 else f"{calls[0]} to {calls[-1]} calls"
+    e2e = f"median over {setting.processes} processes" if setting.processes > 1 else f"median of {each}"
+    if setting.half_width is not None and setting.processes == 1:
+        e2e += f", ±{percent(setting.half_width)} %"
+    energy = setting.figure(_energy)
+    return [
+        Tile(label="E2E", value=milliseconds(setting.e2e_s), unit="ms", note=e2e),
+        Tile(label="Throughput", value=significant(setting.figure(_rate)), unit="tok/s", note="output"),
+        Tile(label="TTFT", value=milliseconds(setting.figure(_ttft)), unit="ms", note="to the first token"),
+        Tile(label="Cold start", value=significant(setting.figure(_cold)), unit="s", note=_start_note(setting)),
+        Tile(label="Peak memory", value=mebibytes(setting.figure(_peak)), unit="MiB", note=_memory_note(setting)),
+        Tile(
+            label="Energy",
+            value=significant(energy),
+            unit="J/token" if energy is not None else "",
+            note=_energy_note(setting) if energy is None else "of the measured calls",
+        ),
+        Tile(label="Output", value=setting.output, note=_output_words(setting)),
+    ]
+
+
+def _start(setting: Measured) -> str:
+    return "first call (from a warm compile cache)" if setting.starts_warm else "cold start"
+
+
+def _start_note(setting: Measured) -> str:
+    return "from a compile cache" if setting.starts_warm else "the first call"
+
+
+def _energy_note(setting: Measured) -> str:
+    known = [each.energy for each in setting.counted if each.energy is not None]
+    return "no counter on this machine" if known and known[0].source is None else "not known"
+
+
+def _memory_note(setting: Measured) -> str:
+    observed = setting.counted[0].observed
+    return "of the GPU" if observed is not None and observed.device.startswith("cuda") else "of the process"
+
+
+def _output_words(setting: Measured) -> str:
+    return "as the reference's" if setting.output == "same" else "not compared with a reference"
+
+
+def _rate(summary: Summary) -> float | None:
+    return summary.output_tokens_per_s
+
+
+def _cold(summary: Summary) -> float | None:
+    return summary.cold_start_s
+
+
+def _peak(summary: Summary) -> float | None:
+    return summary.peak_bytes
+
+
+def _energy(summary: Summary) -> float | None:
+    return summary.joules_per_token
+
+
+_ttft = median_of(lambda summary: summary.ttft_s)
+
+
+# ---- words ---------------------------------------------------------------------------------------------------------
+
+
+def _median(setting: Measured) -> str:
+    over = f" over {setting.processes} processes" if setting.processes > 1 else ""
+    return f"Median E2E{over} {milliseconds(setting.e2e_s)} ms"
+
+
+def _below(lowest: Measured, other: Measured) -> str:
+    if not lowest.e2e_s or not other.e2e_s or lowest.e2e_s == other.e2e_s:
+        return f"the same as {other.name}"
+    share = 1 - lowest.e2e_s / other.e2e_s
+    return f"{percent(share)} % below the next, {other.name} ({milliseconds(other.e2e_s)} ms)"
+
+
+def _ratio(comparison: Comparison) -> float:
+    return comparison.effect.ratio if comparison.effect is not None else float("inf")
+
+
+def _less(comparison: Comparison) -> str:
+    """Of a setting that is faster: `40.2 % less time than eager (95 % interval 35.1 to 45.0 %)`."""
+    found = comparison.effect
+    assert found is not None
+    assert found.low is not None
+    assert found.high is not None
+    interval = f"{_share(1 - found.high)} to {_share(1 - found.low)} %"
+    return f"{_share(1 - found.ratio)} % less time than with {one_line(comparison.baseline)} (95 % interval {interval})"
+
+
+def _more(comparison: Comparison) -> str:
+    found = comparison.effect
+    assert found is not None
+    assert found.low is not None
+    assert found.high is not None
+    return f"{_share(found.ratio - 1)} % (95 % interval {_share(found.low - 1)} to {_share(found.high - 1)} %)"
+
+
+def _signed_interval(comparison: Comparison) -> str:
+    found = comparison.effect
+    if found is None or found.low is None or found.high is None:
+        return "without an interval"
+    return f"95 % interval of the change {_signed(found.low - 1)} … {_signed(found.high - 1)} %"
+
+
+def _share(fraction: float) -> str:
+    return significant(fraction * 100, 3)
+
+
+def _signed(fraction: float) -> str:
+    return ("+" if fraction >= 0 else MINUS) + significant(abs(fraction) * 100, 3)
+
+
+def _settings(number: int) -> str:
+    return "1 setting" if number == 1 else f"{number} settings"
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:NAMES_SHOWN])
+    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"

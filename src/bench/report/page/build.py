@@ -1,0 +1,137 @@
+"""The page from a sweep's records: every part of it, before it is HTML or Markdown."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.analysis.settings import asked, identity
+from bench.analysis.summary import Summary, summarize
+from bench.record import Record
+from bench.report.comparison import ComparisonReport
+from bench.report.comparison_text import Section, sections
+from bench.report.format import one_line, title
+from bench.report.page.again import build_again
+from bench.report.page.answer import build_answer
+from bench.report.page.content import Page
+from bench.report.page.evidence import environment, failures, numbers, observed
+from bench.report.page.formulas import FORMULAS
+from bench.report.page.measured import Measured, measure
+from bench.report.page.settings import build_table
+
+ROWS_SHOWN = 200  # of a table below the one of all settings
+LINES_SHOWN, LONGEST_LINE = 60, 800
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """What is known of a sweep beside its records; of a single run, little."""
+
+    typed: Sequence[str] | None = None  # names of the settings as typed; None: the order of the records
+    jobs: int | None = None  # that were planned; None: not known
+    source: str | None = None  # its folder or id, as a command takes it
+    command: str | None = None  # that measures the same once more
+    found: Sequence[Section] = ()  # what else it came to, such as a search's best
+    notes: Sequence[str] = ()  # about records that are missing or left out
+
+
+def build_page(
+    records: Sequence[Record],
+    sweep: Sweep,
+    report: ComparisonReport | None,
+    summaries: Sequence[Summary] | None = None,
+) -> Page:
+    """The whole page but its figures.
+
+    Args:
+        records: with any status; reference runs are left out.
+        sweep: what else is known.
+        report: the comparison of the settings on E2E; None where they were not compared.
+        summaries: of the records, where they are had already.
+    """
+    summaries = summaries if summaries is not None else [summarize(each) for each in records]
+    settings = measure(records, summaries, sweep.typed)
+    answer = build_answer(settings, report, jobs=sweep.jobs)
+    trials = [each for each in records if each.kind != "reference"]
+    sweep_id = next((each.sweep_id for each in trials if each.sweep_id is not None), None)
+    lowest = _lowest(settings)
+    swept = list(dict.fromkeys(key for each in settings for key in each.setting.swept))
+    ended, ended_left_out = failures(trials)
+    ran, ran_left_out = observed(settings)
+    where, differing = environment(trials)
+    return Page(
+        title=_title(trials, sweep_id),
+        about=_about(trials, settings, sweep),
+        answer=answer,
+        settings=build_table(settings, swept, lowest) if settings else None,
+        comparison=[_cut(each) for each in (*sweep.found, *(sections(report) if report is not None else ()))],
+        failures=ended,
+        failures_left_out=ended_left_out,
+        observed=ran,
+        observed_left_out=ran_left_out,
+        evidence=numbers(settings),
+        environment=where,
+        environment_differences=differing,
+        formulas=list(FORMULAS),
+        again=build_again(trials, sweep_id=sweep_id, source=sweep.source, command=sweep.command),
+        notes=[one_line(each) for each in sweep.notes],
+    )
+
+
+def _title(trials: Sequence[Record], sweep_id: str | None) -> str:
+    if sweep_id is not None:
+        return one_line(sweep_id)
+    return title(trials[0]) if trials else "no records"
+
+
+def _about(trials: Sequence[Record], settings: Sequence[Measured], sweep: Sweep) -> list[str]:
+    """When, what and on what, in short facts."""
+    if not trials:
+        return []
+    models = dict.fromkeys(str(asked(each, "model.id") or "a model without a name") for each in trials)
+    devices = dict.fromkeys(each.observed.device_name for each in trials if each.observed is not None)
+    jobs = len(trials) if sweep.jobs is None else sweep.jobs
+    facts = [
+        _day(trials),
+        _some([one_line(each) for each in models]),
+        _some([one_line(each) for each in devices]),
+        f"{_counted(len(settings), 'setting')}, {_counted(jobs, 'job')}",
+        f"{sum(each.status == 'ok' for each in trials)} ok",
+    ]
+    return [each for each in facts if each]
+
+
+def _day(trials: Sequence[Record]) -> str:
+    first = dt.datetime.fromtimestamp(min(each.started_at_s for each in trials), tz=dt.UTC)
+    return first.strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _lowest(settings: Sequence[Measured]) -> str | None:
+    """The setting to mark in the table: the lowest median where all may be compared, and there are two to rank."""
+    alive = [each for each in settings if each.setting.records]
+    ranked = [each for each in alive if each.distrust is None and each.e2e_s is not None]
+    kinds = {tuple(identity(each.setting.records[0]).items()) for each in alive}
+    if len(ranked) < 2 or len(kinds) > 1:
+        return None
+    return min(ranked, key=lambda each: each.e2e_s or 0.0).setting.setting_id
+
+
+def _cut(section: Section) -> Section:
+    """Of a length that one reads: a thousand settings have a thousand rows, and a line with all their names."""
+    rows = max(map(len, section.columns.values()), default=0)
+    lines = [each if len(each) <= LONGEST_LINE else f"{each[:LONGEST_LINE]} …" for each in section.lines]
+    if len(lines) > LINES_SHOWN:
+        lines = [*lines[:LINES_SHOWN], f"{len(lines) - LINES_SHOWN} more lines are in comparison.json"]
+    if rows > ROWS_SHOWN:
+        lines = [f"{rows - ROWS_SHOWN} more rows are in comparison.json", *lines]
+    columns = {header: cells[:ROWS_SHOWN] for header, cells in section.columns.items()}
+    return Section(title=section.title, columns=columns, lines=lines)
+
+
+def _counted(number: int, one: str) -> str:
+    return f"{number} {one}" if number == 1 else f"{number} {one}s"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,249 @@
+"""What failed and why, what ran in each setting, and where: the parts of the page that show the ground it stands on.
+
+Jobs and settings of which the same is to be said stand together, so that a thousand of them do not take a thousand
+paragraphs; what is still too much is cut, and the cut is said.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from bench.record import AttentionObserved, CompileObserved, Observed, PhaseEvidence, Record
+from bench.report.format import UNDEFINED, mebibytes, one_line, reason, run_title, significant
+from bench.report.page.content import Facts, Failure, Plain
+from bench.report.page.measured import Measured
+
+NAMES_SHOWN = 12
+FAILURES_SHOWN = 40
+GROUPS_SHOWN = 40
+ROWS_SHOWN = 200
+VALUES_SHOWN = 4
+LINES_SHOWN, CHARACTERS_SHOWN = 40, 6000  # of a log's end
+REASONS_SHOWN = 5
+BREAK_LENGTH = 200  # characters of a graph break's reason
+# Section → how its keys are introduced.
+SECTIONS = {"versions": "", "variables": "", "cpu": "CPU ", "gpu": "GPU ", "memory": "memory ", "git": "commit: "}
+# What changes from one job to the next and is no difference of their environments.
+VOLATILE = ("load_average", "gpu.other_processes")
+
+
+# ---- failures ------------------------------------------------------------------------------------------------------
+
+
+def failures(records: Sequence[Record]) -> tuple[list[Failure], str]:
+    """Jobs that are not ok, those that ended alike together; and how many kinds are not shown."""
+    groups: dict[tuple[str, str, str], list[Record]] = {}
+    for each in records:
+        if each.status != "ok" and each.kind != "reference":
+            groups.setdefault((each.status, each.stage or UNDEFINED, reason(each)), []).append(each)
+    found = [
+        Failure(
+            jobs=_some([run_title(each) for each in group]), status=status, stage=stage, reason=why, detail=_end(group)
+        )
+        for (status, stage, why), group in groups.items()
+    ]
+    return found[:FAILURES_SHOWN], _left_out(len(found), FAILURES_SHOWN, "kinds of failures")
+
+
+def _end(group: Sequence[Record]) -> str | None:
+    """The last lines of the first traceback or log among them."""
+    details = [each.error.detail for each in group if each.error is not None and each.error.detail]
+    if not details:
+        return None
+    lines = [_printable(line) for line in details[0].splitlines()[-LINES_SHOWN:]]
+    return "\n".join(lines)[-CHARACTERS_SHOWN:]
+
+
+# ---- what was observed ---------------------------------------------------------------------------------------------
+
+
+def observed(settings: Sequence[Measured]) -> tuple[list[Facts], str]:
+    """What ran, settings of which the same was seen together; and how many kinds are not shown."""
+    groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for each in settings:
+        seen = each.counted[0].observed
+        if seen is not None:
+            groups.setdefault(tuple(_facts(seen).items()), []).append(each.name)
+    found = [Facts(of=_some(names), facts=dict(facts)) for facts, names in groups.items()]
+    return found[:GROUPS_SHOWN], _left_out(len(found), GROUPS_SHOWN, "kinds")
+
+
+def _facts(seen: Observed) -> dict[str, str]:
+    facts = {
+        "model class": f"{seen.model_class}, {seen.parameters:,} parameters",
+        "dtype": seen.dtype,
+        "device": f"{seen.device_name} ({seen.device})",
+        "weights' commit": seen.revision,
+        "gradients": seen.grad_mode,
+        "KV cache": seen.kv_cache,
+        "tokens": f"{seen.prompt_tokens} in, {seen.new_tokens} out, per row" if seen.new_tokens else None,
+        **_attention_facts(seen.attention),
+        **(_compile_facts(seen.compile) if seen.compile is not None else {}),
+        "hub kernels": ", ".join(seen.kernels),
+        "mended": "; ".join(seen.mends),
+        "split": f"over {seen.tp_size} processes" if seen.tp_size else None,
+    }
+    return {key: one_line(value) for key, value in facts.items() if value}
+
+
+def _attention_facts(seen: AttentionObserved) -> dict[str, str | None]:
+    return {
+        "attention": seen.implementation,
+        "SDPA may use": ", ".join(seen.allowed_backends),
+        "ran in prefill": _kernels(seen.prefill),
+        "ran in decoding": _kernels(seen.decode),
+        "not seen": seen.error,
+    }
+
+
+def _kernels(phase: PhaseEvidence | None) -> str | None:
+    if phase is None:
+        return None
+    operators = ", ".join(each.name for each in phase.operators[:REASONS_SHOWN])
+    compiled = f"; {phase.compiled_regions} × compiled code" if phase.compiled_regions else ""
+    replays = f"; {phase.cudagraph_launches} CUDA graph launches" if phase.cudagraph_launches else ""
+    named = f" ({operators})" if operators else ""
+    return f"{', '.join(phase.families) or 'no attention kernel'}{named}{compiled}{replays}"
+
+
+def _compile_facts(seen: CompileObserved) -> dict[str, str | None]:
+    breaks = [f"{why[:BREAK_LENGTH]} (×{count})" for why, count in seen.graph_breaks.items()]
+    if not seen.graphs and not breaks:
+        return {"compiled": "no"}
+    arguments = ", ".join(f"{key}={value}" for key, value in seen.arguments.items())
+    own = f", {seen.attention_graphs} of them by flex_attention itself" if seen.attention_graphs else ""
+    graphs = "1 graph" if seen.graphs == 1 else f"{seen.graphs} graphs"
+    return {
+        "compiled": f"{graphs}{own}" + (f"; torch.compile({arguments})" if arguments else ""),
+        "graph breaks": _some(breaks, REASONS_SHOWN) if breaks else "none",
+        "recompiles": _some([each[:BREAK_LENGTH] for each in seen.recompiles], REASONS_SHOWN) or "none",
+        "without CUDA graph": str(seen.cudagraph_skips) if seen.cudagraph_skips else None,
+        "compile cache": seen.cache_state,
+    }
+
+
+def numbers(settings: Sequence[Measured]) -> Plain | None:
+    """What was counted in each setting's first process: compilation, memory, fidelity. None without any."""
+    shown = [each for each in settings if each.counted[0].observed is not None][:ROWS_SHOWN]
+    if not shown:
+        return None
+    cells = [(each.name, *_numbers(each.counted[0])) for each in shown]
+    headers = (
+        "setting", "compiling s", "autotuning s", "breaks", "recompiles", "KV cache MiB", "equal tokens %",
+        "first other token", "top-1 %", "KL nats", "logits SD", "prefill MFU %", "decode MFU %",
+    )  # fmt: skip
+    columns = {header: [row[place] for row in cells] for place, header in enumerate(headers)}
+    known = {header: column for header, column in columns.items() if any(each != UNDEFINED for each in column)}
+    whole = sum(each.counted[0].observed is not None for each in settings)
+    note = _left_out(whole, ROWS_SHOWN, "settings")
+    return Plain(
+        title="Counted and compared, in the first process of each setting", columns=known, notes=[note] if note else []
+    )
+
+
+def _numbers(record: Record) -> tuple[str, ...]:
+    assert record.observed is not None
+    compiled, said, share = record.observed.compile, record.fidelity, record.roofline
+    cache = record.memory.kv_cache_bytes
+    return (
+        significant(compiled.compile_s, 3) if compiled is not None else UNDEFINED,
+        significant(compiled.autotune_s, 3) if compiled is not None and compiled.autotune_s else UNDEFINED,
+        str(sum(compiled.graph_breaks.values())) if compiled is not None else UNDEFINED,
+        str(len(compiled.recompiles)) if compiled is not None else UNDEFINED,
+        mebibytes(cache) if cache is not None else UNDEFINED,
+        _percent(said.equal_tokens_share) if said is not None else UNDEFINED,
+        _divergence(record),
+        _percent(said.top1_share) if said is not None else UNDEFINED,
+        _scientific(said.kl_mean_nats) if said is not None else UNDEFINED,
+        _scientific(said.logit_mean_diff_sd) if said is not None else UNDEFINED,
+        _percent(share.prefill_mfu) if share is not None else UNDEFINED,
+        _percent(share.decode_mfu) if share is not None else UNDEFINED,
+    )
+
+
+def _divergence(record: Record) -> str:
+    said = record.fidelity
+    if said is None or said.equal_tokens_share is None:
+        return UNDEFINED
+    return "none" if said.first_divergent_token is None else str(said.first_divergent_token)
+
+
+# ---- environment ---------------------------------------------------------------------------------------------------
+
+
+def environment(records: Sequence[Record]) -> tuple[Facts, list[str]]:
+    """What all jobs have in common, and a line for each thing in which they differ."""
+    values: dict[str, Counter[str]] = {}
+    known = [each for each in records if each.environment]
+    for record in known:
+        for key, value in (*_flat(record.environment), *_rates(record)):
+            values.setdefault(key, Counter())[value] += 1
+    common = {key: next(iter(found)) for key, found in values.items() if len(found) == 1}
+    differing = [f"{one_line(key)}: {_counted(found)}" for key, found in values.items() if len(found) > 1]
+    jobs = "1 job" if len(known) == 1 else f"all {len(known)} jobs"
+    return Facts(of=jobs, facts={one_line(key): one_line(value) for key, value in common.items()}), differing
+
+
+def _flat(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What → value; without what is not known, and what is another one at each moment."""
+    for section, found in environment.items():
+        for key, value in found.items() if isinstance(found, dict) else [("", found)]:
+            name = f"{section}.{key}".rstrip(".")
+            if name in VOLATILE or value is None or value in ({}, []):
+                continue
+            is_bytes = name.endswith("_bytes") and isinstance(value, int)
+            yield _words(section, str(key)), _bytes(value) if is_bytes else str(value)
+
+
+def _words(section: str, key: str) -> str:
+    """`cpu.torch_threads` as `CPU torch threads`; names of packages and variables as they are."""
+    if not key:
+        return section.replace("_", " ")
+    before = SECTIONS.get(section, f"{section} ")
+    return f"{before}{key.removesuffix('_bytes').replace('_', ' ')}" if before else key
+
+
+def _rates(record: Record) -> Iterator[tuple[str, str]]:
+    """Of the device, as measured on it."""
+    rates = record.roofline.rates if record.roofline is not None else None
+    if rates is not None:
+        yield "measured bandwidth", f"{significant(rates.bandwidth_bytes_per_s / 1e9, 3)} GB/s"
+        if rates.cache_bandwidth_bytes_per_s is not None:
+            yield "measured bandwidth of the caches", f"{significant(rates.cache_bandwidth_bytes_per_s / 1e9, 3)} GB/s"
+        yield f"measured matrix rate ({rates.dtype})", f"{significant(rates.matmul_flops_per_s / 1e12, 3)} TFLOP/s"
+
+
+def _counted(found: Counter[str]) -> str:
+    shown = [f"{one_line(value)} ({count} {'job' if count == 1 else 'jobs'})" for value, count in found.most_common()]
+    return _some(shown, VALUES_SHOWN)
+
+
+# ---- words ---------------------------------------------------------------------------------------------------------
+
+
+def _some(names: Sequence[str], most: int = NAMES_SHOWN) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def _left_out(whole: int, most: int, what: str) -> str:
+    return f"{whole - most} more {what} are not shown; the records hold them" if whole > most else ""
+
+
+def _printable(line: str) -> str:
+    """Without escape sequences; its own spaces stay."""
+    return "".join(each if each.isprintable() or each == "\t" else "\N{REPLACEMENT CHARACTER}" for each in line)
+
+
+def _percent(share: float | None) -> str:
+    return significant(None if share is None else share * 100, 3)
+
+
+def _scientific(value: float | None) -> str:
+    return UNDEFINED if value is None else "0" if value == 0 else f"{value:.1e}"
+
+
+def _bytes(size: int) -> str:
+    return f"{significant(size / 2**30, 3)} GiB"

@@ -1,0 +1,73 @@
+"""The page as one HTML file that needs nothing else: styles, script and figures are inside, and nothing is fetched.
+
+Names come from users and from libraries, so every text is escaped by the template engine; only the figures' SVG, which
+``bench.report.figures`` has escaped, goes in as it is. Beside that a content security policy lets no other script run
+than the page's own, whatever is in it.
+
+jinja2 is imported here: import this module when a page is to be made.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from bench.report.comparison_text import LEFT
+from bench.report.page.content import Page
+from bench.report.page.formulas import SYMBOLS
+
+if TYPE_CHECKING:
+    from bench.report.figures import Figure
+
+HERE = Path(__file__).parent
+
+
+def to_html(page: Page, figures: Sequence[Figure], figures_note: str = "") -> str:
+    """The whole file.
+
+    Args:
+        page: all but the figures.
+        figures: in order.
+        figures_note: why there are none, or not all; "" where nothing is to be said.
+    """
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    return _template().render(
+        page=page,
+        figures=[{**vars(each), "svg": Markup(each.svg)} for each in figures],  # noqa: S704 - made and escaped by us
+        figures_note=figures_note,
+        left=LEFT,
+        symbols=SYMBOLS,
+        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+        script=Markup(script),  # noqa: S704 - our own file
+        script_hash=_hash(script),
+    )
+
+
+@functools.cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["rows"] = _rows
+    return environment.get_template("page.html.j2")
+
+
+def _rows(columns: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
+    """The rows of a table that is given as columns; empty ones, which part groups on a terminal, are left out."""
+    return [row for row in zip(*columns.values(), strict=True) if any(row)]
+
+
+def _hash(script: str) -> str:
+    """By which the policy knows the page's own script."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,0 +1,100 @@
+"""Write a sweep's report into a folder: `report.html`, `report.md` and the figures beside it.
+
+A plot that cannot be drawn costs the figures, and a line on the page; a disk that takes no file is the caller's to hear
+of. All libraries that only a page needs are loaded here, when it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.analysis.summary import summarize
+from bench.files import write_whole
+from bench.record import Record
+from bench.report.comparison import ComparisonReport
+from bench.report.format import one_line
+from bench.report.page import answer
+from bench.report.page.build import Sweep, build_page
+from bench.report.page.content import Page
+from bench.report.rows import columns_of, rows_of
+
+if TYPE_CHECKING:
+    from bench.report.figures import Figure
+
+HTML, MARKDOWN, FIGURES = "report.html", "report.md", "figures"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A report in memory."""
+
+    page: Page
+    figures: list[Figure]
+    figures_note: str  # why there are none; "" where nothing is to be said
+    trials: dict[str, list[Any]]  # column → values, one a trial and repeat
+
+    @property
+    def answer(self) -> str:
+        """The answer alone, as Markdown."""
+        return answer.to_markdown(self.page.answer)
+
+
+def build(
+    records: Sequence[Record],
+    sweep: Sweep,
+    comparison: ComparisonReport | None,
+    *,
+    baseline: str | None = None,
+    is_drawn: bool = True,
+) -> Report:
+    """Everything that a report says, with its figures.
+
+    Args:
+        records: with any status; reference runs are left out.
+        sweep: what else is known.
+        comparison: of the settings, on E2E; None where they were not compared.
+        baseline: as the sweep declares it, for the figures.
+        is_drawn: False: without figures.
+    """
+    trials = [each for each in records if each.kind != "reference"]
+    summaries = [summarize(each) for each in trials]
+    figures, note = _figures(trials, sweep, baseline) if is_drawn else ([], "")
+    return Report(
+        page=build_page(trials, sweep, comparison, summaries),
+        figures=figures,
+        figures_note=note,
+        trials=columns_of(rows_of(trials, summaries)),
+    )
+
+
+def write(report: Report, folder: Path) -> list[Path]:
+    """Write the files, the page first; returns their paths. OSError: the folder does not take them."""
+    from bench.report.page.html import to_html  # noqa: PLC0415
+    from bench.report.page.text import to_markdown  # noqa: PLC0415
+
+    content = {
+        HTML: to_html(report.page, report.figures, report.figures_note),
+        MARKDOWN: to_markdown(report.page, report.figures, report.figures_note),
+    }
+    if report.figures:
+        from bench.report.figures import standalone  # noqa: PLC0415
+
+        (folder / FIGURES).mkdir(exist_ok=True)
+        content |= {f"{FIGURES}/{each.key}.svg": standalone(each) for each in report.figures}
+    for name, text in content.items():
+        write_whole(folder / name, text)
+    return [folder / name for name in content]
+
+
+def _figures(records: Sequence[Record], sweep: Sweep, baseline: str | None) -> tuple[list[Figure], str]:
+    if not records:
+        return [], ""
+    try:
+        from bench.report.figures import draw_all  # noqa: PLC0415
+
+        return list(draw_all(records, typed=sweep.typed, baseline=baseline)), ""
+    except Exception as error:  # noqa: BLE001 - whatever a plotting library raises, the page says the rest
+        return [], one_line(f"The figures could not be drawn: {type(error).__name__}: {error}")

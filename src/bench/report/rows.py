@@ -1,0 +1,165 @@
+"""One row a trial and repeat: what a pipeline, a notebook and MLflow's table of trials take.
+
+Figures are in full precision, under the names that MLflow's headline metrics have, with the unit in the name. What is
+not known is None. A job that did not come through has what it measured before it ended: `ranked` tells which figures
+may be compared.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from bench.analysis.headline import headline, is_ranked
+from bench.analysis.summary import Stats, Summary, summarize
+from bench.record import Record
+from bench.report.format import is_wrong, one_line
+
+# Column → meaning. The swept keys stand between "repeat" and "status", each under its own name.
+COLUMNS = {
+    "name": "the setting: its swept values, short",
+    "setting_id": "what the repeats of a setting in a sweep have in common",
+    "trial_id": "hash of what defines the measurement; the same wherever it runs",
+    "sweep_id": "the sweep; none for a single run",
+    "repeat": "from 1; each in a process of its own",
+    "status": "ok, skipped, failed, oom, timeout, crashed or interrupted",
+    "ranked": "whether its figures may be compared: ok, warm, and its output not another one than the reference's",
+    "e2e_ms": "median E2E of the measured calls",
+    "e2e_low_ms": "lower end of the median's 95 % interval over the calls of this process",
+    "e2e_high_ms": "upper end",
+    "ttft_ms": "median time to the first token",
+    "ttft_low_ms": "lower end of the 95 % interval",
+    "ttft_high_ms": "upper end",
+    "itl_ms": "median gap between successive tokens, of all calls together",
+    "tpot_ms": "median time per output token after the first",
+    "tpot_low_ms": "lower end of the 95 % interval",
+    "tpot_high_ms": "upper end",
+    "tok_per_s": "output throughput: batch × new tokens / E2E, totals over totals",
+    "decode_tps": "decode throughput: the same without each call's first token, over first to last token",
+    "cold_s": "the first call of the process",
+    "compile_excess_s": "what the calls before the measurement took beyond the median E2E",
+    "peak_mib": "peak memory: the GPU's reserve, or on the CPU the RSS",
+    "mbu_pct": "share of the measured memory bandwidth that decoding reached",
+    "j_per_tok": "energy of the measured calls over their tokens",
+    "steady": "whether the measured calls stayed on one level; none when they cannot tell",
+    "steady_flags": "what was found against it, with spaces between",
+    "fidelity": "whether the output agrees with the reference's; none when it was not compared",
+    "calls": "measured calls",
+    "warmup_calls": "calls before them, the validation call left out",
+    "warmup_status": "fixed, converged or not_converged",
+    "measurement_status": "likewise",
+    "graphs": "graphs that torch.compile made, as observed",
+    "compile_cache": "cold, warm or mixed; none where nothing was compiled",
+    "kv_cache": "class of the KV cache, as observed",
+    "device": "as observed",
+    "device_name": "likewise",
+    "dtype": "likewise",
+    "started_at_s": "Unix time",
+    "error": "why it is not ok, in one line",
+}
+AFTER_SWEPT = "status"  # the first column behind the swept keys
+
+Row = dict[str, Any]
+
+
+def rows_of(records: Sequence[Record], summaries: Sequence[Summary] | None = None) -> list[Row]:
+    """A row for each record but reference runs, all with the same columns in the same order.
+
+    Args:
+        records: with any status.
+        summaries: theirs, where they are had already.
+    """
+    summaries = summaries if summaries is not None else [summarize(each) for each in records]
+    trials = [pair for pair in zip(records, summaries, strict=True) if pair[0].kind != "reference"]
+    keys = dict.fromkeys(key for record, _ in trials for key in record.swept)
+    names = {key: f"swept.{key}" if key in COLUMNS else key for key in keys}
+    return [_row(record, summary, names) for record, summary in trials]
+
+
+def columns_of(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """The same as column → values; every column is there, though there be no row."""
+    names = list(rows[0]) if rows else list(COLUMNS)
+    return {name: [row[name] for row in rows] for name in names}
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """As CSV with a header; what is not known is empty, and truth is `true` or `false`, as in JSON."""
+    columns = columns_of(rows)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(each) for each in row] for row in zip(*columns.values(), strict=True))
+    return text.getvalue()
+
+
+def to_json(rows: Sequence[Row]) -> str:
+    """As a JSON list of objects."""
+    return json.dumps(list(rows), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+# ---- one row -------------------------------------------------------------------------------------------------------
+
+
+def _row(record: Record, summary: Summary, swept: dict[str, str]) -> Row:
+    known = _figures(record, summary) | _facts(record)
+    row: Row = {}
+    for name in COLUMNS:
+        if name == AFTER_SWEPT:
+            row |= {column: record.swept.get(key) for key, column in swept.items()}
+        row[name] = _finite(known[name])
+    return row
+
+
+def _figures(record: Record, summary: Summary) -> Row:
+    figures: Row = dict(headline(record, summary))
+    for name, series in (("e2e", summary.e2e_s), ("ttft", summary.ttft_s), ("tpot", summary.tpot_s)):
+        figures[f"{name}_low_ms"], figures[f"{name}_high_ms"] = _interval_ms(series)
+    figures["compile_excess_s"] = summary.compile_excess_s
+    for name in ("steady", "fidelity"):
+        figures[name] = None if figures[name] is None else bool(figures[name])
+    return figures
+
+
+def _facts(record: Record) -> Row:
+    seen, judged = record.observed, record.steadiness
+    compiled = seen.compile if seen is not None else None
+    return {
+        "name": record.name,
+        "setting_id": record.setting_id,
+        "trial_id": record.trial_id,
+        "sweep_id": record.sweep_id,
+        "repeat": record.repeat,
+        "status": record.status,
+        "ranked": is_ranked(record) and not is_wrong(record),
+        "steady_flags": " ".join(judged.flags) if judged is not None else None,
+        "calls": len(record.calls("measurement")),
+        "warmup_calls": len(record.calls("warmup")),
+        "warmup_status": record.warmup_status,
+        "measurement_status": record.measurement_status,
+        "graphs": compiled.graphs if compiled is not None else None,
+        "compile_cache": compiled.cache_state if compiled is not None else None,
+        "kv_cache": seen.kv_cache if seen is not None else None,
+        "device": seen.device if seen is not None else None,
+        "device_name": seen.device_name if seen is not None else None,
+        "dtype": seen.dtype if seen is not None else None,
+        "started_at_s": record.started_at_s,
+        "error": one_line(f"{record.error.type}: {record.error.message}") if record.error is not None else None,
+    }
+
+
+def _interval_ms(series: Stats | None) -> tuple[float | None, float | None]:
+    if series is None or series.median_low is None or series.median_high is None:
+        return None, None
+    return series.median_low * 1e3, series.median_high * 1e3
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _cell(value: Any) -> Any:
+    return str(value).lower() if isinstance(value, bool) else value

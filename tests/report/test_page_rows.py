@@ -1,0 +1,91 @@
+"""One row a trial and repeat: the columns, and the way through CSV and JSON and back."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+
+import pytest
+
+from bench.record import Failure
+from bench.report.rows import COLUMNS, columns_of, rows_of, to_csv, to_json
+from factories import COLD_START_S, COMPILE_EXCESS_S, MEDIAN_E2E_S, MEDIAN_GAP_S, PEAK_MIB, make_evidence, make_record
+from sweeps import EAGER, SDPA, job, jobs
+
+
+def test_the_columns_are_those_that_are_documented_and_the_swept_keys() -> None:
+    (row,) = rows_of([job("eager", 1.0, swept={"attention": "eager", "workload.batch_size": "4"})])
+    names = list(COLUMNS)
+    place = names.index("status")
+    assert list(row) == [*names[:place], "attention", "workload.batch_size", *names[place:]]
+    assert (row["attention"], row["workload.batch_size"]) == ("eager", "4")
+
+
+def test_figures_are_in_full_precision_under_the_names_of_the_metrics() -> None:
+    (row,) = rows_of([make_record(**make_evidence())])
+    expected = {
+        "e2e_ms": MEDIAN_E2E_S * 1e3, "itl_ms": MEDIAN_GAP_S * 1e3, "cold_s": COLD_START_S, "mbu_pct": 50.0,
+        "compile_excess_s": COMPILE_EXCESS_S, "peak_mib": float(PEAK_MIB), "j_per_tok": 0.3,
+    }  # fmt: skip
+    assert {name: row[name] for name in expected} == pytest.approx(expected)
+    assert row["e2e_low_ms"] < row["e2e_ms"] < row["e2e_high_ms"]
+    assert (row["steady"], row["fidelity"], row["ranked"]) == (True, True, True)
+
+
+def test_each_repeat_has_its_row() -> None:
+    rows = rows_of(jobs({"eager": EAGER, "sdpa": SDPA}))
+    assert [(row["name"], row["repeat"]) for row in rows[:3]] == [("eager", 1), ("sdpa", 1), ("eager", 2)]
+    assert len(rows) == 10
+
+
+def test_a_failure_is_a_row_with_its_reason_and_without_a_rank() -> None:
+    record = job("flex", 1.0, status="failed", error=Failure(type="RuntimeError", message="no\nsuch layer"))
+    record.iterations = []
+    (row,) = rows_of([record])
+    assert (row["status"], row["ranked"], row["e2e_ms"]) == ("failed", False, None)
+    assert row["error"] == "RuntimeError: no such layer"
+
+
+@pytest.mark.parametrize("key", ["name", "status", "e2e_ms"])
+def test_a_swept_key_takes_no_other_columns_place(key) -> None:
+    (row,) = rows_of([job("eager", 1.0, swept={key: "x"})])
+    assert row[f"swept.{key}"] == "x"
+    assert row["name"] == "eager"
+
+
+def test_all_rows_have_all_swept_keys() -> None:
+    rows = rows_of([job("a", 1.0, swept={"x": "1"}), job("b", 1.0, swept={"y": "2"})])
+    assert [(row["x"], row["y"]) for row in rows] == [("1", None), (None, "2")]
+
+
+def test_csv_comes_back_as_it_went() -> None:
+    record = job('a,"b"\nc', 1.0, swept={"attention": "eager, or sdpa"})
+    rows = rows_of([record, *jobs({"sdpa": SDPA[:1]})])
+    back = list(csv.DictReader(io.StringIO(to_csv(rows))))
+    for row, read in zip(rows, back, strict=True):
+        assert read["name"] == row["name"]
+        assert float(read["e2e_ms"]) == row["e2e_ms"]
+        assert read["ranked"] == "true"
+        assert read["error"] == ""
+
+
+def test_json_comes_back_as_it_went() -> None:
+    rows = rows_of(jobs({"eager": EAGER, "sdpa": SDPA}))
+    assert json.loads(to_json(rows)) == rows
+
+
+def test_a_number_that_json_has_no_word_for_is_not_known() -> None:
+    record = make_record(**make_evidence())
+    (row,) = rows_of([record])
+    row["e2e_ms"] = math.inf
+    with pytest.raises(ValueError):
+        to_json([row])
+    record.started_at_s = math.nan
+    assert rows_of([record])[0]["started_at_s"] is None
+
+
+def test_no_rows_have_the_columns_all_the_same() -> None:
+    assert columns_of([]) == {name: [] for name in COLUMNS}
+    assert to_csv([]).splitlines() == [",".join(COLUMNS)]

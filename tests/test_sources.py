@@ -1,0 +1,134 @@
+"""Where records come from: folders, files and what a plan says beside them. MLflow is tried in tests/test_compare.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.record import FILE_NAME
+from bench.sources import OVERRIDES, PLAN_NAME, SourceError, read_source, read_sources
+from bench.sweep.plan import FILE_NAME as KNOWN_PLAN_NAME
+from factories import make_config
+from sweeps import EAGER, SDPA, job, jobs, sweep
+
+
+@pytest.fixture
+def night(tmp_path: Path) -> Path:
+    """A sweep over eager and sdpa, with its plan."""
+    records = jobs({"eager": EAGER[:2], "sdpa": SDPA[:2]})
+    swept = {"attention": ["eager", "sdpa"]}
+    return sweep(tmp_path / "night", records, settings=["sdpa", "eager"], baseline="eager", swept=swept)
+
+
+def test_a_sweep_is_read_with_what_its_plan_declares(night) -> None:
+    found = read_source(str(night), None)
+    assert [(each.name, each.repeat) for each in found.records] == [
+        ("eager", 1),
+        ("sdpa", 1),
+        ("eager", 2),
+        ("sdpa", 2),
+    ]
+    assert (found.typed, found.baseline, found.swept) == (["sdpa", "eager"], "eager", {"attention": ["eager", "sdpa"]})
+    assert (found.folder, found.jobs, found.notes) == (night, 4, [])
+
+
+def test_one_record_is_a_source_by_file_and_by_folder(night) -> None:
+    for path in (night / "0_eager", night / "0_eager" / FILE_NAME):
+        found = read_source(str(path), None)
+        assert [each.name for each in found.records] == ["eager"]
+        assert (found.folder, found.jobs) == (night / "0_eager", None)
+
+
+def test_what_a_job_was_composed_from_is_read(night) -> None:
+    path = night / "0_eager" / OVERRIDES
+    path.parent.mkdir()
+    path.write_text("- attention=eager\n- model.id='it''s'\n- \"workload.prompt_file=a: b\"\n", encoding="utf-8")
+    assert read_source(str(night), None).overrides == [
+        "attention=eager",
+        "model.id='it''s'",
+        "workload.prompt_file=a: b",
+    ]
+
+
+def test_a_baseline_is_found_in_the_records_where_the_plan_has_none(tmp_path) -> None:
+    requested = make_config().to_dict() | {"sweep": {"baseline": "sdpa"}}
+    folder = sweep(tmp_path / "bare", jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]}, requested=requested))
+    assert read_source(str(folder), None).baseline == "sdpa"
+
+
+def test_missing_and_broken_records_are_noted(night) -> None:
+    (night / "0_eager" / FILE_NAME).write_text("{}", encoding="utf-8")
+    (night / "1_sdpa" / FILE_NAME).unlink()
+    found = read_source(str(night), None)
+    assert len(found.records) == 2
+    assert [each.partition(":")[0] for each in found.notes] == ["left out", "1 of 4 jobs left no record"]
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"jobs": [{"folder": "../elsewhere"}]},
+        {"jobs": [{"folder": "/etc"}]},
+        {"jobs": "all"},
+        {"settings": [1]},
+        {"swept": {"attention": "eager"}},
+        {"swept": ["attention"]},
+        {"baseline": 3},
+    ],
+)
+def test_what_a_plan_cannot_say_is_done_without(night, plan) -> None:
+    (night / PLAN_NAME).write_text(json.dumps(plan), encoding="utf-8")
+    found = read_source(str(night), None)
+    assert len(found.records) == 4
+    assert (found.typed, found.swept, found.baseline) == (None, {}, None)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "[" * 100_000, "\ud800"])
+def test_a_plan_that_is_none_is_done_without(night, text) -> None:
+    (night / PLAN_NAME).write_bytes(text.encode("utf-8", "surrogatepass"))
+    assert len(read_source(str(night), None).records) == 4
+
+
+def test_a_folder_of_sweeps_gives_all_of_them(tmp_path, night) -> None:
+    sweep(tmp_path / "another", [job("flex", 1.0)], settings=["flex"])
+    found = read_sources(str(tmp_path), None)
+    assert [(Path(each.label).name, len(each.records)) for each in found] == [("another", 1), ("night", 4)]
+
+
+def test_a_sweep_among_others_that_has_just_begun_is_passed_over(tmp_path, night) -> None:
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / PLAN_NAME).write_text(json.dumps({"jobs": [{"folder": "0_a"}]}), encoding="utf-8")
+    assert [Path(each.label).name for each in read_sources(str(tmp_path), None)] == ["night"]
+
+
+def test_a_sweep_is_one_source_of_several(night) -> None:
+    assert [len(each.records) for each in read_sources(str(night), None)] == [4]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nowhere/night", "no such file or folder; name a sweep's folder"),
+        ("night.json", "no such file or folder; name a sweep's folder"),
+        (".", "holds no record.json, nor does a folder in it"),
+        ("mlflow:", "name a sweep behind it, as in mlflow:ID"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_source, read_sources])
+def test_nothing_to_read_is_said_in_one_line(tmp_path, monkeypatch, name, said, read) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError) as refused:
+        read(name, None)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_folder_of_sweeps_is_no_single_source(tmp_path, night) -> None:
+    with pytest.raises(SourceError, match=r"holds no records itself; name a sweep in it, such as .*night"):
+        read_source(str(tmp_path), None)
+
+
+def test_the_name_kept_here_is_that_of_the_room_that_owns_it() -> None:
+    assert PLAN_NAME == KNOWN_PLAN_NAME

@@ -22,20 +22,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from bench.analysis.objectives import objectives_of
+from bench.conductor.course import Course, records_of, resume_command
+from bench.conductor.finish import finish
 from bench.conductor.interrupt import INTERRUPTED
 from bench.conductor.jobs import exit_status, make_ready, open_publisher
-from bench.conductor.sweep import (
-    Course,
-    Launch,
-    begin,
-    current_environment,
-    finish,
-    in_own_folder,
-    put_unusable_aside,
-    records_of,
-    resume_command,
-    run_plan,
-)
+from bench.conductor.sweep import Launch, begin, current_environment, in_own_folder, put_unusable_aside, run_plan
 from bench.config import BenchmarkConfig
 from bench.record import FILE_NAME, Record, RecordError
 from bench.rules import ConfigError
@@ -45,6 +36,7 @@ from bench.sweep.space import Space
 
 if TYPE_CHECKING:
     from bench.conductor.study import Outcome, Study, Trial
+    from bench.report.comparison_text import Section
     from bench.tracking.publisher import Publisher
 
 DATABASE = "search.db"
@@ -563,10 +555,16 @@ class _Search:
     def _records(self) -> list[Record]:
         return records_of(self._course_of_all())
 
-    def _conclude(self, records: list[Record]) -> list[Path]:
-        """Show what was found, and keep it as files."""
+    def _conclude(self, records: list[Record]) -> tuple[list[Path], list[Section]]:
+        """Show what was found, and keep it as files; returns those, and the section of the report."""
         from bench.conductor.study import StudyError  # noqa: PLC0415
-        from bench.report.search import build_search_report, print_search, search_to_json, search_to_markdown  # noqa: PLC0415
+        from bench.report.search import (  # noqa: PLC0415
+            build_search_report,
+            print_search,
+            search_section,
+            search_to_json,
+            search_to_markdown,
+        )
 
         refused: list[str] = []
         with contextlib.suppress(StudyError):
@@ -587,8 +585,8 @@ class _Search:
             files[1].write_text(search_to_markdown(report), encoding="utf-8")
         except OSError as error:
             self._say(f"what was found is not kept: {error}")
-            return []
-        return files
+            files = []
+        return files, [search_section(report)]
 
     def _wanted(self) -> str:
         return ", ".join(f"{name} ({goal})" for name, goal in self.config.search.goals().items())

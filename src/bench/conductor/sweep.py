@@ -5,20 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import json
-import re
 import secrets
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from bench.conductor.course import Course, records_of, resume_command
+from bench.conductor.finish import finish
 from bench.conductor.interrupt import INTERRUPTED
-from bench.conductor.jobs import exit_status, make_ready, open_publisher, print_ways_on
+from bench.conductor.jobs import exit_status, make_ready, open_publisher
 from bench.conductor.restore import bring_back
 from bench.config import BenchmarkConfig
 from bench.record import Record, RecordError
@@ -28,9 +25,6 @@ from bench.sweep.engine import LostJob
 from bench.sweep.plan import Plan, Point, SweepFile, make_plan
 from bench.sweep.resume import Found, Resumption
 from bench.sweep.returned import Returned
-
-if TYPE_CHECKING:
-    from bench.tracking.publisher import Publisher
 
 # The disk takes no more: the next job could not keep its result either.
 NO_MORE_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -147,28 +141,6 @@ def _resumption(plan: Plan, folder: Path, *, is_local: bool) -> tuple[Found, Res
     if ids:
         plan = dataclasses.replace(plan, sweep_id=ids[0])
     return found, resume(plan, found, current_environment(is_local=is_local))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Course:
-    """A sweep under way."""
-
-    console: Console
-    config: BenchmarkConfig  # for what concerns the sweep as a whole
-    folder: Path
-    found: Found  # what lay there
-    left: Resumption  # what of the plan is to be run
-    publisher: Publisher | None  # None: not tracked
-    is_local: bool  # whether the jobs run on this machine
-
-    @property
-    def plan(self) -> Plan:
-        """All jobs, done or not."""
-        return self.left.plan
-
-    def say(self, line: str, style: str = "") -> None:
-        """One line as it is, whatever the width and the characters in it."""
-        self.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def _conduct(
@@ -339,76 +311,3 @@ def _take_lost(course: Course, given: Assignment, config: BenchmarkConfig, error
         error = LostJob("failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
     record = new_record(config, sweep_id=given.sweep_id, repeat=job.repeat, name=job.name, swept=job.swept)
     write_lost(record, folder, error)
-
-
-def finish(
-    course: Course,
-    run_id: str | None,
-    records: list[Record],
-    *,
-    interrupted: bool,
-    conclude: Callable[[list[Record]], list[Path]] | None = None,
-) -> None:
-    """Publish what is not yet, end the sweep's run, and show everything.
-
-    `conclude` shows what follows from the records, and returns the files that it is kept in; None: the comparison.
-    """
-    from bench.report.table import print_table  # noqa: PLC0415
-
-    publisher, unpublished = course.publisher, 0
-    if publisher is not None:
-        unpublished = publisher.publish_missing([course.folder / job.folder for job in course.plan.jobs], run_id)
-        publisher.end_sweep(run_id, records, interrupted=interrupted)
-    print_table(course.console, records)
-    files = _compare(course, records) if conclude is None else conclude(records)
-    if publisher is not None:
-        publisher.upload(run_id, files)
-    print_ways_on(course.console, publisher, course.folder, sweep_id=course.plan.sweep_id)
-    if unpublished:
-        later = f"python -m bench.tracking.sync {shlex.quote(str(course.folder))}"
-        course.say(f"{unpublished} records are not published; later: {later}", "yellow")
-
-
-def _compare(course: Course, records: Sequence[Record]) -> list[Path]:
-    """Verdicts on the settings: shown where there are repeats to base them on, and kept as files in any case."""
-    from bench.report.comparison import build_report_of_records, to_json  # noqa: PLC0415
-    from bench.report.comparison_text import print_comparison, to_markdown  # noqa: PLC0415
-
-    plan, folder = course.plan, course.folder
-    try:
-        report = build_report_of_records(records, typed=plan.settings, baseline=plan.baseline)
-    except ConfigError:  # checked before; but a sweep that was interrupted may have no job of its baseline
-        course.say(f"not compared: {plan.baseline} left no record")
-        return []
-    if not report.comparisons and report.noise_floor is None:
-        return []
-    if max(each.repeat for each in plan.jobs) > 1:
-        course.console.print()
-        print_comparison(course.console, report)
-    files = [folder / "comparison.json", folder / "comparison.md"]
-    try:
-        files[0].write_text(json.dumps(to_json(report), indent=1, allow_nan=False), encoding="utf-8")
-        files[1].write_text(to_markdown(report), encoding="utf-8")
-    except OSError as error:
-        course.say(f"the comparison is not kept: {error}")
-        return []
-    return files
-
-
-def records_of(course: Course) -> list[Record]:
-    """The records of a plan's jobs, under the names that the settings have in it."""
-    records = []
-    for each in course.plan.jobs:
-        with contextlib.suppress(RecordError):
-            record = Record.read(course.folder / each.folder)
-            record.name, record.swept = each.name, each.swept
-            records.append(record)
-    return records
-
-
-def resume_command(course: Course) -> str:
-    """The command that goes on with this sweep: the one that was typed, with its name and the key for it."""
-    typed = [each for each in sys.argv[1:] if not re.match(r"\+*sweep\.(resume|name)=", each)]
-    named = course.config.sweep.name or not any("hydra.sweep.dir=" in each for each in typed)
-    names = [f"sweep.name={course.folder.name}"] if named else []
-    return shlex.join(["python", "-m", "bench", *typed, *names, "sweep.resume=true"])

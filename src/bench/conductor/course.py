@@ -1,0 +1,69 @@
+"""A sweep under way: what all who lead it must know, from its plan to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from bench.config import BenchmarkConfig
+from bench.record import Record, RecordError
+from bench.secrets import scrub
+from bench.sweep.plan import Plan
+from bench.sweep.resume import Found, Resumption
+
+if TYPE_CHECKING:
+    from bench.tracking.publisher import Publisher
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Course:
+    """A sweep under way."""
+
+    console: Console
+    config: BenchmarkConfig  # for what concerns the sweep as a whole
+    folder: Path
+    found: Found  # what lay there
+    left: Resumption  # what of the plan is to be run
+    publisher: Publisher | None  # None: not tracked
+    is_local: bool  # whether the jobs run on this machine
+
+    @property
+    def plan(self) -> Plan:
+        """All jobs, done or not."""
+        return self.left.plan
+
+    def say(self, line: str, style: str = "") -> None:
+        """One line as it is, whatever the width and the characters in it."""
+        self.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def records_of(course: Course) -> list[Record]:
+    """The records of a plan's jobs, under the names that the settings have in it."""
+    records = []
+    for each in course.plan.jobs:
+        with contextlib.suppress(RecordError):
+            record = Record.read(course.folder / each.folder)
+            record.name, record.swept = each.name, each.swept
+            records.append(record)
+    return records
+
+
+def resume_command(course: Course) -> str:
+    """The command that goes on with this sweep: the one that was typed, with its name and the key for it."""
+    typed = [each for each in sys.argv[1:] if not re.match(r"\+*sweep\.(resume|name)=", each)]
+    named = course.config.sweep.name or not any("hydra.sweep.dir=" in each for each in typed)
+    names = [f"sweep.name={course.folder.name}"] if named else []
+    return shlex.join(["python", "-m", "bench", *typed, *names, "sweep.resume=true"])
+
+
+def command_again() -> str:
+    """The command that was typed, for another sweep."""
+    typed = [each for each in sys.argv[1:] if not re.match(r"\+*sweep\.(resume|name)=", each)]
+    return scrub(shlex.join(["python", "-m", "bench", *typed]))

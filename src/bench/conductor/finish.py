@@ -1,0 +1,119 @@
+"""How a sweep ends: what is left is published, everything is shown, the report is written."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.conductor.course import Course, command_again
+from bench.conductor.jobs import print_ways_on
+from bench.record import Record
+from bench.rules import ConfigError
+
+if TYPE_CHECKING:
+    from bench.report.comparison import ComparisonReport
+    from bench.report.comparison_text import Section
+    from bench.report.page.write import Report
+
+TRIALS = "trials.json"  # the table of all trials, in the sweep's run
+
+
+def finish(
+    course: Course,
+    run_id: str | None,
+    records: list[Record],
+    *,
+    interrupted: bool,
+    conclude: Callable[[list[Record]], tuple[list[Path], list[Section]]] | None = None,
+) -> None:
+    """Publish what is not yet, end the sweep's run, show everything, and write the report.
+
+    `conclude` shows what follows from the records, and returns the files that it is kept in, and sections for the
+    report; None: the comparison.
+    """
+    from bench.report.table import print_table  # noqa: PLC0415
+
+    publisher, unpublished = course.publisher, 0
+    if publisher is not None:
+        unpublished = publisher.publish_missing([course.folder / job.folder for job in course.plan.jobs], run_id)
+        publisher.end_sweep(run_id, records, interrupted=interrupted)
+    print_table(course.console, records)
+    comparison: ComparisonReport | None = None
+    found: list[Section] = []
+    if conclude is None:
+        comparison, files = _compare(course, records)
+    else:
+        files, found = conclude(records)
+    report, written = _report(course, records, comparison, found) if records else (None, [])
+    if publisher is not None:
+        tables = {TRIALS: report.trials} if report is not None else {}
+        answer = report.answer if report is not None else None
+        publisher.conclude(run_id, files=[*files, *written], base=course.folder, tables=tables, answer=answer)
+    print_ways_on(course.console, publisher, course.folder, sweep_id=course.plan.sweep_id)
+    if unpublished:
+        later = f"python -m bench.tracking.sync {shlex.quote(str(course.folder))}"
+        course.say(f"{unpublished} records are not published; later: {later}", "yellow")
+
+
+def _report(
+    course: Course, records: Sequence[Record], comparison: ComparisonReport | None, found: Sequence[Section]
+) -> tuple[Report | None, list[Path]]:
+    """Write the sweep's report; returns it, and its files. One that cannot be written costs a line."""
+    try:
+        # Only now: matplotlib and jinja2 are for the page, and no job waits for them.
+        from bench.report.page.build import Sweep  # noqa: PLC0415
+        from bench.report.page.write import build, write  # noqa: PLC0415
+
+        plan = course.plan
+        about = Sweep(
+            typed=plan.settings,
+            jobs=len(plan.jobs),
+            source=_relative(course.folder),
+            command=command_again(),
+            found=found,
+        )
+        report = build(records, about, comparison, baseline=plan.baseline if comparison is not None else None)
+        files = write(report, course.folder)
+    except Exception as error:  # noqa: BLE001 - a full disk, a fault of a plotting library: the sweep stands
+        course.say(f"the report is not written: {type(error).__name__}: {' '.join(str(error).split())}", "yellow")
+        return None, []
+    course.say(f" Report: {files[0]}")
+    return report, files
+
+
+def _relative(folder: Path) -> str:
+    """As one types it in the folder where the sweep was started."""
+    return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
+
+
+def _compare(course: Course, records: Sequence[Record]) -> tuple[ComparisonReport | None, list[Path]]:
+    """Verdicts on the settings: shown where there are repeats to base them on, and kept as files in any case.
+
+    Returns:
+        The comparison, None where the baseline left no record; and the files.
+    """
+    from bench.report.comparison import build_report_of_records, to_json  # noqa: PLC0415
+    from bench.report.comparison_text import print_comparison, to_markdown  # noqa: PLC0415
+
+    plan, folder = course.plan, course.folder
+    try:
+        report = build_report_of_records(records, typed=plan.settings, baseline=plan.baseline)
+    except ConfigError:  # checked before; but a sweep that was interrupted may have no job of its baseline
+        course.say(f"not compared: {plan.baseline} left no record")
+        return None, []
+    if not report.comparisons and report.noise_floor is None:
+        return report, []
+    if max(each.repeat for each in plan.jobs) > 1:
+        course.console.print()
+        print_comparison(course.console, report)
+    files = [folder / "comparison.json", folder / "comparison.md"]
+    try:
+        files[0].write_text(json.dumps(to_json(report), indent=1, allow_nan=False), encoding="utf-8")
+        files[1].write_text(to_markdown(report), encoding="utf-8")
+    except OSError as error:
+        course.say(f"the comparison is not kept: {error}")
+        return report, []
+    return report, files

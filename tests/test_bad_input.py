@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.config import no_such_key
+from bench.wording import OF_HYDRA
 from conftest import run_bench
 
 SECRET = "hunter2-and-more"
@@ -46,6 +48,101 @@ def refusal(folder: Path, *arguments: str) -> str:
 )  # fmt: skip
 def test_a_slip_is_one_line(tmp_path, arguments: list[str], line: str) -> None:
     assert refusal(tmp_path, *arguments) == line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--foo"], "unrecognized arguments: --foo; bench --help"),
+        (["--info", "compile=default"], "invalid choice: 'compile=default' (choose from 'all', "),
+        (["--cfg"], "expected one argument; bench --help"),
+    ],
+)
+def test_a_flag_that_does_not_exist_is_one_line(tmp_path, arguments: list[str], told: str) -> None:
+    done = run_bench(*arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("bench: ")
+    assert told in line
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("atention", "attention"),
+        ("modl", "model"),
+        ("experimnt", "experiment"),
+        ("compile.mod", "compile.mode"),
+        ("compile_mode", "compile.mode"),
+        ("mode.compile", "compile.mode"),
+        ("batch_size", "workload.batch_size"),
+        ("model.batch_size", "workload.batch_size"),
+        ("atention.implementation", "attention.implementation"),
+        ("warmpu.iterations", "warmup.iterations"),
+        ("iterations", "warmup.iterations or measurement.iterations"),
+        ("mode", "compile.mode or isolation.mode"),
+        ("attn_implementation", "attention.implementation"),
+        ("num_tokens_to_generate", "workload.num_tokens_to_generate"),
+        ("num_tokens", "profile.num_tokens"),
+        ("warmup_iterations", "warmup.iterations"),
+        ("warmup_iteration", "warmup.iterations"),
+        ("gpu_monitoring", "monitor.enabled"),
+        ("compile_kwargs", "compile"),
+        ("hydra/launchr", "hydra/launcher"),
+        ("hydra/sweper", "hydra/sweeper"),
+        ("launcher", "hydra/launcher"),
+    ],
+)
+def test_a_key_that_does_not_exist_suggests_what_was_meant(name: str, meant: str) -> None:
+    assert no_such_key(name, OF_HYDRA) == f"no such key; did you mean {meant}?"
+
+
+def test_a_key_that_is_near_none_sends_to_the_list() -> None:
+    assert no_such_key("foo.bar", OF_HYDRA) == "no such key; bench --keys lists them"
+    assert no_such_key("fidelity.zzzzzzzzzzzz", OF_HYDRA) == "no such key; bench --keys fidelity lists them"
+    assert no_such_key("x" * 100_000, OF_HYDRA) == "no such key; bench --keys lists them"
+
+
+@pytest.mark.parametrize("multirun", [[], ["-m"]])
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        ("atention=eager", "atention=eager: no such key; did you mean attention?"),
+        ("atention.implementation=eager",
+         "atention.implementation=eager: no such key; did you mean attention.implementation?"),
+        ("+batch_size=4", "batch_size=4: no such key; did you mean workload.batch_size?"),
+        ("++mode.compile=default", "mode.compile=default: no such key; did you mean compile.mode?"),
+        ("+launcher=ray", "launcher=ray: no such key; did you mean hydra/launcher?"),
+        ("~compile.mod", "~compile.mod: no such key; did you mean compile.mode?"),
+        ("hydra/launchr=ray", "hydra/launchr=ray: no such key; did you mean hydra/launcher?"),
+        ("hydra.sweeper.prams={}", "hydra.sweeper.prams={}: no such key; did you mean hydra.sweeper.params?"),
+        ("hydra.zzz=1", "hydra.zzz=1: no such key; bench --cfg hydra shows Hydra's own"),
+        ("hydra/launcher=submitit", "hydra/launcher=submitit: no such choice; allowed: basic, ray, submitit_local, "
+         "submitit_slurm; did you mean submitit_local or submitit_slurm?"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_key_is_one_line_in_runs_and_in_sweeps(tmp_path, multirun, typed: str, line: str) -> None:
+    assert refusal(tmp_path, *multirun, typed) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("hydra: {sweeper: {params: {atention.implementation: 'eager,sdpa'}}}",
+         "atention.implementation: no such key; did you mean attention.implementation?"),
+        ("hydra: {sweeper: {settings: [compile=off, mode.compile=default]}}",
+         "mode.compile: no such key; did you mean compile.mode?"),
+        ("hydra: {sweeper: {settings: [+batch_size=2]}}", "batch_size=2: no such key; did you mean workload.batch_size?"),
+        ("hydra: {sweeper: {parms: {}}}", "hydra.sweeper.parms: no such key; did you mean hydra.sweeper.params?"),
+        ("atention: {implementation: eager}", "atention: no such key; did you mean attention?"),
+        ("defaults: [override /atention: eager]", "atention: no such key; did you mean attention?"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_key_in_an_experiment_is_one_line(tmp_path, text: str, line: str) -> None:
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/mine.yaml").write_text(f"# @package _global_\n{text}\n", encoding="utf-8")
+    assert refusal(tmp_path, "-m", "--config-dir", "conf", "experiment=mine") == line
 
 
 @pytest.mark.parametrize(

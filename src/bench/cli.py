@@ -17,8 +17,12 @@ from pathlib import Path
 from typing import NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -26,12 +30,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bench.conductor import interrupt, jobs
 from bench.config import BenchmarkConfig
+from bench.manual import help_text, keys_text
 from bench.rules import ConfigError
 from bench.secrets import has_credentials, scrub, without_credentials
 from bench.sweep.returned import Returned
-from bench.wording import explain, help_text, is_of_composition
+from bench.wording import explain, is_of_composition
 
 REFUSED = 2
+OURS_IN_CONF = ("submitit_slurm", "submitit_local")  # launchers
+KEYS_FLAG = "--keys"  # and sections
+# In the order of the help page.
+GROUPS = ("model", "attention", "compile", "workload", "warmup", "measurement", "tracking", "experiment")
 
 
 def conf_folder() -> Path:
@@ -45,9 +54,8 @@ def main() -> None:
     _set_up_process()
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing several lines each
-    _register()
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(job)()
+        _run(sys.argv[1:])
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         if show_traceback:
             raise
@@ -69,10 +77,39 @@ def main() -> None:
         _refuse(error)
 
 
+def _run(arguments: Sequence[str]) -> None:
+    if KEYS_FLAG in arguments:  # ours: Hydra's parser knows its own flags alone
+        print(keys_text([each for each in arguments if each != KEYS_FLAG]), end="", flush=True)
+        return
+    _check_flags(arguments)
+    _register()
+    hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(job)()
+
+
+def _check_flags(arguments: Sequence[str]) -> None:
+    """Refuse a flag that Hydra's parser does not know, in one line: by itself it prints the whole usage."""
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        print(f"bench: {message}; bench --help shows examples, bench --hydra-help the flags", file=sys.stderr)
+        sys.exit(REFUSED)
+
+    parser.error = refuse  # type: ignore[method-assign, assignment]
+    parser.parse_args(list(arguments))
+
+
 def _set_up_process() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a pipe that cannot write a "–" is no reason to fail
+    if any(each.startswith("query=") for each in sys.argv[1:3]):  # a shell completes: half a line may well be wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    # A log of CI is read as text, even where it lends a terminal.
+    in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
+    if in_ci and not os.environ.get("FORCE_COLOR"):
+        os.environ.setdefault("TTY_COMPATIBLE", "0")
+    if Path(sys.argv[0]).name == "__main__.py":  # what Hydra's parser and completion call the command by
+        sys.argv[0] = "bench"
     interrupt.install()
 
 
@@ -99,8 +136,23 @@ def _register() -> None:
     for open_ended in (schema.compile.options, schema.tracking.tags):
         OmegaConf.set_struct(open_ended, False)  # any key may be set there, without a + in front
     ConfigStore.instance().store(name="schema", node=schema)
-    OmegaConf.register_new_resolver("bench_help", help_text, replace=True)
+    Plugins.instance()  # all are imported: hydra-submitit-launcher, too, registers choices of these names
+    launchers = ConfigStore.instance().repo["hydra"]["launcher"]
+    for choice in OURS_IN_CONF:  # else Hydra would check ours in conf/ against theirs
+        launchers.pop(f"{choice}.yaml", None)
+    OmegaConf.register_new_resolver("bench_help", _help, replace=True)
     OmegaConf.register_new_resolver("bench_sweep_folder", _sweep_folder, use_cache=True, replace=True)
+
+
+def _help() -> str:
+    """What `hydra.help.template` becomes. Hydra puts texts for $NAMES in it, so a dollar of our own is doubled."""
+    loader = GlobalHydra.instance().config_loader()
+    found = loader.get_group_options("", results_filter=ObjectType.GROUP)
+    names = [*(each for each in GROUPS if each in found), *(each for each in found if each not in (*GROUPS, "hydra"))]
+    groups = {each: sorted(loader.get_group_options(each)) for each in (*names, "hydra/sweeper", "hydra/launcher")}
+    # Hydra's own sweeper plans nothing, and each of its jobs says so.
+    groups["hydra/sweeper"] = [each for each in groups["hydra/sweeper"] if each != "basic"]
+    return help_text(groups, HydraConfig.get().runtime.choices).replace("$", "$$")
 
 
 def _sweep_folder(name: str | None) -> str:

@@ -12,18 +12,19 @@ job, where a setting that cannot run is skipped with its reason.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import hashlib
 import json
 import math
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.rules import ConfigError, Rule, key, nearest
+from bench.rules import SUGGESTED, ConfigError, Rule, key, nearest
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 SDPA_BACKENDS = ("math", "flash_attention", "efficient_attention", "cudnn_attention")
@@ -43,6 +44,8 @@ OBJECTIVES = {
     "j_per_tok": "minimize",
 }
 DIRECTIONS = ("minimize", "maximize")
+NO_SUCH_KEY = "no such key"  # how the remedy for such a one begins
+SAME_SECTION = 0.8  # how near a misspelt key must be to one of the same name, for its section to be the one meant
 
 
 @dataclass(kw_only=True)
@@ -506,9 +509,56 @@ def flatten(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def nearest_key(name: str) -> str | None:
-    """The config key that a misspelt one most likely meant."""
-    return nearest(name, [path for path, *_ in walk(BenchmarkConfig)])
+def nearest_key(name: str, further: Mapping[str, str] | None = None) -> str | None:
+    """What was most likely meant by a name that is no key; None when nothing is near, and "a or b" for several.
+
+    Found are keys and sections that are misspelt or unfinished, keys in a section that is not theirs or without one,
+    section and key the wrong way round, and the names of transformers' own benchmark.
+
+    Args:
+        name: as typed.
+        further: other names that may be meant → what is then suggested.
+    """
+    paths = [path for path, *_ in walk(BenchmarkConfig)]
+    section, _, leaf = name.rpartition(".")
+    homes = [path for path in paths if path.rpartition(".")[2] == leaf]
+    if homes and name not in FLAT_NAMES:
+        close = difflib.get_close_matches(name, homes, 1, SAME_SECTION) if section else []
+        return " or ".join(close or homes[:SUGGESTED])
+    near = nearest(name, list(forms := _forms(paths, further or {}, dotted=section in _keys(BenchmarkConfig))))
+    meant = [each for form in ([name] if name in forms else near.split(" or ") if near else []) for each in forms[form]]
+    return " or ".join(list(dict.fromkeys(meant))[:SUGGESTED]) or None
+
+
+def _forms(paths: Sequence[str], further: Mapping[str, str], *, dotted: bool) -> dict[str, list[str]]:
+    """What may stand for a key → the keys that it stands for; `dotted`: only what names a section as well."""
+    forms: dict[str, list[str]] = {}
+    if not dotted:
+        forms |= {each: [each] for each in _keys(BenchmarkConfig)}
+        forms |= {flat: [path] for flat, path in FLAT_NAMES.items()}
+        for path in paths:
+            forms.setdefault(path.rpartition(".")[2], []).append(path)
+    for path in paths:
+        section, _, leaf = path.rpartition(".")
+        forms |= {path: [path], f"{leaf}.{section}": [path]} if section else {}
+    return forms | {form: [meant] for form, meant in further.items()}
+
+
+def no_such_key(name: str, further: Mapping[str, str] | None = None) -> str:
+    """The remedy for a name that is no key; the arguments are those of `nearest_key`."""
+    if near := nearest_key(name, further):
+        return f"{NO_SUCH_KEY}; did you mean {near}?"
+    section = name.partition(".")[0]
+    listed = f"bench --keys {section}" if section in _keys(BenchmarkConfig) else "bench --keys"
+    return f"{NO_SUCH_KEY}; {listed} lists them"
+
+
+def _first_leaf(path: str, value: object) -> tuple[str, object]:
+    """Key and value as one writes them: a mapping that was made of a dotted key is none to who typed it."""
+    while isinstance(value, dict) and len(value) == 1:
+        ((name, value),) = value.items()
+        path = f"{path}.{name}"
+    return path, value
 
 
 _Config = TypeVar("_Config")
@@ -521,8 +571,8 @@ def _build(kind: type[_Config], data: object, prefix: str) -> _Config:
     values = {}
     for name, value in data.items():
         if name not in keys:
-            near = nearest_key(f"{prefix}{name}")
-            raise ConfigError(f"{prefix}{name}", value, "no such key" + (f"; did you mean {near}?" if near else ""))
+            path, typed = _first_leaf(f"{prefix}{name}", value)
+            raise ConfigError(path, typed, no_such_key(path))
         section, rule = keys[name]
         values[name] = _build(section, value, f"{prefix}{name}.") if rule is None else value
     return kind(**values)

@@ -14,6 +14,7 @@ from typing import Any
 
 # Characters of a key, a value and a remedy in an error's line.
 LONGEST_KEY, LONGEST_VALUE, LONGEST_REMEDY = 80, 120, 360
+SUGGESTED = 3  # names at most, where several are as near
 DEEPEST = 20  # levels of lists and mappings in a value
 LARGEST = 2**63  # integers below it fit wherever they are handed on to
 
@@ -97,11 +98,15 @@ def _problem(value: object) -> str | None:
 
 
 def nearest(name: str, known: list[str]) -> str | None:
-    """The one of the known names that a misspelt or unfinished one most likely meant; None when none is near."""
+    """The one of the known names that a misspelt or unfinished one most likely meant; None when none is near.
+
+    Where an unfinished one is the beginning of several, all of them: "a or b".
+    """
     if len(name) > LONGEST_KEY:  # comparing takes time by the square of it
         return None
-    near = [each for each in known if name and each.startswith(name)] or difflib.get_close_matches(name, known, 1)
-    return near[0] if near else None
+    begun = [each for each in known if name and each.startswith(name)]
+    near = begun[:SUGGESTED] or difflib.get_close_matches(name, known, 1)
+    return " or ".join(near) or None
 
 
 def _as_typed(value: object) -> str:

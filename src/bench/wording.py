@@ -1,55 +1,29 @@
-"""Words for people: the help page, and the one line that a refused config gets."""
+"""The one line that a refused config gets: key, value, remedy."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from bench.config import BenchmarkConfig, nearest_key, walk
+from bench.config import NO_SUCH_KEY, no_such_key
 from bench.rules import ConfigError, nearest, shown
 
 LONGEST_LINE = 590
-
-HELP = """\
-bench measures which settings generate fastest with Transformers, on this model and this machine.
-
-  bench                                            one setting: the tiny model, sdpa, not compiled
-  bench -m compile=off,default,max-autotune        sweep the compile mode, a process for each
-  bench -m attention=eager,sdpa warmup.iterations=10
-  bench -m experiment=attention_x_compile          a sweep kept under conf/experiment
-  bench model=smollm2-135m workload.batch_size=8   another model, another workload
-  bench model.id=PATH_OR_HUB_ID model.weights=pretrained model.architecture=null
-  bench -m sweep.dry_run=true compile=off,default  print the jobs, run none
-  bench -m compile=off,default sweep.name=x sweep.resume=true    run only what the sweep x lacks
-  bench -m compile=off,default sweep.repeats=5     repeats, for verdicts on the differences
-  bench -m hydra/sweeper=optuna attention=eager,sdpa compile=off,default    a search instead of a grid
-  python -m bench.compare multirun/NAME            the verdicts once more, or of two sweeps
-  python -m bench.tracking.sync multirun/NAME      publish what could not be published
-  mlflow ui --backend-store-uri sqlite:///mlflow.db    compare what ran
-
-Groups (group=choice)
-$APP_CONFIG_GROUPS
-Keys (key=value; default, meaning)
-{keys}
-`bench --cfg job` shows the composed config, `bench --hydra-help` Hydra's own flags.
-"""
-
-
-def help_text() -> str:
-    """The help page. Defaults, meanings and allowed values are those of the config's own declaration."""
-    lines = []
-    section = ""
-    for path, value, rule, _ in walk(BenchmarkConfig):
-        if path.partition(".")[0] != section:
-            section = path.partition(".")[0]
-            lines.append("")
-        shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-        allowed = f" [{'|'.join(str(each) for each in rule.allowed)}]" if rule.allowed else ""
-        lines.append(f"  {path}={shown}".ljust(40) + f" {rule.doc}{allowed}")
-    # Hydra substitutes $NAMES; a dollar of our own would have to be doubled.
-    return HELP.format(keys="\n".join(lines[1:]))
+# Groups of Hydra's own that are typed here, and how else they may be named → what is suggested.
+OF_HYDRA = {
+    "hydra/launcher": "hydra/launcher",
+    "hydra/sweeper": "hydra/sweeper",
+    "launcher": "hydra/launcher",
+    "sweeper": "hydra/sweeper",
+    "experiment": "experiment",
+}
+_OVERRIDDEN = re.compile(r"Could not override '([^']+)'")
+_NO_GROUP = re.compile(r"Could not override '([^']+)'\. No match in the defaults list")
+_DELETED = re.compile(r"Could not delete from config\. '([^']+)' does not exist")
 
 
 def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
@@ -64,26 +38,59 @@ def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
 
 def _reason(error: Exception, arguments: Sequence[str]) -> str:
     for each in _chain(error):
-        if isinstance(each, ConfigError):
-            return str(each)
-        if isinstance(each, OverrideParseException):
-            return (
-                f"{each.override}: {_first_line(str(each))}; quote a value that holds = , : or spaces: 'key=\"value\"'"
-            )
-        if isinstance(each, MissingConfigException) and each.options is not None:
-            group, _, choice = str(each.missing_cfg_file).rpartition("/")
-            close = nearest(choice, list(each.options))
-            hint = f"; did you mean {close}?" if close else ""
-            return f"{group}={choice}: no such choice; allowed: {', '.join(each.options)}{hint}"
-        path = getattr(each, "full_key", None)
-        if isinstance(each, OmegaConfBaseException) and path:
-            reason = (getattr(each, "msg", None) or str(each)).splitlines()[0]
-            typed = _as_typed(path, arguments)
-            if isinstance(each, ConfigAttributeError | ConfigKeyError):
-                near = nearest_key(path)
-                return f"{typed}: no such key; " + (f"did you mean {near}?" if near else "bench --help lists the keys")
-            return f"{typed}: {reason[0].lower()}{reason[1:]}"
+        known = _of_config(each) or _of_hydra(each) or _of_omegaconf(each, error, arguments)
+        if known is not None:
+            return known
     return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
+def _of_config(error: BaseException) -> str | None:
+    """What a rule of our own says."""
+    if not isinstance(error, ConfigError):
+        return None
+    if error.remedy.startswith(NO_SUCH_KEY):  # the config knows nothing of Hydra's groups
+        return str(ConfigError(error.key, error.value, no_such_key(error.key, OF_HYDRA)))
+    return str(error)
+
+
+def _of_hydra(error: BaseException) -> str | None:
+    if isinstance(error, OverrideParseException):
+        why = str(error).strip().split("\n", maxsplit=1)[0]
+        return f"{error.override}: {why}; quote a value that holds = , : or spaces: 'key=\"value\"'"
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        close = nearest(choice, list(error.options))
+        hint = f"; did you mean {close}?" if close else ""
+        return f"{group}={choice}: no such choice; allowed: {', '.join(error.options)}{hint}"
+    if no_group := _NO_GROUP.search(str(error)):
+        return f"{no_group[1]}: {no_such_key(no_group[1], OF_HYDRA)}"
+    if deleted := _DELETED.search(str(error)):
+        return f"~{deleted[1]}: {no_such_key(deleted[1], OF_HYDRA)}"
+    return None
+
+
+def _of_omegaconf(error: BaseException, whole: Exception, arguments: Sequence[str]) -> str | None:
+    path = getattr(error, "full_key", None)
+    if not isinstance(error, OmegaConfBaseException) or not path:
+        return None
+    if isinstance(error, ConfigAttributeError | ConfigKeyError):
+        return _unknown_key(error, str(path), whole, arguments)
+    reason = (getattr(error, "msg", None) or str(error)).splitlines()[0]
+    return f"{_as_typed(path, arguments)}: {reason[0].lower()}{reason[1:]}"
+
+
+def _unknown_key(found: OmegaConfBaseException, path: str, whole: Exception, arguments: Sequence[str]) -> str:
+    """What was typed, and what is near it. OmegaConf names the part of a key that it could not find."""
+    overridden = next((match[1] for each in _chain(whole) if (match := _OVERRIDDEN.search(str(each)))), path)
+    typed = _as_typed(overridden if overridden.startswith(path) else path, arguments)
+    name = typed.partition("=")[0]
+    if not name.startswith("hydra."):
+        return f"{typed}: {no_such_key(name, OF_HYDRA)}"
+    siblings = found.parent_node
+    head, _, leaf = path.rpartition(".")
+    near = nearest(leaf, [str(each) for each in siblings]) if isinstance(siblings, DictConfig) else None
+    meant = " or ".join(f"{head}.{each}" for each in near.split(" or ")) if near else None
+    return f"{typed}: {NO_SUCH_KEY}; " + (f"did you mean {meant}?" if meant else "bench --cfg hydra shows Hydra's own")
 
 
 def is_of_composition(error: BaseException) -> bool:
@@ -103,12 +110,10 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or link.__context__
 
 
-def _first_line(text: str) -> str:
-    return text.strip().split("\n", maxsplit=1)[0]
-
-
 def _as_typed(path: str, arguments: Sequence[str]) -> str:
     for each in arguments:
-        if each.lstrip("+").startswith(path):
-            return each.lstrip("+")
+        bare = each.lstrip("+")
+        name = bare.partition("=")[0]
+        if name == path or name.startswith((f"{path}.", f"{path}@")):
+            return bare
     return path

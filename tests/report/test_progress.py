@@ -46,7 +46,7 @@ def shown(
     return live_line(width, title=title, job=2, jobs=8, position=position, elapsed_s=elapsed_s, left_s=left_s).plain
 
 
-MEASURING = Position(phase="measurement", done=12, total=20, e2e_s=0.11832)
+MEASURING = Position(phase="measurement", done=12, total=20, e2e_s=0.2, median_s=0.11832)
 
 
 # ---- a wait for a neighbour -------------------------------------------------------------------------------------------
@@ -79,23 +79,56 @@ def test_off_terminals_a_wait_of_a_second_is_told_once() -> None:
 # ---- the estimate ------------------------------------------------------------------------------------------------
 
 
-def test_the_estimate_is_the_median_of_finished_jobs_times_the_jobs_left() -> None:
-    assert estimate_left([10.0, 12.0, 600.0], 3) == 36.0
-    assert estimate_left([10.0], 0) == 0.0
+def left(position: Position, *, to_measure: int = 20, jobs_after: int = 3) -> float | None:
+    """The estimate ten seconds after a job began."""
+    return estimate_left(position, elapsed_s=10.0, to_measure=to_measure, jobs_after=jobs_after)
 
 
-def test_before_the_first_job_has_finished_there_is_no_estimate() -> None:
-    assert estimate_left([], 3) is None
+def test_the_estimate_from_measured_calls_is_their_median_for_what_is_due_and_as_much_for_each_job_after() -> None:
+    position = Position(phase="measurement", done=12, total=20, e2e_s=9.0, median_s=0.5)
+    assert left(position) == 4.0 + 3 * 14.0
+    assert left(position, jobs_after=0) == 4.0
+
+
+def test_the_estimate_in_the_warm_up_takes_the_last_call_and_counts_the_measured_ones() -> None:
+    assert left(Position(phase="warmup", done=1, total=5, e2e_s=0.5)) == 12.0 + 3 * 22.0
+
+
+@pytest.mark.parametrize(
+    ("position", "to_measure"),
+    [
+        (Position(phase="load", total=1), 20),
+        (Position(phase="warmup", done=0, total=5, e2e_s=31.0), 20),  # the call before was a cold start
+        (Position(phase="warmup", done=1, total=5, e2e_s=0.5), 0),  # a rule decides how many are measured
+        (Position(phase="measurement", done=3, e2e_s=0.5, median_s=0.5), 0),
+        (Position(phase="evidence", total=1), 20),
+    ],
+)
+def test_where_the_calls_tell_nothing_there_is_no_estimate(position: Position, to_measure: int) -> None:
+    assert left(position, to_measure=to_measure) is None
+
+
+def test_a_first_job_shows_an_estimate_as_soon_as_its_calls_tell() -> None:
+    progress = JobProgress(pipe(100), title="off", job=1, jobs=2, left_s=None, to_measure=4, clock_s=lambda: 0.0)
+    assert "left" not in progress.line().plain
+    progress.update("warmup", 1, 2, 10.0)
+    assert progress.line().plain.endswith("   left ~1:40")
 
 
 def test_the_estimate_counts_down_but_not_below_the_jobs_after_this_one() -> None:
     now = [100.0]
     progress = JobProgress(pipe(100), title="off", job=2, jobs=4, left_s=90.0, clock_s=lambda: now[0])
-    assert progress.line().plain.endswith("   0:00   left 1:30")
+    assert progress.line().plain.endswith("   0:00   left ~1:30")
     now[0] = 110.0
-    assert progress.line().plain.endswith("   0:10   left 1:20")
+    assert progress.line().plain.endswith("   0:10   left ~1:20")
     now[0] = 500.0  # this job was given 30 of the 90 seconds; two jobs come after it
-    assert progress.line().plain.endswith("   6:40   left 1:00")
+    assert progress.line().plain.endswith("   6:40   left ~1:00")
+
+
+def test_the_estimate_is_never_below_what_the_jobs_own_calls_and_the_jobs_after_it_will_take() -> None:
+    progress = JobProgress(pipe(100), title="off", job=2, jobs=4, left_s=3.0, clock_s=lambda: 0.0)
+    progress.update("measurement", 10, 20, 6.0)
+    assert progress.line().plain.endswith("   left ~1:02")  # ten calls, and two thirds of the estimate
 
 
 def test_a_last_job_that_overruns_its_estimate_shows_none() -> None:
@@ -110,19 +143,43 @@ def test_a_last_job_that_overruns_its_estimate_shows_none() -> None:
 
 def test_the_live_line_at_100_columns() -> None:
     assert shown(100, MEASURING) == (
-        "⠼ 2/8  sdpa default   Benchmarking ████████████░░░░░░░░ 12/20   118.3 ms   0:31   left 4:10"
+        "⠼ 2/8  sdpa default   Benchmarking ████████████░░░░░░░░ 12/20   median 118.3 ms   0:31   left ~4:10"
     )
 
 
-def test_a_narrow_live_line_gives_up_the_bar_then_the_estimate_then_the_latency() -> None:
-    assert shown(75, MEASURING) == "⠼ 2/8  sdpa default   Benchmarking 12/20   118.3 ms   0:31   left 4:10"
-    assert shown(60, MEASURING) == "⠼ 2/8  sdpa default   Benchmarking 12/20   118.3 ms   0:31"
+def test_a_narrow_live_line_gives_up_the_bar_then_the_time_so_far_then_the_time_left_then_the_median() -> None:
+    assert shown(80, MEASURING) == "⠼ 2/8  sdpa default   Benchmarking 12/20   median 118.3 ms   0:31   left ~4:10"
+    assert shown(75, MEASURING) == "⠼ 2/8  sdpa default   Benchmarking 12/20   median 118.3 ms   left ~4:10"
+    assert shown(60, MEASURING) == "⠼ 2/8  sdpa default   Benchmarking 12/20   median 118.3 ms"
     assert shown(50, MEASURING) == "⠼ 2/8  sdpa default   Benchmarking 12/20   0:31"
 
 
+def test_where_nothing_is_known_of_the_time_left_the_time_so_far_stands_in_its_place() -> None:
+    assert shown(70, MEASURING, left_s=None) == ("⠼ 2/8  sdpa default   Benchmarking 12/20   median 118.3 ms   0:31")
+
+
+def test_the_median_is_that_of_the_measured_calls_so_far() -> None:
+    progress = JobProgress(pipe(100), title="off", job=1, jobs=1, left_s=9.0, clock_s=lambda: 0.0)
+    progress.update("warmup", 4, 5, 70.0)
+    assert " 4/5   70000 ms" in progress.line().plain
+    progress.update("measurement", 0, 20, 60.0)  # the last call of the warm-up
+    assert "ms" not in progress.line().plain
+    for done, e2e_s in enumerate((0.3, 0.1, 0.2), 1):
+        progress.update("measurement", done, 20, e2e_s)
+    assert " 3/20   median 200.0 ms" in progress.line().plain
+
+
+def test_the_median_of_another_run_in_the_same_job_is_forgotten() -> None:
+    progress = JobProgress(pipe(100), title="off", job=1, jobs=1, left_s=9.0, clock_s=lambda: 0.0)
+    progress.update("measurement", 1, 20, 60.0)
+    progress.update("load", 0, 1, None)
+    progress.update("measurement", 1, 20, 0.1)
+    assert "median 100.0 ms" in progress.line().plain
+
+
 def test_a_long_name_is_cut_and_the_figures_stay() -> None:
-    assert shown(60, MEASURING, title="sdpa max-autotune-no-cudagraphs") == (
-        "⠼ 2/8  sdpa max-autotune-no-cud…   Benchmarking 12/20   0:31"
+    assert shown(66, MEASURING, title="sdpa max-autotune-no-cudagraphs") == (
+        "⠼ 2/8  sdpa max-autotune-n…   Benchmarking 12/20   median 118.3 ms"
     )
 
 
@@ -140,7 +197,7 @@ def test_warmup_and_measurement_go_by_the_names_of_their_bars() -> None:
 
 
 def test_phases_of_one_step_have_no_bar() -> None:
-    assert shown(100, Position(phase="validation", total=1)) == "⠼ 2/8  sdpa default   Validating     0:31   left 4:10"
+    assert shown(100, Position(phase="validation", total=1)) == "⠼ 2/8  sdpa default   Validating     0:31   left ~4:10"
 
 
 def test_the_latency_of_a_call_of_the_phase_before_is_not_shown() -> None:
@@ -154,7 +211,7 @@ def test_a_terminal_sees_the_line_and_is_left_clean() -> None:
         console.file.write("|")  # what comes after was drawn at the end
     text = without_styles(written(console))
     assert "1/2  [red]off" in text
-    assert " 3/20   100.0 ms" in text.partition("|")[2]
+    assert " 3/20   median 100.0 ms" in text.partition("|")[2]
     assert text.endswith("\x1b[2K")  # the live line is erased
 
 
@@ -171,6 +228,29 @@ def test_nothing_live_is_printed_on_a_terminal_that_cannot_redraw() -> None:
     with JobProgress(console, title="off", job=1, jobs=2, left_s=9.0):
         pass
     assert written(console) == ""
+
+
+def redraws(console: Console) -> bool:
+    with JobProgress(console, title="off", job=1, jobs=2, left_s=9.0):
+        pass
+    return written(console) != ""
+
+
+def test_a_pipe_that_is_to_be_coloured_gets_no_live_line(monkeypatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert not redraws(Console(file=io.StringIO(), width=100, _environ={"TERM": "xterm", "FORCE_COLOR": "1"}))
+
+
+def test_colours_that_are_asked_for_do_not_cut_the_reason_in_a_log(monkeypatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    console = Console(file=io.StringIO(), width=60, _environ={"TERM": "xterm", "FORCE_COLOR": "1"})
+    assert job_line(console, failed(message="x" * 300)).endswith("x" * 300 + "\n")
+
+
+@pytest.mark.parametrize(("value", "expected"), [("true", False), ("1", False), ("false", True), ("", True)])
+def test_ci_gets_no_live_line_even_on_a_terminal(monkeypatch, value: str, expected: bool) -> None:
+    monkeypatch.setenv("CI", value)
+    assert redraws(terminal(100)) is expected
 
 
 # ---- the line that stays -----------------------------------------------------------------------------------------

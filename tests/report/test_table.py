@@ -202,7 +202,8 @@ def test_a_fast_setting_whose_output_differs_is_marked_and_never_the_lowest() ->
     assert lines[0].split()[-2:] == ["output", "graphs"]
     assert [line.split()[-2] for line in lines[1:4]] == ["DIFFERS", "same", "same"]
     assert [line.split()[1] == "*" for line in lines[1:4]] == [False, True, False]
-    assert "wrong: output DIFFERS from the reference: kl_mean_nats 0.5 exceeds 1e-05 (float32)" in lines
+    assert lines[1].startswith("wrong ≠  ")
+    assert "≠ wrong: output DIFFERS from the reference: kl_mean_nats 0.5 exceeds 1e-05 (float32)" in lines
 
 
 def test_one_process_that_differs_marks_the_setting() -> None:
@@ -332,6 +333,44 @@ def test_markup_in_names_and_reasons_is_literal() -> None:
     assert "[/x]: in load: RuntimeError: [bold]no[/bold] :smile:" in lines
 
 
+def doubtful(name: str, gap_s: float, repeat: int = 1) -> Record:
+    """A process with all that can be wrong in a setting that came through, and with every column there is."""
+    changes = {"steadiness": judged(False, "trend"), "fidelity": different(), "roofline": make_evidence()["roofline"]}
+    cold = {"warmup_status": "not_converged", "warmup_stop": "after 50 calls not level"}
+    policy = {"warmup": WarmupConfig(policy="auto")}
+    return setting(name, gap_s, repeat=repeat, config=policy, **changes, **cold)
+
+
+@pytest.mark.parametrize("width", [100, 80, 60, 40])
+@pytest.mark.parametrize("settings", [1, 6, 40])
+@pytest.mark.parametrize("name", ["off", LONG, "模型" * 9], ids=["short", "long", "wide"])
+def test_whatever_columns_are_left_out_each_mark_stands_at_the_name(width: int, settings: int, name: str) -> None:
+    every = [doubtful(f"{name} {n}", 0.1 + n / 100, repeat) for n in range(settings) for repeat in (1, 2)]
+    lines = table(*every, width=width)
+    assert max(cell_len(line) for line in lines) <= width
+    rows = lines[: lines.index("")]
+    for mark in "!≠~":
+        assert sum(line.split().count(mark) for line in rows) >= settings
+        assert any(line.startswith(f"{mark} ") for line in lines[lines.index("") :])
+
+
+def test_a_mark_needs_no_colour_and_no_width() -> None:
+    lines = table(doubtful("a", 0.1), setting("b", 0.2), width=40)
+    assert "DIFFERS" not in "".join(lines[: lines.index("")])
+    assert any(line.startswith("a ! ≠ ~") for line in lines)
+
+
+def test_an_unsteady_setting_that_did_not_warm_up_has_both_marks_explained() -> None:
+    lines = table(doubtful("a", 0.1), setting("b", 0.2))
+    assert "! a did not stay on one level: trend" in lines
+    assert "~ a is not ranked, its warm-up did not converge: after 50 calls not level" in lines
+
+
+def test_a_setting_that_failed_has_no_marks() -> None:
+    lines = table(broken("a", fidelity=different(), warmup_status="not_converged"), setting("b"))
+    assert lines[2].startswith("a   ")
+
+
 # ---- steadiness and warm-up --------------------------------------------------------------------------------------
 
 
@@ -384,8 +423,8 @@ def test_a_setting_that_did_not_warm_up_is_below_those_that_did_and_never_the_lo
     lines = table(cold, setting("warm", 0.3), setting("warmer", 0.2))
     assert names(lines) == ["warmer", "warm", "cold"]
     assert lines[1].startswith("warmer * ")
-    assert "*" not in lines[3]
-    assert any(line.startswith("cold is not ranked, its warm-up did not converge: after 50 calls") for line in lines)
+    assert lines[3].startswith("cold ~  ")
+    assert any(line.startswith("~ cold is not ranked, its warm-up did not converge: after 50 calls") for line in lines)
 
 
 def test_warm_up_calls_are_shown_where_their_number_is_a_result() -> None:

@@ -66,6 +66,18 @@ def test_a_new_setting_takes_what_others_of_its_model_took_compiled_or_not(tmp_p
     assert history.estimate_s(setting(4, model="org/large", mode="default")) == (None, False)
 
 
+def test_the_time_of_many_jobs_is_what_each_took_and_the_mean_for_those_of_which_nothing_is_known(
+    tmp_path, read
+) -> None:
+    leave(tmp_path / "outputs" / "a", setting(2), 5.0)
+    leave(tmp_path / "outputs" / "b", setting(3, mode="default"), 15.0)
+    history, known = read(), [setting(2).trial_id(), setting(3, mode="default").trial_id()]
+    assert history.total_s(setting(2), known, 2) == 20.0
+    assert history.total_s(setting(2), [*known, setting(9).trial_id()], 3) == 30.0
+    assert history.total_s(setting(9), [setting(9).trial_id()], 4) == 4 * 5.0  # as similar ones
+    assert history.total_s(setting(9, model="org/unknown"), ["unknown"], 4) is None
+
+
 def test_nothing_is_known_where_there_is_nothing(tmp_path, read) -> None:
     assert read() == History()
     assert read().estimate_s(setting()) == (None, False)

@@ -54,7 +54,10 @@ def run_single(config: BenchmarkConfig, folder: Path) -> int:
         remove(folder)
         return 0
     publisher = make_ready([config], console)
-    place = Place(references=folder if config.fidelity.reference == "eager" else None)
+    place = Place(
+        left_s=_foreseen_s(console, config, [Path("multirun"), folder.parent]),
+        references=folder if config.fidelity.reference == "eager" else None,
+    )
     try:
         record = run(console, config, record, folder, place)
     finally:  # after Ctrl-C, too
@@ -106,6 +109,10 @@ def _run_and_tell(config: BenchmarkConfig, record: Record, folder: Path, given: 
 
     console = Console()
     place = _place(config, given, folder.parent)
+    if place.left_s is None and given.is_local:
+        left = given.to_run - given.behind
+        foreseen_s = _foreseen_s(console, config, [folder.parents[1], Path("outputs")], folder.parent, left)
+        place = dataclasses.replace(place, left_s=foreseen_s)
     try:
         record = run(console, config, record, folder, place)
     finally:  # after Ctrl-C, too
@@ -132,6 +139,24 @@ def _place(config: BenchmarkConfig, given: Assignment, folder: Path) -> Place:
     )
 
 
+def _foreseen_s(
+    console: Console, config: BenchmarkConfig, places: list[Path], sweep_folder: Path | None = None, jobs: int = 1
+) -> float | None:
+    """What earlier records tell of the time that a start's jobs will take, read where there is a line to show it in."""
+    from bench.report.layout import can_redraw  # noqa: PLC0415
+    from bench.sweep.fingerprint import fingerprint  # noqa: PLC0415
+    from bench.sweep.history import read_history  # noqa: PLC0415
+    from bench.sweep.plan import SweepFile  # noqa: PLC0415
+
+    if not can_redraw(console):
+        return None
+    trial_ids = [config.trial_id()]
+    if sweep_folder is not None:
+        with contextlib.suppress(OSError, ValueError):
+            trial_ids = [each.trial_id for each in SweepFile.read(sweep_folder).jobs if not each.done]
+    return read_history(places, fingerprint()).total_s(config, trial_ids, jobs)
+
+
 def run(console: Console, config: BenchmarkConfig, record: Record, folder: Path, place: Place) -> Record:
     """Run a job under a live line when it is its turn on this host, after the reference that it is compared with.
 
@@ -147,7 +172,14 @@ def run(console: Console, config: BenchmarkConfig, record: Record, folder: Path,
     title = record.name or str(config.model.id)
     file = None
     with (
-        JobProgress(console, title=title, job=place.number + 1, jobs=place.jobs, left_s=place.left_s) as progress,
+        JobProgress(
+            console,
+            title=title,
+            job=place.number + 1,
+            jobs=place.jobs,
+            left_s=place.left_s,
+            to_measure=config.measurement.iterations if config.measurement.policy == "fixed" else 0,
+        ) as progress,
         among_neighbours(config, record, folder, progress.wait),  # the reference and the job: one turn for both
     ):
         if place.references is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,17 @@ def grid(*, gap: int) -> Table:
 def natural_width(console: Console, table: Table) -> int:
     """The cells that a table takes where it may be as wide as it likes."""
     return console.measure(table, options=console.options.update(width=10_000)).maximum
+
+
+def is_watched(console: Console) -> bool:
+    """Whether it is a terminal, and not a file or pipe that somebody only wants coloured, as FORCE_COLOR says in CI."""
+    is_forced = os.environ.get("FORCE_COLOR") or os.environ.get("TTY_COMPATIBLE") == "1"
+    return console.is_terminal and (not is_forced or console.file.isatty())
+
+
+def can_redraw(console: Console) -> bool:
+    """Whether a line may be drawn over and over: not where a log is kept (CI), nor on a terminal that cannot (dumb)."""
+    return is_watched(console) and console.is_interactive and os.environ.get("CI", "").lower() in ("", "0", "false")
 
 
 @dataclass(frozen=True)

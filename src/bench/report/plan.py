@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.report.format import clock, one_line
-from bench.report.layout import grid, print_at
+from bench.report.layout import grid, is_watched, print_at
 
 HEADERS = ("job", "name", "trial", "state", "about", "folder")
 RIGHT = ("job", "about")  # numbers stand at the right of their column
@@ -35,7 +35,7 @@ class PlannedJob:
 def print_plan(console: Console, jobs: Sequence[PlannedJob]) -> None:
     """Number, name, trial id, state, estimate and folder of each job, one line a job off terminals; then the sums."""
     rows = [_cells(job) for job in jobs]
-    if console.is_terminal and len(rows) <= LAID_OUT:
+    if is_watched(console) and len(rows) <= LAID_OUT:
         print_at(console, _table(rows), console.width)
     elif rows:
         console.out("\n".join(_lines(rows)), highlight=False)

@@ -7,9 +7,10 @@ measured here: phase, counts and times are what the caller passes on.
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -33,6 +34,7 @@ from bench.report.format import (
     significant,
     status_style,
 )
+from bench.report.layout import can_redraw, is_watched
 
 PHASE_WORDS = {
     "start": "Starting",
@@ -56,11 +58,6 @@ WAITING_FOR = "waiting for a neighbour: "
 SHORT_WAIT_S = 1.0  # not worth a line that stays
 
 
-def estimate_left(durations_s: Sequence[float], jobs_left: int) -> float | None:
-    """Seconds that the jobs left will take, from the median of the finished ones; None before the first."""
-    return statistics.median(durations_s) * jobs_left if durations_s else None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Position:
     """Where a job stands: the phase, and the calls done and due in it (due 0: not counted, or not known before)."""
@@ -69,12 +66,37 @@ class Position:
     done: int = 0
     total: int = 0
     e2e_s: float | None = None  # of the last call
+    median_s: float | None = None  # of the measured calls so far
+
+
+def estimate_left(position: Position, *, elapsed_s: float, to_measure: int, jobs_after: int) -> float | None:
+    """Seconds that a job and those after it will take, from the job's own calls; None before there are any.
+
+    What is due is the calls that are left, each as long as one takes now; the jobs after it take as long as this one.
+
+    Args:
+        position: where it stands.
+        elapsed_s: how long it has run.
+        to_measure: measured calls that it will make; 0: not known before.
+        jobs_after: how many jobs come after it.
+    """
+    call_s = position.median_s if position.median_s is not None else position.e2e_s
+    if call_s is None or not position.total or position.phase not in COUNTED:
+        return None
+    calls = position.total - position.done
+    if position.phase == "warmup":
+        if not to_measure or not position.done:  # the first call of all is a cold start
+            return None
+        calls += to_measure
+    rest_s = calls * call_s
+    return rest_s + jobs_after * (elapsed_s + rest_s)
 
 
 class JobProgress:
-    """The live line of one job; a context manager, and silent where the console is no terminal.
+    """The live line of one job; a context manager, and silent where no line can be redrawn.
 
-    ``left_s`` is the estimate for the rest of the sweep when this job starts, this job included; None: not known.
+    ``left_s`` is the estimate for the rest of the sweep when this job starts, this job included. None: not known, and
+    then made from the job's own calls; ``to_measure`` are those that it will measure (0: not known before).
     """
 
     def __init__(
@@ -85,17 +107,17 @@ class JobProgress:
         job: int,
         jobs: int,
         left_s: float | None,
+        to_measure: int = 0,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._console, self._title, self._job, self._jobs, self._left_s = console, one_line(title), job, jobs, left_s
-        self._clock_s, self._started_s = clock_s, clock_s()
+        self._to_measure, self._clock_s, self._started_s = to_measure, clock_s, clock_s()
         self._position = Position()
+        self._measured_s: list[float] = []
         self._told = False  # that it waits
-        # is_interactive rules out dumb terminals, which cannot redraw a line.
-        shown = console.is_terminal and console.is_interactive
         self._live = (
             Live(console=console, get_renderable=self.line, refresh_per_second=REDRAWS_PER_S, transient=True)
-            if shown
+            if can_redraw(console)
             else None
         )
 
@@ -112,8 +134,12 @@ class JobProgress:
             self._live.stop()
 
     def update(self, phase: str, done: int, total: int, e2e_s: float | None) -> None:
-        """Take note of progress; the next redraw shows it."""
+        """Take note of progress; the next redraw shows it, and computes: here a measured call begins just now."""
         self._position = Position(phase=phase, done=done, total=total, e2e_s=e2e_s)
+        if phase != "measurement" or not done:
+            self._measured_s = []
+        elif e2e_s is not None:
+            self._measured_s.append(e2e_s)
 
     def wait(self, neighbour: str | None, waited_s: float) -> None:
         """Take note of a wait for another job of this host; None: it is over. Where there is no live line, say so once.
@@ -134,41 +160,55 @@ class JobProgress:
     def line(self) -> Text:
         """The line as of now, not longer than the console is wide."""
         elapsed_s = self._clock_s() - self._started_s
+        position, measured_s = self._position, self._measured_s
+        if measured_s:
+            position = dataclasses.replace(position, median_s=statistics.median(measured_s))
         return live_line(
             self._console.width,
             title=self._title,
             job=self._job,
             jobs=self._jobs,
-            position=self._position,
+            position=position,
             elapsed_s=elapsed_s,
-            left_s=self._still_left(elapsed_s),
+            left_s=self._still_left(position, elapsed_s),
         )
 
-    def _still_left(self, elapsed_s: float) -> float | None:
-        """The estimate counted down, but never below the share of the jobs after this one; None when used up."""
-        if self._left_s is None:
-            return None
+    def _still_left(self, position: Position, elapsed_s: float) -> float | None:
+        """The estimate counted down, but never below what this job's own calls and the jobs after it will still take.
+
+        None: used up, or nothing is known.
+        """
         after = self._jobs - self._job
-        return max(self._left_s - elapsed_s, self._left_s * after / (after + 1)) or None
+
+        def by_own_calls(jobs_after: int) -> float | None:
+            return estimate_left(position, elapsed_s=elapsed_s, to_measure=self._to_measure, jobs_after=jobs_after)
+
+        if self._left_s is None:
+            return by_own_calls(after)
+        later_s = self._left_s * after / (after + 1)
+        return max(self._left_s - elapsed_s, later_s + (by_own_calls(0) or 0.0)) or None
 
 
 def live_line(
     width: int, *, title: str, job: int, jobs: int, position: Position, elapsed_s: float, left_s: float | None
 ) -> Text:
-    """Spinner, job, name, phase, bar, count, last latency, elapsed, left: what is left out first is the bar."""
+    """Spinner, job, name, phase, bar, count, median or last latency, elapsed, left: the bar is left out first."""
     due = position.total if position.phase in COUNTED else 0
     count = f" {position.done:>{len(str(due))}}/{due}" if due else ""
     if position.phase in COUNTED and not due:
         count = f" {position.done}"  # a rule decides while the calls are made
-    # Before the first call of a phase the last one was of another kind.
-    called = position.done > 0 and position.e2e_s is not None
-    latency = f"{GAP}{milliseconds(position.e2e_s):>5} ms" if called else ""
+    latency = ""
+    if position.median_s is not None:
+        latency = f"{GAP}median {milliseconds(position.median_s):>5} ms"
+    elif position.done > 0 and position.e2e_s is not None:  # before the first call of a phase the last was another kind
+        latency = f"{GAP}{milliseconds(position.e2e_s):>5} ms"
     elapsed = f"{GAP}{clock(elapsed_s)}"
-    left = f"{GAP}left {clock(left_s)}" if left_s is not None else ""
+    left = f"{GAP}left ~{clock(left_s)}" if left_s is not None else ""
     head = f"{SPINNER[int(elapsed_s * REDRAWS_PER_S) % len(SPINNER)]} {job}/{jobs}  "
     phase = f"{GAP}{PHASE_WORDS.get(position.phase, one_line(position.phase)):<12}"
 
-    for tail in (count + latency + elapsed + left, count + latency + elapsed, count + elapsed):
+    short = count + latency + (left or elapsed)
+    for tail in (count + latency + elapsed + left, short, count + latency, count + elapsed, count):
         room = width - cell_len(head + phase + tail)
         if room >= min(cell_len(title), NAME_CELLS_KEPT):
             break
@@ -194,6 +234,7 @@ def print_job_line(console: Console, record: Record, job: int, jobs: int) -> Non
 
     On a terminal it is cut to the width; elsewhere it is one whole line, whatever its length.
     """
+    watched = is_watched(console)
     line = Text(f"{job:>{len(str(jobs))}}/{jobs}  " if jobs > 1 else "", end="")
     line.append(f"{record.status:<7}", style=status_style(record.status))
     name = Text(run_title(record))
@@ -204,11 +245,11 @@ def print_job_line(console: Console, record: Record, job: int, jobs: int) -> Non
             line.append("  OUTPUT DIFFERS", style=FAILURE_STYLE)
         for piece in _headline(record):
             # Half a figure misleads: a narrow terminal gets fewer of them.
-            if not console.is_terminal or line.cell_len + 2 + len(piece) <= console.width:
+            if not watched or line.cell_len + 2 + len(piece) <= console.width:
                 line.append(f"  {piece}")
     else:
         line.append(f"  {reason(record)}")
-    if console.is_terminal:
+    if watched:
         line.truncate(console.width, overflow="ellipsis")
     line.rstrip()
     console.print(line, soft_wrap=True)

@@ -1,9 +1,10 @@
 """The closing table of a sweep, and the list of jobs of a dry run.
 
 It shows one row a setting and orders the rows; it does not judge. The setting with the lowest median is marked as
-just that, one that did not stay on a level carries a mark of its own, one whose warm-up did not converge comes after
-all that did, and what makes rows incomparable (another workload, model or device, another kind of KV cache) is named
-below the table. Verdicts need several processes a setting: ``bench.report.comparison`` shows them.
+just that; one that did not stay on a level, one whose output differs from the reference's and one whose warm-up did not
+converge, which comes after all that did, carry marks of their own; and what makes rows incomparable (another workload,
+model or device, another kind of KV cache) is named below the table. Verdicts need several processes a setting:
+``bench.report.comparison`` shows them.
 
 A figure of several repeats is the median over the processes that came through of each one's own figure.
 """
@@ -36,12 +37,15 @@ from bench.report.format import (
     status_style,
     title,
 )
-from bench.report.layout import PLAIN_WIDTH, grid, natural_width, print_at
+from bench.report.layout import PLAIN_WIDTH, grid, is_watched, natural_width, print_at
 
 NARROWEST_NAME = 14
 # Left out in this order where the console is too narrow for all.
-EXPENDABLE = ("MBU %", "peak MiB", "ITL ms", "warm-up", "graphs", "cold s", "TTFT ms", "±%")
-LOWEST, UNSTEADY = "*", "!"  # marks behind a setting's name
+EXPENDABLE = (
+    "MBU %", "peak MiB", "ITL ms", "warm-up", "graphs", "cold s", "TTFT ms", "±%", "steady", "output", "runs", "tok/s"
+)  # fmt: skip
+# Marks behind a setting's name, which stay whatever column is left out; each is explained below the table.
+LOWEST, UNSTEADY, WRONG, NOT_WARM = "*", "!", "≠", "~"
 NAMES_SHOWN = 4
 
 
@@ -117,7 +121,7 @@ class Setting:
         """How many warm-up calls its processes made: the range where they differ."""
         counts = sorted({len(each.calls("warmup")) for each in self.counted})
         text = str(counts[0]) if len(counts) == 1 else f"{counts[0]}..{counts[-1]}"
-        return text if self.is_warm else f"{text} {UNSTEADY}"
+        return text if self.is_warm else f"{text} {NOT_WARM}"
 
     @property
     def starts_warm(self) -> bool:
@@ -137,12 +141,12 @@ def print_table(console: Console, records: Sequence[Record]) -> None:
     ranked = [each for each in settings if each.status == "ok" and each.e2e_s is not None and each.is_warm]
     differing = _differing(ranked)
     lowest = _lowest([each for each in ranked if not each.is_wrong]) if not differing else []
-    width = console.width if console.is_terminal else PLAIN_WIDTH
+    width = console.width if is_watched(console) else PLAIN_WIDTH
 
     print_at(console, _fitting(console, settings, lowest, width), width)
     reasons = [Text.assemble((run_title(each), "bold"), f": {reason(each)}") for each in records if each.status != "ok"]
     notes = [Text(each) for each in (*_mark_note(lowest, ranked), *_comparability_notes(ranked, differing))]
-    marks = [Text(each) for each in _trust_notes(records, settings, ranked)]
+    marks = [Text(each) for each in _trust_notes(records, settings)]
     for paragraph in filter(None, (reasons, marks, notes)):
         print_at(console, Text(), width)
         for text in paragraph:
@@ -270,7 +274,10 @@ def _lowest(ranked: Sequence[Setting]) -> list[Setting]:
 
 
 def _marks(setting: Setting, lowest: Sequence[Setting]) -> list[str]:
-    return [LOWEST] * (setting in lowest) + [UNSTEADY] * setting.is_unsteady
+    if setting.status != "ok":  # says itself what is wrong, and ranks nowhere
+        return []
+    found = {UNSTEADY: setting.is_unsteady, WRONG: setting.is_wrong, NOT_WARM: not setting.is_warm}
+    return [LOWEST] * (setting in lowest) + [mark for mark, is_due in found.items() if is_due]
 
 
 def _mark_note(lowest: Sequence[Setting], ranked: Sequence[Setting]) -> Iterable[str]:
@@ -294,24 +301,24 @@ def _flags(setting: Setting) -> str:
     return ", ".join(f"{flag} in {found.count(flag)} of {processes} processes" for flag in dict.fromkeys(found))
 
 
-def _trust_notes(records: Sequence[Record], settings: Sequence[Setting], ranked: Sequence[Setting]) -> Iterable[str]:
+def _trust_notes(records: Sequence[Record], settings: Sequence[Setting]) -> Iterable[str]:
     """What speaks against a figure although its job came through."""
     for each in records:
         if each.status != "ok":
             continue
         if is_wrong(each) and each.fidelity is not None:
-            yield f"{run_title(each)}: output DIFFERS from the reference: {each.fidelity.reason}"
+            yield f"{WRONG} {run_title(each)}: output DIFFERS from the reference: {each.fidelity.reason}"
         elif each.fidelity is not None and each.fidelity.agrees is None:
             yield f"{run_title(each)}: output not compared: {each.fidelity.reason}"
         if each.output is not None and not each.output.same_in_all_calls:
             yield f"{run_title(each)}: its calls put out different tokens"
         if count := compiled_while_measured(each):
             yield f"{run_title(each)}: compiled anew in {count} of {len(each.calls('measurement'))} measured calls"
-    yield from _steadiness_notes(settings, ranked)
+    yield from _steadiness_notes(settings)
     yield from _neighbour_notes(records)
-    if any(each.starts_warm for each in ranked):
+    if any(each.starts_warm for each in settings):
         yield "w: compiled code came from a cache, so the first call was no cold start"
-    if any(each.compiles_itself for each in ranked):
+    if any(each.compiles_itself for each in settings):
         yield "own: flex_attention compiles itself, compile.mode or not"
 
 
@@ -326,14 +333,14 @@ def _neighbour_notes(records: Sequence[Record]) -> Iterable[str]:
         yield f"jobs of this host were neither counted nor kept apart: {one_line(why)}"
 
 
-def _steadiness_notes(settings: Sequence[Setting], ranked: Sequence[Setting]) -> Iterable[str]:
-    for setting in ranked:
-        if setting.is_unsteady:
+def _steadiness_notes(settings: Sequence[Setting]) -> Iterable[str]:
+    for setting in settings:
+        if setting.status == "ok" and setting.is_unsteady:
             yield f"{UNSTEADY} {setting.name} did not stay on one level: {_flags(setting)}"
     for setting in settings:
         if setting.status == "ok" and not setting.is_warm:
             stops = [each.warmup_stop for each in setting.counted if each.warmup_status == "not_converged"]
-            yield f"{setting.name} is not ranked, its warm-up did not converge: {stops[0]}"
+            yield f"{NOT_WARM} {setting.name} is not ranked, its warm-up did not converge: {stops[0]}"
 
 
 def _comparability_notes(ranked: Sequence[Setting], differing: Sequence[str]) -> Iterable[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +35,20 @@ class History:
             return statistics.median(own), True
         alike = self.alike_s.get(_kind(config.model.id, config.compile.mode))
         return (statistics.median(alike) if alike else None), False
+
+    def total_s(self, config: BenchmarkConfig, trial_ids: Sequence[str], jobs: int) -> float | None:
+        """Seconds that so many jobs may take together, None where nothing is known of any.
+
+        Args:
+            config: of one of them, for what is known of similar ones.
+            trial_ids: of all of them, as far as they are known.
+            jobs: how many there are; one of which nothing is known takes as long as the others do.
+        """
+        told = [statistics.median(self.durations_s[each]) for each in trial_ids if each in self.durations_s]
+        own_s, known = self.estimate_s(config)
+        if own_s is not None and not known:
+            told.append(own_s)
+        return statistics.mean(told) * jobs if told else None
 
 
 def read_history(places: list[Path], now: Mapping[str, str]) -> History:

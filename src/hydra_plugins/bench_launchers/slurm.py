@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
 
 from hydra_plugins.bench_launchers.engine import EngineJob, EngineLauncher, OnReturn, lost
@@ -47,13 +46,6 @@ ENDS = {
     "NODE_FAIL": ("crashed", "says its node failed"),
     "BOOT_FAIL": ("crashed", "says its node did not boot"),
 }
-
-
-with contextlib.suppress(ImportError, KeyError):
-    import hydra_plugins.hydra_submitit_launcher.config  # noqa: F401 - so that it registers its choices now
-
-    for choice in ("submitit_slurm", "submitit_local"):  # else Hydra would check ours in conf/ against theirs
-        del ConfigStore.instance().repo["hydra"]["launcher"][f"{choice}.yaml"]
 
 
 class _SubmititLauncher(EngineLauncher):

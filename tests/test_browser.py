@@ -1,0 +1,265 @@
+"""What people see of a sweep: MLflow's pages and the report, in a real browser over a real server.
+
+One sweep of six settings is run, MLflow's UI is started as `scripts/ui` starts it, and the addresses that it prints are
+opened. Pictures of all pages are kept in `.cache/test-output`, or the folder that BENCH_TEST_OUTPUT names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from browser import Browser, Page, chromium
+
+import started
+from bench.palette import colour
+from bench.tracking.view import FIRST, HEADLINE
+from conftest import ROOT, run_bench
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(chromium() is None, reason="no Chromium on this machine"),
+]
+
+OUTPUT = Path(os.environ.get("BENCH_TEST_OUTPUT", ROOT / ".cache" / "test-output"))
+SIZES = ("1", "2", "4")
+SWEEP = ["-m", "attention=eager,sdpa", f"workload.batch_size={','.join(SIZES)}", "sweep.name=six"]
+FEW = ["warmup.iterations=3", "measurement.iterations=8", "workload.sequence_length=16"]
+FIGURES = (
+    "warmup_curves", "e2e_distributions", "ttft_vs_itl", "throughput_vs_memory", "roofline", "token_timeline",
+)  # fmt: skip
+# What MLflow's own pages say on any visit, whatever they show.
+OF_MLFLOW = ("users/current", "ResizeObserver loop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A finished sweep, and its pages as they were announced."""
+
+    folder: Path  # the sweep's
+    pages: dict[str, str]  # "table", "charts", "compare" → address
+    browser: Browser
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+    start = tmp_path_factory.mktemp("browser")
+    done = run_bench(*SWEEP, *FEW, folder=start)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"Report: {start}/multirun/six/report.html" in done.stdout
+    command = [sys.executable, "-m", "bench.tracking.ui", str(start), "--port", str(free_port())]
+    ui = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=started.default_signals)
+    try:
+        pages = announced(ui)
+        OUTPUT.mkdir(parents=True, exist_ok=True)
+        with Browser() as browser:
+            yield Seen(folder=start / "multirun/six", pages=pages, browser=browser)
+    finally:
+        ui.send_signal(signal.SIGINT)
+        assert ui.wait(60) == 0
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def announced(ui: subprocess.Popen[str]) -> dict[str, str]:
+    """The addresses that the UI's command prints once it answers."""
+    assert ui.stdout is not None
+    pages = {}
+    for line in ui.stdout:
+        if found := re.match(r"\s*(table|charts|compare): (http://\S+)", line):
+            pages[found[1]] = found[2]
+        if "Ctrl-C ends it" in line:
+            return pages
+    raise AssertionError(f"the UI ended: {ui.wait()}")
+
+
+def open_page(seen: Seen, name: str, until: str) -> Page:
+    return seen.browser.open(seen.pages[name], width=1700, height=1200).wait(until).settle()
+
+
+def own_errors(page: Page) -> list[str]:
+    return [each for each in page.errors if not any(known in each for known in OF_MLFLOW)]
+
+
+def texts(page: Page, selector: str) -> list[str]:
+    return [each.strip() for each in page.page.locator(selector).all_inner_texts()]
+
+
+# ---- MLflow ------------------------------------------------------------------------------------------------------
+
+
+def test_the_saved_view_shows_every_job_with_its_headline_and_its_swept_values(seen: Seen) -> None:
+    page = open_page(seen, "table", "text=6 matching runs")
+    page.picture(OUTPUT / "mlflow-table.png")
+    names = texts(page, ".ag-row [col-id='attributes.`Run Name`'] a")
+    assert sorted(names) == sorted(f"{each} b{size}" for each in ("eager", "sdpa") for size in SIZES)
+    assert all(len(each) <= 16 for each in names)
+    columns = page.page.locator(".ag-header-cell[col-id]").evaluate_all(
+        "cells => cells.map(c => c.getAttribute('col-id'))"
+    )
+    metrics = [each for each in HEADLINE if f"metrics.`{each}`" in columns]
+    assert len(metrics) >= 6
+    for metric in ("e2e_ms", "ttft_ms", "itl_ms", "tok_per_s"):
+        values = texts(page, f".ag-row [col-id='metrics.`{metric}`']")
+        assert len(values) == 6
+        assert all(float(each) > 0 for each in values), metric
+    swept = ["params.`attention.implementation`", "params.`workload.batch_size`"]
+    window = page.page.locator(".ag-center-cols-viewport").first.bounding_box()
+    for column in [*(f"metrics.`{each}`" for each in FIRST), *swept]:  # without scrolling
+        box = page.page.locator(f'.ag-header-cell[col-id="{column}"]').bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= window["x"] + window["width"] + 1, column
+    assert own_errors(page) == []
+    assert page.foreign == []
+
+
+def test_the_saved_view_is_sorted_by_e2e(seen: Seen) -> None:
+    page = open_page(seen, "table", "text=6 matching runs")
+    rows = page.page.locator(".ag-center-cols-container .ag-row")
+    shown = {
+        int(row.get_attribute("row-index") or -1): row.locator("[col-id='metrics.`e2e_ms`']").inner_text()
+        for row in rows.all()
+    }
+    values = [float(shown[index]) for index in sorted(shown)]
+    assert len(values) == 6
+    assert values == sorted(values)
+
+
+def test_each_setting_has_its_own_colour(seen: Seen) -> None:
+    page = open_page(seen, "table", "text=6 matching runs")
+    cells = [each.split() for each in texts(page, ".ag-row [col-id='attributes.`Run Name`']")]
+    shown = {" ".join(name): dot for dot, *name in cells}  # MLflow writes the dot's colour beside it, for the picker
+    typed = [f"{each} b{size}" for each in ("eager", "sdpa") for size in SIZES]
+    assert shown == {name: colour(position) for position, name in enumerate(typed)}
+
+
+def test_the_chart_page_shows_the_warm_up_curve_of_every_job(seen: Seen) -> None:
+    page = open_page(seen, "charts", "h4[title='per_iter/e2e_ms']")
+    page.picture(OUTPUT / "mlflow-charts.png")
+    cards = page.page.locator("[data-testid='experiment-view-compare-runs-card']")
+    card = cards.filter(has=page.page.locator("h4[title='per_iter/e2e_ms']"))
+    # MLflow draws each curve twice, once without its points.
+    points = card.locator(".scatterlayer .trace").evaluate_all(
+        "all => all.map(each => each.querySelectorAll('path.point').length)"
+    )
+    assert [each for each in points if each] == [1 + 3 + 8] * 6
+    strokes = card.locator(".scatterlayer .trace path.js-line").evaluate_all(
+        "all => all.map(each => getComputedStyle(each).stroke)"
+    )
+    assert len(set(strokes)) == 6
+    assert own_errors(page) == []
+
+
+def test_the_compare_page_shows_the_swept_keys(seen: Seen) -> None:
+    page = open_page(seen, "compare", "text=Comparing 6 Runs")
+    page.picture(OUTPUT / "mlflow-compare.png")
+    shown = page.page.inner_text("body")
+    assert "attention.implementation" in shown
+    assert "workload.batch_size" in shown
+    assert own_errors(page) == []
+
+
+def test_the_answer_and_the_plots_open_in_mlflow(seen: Seen) -> None:
+    plan = json.loads((seen.folder / "sweep.json").read_text())
+    host, experiment = re.match(r"(http://[^/]+)/#/experiments/(\d+)/", seen.pages["table"]).groups()
+    run = f"{host}/#/experiments/{experiment}/runs/{plan['parent_run_id']}"
+    page = seen.browser.open(run, width=1600, height=1200).wait("text=Descriptive").settle()
+    page.picture(OUTPUT / "mlflow-sweep.png")
+    page = seen.browser.open(f"{run}/artifacts/trials.json", width=1600, height=1200).wait("text=eager batch_size=4")
+    page.picture(OUTPUT / "mlflow-trials.png")
+    page = seen.browser.open(f"{run}/artifacts/figures/warmup_curves.svg", width=1600, height=1200)
+    page.wait("img[alt='figures/warmup_curves.svg']").settle().picture(OUTPUT / "mlflow-figure.png")
+    box = page.page.locator("img[alt='figures/warmup_curves.svg']").bounding_box()
+    assert box is not None
+    assert box["width"] > 300
+
+
+def test_the_calls_of_a_trial_open_in_mlflow_as_a_table(seen: Seen) -> None:
+    (run_id, *_) = re.findall(r"%22([0-9a-f]{32})%22", seen.pages["compare"])
+    address = seen.pages["compare"].partition("/#/")[0] + f"/#/experiments/1/runs/{run_id}/artifacts/calls.json"
+    page = seen.browser.open(address, width=1600, height=1200).wait("text=View as table").wait("text=validation")
+    page.picture(OUTPUT / "mlflow-calls.png")
+
+
+# ---- the report --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def report(seen: Seen) -> Page:
+    return seen.browser.open(seen.folder / "report.html", width=1280, height=1600).settle()
+
+
+def test_the_report_asks_for_nothing_and_reports_no_error(seen: Seen, report: Page) -> None:
+    report.picture(OUTPUT / "report.png")
+    report.picture(OUTPUT / "report-whole.png", whole=True)
+    assert report.errors == []
+    assert report.requests == [(seen.folder / "report.html").as_uri()]
+
+
+def test_every_plot_of_the_report_is_drawn(report: Page) -> None:
+    figures = report.page.locator("figure svg")
+    assert figures.count() == len(FIGURES)
+    for each in figures.all():
+        box = each.bounding_box()
+        assert box is not None
+        assert box["width"] > 250
+        assert box["height"] > 150
+        drawn = each.evaluate("""svg => [...svg.querySelectorAll("path, use, circle, rect")].filter(mark => {
+            const box = mark.getBoundingClientRect(); return box.width + box.height > 0; }).length""")
+        assert drawn > 20
+        assert each.locator("text").count() > 5
+
+
+def test_the_settings_can_be_sorted(report: Page) -> None:
+    table = report.page.locator("#settings table.sortable")
+    header = table.locator("thead th", has_text="tok/s").first
+    column = header.evaluate("cell => cell.cellIndex")
+    cells = f"#settings tbody tr > :nth-child({column + 1})"
+
+    def shown() -> list[float]:
+        return [float(each) for each in texts(report, cells)]
+
+    header.locator("button").click()
+    assert header.get_attribute("aria-sort") == "ascending"
+    assert shown() == sorted(shown())
+    header.locator("button").press("Enter")
+    assert header.get_attribute("aria-sort") == "descending"
+    assert shown() == sorted(shown(), reverse=True)
+    assert len(set(shown())) > 1
+
+
+@pytest.mark.parametrize(("name", "width", "dark"), [("dark", 1280, True), ("phone", 390, False)])
+def test_the_report_fits_its_window(seen: Seen, name: str, width: int, dark: bool) -> None:
+    page = seen.browser.open(seen.folder / "report.html", width=width, height=1400, dark=dark).settle()
+    page.picture(OUTPUT / f"report-{name}.png")
+    assert page.page.evaluate("document.documentElement.scrollWidth") == width
+    background, ink = page.page.evaluate(
+        "[document.body, document.body].map((e, i) => getComputedStyle(e)[i ? 'color' : 'backgroundColor'])"
+    )
+    light = [sum(map(int, re.findall(r"\d+", each)[:3])) / 3 for each in (background, ink)]
+    assert (light[0] < light[1]) == dark
+    assert page.errors == []
+
+
+def test_the_report_can_be_read_without_scripts(seen: Seen) -> None:
+    context = seen.browser._browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((seen.folder / "report.html").as_uri())
+    assert page.locator("#settings tbody tr").count() == 6
+    assert page.locator("#settings thead button").count() == 0
+    assert not page.locator("#settings .scripted").first.is_visible()
+    context.close()

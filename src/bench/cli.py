@@ -94,7 +94,7 @@ def _check_flags(arguments: Sequence[str]) -> None:
         print(f"bench: {message}; bench --help shows examples, bench --hydra-help the flags", file=sys.stderr)
         sys.exit(REFUSED)
 
-    parser.error = refuse  # type: ignore[method-assign, assignment]
+    parser.error = refuse  # type: ignore[method-assign]
     parser.parse_args(list(arguments))
 
 

@@ -36,6 +36,12 @@ def refusal(folder: Path, *arguments: str) -> str:
          "sweep.max_jobs=1000: this sweep has 100000 jobs; sweep.max_jobs=100000 runs them"),
         (["-m", "model.seed=range(100000)", "workload.batch_size=range(1,100001)", "compile=off,default"],
          "sweep.max_jobs=1000: this sweep has 20000000000 jobs; sweep.max_jobs=20000000000 runs them"),
+        (["warmup=10"], "warmup=10: warmup is a section, whose keys are warmup.…; bench --keys warmup lists them"),
+        (["-m", "warmup=1,2"], "warmup=1,2: warmup is a section, whose keys are warmup.…; bench --keys warmup lists them"),
+        (["sweep=x"], "sweep=x: sweep is a section, whose keys are sweep.…; bench --keys sweep lists them"),
+        (["attention=eager", "-m", "compile=off"], "compile=off: a flag stands between overrides; flags come before all "
+         "key=value, or after; bench --help shows examples, bench --hydra-help the flags"),
+        (["attention.backend=math"], "attention.backend=math: no such key; did you mean attention.sdpa_backend?"),
         (["-m", "sweep.repeats=1,3"],
          "sweep.repeats=3: is one for the whole sweep (here also 1) and cannot be swept"),
         (["-m", "tracking.experiment=a,b"],

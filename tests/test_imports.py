@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "frame": {"report", "sources"},
     "wording": {"config", "rules"},
     "manual": {"config", "rules"},
-    "conductor": {"analysis", "config", "record", "report", "rules", "secrets", "sweep", "tracking"},
+    "conductor": {"analysis", "config", "files", "record", "report", "rules", "secrets", "sweep", "tracking"},
     "cli": {"conductor", "config", "manual", "rules", "secrets", "sweep", "wording"},
     "__main__": {"cli"},
     "hydra_plugins": {"cli", "conductor", "rules", "sweep", "wording"},

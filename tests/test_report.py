@@ -310,6 +310,40 @@ def test_the_end_of_a_sweep_writes_its_report_and_says_where(tmp_path) -> None:
     assert {"report.html", "report.md", "figures"} <= {each.name for each in (tmp_path / "night").iterdir()}
 
 
+def test_ctrl_c_while_the_report_is_made_costs_the_report_alone(tmp_path, monkeypatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.report.page.write.build", interrupt)
+    kept = Kept()
+    lines = ended(tmp_path / "night", jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]}), publisher=kept)
+    assert f"the report is not written: interrupted; later: python -m bench.report {tmp_path}/night" in lines
+    assert [each.name for each in dict(kept.given)["conclude"]["files"]] == ["comparison.json", "comparison.md"]
+    assert lines[-1] == f"Records: {tmp_path}/night"
+
+
+def test_a_fault_of_the_comparison_costs_a_line(tmp_path, monkeypatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OverflowError("math range error")
+
+    monkeypatch.setattr("bench.report.comparison.build_report_of_records", fail)
+    lines = ended(tmp_path / "night", jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]}))
+    assert "not compared: OverflowError: math range error" in lines
+    assert f" Report: {tmp_path}/night/report.html" in lines
+
+
+def test_an_answer_reaches_mlflow_though_the_disk_is_full(tmp_path, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bench.report.page.write.write_whole", fail)
+    kept = Kept()
+    ended(tmp_path / "night", jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]}), publisher=kept)
+    given = dict(kept.given)["conclude"]
+    assert given["answer"].startswith("**Lowest median, no verdict: sdpa**\n")
+    assert given["tables"]["trials.json"]["name"] == ["eager", "sdpa"]
+
+
 def test_an_interrupted_sweep_has_its_report_too(tmp_path) -> None:
     ended(tmp_path / "night", jobs({"eager": EAGER[:1]}), interrupted=True)
     assert (tmp_path / "night" / "report.html").exists()
@@ -349,7 +383,8 @@ def test_a_report_that_cannot_be_written_costs_one_line(tmp_path, monkeypatch, e
     monkeypatch.setattr("bench.report.page.write.write_whole", fail)
     lines = ended(tmp_path / "night", records)
     (said,) = [line for line in lines if line.startswith("the report is not written: ")]
-    assert said == f"the report is not written: {type(error).__name__}: {error}"
+    reason = f"{type(error).__name__}: {error}"
+    assert said == f"the report is not written: {reason}; later: python -m bench.report {tmp_path}/night"
     assert len(lines) == len(whole)
 
 

@@ -132,3 +132,22 @@ def test_a_folder_of_sweeps_is_no_single_source(tmp_path, night) -> None:
 
 def test_the_name_kept_here_is_that_of_the_room_that_owns_it() -> None:
     assert PLAN_NAME == KNOWN_PLAN_NAME
+
+
+def test_a_sweep_that_cannot_be_read_is_named_beside_those_that_can(tmp_path) -> None:
+    for name in ("one", "two"):
+        sweep(tmp_path / "multirun" / name, jobs({"eager": EAGER[:1]}), settings=["eager"])
+    for record in (tmp_path / "multirun/two").glob(f"*/{FILE_NAME}"):
+        record.write_text("half")
+    (source,) = read_sources(str(tmp_path / "multirun"), None)
+    (note,) = source.notes
+    assert note.startswith("left out: ")
+    assert "two" in note
+
+
+@pytest.mark.parametrize("text", ["x" * 5000, "a\0b"])
+def test_a_path_that_the_system_does_not_take_is_one_line(text: str) -> None:
+    with pytest.raises(SourceError, match=r"cannot be read|no such") as raised:
+        read_sources(text, None)
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 600

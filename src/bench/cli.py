@@ -91,6 +91,9 @@ def _check_flags(arguments: Sequence[str]) -> None:
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
+        _, _, unknown = message.partition("unrecognized arguments: ")
+        if unknown and not any(each.startswith("-") for each in unknown.split()):
+            message = f"{unknown}: a flag stands between overrides; flags come before all key=value, or after"
         print(f"bench: {message}; bench --help shows examples, bench --hydra-help the flags", file=sys.stderr)
         sys.exit(REFUSED)
 

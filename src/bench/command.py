@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from bench.rules import shown
 
-REFUSED = 2
+REFUSED, INTERRUPTED = 2, 130
 LONGEST_LINE = 2000
 
 
@@ -45,3 +45,5 @@ def run(command: str, work: Callable[[], int]) -> int:
     except BrokenPipeError:  # whoever read our output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the end of Python tries once more
         return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED

@@ -17,6 +17,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -524,6 +525,8 @@ def nearest_key(name: str, further: Mapping[str, str] | None = None) -> str | No
     homes = [path for path in paths if path.rpartition(".")[2] == leaf]
     if homes and name not in FLAT_NAMES:
         close = difflib.get_close_matches(name, homes, 1, SAME_SECTION) if section else []
+        if section and not close:  # a part of a key of that section
+            close = [path for path in paths if re.fullmatch(rf"{re.escape(section)}\.\w+_{re.escape(leaf)}", path)]
         return " or ".join(close or homes[:SUGGESTED])
     near = nearest(name, list(forms := _forms(paths, further or {}, dotted=section in _keys(BenchmarkConfig))))
     meant = [each for form in ([name] if name in forms else near.split(" or ") if near else []) for each in forms[form]]

@@ -36,7 +36,7 @@ def load_records(path: str | os.PathLike[str], *, tracking_uri: str | None = Non
     from bench.report.rows import COLUMNS, columns_of, rows_of  # noqa: PLC0415
     from bench.sources import read_sources  # noqa: PLC0415
 
-    sources = read_sources(os.fspath(path), tracking_uri)
+    sources = read_sources(os.fsdecode(path), tracking_uri)
     columns = columns_of(rows_of([record for source in sources for record in source.records]))
     frame = pd.DataFrame(columns)
     # The same types whatever is in them: pandas guesses another one for a column of which something is not known.

@@ -41,7 +41,7 @@ Examples (-m: a sweep over all combinations, a process for each)
   bench model.id=HUB_ID_OR_FOLDER model.weights=pretrained model.architecture=null
   bench -m compile=off,default sweep.name=x sweep.resume=true   run only what the sweep x lacks
   bench -m hydra/sweeper=optuna attention=eager,sdpa compile=off,default    search, not a grid
-  python -m bench.report multirun/NAME               a page of the results; --format csv, json, markdown
+  python -m bench.report multirun/NAME               the results as a page; --format csv: as rows
   python -m bench.compare multirun/NAME              the verdicts once more, or of two sweeps
   python -m bench.tracking.sync multirun/NAME        publish what could not be published
 

@@ -116,7 +116,8 @@ def _write(report: Report, source: Source, options: argparse.Namespace) -> None:
             from bench.report.page.html import to_html  # noqa: PLC0415
 
             page = _file(options.output) if options.output else _folder(source, options) / "report.html"
-            page.write_text(to_html(report.page, report.figures, report.figures_note), encoding="utf-8")
+            text = to_html(report.page, report.figures, report.figures_note)
+            page.write_text(text, encoding="utf-8", errors="replace")
         else:
             page = write(report, _folder(source, options))[0]
     except OSError as error:
@@ -163,7 +164,7 @@ def _put(text: str, output: str | None) -> None:
         raise CommandError(f"{output}: is a folder; with this --format --output names a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="replace")  # may be no file, such as /dev/stdout
     except OSError as error:
         raise CommandError(f"{output}: cannot be written: {error.strerror or error}") from error
     print(path)

@@ -7,6 +7,7 @@ plan says beside the records (names as typed, the baseline) is taken where it ca
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -22,6 +23,7 @@ PLAN_NAME = "sweep.json"  # what a sweep leaves in its folder
 OVERRIDES = Path(".hydra/overrides.yaml")  # what a job leaves in its own: the overrides that it was composed from
 MLFLOW_PREFIX = "mlflow:"
 SOURCES_SHOWN = 3
+LONGEST_PATH = 200  # characters of it in a message
 
 
 class SourceError(CommandError):
@@ -54,7 +56,7 @@ def read_source(text: str, tracking_uri: str | None) -> Source:
         SourceError: there are none to use.
     """
     path = Path(text)
-    if not text.startswith(MLFLOW_PREFIX) and path.exists():
+    if not text.startswith(MLFLOW_PREFIX) and _exists(path):
         return _read_path(text, path)
     if not text.startswith(MLFLOW_PREFIX) and (os.sep in text or path.suffix == ".json"):
         raise SourceError(f"{text}: no such file or folder; name a sweep's folder, such as multirun/NAME, or its id")
@@ -68,15 +70,27 @@ def read_sources(text: str, tracking_uri: str | None) -> list[Source]:
         SourceError: there are none to use.
     """
     path = Path(text)
-    if text.startswith(MLFLOW_PREFIX) or not path.is_dir() or _holds_records(path):
+    if text.startswith(MLFLOW_PREFIX) or not _exists(path) or not path.is_dir() or _holds_records(path):
         return [read_source(text, tracking_uri)]
-    found = []
+    found, unread = [], []
     for each in _sweeps_in(path):
-        with contextlib.suppress(SourceError):  # one that has just begun, or that an older version wrote
+        try:
             found.append(_read_path(str(each), each))
+        except SourceError as error:  # one that has just begun, or that an older version wrote
+            unread.append(f"left out: {error}")
     if not found:
         return [read_source(text, tracking_uri)]  # which says what is wrong
-    return sorted(found, key=lambda each: each.label)
+    found.sort(key=lambda each: each.label)
+    return [dataclasses.replace(found[0], notes=[*found[0].notes, *unread]), *found[1:]]
+
+
+def _exists(path: Path) -> bool:
+    """SourceError where the system cannot tell: a name that is too long, a folder that may not be entered."""
+    try:
+        return path.exists()
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise SourceError(f"{str(path)[:LONGEST_PATH]}: cannot be read: {reason}") from error
 
 
 # ---- MLflow --------------------------------------------------------------------------------------------------------

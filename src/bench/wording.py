@@ -9,7 +9,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from bench.config import NO_SUCH_KEY, no_such_key
+from bench.config import NO_SUCH_KEY, BenchmarkConfig, no_such_key, walk
 from bench.rules import ConfigError, nearest, shown
 
 LONGEST_LINE = 590
@@ -23,6 +23,7 @@ OF_HYDRA = {
 }
 _OVERRIDDEN = re.compile(r"Could not override '([^']+)'")
 _NO_GROUP = re.compile(r"Could not override '([^']+)'\. No match in the defaults list")
+_OF_A_SECTION = re.compile(r"Config group override must be a string or a list|is not a subclass of \w+Config")
 _DELETED = re.compile(r"Could not delete from config\. '([^']+)' does not exist")
 
 
@@ -38,7 +39,8 @@ def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
 
 def _reason(error: Exception, arguments: Sequence[str]) -> str:
     for each in _chain(error):
-        known = _of_config(each) or _of_hydra(each) or _of_omegaconf(each, error, arguments)
+        known = _of_config(each) or _of_hydra(each) or _of_a_section(each, arguments)
+        known = known or _of_omegaconf(each, error, arguments)
         if known is not None:
             return known
     return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
@@ -67,6 +69,19 @@ def _of_hydra(error: BaseException) -> str | None:
     if deleted := _DELETED.search(str(error)):
         return f"~{deleted[1]}: {no_such_key(deleted[1], OF_HYDRA)}"
     return None
+
+
+def _of_a_section(error: BaseException, arguments: Sequence[str]) -> str | None:
+    """A whole section was given a value, such as warmup=10."""
+    if not _OF_A_SECTION.search(str(error)):
+        return None
+    pairs = [each.lstrip("+").partition("=") for each in arguments]
+    sections = {path.partition(".")[0] for path, *_ in walk(BenchmarkConfig) if "." in path}
+    typed = [(key, value) for key, _, value in pairs if key in sections]
+    if not typed:
+        return None
+    key, value = next((each for each in typed if not each[1][:1].isalpha()), typed[0])  # words may well be choices
+    return f"{key}={value}: {key} is a section, whose keys are {key}.…; bench --keys {key} lists them"
 
 
 def _of_omegaconf(error: BaseException, whole: Exception, arguments: Sequence[str]) -> str | None:

@@ -105,6 +105,17 @@ def test_the_speed_ups_interval_is_that_of_a_mean_of_slopes():
     assert math.log(found.speedup_high[10] / found.speedup[10]) == pytest.approx(reach)
 
 
+def test_a_speed_up_whose_interval_has_no_end_has_none():
+    # Over 10 calls the compiled side takes 10 s for its calls and 9.99 s less for its start: all but nothing.
+    plain = [(11.0, 2.0), (12.0, 2.0), (13.0, 2.0)]
+    compiled = [(2.0, 1.0), (2.01, 1.0), (2.02, 1.0)]
+    found = only(setting(None, plain), setting("default", compiled))
+    assert found.speedup[10] == pytest.approx(2000)
+    assert 10 not in found.speedup_low
+    assert 10 not in found.speedup_high
+    assert found.speedup_low[1000] < found.speedup[1000] < found.speedup_high[1000]
+
+
 def test_a_speed_up_of_calls_that_cost_less_than_nothing_is_left_out():
     found = only(setting(None, [(50.0, 2.0)]), setting("default", [(0.0, 1.0)]))
     assert list(found.speedup) == [100, 1000]

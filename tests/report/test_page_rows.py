@@ -89,3 +89,10 @@ def test_a_number_that_json_has_no_word_for_is_not_known() -> None:
 def test_no_rows_have_the_columns_all_the_same() -> None:
     assert columns_of([]) == {name: [] for name in COLUMNS}
     assert to_csv([]).splitlines() == [",".join(COLUMNS)]
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n"])
+def test_a_carriage_return_in_a_name_ends_no_row(end: str) -> None:
+    records = jobs({f"a{end}b": EAGER[:1], "c": SDPA[:1]})
+    names = [row["name"] for row in csv.DictReader(io.StringIO(to_csv(rows_of(records)), newline=""))]
+    assert names == ["a\nb", "c"]

@@ -395,13 +395,15 @@ def test_each_setting_says_whether_it_was_steady() -> None:
     assert cells(lines, "steady") == ["yes", "no", "noisy", "few", "–"]
 
 
-def test_an_unsteady_setting_is_first_only_with_the_mark() -> None:
+def test_an_unsteady_setting_is_first_with_its_mark_and_never_the_lowest() -> None:
     lines = table(
         setting("fast", 0.1, steadiness=judged(False, "changepoint", "trend")),
         setting("slow", 0.2, steadiness=judged(True)),
+        setting("slower", 0.3, steadiness=judged(True)),
     )
-    assert lines[1].startswith("fast * !")
-    assert lines[2].startswith("slow  ")
+    assert lines[1].startswith("fast !  ")
+    assert lines[2].startswith("slow *  ")
+    assert lines[3].startswith("slower  ")
     assert "! fast did not stay on one level: changepoint, trend" in lines
 
 
@@ -409,7 +411,7 @@ def test_of_several_processes_half_must_be_unsteady_for_the_mark() -> None:
     states = [judged(False, "bimodal"), judged(False, "trend"), judged(True), judged(True), judged(True)]
     five = [setting("x", 0.1, repeat=number, steadiness=each) for number, each in enumerate(states, 1)]
     four = [setting("y", 0.2, repeat=number, steadiness=each) for number, each in enumerate(states[:4], 1)]
-    lines = table(*five, *four)
+    lines = table(*five, *four, setting("z", 0.3))
     assert lines[1].startswith("x *  ")
     assert lines[2].startswith("y !  ")
     assert "! y did not stay on one level: bimodal in 1 of 4 processes, trend in 1 of 4 processes" in lines

@@ -30,6 +30,8 @@ from bench.record import Record
 CALLS = (10, 100, 1000)
 STATUSES = ("established", "not established", "never", "descriptive")
 FEWEST_PROCESSES = 3
+# On the log scale, a factor of 1,000 either way: beyond it the linear approximation says nothing.
+LONGEST_REACH = math.log(1000)
 LEVEL = 0.05
 # Parts of a request that decide where, how often or how safely a job runs, but not what it measures.
 _BESIDE = ("sweep", "tracking", "isolation", "profile", "fidelity", "compile")
@@ -58,7 +60,9 @@ class BreakEven:
     calls_high: float | None  # None: no upper end
     tokens: float | None  # calls × batch size × new tokens, at this shape
     speedup: dict[int, float] = field(default_factory=dict)  # N of CALLS → S(N)
-    speedup_low: dict[int, float] = field(default_factory=dict)  # 95 % interval; empty from fewer than 3 processes
+    speedup_low: dict[int, float] = field(
+        default_factory=dict
+    )  # 95 % interval; none below 3 processes, nor where it has no end
     speedup_high: dict[int, float] = field(default_factory=dict)
     status: str  # one of STATUSES
     reason: str | None  # why the status is not "established"
@@ -324,6 +328,8 @@ def _speedup(pair: _Pair, n: int) -> tuple[float, float | None, float | None] | 
         slopes = [slopes[0] + slopes[1]]
     error = math.sqrt(sum(float(np.var(each, ddof=1)) / len(each) for each in slopes))
     reach = _quantile(pair) * error
+    if reach > LONGEST_REACH:
+        return ratio, None, None
     return ratio, ratio * math.exp(-reach), ratio * math.exp(reach)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from bench.conductor.course import Course, command_again
 from bench.conductor.jobs import print_ways_on
+from bench.files import write_whole
 from bench.record import Record
 from bench.rules import ConfigError
 
@@ -76,17 +78,34 @@ def _report(
             found=found,
         )
         report = build(records, about, comparison, baseline=plan.baseline if comparison is not None else None)
-        files = write(report, course.folder)
-    except Exception as error:  # noqa: BLE001 - a full disk, a fault of a plotting library: the sweep stands
-        course.say(f"the report is not written: {type(error).__name__}: {' '.join(str(error).split())}", "yellow")
+    except Exception as error:  # noqa: BLE001 - a fault of a plotting library, or of ours: the sweep stands
+        _not_written(course, f"{type(error).__name__}: {error}")
         return None, []
+    except KeyboardInterrupt:  # all jobs have ended: what is left to do is short
+        _not_written(course, "interrupted")
+        return None, []
+    try:
+        files = write(report, course.folder)
+    except Exception as error:  # noqa: BLE001 - a full disk; MLflow may have room for what is in memory
+        _not_written(course, f"{type(error).__name__}: {error}")
+        return report, []
+    except KeyboardInterrupt:
+        _not_written(course, "interrupted")
+        return report, []
     course.say(f" Report: {files[0]}")
     return report, files
 
 
+def _not_written(course: Course, reason: str) -> None:
+    later = f"python -m bench.report {shlex.quote(_relative(course.folder))}"
+    course.say(f"the report is not written: {' '.join(reason.split())}; later: {later}", "yellow")
+
+
 def _relative(folder: Path) -> str:
     """As one types it in the folder where the sweep was started."""
-    return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
+    with contextlib.suppress(OSError):  # the current folder may be gone
+        return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
+    return str(folder)
 
 
 def _compare(course: Course, records: Sequence[Record]) -> tuple[ComparisonReport | None, list[Path]]:
@@ -104,6 +123,9 @@ def _compare(course: Course, records: Sequence[Record]) -> tuple[ComparisonRepor
     except ConfigError:  # checked before; but a sweep that was interrupted may have no job of its baseline
         course.say(f"not compared: {plan.baseline} left no record")
         return None, []
+    except Exception as error:  # noqa: BLE001 - a fault of ours: the sweep stands, and its report says the rest
+        course.say(f"not compared: {type(error).__name__}: {' '.join(str(error).split())}", "yellow")
+        return None, []
     if not report.comparisons and report.noise_floor is None:
         return report, []
     if max(each.repeat for each in plan.jobs) > 1:
@@ -111,8 +133,8 @@ def _compare(course: Course, records: Sequence[Record]) -> tuple[ComparisonRepor
         print_comparison(course.console, report)
     files = [folder / "comparison.json", folder / "comparison.md"]
     try:
-        files[0].write_text(json.dumps(to_json(report), indent=1, allow_nan=False), encoding="utf-8")
-        files[1].write_text(to_markdown(report), encoding="utf-8")
+        write_whole(files[0], json.dumps(to_json(report), indent=1, allow_nan=False))
+        write_whole(files[1], to_markdown(report))
     except OSError as error:
         course.say(f"the comparison is not kept: {error}")
         return report, []

@@ -31,6 +31,7 @@ class Place:
     number: int = 0
     jobs: int = 1
     left_s: float | None = None  # the estimate for it and all after it
+    jobs_after: int | None = None  # that will run after it; None: not known
     references: Path | None = None  # the folder that keeps reference runs; None: nothing is compared
 
 
@@ -135,6 +136,7 @@ def _place(config: BenchmarkConfig, given: Assignment, folder: Path) -> Place:
         number=given.job.number,
         jobs=given.jobs,
         left_s=None if each_s is None else each_s * (given.to_run - given.behind),
+        jobs_after=given.to_run - given.behind - 1 if given.is_local else None,
         references=folder if compared else None,
     )
 
@@ -179,6 +181,7 @@ def run(console: Console, config: BenchmarkConfig, record: Record, folder: Path,
             jobs=place.jobs,
             left_s=place.left_s,
             to_measure=config.measurement.iterations if config.measurement.policy == "fixed" else 0,
+            jobs_after=place.jobs_after,
         ) as progress,
         among_neighbours(config, record, folder, progress.wait),  # the reference and the job: one turn for both
     ):
@@ -193,6 +196,7 @@ def run(console: Console, config: BenchmarkConfig, record: Record, folder: Path,
             if reference.file is None:
                 record.fidelity = Fidelity(reference="eager", reason=reference.reason)
             file = reference.file
+            progress.begin()
         return run_job(config, record, folder, progress.update, file)
 
 

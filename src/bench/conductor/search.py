@@ -91,7 +91,7 @@ def _check_optuna() -> None:
     try:
         from bench.conductor import study as _  # noqa: F401, PLC0415
     except ImportError as error:
-        remedy = f"needs the extra `optuna`: pip install 'bench[optuna]' ({error})"
+        remedy = f"needs the extra `optuna`: pip install -e '.[optuna]' in the checkout ({error})"
         raise ConfigError("hydra/sweeper", "optuna", remedy) from error
 
 

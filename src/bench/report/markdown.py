@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 
 # Names from overrides may hold what Markdown takes for a cell's end, emphasis, code, a link, HTML or a formula.
-SPECIAL = "\\|*`[]<~$"
+SPECIAL = "\\|*`[]<~$&"
 
 
 def escaped(text: str) -> str:
-    """The text as it is, whatever is in it; it has one line."""
+    """The text as it is, whatever is in it; it has one line, and may begin one."""
+    return re.sub(r"^(\d*)([#>+=.)-])", r"\1\\\2", _inline(text))  # a heading, a quote, a list
+
+
+def _inline(text: str) -> str:
     for special in SPECIAL:
         text = text.replace(special, f"\\{special}")
-    return text
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # within a word it is no emphasis
 
 
 def table(columns: Mapping[str, Sequence[str]], *, left: Collection[str] = ()) -> str:
@@ -23,5 +28,5 @@ def table(columns: Mapping[str, Sequence[str]], *, left: Collection[str] = ()) -
         left: headers of columns that are flush left, beside the first.
     """
     marks = ["---" if number == 0 or header in left else "---:" for number, header in enumerate(columns)]
-    rows = [tuple(columns), tuple(marks), *(row for row in zip(*columns.values(), strict=True) if any(row))]
-    return "\n".join(f"| {' | '.join(map(escaped, row))} |" for row in rows)
+    cells = [tuple(map(_inline, row)) for row in (columns, *zip(*columns.values(), strict=True)) if any(row)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (cells[0], marks, *cells[1:]))

@@ -76,7 +76,7 @@ def estimate_left(position: Position, *, elapsed_s: float, to_measure: int, jobs
 
     Args:
         position: where it stands.
-        elapsed_s: how long it has run.
+        elapsed_s: how long it has run, without the wait for its turn and the reference before it.
         to_measure: measured calls that it will make; 0: not known before.
         jobs_after: how many jobs come after it.
     """
@@ -97,6 +97,7 @@ class JobProgress:
 
     ``left_s`` is the estimate for the rest of the sweep when this job starts, this job included. None: not known, and
     then made from the job's own calls; ``to_measure`` are those that it will measure (0: not known before).
+    ``jobs_after`` are the jobs that will run after this one; None: all with a higher number.
     """
 
     def __init__(
@@ -108,10 +109,13 @@ class JobProgress:
         jobs: int,
         left_s: float | None,
         to_measure: int = 0,
+        jobs_after: int | None = None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._console, self._title, self._job, self._jobs, self._left_s = console, one_line(title), job, jobs, left_s
-        self._to_measure, self._clock_s, self._started_s = to_measure, clock_s, clock_s()
+        self._to_measure, self._jobs_after = to_measure, jobs - job if jobs_after is None else jobs_after
+        self._clock_s, self._started_s = clock_s, clock_s()
+        self._begun_s = self._started_s
         self._position = Position()
         self._measured_s: list[float] = []
         self._told = False  # that it waits
@@ -122,7 +126,7 @@ class JobProgress:
         )
 
     def __enter__(self) -> Self:
-        self._started_s = self._clock_s()
+        self._started_s = self._begun_s = self._clock_s()
         if self._live:
             self._live.start(refresh=True)
         return self
@@ -141,6 +145,10 @@ class JobProgress:
         elif e2e_s is not None:
             self._measured_s.append(e2e_s)
 
+    def begin(self) -> None:
+        """Take note that the job itself begins: what was before, a wait or the reference, costs no job after it."""
+        self._position, self._measured_s, self._begun_s = Position(), [], self._clock_s()
+
     def wait(self, neighbour: str | None, waited_s: float) -> None:
         """Take note of a wait for another job of this host; None: it is over. Where there is no live line, say so once.
 
@@ -149,7 +157,7 @@ class JobProgress:
             waited_s: how long already.
         """
         if neighbour is None:
-            self._position = Position()
+            self.begin()
             return
         text = f"{WAITING_FOR}{one_line(neighbour)}"
         self._position = Position(phase=f"{text}, since {int(waited_s)} s")
@@ -178,10 +186,10 @@ class JobProgress:
 
         None: used up, or nothing is known.
         """
-        after = self._jobs - self._job
+        after, own_s = self._jobs_after, self._clock_s() - self._begun_s
 
         def by_own_calls(jobs_after: int) -> float | None:
-            return estimate_left(position, elapsed_s=elapsed_s, to_measure=self._to_measure, jobs_after=jobs_after)
+            return estimate_left(position, elapsed_s=own_s, to_measure=self._to_measure, jobs_after=jobs_after)
 
         if self._left_s is None:
             return by_own_calls(after)

@@ -162,4 +162,7 @@ def _finite(value: Any) -> Any:
 
 
 def _cell(value: Any) -> Any:
-    return str(value).lower() if isinstance(value, bool) else value
+    if isinstance(value, bool):
+        return str(value).lower()
+    # Within quotes or not, readers take a carriage return for the end of a row.
+    return value.replace("\r\n", "\n").replace("\r", "\n") if isinstance(value, str) else value

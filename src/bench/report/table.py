@@ -133,14 +133,16 @@ class Setting:
 def print_table(console: Console, records: Sequence[Record]) -> None:
     """The table of all settings, fastest first, then why others have no figures, then what to mind in reading it.
 
-    A setting whose warm-up did not converge is not ranked: it stands below those whose did.
+    A setting whose warm-up did not converge is not ranked: it stands below those whose did. Nor is one marked as the
+    lowest that did not stay on one level, or whose output differs.
     """
     if not records:
         return
     settings = _settings(records)
     ranked = [each for each in settings if each.status == "ok" and each.e2e_s is not None and each.is_warm]
     differing = _differing(ranked)
-    lowest = _lowest([each for each in ranked if not each.is_wrong]) if not differing else []
+    trusted = [each for each in ranked if not each.is_wrong and not each.is_unsteady]
+    lowest = _lowest(trusted) if not differing else []
     width = console.width if is_watched(console) else PLAIN_WIDTH
 
     print_at(console, _fitting(console, settings, lowest, width), width)

@@ -15,8 +15,8 @@ def pages(address: str, *, sweep_id: str | None, experiment: str | None) -> list
 
     Args:
         address: of an MLflow server.
-        sweep_id: which sweep; one that is not there, and None, stand for the latest.
-        experiment: shown where there is no sweep at all; None: whichever there is.
+        sweep_id: which sweep; one that is not there stands for the latest, and so does None without an experiment.
+        experiment: shown where no sweep is asked for, as of a single run, or none is there; None: whichever there is.
 
     Raises:
         TrackingError: the server does not answer.
@@ -25,9 +25,11 @@ def pages(address: str, *, sweep_id: str | None, experiment: str | None) -> list
     with explained(address, "be asked for its sweeps"):
         client = connect(address)
         experiments = {str(each.experiment_id): each for each in client.search_experiments()}
-        run = (sweep_id and _latest(client, list(experiments), sweep_id=sweep_id)) or _latest(client, list(experiments))
-    if run is None:
         shown = next((each for each in experiments.values() if each.name == experiment), None)
+        run = sweep_id and _latest(client, list(experiments), sweep_id=sweep_id)
+        if not run and (sweep_id is not None or shown is None):
+            run = _latest(client, list(experiments))
+    if not run:
         shown = shown or next((each for each in experiments.values() if each.name != "Default"), None)
         if shown is None:
             return [f" MLflow: {address}"]

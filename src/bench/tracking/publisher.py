@@ -253,6 +253,7 @@ class Publisher:
                 store.upload(found, file, None if folder == "." else folder)
 
         if files or tables or answer is not None:
+            self._thread.wait_until_free(SWEEP_S)  # what was late before must not cost the answer
             self._tell("the sweep's results are not published", add, SWEEP_S)
 
     def ways_on(self, sweep_id: str | None) -> list[str]:

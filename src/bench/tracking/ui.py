@@ -87,6 +87,8 @@ def _run(folder: Path, port: int | None) -> int:
     if found.uri.startswith(("http://", "https://")):
         _print_pages(found, found.uri)
         return 0
+    for name in ("no_proxy", "NO_PROXY"):  # a proxy that the environment names does not know our server
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
     with _server(found.uri, _free_port(port)) as (server, address):
         _print_pages(found, address)
         print(f"The UI of {_shown(found.uri)} runs; Ctrl-C ends it.", flush=True)

@@ -33,7 +33,7 @@ class RayLauncher(EngineLauncher):
         try:
             import ray  # noqa: PLC0415 - see above
         except ImportError as error:
-            raise ConfigError("hydra/launcher", "ray", "needs Ray: pip install 'bench[ray]'") from error
+            raise ConfigError("hydra/launcher", "ray", "needs Ray: pip install -e '.[ray]' in the checkout") from error
         for key in ("num_gpus", "num_cpus", "node_retries"):
             value = self.parameters[key]
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:

@@ -206,7 +206,9 @@ def _need_submitit(choice: str) -> None:
     try:
         import submitit  # noqa: F401, PLC0415
     except ImportError as error:
-        raise ConfigError("hydra/launcher", choice, "needs submitit: pip install 'bench[slurm]'") from error
+        raise ConfigError(
+            "hydra/launcher", choice, "needs submitit: pip install -e '.[slurm]' in the checkout"
+        ) from error
 
 
 def _submit(executor: Any, job: EngineJob, overrides: list[list[str]], numbers: list[int]) -> list[Any]:

@@ -163,7 +163,8 @@ FORMULAS = (
         "median E2E",
         unit="calls",
         note="Interval after Fieller (1954), with the calls' noise as the least variance of the saving. "
-        "Not established where the saving may be 0; never where compiled calls are slower.",
+        "Not established where the saving may be 0; never where compiled calls are slower; descriptive below 3 "
+        "processes.",
         source="analysis/break_even",
     ),
     Formula(
@@ -194,8 +195,9 @@ FORMULAS = (
     ),
     Formula(
         name="Warm",
-        formula="warmup.policy=auto: over the last 8 calls, none with an event, the second half's median is at most "
-        "2 % below the first's and 5 % above it, and the Theil–Sen line falls by at most 2 %",
+        formula="warmup.policy=auto: over the last 8 calls (5 where one takes over 10 s), none with an event, the "
+        "second half's median is at most 2 % below the first's and 5 % above it, and the Theil–Sen line falls by at "
+        "most 2 %",
         unit="status",
         note="At a cap it is not_converged: measured all the same, and not ranked. warmup.policy=fixed makes as many "
         "calls as it says.",

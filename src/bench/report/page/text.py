@@ -66,7 +66,8 @@ def _figure(figure: Figure) -> str:
 
 
 def _failure(found: Failure) -> str:
-    head = f"- **{found.status}** in {found.stage}: {markdown.escaped(found.jobs)}: {markdown.escaped(found.reason)}"
+    stage, jobs, reason = map(markdown.escaped, (found.stage, found.jobs, found.reason))
+    head = f"- **{found.status}** in {stage}: {jobs}: {reason}"
     if not found.detail:
         return head
     return f"{head}\n\n{_indented(_fenced(found.detail))}"

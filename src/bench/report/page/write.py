@@ -85,7 +85,7 @@ def write(report: Report, folder: Path) -> list[Path]:
         (folder / FIGURES).mkdir(exist_ok=True)
         content |= {f"{FIGURES}/{each.key}.svg": standalone(each) for each in report.figures}
     for name, text in content.items():
-        write_whole(folder / name, text)
+        write_whole(folder / name, text.encode(errors="replace"))  # a folder's name may be no text at all
     return [folder / name for name in content]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bench.palette import COLOURS, colour
+from bench.palette import COLOURS, colour, positions_of
 
 
 def luminance(text: str) -> float:
@@ -34,3 +34,8 @@ def test_no_two_of_two_hundred_settings_share_a_colour() -> None:
 def test_a_setting_keeps_its_colour() -> None:
     assert [colour(position) for position in range(12)] == list(COLOURS)
     assert colour(40) == colour(40)
+
+
+def test_a_setting_without_a_record_leaves_its_place_free() -> None:
+    assert positions_of(["a", "c"], ["a", "b", "c"]) == [0, 2]
+    assert positions_of(["x", "a", "a"], ["a", "b"]) == [2, 0, 3]

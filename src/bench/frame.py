@@ -25,8 +25,8 @@ def load_records(path: str | os.PathLike[str], *, tracking_uri: str | None = Non
         The columns of `bench.report.rows.COLUMNS`, which says what each means, and the swept keys (`attention`,
         `workload.batch_size`) as texts between `repeat` and `status`. Figures are floats in full precision with the
         unit in the name (`e2e_ms`, `cold_s`, `peak_mib`); what is not known is NaN there, and NA elsewhere. Before
-        figures are compared, take the rows that are `ranked`: others failed, never became warm, or put out something
-        else. Lines about records that are missing or left out are in `frame.attrs["notes"]`.
+        figures are compared, take the rows that are `ranked`: others failed, never became warm, left their level, or
+        put out something else. Lines about records that are missing or left out are in `frame.attrs["notes"]`.
 
     Raises:
         ValueError: there are no records to read; one line says why and what to do.

@@ -8,6 +8,7 @@ or more, WCAG 2.1, 1.4.11). Colour is never the only difference: plots have mark
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 
 COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#c75b9b", "#a67c00", "#7b61d1",
@@ -23,3 +24,17 @@ def colour(position: int) -> str:
     further = position - len(COLOURS)
     red, green, blue = colorsys.hls_to_rgb(further * GOLDEN_ANGLE % 1.0, (0.36, 0.42, 0.48)[further % 3], 0.55)
     return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
+
+
+def positions_of(names: Sequence[str], typed: Sequence[str]) -> list[int]:
+    """Each name's place among those typed; a second setting of the same name, and an unknown one, comes after all."""
+    places: dict[str, int] = {}
+    for place, name in enumerate(typed):
+        places.setdefault(name, place)
+    found, after = [], len(typed)
+    for name in names:
+        place = places.pop(name, -1)
+        if place < 0:
+            place, after = after, after + 1
+        found.append(place)
+    return found

@@ -5,6 +5,7 @@ Not covered: text around the figures, and where they are written.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from bench.record import Record
@@ -12,7 +13,11 @@ from bench.report.figures.figure import Figure
 
 
 def draw_all(
-    records: Sequence[Record], *, typed: Sequence[str] | None = None, baseline: str | None = None
+    records: Sequence[Record],
+    *,
+    typed: Sequence[str] | None = None,
+    baseline: str | None = None,
+    faults: list[str] | None = None,
 ) -> list[Figure]:
     """Every figure for which these records hold data.
 
@@ -21,7 +26,9 @@ def draw_all(
         typed: names of the settings in the order in which they were typed, which gives each its colour; None: in order
             of first appearance.
         baseline: name or swept values of the setting that others are compared with; its line in a legend says so.
+        faults: takes a line for each figure that could not be drawn, whatever the reason.
     """
+    os.environ.pop("MPLBACKEND", None)  # only files are drawn; a name that matplotlib does not know would end it
     # Here, because matplotlib takes a second to load and what imports this package may not draw at all.
     from bench.report.figures import (  # noqa: PLC0415
         break_even,
@@ -36,14 +43,14 @@ def draw_all(
     from bench.report.figures.shown import settings_shown  # noqa: PLC0415
 
     settings = settings_shown(records, typed=typed, baseline=baseline)
-    with drawing():
-        drawn = [
-            warmup_curves.draw(settings),
-            e2e_distributions.draw(settings),
-            ttft_vs_itl.draw(settings),
-            throughput_vs_memory.draw(settings),
-            break_even.draw(settings),
-            roofline.draw(settings),
-            token_timeline.draw(settings),
-        ]
+    drawn = []
+    for figure in (
+        warmup_curves, e2e_distributions, ttft_vs_itl, throughput_vs_memory, break_even, roofline, token_timeline,
+    ):  # fmt: skip
+        try:
+            with drawing():
+                drawn.append(figure.draw(settings))
+        except Exception as error:  # noqa: BLE001 - whatever a plotting library raises costs that one figure
+            if faults is not None:
+                faults.append(f"{figure.KEY}: {type(error).__name__}: {error}")
     return [each for each in drawn if each is not None]

@@ -127,7 +127,8 @@ def _caption(choice: Choice) -> str:
     descriptive = all(len(each.records) == 1 for each in settings) and len(settings) > 1
     return (
         "Each point is a measured call; the tick is the median of a process and the bar its 95 % interval, which "
-        f"knows of no differences between processes ({processes_words(settings)}, a strip each). Sorted by median."
+        f"knows of no differences between processes ({processes_words(settings)}, a strip each). Sorted by "
+        "median, ranked settings first."
         + (" With one process a setting the order is descriptive, not a verdict." if descriptive else "")
         + choice.words()
     )
@@ -135,4 +136,4 @@ def _caption(choice: Choice) -> str:
 
 def _alt(choice: Choice) -> str:
     named = "; ".join(f"{each.full_name} {_value(each)}" for each in choice.named)
-    return f"E2E of the measured calls, lowest median first: {named}."
+    return f"E2E of the measured calls, lowest median first and ranked settings before others: {named}."

@@ -23,6 +23,9 @@ _Places = dict[int, dict[str, tuple[float, float]]]  # position → stage → FL
 
 def draw(settings: Sequence[Shown]) -> Figure | None:
     """The figure, or None where no setting's work or no ceiling is known."""
+    devices = [record.observed.device_name for each in settings for record in each.records if record.observed]
+    if len(set(devices)) > 1:  # each has ceilings of its own: under those of one, points of another say nothing
+        return None
     places = {each.position: found for each in settings if each.is_ok and (found := _places(each))}
     ceilings = _ceilings(settings)
     if not places or not ceilings:

@@ -58,8 +58,11 @@ class Entry:
 @contextlib.contextmanager
 def drawing() -> Iterator[None]:
     """Figures are drawn in here: text stays text, equal figures give equal bytes, and fonts lack what they lack."""
+    # From matplotlib's own defaults: a user's matplotlibrc is made for other figures, and may ask for TeX.
     settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "bench", "path.simplify_threshold": 0.05}
-    with mpl.rc_context(settings), warnings.catch_warnings():
+    with mpl.rc_context(), warnings.catch_warnings():
+        mpl.rcdefaults()
+        mpl.rcParams.update(settings)
         warnings.simplefilter("ignore")  # of glyphs that matplotlib's own font lacks: the page's font is used
         yield
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.analysis.baselines import baseline_ids
-from bench.analysis.settings import Setting, settings_of
+from bench.analysis.settings import Setting, identity, settings_of
 from bench.analysis.summary import Stats, Summary, summarize
-from bench.palette import colour
+from bench.palette import colour, positions_of
 from bench.record import Record
 from bench.report.format import one_line, title
 
@@ -53,8 +53,11 @@ class Shown:
 
     @property
     def is_ranked(self) -> bool:
-        """Whether it may be called best at something: it came through warm and with the right output."""
-        return self.is_ok and not self.setting.wrong and 2 * len(self.setting.not_warm) < len(self.setting.records)
+        """Whether it may be called best at something: it came through warm, on one level, with the right output."""
+        left_level = sum(each.steadiness is not None and each.steadiness.steady is False for each in self.records)
+        is_unsteady = left_level > 0 and 2 * left_level >= len(self.records)
+        is_warm = 2 * len(self.setting.not_warm) < len(self.setting.records)
+        return self.is_ok and is_warm and not is_unsteady and not self.setting.wrong
 
     @property
     def e2e_s(self) -> float | None:
@@ -74,7 +77,7 @@ class Choice:
     named: list[Shown]
     grey: list[Shown]
 
-    def words(self, best: str = "with the lowest median E2E") -> str:
+    def words(self, best: str = "with the lowest median E2E, ranked ones first") -> str:
         """A sentence for the caption; empty where all are named."""
         if not self.grey:
             return ""
@@ -92,7 +95,7 @@ def settings_shown(
         baseline: as for `bench.analysis.baselines.baseline_ids`.
     """
     settings = settings_of(records)
-    positions = _positions([each.name for each in settings], typed or [])
+    positions = positions_of([each.name for each in settings], typed or [])
     ordered = sorted(zip(positions, settings, strict=True), key=lambda each: each[0])
     baselines = baseline_ids([each for _, each in ordered], baseline)
     lost: dict[str, list[Record]] = {}
@@ -153,6 +156,11 @@ class Look:
         return {"color": self.colour, "linestyle": "none", "marker": self.marker}
 
 
+def are_comparable(settings: Sequence[Shown]) -> bool:
+    """Whether all did the same work with the same model on the same device."""
+    return len({tuple(identity(record).items()) for each in settings for record in each.records}) <= 1
+
+
 def looks_of(named: Sequence[Shown]) -> dict[int, Look]:
     """Position → look. No two have the same marker: that of the position where it is free, else the next free one."""
     taken: dict[int, str] = {}
@@ -177,20 +185,6 @@ def processes_words(settings: Sequence[Shown]) -> str:
     if most == 1:
         return "one process each"
     return f"{most} processes each" if fewest == most else f"{fewest} to {most} processes each"
-
-
-def _positions(names: Sequence[str], typed: Sequence[str]) -> list[int]:
-    """Each name's place among those typed; a second setting of the same name, and an unknown one, comes after all."""
-    places: dict[str, int] = {}
-    for place, name in enumerate(typed):
-        places.setdefault(name, place)
-    found, after = [], len(typed)
-    for name in names:
-        place = places.pop(name, -1)
-        if place < 0:
-            place, after = after, after + 1
-        found.append(place)
-    return found
 
 
 def _remark(setting: Setting, counted: Sequence[Record], *, is_baseline: bool) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bench.analysis.objectives import pareto_front
 from bench.report.figures.figure import Figure
 from bench.report.figures.sheet import GREY, Entry, Sheet
-from bench.report.figures.shown import MOST_NAMED, Choice, Shown, choose, looks_of, processes_words
+from bench.report.figures.shown import MOST_NAMED, Choice, Shown, are_comparable, choose, looks_of, processes_words
 from bench.report.figures.svg import INK
 from bench.report.figures.ticks import scale_for
 from bench.report.format import mebibytes, significant
@@ -28,7 +28,7 @@ def draw(settings: Sequence[Shown]) -> Figure | None:
     if not places:
         return None
     settings = [each for each in settings if each.position in places]
-    front = front_of(settings, places)
+    front = front_of(settings, places) if are_comparable(settings) else []
     choice = choose(settings, lambda each: -places[each.position][0], first=front)
     looks = looks_of(choice.named)
     on_front = {each.position for each in front}
@@ -112,11 +112,17 @@ def _value(rate: float, peak_bytes: float) -> str:
 def _caption(choice: Choice, front: Sequence[Shown]) -> str:
     settings = [*choice.named, *choice.grey]
     best = "on the front" if len(front) >= MOST_NAMED else "on the front and those with the highest throughput"
+    if not are_comparable(settings):
+        return (
+            "Further up is faster, further left takes less: one point a setting, the median over its processes "
+            f"({processes_words(settings)}). The settings differ in model, work or device, so there is no Pareto front "
+            "over them." + choice.words("with the highest throughput, ranked ones first")
+        )
     return (
         "Further up is faster, further left takes less: one point a setting, the median over its processes "
         f"({processes_words(settings)}). Rings and the line mark the Pareto front, the settings that no other one "
-        "beats in both; it is read from the medians and is no verdict. Settings whose output differs or that were not "
-        "warm cannot be on it." + choice.words(best)
+        "beats in both; it is read from the medians and is no verdict. Settings whose output differs, that were not "
+        "warm or that did not stay on one level cannot be on it." + choice.words(best)
     )
 
 

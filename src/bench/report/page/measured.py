@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from bench.analysis.settings import Setting, asked, settings_of, steady_words
 from bench.analysis.summary import Stats, Summary
-from bench.palette import colour
+from bench.palette import colour, positions_of
 from bench.record import STATUSES, Record
 from bench.report.comparison import in_order
 from bench.report.format import UNDEFINED, one_line
@@ -157,7 +157,9 @@ def measure(
     for record in records:
         groups.setdefault(record.setting_id, []).append(record)
     found = []
-    for position, setting in enumerate(in_order(settings_of(records), typed)):
+    settings = in_order(settings_of(records), typed)
+    positions = positions_of([each.name for each in settings], typed or [])
+    for position, setting in zip(positions, settings, strict=True):
         counted = setting.records or groups[setting.setting_id]
         found.append(
             Measured(

@@ -95,6 +95,8 @@ def _figures(records: Sequence[Record], sweep: Sweep, baseline: str | None) -> t
     try:
         from bench.report.figures import draw_all  # noqa: PLC0415
 
-        return list(draw_all(records, typed=sweep.typed, baseline=baseline)), ""
+        faults: list[str] = []
+        figures = draw_all(records, typed=sweep.typed, baseline=baseline, faults=faults)
+        return figures, one_line(f"Not drawn: {'; '.join(faults)}") if faults else ""
     except Exception as error:  # noqa: BLE001 - whatever a plotting library raises, the page says the rest
         return [], one_line(f"The figures could not be drawn: {type(error).__name__}: {error}")

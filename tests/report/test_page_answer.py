@@ -13,6 +13,8 @@ from bench.analysis.summary import summarize
 from bench.record import CompileObserved, Energy, Failure, Fidelity, Record, Steadiness
 from bench.report.comparison import build_report_of_records
 from bench.report.page.answer import Answer, build_answer, to_markdown
+from bench.report.page.build import Sweep, build_page
+from bench.report.page.content import SettingRow
 from bench.report.page.measured import measure
 from factories import make_config, make_record
 from sweeps import EAGER, NEAR, SDPA, job, jobs
@@ -35,6 +37,13 @@ def answer(
     return build_answer(settings, report, jobs=jobs_planned)
 
 
+def rows(records: Sequence[Record]) -> list[SettingRow]:
+    """Of the table beside the answer."""
+    found = build_page(records, Sweep(), build_report_of_records(records)).settings
+    assert found is not None
+    return found.rows
+
+
 def text(found: Answer) -> str:
     """Everything that is said."""
     return to_markdown(found)
@@ -43,6 +52,12 @@ def text(found: Answer) -> str:
 def failed(name: str, status: str = "failed", message: str = "no such layer") -> Record:
     record = job(name, 1.0, status=status, stage="load", error=Failure(type="RuntimeError", message=message))
     record.iterations = []
+    return record
+
+
+def on_device(record: Record, name: str) -> Record:
+    assert record.observed is not None
+    record.observed = dataclasses.replace(record.observed, device_name=name)
     return record
 
 
@@ -113,6 +128,63 @@ def test_settings_with_baselines_of_their_own_have_no_common_winner() -> None:
     assert "Which of all is fastest was not judged: the lowest median is that of sdpa on" in text(found)
 
 
+def test_a_faster_setting_that_was_not_tested_leaves_no_fastest() -> None:
+    found = answer(jobs({"eager": EAGER[:3], "slow": (1.2, 1.21, 1.19), "fast": (0.5, 0.505)}))
+    assert found.headline == "No setting was found to be faster than eager"
+    assert "fastest" not in text(found)
+    assert "The lowest median is that of fast, which is no verdict." in found.sentences
+
+
+def test_a_faster_setting_that_was_not_tested_keeps_an_equivalent_one_from_being_the_last_word() -> None:
+    same = tuple(1.0001 * each for each in EAGER)
+    found = answer(jobs({"eager": EAGER, "same": same, "fast": (0.5, 0.505)}))
+    assert found.headline == "No setting was found to be faster than eager"
+
+
+@pytest.mark.parametrize(
+    "third",
+    [(1.2, 1.21, 1.19), (0.8, 0.81, 0.79), (1.0, 1.03, 0.96), (1.0001, 1.0101, 0.9901)],
+    ids=["slower", "faster", "inconclusive", "the same"],
+)
+def test_what_was_not_tested_is_named_with_the_reason_whatever_the_others_are(third) -> None:
+    found = answer(jobs({"eager": EAGER[:3], "third": third, "fast": (0.5, 0.5)}))
+    (caution,) = [each for each in found.cautions if each.startswith("not judged")]
+    assert "verdicts from 3 on): fast (500.0 ms)" in caution
+
+
+def test_what_was_not_tested_is_named_beside_baselines_of_their_own_too() -> None:
+    names = {"a off": EAGER, "a on": SDPA, "b off": SDPA, "b on": EAGER, "c off": EAGER[:1], "c on": SDPA[:2]}
+    records = [
+        job(name, e2e_s, repeat + 1, swept=dict(zip(("attention", "compile"), name.split(), strict=True)))
+        for name, times in names.items()
+        for repeat, e2e_s in enumerate(times)
+    ]
+    cautions = answer(records, baseline="compile=off").cautions
+    assert any(each.startswith("not judged (") and "c on (904.5 ms)" in each for each in cautions)
+
+
+def test_where_all_were_tested_nothing_is_named_as_not_judged() -> None:
+    assert "not judged (" not in text(answer(jobs({"sdpa": SDPA, "eager": EAGER})))
+
+
+@pytest.mark.parametrize("other", [1.2, 1.0001], ids=["slower", "the same"])
+def test_a_noisy_baseline_without_a_rival_is_a_doubt(other) -> None:
+    noisy = Steadiness(steady=None, flags=[], shape="flat", power="too noisy to tell")
+    found = answer(jobs({"eager": EAGER, "other": tuple(other * each for each in EAGER)}, steadiness=noisy))
+    assert "eager: its calls are too noisy to tell whether they stayed on one level" in found.cautions
+
+
+def test_the_correction_counts_the_tests_of_all_groups() -> None:
+    records = [with_workload(job(f"{name} b{size}", e2e_s * size, repeat + 1, swept={"attention": name, "workload.batch_size": str(size)}), batch_size=size)
+               for repeat in range(5) for size in (1, 4) for name, e2e_s in (("eager", EAGER[repeat]), ("sdpa", SDPA[repeat]))]  # fmt: skip
+    found = answer(records, baseline="attention=eager")
+    assert [each.headline.partition(": ")[2] for each in found.groups] == [
+        "sdpa b1 is faster than eager b1",
+        "sdpa b4 is faster than eager b4",
+    ]
+    assert all("Holm-corrected for 2 comparisons" in each.sentences[0] for each in found.groups)
+
+
 # ---- no verdicts ---------------------------------------------------------------------------------------------------
 
 
@@ -129,6 +201,16 @@ def test_two_processes_each_are_too_few() -> None:
     found = answer(jobs({"eager": EAGER[:2], "sdpa": SDPA[:2]}))
     assert found.headline == "Lowest median, no verdict: sdpa"
     assert "verdicts from 3 on" in text(found)
+
+
+@pytest.mark.parametrize(("repeats", "remedy"), [(1, "sweep.repeats=5"), (2, "sweep.repeats=5"), (5, "resume=true")])
+def test_a_sweep_that_asked_for_repeats_already_is_to_go_on(repeats, remedy) -> None:
+    records = jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]})
+    for each in records:
+        each.requested["sweep"] = {"repeats": repeats}
+    said = text(answer(records))
+    assert remedy in said
+    assert ("would tell" in said, said.count("sweep.re")) == (True, 1)
 
 
 @pytest.mark.parametrize("words", ["fastest", "faster", "best", "wins", "winner"])
@@ -220,6 +302,24 @@ def test_another_device_is_named() -> None:
     assert "They differ in device" in text(answer(records))
 
 
+def test_settings_whose_repeats_ran_on_the_same_two_devices_are_compared() -> None:
+    records = jobs({"eager": EAGER, "sdpa": SDPA})
+    # Which record of a setting comes first is chance: here eager's is of the one device, sdpa's of the other.
+    records = [on_device(each, "A" if each.repeat < 3 else "B") for each in [*records[::2], *records[1::2][::-1]]]
+    found = answer(records)
+    assert found.headline == "sdpa is faster than eager"
+    assert "processes of one setting differ (device A and B): eager, sdpa" in found.cautions
+
+
+def test_settings_of_which_one_ran_on_a_second_device_are_answered_apart() -> None:
+    records = jobs({"eager": EAGER, "sdpa": SDPA})
+    on_device(records[-1], "B")
+    found = answer(records)
+    assert found.kind == "several"
+    assert "They differ in device" in text(found)
+    assert "processes of one setting differ (device B and Test CPU): sdpa" in text(found)
+
+
 def test_only_failures_say_what_happened() -> None:
     found = answer([failed("a"), failed("b"), failed("c", "skipped", "flash is not installed")])
     assert (found.kind, found.headline, found.setting) == ("nothing", "No setting came through", None)
@@ -272,6 +372,25 @@ def test_a_start_from_a_cache_is_no_cold_start() -> None:
         assert each.observed is not None
         each.observed = dataclasses.replace(each.observed, compile=CompileObserved(graphs=1, cache_hits=2))
     assert "first call (from a warm compile cache) 5.810 s" in text(answer(records))
+
+
+# ---- the table beside it -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes", [{"steadiness": UNSTEADY}, {"fidelity": DIFFERS}, {"warmup_status": "not_converged"}]
+)
+def test_what_may_not_be_ranked_stands_below_what_may(changes) -> None:
+    found = rows([job("fast", 0.1, **changes), *jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]}), failed("flex")])
+    assert [row.name for row in found] == ["sdpa", "eager", "fast", "flex"]
+
+
+def test_the_lowest_median_is_marked_where_the_answer_compares_the_settings() -> None:
+    records = jobs({"eager": EAGER[:2], "sdpa": SDPA[:2]})
+    for record, device in zip(records, "ABBA", strict=True):
+        on_device(record, device)
+    assert answer(records).kind == "no verdict"
+    assert {row.name: row.marks for row in rows(records)} == {"eager": [], "sdpa": ["lowest median"]}
 
 
 # ---- Markdown ------------------------------------------------------------------------------------------------------

@@ -15,15 +15,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.analysis.comparison import Comparison
-from bench.analysis.settings import identity
 from bench.analysis.summary import Summary
 from bench.report import markdown
 from bench.report.comparison import ComparisonReport
 from bench.report.format import UNDEFINED, mebibytes, milliseconds, one_line, percent, significant
 from bench.report.page.measured import Measured, median_of
+from bench.report.page.ranking import (
+    NAMES_SHOWN,
+    differing_keys,
+    doubts,
+    groups_of,
+    not_judged,
+    not_ranked,
+    some,
+    unlike_processes,
+    why_no_verdict,
+    work_of,
+)
 
 KINDS = ("verdict", "no verdict", "alone", "nothing", "several")
-NAMES_SHOWN = 4
 GROUPS_SHOWN = 6
 REASONS_SHOWN = 3
 # Where only the amount of work differs, the rate stays fair; other prompts or models are other work altogether.
@@ -76,7 +86,7 @@ def build_answer(
     alive = [each for each in settings if each.setting.records]
     if not alive:
         return _nothing(settings, missing)
-    groups = _groups(alive)
+    groups = groups_of(alive)
     answer = _of_group(alive, report) if len(groups) == 1 else _of_several(groups, report)
     dead = [each for each in settings if not each.setting.records]
     return Answer(**vars(answer) | {"cautions": [*answer.cautions, *_came_to_nothing(dead, len(settings)), *missing]})
@@ -116,17 +126,9 @@ def _nothing(settings: Sequence[Measured], missing: list[str]) -> Answer:
     )
 
 
-def _groups(settings: Sequence[Measured]) -> list[list[Measured]]:
-    """Settings of the same model, work and device, in order of first appearance."""
-    groups: dict[tuple[tuple[str, str], ...], list[Measured]] = {}
-    for each in settings:
-        groups.setdefault(tuple(identity(each.setting.records[0]).items()), []).append(each)
-    return list(groups.values())
-
-
 def _of_several(groups: Sequence[Sequence[Measured]], report: ComparisonReport | None) -> Answer:
-    differing = _differing(groups)
-    sentences = [f"They differ in {_some(differing)}, so E2E is compared within each of {len(groups)} groups only."]
+    differing = differing_keys(groups)
+    sentences = [f"They differ in {some(differing)}, so E2E is compared within each of {len(groups)} groups only."]
     if set(differing) <= FAIR_ON_RATE:
         rated = [each for group in groups for each in group if each.distrust is None]
         rates = [(rate, each) for each in rated if (rate := each.figure(_rate)) is not None]
@@ -138,7 +140,7 @@ def _of_several(groups: Sequence[Sequence[Measured]], report: ComparisonReport |
             )
     answers = []
     for group in groups[:GROUPS_SHOWN]:
-        of = ", ".join(f"{key}={identity(group[0].setting.records[0]).get(key, UNDEFINED)}" for key in differing)
+        of = ", ".join(f"{key}={work_of(group[0]).get(key, UNDEFINED)}" for key in differing)
         answer = _of_group(group, report)
         answers.append(Answer(**vars(answer) | {"headline": f"{one_line(of)}: {answer.headline}"}))
     more = [f"{len(groups) - GROUPS_SHOWN} more groups are in the table"] if len(groups) > GROUPS_SHOWN else []
@@ -149,14 +151,6 @@ def _of_several(groups: Sequence[Sequence[Measured]], report: ComparisonReport |
         cautions=more,
         groups=answers,
     )
-
-
-def _differing(groups: Sequence[Sequence[Measured]]) -> list[str]:
-    values: dict[str, set[str]] = {}
-    for group in groups:
-        for key, value in identity(group[0].setting.records[0]).items():
-            values.setdefault(key, set()).add(value)
-    return [key for key, found in values.items() if len(found) > 1] or ["what is known of them"]
 
 
 def _came_to_nothing(dead: Sequence[Measured], of: int) -> list[str]:
@@ -170,8 +164,13 @@ def _came_to_nothing(dead: Sequence[Measured], of: int) -> list[str]:
 
 
 def _of_group(settings: Sequence[Measured], report: ComparisonReport | None) -> Answer:
+    answer = _of_comparable(settings, report)
+    return Answer(**vars(answer) | {"cautions": [*answer.cautions, *unlike_processes(settings)]})
+
+
+def _of_comparable(settings: Sequence[Measured], report: ComparisonReport | None) -> Answer:
     ranked = sorted((each for each in settings if each.distrust is None), key=lambda each: each.e2e_s or 0.0)
-    left_out = _not_ranked([each for each in settings if each.distrust is not None])
+    left_out = not_ranked([each for each in settings if each.distrust is not None])
     if not ranked:
         return Answer(
             kind="no verdict",
@@ -181,20 +180,11 @@ def _of_group(settings: Sequence[Measured], report: ComparisonReport | None) -> 
         )
     ids = {each.setting.setting_id for each in settings}
     comparisons = [each for each in report.comparisons if each.setting_id in ids] if report is not None else []
-    judged = [each for each in comparisons if each.verdict.p is not None]
     if len(settings) == 1:
         return _alone(ranked[0])
-    if report is not None and judged:
-        return _judged(ranked, judged, report, left_out)
+    if report is not None and any(each.verdict.p is not None for each in comparisons):
+        return _judged(ranked, comparisons, report, left_out)
     return _descriptive(ranked, settings, comparisons, left_out)
-
-
-def _not_ranked(settings: Sequence[Measured]) -> list[str]:
-    """What is left out of the ranking, settings of one kind of reason in a line; the table has the details."""
-    kinds: dict[str, list[str]] = {}
-    for each in settings:
-        kinds.setdefault(str(each.distrust).partition(" (")[0], []).append(each.name)
-    return [f"not ranked ({reason}): {_some(names)}" for reason, names in kinds.items()]
 
 
 def _alone(only: Measured) -> Answer:
@@ -203,7 +193,7 @@ def _alone(only: Measured) -> Answer:
         kind="alone",
         headline=f"{only.name}: {milliseconds(only.e2e_s)} ms a call",
         sentences=["One setting, and nothing to compare it with."],
-        cautions=_doubts(only),
+        cautions=doubts(only),
     )
 
 
@@ -222,60 +212,64 @@ def _descriptive(
         lowest,
         kind="no verdict",
         headline=headline,
-        sentences=[*sentences, _why_no_verdict(settings, comparisons)],
-        cautions=[*left_out, *_doubts(lowest)],
+        sentences=[*sentences, why_no_verdict(settings, comparisons)],
+        cautions=[*left_out, *doubts(lowest)],
     )
 
 
-def _why_no_verdict(settings: Sequence[Measured], comparisons: Sequence[Comparison]) -> str:
-    most = max(each.processes for each in settings)
-    if most == 1:
-        return (
-            "Descriptive, not a verdict: each setting ran in one process, and processes differ; sweep.repeats=5 "
-            "would tell."
-        )
-    reasons = Counter(one_line(each.verdict.reason) for each in comparisons if each.verdict.reason).most_common(1)
-    why = reasons[0][0] if reasons else "nothing was compared"
-    return f"Descriptive, not a verdict: {why}."
-
-
 def _judged(
-    ranked: Sequence[Measured], judged: Sequence[Comparison], report: ComparisonReport, left_out: list[str]
+    ranked: Sequence[Measured], comparisons: Sequence[Comparison], report: ComparisonReport, left_out: list[str]
 ) -> Answer:
+    """What the verdicts come to, where there is one at least; a setting without one may be faster than all."""
+    judged = [each for each in comparisons if each.verdict.p is not None]
+    unjudged = not_judged(ranked, comparisons)
+    left_out = [*left_out, *unjudged]
     if len({each.baseline_id for each in judged}) > 1:
         return _by_baseline(ranked, judged, left_out)
     by_id = {each.setting.setting_id: each for each in ranked}
     faster = sorted((each for each in judged if each.verdict.word == "faster"), key=_ratio)
     faster = [each for each in faster if each.setting_id in by_id]
     if faster:
-        return _with_winner(by_id[faster[0].setting_id], faster, judged, left_out)
+        tested = sum(each.verdict.p is not None for each in report.comparisons)
+        return _with_winner(by_id[faster[0].setting_id], faster, tested, left_out)
+    featured = by_id.get(judged[0].baseline_id, ranked[0])
+    headline, sentences = _without_winner(ranked, judged, report, is_complete=not unjudged)
+    return _featuring(
+        featured, kind="verdict", headline=headline, sentences=sentences, cautions=[*left_out, *doubts(featured)]
+    )
+
+
+def _without_winner(
+    ranked: Sequence[Measured], judged: Sequence[Comparison], report: ComparisonReport, *, is_complete: bool
+) -> tuple[str, list[str]]:
+    """Headline and sentences, where nothing is faster than the baseline for all that one can tell.
+
+    Args:
+        ranked: by E2E.
+        judged: the comparisons with a verdict.
+        report: that they are of.
+        is_complete: whether every ranked setting has a verdict; only then may the baseline be called the fastest.
+    """
     baseline = one_line(judged[0].baseline)
     counts = Counter(each.verdict.word for each in judged)
-    slower = sorted((each for each in judged if each.verdict.word == "slower"), key=_ratio)
-    featured = by_id.get(judged[0].baseline_id, ranked[0])
-    if len(slower) == len(judged):
-        nearest = slower[0]
-        others = "the other one is" if len(judged) == 1 else f"each of the {len(judged)} others is"
-        return _featuring(
-            featured,
-            kind="verdict",
-            headline=f"{baseline} is the fastest",
-            sentences=[f"{others.capitalize()} slower; the nearest, {one_line(nearest.setting)}, by {_more(nearest)}."],
-            cautions=left_out,
+    if is_complete and counts["slower"] == len(judged):
+        nearest = min(judged, key=_ratio)
+        others = "The other one is" if len(judged) == 1 else f"Each of the {len(judged)} others is"
+        return (
+            f"{baseline} is the fastest",
+            [f"{others} slower; the nearest, {one_line(nearest.setting)}, by {_more(nearest)}."],
         )
     words = ", ".join(f"{count} {word}" for word, count in counts.most_common())
     sentences = [f"Of {_settings(len(judged))} compared with it: {words}."]
-    if not counts["inconclusive"]:
-        headline = f"No setting is faster than {baseline}"
-    else:
-        headline = f"No setting was found to be faster than {baseline}"
-        if (lowest := ranked[0]).setting.setting_id != judged[0].baseline_id:
-            own = [each for each in judged if each.setting_id == lowest.setting.setting_id]
-            seen = f" ({_signed_interval(own[0])})" if own else ""
-            sentences.append(f"The lowest median is that of {lowest.name}{seen}, which is no verdict.")
-        if report.noise_floor is not None:
-            sentences.append(f"What this machine can tell: {report.noise_floor.advice()[0]}.")
-    return _featuring(featured, kind="verdict", headline=headline, sentences=sentences, cautions=left_out)
+    if is_complete and not counts["inconclusive"]:
+        return f"No setting is faster than {baseline}", sentences
+    if (lowest := ranked[0]).setting.setting_id != judged[0].baseline_id:
+        own = [each for each in judged if each.setting_id == lowest.setting.setting_id]
+        seen = f" ({_signed_interval(own[0])})" if own else ""
+        sentences.append(f"The lowest median is that of {lowest.name}{seen}, which is no verdict.")
+    if counts["inconclusive"] and report.noise_floor is not None:
+        sentences.append(f"What this machine can tell: {report.noise_floor.advice()[0]}.")
+    return f"No setting was found to be faster than {baseline}", sentences
 
 
 def _by_baseline(ranked: Sequence[Measured], judged: Sequence[Comparison], left_out: list[str]) -> Answer:
@@ -299,24 +293,23 @@ def _by_baseline(ranked: Sequence[Measured], judged: Sequence[Comparison], left_
         headline=f"{counts['faster']} of {_settings(len(judged))} {'is' if counts['faster'] == 1 else 'are'} faster "
         f"than the baseline",
         sentences=sentences,
-        cautions=[*left_out, *_doubts(ranked[0])],
+        cautions=[*left_out, *doubts(ranked[0])],
     )
 
 
-def _with_winner(
-    best: Measured, faster: Sequence[Comparison], judged: Sequence[Comparison], left_out: list[str]
-) -> Answer:
+def _with_winner(best: Measured, faster: Sequence[Comparison], tested: int, left_out: list[str]) -> Answer:
+    """The one that takes the least time of those found faster; `tested` counts the tests of the whole sweep."""
     first, rivals = faster[0], [one_line(each.setting) for each in faster[1:]]
     assert first.effect is not None
-    tested = f", Holm-corrected for {len(judged)} comparisons" if len(judged) > 1 else ""
+    correction = f", Holm-corrected for {tested} comparisons" if tested > 1 else ""
     p = "p < 0.001" if (first.verdict.p or 0) < 0.001 else f"p = {first.verdict.p:.2g}"
     sentences = [
-        f"A call takes {_less(first)}; {first.effect.processes} processes a side, {p}{tested}.",
+        f"A call takes {_less(first)}; {first.effect.processes} processes a side, {p}{correction}.",
     ]
     if rivals:
         are = "is" if len(rivals) == 1 else "are"
         sentences.append(
-            f"{_some(rivals)} {are} faster than {one_line(first.baseline)}, too: which of them is fastest is not "
+            f"{some(rivals)} {are} faster than {one_line(first.baseline)}, too: which of them is fastest is not "
             f"judged here, and sweep.baseline (or bench.compare --baseline) set to {best.name} judges it."
         )
     return _featuring(
@@ -324,18 +317,8 @@ def _with_winner(
         kind="verdict",
         headline=f"{best.name} is faster than {one_line(first.baseline)}",
         sentences=sentences,
-        cautions=[*left_out, *_doubts(best)],
+        cautions=[*left_out, *doubts(best)],
     )
-
-
-def _doubts(setting: Measured) -> list[str]:
-    """What speaks against the figures of a setting that is named all the same."""
-    if setting.steady in ("few", "noisy"):
-        why = "too few" if setting.steady == "few" else "too noisy"
-        return [f"{setting.name}: its calls are {why} to tell whether they stayed on one level"]
-    if setting.steady.partition(" ")[1]:
-        return [f"{setting.name}: {setting.steady} processes are known to have stayed on one level"]
-    return []
 
 
 # ---- the price -----------------------------------------------------------------------------------------------------
@@ -482,8 +465,3 @@ def _signed(fraction: float) -> str:
 
 def _settings(number: int) -> str:
     return "1 setting" if number == 1 else f"{number} settings"
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:NAMES_SHOWN])
-    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.analysis.settings import asked, identity
+from bench.analysis.settings import asked
 from bench.analysis.summary import Summary, summarize
 from bench.record import Record
 from bench.report.comparison import ComparisonReport
@@ -18,6 +18,7 @@ from bench.report.page.content import Page
 from bench.report.page.evidence import environment, failures, numbers, observed
 from bench.report.page.formulas import FORMULAS
 from bench.report.page.measured import Measured, measure
+from bench.report.page.ranking import groups_of
 from bench.report.page.settings import build_table
 
 ROWS_SHOWN = 200  # of a table below the one of all settings
@@ -111,8 +112,7 @@ def _lowest(settings: Sequence[Measured]) -> str | None:
     """The setting to mark in the table: the lowest median where all may be compared, and there are two to rank."""
     alive = [each for each in settings if each.setting.records]
     ranked = [each for each in alive if each.distrust is None and each.e2e_s is not None]
-    kinds = {tuple(identity(each.setting.records[0]).items()) for each in alive}
-    if len(ranked) < 2 or len(kinds) > 1:
+    if len(ranked) < 2 or len(groups_of(alive)) > 1:
         return None
     return min(ranked, key=lambda each: each.e2e_s or 0.0).setting.setting_id
 

@@ -1,6 +1,6 @@
 """The page's table of settings, and what to mind in reading it.
 
-The rows stand in the order of the terminal's table: what may be ranked by E2E first, then what may not, then what came
+The rows stand by E2E: first what may be ranked, then what may not (another output, not warm, unsteady), then what came
 to nothing. A column of which nothing is known is left out, and a note says why.
 """
 
@@ -126,7 +126,7 @@ def _add(rows: Sequence[list[Cell]], cells: Iterable[Cell]) -> None:
 
 def _place(setting: Measured) -> tuple[int, bool, float]:
     e2e_s = setting.e2e_s
-    return STATUSES.index(setting.status), not setting.is_warm, float("inf") if e2e_s is None else e2e_s
+    return STATUSES.index(setting.status), setting.distrust is not None, float("inf") if e2e_s is None else e2e_s
 
 
 # ---- cells ---------------------------------------------------------------------------------------------------------

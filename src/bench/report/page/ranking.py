@@ -1,0 +1,127 @@
+"""What stands between settings and a ranking: other work, no verdict, no trust, and doubts; each in a line of words.
+
+Two settings are comparable where ``bench.analysis.settings.differences`` bars nothing: what all processes of one ran
+is, key by key, what all processes of the other ran. Nothing is judged here.
+
+Not covered: which setting is best, and how much faster; ``answer`` says that.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from bench.analysis.comparison import FEWEST_PROCESSES, Comparison
+from bench.analysis.settings import UNKNOWN, asked, identity
+from bench.report.format import UNDEFINED, milliseconds, one_line
+from bench.report.page.measured import Measured
+
+NAMES_SHOWN = 4
+
+# ---- comparable work -----------------------------------------------------------------------------------------------
+
+
+def groups_of(settings: Sequence[Measured]) -> list[list[Measured]]:
+    """Settings of the same model, work and device, in order of first appearance."""
+    groups: dict[tuple[tuple[str, str], ...], list[Measured]] = {}
+    for each in settings:
+        groups.setdefault(tuple(sorted(work_of(each).items())), []).append(each)
+    return list(groups.values())
+
+
+def work_of(setting: Measured) -> dict[str, str]:
+    """Model, work and device of all processes that came through: key → value, several with commas between them."""
+    texts = {key: ", ".join(sorted(values)) for key, values in _values_of(setting).items()}
+    return {key: text for key, text in texts.items() if text != UNKNOWN}
+
+
+def differing_keys(groups: Sequence[Sequence[Measured]]) -> list[str]:
+    """In what the groups differ."""
+    works = [work_of(group[0]) for group in groups]
+    keys = dict.fromkeys(key for work in works for key in work)
+    differing = [key for key in keys if len({work.get(key, UNDEFINED) for work in works}) > 1]
+    return differing or ["what is known of them"]
+
+
+def unlike_processes(settings: Sequence[Measured]) -> list[str]:
+    """Settings whose own processes did not all run the same model and work on the same device."""
+    kinds: dict[str, list[str]] = {}
+    for each in settings:
+        several = {key: sorted(values) for key, values in _values_of(each).items() if len(values) > 1}
+        if several:
+            kinds.setdefault("; ".join(f"{key} {_listed(values)}" for key, values in several.items()), []).append(
+                each.name
+            )
+    return [f"processes of one setting differ ({one_line(kind)}): {some(names)}" for kind, names in kinds.items()]
+
+
+def _values_of(setting: Measured) -> Mapping[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for record in setting.setting.records:
+        for key, value in identity(record).items():
+            found.setdefault(key, set()).add(value)
+    return found
+
+
+def _listed(values: Sequence[str]) -> str:
+    return f"{', '.join(values[:-1])} and {values[-1]}"
+
+
+# ---- what is left out, and why -------------------------------------------------------------------------------------
+
+
+def not_ranked(settings: Sequence[Measured]) -> list[str]:
+    """What is left out of the ranking, settings of one kind of reason in a line; the table has the details."""
+    kinds: dict[str, list[str]] = {}
+    for each in settings:
+        kinds.setdefault(str(each.distrust).partition(" (")[0], []).append(each.name)
+    return [f"not ranked ({reason}): {some(names)}" for reason, names in kinds.items()]
+
+
+def not_judged(ranked: Sequence[Measured], comparisons: Sequence[Comparison]) -> list[str]:
+    """Settings that may be ranked but were not tested, though others were; of one reason in a line, with their E2E."""
+    judged = [each for each in comparisons if each.verdict.p is not None]
+    done = {each.setting_id for each in judged} | {each.baseline_id for each in judged}
+    reasons = {each.setting_id: one_line(each.verdict.reason or "no verdict") for each in comparisons}
+    kinds: dict[str, list[str]] = {}
+    for each in ranked:
+        if each.setting.setting_id not in done:
+            reason = reasons.get(each.setting.setting_id, "no baseline to compare it with")
+            kinds.setdefault(reason, []).append(f"{each.name} ({milliseconds(each.e2e_s)} ms)")
+    return [f"not judged ({reason}): {some(names)}" for reason, names in kinds.items()]
+
+
+def why_no_verdict(settings: Sequence[Measured], comparisons: Sequence[Comparison]) -> str:
+    """Why a lowest median is all that there is, and what would tell."""
+    if max(each.processes for each in settings) == 1:
+        repeats = max(_repeats_asked(each) for each in settings)
+        remedy = "sweep.repeats=5 would tell"
+        if repeats >= FEWEST_PROCESSES:
+            remedy = f"{repeats} were asked for, and going on with the sweep (sweep.resume=true) would tell"
+        return f"Descriptive, not a verdict: each setting ran in one process, and processes differ; {remedy}."
+    reasons = Counter(one_line(each.verdict.reason) for each in comparisons if each.verdict.reason).most_common(1)
+    why = reasons[0][0] if reasons else "nothing was compared"
+    return f"Descriptive, not a verdict: {why}."
+
+
+def _repeats_asked(setting: Measured) -> int:
+    return max(repeats if isinstance(repeats := asked(each, "sweep.repeats"), int) else 1 for each in setting.records)
+
+
+def doubts(setting: Measured) -> list[str]:
+    """What speaks against the figures of a setting that is named all the same."""
+    if setting.steady in ("few", "noisy"):
+        why = "too few" if setting.steady == "few" else "too noisy"
+        return [f"{setting.name}: its calls are {why} to tell whether they stayed on one level"]
+    if setting.steady.partition(" ")[1]:
+        return [f"{setting.name}: {setting.steady} processes are known to have stayed on one level"]
+    return []
+
+
+# ---- words ---------------------------------------------------------------------------------------------------------
+
+
+def some(names: Sequence[str]) -> str:
+    """Not more names than one reads, and how many more there are."""
+    shown = ", ".join(names[:NAMES_SHOWN])
+    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import importlib
 import itertools
+import os
 import re
 import subprocess
 import sys
@@ -480,3 +481,73 @@ def test_a_file_has_a_size_of_its_own() -> None:
         _, _, width, height = map(float, root.attrib["viewBox"].split())
         assert float(root.attrib["width"]) == pytest.approx(2 * width, abs=1)
         assert float(root.attrib["height"]) == pytest.approx(2 * height, abs=1)
+
+
+# ---- what is not to be compared --------------------------------------------------------------------------------------
+
+
+def unsteady(name: str, e2e_s: float, **changes: Any) -> Record:
+    made = setting(name, e2e_s, **changes)
+    assert made.steadiness is not None
+    made.steadiness = dataclasses.replace(made.steadiness, steady=False, flags=["trend"])
+    return made
+
+
+def test_a_setting_that_left_its_level_is_on_no_front():
+    root = draw(
+        [unsteady("fast", 0.5, mib=300), setting("slow", 1.0), setting("slower", 1.2, mib=400)], "throughput_vs_memory"
+    )
+    (front,) = [each for each in root.iter() if each.get("id") == "throughput_vs_memory-front"]
+    assert front.get("data-members") == "2 1"
+
+
+def test_settings_of_two_models_have_no_front():
+    records = pair()
+    records[1].requested["model"]["id"] = "org/other"
+    (figure,) = [each for each in draw_all(records) if each.key == "throughput_vs_memory"]
+    assert "throughput_vs_memory-front" not in figure.svg
+    assert "there is no Pareto front" in figure.caption
+
+
+def test_points_of_two_devices_are_under_no_common_roof():
+    records = pair()
+    seen = records[1].observed
+    assert seen is not None
+    records[1].observed = dataclasses.replace(seen, device_name="another")
+    assert "roofline" not in {each.key for each in draw_all(records)}
+    assert "roofline" in {each.key for each in draw_all(pair())}
+
+
+def test_a_users_own_settings_of_matplotlib_change_nothing(tmp_path):
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nlines.linewidth: 9\n", encoding="utf-8")
+    for number, record in enumerate(pair()):
+        (tmp_path / str(number)).mkdir()
+        record.write(tmp_path / str(number))
+    code = (
+        "import hashlib, sys\nfrom bench.record import Record\nfrom bench.report.figures import draw_all\n"
+        "from pathlib import Path\nrecords = [Record.read(Path(sys.argv[1], each)) for each in '01']\n"
+        "print(hashlib.sha256(''.join(each.svg for each in draw_all(records)).encode()).hexdigest())"
+    )
+    (plain := tmp_path / "plain").mkdir()
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)],
+            cwd=folder,
+            env=os.environ | variables,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for folder, variables in ((tmp_path, {"MPLBACKEND": "nonsense"}), (plain, {}))
+    }
+    assert len(digests) == 1
+
+
+def test_a_figure_that_cannot_be_drawn_costs_itself_alone(monkeypatch):
+    def fail(_: object) -> None:
+        raise ZeroDivisionError("of a plot")
+
+    monkeypatch.setattr("bench.report.figures.roofline.draw", fail)
+    faults: list[str] = []
+    assert [each.key for each in draw_all(pair(), faults=faults)] == [each for each in ALL if each != "roofline"]
+    assert faults == ["roofline: ZeroDivisionError: of a plot"]

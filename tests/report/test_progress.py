@@ -204,7 +204,8 @@ def test_the_latency_of_a_call_of_the_phase_before_is_not_shown() -> None:
     assert "ms" not in shown(100, Position(phase="warmup", done=0, total=5, e2e_s=31.0))
 
 
-def test_a_terminal_sees_the_line_and_is_left_clean() -> None:
+def test_a_terminal_sees_the_line_and_is_left_clean(monkeypatch) -> None:
+    monkeypatch.delenv("CI", raising=False)  # in whose logs no line moves, though they be a terminal
     console = terminal(100)
     with JobProgress(console, title="[red]off", job=1, jobs=2, left_s=None) as progress:
         progress.update("measurement", 3, 20, 0.1)

@@ -10,11 +10,12 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bench.analysis.settings import Setting, asked, settings_of, steady_words
+from bench.analysis.settings import Setting, settings_of, steady_words
 from bench.analysis.summary import Stats, Summary
 from bench.palette import colour, positions_of
 from bench.record import STATUSES, Record
 from bench.report.comparison import in_order
+from bench.report.compiled import compiles_itself, graphs_words, starts_warm
 from bench.report.format import UNDEFINED, one_line
 
 Read = Callable[[Summary], float | None]
@@ -95,29 +96,18 @@ class Measured:
 
     @property
     def graphs(self) -> str:
-        """Graphs that torch.compile made, as observed; a range where processes differ."""
-        counts = sorted(
-            {each.observed.compile.graphs for each in self.counted if each.observed and each.observed.compile}
-        )
-        if not counts:
-            return UNDEFINED
-        text = str(counts[0]) if len(counts) == 1 else f"{counts[0]}..{counts[-1]}"
-        return f"{text} own" if self.compiles_itself else text
+        """As `bench.report.compiled` writes them."""
+        return graphs_words(self.counted)
 
     @property
     def compiles_itself(self) -> bool:
-        """Whether graphs were made although none were asked for: flex_attention wraps itself in torch.compile."""
-        return any(
-            each.observed.compile.attention_graphs > 0 and asked(each, "compile.mode") is None
-            for each in self.counted
-            if each.observed and each.observed.compile
-        )
+        """Whether graphs were made although none were asked for."""
+        return compiles_itself(self.counted)
 
     @property
     def starts_warm(self) -> bool:
-        """Whether compiled code came from a cache, so that the first call was no cold start."""
-        compiled = [each.observed.compile for each in self.counted if each.observed and each.observed.compile]
-        return any(each.cache_state in ("warm", "mixed") for each in compiled)
+        """Whether the first call was no cold start."""
+        return starts_warm(self.counted)
 
     @property
     def flags(self) -> list[str]:

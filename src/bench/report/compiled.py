@@ -1,0 +1,33 @@
+"""What torch.compile did in the processes of a setting, in the words of the terminal's table and of the report's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.analysis.settings import asked
+from bench.record import CompileObserved, Record
+from bench.report.format import UNDEFINED
+
+
+def graphs_words(records: Sequence[Record]) -> str:
+    """Graphs that were made, as observed; a range where processes differ, and "own" where nobody asked for them."""
+    counts = sorted({each.graphs for each in _observed(records)})
+    if not counts:
+        return UNDEFINED
+    text = str(counts[0]) if len(counts) == 1 else f"{counts[0]}..{counts[-1]}"
+    return f"{text} own" if compiles_itself(records) else text
+
+
+def compiles_itself(records: Sequence[Record]) -> bool:
+    """Whether graphs were made although none were asked for: flex_attention wraps itself in torch.compile."""
+    unasked = [each for each in records if asked(each, "compile.mode") is None]
+    return any(each.attention_graphs > 0 for each in _observed(unasked))
+
+
+def starts_warm(records: Sequence[Record]) -> bool:
+    """Whether compiled code came from a cache, so that the first call was no cold start."""
+    return any(each.cache_state in ("warm", "mixed") for each in _observed(records))
+
+
+def _observed(records: Sequence[Record]) -> list[CompileObserved]:
+    return [each.observed.compile for each in records if each.observed and each.observed.compile]

@@ -19,8 +19,9 @@ import pytest
 from bench.config import BenchmarkConfig, IsolationConfig, ModelConfig
 from bench.rules import ConfigError
 from bench.sweep import preflight as module
+from bench.sweep.fork_server import start_fork_server
 from bench.sweep.preflight import preflight
-from bench.sweep.process import Child, start_fork_server
+from bench.sweep.process import Child
 
 pytestmark = pytest.mark.slow
 

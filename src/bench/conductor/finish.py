@@ -23,6 +23,18 @@ if TYPE_CHECKING:
 TRIALS = "trials.json"  # the table of all trials, in the sweep's run
 
 
+def import_ahead() -> None:
+    """Import what the report needs, half a second of matplotlib, while there is nothing to do but wait.
+
+    Not in a sweep's end, for which its user waits, and never beside a job.
+    """
+    with contextlib.suppress(Exception):  # the report will say what is wrong
+        from bench.report.figures.all import import_figures  # noqa: PLC0415
+        from bench.report.page import html, write  # noqa: F401, PLC0415
+
+        import_figures()
+
+
 def finish(
     course: Course,
     run_id: str | None,

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -203,20 +204,29 @@ def run(console: Console, config: BenchmarkConfig, record: Record, folder: Path,
 # ---- around a job --------------------------------------------------------------------------------------------------
 
 
-def make_ready(configs: list[BenchmarkConfig], console: Console) -> Publisher | None:
+def make_ready(
+    configs: list[BenchmarkConfig], console: Console, meanwhile: Callable[[], None] | None = None
+) -> Publisher | None:
     """Examine settings before anything starts, and connect to MLflow meanwhile.
+
+    Args:
+        configs: the settings.
+        console: takes what could not be examined.
+        meanwhile: done while the fork server imports torch, on another core.
 
     Raises:
         ConfigError: one of the settings cannot work.
     """
+    from bench.sweep.fork_server import start_fork_server  # noqa: PLC0415
     from bench.sweep.preflight import preflight  # noqa: PLC0415
-    from bench.sweep.process import start_fork_server  # noqa: PLC0415
     from bench.sweep.scratch import remove_stale_caches  # noqa: PLC0415
 
     if any(each.isolation.mode == "forkserver" for each in configs):
         start_fork_server()  # torch is imported there while MLflow is imported here
     if configs[0].tracking.enabled:
-        from bench.tracking import publisher as _  # noqa: F401, PLC0415
+        _publisher_of(configs[0], console, ahead=True)
+    if meanwhile is not None:
+        meanwhile()
     if (unexamined := preflight(configs)) is not None:
         console.print(f"not examined beforehand: {unexamined}", markup=False, soft_wrap=True)
     remove_stale_caches()
@@ -224,12 +234,21 @@ def make_ready(configs: list[BenchmarkConfig], console: Console) -> Publisher | 
 
 
 _publishers: dict[tuple[str | None, str], Publisher] = {}
+_opened_ahead: list[Publisher] = []  # of those, the ones that are still to be opened
 
 
 def open_publisher(config: BenchmarkConfig, console: Console) -> Publisher | None:
-    """MLflow, made on first use and kept for all jobs of this process; None when tracking is off."""
+    """MLflow, opened on first use and kept for all jobs of this process; None when tracking is off."""
     if not config.tracking.enabled:
         return None
+    publisher = _publisher_of(config, console)
+    if publisher in _opened_ahead:
+        _opened_ahead.remove(publisher)
+        publisher.open()
+    return publisher
+
+
+def _publisher_of(config: BenchmarkConfig, console: Console, *, ahead: bool = False) -> Publisher:
     from bench.tracking.publisher import Publisher  # noqa: PLC0415
 
     where = (config.tracking.uri, config.tracking.experiment)
@@ -240,7 +259,10 @@ def open_publisher(config: BenchmarkConfig, console: Console) -> Publisher | Non
             tags={name: str(value) for name, value in config.tracking.tags.items()},
             folder=Path.cwd(),
             warn=lambda line: console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True),
+            ahead=ahead,
         )
+        if ahead:
+            _opened_ahead.append(_publishers[where])
     return _publishers[where]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.conductor.course import Course, records_of, resume_command
-from bench.conductor.finish import finish
+from bench.conductor.finish import finish, import_ahead
 from bench.conductor.interrupt import INTERRUPTED
 from bench.conductor.jobs import exit_status, make_ready, open_publisher
 from bench.conductor.restore import bring_back
@@ -156,7 +156,7 @@ def _conduct(
         _tell_what_is_done(course)
     pairs = zip(left.plan.jobs, left.plan.points, strict=True)
     to_run = [point.config for job, point in pairs if not job.done]
-    publisher = make_ready(to_run, console) if to_run and is_local else open_publisher(config, console)
+    publisher = make_ready(to_run, console, import_ahead) if to_run and is_local else open_publisher(config, console)
     course = dataclasses.replace(course, publisher=publisher)
     put_unusable_aside(course, current_environment(is_local=is_local))
     try:

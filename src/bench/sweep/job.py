@@ -64,6 +64,7 @@ def run_job(
             if config.isolation.mode == "none":
                 began_s = time.monotonic()  # the import is part of the job's time, as in a process of its own
                 worker = importlib.import_module(WORKER)
+                record.phases_s |= {"start": 0.0, "import": time.monotonic() - began_s}
                 done: Record = worker.measure(record, **given, began_s=began_s, emit=on_event)
                 return done
             return _run_in_child(config, record, given, on_event)
@@ -100,6 +101,7 @@ def _run_in_child(config: BenchmarkConfig, record: Record, given: dict[str, Any]
         end = _with_rank(record, end, folder, killed_for_memory=killed_for_memory)
     if (freed := wait_until_free(device_before)) is not None:
         end = dataclasses.replace(end, device_wait_s=freed[0], device_left_bytes=freed[1])
+        record.phases_s["wait"] = record.phases_s.get("wait", 0.0) + freed[0]
     if not is_whole:
         record.stage = child.ended.phase
         # By a clock that nobody sets, so that the end is never before the start.

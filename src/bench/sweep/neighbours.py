@@ -136,8 +136,9 @@ def _wait(turn: Turn, config: BenchmarkConfig, record: Record, folder: Path, on_
         with contextlib.suppress(OSError):
             record.write(folder)
         raise
-    record.started_at_s = time.time()
-    record.neighbours = Neighbours(at_start=at_start, came=0, waited_s=time.monotonic() - began_s, unknown=unknown)
+    record.started_at_s, waited_s = time.time(), time.monotonic() - began_s
+    record.neighbours = Neighbours(at_start=at_start, came=0, waited_s=waited_s, unknown=unknown)
+    record.phases_s["wait"] = waited_s
 
 
 def host_folder() -> Path:

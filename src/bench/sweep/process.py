@@ -9,11 +9,11 @@ The child tells its progress as JSON: nothing that a job sends is unpickled here
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import multiprocessing
 import multiprocessing.connection
-import multiprocessing.forkserver
 import os
 import signal
 import threading
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.sweep.fork_server import start_fork_server
 from bench.sweep.guardian import guard
 from bench.sweep.scratch import bound_log
 
@@ -38,12 +39,6 @@ FORK_SERVER_DIED = 255  # what multiprocessing reports then, whatever became of 
 OnEvent = Callable[[str, int, int, float | None], None]
 
 _running: set[int] = set()  # guardians, for `kill_all`
-
-
-def start_fork_server() -> None:
-    """Start the process that imports torch and transformers once for all jobs. It gets ready in the background."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["bench.trial.preload"])
-    multiprocessing.forkserver.ensure_running()
 
 
 def kill_all() -> None:
@@ -105,7 +100,9 @@ class Child:
     _pidfd: int | None = None
 
     def run(self, arguments: dict[str, Any], timeout_s: float) -> Ended:
-        """Start `entry` with `arguments` and, as `pipe`, the sending end of one; watch it until it is gone.
+        """Start `entry` with `arguments`, and watch it until it is gone.
+
+        It is also given `entered_s`, `time.monotonic()` at its first step, and as `pipe` the sending end of one.
 
         Raises:
             KeyboardInterrupt: the user's; the child has been asked to end, and killed when it did not.
@@ -205,4 +202,13 @@ class Child:
 
 def _enter(entry: tuple[str, str], folder: Path, arguments: dict[str, Any], sender: Any) -> None:
     """The child's first step. The entry is a name, so that the parent need not import the room that imports torch."""
-    guard(lambda: getattr(importlib.import_module(entry[0]), entry[1])(**arguments, pipe=sender), folder, [sender])
+    entered_s = time.monotonic()
+
+    def work() -> None:
+        gc.disable()  # what is imported stays: to look through it again and again takes a fifth of the imports' time
+        module = importlib.import_module(entry[0])
+        gc.freeze()
+        gc.enable()
+        getattr(module, entry[1])(**arguments, entered_s=entered_s, pipe=sender)
+
+    guard(work, folder, [sender])

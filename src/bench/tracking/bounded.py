@@ -78,6 +78,23 @@ class BoundedThread:
         Raises:
             NotInTimeError: there is no result yet; the work goes on, unless it was not begun.
         """
+        call = self._begin(work, within_s)
+        if not call.done.wait(call.deadline_s - time.monotonic()):
+            raise NotInTimeError(waited_s=within_s, is_busy=False)
+        if call.error is not None:
+            raise call.error
+        result: _Result = call.result
+        return result
+
+    def begin(self, work: Callable[[], object], *, within_s: float) -> None:
+        """Run it in the thread and wait for nothing; what it raises is lost. The next call waits for its end.
+
+        Raises:
+            NotInTimeError: it was not begun, for an earlier call is still running.
+        """
+        self._begin(work, within_s)
+
+    def _begin(self, work: Callable[[], object], within_s: float) -> _Call:
         now_s = time.monotonic()
         if self._last is not None and not self._last.done.wait(min(within_s, self._last.deadline_s - now_s)):
             raise NotInTimeError(waited_s=within_s, is_busy=True)
@@ -85,12 +102,7 @@ class BoundedThread:
         self._start()
         self._calls.put(call)
         self._last = call  # not before: an interrupt in between would leave a call that never ends
-        if not call.done.wait(call.deadline_s - time.monotonic()):
-            raise NotInTimeError(waited_s=within_s, is_busy=False)
-        if call.error is not None:
-            raise call.error
-        result: _Result = call.result
-        return result
+        return call
 
     def wait_until_free(self, within_s: float) -> None:
         """Wait for a call that took too long, but no longer than this."""

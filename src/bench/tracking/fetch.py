@@ -23,11 +23,11 @@ from mlflow import MlflowClient
 
 from bench.record import FILE_NAME, Record, RecordError
 from bench.secrets import without_credentials
+from bench.tracking.database import sqlite_file
 from bench.tracking.store import (
     TrackingError,
     absolute_uri,
     reason_of,
-    sqlite_file,
     tags_filter,
     trials_filter,
 )

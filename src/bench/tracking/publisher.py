@@ -28,12 +28,14 @@ from bench.tracking.restore import Restored, Slot, Wanted, find, put_back
 from bench.tracking.store import (
     ANSWER_S,
     DEFAULT_URI,
+    Ahead,
     Store,
     TrackingError,
     UnreachableError,
     absolute_uri,
     check_answers,
     experiment_address,
+    look_ahead,
     open_store,
     ui_command,
 )
@@ -72,10 +74,18 @@ class Publisher:
         tags: the user's own tags, for every run.
         folder: the folder that the command was started in.
         warn: takes one line for each thing that could not be published.
+        ahead: begin with what leaves nothing behind, and wait for none of it; `open` goes on from there.
     """
 
     def __init__(
-        self, *, uri: str | None, experiment: str, tags: dict[str, str], folder: Path, warn: Callable[[str], None]
+        self,
+        *,
+        uri: str | None,
+        experiment: str,
+        tags: dict[str, str],
+        folder: Path,
+        warn: Callable[[str], None],
+        ahead: bool = False,
     ) -> None:
         self._uri = uri
         self._experiment = experiment
@@ -93,7 +103,19 @@ class Publisher:
         self._lock = threading.Lock()
         self._published: set[str] = set()  # record keys
         self._missing: dict[Path, None] = {}  # folders of jobs, in order
+        self._ahead: Ahead | None = None
+        if ahead:
+            self._thread.begin(self._look_ahead, within_s=OPEN_S)
+        else:
+            self.open()
+
+    def open(self) -> None:
+        """Open the store, or say why not; what is published later tries again."""
         self._tell("not published", lambda _: None, OPEN_S)
+
+    def _look_ahead(self) -> None:
+        with contextlib.suppress(TrackingError):  # who opens the store will tell
+            self._ahead = look_ahead(self._uri, self._folder)
 
     @property
     def address(self) -> str | None:
@@ -145,8 +167,11 @@ class Publisher:
 
         Without a parent run, that of the record's sweep is looked for, and made where the sweep has none.
         """
+        began_s = time.monotonic()
         error = self._attempt(record, folder, parent_run_id, JOB_S)
-        if error is not None:
+        if error is None:
+            _note_duration(record, folder, time.monotonic() - began_s)
+        else:
             self._warn(f"{record.name or 'the run'} is not published (its record is in {folder}): {error}")
         return error is None
 
@@ -358,7 +383,8 @@ class Publisher:
         if self._store is not None:
             check_answers(self._store.uri)
             return self._store
-        store = open_store(self._uri, self._experiment, self._folder)
+        ahead, self._ahead = self._ahead, None  # used once: whoever tries again looks anew
+        store = open_store(self._uri, self._experiment, self._folder, ahead)
         with contextlib.suppress(TrackingError):  # whoever starts next does it
             end_abandoned(store)
         self._store = store
@@ -405,3 +431,10 @@ class Publisher:
             key = sweep_key(str(sweep_id), records)
             mark = Mark(published=True, uri=self.address, experiment=self._experiment, run_id=run_id, record_key=key)
             write_mark(self._folders[str(sweep_id)], mark)
+
+
+def _note_duration(record: Record, folder: Path, publish_s: float) -> None:
+    """Put what publishing took into the record on disk; the copy in MLflow is from before."""
+    record.phases_s["publish"] = publish_s
+    with contextlib.suppress(OSError):  # the record without it is there
+        record.write(folder)

@@ -20,7 +20,6 @@ import os
 import shlex
 import shutil
 import socket
-import sqlite3
 import ssl
 import struct
 import sys
@@ -37,6 +36,7 @@ from typing import Any, NamedTuple, TypeVar
 from filelock import FileLock
 
 from bench.secrets import without_credentials
+from bench.tracking.database import Template, check_writable, make_database, make_template, sqlite_file
 
 # Read by MLflow when it is imported or when it makes a request; what the user has set stays. With MLflow's own
 # retries one call to a server that refuses connections takes four minutes.
@@ -62,6 +62,7 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 DEFAULT_URI = "sqlite:///mlflow.db"
+ARTIFACTS = "mlartifacts"  # beside the database
 LOGIN = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 LOCAL_UI = "http://127.0.0.1:5000"  # where `mlflow ui` answers
 SERVERS = ("http:", "https:")
@@ -213,7 +214,35 @@ class Store:
             self.client.log_artifacts(run_id, folder)
 
 
-def open_store(uri: str | None, experiment: str, folder: Path) -> Store:
+@dataclass(frozen=True, kw_only=True)
+class Ahead:
+    """What of opening a store is done already, and has left nothing behind."""
+
+    client: Any = None  # of a database that was there
+    template: Template | None = None  # for a database that was not
+
+
+def look_ahead(uri: str | None, folder: Path) -> Ahead:
+    """Do what takes longest of `open_store` and leaves nothing behind, should the sweep be refused.
+
+    Of a database that is there, it makes MLflow's client; for a new one, it makes the tables elsewhere. A server is
+    left alone until then.
+
+    Raises:
+        TrackingError: as `open_store`.
+    """
+    uri = absolute_uri(uri if uri is not None else DEFAULT_URI, folder.absolute())
+    database = sqlite_file(uri)
+    if database is None:
+        return Ahead()
+    with explained(uri, "open the store"):
+        if database.exists() and database.stat().st_size:
+            check_answers(uri)
+            return Ahead(client=connect(uri))
+        return Ahead(template=make_template(database.parent / ARTIFACTS))
+
+
+def open_store(uri: str | None, experiment: str, folder: Path, ahead: Ahead | None = None) -> Store:
     """Connect to MLflow, making the database and the experiment where they do not exist.
 
     Several processes may do so at once: they wait for each other.
@@ -222,6 +251,7 @@ def open_store(uri: str | None, experiment: str, folder: Path) -> Store:
         uri: the tracking address; None is the database mlflow.db in `folder`.
         experiment: the experiment's name.
         folder: the folder that the command was started in; relative paths count from it.
+        ahead: what `look_ahead` did for the same store.
 
     Raises:
         TrackingError: the store cannot be reached, made or written, or the experiment is deleted.
@@ -229,7 +259,7 @@ def open_store(uri: str | None, experiment: str, folder: Path) -> Store:
     folder = folder.absolute()
     uri = absolute_uri(uri if uri is not None else DEFAULT_URI, folder)
     database = sqlite_file(uri)
-    artifacts = (database.parent if database else folder) / "mlartifacts"
+    artifacts = (database.parent if database else folder) / ARTIFACTS
     if not database:
         check_answers(uri)
     with explained(uri, "open the store"):
@@ -237,15 +267,16 @@ def open_store(uri: str | None, experiment: str, folder: Path) -> Store:
             database.parent.mkdir(parents=True, exist_ok=True)
         # A server keeps artifacts where it was told to; only for a database the client decides.
         is_served = uri.startswith((*SERVERS, "databricks"))
+        ahead = ahead or Ahead()
         client = connect(uri) if is_served else None
         # What is there needs no lock: of many jobs that end at once none waits for the others.
         found = client.get_experiment_by_name(experiment) if client is not None else None
         if found is None:
             with FileLock(_lock_file(uri), timeout=LOCK_TIMEOUT_S):
                 if database:
-                    _make_database(database, artifacts)
+                    make_database(database, artifacts, ahead.template)
                     check_answers(uri)
-                client = client or connect(uri)
+                client = client or ahead.client or connect(uri)
                 found = _experiment(client, experiment, None if is_served else artifacts.as_uri())
     if found.lifecycle_stage != "active":
         raise TrackingError(
@@ -277,7 +308,7 @@ def check_answers(uri: str, timeout_s: float = ANSWER_S) -> None:
             _check_server(uri, timeout_s)
     elif database := sqlite_file(uri):
         with explained(uri, "be written", UnreachableError):
-            _check_writable(database, timeout_s)
+            check_writable(database, timeout_s)
     elif uri.startswith("postgresql"):
         with explained(uri, "be reached", UnreachableError):
             _check_postgresql(uri, timeout_s)
@@ -451,51 +482,12 @@ def absolute_uri(uri: str, folder: Path) -> str:
     return f"{scheme}:///{file}"
 
 
-def sqlite_file(uri: str) -> Path | None:
-    """The database file of an absolute SQLite address; None for any other address."""
-    scheme, _, rest = uri.partition("://")
-    return Path(rest.removeprefix("/")) if scheme.partition("+")[0] == "sqlite" else None
-
-
 def _lock_file(uri: str) -> Path:
     """Beside the database; for a server, a file that this user's processes on this machine share."""
     if database := sqlite_file(uri):
         return database.with_name(f"{database.name}.lock")
     digest = hashlib.sha256(uri.encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"bench-mlflow-{os.getuid()}-{digest}.lock"
-
-
-def _make_database(database: Path, artifacts: Path) -> None:
-    """Make sure that there is a database with all tables. The caller holds the lock.
-
-    It is made under another name and moved when complete: a process killed while MLflow creates the tables, Ctrl-C
-    in the first run of all, would leave a file behind that MLflow never opens again.
-    """
-    if not database.exists() or database.stat().st_size == 0:
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415 - slow, and seldom needed
-
-        unfinished = database.with_name(f"{database.name}.new")
-        _remove(unfinished)
-        try:
-            _check_writable(unfinished, ANSWER_S, mode="rwc")
-            # No other connection than this one may be left when the file gets its name.
-            SqlAlchemyStore(f"sqlite:///{unfinished}", artifacts.as_uri()).engine.dispose()
-            unfinished.replace(database)
-        finally:
-            _remove(unfinished)
-
-
-def _check_writable(database: Path, timeout_s: float, mode: str = "rw") -> None:
-    """Fail at once and with SQLite's own words: MLflow tries for more than a minute to open a file it cannot."""
-    address = f"{database.as_uri()}?mode={mode}"
-    with contextlib.closing(sqlite3.connect(address, uri=True, timeout=timeout_s, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("ROLLBACK")
-
-
-def _remove(database: Path) -> None:
-    for suffix in ("", "-journal", "-wal", "-shm"):
-        database.with_name(database.name + suffix).unlink(missing_ok=True)
 
 
 def _experiment(client: Any, name: str, artifact_location: str | None) -> Any:

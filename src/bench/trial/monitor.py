@@ -45,21 +45,29 @@ class HardwareMonitor:
     """The sampling process of one job, alive or not. Use as a context manager, or close it."""
 
     def __init__(self, *, source: str, interval_s: float) -> None:
-        """Without a process; ``start_process`` is the way to one with."""
+        """Without a process; ``launch`` and ``start_process`` are the ways to one with."""
         self.source = source
         self.interval_s = interval_s
         self.error: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._in_call = False
+        self._in_call = self._is_ready = False
         self._energy_source: str | None = None
         self._energy_reason: str | None = None
         self._joules: list[float | None] = []
 
     @classmethod
     def start_process(cls, device: str, interval_s: float, gpu_uuid: str | None, pid: int) -> HardwareMonitor:
+        """As ``launch``, and wait until the process is ready."""
+        monitor = cls.launch(device, interval_s, gpu_uuid, pid)
+        monitor.wait_until_ready()
+        return monitor
+
+    @classmethod
+    def launch(cls, device: str, interval_s: float, gpu_uuid: str | None, pid: int) -> HardwareMonitor:
         """Start sampling ``device`` (the GPU ``gpu_uuid`` when it is a cuda device, else the CPU and process ``pid``).
 
-        Waits until the process is ready. Never raises: look at ``error``.
+        The process gets ready by itself, in a tenth of a second; ``wait_until_ready`` before the first call. Never
+        raises: look at ``error``.
         """
         on_gpu = device.startswith("cuda")
         monitor = cls(source="nvml" if on_gpu else "psutil", interval_s=interval_s)
@@ -69,8 +77,23 @@ class HardwareMonitor:
         options = ["--pid", str(pid), "--interval", str(interval_s)]
         if on_gpu and gpu_uuid:
             options += ["--gpu-uuid", gpu_uuid]
-        monitor._launch(options)
+        monitor._start(options)
         return monitor
+
+    def wait_until_ready(self) -> None:
+        """Wait for the process's first word. Never raises: look at ``error``."""
+        if self._process is None or self._is_ready:
+            return
+        try:
+            answer = self._receive(READY_TIMEOUT_S)
+        except _SamplingError as error:
+            self._fail(str(error))
+            return
+        if not answer.get("ready"):
+            self._fail(str(answer.get("error")))
+            return
+        self._is_ready = True
+        self._energy_source, self._energy_reason = answer.get("energy_source"), answer.get("energy_reason")
 
     def begin(self) -> None:
         """A measured call starts now. Returns at once."""
@@ -127,20 +150,14 @@ class HardwareMonitor:
     ) -> None:
         self.close()
 
-    def _launch(self, options: list[str]) -> None:
+    def _start(self, options: list[str]) -> None:
         try:
             # Unbuffered, so that begin is one write. Its stderr is the job's: a traceback lands in the job's log.
             self._process = subprocess.Popen(  # noqa: S603  # our own file, no shell
                 [*_COMMAND, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
             )
-            answer = self._receive(READY_TIMEOUT_S)
-        except (OSError, _SamplingError) as error:
+        except OSError as error:
             self._fail(str(error))
-            return
-        if not answer.get("ready"):
-            self._fail(str(answer.get("error")))
-            return
-        self._energy_source, self._energy_reason = answer.get("energy_source"), answer.get("energy_reason")
 
     def _stop(self) -> dict[str, Any]:
         """The process's answer to the end of a call; {} when there is none."""

@@ -19,11 +19,12 @@ from bench.trial.model import Draft, check_workload, draft, resolve_device
 from bench.trial.support import one_line
 
 
-def main(*, questions: bytes, pipe: multiprocessing.connection.Connection) -> None:
+def main(*, questions: bytes, entered_s: float, pipe: multiprocessing.connection.Connection) -> None:
     """The entry of the process: take settings as JSON, send one answer (see `examine`) as JSON.
 
-    Before it a first word, from which on the parent counts the time.
+    Before it a first word, from which on the parent counts the time. When the process was entered is not looked at.
     """
+    del entered_s
     _be_quiet()
     pipe.send_bytes(json.dumps(("begun",)).encode())
     pipe.send_bytes(json.dumps(examine(json.loads(questions))).encode())

@@ -45,7 +45,7 @@ from bench.trial.evidence import (
 from bench.trial.journal import Journal
 from bench.trial.kernels import kernelize, kernelized
 from bench.trial.mends import mended
-from bench.trial.model import LoadedModel, load
+from bench.trial.model import LoadedModel, load, resolve_device
 from bench.trial.monitor import HardwareMonitor, gpu_uuid_of
 from bench.trial.pace import fixed_stop, measurement_stop, planned_calls, warmup_stop
 from bench.trial.request import Request
@@ -102,9 +102,11 @@ class BenchmarkRunner:
         self._compile_cache = compile_cache
         self._reference = reference
         self._own_cache: Path | None = None
-        self._monitor: HardwareMonitor | None = None
+        self._monitor: HardwareMonitor | None = None  # while its calls may be measured
+        self._launched: HardwareMonitor | None = None  # before
         self._journal = Journal()
         self._open = contextlib.ExitStack()  # what lasts as long as the model
+        self._froze = False
         self._session: BatchingSession | None = None
         self._counters: compilation.Counters | None = None  # before the validation call
         self._request: Request | None = None
@@ -141,14 +143,18 @@ class BenchmarkRunner:
             self._journal = Journal()
             mends = self._open.enter_context(mended(config))
             loaded: LoadedModel | None = None
+            monitor: HardwareMonitor | None = None
             with self._limits(config):
+                monitor = self._launch_monitor(config)
                 loaded = load_ready(config, self.team)
             if loaded is None:
                 return
             self._use_compile_cache(config, loaded)
             self._request = request = Request.prepare(config, loaded, self.team)
             self.record.memory = Memory(after_load=memory.use(loaded.device))
-            _settle_garbage()
+            self._settle_garbage()
+            if monitor is not None:
+                monitor.wait_until_ready()  # so that nothing of its start is left for the calls
         with self._stage("validation"):
             observed = observe_model(config, loaded, request.inputs["input_ids"].shape[1])
             kernels = kernelized(loaded.model) if config.generation.kernelize else []
@@ -205,7 +211,7 @@ class BenchmarkRunner:
             if cache.can_see and self._session is None:
                 check_cache(record.observed)
             check(config, record.observed)
-            _settle_garbage()  # compilation has left as much behind as loading
+            self._settle_garbage()  # compilation has left as much behind as loading
         return True
 
     def _warm_up(self, config: BenchmarkConfig) -> None:
@@ -340,10 +346,12 @@ class BenchmarkRunner:
 
     def close(self) -> None:
         """Let go of the model and the temporary compile cache. Called again, it does nothing."""
-        self._session = None
+        self._session = self._launched = None
         self._open.close()
         self._request = None
-        gc.unfreeze()
+        if self._froze:  # else a first collection would look through all that the fork server has frozen
+            gc.unfreeze()
+            self._froze = False
         if self._own_cache is not None:
             shutil.rmtree(self._own_cache, ignore_errors=True)
             self._own_cache = None
@@ -378,15 +386,26 @@ class BenchmarkRunner:
         gc.collect()
         memory.flush(self._require_request().loaded.device)
 
+    def _launch_monitor(self, config: BenchmarkConfig) -> HardwareMonitor | None:
+        """Start the monitor's process, which gets ready by itself; None where none is asked for."""
+        if not config.monitor.enabled:
+            return None
+        device = resolve_device(config.device)
+        index = self.team.rank if self.team is not None else device.index or 0
+        uuid = gpu_uuid_of(index) if device.type == "cuda" else None
+        monitor = HardwareMonitor.launch(device.type, config.monitor.interval_s, uuid, os.getpid())
+        self._launched = self._open.enter_context(monitor)
+        return monitor
+
     @contextlib.contextmanager
     def _monitor_process(self, config: BenchmarkConfig) -> Iterator[HardwareMonitor | None]:
-        """One hardware monitor for the job: started before the warm-up, idle until the first measured call."""
-        if not config.monitor.enabled:
+        """One hardware monitor for the job: started while the model is loaded, idle until the first measured call."""
+        monitor, self._launched = self._launched or self._launch_monitor(config), None
+        if monitor is None:
             yield None
             return
-        device = self._require_request().loaded.device
-        uuid = gpu_uuid_of(device.index or 0) if device.type == "cuda" else None
-        with HardwareMonitor.start_process(device.type, config.monitor.interval_s, uuid, os.getpid()) as monitor:
+        with monitor:
+            monitor.wait_until_ready()
             self._monitor = monitor
             try:
                 yield monitor
@@ -474,6 +493,12 @@ class BenchmarkRunner:
             if self._skipped is None:
                 raise
 
+    def _settle_garbage(self) -> None:
+        """Collect once and let later collections pass over what is left: it is long-lived, and millions of it."""
+        gc.collect()
+        gc.freeze()
+        self._froze = True
+
     @contextlib.contextmanager
     def _stage(self, name: str) -> Iterator[None]:
         """Mark where in the journey the record is, and how long it stayed there."""
@@ -515,12 +540,6 @@ def use_compile_cache(config: BenchmarkConfig, device: torch.device, fresh: Path
         folder = compilation.shared_cache(config, device)
         compilation.keep_recent(folder)
     compilation.use_cache(folder)
-
-
-def _settle_garbage() -> None:
-    """Collect once and let later collections pass over what is left: it is long-lived, and there are millions of it."""
-    gc.collect()
-    gc.freeze()
 
 
 def _tqdm_progress(name: str, total: int | None) -> Iterable[int]:

@@ -120,9 +120,14 @@ def main(
     compile_cache: Path,
     reference: Path | None,
     began_s: float,
+    entered_s: float,
     pipe: multiprocessing.connection.Connection,
 ) -> None:
-    """The entry of a child process: fill and write the record, tell the parent of the progress."""
+    """The entry of a child process: fill and write the record, tell the parent of the progress.
+
+    `entered_s` is `time.monotonic()` at the process's first step, before this module was imported.
+    """
+    record.phases_s |= {"start": entered_s - began_s, "import": time.monotonic() - entered_s}
     log_to(folder / "worker.log")
     if record.requested["model"]["tp_plan"] is not None:
         ranks = importlib.import_module("bench.trial.ranks")  # which knows this module, and torch's launcher

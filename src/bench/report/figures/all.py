@@ -5,11 +5,18 @@ Not covered: text around the figures, and where they are written.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
 
 from bench.record import Record
 from bench.report.figures.figure import Figure
+
+
+def import_figures() -> None:
+    """Import all that draws: matplotlib takes half a second to load, and what imports this package may not draw."""
+    os.environ.pop("MPLBACKEND", None)  # only files are drawn; a name that matplotlib does not know would end it
+    importlib.import_module("bench.report.figures.sheet")
 
 
 def draw_all(
@@ -28,8 +35,7 @@ def draw_all(
         baseline: name or swept values of the setting that others are compared with; its line in a legend says so.
         faults: takes a line for each figure that could not be drawn, whatever the reason.
     """
-    os.environ.pop("MPLBACKEND", None)  # only files are drawn; a name that matplotlib does not know would end it
-    # Here, because matplotlib takes a second to load and what imports this package may not draw at all.
+    import_figures()
     from bench.report.figures import (  # noqa: PLC0415
         break_even,
         e2e_distributions,

@@ -409,7 +409,9 @@ def test_the_record_among_the_artifacts_can_be_read_back(store, sweep_id, tmp_pa
     record = make_record(sweep_id=sweep_id)
     record.write(tmp_path)
     run = published(store, record, tmp_path)
+    published_s = record.phases_s.pop("publish")  # known once the file is there
     assert Record.read(Path(store.client.download_artifacts(run.info.run_id, "record.json"))) == record
+    assert run.data.metrics["phases/publish_s"] == published_s > 0
 
 
 def test_a_run_whose_logging_fails_is_not_left_running(store, sweep_id, tmp_path):

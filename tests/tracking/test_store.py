@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
 import signal
 import socket
+import sqlite3
 import sys
 import time
 import urllib.parse
@@ -23,6 +25,7 @@ from bench.tracking.store import (
     TrackingError,
     experiment_address,
     explained,
+    look_ahead,
     open_store,
     ui_command,
 )
@@ -80,6 +83,43 @@ def test_nothing_unfinished_is_left(folder):
 
 def test_the_default_address_is_the_database_in_the_folder(folder):
     assert open_store(None, "race", folder).uri == f"sqlite:///{folder}/mlflow.db"
+
+
+def test_a_look_ahead_leaves_nothing_in_the_folder(tmp_path):
+    ahead = look_ahead(None, tmp_path)
+    assert ahead.template is not None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_that_was_made_ahead_is_like_one_that_was_not(tmp_path):
+    made = {}
+    for name in ("ahead", "at once"):
+        folder = tmp_path / name
+        folder.mkdir()
+        ahead = look_ahead(None, folder) if name == "ahead" else None
+        store = open_store(None, "mine", folder, ahead)
+        experiment = store.client.get_experiment(store.experiment_id)
+        assert experiment.artifact_location == (folder / "mlartifacts").as_uri()
+        with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as connection:
+            made[name] = sorted(connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall(), key=str)
+            default = connection.execute("SELECT artifact_location FROM experiments WHERE name = 'Default'").fetchone()
+        assert default[0].startswith((folder / "mlartifacts").as_uri())
+        assert sorted(each.name for each in folder.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
+    assert made["ahead"] == made["at once"]
+
+
+def test_a_database_that_came_in_between_is_kept(tmp_path):
+    ahead = look_ahead(None, tmp_path)
+    first = open_store(None, "first", tmp_path)
+    second = open_store(None, "second", tmp_path, ahead)
+    assert second.client.get_experiment_by_name("first").experiment_id == first.experiment_id
+
+
+def test_of_a_database_that_is_there_a_look_ahead_makes_the_client_and_no_experiment(tmp_path):
+    open_store(None, "first", tmp_path)
+    ahead = look_ahead(None, tmp_path)
+    assert ahead.client.get_experiment_by_name("second") is None
+    assert open_store(None, "second", tmp_path, ahead).client is ahead.client
 
 
 def test_an_experiment_is_found_again(raced):

@@ -217,12 +217,14 @@ def make_ready(
     Raises:
         ConfigError: one of the settings cannot work.
     """
-    from bench.sweep.fork_server import start_fork_server  # noqa: PLC0415
+    from bench.sweep.fork_server import end_fork_server, start_fork_server  # noqa: PLC0415
     from bench.sweep.preflight import preflight  # noqa: PLC0415
     from bench.sweep.scratch import remove_stale_caches  # noqa: PLC0415
 
     if any(each.isolation.mode == "forkserver" for each in configs):
         start_fork_server()  # torch is imported there while MLflow is imported here
+    else:
+        end_fork_server()  # that it was started could only be guessed
     if configs[0].tracking.enabled:
         _publisher_of(configs[0], console, ahead=True)
     if meanwhile is not None:

@@ -22,6 +22,7 @@ from bench.record import Record, RecordError
 from bench.rules import ConfigError
 from bench.sweep.assignment import Assignment, assign
 from bench.sweep.engine import LostJob
+from bench.sweep.fork_server import end_fork_server
 from bench.sweep.plan import Plan, Point, SweepFile, make_plan
 from bench.sweep.resume import Found, Resumption
 from bench.sweep.returned import Returned
@@ -156,7 +157,11 @@ def _conduct(
         _tell_what_is_done(course)
     pairs = zip(left.plan.jobs, left.plan.points, strict=True)
     to_run = [point.config for job, point in pairs if not job.done]
-    publisher = make_ready(to_run, console, import_ahead) if to_run and is_local else open_publisher(config, console)
+    if to_run and is_local:
+        publisher = make_ready(to_run, console, import_ahead)
+    else:
+        end_fork_server()
+        publisher = open_publisher(config, console)
     course = dataclasses.replace(course, publisher=publisher)
     put_unusable_aside(course, current_environment(is_local=is_local))
     try:

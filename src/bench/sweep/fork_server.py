@@ -44,9 +44,14 @@ def start_ahead(arguments: Sequence[str]) -> bool:
     return True
 
 
+def end_fork_server() -> None:
+    """End it where it turns out that nothing will be forked from it. Started again, it is another process."""
+    _end(os.getpid())
+
+
 def _end(owner: int) -> None:
     """End it with the command: by itself it would first finish its imports, and then undo them, for a second each."""
     pid = getattr(multiprocessing.forkserver._forkserver, "_forkserver_pid", None)  # noqa: SLF001
-    if pid is not None and owner == os.getpid():
+    if pid is not None and owner == os.getpid() and owner in _owner:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)

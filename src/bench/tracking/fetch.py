@@ -25,6 +25,7 @@ from bench.record import FILE_NAME, Record, RecordError
 from bench.secrets import without_credentials
 from bench.tracking.database import sqlite_file
 from bench.tracking.store import (
+    PUBLISH,
     TrackingError,
     absolute_uri,
     reason_of,
@@ -164,13 +165,16 @@ def read_record(client: Any, uri: str, run: Any) -> Record:
         try:
             with _explained(uri):
                 client.download_artifacts(run.info.run_id, FILE_NAME, temporary)
-            return Record.read(Path(temporary))
+            record = Record.read(Path(temporary))
         except RecordError as error:
             # The path is of a copy that will be gone.
             text = str(error).removeprefix(str(Path(temporary, FILE_NAME))).lstrip(": ")
             raise TrackingError(f"{name}: {text}") from error
         except TrackingError as error:
             raise TrackingError(f"{name}: {error}") from error
+    if (publish_s := run.data.metrics.get(PUBLISH)) is not None:  # the file is from before
+        record.phases_s["publish"] = float(publish_s)
+    return record
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -15,6 +15,7 @@ import json
 import math
 import re
 import statistics
+import time
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +32,7 @@ from bench.tracking.mark import record_key
 from bench.tracking.owner import TAG as OWNER
 from bench.tracking.owner import own_tag
 from bench.tracking.run_names import last_part, short_name
-from bench.tracking.store import COMPLETE, Point, Store
+from bench.tracking.store import COMPLETE, PUBLISH, Point, Store
 from bench.tracking.sweep_file import SweepInfo
 from bench.tracking.tables import CALLS, calls_of, table_text, tag_text
 from bench.tracking.tables import TAG as TABLES
@@ -67,6 +68,8 @@ def publish(
 ) -> str:
     """Publish one record and the files of its job; returns the run's id.
 
+    What that took goes into the record's `phases_s`, and into a metric of the run: the file there is from before.
+
     Args:
         store: where to.
         record: of a job with any status. Published again, it stays one run; the same setting measured again is another.
@@ -75,6 +78,7 @@ def publish(
         tags: the user's own.
         sweep: what is known of the record's sweep, for the run's name and colour; None: nothing.
     """
+    began_s = time.monotonic()
     summary = summarize(record)
     all_tags = tags | _tags(record, summary, parent_run_id, sweep)
     run = store.sole_run(
@@ -95,7 +99,8 @@ def publish(
     store.upload_texts(run_id, {SUMMARY: describe(record, summary) + "\n", **calls})
     if record.sweep_id is not None:
         _supersede(store, record)
-    store.log(run_id, tags={COMPLETE: "yes"})
+    record.phases_s["publish"] = publish_s = time.monotonic() - began_s
+    store.log(run_id, points=[Point(PUBLISH, publish_s, round(time.time() * 1000))], tags={COMPLETE: "yes"})
     return run_id
 
 

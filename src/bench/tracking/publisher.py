@@ -167,11 +167,8 @@ class Publisher:
 
         Without a parent run, that of the record's sweep is looked for, and made where the sweep has none.
         """
-        began_s = time.monotonic()
         error = self._attempt(record, folder, parent_run_id, JOB_S)
-        if error is None:
-            _note_duration(record, folder, time.monotonic() - began_s)
-        else:
+        if error is not None:
             self._warn(f"{record.name or 'the run'} is not published (its record is in {folder}): {error}")
         return error is None
 
@@ -335,6 +332,8 @@ class Publisher:
 
         try:
             self._do(work, within_s)
+            with contextlib.suppress(OSError):  # it is there, but for what publishing took
+                record.write(folder)
         except TrackingError as error:
             with self._lock:
                 if key in self._published:  # in the very last moment
@@ -431,10 +430,3 @@ class Publisher:
             key = sweep_key(str(sweep_id), records)
             mark = Mark(published=True, uri=self.address, experiment=self._experiment, run_id=run_id, record_key=key)
             write_mark(self._folders[str(sweep_id)], mark)
-
-
-def _note_duration(record: Record, folder: Path, publish_s: float) -> None:
-    """Put what publishing took into the record on disk; the copy in MLflow is from before."""
-    record.phases_s["publish"] = publish_s
-    with contextlib.suppress(OSError):  # the record without it is there
-        record.write(folder)

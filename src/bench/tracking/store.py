@@ -76,6 +76,7 @@ PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
 
 COMPLETE = "complete"  # the tag of a run that has all of its record; it comes last
+PUBLISH = "phases/publish_s"  # the metric of what publishing a record took
 DOUBLE = "double"  # the kind of a run that is a copy of another one, where it may not be deleted
 
 _Value = TypeVar("_Value")

@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 
-from bench.sweep.fork_server import start_ahead
+from bench.sweep.fork_server import COMPILER, start_ahead
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,18 @@ def test_it_is_started_ahead_for_a_run_and_for_a_sweep(arguments, monkeypatch) -
     monkeypatch.setattr("bench.sweep.fork_server.start_fork_server", lambda: started.append(True))
     assert start_ahead(arguments)
     assert started == [True]
+
+
+@pytest.mark.parametrize(
+    ("override", "is_imported"),
+    [("compile.mode=default", True), ("attention=eager,flex", True), ("attention=eager,sdpa", False)],
+)
+def test_the_compiler_is_imported_ahead_where_a_job_may_compile(override, is_imported, monkeypatch) -> None:
+    preload: list[str] = []
+    monkeypatch.setattr("bench.sweep.fork_server._preload", preload)
+    monkeypatch.setattr("bench.sweep.fork_server.start_fork_server", lambda: None)
+    start_ahead(["-m", override])
+    assert (COMPILER in preload) == is_imported
 
 
 def test_a_machine_that_can_start_no_process_is_the_later_jobs_business(monkeypatch) -> None:

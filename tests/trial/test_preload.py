@@ -1,4 +1,4 @@
-"""The fork server's imports leave nothing behind that a forked job could trip over."""
+"""The fork server's imports leave nothing behind that a forked job could trip over, and nothing to import again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ PROGRAM = """
 import os, threading
 before = dict(os.environ)
 import bench.trial.preload
+import bench.trial.preload_compiler
 import sys, torch
 assert {"torch", "transformers", "bench.trial.worker"} <= set(sys.modules)
 assert threading.active_count() == 1, threading.enumerate()
@@ -17,6 +18,22 @@ changed = {name for name in before.keys() | os.environ.keys() if before.get(name
 assert changed <= {"TORCHINDUCTOR_CACHE_DIR"}, changed
 """
 
+# What each job does first, and with a GPU imports more for than without.
+RESET = """
+import bench.trial.preload
+import bench.trial.preload_compiler
+import sys, torch
+torch.cuda.is_available = lambda: True
+from bench.trial import compilation
+before = set(sys.modules)
+compilation.reset()
+assert set(sys.modules) == before, sorted(set(sys.modules) - before)[:5]
+"""
+
 
 def test_preloading_starts_no_thread_and_touches_no_gpu() -> None:
     subprocess.run([sys.executable, "-c", PROGRAM], check=True, timeout=120)
+
+
+def test_a_job_on_a_gpu_resets_the_compiler_without_another_import() -> None:
+    subprocess.run([sys.executable, "-c", RESET], check=True, timeout=120)

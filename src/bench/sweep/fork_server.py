@@ -18,16 +18,19 @@ import signal
 from collections.abc import Sequence
 
 PRELOAD = "bench.trial.preload"
+COMPILER = "bench.trial.preload_compiler"  # a second more, for jobs that compile
+COMPILING = ("compile", "experiment=", "hydra.sweeper.")
 # Overrides after which nothing is forked here, as they begin.
 ELSEWHERE = ("sweep.dry_run=", "isolation.mode=", "hydra/launcher=", "hydra.launcher=", "query=")
 RUN_FLAGS = ("-m", "--multirun")
 
 _owner: list[int] = []  # the process that starts it, once it has
+_preload = [PRELOAD]
 
 
 def start_fork_server() -> None:
     """Start it, unless it runs. It gets ready in the background; who forks from it before waits."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload([PRELOAD])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(_preload)
     multiprocessing.forkserver.ensure_running()
     if os.getpid() not in _owner:
         _owner.append(os.getpid())
@@ -39,9 +42,16 @@ def start_ahead(arguments: Sequence[str]) -> bool:
     overrides = [each.lstrip("+") for each in arguments if each not in RUN_FLAGS]
     if any(each.startswith(("-", *ELSEWHERE)) for each in overrides):
         return False
+    if COMPILER not in _preload and any(_may_compile(each) for each in overrides):
+        _preload.append(COMPILER)
     with contextlib.suppress(OSError):  # no process can be started: whoever needs it will say so
         start_fork_server()
     return True
+
+
+def _may_compile(override: str) -> bool:
+    """Whether a setting that it leads to may compile. A wrong guess costs its jobs the import."""
+    return override.startswith(COMPILING) or (override.startswith("attention") and "flex" in override)
 
 
 def end_fork_server() -> None:

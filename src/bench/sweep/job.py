@@ -64,6 +64,7 @@ def run_job(
             if config.isolation.mode == "none":
                 began_s = time.monotonic()  # the import is part of the job's time, as in a process of its own
                 worker = importlib.import_module(WORKER)
+                worker.import_compiler(record)
                 record.phases_s |= {"start": 0.0, "import": time.monotonic() - began_s}
                 done: Record = worker.measure(record, **given, began_s=began_s, emit=on_event)
                 return done

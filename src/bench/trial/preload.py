@@ -1,5 +1,8 @@
 """What the fork server imports once, so that each job's process has it from its first moment.
 
+The compiler's own modules, which take more than a second, are `bench.trial.preload_compiler`: they are imported here
+where there is a GPU, for whose sake torch asks for them in every job; else only where jobs compile.
+
 transformers imports lazily: the classes that a job will touch are touched here. Nothing may start a thread or
 initialise CUDA, for neither survives a fork.
 """
@@ -34,6 +37,8 @@ def _import_all() -> None:
     transformers = importlib.import_module("transformers")
     for name in CLASSES:
         getattr(transformers, name)
+    if importlib.import_module("torch").cuda.is_available():
+        importlib.import_module("bench.trial.preload_compiler")
 
 
 _before = os.environ.get(CHECK)

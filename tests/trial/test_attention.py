@@ -55,7 +55,7 @@ def seen(*events, on_gpu=False, compiled=()):
     ],
 )
 def test_each_setting_shows_its_own_kernels(tiny, attention, family, operator) -> None:
-    config = tiny(**attention, measurement_iterations=1)
+    config = tiny(device="cpu", **attention, measurement_iterations=1)
     with BenchmarkRunner(progress=lambda name, total: range(total)) as runner:
         runner.setup_benchmark("tiny", config)
         attention = runner.run_benchmark(config).observed.attention

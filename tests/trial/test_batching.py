@@ -185,7 +185,7 @@ def test_a_worker_that_fails_without_raising_is_an_error_with_its_cause(tiny: Ca
 
 def test_an_sdpa_backend_that_cannot_run_is_a_limit_seen_through_the_worker(tiny: Callable) -> None:
     attention = AttentionConfig(implementation="sdpa", sdpa_backend="efficient_attention")
-    config = tiny(continuous_batching=True, attention=attention)
+    config = tiny(device="cpu", continuous_batching=True, attention=attention)  # a GPU can run it
     _, prompts, session = prepare(config)
     with session, guards(config), pytest.raises(RuntimeError) as caught:
         session.call(prompts)

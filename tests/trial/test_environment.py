@@ -64,7 +64,7 @@ def test_it_names_versions_machine_and_threads():
     found = describe_environment("cpu")
     assert found["versions"]["bench"] == bench.__version__
     assert found["versions"]["python"] == platform.python_version()
-    assert found["versions"]["torch"] == torch.__version__
+    assert found["versions"]["torch"] in (torch.__version__, torch.__version__.partition("+")[0])  # wheels differ
     assert set(machine.PACKAGES) < set(found["versions"])
     assert found["hostname"] == platform.node()
     assert found["cpu"]["usable_cores"] == len(os.sched_getaffinity(0))
@@ -113,6 +113,7 @@ def test_probes_that_fail_are_none_and_never_an_error(monkeypatch):
         (os, "sched_getaffinity"),
         (os, "getloadavg"),
         (torch, "get_num_threads"),
+        (torch.cuda, "get_device_properties"),
         (environment, "cpu_model"),
         (environment, "memory_limit_bytes"),
         (environment, "git_state"),
@@ -120,7 +121,7 @@ def test_probes_that_fail_are_none_and_never_an_error(monkeypatch):
         (environment, "transparent_hugepages"),
     ]:
         monkeypatch.setattr(owner, name, fail)
-    found = describe_environment("cuda:0")  # there is none here
+    found = describe_environment("cuda:0")
     assert found["platform"] is None
     assert found["memory"] == {"total_bytes": None, "limit_bytes": None, "transparent_hugepages": None}
     assert found["load_average"] is None

@@ -79,6 +79,7 @@ def test_the_host_s_memory_grows_with_the_model(tiny_model, tmp_path) -> None:
     for number, width in enumerate((688, 688 + 21846)):
         architecture = {**tiny_model["architecture"], "intermediate_size": width}
         config = BenchmarkConfig(
+            device="cpu",
             model=ModelConfig(**{**tiny_model, "architecture": architecture}),
             workload=WorkloadConfig(sequence_length=16, num_tokens_to_generate=4),
             warmup_iterations=1,
@@ -124,7 +125,7 @@ def test_without_monitor_energy_says_why_it_is_unknown(run, tiny) -> None:
 
 
 def test_a_profile_is_a_trace_and_a_table_and_changes_nothing_else(run, tiny, tmp_path) -> None:
-    config = tiny(profile=ProfileConfig(num_tokens=3))
+    config = tiny(device="cpu", profile=ProfileConfig(num_tokens=3))
     record = run(config)
     assert len(record.iterations) == 4
     trace = json.loads(gzip.decompress((tmp_path / "trace.json.gz").read_bytes()))
@@ -145,13 +146,13 @@ def test_a_short_profiled_call_needs_no_other_compiled_code(run, tiny) -> None:
 
 
 def test_a_memory_snapshot_needs_a_gpu(run, tiny) -> None:
-    record = run(tiny(profile=ProfileConfig(memory_snapshot=True)))
+    record = run(tiny(device="cpu", profile=ProfileConfig(memory_snapshot=True)))
     assert record.status == "skipped"
     assert "profile.memory_snapshot=true" in record.error.message
 
 
 def test_continuous_batching_leaves_the_same_record(run, tiny, tmp_path) -> None:
-    config = tiny(continuous_batching=True, batch_size=3)
+    config = tiny(device="cpu", continuous_batching=True, batch_size=3)
     record = run(config)
     assert (record.status, record.observed.kv_cache) == ("ok", "PagedAttentionCache")
     for call in record.calls("measurement"):
@@ -160,7 +161,7 @@ def test_continuous_batching_leaves_the_same_record(run, tiny, tmp_path) -> None
         assert 0 < call.token_times_s[0] < call.token_times_s[-1] < call.e2e_s
     assert record.observed.attention.decode.families == ["flash_attention"]
     assert record.phases_s["batching_setup"] > 0
-    alone = run(tiny(batch_size=3))
+    alone = run(tiny(device="cpu", batch_size=3))
     assert record.output.token_ids == alone.output.token_ids
 
 

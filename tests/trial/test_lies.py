@@ -211,7 +211,7 @@ def test_sdpa_in_place_of_eager_attention_fails(run, tiny, monkeypatch) -> None:
         swap(monkeypatch, "eager", sdpa)
         monkeypatch.setattr("transformers.models.llama.modeling_llama.eager_attention_forward", sdpa)
 
-    record = run(tiny(attn_implementation="eager"), lie)
+    record = run(tiny(device="cpu", attn_implementation="eager"), lie)
     assert (record.status, record.stage) == ("failed", "evidence")
     assert record.error.message.startswith("attention.implementation=eager: prefill ran flash_attention")
 
@@ -251,7 +251,7 @@ def test_another_sdpa_backend_than_requested_fails(run, tiny, monkeypatch) -> No
     from bench.trial import request
 
     monkeypatch.setitem(request.SDPA_BACKENDS, "math", request.SDPA_BACKENDS["flash_attention"])
-    record = run(tiny(sdpa_backend="math"))
+    record = run(tiny(device="cpu", sdpa_backend="math"))
     assert record.status == "failed"
     assert "attention.sdpa_backend=math: prefill ran flash_attention" in record.error.message
 

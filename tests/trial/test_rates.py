@@ -55,7 +55,7 @@ def quick(monkeypatch):
 
 def test_on_this_machine_the_tiny_model_reaches_a_part_of_what_the_device_can_do(tiny, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    config = tiny(num_tokens_to_generate=8, warmup_iterations=2)
+    config = tiny(device="cpu", num_tokens_to_generate=8, warmup_iterations=2)
     with BenchmarkRunner(progress=lambda name, total: range(total)) as runner:
         runner.setup_benchmark("tiny", config)
         result = runner.run_benchmark(config).roofline

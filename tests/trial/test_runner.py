@@ -239,7 +239,7 @@ def test_flash_attention_without_its_package_is_skipped_with_the_remedy(runner, 
 
 
 def test_a_compilation_that_did_not_happen_is_never_ok(runner, tiny, monkeypatch) -> None:
-    config = tiny(compile_kwargs={"mode": "default"})
+    config = tiny(device="cpu", compile_kwargs={"mode": "default"})
     honest = compilation.arguments
 
     def disabled(request):

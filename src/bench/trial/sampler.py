@@ -20,8 +20,9 @@ What the numbers do not cover:
   energy, which only the card as a whole can tell, are left out.
 - Energy is that of the whole GPU (NVML), or of all processor packages together (RAPL), idle draw and other programs
   included. RAPL's packages are without the memory's modules; neither has fans, disks or losses of the power supply.
-- NVML's energy counter advances in steps of 20 to 100 ms (petsc.org, PetscLogGpuEnergyMeter), RAPL's of about 1 ms
-  (Khan et al., RAPL in Action, 2018). One short call is coarse, down to 0 J; the sum over many calls means something.
+- NVML's energy counter advances in steps of 20 to 100 ms (petsc.org, PetscLogGpuEnergyMeter; 100 ms on an H100),
+  RAPL's of about 1 ms (Khan et al., RAPL in Action, 2018). One short call is coarse, down to 0 J; the sum over many
+  calls means something. Reading NVML's took 3 ms there, anything else of NVML 20 to 50 us.
 - The counter is read when this process gets the line, which may be a moment after the call's start and end.
 
 Only the standard library, psutil and pynvml are imported: it is up in a tenth of a second and has no GPU context.

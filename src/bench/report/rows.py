@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.analysis.headline import headline, is_ranked
+from bench.analysis.phases import NAMES, outside_generate_s, phases_of
 from bench.analysis.summary import Stats, Summary, summarize
 from bench.record import Record
 from bench.report.format import is_wrong, one_line
@@ -59,6 +60,17 @@ COLUMNS = {
     "device_name": "likewise",
     "dtype": "likewise",
     "started_at_s": "Unix time",
+    "phase_wait_s": "for neighbours on the machine, and for the device's memory",
+    "phase_start_s": "from the decision to start its process to that one's first instruction",
+    "phase_import_s": "importing the libraries",
+    "phase_load_s": "loading the model",
+    "phase_validation_s": "the first call, and the checks of it",
+    "phase_warmup_s": "the warm-up, with what is done between its calls",
+    "phase_measurement_s": "the measurement, likewise",
+    "phase_evidence_s": "looking at what ran: attention, fidelity, roofline, profile",
+    "phase_publish_s": "publishing to MLflow; none without",
+    "phase_other_s": "from start to end, what no part covers",
+    "outside_generate_s": "all parts but the wait, less the E2E of all calls",
     "error": "why it is not ok, in one line",
 }
 AFTER_SWEPT = "status"  # the first column behind the swept keys
@@ -105,7 +117,7 @@ def to_json(rows: Sequence[Row]) -> str:
 
 
 def _row(record: Record, summary: Summary, swept: dict[str, str]) -> Row:
-    known = _figures(record, summary) | _facts(record)
+    known = _figures(record, summary) | _facts(record) | _phases(record)
     row: Row = {}
     for name in COLUMNS:
         if name == AFTER_SWEPT:
@@ -149,6 +161,11 @@ def _facts(record: Record) -> Row:
         "started_at_s": record.started_at_s,
         "error": one_line(f"{record.error.type}: {record.error.message}") if record.error is not None else None,
     }
+
+
+def _phases(record: Record) -> Row:
+    parts = phases_of(record)
+    return {f"phase_{name}_s": parts.get(name) for name in NAMES} | {"outside_generate_s": outside_generate_s(record)}
 
 
 def _interval_ms(series: Stats | None) -> tuple[float | None, float | None]:

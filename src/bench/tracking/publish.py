@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.analysis.headline import headline, is_ranked
+from bench.analysis.phases import phases_of
 from bench.analysis.summary import Stats, Summary, batch_size, summarize
 from bench.palette import colour
 from bench.record import FILE_NAME, Iteration, MemoryUse, Record
@@ -273,6 +274,8 @@ def _detail(record: Record, summary: Summary) -> dict[str, float | None]:
             detail |= {f"memory/{name}_{quantity}": each for quantity, each in vars(value).items()}
         else:
             detail[f"memory/{name}"] = value
+    # Not what publishing took, which a record tells only once it is published: publishing it again changes nothing.
+    detail |= {f"phases/{name}_s": seconds for name, seconds in phases_of(record).items() if name != "publish"}
     return detail | _evidence(record, summary)
 
 

@@ -39,6 +39,7 @@ def draw_all(
     from bench.report.figures import (  # noqa: PLC0415
         break_even,
         e2e_distributions,
+        phases,
         roofline,
         throughput_vs_memory,
         token_timeline,
@@ -49,13 +50,15 @@ def draw_all(
     from bench.report.figures.shown import settings_shown  # noqa: PLC0415
 
     settings = settings_shown(records, typed=typed, baseline=baseline)
-    drawn = []
-    for figure in (
+    of_settings = (
         warmup_curves, e2e_distributions, ttft_vs_itl, throughput_vs_memory, break_even, roofline, token_timeline,
-    ):  # fmt: skip
+    )  # fmt: skip
+    trials = [each for each in records if each.kind != "reference"]
+    drawn = []
+    for figure, shown in (*((each, settings) for each in of_settings), (phases, trials)):
         try:
             with drawing():
-                drawn.append(figure.draw(settings))
+                drawn.append(figure.draw(shown))
         except Exception as error:  # noqa: BLE001 - whatever a plotting library raises costs that one figure
             if faults is not None:
                 faults.append(f"{figure.KEY}: {type(error).__name__}: {error}")

@@ -35,6 +35,7 @@ SWEEP = ["-m", "attention=eager,sdpa", f"workload.batch_size={','.join(SIZES)}",
 FEW = ["warmup.iterations=3", "measurement.iterations=8", "workload.sequence_length=16"]
 FIGURES = (
     "warmup_curves", "e2e_distributions", "ttft_vs_itl", "throughput_vs_memory", "roofline", "token_timeline",
+    "phases",
 )  # fmt: skip
 # What MLflow's own pages say on any visit, whatever they show.
 OF_MLFLOW = ("users/current", "ResizeObserver loop")

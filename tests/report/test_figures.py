@@ -29,7 +29,7 @@ from factories import make_iteration, make_record
 SVG = "{http://www.w3.org/2000/svg}"
 ALL = [
     "warmup_curves", "e2e_distributions", "ttft_vs_itl", "throughput_vs_memory", "break_even", "roofline",
-    "token_timeline",
+    "token_timeline", "phases",
 ]  # fmt: skip
 RATES = DeviceRates(
     bandwidth_bytes_per_s=2e10, matmul_flops_per_s=1e11, dtype="float32", fingerprint="f", measured_at_s=1.0,
@@ -77,10 +77,11 @@ def many(number: int) -> list[Record]:
 
 
 def draw(records: list[Record], key: str, **keywords: Any) -> ET.Element:
-    """The element of one figure, drawn alone: seven take seven times as long."""
+    """The element of one figure, drawn alone: eight take eight times as long."""
     module = importlib.import_module(f"bench.report.figures.{key}")
+    shown = records if key == "phases" else settings_shown(records, **keywords)
     with drawing():
-        return ET.fromstring(module.draw(settings_shown(records, **keywords)).svg)
+        return ET.fromstring(module.draw(shown).svg)
 
 
 def marks(svg: ET.Element, key: str) -> dict[str, dict[str, str]]:
@@ -112,11 +113,12 @@ def test_all_figures_come_in_their_order():
 
 def test_nothing_to_draw_gives_no_figure():
     assert draw_all([]) == []
-    assert draw_all([failed("a"), failed("b")]) == []
+    assert draw_all([dataclasses.replace(failed(name), phases_s={}, ended_at_s=None) for name in "ab"]) == []
 
 
-def test_calls_of_failed_jobs_are_drawn_as_curves_alone():
-    assert [each.key for each in draw_all([failed("a", calls=4)])] == ["warmup_curves"]
+def test_of_failed_jobs_there_are_their_calls_as_curves_and_their_time():
+    assert [each.key for each in draw_all([failed("a", calls=4)])] == ["warmup_curves", "phases"]
+    assert [each.key for each in draw_all([failed("a")])] == ["phases"]
 
 
 def test_reference_runs_are_in_no_figure():
@@ -291,6 +293,76 @@ def test_the_first_token_stands_apart_in_the_timeline():
     found = figure_marks([setting("a")], "token_timeline")
     assert float(found["ttft-0"]["ttft"]) == pytest.approx(0.2, rel=0.01)
     assert found["setting-0"] == {"tokens": "5"}
+
+
+def timed(name: str, **changes: Any) -> Record:
+    """A trial of 12 s, of which 2 s have no name, after a wait of 1 s; its calls took 6 s."""
+    calls = [make_iteration(index, "measurement", ttft_s=1.0, gap_s=0.2475, start_s=2.0 * index) for index in range(3)]
+    phases_s = {"wait": 1.0, "start": 0.5, "load": 2.0, "measurement": 7.0, "fidelity": 0.3, "roofline": 0.2}
+    fields: dict[str, Any] = {"iterations": calls, "phases_s": phases_s, "started_at_s": 100.0, "ended_at_s": 112.0}
+    return make_record(**{"name": name, "trial_id": name} | fields | changes)
+
+
+def test_each_trial_has_a_bar_of_its_parts_whatever_came_of_it():
+    lost = failed("lost")
+    lost.phases_s, lost.started_at_s, lost.ended_at_s = {"start": 0.5}, 100.0, 104.0
+    root = draw([timed("a"), lost], "phases")
+    found = marks(root, "phases")
+    parts = {"wait": 1.0, "start": 0.5, "load": 2.0, "measurement": 7.0, "evidence": 0.5, "other": 2.0}
+    assert {name: float(value) for name, value in found["trial-0"].items()} == pytest.approx(parts)
+    assert found["trial-1"] == {"start": "0.5", "other": "3.5"}
+    assert {"a", "13.0 s, 6.00 s", "lost (failed)", "4.00 s, 4.00 s"} <= set(texts(root))
+
+
+def test_trials_stand_in_the_order_of_the_records():
+    shown = texts(draw([timed("b"), timed("c"), timed("a")], "phases"))
+    assert [each for each in shown if each in ("a", "b", "c")] == ["b", "c", "a"]
+
+
+def test_a_trial_that_tells_nothing_keeps_its_place():
+    lost = dataclasses.replace(failed("lost"), phases_s={}, ended_at_s=None)
+    root = draw([timed("a"), lost, timed("b")], "phases")
+    assert "–" in texts(root)
+    assert {"trial-0", "trial-2"} == {each for each in marks(root, "phases") if each.startswith("trial")}
+
+
+def test_the_legend_names_the_parts_that_there_are_with_their_medians():
+    root = draw([timed("a"), timed("b", phases_s={"load": 4.0, "measurement": 8.0})], "phases")
+    shown = texts(root)
+    assert [each for each in shown if each in ("wait", "start", "load", "measure", "evidence", "other", "publish")] == [
+        "wait", "start", "load", "measure", "evidence", "other",
+    ]  # fmt: skip
+    assert "median 3.00 s" in shown  # of 2 and 4 s of loading
+
+
+def test_no_two_parts_share_a_colour():
+    names = ("wait", "start", "import", "load", "validation", "warmup", "measurement", "evidence", "publish")
+    root = draw([timed("a", phases_s=dict.fromkeys(names, 1.0))], "phases")
+    part_of = {each.get("id", ""): each for each in root.iter(f"{SVG}g") if "-part-" in each.get("id", "")}
+    fills = {next(path.get("fill") for path in each.iter(f"{SVG}path")) for each in part_of.values()}
+    assert len(part_of) == len(fills) == 10
+
+
+def test_the_caption_of_the_time_has_the_median_outside_generate():
+    (figure,) = [each for each in draw_all([timed("a"), timed("b"), timed("c")]) if each.key == "phases"]
+    assert "the median of 3 trials is 13.0 s, and outside generate 6.00 s" in figure.caption
+
+
+def test_many_trials_are_named_when_one_points_at_them():
+    root = draw([timed(f"s{index}") for index in range(60)], "phases")
+    assert "s41" not in texts(root)
+    assert [each.text for each in root.iter(f"{SVG}title") if (each.text or "").startswith("s41: 13.0 s (wait 1.00")]
+
+
+def test_a_thousand_trials_have_two_hundred_bars_of_means():
+    records = [timed(f"s{index}", phases_s={"load": 2.0 + index % 5}) for index in range(1000)]
+    (figure,) = [each for each in draw_all(records) if each.key == "phases"]
+    found = marks(ET.fromstring(figure.svg), "phases")
+    assert len([each for each in found if each.startswith("trial-")]) == 200
+    assert found["part-load"] == {"bars": "200"}
+    assert "mean of trials 996 to 1000: 12.0 s (load 4.00, other 8.00)" in figure.svg
+    assert "mean of 5 trials" in figure.caption
+    assert float(ET.fromstring(figure.svg).get("viewBox", "").split()[3]) < 700
 
 
 # ---- colours and names -------------------------------------------------------------------------------------------

@@ -40,6 +40,14 @@ def test_each_repeat_has_its_row() -> None:
     assert len(rows) == 10
 
 
+def test_the_parts_of_a_trials_time_are_columns_and_empty_where_nobody_timed_them() -> None:
+    record = make_record(phases_s={"load": 2.25, "roofline": 0.5}, ended_at_s=None)
+    (row,) = rows_of([record])
+    assert (row["phase_load_s"], row["phase_evidence_s"], row["phase_import_s"]) == (2.25, 0.5, None)
+    assert row["phase_other_s"] is None
+    assert row["outside_generate_s"] is None  # those parts do not cover its calls
+
+
 def test_a_failure_is_a_row_with_its_reason_and_without_a_rank() -> None:
     record = job("flex", 1.0, status="failed", error=Failure(type="RuntimeError", message="no\nsuch layer"))
     record.iterations = []

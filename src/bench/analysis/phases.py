@@ -49,7 +49,7 @@ def in_generate_s(record: Record) -> float:
 
 
 def outside_generate_s(record: Record) -> float | None:
-    """All of a trial's time but its calls and its wait for others; None where nothing of it is known."""
-    parts = phases_of(record)
-    own_s = [seconds for name, seconds in parts.items() if name != "wait"]
-    return max(0.0, sum(own_s) - in_generate_s(record)) if own_s else None
+    """All of a trial's time but its calls and its wait for others; None where its parts do not cover its calls."""
+    own_s = [seconds for name, seconds in phases_of(record).items() if name != "wait"]
+    outside_s = sum(own_s) - in_generate_s(record)
+    return outside_s if own_s and outside_s >= 0 else None

@@ -22,12 +22,13 @@ from bench.record import Record
 from bench.report.figures.figure import Figure
 from bench.report.figures.sheet import GAP, LEFT, RIGHT, WIDTH, Entry, Sheet, shortened, width_of
 from bench.report.figures.ticks import Scale, count_ticks, scale_for
-from bench.report.format import run_title, significant
+from bench.report.format import UNDEFINED, run_title, significant
 
 KEY = "phases"
 MOST_NAMED, MOST_BARS = 24, 200
 NAME, BAR, SPACE = 16.0, 9.0, 5.0  # heights: a name, its bar, what is below it
 DENSE = 400.0  # height of all bars where they have no names
+RECTANGLE = (Outline.MOVETO, Outline.LINETO, Outline.LINETO, Outline.LINETO, Outline.CLOSEPOLY)
 # Part → its word and its place in the palette: neighbours in a bar are far apart in hue.
 LOOKS = {
     "wait": ("wait", 4),
@@ -49,6 +50,7 @@ class Bar:
 
     name: str
     parts: dict[str, float]  # seconds, in order
+    outside_s: float | None = None  # of generate; None for a mean, and where it is not known
 
     @property
     def whole_s(self) -> float:
@@ -58,8 +60,8 @@ class Bar:
     @property
     def words(self) -> str:
         """All parts, for whoever points at it."""
-        parts = ", ".join(f"{LOOKS[part][0]} {significant(each, 3)}" for part, each in self.parts.items() if each)
-        return f"{self.name}: {significant(self.whole_s, 3)} s ({parts})"
+        parts = ", ".join(f"{LOOKS[part][0]} {_seconds(each)}" for part, each in self.parts.items() if each)
+        return f"{self.name}: {_seconds(self.whole_s)} s ({parts})" if parts else f"{self.name}: not known"
 
 
 def draw(trials: Sequence[Record]) -> Figure | None:
@@ -68,30 +70,31 @@ def draw(trials: Sequence[Record]) -> Figure | None:
     Args:
         trials: with any status, in the order in which they are to stand; without reference runs.
     """
-    known = [(each, parts) for each in trials if any((parts := phases_of(each)).values())]
+    bars = [Bar(name=_name(each), parts=phases_of(each), outside_s=outside_generate_s(each)) for each in trials]
+    known = [each for each in bars if each.whole_s]
     if not known:
         return None
-    records = [each for each, _ in known]
-    all_parts = [parts for _, parts in known]
-    bars = [Bar(name=_name(record), parts=parts) for record, parts in known]
     each_of = math.ceil(len(bars) / MOST_BARS)
     if each_of > 1:
         bars = [_mean(bars[start : start + each_of], start) for start in range(0, len(bars), each_of)]
     is_named = len(bars) <= MOST_NAMED
-    height = len(bars) * (NAME + BAR + SPACE) if is_named else DENSE
-    sheet = Sheet(panels=[height], entries=_legend(all_parts), left=RIGHT if is_named else LEFT)
-    _scales(sheet, bars, height, of=len(records), is_named=is_named)
-    row = height / len(bars)
+    row = NAME + BAR + SPACE if is_named else DENSE / len(bars)
+    sheet = Sheet(panels=[row * len(bars)], entries=_legend(known), left=RIGHT if is_named else LEFT)
+    _scales(sheet, bars, row, of=len(trials), is_named=is_named)
     tops = [index * row + (NAME if is_named else 0.0) for index in range(len(bars))]
     thickness = BAR if is_named else row * 0.8
-    _draw_bars(sheet, bars, tops, thickness)
+    _draw_parts(sheet, bars, tops, thickness)
     for index, (bar, top) in enumerate(zip(bars, tops, strict=True)):
-        _draw_target(sheet, bar, top, thickness, gid=f"trial-{index}")
+        if bar.whole_s:
+            gid = sheet.mark(f"trial-{index}", bar.words, **(bar.parts if is_named else {}))
+            # What one points at: it cannot be seen, and lies on all parts of the bar.
+            _draw_outline(sheet, _corners(0.0, bar.whole_s, top, top + thickness), color="none", gid=gid)
         if is_named:
-            _label(sheet, bar, records[index], top - NAME)
-    alt = _alt(bars, records, is_named=is_named)
-    caption = _caption(records, all_parts, each_of)
-    return Figure(key=KEY, title="Where the time goes", caption=caption, alt=alt, svg=sheet.svg(KEY, alt))
+            _label(sheet, bar, top - NAME)
+    alt = _alt(bars, known, is_named=is_named)
+    return Figure(
+        key=KEY, title="Where the time goes", caption=_caption(known, each_of), alt=alt, svg=sheet.svg(KEY, alt)
+    )
 
 
 def _name(record: Record) -> str:
@@ -105,22 +108,23 @@ def _mean(bars: Sequence[Bar], start: int) -> Bar:
     return Bar(name=name, parts={part: each for part, each in parts.items() if each})
 
 
-def _scales(sheet: Sheet, bars: Sequence[Bar], height: float, *, of: int, is_named: bool) -> None:
-    axes = sheet.axes[0]
+def _scales(sheet: Sheet, bars: Sequence[Bar], row: float, *, of: int, is_named: bool) -> None:
+    axes, height = sheet.axes[0], row * len(bars)
     x = scale_for([0.0, max(bar.whole_s for bar in bars)], is_log=False, from_zero=True)
     if is_named:
-        sheet.scales(axes, x, None, x_name="time of a trial, s", y_name="all of it, and what was outside generate")
+        sheet.scales(axes, x, None, x_name="time of a trial, s")
+        sheet.corner(axes, "in all, outside generate")
         axes.set_yticks([])
     else:
         counts = [each for each in count_ticks(of) if each]
-        y = Scale(low=0.0, high=float(of), is_log=False, ticks=counts)
+        y = Scale(low=0.0, high=height, is_log=False, ticks=counts)
         sheet.scales(axes, x, y, x_name="time of a trial, s", y_name="trial, counted from the top")
-        axes.set_yticks([(each - 0.5) * height / of for each in counts], y.labels)
+        axes.set_yticks([(each - 0.5) * row * len(bars) / of for each in counts], y.labels)
     axes.grid(visible=False, axis="y")
     axes.set_ylim(height, 0.0)
 
 
-def _draw_bars(sheet: Sheet, bars: Sequence[Bar], tops: Sequence[float], thickness: float) -> None:
+def _draw_parts(sheet: Sheet, bars: Sequence[Bar], tops: Sequence[float], thickness: float) -> None:
     """Each part of all bars as one path, however many they are."""
     starts = [0.0] * len(bars)
     for part in NAMES:
@@ -130,14 +134,8 @@ def _draw_bars(sheet: Sheet, bars: Sequence[Bar], tops: Sequence[float], thickne
                 corners += _corners(starts[index], starts[index] + seconds, top, top + thickness)
                 starts[index] += seconds
         if corners:
-            gid = sheet.mark(f"part-{part}", bars=len(corners) // 5)
+            gid = sheet.mark(f"part-{part}", bars=len(corners) // len(RECTANGLE))
             _draw_outline(sheet, corners, color=colour(LOOKS[part][1]), gid=gid)
-
-
-def _draw_target(sheet: Sheet, bar: Bar, top: float, thickness: float, *, gid: str) -> None:
-    """What one points at: it cannot be seen, and lies on all parts of one bar."""
-    sheet.mark(gid, bar.words, whole=bar.whole_s, **bar.parts)
-    _draw_outline(sheet, _corners(0.0, bar.whole_s, top, top + thickness), color="none", gid=gid)
 
 
 def _corners(left: float, right: float, top: float, bottom: float) -> list[tuple[float, float]]:
@@ -145,58 +143,58 @@ def _corners(left: float, right: float, top: float, bottom: float) -> list[tuple
 
 
 def _draw_outline(sheet: Sheet, corners: Sequence[tuple[float, float]], *, color: str, gid: str) -> None:
-    codes = np.tile([Outline.MOVETO, Outline.LINETO, Outline.LINETO, Outline.LINETO, Outline.CLOSEPOLY], len(corners) // 5)
-    patch = PathPatch(Outline(np.asarray(corners), codes), linewidth=0.0, edgecolor="none", facecolor=color, gid=gid)
-    sheet.axes[0].add_patch(patch)
+    outline = Outline(np.asarray(corners), np.tile(RECTANGLE, len(corners) // len(RECTANGLE)))
+    patch = PathPatch(outline, linewidth=0.0, edgecolor="none", facecolor=color, gid=gid)
+    sheet.axes[0].add_artist(patch)  # not add_patch: the ranges are set already, and need not hold each of them
 
 
-def _label(sheet: Sheet, bar: Bar, record: Record, below: float) -> None:
+def _label(sheet: Sheet, bar: Bar, below: float) -> None:
     """A trial's name above its bar, and its figures at the right."""
     y = sheet.axes[0].get_position().y1 * sheet.height - below - 12.0
-    value = _value(bar, record)
+    outside = UNDEFINED if bar.outside_s is None else f"{_seconds(bar.outside_s)} s"
+    value = f"{_seconds(bar.whole_s)} s, {outside}" if bar.whole_s else UNDEFINED
     sheet.text(RIGHT, y, shortened(bar.name, WIDTH - 2 * RIGHT - width_of(value) - GAP))
     sheet.text(WIDTH - RIGHT, y, value, ha="right")
 
 
-def _value(bar: Bar, record: Record) -> str:
-    outside = outside_generate_s(record)
-    return f"{significant(bar.whole_s, 3)} s" + (f", {significant(outside, 3)}" if outside is not None else "")
-
-
-def _legend(all_parts: Sequence[dict[str, float]]) -> list[Entry]:
+def _legend(known: Sequence[Bar]) -> list[Entry]:
     """A line for each part that any trial has, with its median over those that have it."""
     entries = []
     for part in NAMES:
-        known = [parts[part] for parts in all_parts if part in parts]
-        if any(known):
+        found = [bar.parts[part] for bar in known if part in bar.parts]
+        if any(found):
             word, place = LOOKS[part]
             style = {"color": colour(place), "linewidth": BAR, "solid_capstyle": "butt"}
-            value = f"median {significant(statistics.median(known), 3)} s"
+            value = f"median {_seconds(statistics.median(found))} s"
             entries.append(Entry(name=word, value=value, gid=f"name-{part}", style=style))
     return entries
 
 
-def _outside(records: Sequence[Record]) -> float | None:
-    known = [each for each in map(outside_generate_s, records) if each is not None]
-    return statistics.median(known) if known else None
+def _median_outside(known: Sequence[Bar]) -> str:
+    found = [bar.outside_s for bar in known if bar.outside_s is not None]
+    return f"{_seconds(statistics.median(found))} s" if found else UNDEFINED
 
 
-def _caption(records: Sequence[Record], all_parts: Sequence[dict[str, float]], each_of: int) -> str:
-    whole = statistics.median(sum(parts.values()) for parts in all_parts)
-    outside = _outside(records)
-    told = f", of which {significant(outside, 3)} s outside generate" if outside is not None else ""
-    trials = "1 trial" if len(records) == 1 else f"the median of {len(records)} trials"
+def _caption(known: Sequence[Bar], each_of: int) -> str:
+    whole = _seconds(statistics.median(bar.whole_s for bar in known))
+    of = "its time" if len(known) == 1 else f"the median of {len(known)} trials"
     return (
-        f"A trial's whole time, its parts in the order of the legend ({trials}: {significant(whole, 3)} s{told}). "
-        "Outside generate is all but the calls of validation, warm-up and measurement, and but the wait for others. "
-        "Failed trials have what they came to; other is what no part covers. Colours are those of parts, not of "
-        "settings." + (f" Each bar is the mean of {each_of} trials that follow each other." if each_of > 1 else "")
+        f"A trial's whole time, its parts in the order of the legend; {of} is {whole} s, and outside generate "
+        f"{_median_outside(known)}: all but the wait for others and the calls of validation, warm-up and "
+        "measurement. What no part covers is other: so is all that a process could not tell before it was ended. "
+        "Colours are of parts here, not of settings."
+        + (f" Each bar is the mean of {each_of} trials that follow each other." if each_of > 1 else "")
     )
 
 
-def _alt(bars: Sequence[Bar], records: Sequence[Record], *, is_named: bool) -> str:
+def _alt(bars: Sequence[Bar], known: Sequence[Bar], *, is_named: bool) -> str:
     if is_named:
         return f"Seconds of each trial by part: {'; '.join(bar.words for bar in bars)}."
     longest = max(bars, key=lambda bar: bar.whole_s)
-    outside = significant(_outside(records), 3)
-    return f"Seconds of {len(records)} trials by part, the median outside generate {outside} s; longest: {longest.words}."
+    outside = _median_outside(known)
+    return f"Seconds of {len(known)} trials by part, median outside generate {outside}; longest: {longest.words}."
+
+
+def _seconds(seconds: float | None) -> str:
+    """Three digits at most, and none below a millisecond."""
+    return significant(None if seconds is None else round(seconds, 3), 2 if seconds and seconds < 0.1 else 3)

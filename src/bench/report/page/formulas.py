@@ -117,6 +117,22 @@ FORMULAS = (
         source="analysis/summary",
     ),
     Formula(
+        name="Where the time goes",
+        formula="wait + start + import + load + validate + warm up + measure + evidence + publish + other; "
+        "other = end − start of the job − what of it the parts between wait and publish cover, at least 0",
+        unit="s",
+        note="Evidence is the look at what ran after the last measured call: attention, fidelity, roofline, profile. "
+        "What was not timed, as in records of an earlier version, is in other.",
+        source="analysis/phases",
+    ),
+    Formula(
+        name="Outside generate",
+        formula="all parts but wait − Σ e over the validation, warm-up and measured calls",
+        unit="s",
+        note="What a trial costs beside its calls. The reference run is no trial and not in it.",
+        source="analysis/phases",
+    ),
+    Formula(
         name="Interval of a median",
         formula="[x₍ₖ₎, x₍ₙ₊₁₋ₖ₎], k the largest rank with P(Bin(n, ½) < k) ≤ 2.5 %; k moves outwards by "
         "√(n / n_eff) of its distance from the middle",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from bench import cli
-from hydra_plugins.bench_sweeper.composing import Composer
+from hydra_plugins.bench_sweeper.composing import Composer, JobLoader
 
 EXPERIMENT = """
 # @package _global_
@@ -232,6 +233,41 @@ REFERENCES = [
     ["~hydra"],
     ["hydra.searchpath=[file:///nowhere]"],
 ]
+
+
+def job_outcome(compose: Any, overrides: list[str]) -> tuple[Any, ...]:
+    """The files that Hydra writes of a job, and all that can be told of its config; or of an error."""
+    try:
+        config = compose(overrides)
+    except Exception as error:  # noqa: BLE001 - whatever it is, both must raise it
+        return ("error", type(error), str(error))
+    of_hydra = OmegaConf.masked_copy(config, "hydra")
+    of_the_job = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
+    files = [OmegaConf.to_yaml(each) for each in (of_the_job, of_hydra, config.hydra.overrides.task)]
+    return ("config", files, described(copy.deepcopy(config)), OmegaConf.get_cache(config))  # a job is run on a copy
+
+
+PLACE = ["hydra.sweep.dir='/some/where'", "hydra.sweep.subdir='3-a=b'", "+hydra.job.env_set.BENCH_X='{\"a\": 1}'"]
+
+
+@pytest.mark.parametrize("points", [VALUES[::4], GROUPS[::3], REFERENCES[::2]], ids=["values", "groups", "references"])
+@pytest.mark.parametrize("typed", [[], ["hydra.job.env_copy=[HOME]", "hydra/job_logging=default", "sweep.name=all"]])
+@pytest.mark.filterwarnings("ignore:provider=hydra.searchpath")
+def test_a_jobs_config_and_its_files_are_those_that_hydra_makes(loader, points: list[list[str]], typed) -> None:
+    master = master_of(loader, *typed)
+    jobs = JobLoader(loader, Composer(loader, master))
+    for point in [*points, *points[:3]]:
+        overrides = [*point, *PLACE]
+        right = job_outcome(lambda lines: loader.load_sweep_config(master, lines), overrides)
+        assert job_outcome(lambda lines: jobs.load_sweep_config(master, lines), overrides) == right, point
+
+
+def test_a_job_may_change_its_config(loader) -> None:
+    composer = Composer(loader, master_of(loader))
+    composer.compose_job(PLACE).hydra.job.num = 3
+    composer.compose_job(PLACE).workload.batch_size = 3
+    again = composer.compose_job(PLACE)
+    assert (OmegaConf.is_missing(again.hydra.job, "num"), again.workload.batch_size) == (True, 1)
 
 
 @pytest.mark.parametrize("points", [VALUES, GROUPS, REFERENCES], ids=["values", "groups", "references"])

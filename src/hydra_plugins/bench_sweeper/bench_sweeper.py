@@ -23,7 +23,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.bench_launchers.engine import EngineLauncher
-from hydra_plugins.bench_sweeper.composing import Composer
+from hydra_plugins.bench_sweeper.composing import Composer, JobLoader
 
 
 @dataclass
@@ -64,11 +64,10 @@ class BenchSweeper(Sweeper):
         from bench.conductor.sweep import sweep  # noqa: PLC0415
         from bench.sweep.plan import Point  # noqa: PLC0415
 
-        assert self.hydra_context is not None
         assert self.config is not None
         expanded = self._expand(arguments)
         swept_keys = varying(expanded)
-        composer = Composer(self.hydra_context.config_loader, self.config)
+        composer = self._composer()
         points = []
         for overrides in expanded:
             swept = {key.lstrip("+"): value for key, value in overrides.items() if key in swept_keys}
@@ -77,6 +76,16 @@ class BenchSweeper(Sweeper):
         folder = self._folder()
         self._check_launcher(dry_run=self.config.sweep.dry_run)
         raise SystemExit(sweep(points, folder=folder, launch=self._launch_plan, is_local=self._runs_one_by_one()))
+
+    def _composer(self) -> Composer:
+        """What composes the sweep's points, and the jobs too where this process runs them."""
+        assert self.hydra_context is not None
+        assert self.config is not None
+        composer = Composer(self.hydra_context.config_loader, self.config)
+        if isinstance(self.launcher, BasicLauncher):  # the others compose a job where it runs
+            loader = JobLoader(self.hydra_context.config_loader, composer)
+            self.launcher.hydra_context = HydraContext(config_loader=loader, callbacks=self.hydra_context.callbacks)
+        return composer
 
     def _check_launcher(self, *, dry_run: bool) -> None:
         """Refuse an engine that cannot be used, before anything is made."""

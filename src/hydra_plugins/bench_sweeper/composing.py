@@ -5,6 +5,8 @@ them, and then applies the overrides of values one after the other. Here files a
 composition serves all points that choose the same files, and the values go onto a copy of it, through the very code
 that Hydra applies them with: the results, and the errors with their texts, are those of its `load_sweep_config`.
 
+A job's config, with Hydra's own part, is made in the same way when the job is launched (`JobLoader`).
+
 What cannot be told apart that way is left to Hydra itself: overrides of Hydra's own values, and references to them.
 
 Hydra imports this file at every start, so nothing heavy may be imported at its top.
@@ -13,21 +15,25 @@ Hydra imports this file at every start, so nothing heavy may be imported at its 
 
 import copy
 import dataclasses
+import os
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig, Node, OmegaConf
+from omegaconf import DictConfig, Node, OmegaConf, open_dict
 
 from hydra_plugins.bench_sweeper.loading import Loading, content_of
 
 # A reference such as ${hydra.job.num}, to what a config without its key `hydra` no longer holds. The resolver in
 # ${hydra:job.num} asks Hydra's global state, whatever is composed here.
 _OF_HYDRA = re.compile(r"\bhydra\b(?!:)")
+# What the sweeper sets of Hydra's own values in each job, and nothing of the rest of that section is made of.
+_PLACE = ("hydra.sweep.dir", "hydra.sweep.subdir")
+_VARIABLE = "hydra.job.env_set."
 _BASES_KEPT = 1000  # mostly made of shared sections; where they are not, a tenth of a megabyte each
 
 
@@ -82,6 +88,53 @@ class Composer:
         self._loader._apply_overrides_to_config(values, config)
         return _without_hydra(config)
 
+    def compose_job(self, overrides: Sequence[str]) -> DictConfig:
+        """The config of a job, with the key `hydra`, as `load_sweep_config` makes it; nobody else's, to be changed.
+
+        Args:
+            overrides: a point's, and where its job runs.
+
+        Raises:
+            What Hydra and OmegaConf raise for the same overrides, in the same words.
+        """
+        parsed = [*map(self._parse, overrides)]
+        groups = [each for each in parsed if self._loading.chooses_file(each)]
+        values = [each for each in parsed if not self._loading.chooses_file(each)]
+        if any(_concerns_hydra(each) and not _is_place(each) for each in values):
+            return self._loader.load_sweep_config(self._master, list(overrides))
+        self._loader.validate_sweep_overrides_legal([*self._loading.overrides, *parsed], RunMode.RUN, from_shell=True)
+        merged = self._loading.compose(groups)
+        config = copy.deepcopy(merged.root)
+        _fill(config, copy.deepcopy({"hydra": merged.hydra, **merged.sections}))
+        self._loader._apply_overrides_to_config(values, config)
+        self._tell_of_itself(config, [*self._loading.overrides, *parsed], merged.choices)
+        OmegaConf.copy_cache(from_config=self._master, to_config=config)
+        return config
+
+    def _tell_of_itself(
+        self, config: DictConfig, overrides: Sequence[Override], choices: Mapping[str, str | None]
+    ) -> None:
+        """Note what the config was composed of, as Hydra does after it has applied all values."""
+        of_the_job = [each for each in overrides if not each.is_hydra_override()]
+        config.hydra.overrides.hydra.extend([each.input_line for each in overrides if each.is_hydra_override()])
+        config.hydra.overrides.task.extend([each.input_line for each in of_the_job])
+        with open_dict(config.hydra):
+            config.hydra.runtime.choices.update(choices)
+            for name in config.hydra.job.env_copy:
+                config.hydra.job.env_set[name] = os.environ[name]
+        for name in ("version", "version_base", "cwd", "config_sources"):  # the same for all of this process
+            config.hydra.runtime[name] = self._master.hydra.runtime[name]
+        naming = config.hydra.job.config.override_dirname
+        config.hydra.job.override_dirname = get_overrides_dirname(
+            overrides=of_the_job,
+            kv_sep=naming.kv_sep,
+            item_sep=naming.item_sep,
+            exclude_keys=naming.exclude_keys,
+        )
+        for name in ("name", "config_name"):
+            if name not in config.hydra.job:
+                config.hydra.job[name] = self._master.hydra.job[name]
+
     def _parse(self, line: str) -> Override:
         if line not in self._parsed:
             self._parsed[line] = self._parser.parse_overrides([line])[0]
@@ -108,6 +161,24 @@ class Composer:
 
     def _compose_by_hydra(self, overrides: Sequence[str]) -> DictConfig:
         return _without_hydra(self._loader.load_sweep_config(self._master, list(overrides)))
+
+
+class JobLoader(ConfigLoaderImpl):
+    """Hydra's loader for a launcher that runs jobs one by one in this process: it composes them the faster way."""
+
+    def __init__(self, loader: ConfigLoader, composer: Composer) -> None:
+        assert isinstance(loader, ConfigLoaderImpl)
+        super().__init__(loader.config_search_path)
+        self._composer = composer
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """A job's config. `master_config` is the one that the composer knows already."""
+        del master_config
+        return self._composer.compose_job(sweep_overrides)
+
+
+def _is_place(override: Override) -> bool:
+    return override.key_or_group in _PLACE or override.key_or_group.startswith(_VARIABLE)
 
 
 def _concerns_hydra(override: Override) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository
-from hydra._internal.defaults_list import create_defaults_list
+from hydra._internal.defaults_list import DefaultsList, create_defaults_list
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import ConfigCompositionException
@@ -38,6 +38,27 @@ class Merged:
 
     root: DictConfig  # with its type and flags, and nothing in it
     sections: dict[str, Node]  # all but `hydra`
+    hydra: Node  # the section of Hydra's own
+    choices: dict[str, str | None]  # of each group, for `hydra.runtime.choices`
+
+
+class _Copies(CachingConfigRepository):
+    """What another repository has read, as copies, for merging changes what it is given.
+
+    Hydra would make a new repository instead, which reads all files anew and first copies all that plugins have stored.
+    """
+
+    def __init__(self, files: CachingConfigRepository) -> None:
+        self.delegate, self.cache = files, {}  # not the parent's way: it copies what it delegates to
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """A copy of what was read; Hydra asks once for each place in its list of files."""
+        found = self.delegate.load_config(config_path)
+        if found is None:
+            return None
+        found = copy.copy(found)
+        found.config = copy.deepcopy(found.config)
+        return found
 
 
 def content_of(config: DictConfig) -> dict[str, Node]:
@@ -57,7 +78,8 @@ class Loading:
         # A repository that keeps what it has read. Hydra makes one for each config.
         self.overrides, self._files = loader._parse_overrides_and_create_caching_repo(config_name, list(overrides))
         self._is_group: dict[str, bool] = {}
-        self._lists: dict[tuple[str, ...], tuple[list[Override], list[ResultDefault]]] = {}
+        self._copies = _Copies(self._files)
+        self._lists: dict[tuple[str, ...], tuple[list[Override], DefaultsList]] = {}
         self._read: dict[_Part, dict[str, bool]] = {}
         self._made: dict[_Key, Node] = {}
 
@@ -72,27 +94,29 @@ class Loading:
         """What these choices make, with no value overridden but Hydra's own. Raises what Hydra raises."""
         self._loader.ensure_main_config_source_available()
         try:
-            return self._merge(self._list(groups))
+            return self._merge(*self._list(groups))
         except OmegaConfBaseException as error:
             raise ConfigCompositionException from error
 
     # ---- the list of files -------------------------------------------------------------------------------------
 
-    def _list(self, groups: Sequence[Override]) -> list[ResultDefault]:
-        """Hydra's defaults list for these choices."""
+    def _list(self, groups: Sequence[Override]) -> tuple[list[ResultDefault], dict[str, str | None]]:
+        """Hydra's defaults list for these choices, and the choice of every group."""
         shape = tuple(each.get_key_element() for each in groups)
-        if shape in self._lists and (found := self._with_others_in_place(*self._lists[shape], groups)) is not None:
-            return found
+        if shape in self._lists:
+            before, known = self._lists[shape]
+            if (replaced := self._with_others_in_place(before, known.defaults, groups)) is not None:
+                return replaced, known.overrides.known_choices | {each.key_or_group: each.value() for each in groups}
         found = create_defaults_list(
             repo=self._files,
             config_name=self._config_name,
             overrides_list=[*self.overrides, *groups],
             prepend_hydra=True,
             skip_missing=False,
-        ).defaults
-        if not any(self._has_reference(each) for each in found):
+        )
+        if not any(self._has_reference(each) for each in found.defaults):
             self._lists[shape] = (list(groups), found)
-        return found
+        return found.defaults, found.overrides.known_choices
 
     def _with_others_in_place(
         self, before: Sequence[Override], defaults: Sequence[ResultDefault], groups: Sequence[Override]
@@ -134,7 +158,7 @@ class Loading:
 
     # ---- the merging -------------------------------------------------------------------------------------------
 
-    def _merge(self, defaults: list[ResultDefault]) -> Merged:
+    def _merge(self, defaults: list[ResultDefault], choices: dict[str, str | None]) -> Merged:
         keys = self._keys(defaults)
         if keys is not None and all(key in self._made for key in keys):
             made = {key[0]: self._made[key] for key in keys}
@@ -143,12 +167,11 @@ class Loading:
             made |= {key[0]: self._made.setdefault(key, made[key[0]]) for key in keys or () if key[0] in made}
         root = made[ROOT]
         assert isinstance(root, DictConfig)
-        return Merged(root=root, sections={name: node for name, node in made.items() if name not in (ROOT, HYDRA)})
+        sections = {name: node for name, node in made.items() if name not in (ROOT, HYDRA)}
+        return Merged(root=root, sections=sections, hydra=made[HYDRA], choices=choices)
 
     def _merge_by_hydra(self, defaults: list[ResultDefault]) -> dict[str, Node]:
-        # A repository of its own, for merging changes what it holds.
-        repository = CachingConfigRepository(self._files.delegate)
-        config = self._loader._compose_config_from_defaults_list(defaults=defaults, repo=repository)
+        config = self._loader._compose_config_from_defaults_list(defaults=defaults, repo=self._copies)
         OmegaConf.set_struct(config, True)
         OmegaConf.set_readonly(config.hydra, False)
         values = [each for each in self.overrides if not self.chooses_file(each)]  # of Hydra's own config, all of them
@@ -176,8 +199,7 @@ class Loading:
     def _sections_in(self, default: ResultDefault, part: _Part) -> dict[str, bool]:
         """What a file has of which sections: whether there are references in it."""
         if part not in self._read:
-            repository = CachingConfigRepository(self._files.delegate)
-            config = self._loader._load_single_config(default=default, repo=repository).config
+            config = self._loader._load_single_config(default=default, repo=self._copies).config
             content = content_of(config) if isinstance(config, DictConfig) else {}
             self._read[part] = {name: "${" in repr(node) for name, node in content.items()}
         return self._read[part]

@@ -14,7 +14,6 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_plugins.bench_sweeper.bench_sweeper import BenchSweeper
-from hydra_plugins.bench_sweeper.composing import Composer
 
 if TYPE_CHECKING:
     from bench.sweep.space import Choice, Range, Space
@@ -41,7 +40,7 @@ class OptunaSweeper(BenchSweeper):
         combined = [f"{key}={value}" for key, value in self.params.items()]
         space = space_of(parser.parse_overrides([*combined, *arguments]))
 
-        composer = Composer(self.hydra_context.config_loader, self.config)
+        composer = self._composer()
 
         def compose(values: dict[str, str]) -> Point:
             overrides = space.fixed | values

@@ -9,31 +9,37 @@ from __future__ import annotations
 import errno
 import functools
 import io
+import logging
 import os
+import string
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
+from hydra._internal import hydra as hydra_module
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
+from hydra.core.utils import configure_log
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.conductor import interrupt, jobs
+from bench.conductor import interrupt
 from bench.config import BenchmarkConfig
 from bench.manual import help_text, keys_text
 from bench.rules import ConfigError
 from bench.secrets import has_credentials, scrub, without_credentials
-from bench.sweep.returned import Returned
 from bench.wording import explain, is_of_composition
 
 REFUSED = 2
@@ -81,12 +87,77 @@ def _run(arguments: Sequence[str]) -> None:
     if KEYS_FLAG in arguments:  # ours: Hydra's parser knows its own flags alone
         print(keys_text([each for each in arguments if each != KEYS_FLAG]), end="", flush=True)
         return
-    _check_flags(arguments)
+    _Command.is_sweep = _check_flags(arguments).multirun
     _register()
+    hydra_module.Hydra = _Command  # type: ignore[misc]  # where `hydra.main` takes it from; it can be given none
     hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(job)()
 
 
-def _check_flags(arguments: Sequence[str]) -> None:
+class _Command(hydra_module.Hydra):
+    """Hydra, but it composes a command line once, and help lists only the groups that its text names.
+
+    By itself it composes everything to learn whether this is a sweep, and once more to run it, and for `--help` it
+    lists all groups twice: a tenth of a second, and most of one. What comes out is the same.
+    """
+
+    is_sweep = False  # -m was typed
+    _asked: tuple[str | None, list[str]] | None = None  # config and overrides that `_composed` is made of
+    _composed: DictConfig | Exception
+
+    def get_mode(self, config_name: str | None, overrides: list[str]) -> Any:
+        """The mode that the config asks for; None where it asks for none, or cannot be composed."""
+        self._asked = (config_name, list(overrides))
+        mode = RunMode.MULTIRUN if self.is_sweep else RunMode.RUN
+        try:
+            self._composed = self.config_loader.load_configuration(
+                config_name, overrides, run_mode=mode, validate_sweep_overrides=False
+            )
+        except Exception as error:  # noqa: BLE001 - raised when the config is asked for
+            self._composed = error
+            # A choice that is missing is no error in a sweep, and a config without one may ask to be one.
+            return None if self.is_sweep else super().get_mode(config_name, overrides)
+        return self._composed.hydra.mode
+
+    def compose_config(  # noqa: PLR0917 - as Hydra calls it
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        with_log_configuration: bool = False,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """The config; what `get_mode` has composed, where it was the same that is asked for now."""
+        chosen = f"hydra.mode={run_mode.name}"  # what Hydra adds to the overrides when the config names no mode
+        asked, self._asked = self._asked, None
+        known = [] if asked is None else [asked, (asked[0], [*asked[1], chosen])]
+        if (config_name, overrides) not in known or (run_mode is RunMode.MULTIRUN) is not self.is_sweep:
+            return super().compose_config(
+                config_name, overrides, run_mode, with_log_configuration, from_shell, validate_sweep_overrides
+            )
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        ConfigLoaderImpl.validate_sweep_overrides_legal(parsed, run_mode, from_shell)
+        config = self._composed
+        if isinstance(config, Exception):
+            raise config
+        if (config_name, overrides) == known[1]:
+            config.hydra.mode = run_mode
+            config.hydra.overrides.hydra.append(chosen)
+        if with_log_configuration:
+            configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+            hydra_module.log = logging.getLogger(hydra_module.__name__)
+            self._print_debug_info(config_name, overrides, run_mode)
+        return config
+
+    def get_help(self, help_cfg: DictConfig, cfg: DictConfig, args_parser: ArgumentParser, resolve: bool) -> str:
+        """The template, with Hydra's texts in it where it has a place for them."""
+        try:
+            return string.Template(help_cfg.template).substitute()
+        except KeyError:
+            return super().get_help(help_cfg, cfg, args_parser, resolve)
+
+
+def _check_flags(arguments: Sequence[str]) -> Namespace:
     """Refuse a flag that Hydra's parser does not know, in one line: by itself it prints the whole usage."""
     parser = get_args_parser()
 
@@ -98,7 +169,7 @@ def _check_flags(arguments: Sequence[str]) -> None:
         sys.exit(REFUSED)
 
     parser.error = refuse  # type: ignore[method-assign]
-    parser.parse_args(list(arguments))
+    return parser.parse_args(list(arguments))
 
 
 def _set_up_process() -> None:
@@ -150,9 +221,11 @@ def _register() -> None:
 def _help() -> str:
     """What `hydra.help.template` becomes. Hydra puts texts for $NAMES in it, so a dollar of our own is doubled."""
     loader = GlobalHydra.instance().config_loader()
-    found = loader.get_group_options("", results_filter=ObjectType.GROUP)
+    assert isinstance(loader, ConfigLoaderImpl)
+    _, files = loader._parse_overrides_and_create_caching_repo(None, [])  # noqa: SLF001 - else made once a group
+    found = files.get_group_options("", results_filter=ObjectType.GROUP)
     names = [*(each for each in GROUPS if each in found), *(each for each in found if each not in (*GROUPS, "hydra"))]
-    groups = {each: sorted(loader.get_group_options(each)) for each in (*names, "hydra/sweeper", "hydra/launcher")}
+    groups = {each: sorted(files.get_group_options(each)) for each in (*names, "hydra/sweeper", "hydra/launcher")}
     # Hydra's own sweeper plans nothing, and each of its jobs says so.
     groups["hydra/sweeper"] = [each for each in groups["hydra/sweeper"] if each != "basic"]
     return help_text(groups, HydraConfig.get().runtime.choices).replace("$", "$$")
@@ -232,8 +305,10 @@ def _check_model_name(config: BenchmarkConfig, overrides: Sequence[str]) -> None
 # ---- one job -----------------------------------------------------------------------------------------------------
 
 
-def job(composed: DictConfig) -> Returned | None:
+def job(composed: DictConfig) -> Any:
     """Hydra's task: run one composed config in its output folder; in a sweep, return what the launcher brings back."""
+    from bench.conductor import jobs  # noqa: PLC0415 - neither help nor a refused config has use for it
+
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     if settings.mode == RunMode.MULTIRUN:

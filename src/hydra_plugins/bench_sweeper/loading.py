@@ -106,7 +106,12 @@ class Loading:
         if shape in self._lists:
             before, known = self._lists[shape]
             if (replaced := self._with_others_in_place(before, known.defaults, groups)) is not None:
-                return replaced, known.overrides.known_choices | {each.key_or_group: each.value() for each in groups}
+                others = {
+                    other.key_or_group: str(other.value())
+                    for one, other in zip(before, groups, strict=True)
+                    if one.value() != other.value()
+                }
+                return replaced, known.overrides.known_choices | others
         found = create_defaults_list(
             repo=self._files,
             config_name=self._config_name,

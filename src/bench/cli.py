@@ -44,6 +44,7 @@ from bench.wording import explain, is_of_composition
 
 REFUSED = 2
 OURS_IN_CONF = ("submitit_slurm", "submitit_local")  # launchers
+MISSING = "You must specify"  # how Hydra begins when a choice is missing
 KEYS_FLAG = "--keys"  # and sections
 # In the order of the help page.
 GROUPS = ("model", "attention", "compile", "workload", "warmup", "measurement", "tracking", "experiment")
@@ -114,8 +115,10 @@ class _Command(hydra_module.Hydra):
             )
         except Exception as error:  # noqa: BLE001 - raised when the config is asked for
             self._composed = error
-            # A choice that is missing is no error in a sweep, and a config without one may ask to be one.
-            return None if self.is_sweep else super().get_mode(config_name, overrides)
+            if self.is_sweep or MISSING not in str(error):
+                return None
+            self._asked = None  # a choice that is missing is no error in a sweep, and a config may ask for one
+            return super().get_mode(config_name, overrides)
         return self._composed.hydra.mode
 
     def compose_config(  # noqa: PLR0917 - as Hydra calls it

@@ -61,7 +61,6 @@ class BenchSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Run the sweep; leaves by SystemExit, for Hydra drops a sweeper's result."""
         from bench import cli  # noqa: PLC0415 - see above
-        from bench.conductor.sweep import sweep  # noqa: PLC0415
         from bench.sweep.plan import Point  # noqa: PLC0415
 
         assert self.config is not None
@@ -75,6 +74,8 @@ class BenchSweeper(Sweeper):
             points.append(Point(overrides=typed, swept=swept, config=cli.to_config(composer.compose(typed), typed)))
         folder = self._folder()
         self._check_launcher(dry_run=self.config.sweep.dry_run)
+        from bench.conductor.sweep import sweep  # noqa: PLC0415 - a point that is refused has no use for it
+
         raise SystemExit(sweep(points, folder=folder, launch=self._launch_plan, is_local=self._runs_one_by_one()))
 
     def _composer(self) -> Composer:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathElement
 from hydra.core.global_hydra import GlobalHydra
@@ -260,6 +261,29 @@ def test_a_jobs_config_and_its_files_are_those_that_hydra_makes(loader, points: 
         overrides = [*point, *PLACE]
         right = job_outcome(lambda lines: loader.load_sweep_config(master, lines), overrides)
         assert job_outcome(lambda lines: jobs.load_sweep_config(master, lines), overrides) == right, point
+
+
+@pytest.mark.parametrize("mode", [RunMode.RUN, RunMode.MULTIRUN])
+@pytest.mark.parametrize(
+    "typed", [[], ["attention=eager", "workload.batch_size=3", "hydra.job.name=x"], ["model=nowhere"], ["nothing=3"]]
+)
+def test_a_command_line_is_composed_once_and_as_hydra_composes_it(loader, monkeypatch, typed, mode) -> None:
+    asked = [*typed, f"hydra.mode={mode.name}"]
+    right = job_outcome(lambda lines: Hydra("bench", loader).compose_config("config", lines, mode), asked)[:2]
+    calls = []
+    load = loader.load_configuration
+    monkeypatch.setattr(loader, "load_configuration", lambda *args, **named: calls.append(args) or load(*args, **named))
+    monkeypatch.setattr(cli._Command, "is_sweep", mode is RunMode.MULTIRUN)
+    command = cli._Command("bench", loader)
+    assert command.get_mode("config", typed) is None
+    assert job_outcome(lambda lines: command.compose_config("config", lines, mode), asked)[:2] == right
+    assert len(calls) == 1
+
+
+def test_a_command_line_that_no_config_was_composed_for_is_left_to_hydra(loader) -> None:
+    command = cli._Command("bench", loader)
+    assert command.get_mode("config", ["workload.batch_size=3"]) is None
+    assert command.compose_config("config", ["workload.batch_size=4"], RunMode.RUN).workload.batch_size == 4
 
 
 def test_a_job_may_change_its_config(loader) -> None:

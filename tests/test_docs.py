@@ -71,7 +71,7 @@ NOT_RUN = {
 }
 MODULES = ("bench.compare", "bench.report", "bench.tracking.sync", "bench.analysis.calibrate")
 SCRIPTS = {  # and what they run
-    "scripts/overhead": "scripts/overhead.py",
+    "scripts/overhead": "overhead_bench",
     "scripts/plan-scale": "scripts/plan_scale.py",
     "scripts/gpu-check": "scripts/gpu_check",
     "scripts/pictures": "scripts/pictures.py",

@@ -1,167 +1,279 @@
-"""The overhead benchmark's statistics on series of known effect, and that it runs. No test judges this machine's time."""
+"""The benchmark of the harness: its arithmetic on known figures, its table, and that it runs. None judges this machine."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
-import numpy as np
 import pytest
+from overhead_bench import __main__ as command
+from overhead_bench import figures, outside, reading, running, start, sweep
+from overhead_bench.figures import Figure, NotMeasuredError, Options, Result
 
-SCRIPT = Path(__file__).parents[1] / "scripts/overhead.py"
+import factories
+from conftest import ROOT
 
-
-@pytest.fixture(scope="module")
-def overhead() -> ModuleType:
-    """scripts/overhead.py, which is part of no package."""
-    spec = importlib.util.spec_from_file_location("overhead", SCRIPT)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+LONG = "a name of a figure that is much longer than the column which it has to stand in"
 
 
-def series(
-    overhead, seed: int, *, calls: int = 200, noise: float = 0.05, factors: dict[str, float] | None = None
-) -> dict[str, list[float]]:
-    """Each arm's E2E: 80 ms with drift over the run, log-normal noise, a call in twenty twice as long, and its factor."""
-    chance = np.random.default_rng(seed)
-    drift = np.linspace(1.0, 1.3, calls)
-    times = {}
-    for arm in overhead.ARMS:
-        spikes = np.where(chance.random(calls) < 0.05, 2.0, 1.0)
-        factor = (factors or {}).get(arm, 1.0)
-        times[arm] = list(0.08 * drift * spikes * factor * np.exp(noise * chance.standard_normal(calls)))
-    return times
+def options(folder: Path) -> Options:
+    return Options(repeats=1, quick=True, device="cpu", folder=folder)
 
 
-def changed(overhead, times) -> set[str]:
-    noise = overhead.effect(overhead.AGAIN, times).reach
-    return {arm for arm in overhead.ARMS[2:] if overhead.is_change(overhead.effect(arm, times), noise)}
+# ---- figures --------------------------------------------------------------------------------------------------------
 
 
-# ---- statistics -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("figure", "verdict"),
+    [
+        (Figure(name="", unit="s", values=[1.0, 9.0, 2.0], at_most=2.0), "met"),
+        (Figure(name="", unit="s", values=[1.0, 9.0, 2.1], at_most=2.0), "MISSED"),
+        (Figure(name="", unit="s", values=[9.0]), ""),
+        (Figure(name="", unit="s", values=[], at_most=2.0), "MISSED"),
+        (Figure(name="", unit="%", values=[3.0], at_most=1.0, is_met=True), "met"),
+        (Figure(name="", unit="%", values=[0.5], at_most=1.0, is_met=False), "MISSED"),
+    ],
+)
+def test_a_target_is_for_the_median_unless_the_part_judges_itself(figure, verdict) -> None:
+    assert figure.verdict == verdict
 
 
-@pytest.mark.parametrize("factor", [1.04, 0.96])
-def test_a_known_effect_is_found_in_its_arm_alone(overhead, factor) -> None:
-    times = series(overhead, 0, factors={"streamer": factor})
-    found = overhead.effect("streamer", times)
-    assert found.low <= factor - 1 <= found.high
-    assert changed(overhead, times) == {"streamer"}
-    lines, any_change = overhead.table(times)
-    assert any_change
-    assert "CHANGES the figure by" in next(line for line in lines if line.startswith("streamer "))
+def test_a_ratio_is_that_of_each_pair_and_not_of_the_medians() -> None:
+    assert figures.ratios([2.0, 30.0, 4.0], [1.0, 20.0, 4.0]) == [2.0, 1.5, 1.0]
 
 
-def test_drift_and_outliers_that_all_arms_share_do_not_widen_the_interval(overhead) -> None:
-    still = {arm: [0.08] * 50 for arm in overhead.ARMS}
-    shared = {arm: list(np.linspace(0.08, 0.8, 50)) for arm in overhead.ARMS}
-    assert overhead.effect("bench", shared).reach == overhead.effect("bench", still).reach == 0
+@pytest.mark.parametrize(("percent", "expected"), [(50, 50), (95, 95), (100, 100), (0, 1)])
+def test_a_percentile_is_the_nearest_rank(percent, expected) -> None:
+    assert figures.percentile(list(range(100, 0, -1)), percent) == expected
 
 
-@pytest.mark.parametrize("noise", [0.01, 0.05, 0.2])
-def test_arms_without_effect_are_seldom_accused(overhead, noise) -> None:
-    accused = [bool(changed(overhead, series(overhead, seed, calls=60, noise=noise))) for seed in range(200)]
-    assert np.mean(accused) < 0.10  # any of four arms
+def test_each_round_holds_every_arm_once_and_every_second_one_goes_backwards() -> None:
+    order: list[str] = []
+    arms = {name: lambda name=name: float(len(order.append(name) or order)) for name in "abc"}
+    assert figures.interleaved(arms, 2) == {"a": [1.0, 6.0], "b": [2.0, 5.0], "c": [3.0, 4.0]}
+    assert "".join(order) == "abccba"
 
 
-def test_the_interval_holds_the_true_change_as_often_as_it_says(overhead) -> None:
-    found = [
-        overhead.effect("monitor", series(overhead, seed, calls=40, factors={"monitor": 1.02})) for seed in range(400)
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.0002, "0.0002"),
+        (0.04251, "0.0425"),
+        (1.0451, "1.045"),
+        (12.346, "12.35"),
+        (345.6, "345.6"),
+        (98765.4, "98765"),
+    ],
+)
+def test_a_spread_has_four_digits_at_most_and_no_exponent(value, text) -> None:
+    assert figures.shown(value) == text
+
+
+def test_the_table_fits_its_columns_and_names_what_is_missed() -> None:
+    rows = [
+        Figure(name=LONG, unit="MB", values=[12345.6, 99999.9, 1.0], at_most=350.0),
+        Figure(name="a ratio", unit="×", values=[1.0449], at_most=1.05),
+        Figure(name="nothing came", unit="s", values=[]),
     ]
-    assert np.mean([each.low <= 0.02 <= each.high for each in found]) > 0.93
+    results = {"sweep": Result(figures=rows, notes=[f"{LONG} {LONG}"]), "start": Result(error=f"{LONG} {LONG}")}
+    lines = figures.table(results, {"sweep": LONG, "start": LONG * 2})
+    assert max(map(len, lines)) <= figures.WIDTH
+    missed, ratio, empty = lines[2:5]
+    assert missed.endswith("MISSED")
+    assert "12346 MB" in missed
+    assert ratio.split()[-4:] == ["–", "≤", "1.05×", "met"]
+    assert empty.split()[-3:] == ["0", "–", "–"]
+    assert any(line.strip().startswith("not measured: ") for line in lines)
 
 
-def test_an_effect_below_one_percent_is_no_change_however_certain(overhead) -> None:
-    times = series(overhead, 0, noise=0.0001, factors={"bench": 1.008})
-    assert overhead.effect("bench", times).low > 0
-    assert changed(overhead, times) == set()
-    assert overhead.verdict(overhead.effect("bench", times), 0.0) == "within 1 %"
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        ([Result(figures=[Figure(name="", unit="s", values=[1.0], at_most=2.0)])], 0),
+        ([Result(), Result(figures=[Figure(name="", unit="s", values=[3.0], at_most=2.0)])], 1),
+        ([Result(error="no"), Result(figures=[Figure(name="", unit="s", values=[3.0], at_most=2.0)])], 2),
+    ],
+)
+def test_the_exit_status_says_whether_all_was_met_missed_or_not_run(results, expected) -> None:
+    assert figures.status(dict(enumerate(results))) == expected
 
 
-def test_a_small_effect_is_within_one_percent_only_if_its_whole_interval_is(overhead) -> None:
-    found = overhead.Effect(arm="bench", median_s=0.08, change=0.001, low=-0.02, high=0.02)
-    assert overhead.verdict(found, 0.015) == "within the noise (±2.0 %)"
+def test_the_json_holds_every_value_its_target_and_its_verdict() -> None:
+    one = Figure(name="wall", unit="s", values=[3.0, 1.0, 2.0], at_most=1.5)
+    assert Result(figures=[one]).to_dict()["figures"] == [
+        {
+            "name": "wall",
+            "unit": "s",
+            "median": 2.0,
+            "least": 1.0,
+            "largest": 3.0,
+            "values": [3.0, 1.0, 2.0],
+            "at_most": 1.5,
+            "verdict": "MISSED",
+        }
+    ]
+    assert Figure(name="", unit="s", values=[]).to_dict()["median"] is None
 
 
-def test_an_effect_below_the_noise_is_no_change_and_says_so(overhead) -> None:
-    found = overhead.Effect(arm="bench", median_s=0.08, change=0.03, low=0.01, high=0.05)
-    assert not overhead.is_change(found, noise=0.04)
-    assert overhead.verdict(found, 0.04) == "within the noise (±5.0 %)"
-    assert overhead.is_change(found, noise=0.02)
+# ---- arithmetic on records ------------------------------------------------------------------------------------------
 
 
-def test_each_block_holds_every_arm_once_in_an_order_of_its_own(overhead) -> None:
-    drawn = list(overhead.blocks(100, seed=1))
-    assert all(sorted(block) == sorted(overhead.ARMS) for block in drawn)
-    assert {block[0] for block in drawn} == set(overhead.ARMS)
-    assert drawn == list(overhead.blocks(100, seed=1))
-    assert drawn != list(overhead.blocks(100, seed=2))
+def test_the_seconds_between_calls_are_from_an_end_to_the_next_start() -> None:
+    calls = [factories.make_iteration(index, "measurement", start_s=10.0 * index) for index in range(3)]
+    assert running.gaps_s(calls) == pytest.approx([10.0 - calls[0].e2e_s] * 2)
 
 
-def test_the_table_fits_100_columns(overhead) -> None:
-    for times in (series(overhead, 0), series(overhead, 0, calls=6, noise=0.7, factors={"streamer + monitor": 9.0})):
-        lines, _ = overhead.table(times)
-        assert len(lines) == 1 + len(overhead.ARMS)
-        assert max(map(len, lines)) <= 100
+def test_the_seconds_per_job_go_to_the_next_start_and_leave_out_loading_and_calls() -> None:
+    first = factories.make_record(started_at_s=100.0, ended_at_s=150.0, phases_s={"load": 4.0})
+    last = factories.make_record(started_at_s=160.0, ended_at_s=210.0, phases_s={"load": 4.0})
+    calls_s = running.calls_s([first])
+    assert calls_s == pytest.approx(factories.COLD_START_S + sum(factories.WARMUP_E2E_S) + factories.TOTAL_E2E_S)
+    assert outside.per_job_s([first, last]) == pytest.approx([60.0 - 4.0 - calls_s, 50.0 - 4.0 - calls_s])
 
 
-# ---- the command ----------------------------------------------------------------------------------------------------
+def test_where_the_time_goes_adds_up_to_the_wall_time() -> None:
+    phases = {"start": 0.5, "import": 0.25, "load": 1.0, "measurement": 3.0, "total": 6.0}
+    trial = factories.make_record(phases_s=phases)
+    reference = factories.make_record(kind="reference", phases_s={"start": 0.5, "import": 0.25, "total": 2.0})
+    parts = sweep.where_time_goes(20.0, [trial, trial, reference])
+    assert sum(parts.values()) == pytest.approx(20.0)
+    assert (parts["start"], parts["load"], parts["measurement"]) == (1.0, 2.0, 6.0)
+    assert parts["rest of the jobs"] == pytest.approx(2 * (6.0 - 4.0))
+    assert parts["reference run"] == pytest.approx(2.75)
+    assert parts["around the jobs"] == pytest.approx(20.0 - 2 * 6.75 - 2.75)
 
 
-def test_it_runs_and_writes_every_time(overhead, tmp_path, capsys) -> None:
-    file = tmp_path / "overhead.json"
-    few = ["--calls", "6", "--prompt-tokens", "8", "--new-tokens", "3", "--device", "cpu"]
-    status = overhead.main([*few, "--json", str(file)])
-    printed = capsys.readouterr().out.splitlines()
-    assert [line[:18].rstrip() for line in printed] == ["arm", *overhead.ARMS]
-    written = json.loads(file.read_text(encoding="utf-8"))
-    assert {arm: len(times) for arm, times in written["e2e_s"].items()} == dict.fromkeys(overhead.ARMS, 6)
-    assert [each["arm"] for each in written["effects"]] == list(overhead.ARMS[1:])
-    assert written["setting"]["workload"]["num_tokens_to_generate"] == 3
-    assert status == any("CHANGES" in line for line in printed)
+def test_a_start_is_the_way_to_the_child_and_its_imports() -> None:
+    assert start.start_s(factories.make_record(phases_s={"start": 0.5, "import": 0.25})) == 0.75
+    with pytest.raises(NotMeasuredError, match=r"phases_s\.start"):
+        start.start_s(factories.make_record(phases_s={"load": 1.0}))
 
 
-def test_every_arm_makes_the_call_that_its_name_says(overhead, monkeypatch) -> None:
-    """Seen from generate and the monitor: who had a streamer, and whose call was sampled."""
-    seen = []
-
-    class Monitor:
-        error = None
-        sampling = False
-
-        def begin(self) -> None:
-            self.sampling = True
-
-        def end(self, start: float) -> None:
-            self.sampling = False
-
-    class Model:
-        def generate(self, *, streamer=None, **_) -> None:
-            seen.append((streamer is not None, monitor.sampling))
-
-    class Loaded:
-        model, device = Model(), overhead.torch.device("cpu")
-
-    monitor = Monitor()
-    monkeypatch.setattr(overhead, "make_inputs", lambda config, loaded: {})
-    monkeypatch.setattr(overhead, "make_generation_config", lambda config, loaded, new: None)
-    arms = overhead.make_arms(overhead.BenchmarkConfig(), None, Loaded(), monitor)
-    for arm in overhead.ARMS[:-1]:
-        arms[arm]()
-    assert seen == [(False, False), (False, False), (True, False), (False, True), (True, True)]
+def test_a_job_that_is_not_ok_is_no_figure() -> None:
+    with pytest.raises(NotMeasuredError, match="is failed"):
+        running.trials([factories.make_record(), factories.make_record(status="failed")])
 
 
-def test_too_few_calls_are_refused(overhead, capsys) -> None:
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("setting         status     ms  ±%     ms     ms  tok/s", True),
+        ("1/2  ok       sdpa                      E2E 534.3 ms", False),
+        ("sdpa *          ok      534.3   –  99.43", False),
+        ("", False),
+    ],
+)
+def test_the_table_is_there_when_its_columns_are_named(line, expected) -> None:
+    assert outside.is_header(line) is expected
+
+
+# ---- the commands that are measured ---------------------------------------------------------------------------------
+
+
+def test_copied_records_are_settings_of_their_own_or_several_of_one(tmp_path) -> None:
+    pattern = factories.make_record().to_dict()
+    reading.make_sweep(tmp_path, pattern, 10, 5)
+    found = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*/record.json"))]
+    assert [(each["trial_id"][-1], each["repeat"]) for each in found] == [
+        (setting, repeat) for setting in "01" for repeat in (1, 2, 3, 4, 5)
+    ]
+    assert len({each["iterations"][-1]["e2e_s"] for each in found}) == 10
+
+
+def test_a_command_that_fails_is_named_with_what_it_said(tmp_path) -> None:
+    with pytest.raises(NotMeasuredError, match=r"-c .*: status 3: no luck"):
+        running.timed([sys.executable, "-P", "-c", "import sys; print('no luck'); sys.exit(3)"], tmp_path)
+
+
+def test_a_part_that_cannot_run_costs_its_own_rows_alone(tmp_path, monkeypatch) -> None:
+    from overhead_bench import commands
+
+    def fail(_options: Options) -> Result:
+        raise NotMeasuredError("nothing is there")
+
+    monkeypatch.setattr(commands, "measure", fail)
+    assert command.run("commands", options(tmp_path)).error == "nothing is there"
+
+
+def test_both_loops_are_asked_for_the_same_settings_calls_and_prompt(tmp_path) -> None:
+    task = sweep.Task(
+        label="tiny",
+        model=["model=tiny"],
+        checkpoint=None,
+        attention=("eager", "sdpa"),
+        prompt_tokens=(8, 16),
+        new_tokens=(4,),
+        at_most=None,
+        repeats=1,
+    )
+    asked = sweep.asked_of_bare(task, options(tmp_path))
+    assert asked["calls"] == 26
+    assert [tuple(each.values()) for each in asked["settings"]] == task.settings
+    assert len(task.settings) == 4
+    assert {"workload.sequence_length=8,16", "attention=eager,sdpa", "compile=off"} <= set(task.overrides)
+
+
+@pytest.mark.parametrize("wrong", [["--only", "everything"], ["--repeats", "0"], ["--json", "/no/such/folder/x.json"]])
+def test_wrong_arguments_are_refused_in_one_line(wrong, capsys) -> None:
     with pytest.raises(SystemExit) as end:
-        overhead.main(["--calls", "5"])
+        command.parse(wrong)
     assert end.value.code == 2
-    assert "--calls 5" in capsys.readouterr().err
+    assert wrong[1] in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_setting_that_cannot_run_is_refused_in_one_line(overhead, capsys) -> None:
-    assert overhead.main(["--device", "cuda:99"]) == 2
-    assert capsys.readouterr().err.startswith("overhead: device=cuda:99")
+def test_every_part_has_a_title_and_can_be_measured() -> None:
+    import importlib
+
+    for part in command.PARTS:
+        module = importlib.import_module(f"overhead_bench.{part}")
+        assert callable(module.measure)
+        assert len(f"{part}: {module.TITLE}") <= figures.WIDTH
+
+
+def test_neither_torch_nor_mlflow_nor_matplotlib_is_imported_before_a_part_needs_it(tmp_path) -> None:
+    code = (
+        "import sys, overhead_bench.__main__, overhead_bench.commands, overhead_bench.sweep, overhead_bench.publish\n"
+    )
+    code += "print({'torch', 'mlflow', 'matplotlib', 'transformers'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        env=running.environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+# ---- the whole ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["commands", "start", "memory", "outside", "publish", "observer", "reading", "sweep"])
+def test_it_runs_prints_a_table_and_writes_every_value(part, tmp_path) -> None:
+    """Whether targets are met is the machine's business, whether all is measured is ours."""
+    file = tmp_path / "overhead.json"
+    arguments = ["--quick", "--repeats", "1", "--device", "cpu", "--only", part, "--json", str(file)]
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "overhead_bench", *arguments],
+        env=running.environment() | {"TMPDIR": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= figures.WIDTH
+    written = json.loads(file.read_text(encoding="utf-8"))
+    assert written["status"] == done.returncode
+    found = written["parts"][part]
+    assert found["error"] is None
+    assert all(each["values"] for each in found["figures"])
+    assert ("MISSED" in {each["verdict"] for each in found["figures"]}) == bool(done.returncode)
+    assert not [line for line in found["notes"] if "OTHER TOKENS" in line]
+    assert [each.name for each in tmp_path.iterdir()] == ["overhead.json"]
+    assert str(ROOT) not in done.stdout

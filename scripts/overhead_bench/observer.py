@@ -19,6 +19,8 @@ An arm changes the figure when its effect is larger than 1 % and than the noise 
 reaches), and its own interval leaves out 0. It is within 1 % when its whole interval is, and otherwise within the
 noise, which more calls make smaller: by half for four times as many.
 
+It runs as a part of scripts/overhead, and alone with choices of its own: scripts/overhead observer --help.
+
 Not covered: what all arms have in common, such as the monitor's process that waits between calls, and what the
 instruments add to the times of single tokens.
 """
@@ -52,11 +54,14 @@ from bench.trial.monitor import HardwareMonitor
 from bench.trial.request import guards, make_generation_config, make_inputs
 from bench.trial.runner import BenchmarkRunner
 from bench.trial.streamer import TokenClock
+from overhead_bench.figures import Figure, Options, Result
 
+TITLE = "change of E2E through streamer, monitor and bench, against a hand-written loop"
 BARE, AGAIN = "bare", "bare again"
 ARMS = (BARE, AGAIN, "streamer", "monitor", "streamer + monitor", "bench")
 TOLERANCE = 0.01  # of the median E2E; what is below it is promised not to matter
 WARM_UP_BLOCKS = 3
+CALLS, QUICK_CALLS = 800, 12  # of each arm
 FEWEST_CALLS = 6  # with fewer, the sign test has no interval
 
 Times = Mapping[str, Sequence[float]]  # arm → E2E latency in seconds, one a block
@@ -119,7 +124,7 @@ def blocks(count: int, seed: int) -> Iterator[list[str]]:
         yield chance.sample(ARMS, k=len(ARMS))
 
 
-def measure(config: BenchmarkConfig, calls: int, seed: int) -> dict[str, list[float]]:
+def time_arms(config: BenchmarkConfig, calls: int, seed: int) -> dict[str, list[float]]:
     """E2E seconds of each arm, `calls` a piece, after WARM_UP_BLOCKS blocks that do not count.
 
     Raises:
@@ -229,18 +234,46 @@ def report(config: BenchmarkConfig, times: Times, seed: int) -> dict[str, Any]:
     }
 
 
+# ---- the part -------------------------------------------------------------------------------------------------------
+
+
+def measure(options: Options) -> Result:
+    """All arms of the tiny model; the same table as alone stands in the notes."""
+    parsed = parse(["--device", options.device, "--calls", str(QUICK_CALLS if options.quick else CALLS)])
+    config = setting(parsed)
+    times = time_arms(config, parsed.calls, parsed.seed)
+    lines, _ = table(times)
+    return Result(figures=figures(times), notes=lines, raw=report(config, times, parsed.seed))
+
+
+def figures(times: Times) -> list[Figure]:
+    """A row an arm. Its target is met when the arm does not change the figure, as `is_change` has it."""
+    effects = [effect(arm, times) for arm in ARMS if arm != BARE]
+    noise = effects[0].reach
+    return [
+        Figure(
+            name=f"{each.arm}: change of the median",
+            unit="%",
+            values=[100 * each.change],
+            at_most=None if each.arm == AGAIN else 100 * TOLERANCE,
+            is_met=None if each.arm == AGAIN else not is_change(each, noise),
+        )
+        for each in effects
+    ]
+
+
 # ---- the command ----------------------------------------------------------------------------------------------------
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="scripts/overhead",
+        prog="scripts/overhead observer",
         description="What the streamer and the hardware monitor add to the E2E latency. "
         "Exit status: 0 when each stays below 1 %% or the noise, 1 when one does not.",
     )
     parser.add_argument("--model", default="tiny", metavar="FOLDER_OR_ID", help="a checkpoint; default: %(default)s")
-    parser.add_argument("--calls", type=int, default=800, metavar="N", help="of each arm; default: %(default)s")
+    parser.add_argument("--calls", type=int, default=CALLS, metavar="N", help="of each arm; default: %(default)s")
     parser.add_argument("--device", default="auto", help="as the key device; default: %(default)s")
     parser.add_argument("--dtype", default="auto", help="as the key model.dtype; default: %(default)s")
     parser.add_argument("--attention", default="sdpa", help="as attention.implementation; default: %(default)s")
@@ -259,7 +292,7 @@ def setting(arguments: argparse.Namespace) -> BenchmarkConfig:
     """The setting that the command line asks for. Raises ConfigError."""
     model = ModelConfig(id=arguments.model)
     if arguments.model == "tiny":
-        group = Path(__file__).parents[1] / "conf" / "model" / "tiny.yaml"
+        group = Path(__file__).parents[2] / "conf" / "model" / "tiny.yaml"
         model = ModelConfig(**yaml.safe_load(group.read_text(encoding="utf-8")))
     model.dtype = arguments.dtype
     return BenchmarkConfig(
@@ -277,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parse(arguments)
     try:
         config = setting(parsed)
-        times = measure(config, parsed.calls, parsed.seed)
+        times = time_arms(config, parsed.calls, parsed.seed)
     except (ConfigError, RuntimeError) as error:
         print(f"overhead: {error}", file=sys.stderr)
         return 2

@@ -1,0 +1,1 @@
+"""What the harness itself costs, part by part, each beside its target: scripts/overhead."""

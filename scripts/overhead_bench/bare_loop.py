@@ -1,0 +1,40 @@
+"""What one would write by hand in place of a sweep: load, and for each setting generate so many times. Nothing is kept.
+
+Reads its settings from the JSON file that it is given, and prints the last tokens of each, so that the part `sweep` can
+see that it generated the same. Like a sweep it calls generate in inference mode, which makes a tiny model a tenth
+faster. It imports nothing of bench.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+import transformers
+
+asked = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+device = asked["device"] if asked["device"] != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+torch.manual_seed(0)
+if asked["architecture"]:
+    with torch.device(device):
+        config = transformers.AutoConfig.for_model(**asked["architecture"])
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    tokens = asked["bytes"]
+else:
+    model = transformers.AutoModelForCausalLM.from_pretrained(asked["checkpoint"], dtype="auto").to(device)
+    tokens = transformers.AutoTokenizer.from_pretrained(asked["checkpoint"])(asked["text"])["input_ids"]
+model.eval()
+model.generation_config = transformers.GenerationConfig()  # a checkpoint's own may sample
+pad = {"pad_token_id": 0, "do_sample": False}
+for setting in asked["settings"]:
+    model.set_attn_implementation(setting["attention"])
+    new, length = setting["new_tokens"], setting["prompt_tokens"]
+    prompt = torch.tensor([(tokens * (length // len(tokens) + 1))[:length]], device=device)
+    for _ in range(asked["calls"]):
+        with torch.inference_mode():
+            output = model.generate(
+                prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=new, min_new_tokens=new, **pad
+            )
+        if device != "cpu":
+            torch.cuda.synchronize()
+    print(json.dumps(output[0, length:].tolist()))

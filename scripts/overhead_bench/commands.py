@@ -1,0 +1,44 @@
+"""How long the command takes that measures nothing: help, the config, a refusal, a dry run of a thousand points.
+
+Each is a process of its own, from its start to its end; all run once in each round, so that whatever drifts meets all
+alike. `python -c pass`, the least that any such command takes, stands beside them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from overhead_bench import running
+from overhead_bench.figures import Figure, Options, Result, interleaved
+
+TITLE = "latency of commands that measure nothing"
+REFUSED = 2  # the exit status
+POINTS = ("workload.batch_size=range(1,41)", "workload.sequence_length=range(1,26)")  # 40 × 25
+# name: arguments, exit status, seconds at most
+COMMANDS: dict[str, tuple[Sequence[str], int, float]] = {
+    "--help": (["--help"], 0, 1.0),
+    "--cfg job": (["--cfg", "job"], 0, 1.0),
+    "a config error: compile.mode=defualt": (["compile.mode=defualt"], REFUSED, 1.0),
+    "dry run of 1,000 points": (["-m", "sweep.dry_run=true", *POINTS], 0, 15.0),
+}
+FLOOR = "python -c pass"
+
+
+def measure(options: Options) -> Result:
+    """All commands in every round."""
+
+    def run(command: Sequence[str], status: int) -> Callable[[], float]:
+        return lambda: running.timed(command, options.folder, status=status)[0]
+
+    arms = {name: run(running.bench(*arguments), status) for name, (arguments, status, _) in COMMANDS.items()}
+    arms[FLOOR] = run([sys.executable, "-P", "-c", "pass"], 0)
+    for name, arm in arms.items():  # once for the files' sake
+        if not name.startswith("dry run"):
+            arm()
+    found = interleaved(arms, 2 if options.quick else 2 * options.repeats)
+    figures = [
+        Figure(name=name, unit="s", values=values, at_most=COMMANDS[name][2] if name in COMMANDS else None)
+        for name, values in found.items()
+    ]
+    return Result(figures=figures)

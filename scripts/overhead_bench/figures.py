@@ -1,0 +1,161 @@
+"""A figure with its repeats and its target, and the table of all of them.
+
+The target is for the median over the repeats; the least and the largest stand beside it. A part whose verdict needs
+more than that (the observer effect: a change that is within the noise is none) gives it along as `is_met`.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+WIDTH = 100  # columns of the table
+MET, MISSED = "met", "MISSED"
+PLACES = {"s": 3, "ms": 2, "MB": 0, "%": 1, "×": 3, "": 0}  # unit → decimals at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What every part is told."""
+
+    repeats: int
+    quick: bool  # the tiny model and few repeats
+    device: str  # as the key `device`
+    folder: Path  # an empty one for this part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One row of the table. Without values it could not be measured."""
+
+    name: str
+    unit: str  # one of PLACES
+    values: Sequence[float]  # one a repeat
+    at_most: float | None = None  # the target, in the same unit; None: there is none
+    is_met: bool | None = None  # the part's own verdict; None: the median against `at_most`
+
+    @property
+    def median(self) -> float | None:
+        """None where nothing was measured."""
+        return statistics.median(self.values) if self.values else None
+
+    @property
+    def verdict(self) -> str:
+        """Whether the target is met; "" where there is none. What was not measured has not met it."""
+        if self.at_most is None and self.is_met is None:
+            return ""
+        if self.is_met is not None:
+            return MET if self.is_met else MISSED
+        return MET if self.median is not None and self.median <= self.at_most else MISSED
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the JSON file holds of it."""
+        spread = {"least": min(self.values), "largest": max(self.values)} if self.values else {}
+        found = {"name": self.name, "unit": self.unit, "median": self.median, **spread, "values": list(self.values)}
+        return found | {"at_most": self.at_most, "verdict": self.verdict or None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What came of one part."""
+
+    figures: Sequence[Figure] = ()
+    notes: Sequence[str] = ()  # lines below its rows: what was left out, what a figure covers
+    raw: Mapping[str, Any] = field(default_factory=dict)  # for the JSON file
+    error: str | None = None  # why it could not be run
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the JSON file holds of it."""
+        figures = [each.to_dict() for each in self.figures]
+        return {"figures": figures, "notes": list(self.notes), "raw": dict(self.raw), "error": self.error}
+
+
+class NotMeasuredError(Exception):
+    """A part cannot be run here; the text is one line."""
+
+
+# ---- statistics -----------------------------------------------------------------------------------------------------
+
+
+def ratios(these: Sequence[float], those: Sequence[float]) -> list[float]:
+    """The ratio of each pair that was measured one right after the other."""
+    return [one / other for one, other in zip(these, those, strict=True)]
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The nearest rank: the smallest value that so many percent do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
+
+
+def interleaved(arms: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """Each arm so often, all of them in every round; every second round backwards, so that none is always the first."""
+    found: dict[str, list[float]] = {name: [] for name in arms}
+    for number in range(repeats):
+        for name in list(arms)[:: -1 if number % 2 else 1]:
+            found[name].append(arms[name]())
+    return found
+
+
+# ---- the table ------------------------------------------------------------------------------------------------------
+
+
+def table(results: Mapping[str, Result], titles: Mapping[str, str]) -> list[str]:
+    """The lines to print, below WIDTH columns."""
+    lines = [row("", count="n", median="median", spread="min – max", target="target", verdict="")]
+    for part, result in results.items():
+        lines.append(f"{part}: {titles[part]}"[:WIDTH])
+        if result.error is not None:
+            lines += wrapped(f"not measured: {result.error}")
+        for each in result.figures:
+            spread = f"{shown(min(each.values))} – {shown(max(each.values))}" if len(each.values) > 1 else "–"
+            median = "–" if each.median is None else with_unit(each.median, each.unit)
+            target = "" if each.at_most is None else f"≤ {with_unit(each.at_most, each.unit, is_target=True)}"
+            count = str(len(each.values))
+            name, verdict = f"  {each.name}", each.verdict
+            lines.append(row(name, count=count, median=median, spread=spread, target=target, verdict=verdict))
+        for note in result.notes:
+            lines += wrapped(note)
+    return lines
+
+
+def row(name: str, *, count: str, median: str, spread: str, target: str, verdict: str) -> str:
+    """One line of the table."""
+    name = name if len(name) <= 46 else f"{name[:45]}…"
+    return f"{name:<46} {count:>4} {median:>10}  {spread:<17}  {target:<9} {verdict}".rstrip()
+
+
+def shown(value: float) -> str:
+    """At most four significant digits, without exponent: the spread beside a figure that names the unit."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    places = min(4, max(0, 3 - math.floor(math.log10(abs(value)))))
+    return f"{value:.{places}f}"
+
+
+def with_unit(value: float, unit: str, *, is_target: bool = False) -> str:
+    """The value and its unit; a target as it was set."""
+    text = f"{value:g}" if is_target else f"{value:.{PLACES[unit]}f}"
+    return f"{text}{'' if unit in ('×', '') else ' '}{unit}"
+
+
+def wrapped(text: str) -> list[str]:
+    """A note's lines, indented."""
+    lines, line = [], "   "
+    for word in text.split():
+        if len(line) + 1 + len(word) > WIDTH and line.strip():
+            lines.append(line)
+            line = "   "
+        line += f" {word}"
+    return [*lines, line]
+
+
+def status(results: Mapping[str, Result]) -> int:
+    """Of the command: 2 when a part could not run, else 1 when a target was missed, else 0."""
+    if any(each.error is not None for each in results.values()):
+        return 2
+    return int(any(figure.verdict == MISSED for each in results.values() for figure in each.figures))

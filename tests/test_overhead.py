@@ -32,8 +32,8 @@ def options(folder: Path) -> Options:
         (Figure(name="", unit="s", values=[1.0, 9.0, 2.1], at_most=2.0), "MISSED"),
         (Figure(name="", unit="s", values=[9.0]), ""),
         (Figure(name="", unit="s", values=[], at_most=2.0), "MISSED"),
-        (Figure(name="", unit="%", values=[3.0], at_most=1.0, is_met=True), "met"),
-        (Figure(name="", unit="%", values=[0.5], at_most=1.0, is_met=False), "MISSED"),
+        (Figure(name="", unit="%", values=[3.0], at_most=1.0, judged="noise"), "noise"),
+        (Figure(name="", unit="%", values=[0.5], at_most=1.0, judged="MISSED"), "MISSED"),
     ],
 )
 def test_a_target_is_for_the_median_unless_the_part_judges_itself(figure, verdict) -> None:
@@ -108,8 +108,7 @@ def test_the_json_holds_every_value_its_target_and_its_verdict() -> None:
             "name": "wall",
             "unit": "s",
             "median": 2.0,
-            "least": 1.0,
-            "largest": 3.0,
+            "spread": (1.0, 3.0),
             "values": [3.0, 1.0, 2.0],
             "at_most": 1.5,
             "verdict": "MISSED",

@@ -19,7 +19,7 @@ import psutil
 
 from bench.record import RecordError
 from bench.rules import ConfigError
-from overhead_bench.figures import MET, MISSED, NotMeasuredError, Options, Result, status, table
+from overhead_bench.figures import MET, MISSED, NOISE, NotMeasuredError, Options, Result, status, table
 
 # In the order in which they run; each is a module with TITLE and measure().
 PARTS = ("commands", "start", "memory", "outside", "publish", "observer", "reading", "sweep")
@@ -132,8 +132,8 @@ def closing(results: dict[str, Result], took_s: dict[str, float]) -> str:
     verdicts = [figure.verdict for each in results.values() for figure in each.figures]
     took = ", ".join(f"{part} {seconds:.0f}" for part, seconds in took_s.items())
     failed = sum(each.error is not None for each in results.values())
-    met, missed = verdicts.count(MET), verdicts.count(MISSED)
-    return f"{met} targets met, {missed} missed, {failed} parts not measured\nseconds: {took}"
+    met, missed, noise = (verdicts.count(each) for each in (MET, MISSED, NOISE))
+    return f"{met} targets met, {missed} missed, {noise} in the noise, {failed} parts not measured\nseconds: {took}"
 
 
 def _write(file: Path, found: dict[str, Any], results: dict[str, Result], took_s: dict[str, float]) -> None:

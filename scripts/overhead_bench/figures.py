@@ -1,7 +1,7 @@
 """A figure with its repeats and its target, and the table of all of them.
 
 The target is for the median over the repeats; the least and the largest stand beside it. A part whose verdict needs
-more than that (the observer effect: a change that is within the noise is none) gives it along as `is_met`.
+more than that gives it along: of a change that is smaller than the noise the observer effect says just that.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 WIDTH = 100  # columns of the table
-MET, MISSED = "met", "MISSED"
+MET, MISSED, NOISE = "met", "MISSED", "noise"  # the last: no proof of either
 PLACES = {"s": 3, "ms": 2, "MB": 0, "%": 1, "×": 3, "": 0}  # unit → decimals at most
 
 
@@ -36,7 +36,8 @@ class Figure:
     unit: str  # one of PLACES
     values: Sequence[float]  # one a repeat
     at_most: float | None = None  # the target, in the same unit; None: there is none
-    is_met: bool | None = None  # the part's own verdict; None: the median against `at_most`
+    judged: str | None = None  # the part's own verdict; None: the median against `at_most`
+    interval: tuple[float, float] | None = None  # that stands for the spread; None: the least and the largest value
 
     @property
     def median(self) -> float | None:
@@ -44,19 +45,25 @@ class Figure:
         return statistics.median(self.values) if self.values else None
 
     @property
+    def spread(self) -> tuple[float, float] | None:
+        """From where to where; None for a single value."""
+        if self.interval is not None or len(self.values) < 2:
+            return self.interval
+        return min(self.values), max(self.values)
+
+    @property
     def verdict(self) -> str:
         """Whether the target is met; "" where there is none. What was not measured has not met it."""
-        if self.at_most is None and self.is_met is None:
+        if self.judged is not None:
+            return self.judged
+        if self.at_most is None:
             return ""
-        if self.is_met is not None:
-            return MET if self.is_met else MISSED
         return MET if self.median is not None and self.median <= self.at_most else MISSED
 
     def to_dict(self) -> dict[str, Any]:
         """What the JSON file holds of it."""
-        spread = {"least": min(self.values), "largest": max(self.values)} if self.values else {}
-        found = {"name": self.name, "unit": self.unit, "median": self.median, **spread, "values": list(self.values)}
-        return found | {"at_most": self.at_most, "verdict": self.verdict or None}
+        found = {"name": self.name, "unit": self.unit, "median": self.median, "spread": self.spread}
+        return found | {"values": list(self.values)} | {"at_most": self.at_most, "verdict": self.verdict or None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +119,7 @@ def table(results: Mapping[str, Result], titles: Mapping[str, str]) -> list[str]
         if result.error is not None:
             lines += wrapped(f"not measured: {result.error}")
         for each in result.figures:
-            spread = f"{shown(min(each.values))} – {shown(max(each.values))}" if len(each.values) > 1 else "–"
+            spread = " – ".join(shown(value) for value in each.spread or ()) or "–"
             median = "–" if each.median is None else with_unit(each.median, each.unit)
             target = "" if each.at_most is None else f"≤ {with_unit(each.at_most, each.unit, is_target=True)}"
             count = str(len(each.values))
@@ -144,12 +151,14 @@ def with_unit(value: float, unit: str, *, is_target: bool = False) -> str:
 
 
 def wrapped(text: str) -> list[str]:
-    """A note's lines, indented."""
-    lines, line = [], "   "
+    """A note's lines, indented; one that fits keeps its own spaces."""
+    if len(text) <= WIDTH - 2:
+        return [f"  {text}"]
+    lines, line = [], " "
     for word in text.split():
         if len(line) + 1 + len(word) > WIDTH and line.strip():
             lines.append(line)
-            line = "   "
+            line = " "
         line += f" {word}"
     return [*lines, line]
 

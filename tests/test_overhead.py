@@ -274,5 +274,8 @@ def test_it_runs_prints_a_table_and_writes_every_value(part, tmp_path) -> None:
     assert all(each["values"] for each in found["figures"])
     assert ("MISSED" in {each["verdict"] for each in found["figures"]}) == bool(done.returncode)
     assert not [line for line in found["notes"] if "OTHER TOKENS" in line]
-    assert [each.name for each in tmp_path.iterdir()] == ["overhead.json"]
+    left = [
+        each.name for each in tmp_path.iterdir() if not each.match("bench-mlflow-*.lock")
+    ]  # a server's, for all users
+    assert left == ["overhead.json"]
     assert str(ROOT) not in done.stdout

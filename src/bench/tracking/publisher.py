@@ -54,6 +54,7 @@ from bench.tracking.view import save_view, view_key
 
 # How long the main thread waits.
 OPEN_S = 20.0  # a new database takes 3 to 7 s, and longer when several sweeps start at once
+AHEAD_S = 180.0  # beside the examination of the settings, which may take two minutes; then `open` waits for it
 JOB_S = 5.0
 SWEEP_S = 10.0  # for what happens once a sweep
 CATCH_UP_S = 60.0
@@ -105,7 +106,7 @@ class Publisher:
         self._missing: dict[Path, None] = {}  # folders of jobs, in order
         self._ahead: Ahead | None = None
         if ahead:
-            self._thread.begin(self._look_ahead, within_s=OPEN_S)
+            self._thread.begin(self._look_ahead, within_s=AHEAD_S)
         else:
             self.open()
 

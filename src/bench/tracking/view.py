@@ -50,6 +50,7 @@ SECTIONS = {
     "fidelity": False,
     "roofline": False,
     "energy": False,
+    "phases": False,
 }
 
 

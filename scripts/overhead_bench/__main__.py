@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -25,7 +26,7 @@ from overhead_bench.figures import MET, MISSED, NOISE, NotMeasuredError, Options
 PARTS = ("commands", "start", "memory", "outside", "publish", "observer", "reading", "sweep")
 LIBRARIES = ("torch", "transformers", "hydra-core", "mlflow")
 REPEATS, QUICK_REPEATS = 5, 2
-NOT_RUN = 2
+INTERRUPTED = 130
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -142,5 +143,13 @@ def _write(file: Path, found: dict[str, Any], results: dict[str, Result], took_s
     file.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    signal.signal(signal.SIGTERM, _interrupt)  # what it has started ends with it
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -18,6 +18,7 @@ from bench.conductor import interrupt
 from bench.record import Record
 from bench.sweep import process
 from started import (
+    Started,
     alive_after,
     default_signals,
     environment,
@@ -140,15 +141,27 @@ def test_below_nohup_a_sweep_goes_on(model, tmp_path) -> None:
     assert statuses(tmp_path) == {1: "ok", 2: "ok"}
 
 
+def test_while_the_command_imports_nothing_is_left(model, tmp_path) -> None:
+    faults.plant(model, {})
+    with started(tmp_path, model, "-m", "workload.batch_size=1,2") as run:
+        run.wait_until(lambda: psutil.Process(run.process.pid).children())  # the fork server: it is started first
+        end_early(run)
+    assert not (tmp_path / "multirun").exists()
+
+
 def test_before_the_first_job_nothing_is_left(model, tmp_path) -> None:
     faults.plant(model, {})
     with started(tmp_path, model, "-m", "workload.batch_size=1,2") as run:
-        run.wait_until(lambda: psutil.Process(run.process.pid).children())  # the fork server
-        family = run.family()
-        run.process.send_signal(signal.SIGINT)
-        assert run.process.wait(60) == 130
-        assert alive_after(family, 20) == []
+        run.wait_until(lambda: list(tmp_path.glob("multirun/*")))
+        end_early(run)
     assert records(tmp_path) == {}
+
+
+def end_early(run: Started) -> None:
+    family = run.family()
+    run.process.send_signal(signal.SIGINT)
+    assert run.process.wait(60) == 130
+    assert alive_after(family, 20) == []
     assert "Traceback" not in run.out + run.err
 
 

@@ -137,7 +137,11 @@ def _stages(trials: Sequence[Record]) -> list[Figure]:
     """What the seconds of a job are spent on, where the records tell."""
     names = ("start", "import", "evidence", "fidelity", "roofline")
     return [
-        Figure(name=f"  of a job: {name}", unit="s", values=[each.phases_s.get(name, 0.0) for each in trials])
+        Figure(
+            name=f"  of a job: {name}",
+            unit="s",
+            values=[each.phases_s[name] for each in trials if name in each.phases_s],
+        )
         for name in names
         if any(name in each.phases_s for each in trials)
     ]

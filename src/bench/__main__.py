@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import sys
 
+INTERRUPTED = 130  # as `bench.conductor.interrupt` has it, which is not imported yet
+
 
 def main() -> None:
     """Run the command line."""
-    # Imported here: a spawned child imports this module again and has no use for Hydra.
-    from bench.sweep.fork_server import start_ahead  # noqa: PLC0415
+    try:
+        # Imported here: a spawned child imports this module again and has no use for Hydra.
+        from bench.sweep.fork_server import start_ahead  # noqa: PLC0415
 
-    start_ahead(sys.argv[1:])  # before Hydra is imported: its own imports take longest of all
+        start_ahead(sys.argv[1:])  # before Hydra is imported: its own imports take longest of all
 
-    from bench import cli  # noqa: PLC0415
+        from bench import cli  # noqa: PLC0415
 
-    cli.main()
+        cli.main()
+    except KeyboardInterrupt:  # while it imports: whatever runs has its own way to end
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ def test_a_job_runs_in_every_mode(tiny, tmp_path, mode: str) -> None:
     assert len(record.iterations) == 4
     assert record == Record.read(tmp_path)
     assert record.requested == config.to_dict()
+    assert {"start", "import", "load", "evidence"} <= record.phases_s.keys()
 
 
 def test_progress_arrives_in_the_order_of_the_journey(tiny, tmp_path) -> None:

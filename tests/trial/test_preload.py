@@ -37,3 +37,19 @@ def test_preloading_starts_no_thread_and_touches_no_gpu() -> None:
 
 def test_a_job_on_a_gpu_resets_the_compiler_without_another_import() -> None:
     subprocess.run([sys.executable, "-c", RESET], check=True, timeout=120)
+
+
+# Else a job's first collection would look through it all, and copy the pages that it shares with the fork server.
+FROZEN = """
+import gc
+import bench.trial.preload
+frozen = gc.get_freeze_count()
+assert gc.isenabled()
+assert frozen > 100_000, frozen
+bench.trial.preload.importlib.import_module("bench.trial.runner").BenchmarkRunner().close()
+assert gc.get_freeze_count() == frozen
+"""
+
+
+def test_what_is_imported_is_frozen_and_stays_so_when_a_runner_begins() -> None:
+    subprocess.run([sys.executable, "-c", FROZEN], check=True, timeout=120)

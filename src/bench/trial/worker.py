@@ -127,9 +127,9 @@ def main(
 
     `entered_s` is `time.monotonic()` at the process's first step, before this module was imported.
     """
+    log_to(folder / "worker.log")  # first: whatever the imports say belongs there, and not on the terminal
     import_compiler(record)
     record.phases_s |= {"start": entered_s - began_s, "import": time.monotonic() - entered_s}
-    log_to(folder / "worker.log")
     if record.requested["model"]["tp_plan"] is not None:
         ranks = importlib.import_module("bench.trial.ranks")  # which knows this module, and torch's launcher
         ranks.run_ranks(

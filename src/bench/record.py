@@ -285,7 +285,7 @@ class Fidelity:
     equal_tokens_share: float | None = None  # over all rows
     first_divergent_token: int | None = None  # counted from 0; None when all are equal
     # Below: over the reference's own tokens, forced upon this setting.
-    positions: int = 0  # rows × steps that were compared
+    positions: int = 0  # rows × steps that were compared: all steps only where a token differs
     top1_share: float | None = None  # positions at which the most likely token is the reference's
     logit_max_abs_diff: float | None = None
     logit_mean_abs_diff: float | None = None

@@ -16,9 +16,9 @@ EOS = 10
 def play(logits: torch.Tensor):
     """A call that has these logits at each step, shape (steps, rows, vocabulary), and decodes greedily."""
 
-    def call(processors):
+    def call(processors, steps=None):
         tokens = []
-        for step in logits:
+        for step in logits[:steps]:
             scores = step.clone()
             scores[:, EOS] = -math.inf
             for each in processors:
@@ -73,13 +73,38 @@ def test_logits_are_compared_over_the_reference_s_tokens(logits, reference) -> N
     """Whatever the setting would say by itself, each step answers the same question."""
     asked = []
 
-    def call(processors):
-        tokens = play(logits.flip(-1))(processors)
+    def call(processors, steps):
+        tokens = play(logits.flip(-1))(processors, steps)
         asked.append(tokens)
         return tokens
 
     compare(reference, [[0] * 4] * 2, call, "float32")
     assert torch.equal(asked[0], reference.tokens)
+
+
+@pytest.mark.parametrize(("changed", "steps"), [(None, 8), (20, 24)])
+def test_where_all_tokens_are_equal_the_first_steps_are_enough(tmp_path, changed, steps) -> None:
+    """The second of these settings says something else at a step, by itself."""
+    logits = torch.randn(24, 2, VOCABULARY, generator=torch.Generator().manual_seed(0))
+    write_reference(tmp_path / "r", play(logits), rows=2, steps=24, vocabulary=VOCABULARY)
+    tokens = play(logits)([])
+    if changed is not None:
+        tokens[1, changed] = (tokens[1, changed] + 1) % EOS
+    found = compare(read_reference(tmp_path / "r"), tokens.tolist(), play(logits), "float32")
+    assert (found.first_divergent_token, found.positions, found.agrees) == (changed, 2 * steps, True)
+
+
+def test_enough_steps_are_enough_of_those_whose_logits_are_kept() -> None:
+    logits = torch.randn(45, 1, VOCABULARY, generator=torch.Generator().manual_seed(0))
+    tokens, kept = play(logits)([]), list(range(0, 45, 4))
+    made = []
+
+    def call(processors, steps):
+        made.append(steps)
+        return play(logits)(processors, steps)
+
+    found = compare(Reference(tokens=tokens, steps=kept, logits=logits[kept]), tokens.tolist(), call, "float32")
+    assert (made, found.positions) == ([29], 8)
 
 
 def test_a_shift_of_all_logits_is_no_other_distribution(logits, reference) -> None:

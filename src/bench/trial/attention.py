@@ -20,6 +20,7 @@ where nothing is compiled, and implementations whose kernels have no known name;
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -125,7 +126,7 @@ def _by_operator(host: Sequence[Any]) -> dict[str, list[Any]]:
     """Family → its operators, the outermost only: some call each other."""
     found: dict[str, list[Any]] = {}
     for each in host:
-        family = _family(each.name, OPERATORS)
+        family = _family_of_operator(each.name)
         if family and not _below(each, OPERATORS.values()):
             found.setdefault(family, []).append(each)
     return found
@@ -134,7 +135,7 @@ def _by_operator(host: Sequence[Any]) -> dict[str, list[Any]]:
 def _by_kernel(kernels: Sequence[Any]) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for each in kernels:
-        if family := _family(each.name, KERNELS):
+        if family := _family_of_kernel(each.name):
             found.setdefault(family, []).append(each)
     return found
 
@@ -147,6 +148,17 @@ def _eager(host: Sequence[Any]) -> list[Any]:
     parts = [each for each in host if re.match(EAGER_OPERATORS, each.name) and not _below(each, OPERATORS.values())]
     names = {each.name for each in parts}
     return parts if SOFTMAX in names and len(names) > 1 else []
+
+
+# Thousands of events share some dozens of names.
+@functools.cache
+def _family_of_operator(name: str) -> str | None:
+    return _family(name, OPERATORS)
+
+
+@functools.cache
+def _family_of_kernel(name: str) -> str | None:
+    return _family(name, KERNELS)
 
 
 def _family(name: str, patterns: dict[str, str]) -> str | None:
@@ -164,7 +176,12 @@ def _below(event: Any, patterns: Any) -> bool:
 
 
 def _is_on_gpu(event: Any) -> bool:
-    return str(event.device_type).rpartition(".")[2] == "CUDA"
+    return _is_gpu(event.device_type)
+
+
+@functools.cache  # to write the name of torch's enumeration takes microseconds
+def _is_gpu(device_type: Any) -> bool:
+    return str(device_type).rpartition(".")[2] == "CUDA"
 
 
 def _is_kernel(event: Any) -> bool:

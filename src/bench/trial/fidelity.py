@@ -7,7 +7,9 @@ all would be too much to keep. A setting is then compared in two ways:
 - its own greedy tokens with the reference's. They part for good at the first near-tie, so equal tokens say much and
   different ones little;
 - over the same tokens: the setting's own generate call runs once more, with the reference's tokens forced upon it
-  step by step, so that each step's logits are answers to the same question. These decide.
+  step by step, so that each step's logits are answers to the same question. These decide. Where all tokens are equal
+  the call ends after the first steps: how far rounding carries is seen by then, and a whole call would be one more
+  beside the twenty-six that a job makes.
 
 The bounds are on figures without a scale: the mean Kullback-Leibler divergence, and the mean absolute difference of the
 logits in units of their standard deviation at each position. What rounding does depends on the number format, so each
@@ -45,8 +47,10 @@ BOUNDS = {
     "bfloat16": {"kl_mean_nats": 2e-2, "logit_mean_diff_sd": 1e-1},
 }
 
-# Runs one call with logits processors and returns the new tokens, shape (rows, steps).
-Call = Callable[[Any], torch.Tensor]
+ENOUGH_STEPS = 8  # of those whose logits are kept, where all tokens are equal
+
+# Runs one call with logits processors, of so many steps (None: all), and returns the new tokens, shape (rows, steps).
+Call = Callable[[Any, int | None], torch.Tensor]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,7 +95,7 @@ def write_reference(path: Path, call: Call, *, rows: int, steps: int, vocabulary
         if step in kept:
             logits.append(scores.detach().to(device="cpu", dtype=torch.float32, copy=True))
 
-    tokens = call([LogitTap(visit)])
+    tokens = call([LogitTap(visit)], None)
     if not all((torch.isfinite(each) | (each == -math.inf)).all() for each in logits):
         raise ArithmeticError("the reference's logits are not all finite numbers")
     temporary = path.with_suffix(".tmp")
@@ -141,8 +145,14 @@ def compare(reference: Reference, tokens: list[list[int]], call: Call | None, dt
         if step in index:
             totals.add(reference.logits[index[step]], scores.detach().float().cpu(), reference.tokens[:, step])
 
-    call([LogitTap(visit, reference.tokens)])
+    are_equal = result.first_divergent_token is None
+    call([LogitTap(visit, reference.tokens)], _enough(reference.steps) if are_equal else None)
     return dataclasses.replace(result, **totals.figures(), **_verdict(totals, dtype))
+
+
+def _enough(kept: list[int]) -> int | None:
+    """How many steps a call must have until enough of those that are kept are among them; None: all."""
+    return kept[ENOUGH_STEPS - 1] + 1 if len(kept) > ENOUGH_STEPS else None
 
 
 def _compare_tokens(expected: list[list[int]], tokens: list[list[int]]) -> dict[str, Any]:

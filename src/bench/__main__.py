@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 INTERRUPTED = 130  # as `bench.conductor.interrupt` has it, which is not imported yet
@@ -20,6 +21,8 @@ def main() -> None:
         cli.main()
     except KeyboardInterrupt:  # while it imports: whatever runs has its own way to end
         sys.exit(INTERRUPTED)
+    finally:
+        gc.freeze()  # else the end of Python looks through all that was imported, for most of a second
 
 
 if __name__ == "__main__":

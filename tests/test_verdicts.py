@@ -26,26 +26,17 @@ AA = ("-m", "experiment=aa", "sweep.name=aa", "tracking=off", "monitor.enabled=f
 # named "slow": it sleeps for what its own work has left. So a machine whose calls take 15 ms now and 25 ms then, which
 # would rightly be called unsteady, cannot decide the test.
 PLANT = """
-    import multiprocessing
     import sys
     from pathlib import Path
 
-    import bench.sweep.process
-
     sys.path.insert(0, str(Path(__file__).parent))
 
-
-    def start_fork_server():
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["bench.trial.preload", "sleepy"])
-        multiprocessing.forkserver.ensure_running()
-
-
     if __name__ == "__main__":
-        bench.sweep.process.start_fork_server = start_fork_server
-        import bench.cli
+        from bench import cli
+        from bench.sweep import fork_server
 
-        bench.cli.main()
+        fork_server._preload.append("sleepy")
+        cli.main()
 """
 SLEEPY = """
     import multiprocessing

@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from overhead_bench import __main__ as command
-from overhead_bench import figures, outside, reading, running, start, sweep
+from overhead_bench import figures, memory, outside, reading, running, start, sweep
 from overhead_bench.figures import Figure, NotMeasuredError, Options, Result
 
 import factories
@@ -187,14 +188,27 @@ def test_a_command_that_fails_is_named_with_what_it_said(tmp_path) -> None:
         running.timed([sys.executable, "-P", "-c", "import sys; print('no luck'); sys.exit(3)"], tmp_path)
 
 
-def test_a_part_that_cannot_run_costs_its_own_rows_alone(tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(NotMeasuredError("nothing is there"), "nothing is there"), (KeyError("place"), "KeyError: 'place'")],
+)
+def test_a_part_that_cannot_run_costs_its_own_rows_alone(error, words, tmp_path, monkeypatch) -> None:
     from overhead_bench import commands
 
     def fail(_options: Options) -> Result:
-        raise NotMeasuredError("nothing is there")
+        raise error
 
     monkeypatch.setattr(commands, "measure", fail)
-    assert command.run("commands", options(tmp_path)).error == "nothing is there"
+    assert command.run("commands", options(tmp_path)).error == words
+
+
+def test_a_process_that_left_the_tree_since_it_was_read_has_no_role() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        ours, theirs = psutil.Process(), psutil.Process(other.pid)
+        assert memory.role_of(ours, ours) == "parent"
+        assert memory.role_of(ours, theirs) is None
+        assert other.stdin is not None
+        other.stdin.write(b"\n")
 
 
 def test_both_loops_are_asked_for_the_same_settings_calls_and_prompt(tmp_path) -> None:
@@ -269,6 +283,7 @@ def test_it_runs_prints_a_table_and_writes_every_value(part, tmp_path) -> None:
         check=False,
     )
     assert done.returncode in (0, 1), done.stdout + done.stderr
+    assert done.stdout, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= figures.WIDTH
     written = json.loads(file.read_text(encoding="utf-8"))
     assert written["status"] == done.returncode

@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -61,6 +62,9 @@ def run(part: str, options: Options) -> Result:
         result: Result = module.measure(options)
     except (NotMeasuredError, ConfigError, RecordError, ImportError, OSError, RuntimeError) as error:
         return Result(error=" ".join(str(error).split()) or type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - a mistake of ours must not cost what the other parts measured
+        traceback.print_exc()
+        return Result(error=" ".join(f"{type(error).__name__}: {error}".split()))
     return result
 
 

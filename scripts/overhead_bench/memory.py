@@ -110,9 +110,11 @@ def watch(command: list[str], folder: Path) -> dict[str, Seen]:
 
 def role_of(process: psutil.Process, parent: psutil.Process) -> str | None:
     """By its place below the command: parent ─ server ─ guardian ─ child ─ sidecar; None for any other."""
-    above = [each.pid for each in process.parents()]
     if process.pid == parent.pid:
         return "parent"
+    above = [each.pid for each in process.parents()]
+    if parent.pid not in above:  # one between the two has ended since the tree was read
+        return None
     depth = above.index(parent.pid)
     words = " ".join(process.cmdline())
     if "sampler" in words:

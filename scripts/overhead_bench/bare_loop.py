@@ -18,15 +18,17 @@ if asked["architecture"]:
     with torch.device(device):
         config = transformers.AutoConfig.for_model(**asked["architecture"])
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    tokens = asked["bytes"]
+    tokens, end = asked["tokens"], asked["end"]
 else:
     model = transformers.AutoModelForCausalLM.from_pretrained(asked["checkpoint"], dtype="auto").to(device)
-    tokens = transformers.AutoTokenizer.from_pretrained(asked["checkpoint"])(asked["text"])["input_ids"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(asked["checkpoint"])
+    tokens, end = tokenizer(asked["text"])["input_ids"], tokenizer.eos_token_id
 model.eval()
 model.generation_config = transformers.GenerationConfig()  # a checkpoint's own may sample
 new, length = asked["new_tokens"], asked["prompt_tokens"]
 prompt = torch.tensor([(tokens * (length // len(tokens) + 1))[:length]], device=device)
-wanted = {"max_new_tokens": new, "min_new_tokens": new, "pad_token_id": 0, "do_sample": False, "disable_compile": True}
+wanted = {"max_new_tokens": new, "min_new_tokens": new, "eos_token_id": end, "pad_token_id": 0}  # none ends early
+wanted |= {"do_sample": False, "disable_compile": True}
 for setting in asked["settings"]:
     model.set_attn_implementation(setting["attention"])
     guard = {"inference_mode": torch.inference_mode, "no_grad": torch.no_grad}[setting["grad_mode"]]

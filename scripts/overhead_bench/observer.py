@@ -12,8 +12,10 @@ Arms, each a way to time the same generate call:
 Each block holds every arm once, in an order of its own drawn by chance, so that whatever drifts meets all arms alike
 and what one call leaves behind meets each other arm as often. The effect of an arm is the median over blocks of
 log(arm / bare), given as a ratio; its 95 % interval is that of the sign test, which asks nothing of the noise. No call
-is left out. Calls are short unless asked for otherwise: what an instrument takes from each call then weighs more, and
-more blocks fit into the same minutes.
+is left out.
+
+An instrument takes much the same from a call of any length. Held to the target are calls as long as those of the tiny
+model elsewhere in this benchmark; calls of a few milliseconds stand below them, where the same weighs more.
 
 An arm changes the figure when its effect is larger than 1 % and than the noise (how far the interval of `bare again`
 reaches), and its own interval leaves out 0. It is within 1 % when its whole interval is, and otherwise within the
@@ -61,7 +63,8 @@ BARE, AGAIN = "bare", "bare again"
 ARMS = (BARE, AGAIN, "streamer", "monitor", "streamer + monitor", "bench")
 TOLERANCE = 0.01  # of the median E2E; what is below it is promised not to matter
 WARM_UP_BLOCKS = 3
-CALLS, QUICK_CALLS = 800, 12  # of each arm
+CALLS, QUICK_CALLS = 400, 12  # of each arm
+LENGTHS, SHORT = (64, 32), (32, 8)  # prompt tokens, new tokens
 FEWEST_CALLS = 6  # with fewer, the sign test has no interval
 
 Times = Mapping[str, Sequence[float]]  # arm → E2E latency in seconds, one a block
@@ -141,7 +144,8 @@ def time_arms(config: BenchmarkConfig, calls: int, seed: int) -> dict[str, list[
             assert monitor is not None
             calls_of = make_arms(config, runner, loaded, monitor)
             times: dict[str, list[float]] = {arm: [] for arm in ARMS}
-            for number, block in enumerate(tqdm.tqdm(list(blocks(WARM_UP_BLOCKS + calls, seed)), desc="Blocks")):
+            planned = list(blocks(WARM_UP_BLOCKS + calls, seed))
+            for number, block in enumerate(tqdm.tqdm(planned, desc="Blocks", disable=None)):  # silent in a file
                 for arm in block:
                     e2e_s = calls_of[arm]()
                     if number >= WARM_UP_BLOCKS:
@@ -239,27 +243,38 @@ def report(config: BenchmarkConfig, times: Times, seed: int) -> dict[str, Any]:
 
 def measure(options: Options) -> Result:
     """All arms of the tiny model; where the spread stands in the other parts, here it is the 95 % interval."""
-    parsed = parse(["--device", options.device, "--calls", str(QUICK_CALLS if options.quick else CALLS)])
-    config = setting(parsed)
-    times = time_arms(config, parsed.calls, parsed.seed)
+    rows: list[Figure] = []
+    raw: dict[str, Any] = {}
+    for lengths in (LENGTHS, SHORT):
+        parsed = parse(["--device", options.device, "--calls", str(QUICK_CALLS if options.quick else CALLS)])
+        parsed.prompt_tokens, parsed.new_tokens = lengths
+        config = setting(parsed)
+        times = time_arms(config, parsed.calls, parsed.seed)
+        label = "{} + {} tokens".format(*lengths)
+        rows += figures(times, label, is_judged=lengths == LENGTHS)
+        raw[label] = report(config, times, parsed.seed)
     note = "for min – max: the 95 % interval of the change. noise: neither a change nor proof of less than 1 %"
-    return Result(figures=figures(times), notes=[note], raw=report(config, times, parsed.seed))
+    return Result(figures=rows, notes=[note], raw=raw)
 
 
-def figures(times: Times) -> list[Figure]:
-    """A row an arm, with the 95 % interval of its change."""
+def figures(times: Times, label: str, *, is_judged: bool) -> list[Figure]:
+    """The bare call, and a row an arm with the 95 % interval of its change."""
     effects = [effect(arm, times) for arm in ARMS if arm != BARE]
     noise = effects[0].reach
+    bare = Figure(name=f"{label}, {BARE}", unit="ms", values=[1000 * statistics.median(times[BARE])])
     return [
-        Figure(
-            name=f"{each.arm}: change of the median",
-            unit="%",
-            values=[100 * each.change],
-            at_most=None if each.arm == AGAIN else 100 * TOLERANCE,
-            judged="" if each.arm == AGAIN else _judged(each, noise),
-            interval=(100 * each.low, 100 * each.high),
-        )
-        for each in effects
+        bare,
+        *(
+            Figure(
+                name=f"  {each.arm}: change of the median",
+                unit="%",
+                values=[100 * each.change],
+                at_most=100 * TOLERANCE if is_judged and each.arm != AGAIN else None,
+                judged=_judged(each, noise) if is_judged and each.arm != AGAIN else "",
+                interval=(100 * each.low, 100 * each.high),
+            )
+            for each in effects
+        ),
     ]
 
 
@@ -285,8 +300,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", default="auto", help="as the key model.dtype; default: %(default)s")
     parser.add_argument("--attention", default="sdpa", help="as attention.implementation; default: %(default)s")
     parser.add_argument("--compile", metavar="MODE", help="as the key compile.mode; default: not compiled")
-    parser.add_argument("--prompt-tokens", type=int, default=32, metavar="N", help="default: %(default)s")
-    parser.add_argument("--new-tokens", type=int, default=8, metavar="N", help="default: %(default)s")
+    parser.add_argument("--prompt-tokens", type=int, default=LENGTHS[0], metavar="N", help="default: %(default)s")
+    parser.add_argument("--new-tokens", type=int, default=LENGTHS[1], metavar="N", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the order within the blocks; default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every time and the effects there")
     parsed = parser.parse_args(arguments)

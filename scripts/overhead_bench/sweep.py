@@ -76,7 +76,7 @@ def measure(options: Options) -> Result:
     """Both models, one after the other."""
     repeats = 1 if options.quick else options.repeats
     values = QUICK if options.quick else EIGHT
-    lengths = {"prompt_tokens": 16, "new_tokens": 4} if options.quick else {"prompt_tokens": 128, "new_tokens": 32}
+    lengths = {"prompt_tokens": 128, "new_tokens": 32}
     tiny = ["model=tiny"]
     tasks = [Task(label="tiny", model=tiny, checkpoint=None, values=values, at_most=None, repeats=repeats, **lengths)]
     notes = []
@@ -145,12 +145,14 @@ def asked_of_bare(task: Task, options: Options) -> dict[str, Any]:
     from bench.trial.prompt import TEXT  # noqa: PLC0415 - imports torch
 
     tiny = yaml.safe_load(TINY.read_text(encoding="utf-8"))
+    tokens, end = byte_ids(TEXT)
     return {
         "device": options.device,
         "architecture": tiny["architecture"] if task.checkpoint is None else None,
         "checkpoint": None if task.checkpoint is None else str(task.checkpoint),
         "text": TEXT,
-        "bytes": byte_ids(TEXT) if task.checkpoint is None else None,
+        "tokens": tokens if task.checkpoint is None else None,
+        "end": end if task.checkpoint is None else None,
         "prompt_tokens": task.prompt_tokens,
         "new_tokens": task.new_tokens,
         "calls": 1 + WARM_UP + MEASURED,
@@ -158,12 +160,12 @@ def asked_of_bare(task: Task, options: Options) -> dict[str, Any]:
     }
 
 
-def byte_ids(text: str) -> list[int]:
-    """As the tiny model's own tokenizer makes them, which is none that one could load from somewhere."""
+def byte_ids(text: str) -> tuple[list[int], int]:
+    """A text's tokens and that of an end, by the tiny model's own tokenizer, which cannot be loaded from anywhere."""
     from bench.trial.tokenizer import byte_tokenizer  # noqa: PLC0415 - imports transformers
 
-    ids: list[int] = byte_tokenizer()(text)["input_ids"]
-    return ids
+    tokenizer = byte_tokenizer()
+    return tokenizer(text)["input_ids"], tokenizer.eos_token_id
 
 
 def check_same(task: Task, found: Sequence[Record], said: str) -> list[str]:
@@ -178,7 +180,7 @@ def check_same(task: Task, found: Sequence[Record], said: str) -> list[str]:
         for each in running.trials(found)
         if each.output and each.output.token_ids[0] != by_bare[_setting(each)]
     ]
-    return [f"OTHER TOKENS than the bare loop's: {', '.join(differing)}"] if differing else []
+    return [f"{task.label}: OTHER TOKENS than the bare loop's: {', '.join(differing)}"] if differing else []
 
 
 def _setting(record: Record) -> tuple[str, ...]:

@@ -30,7 +30,9 @@ from bench.record import AttentionObserved, CompileEvent, OperatorTime, PhaseEvi
 from bench.trial.compilation import FLEX_FILES
 from bench.trial.profiling import DECODE, PREFILL
 
-NEW_TOKENS = 3  # of the profiled call: the prefill's and those of two decoding steps
+# Of the profiled call: the prefill's, and those of the decoding steps. One step shows what each of them runs, unless
+# its code is compiled: the first of such may still be recorded as a graph.
+NEW_TOKENS, COMPILED_NEW_TOKENS = 2, 3
 SDPA_FAMILIES = ("math", "flash_attention", "efficient_attention", "cudnn_attention", "overrideable")
 DECOMPOSED = "decomposed"
 

@@ -37,7 +37,9 @@ def observe_attention(
 ) -> AttentionObserved:
     """Profile one short call and add what it shows to what is known of the attention of so many layers."""
     on_gpu = request.loaded.device.type == "cuda"
-    new_tokens = min(attention.NEW_TOKENS, request.config.workload.num_tokens_to_generate)
+    is_plain = request.config.compile.mode is None and session is None
+    wanted = attention.NEW_TOKENS if is_plain else attention.COMPILED_NEW_TOKENS
+    new_tokens = min(wanted, request.config.workload.num_tokens_to_generate)
     with _without_collections():
         try:
             events = profiling.profile_call(request, new_tokens, session).events()

@@ -106,7 +106,8 @@ def test_a_database_that_was_made_ahead_is_like_one_that_was_not(tmp_path):
         experiment = store.client.get_experiment(store.experiment_id)
         assert experiment.artifact_location == (folder / "mlartifacts").as_uri()
         with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as connection:
-            made[name] = sorted(connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall(), key=str)
+            schema = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+            made[name] = sorted((kind, what, clauses(sql)) for kind, what, sql in schema)
             default = connection.execute("SELECT artifact_location FROM experiments WHERE name = 'Default'").fetchone()
         assert default[0].startswith((folder / "mlartifacts").as_uri())
         assert sorted(each.name for each in folder.iterdir()) == ["mlflow.db", "mlflow.db.lock"]

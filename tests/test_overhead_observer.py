@@ -161,8 +161,7 @@ def test_a_setting_that_cannot_run_is_refused_in_one_line(overhead, capsys) -> N
 
 
 def test_the_target_is_missed_by_the_arm_that_changes_the_figure_and_no_other_claims_to_be_below_it(overhead) -> None:
-    times = series(overhead, 0, factors={"monitor": 1.2})
-    rows = overhead.figures(times, "64 + 32 tokens", is_judged=True)
+    rows = overhead.figures(series(overhead, 0, factors={"monitor": 1.2}), "64 + 32 tokens")
     assert {each.name.strip().partition(":")[0]: each.verdict for each in rows} == {
         "64 + 32 tokens, bare": "",
         "bare again": "",
@@ -171,4 +170,3 @@ def test_the_target_is_missed_by_the_arm_that_changes_the_figure_and_no_other_cl
         "streamer + monitor": "noise",
         "bench": "noise",
     }
-    assert not [each.verdict for each in overhead.figures(times, "32 + 8 tokens", is_judged=False) if each.verdict]

@@ -27,8 +27,8 @@ model.eval()
 model.generation_config = transformers.GenerationConfig()  # a checkpoint's own may sample
 new, length = asked["new_tokens"], asked["prompt_tokens"]
 prompt = torch.tensor([(tokens * (length // len(tokens) + 1))[:length]], device=device)
-wanted = {"max_new_tokens": new, "min_new_tokens": new, "eos_token_id": end, "pad_token_id": 0}  # none ends early
-wanted |= {"do_sample": False, "disable_compile": True}
+wanted = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "disable_compile": True}
+wanted |= {"eos_token_id": end, "pad_token_id": 0}  # the end is suppressed until then, and nothing padded
 for setting in asked["settings"]:
     model.set_attn_implementation(setting["attention"])
     guard = {"inference_mode": torch.inference_mode, "no_grad": torch.no_grad}[setting["grad_mode"]]

@@ -14,8 +14,9 @@ and what one call leaves behind meets each other arm as often. The effect of an 
 log(arm / bare), given as a ratio; its 95 % interval is that of the sign test, which asks nothing of the noise. No call
 is left out.
 
-An instrument takes much the same from a call of any length. Held to the target are calls as long as those of the tiny
-model elsewhere in this benchmark; calls of a few milliseconds stand below them, where the same weighs more.
+Calls of two lengths are measured: as long as those of the tiny model elsewhere in this benchmark, and of a few
+milliseconds, where the sample that the monitor takes at a call's start weighs most. In calls longer than its interval
+it takes more of them: for those, ask with --model, --prompt-tokens and --new-tokens.
 
 An arm changes the figure when its effect is larger than 1 % and than the noise (how far the interval of `bare again`
 reaches), and its own interval leaves out 0. It is within 1 % when its whole interval is, and otherwise within the
@@ -64,7 +65,7 @@ ARMS = (BARE, AGAIN, "streamer", "monitor", "streamer + monitor", "bench")
 TOLERANCE = 0.01  # of the median E2E; what is below it is promised not to matter
 WARM_UP_BLOCKS = 3
 CALLS, QUICK_CALLS = 400, 12  # of each arm
-LENGTHS, SHORT = (64, 32), (32, 8)  # prompt tokens, new tokens
+LENGTHS = ((64, 32), (32, 8))  # prompt tokens, new tokens; the first unless asked for others
 FEWEST_CALLS = 6  # with fewer, the sign test has no interval
 
 Times = Mapping[str, Sequence[float]]  # arm → E2E latency in seconds, one a block
@@ -245,37 +246,36 @@ def measure(options: Options) -> Result:
     """All arms of the tiny model; where the spread stands in the other parts, here it is the 95 % interval."""
     rows: list[Figure] = []
     raw: dict[str, Any] = {}
-    for lengths in (LENGTHS, SHORT):
-        parsed = parse(["--device", options.device, "--calls", str(QUICK_CALLS if options.quick else CALLS)])
-        parsed.prompt_tokens, parsed.new_tokens = lengths
+    calls = ["--calls", str(QUICK_CALLS if options.quick else CALLS)]
+    for prompt, new in LENGTHS:
+        asked = ["--device", options.device, "--prompt-tokens", str(prompt), "--new-tokens", str(new)]
+        parsed = parse(calls + asked)
         config = setting(parsed)
         times = time_arms(config, parsed.calls, parsed.seed)
-        label = "{} + {} tokens".format(*lengths)
-        rows += figures(times, label, is_judged=lengths == LENGTHS)
+        label = f"{prompt} + {new} tokens"
+        rows += figures(times, label)
         raw[label] = report(config, times, parsed.seed)
     note = "for min – max: the 95 % interval of the change. noise: neither a change nor proof of less than 1 %"
     return Result(figures=rows, notes=[note], raw=raw)
 
 
-def figures(times: Times, label: str, *, is_judged: bool) -> list[Figure]:
+def figures(times: Times, label: str) -> list[Figure]:
     """The bare call, and a row an arm with the 95 % interval of its change."""
     effects = [effect(arm, times) for arm in ARMS if arm != BARE]
     noise = effects[0].reach
     bare = Figure(name=f"{label}, {BARE}", unit="ms", values=[1000 * statistics.median(times[BARE])])
-    return [
-        bare,
-        *(
-            Figure(
-                name=f"  {each.arm}: change of the median",
-                unit="%",
-                values=[100 * each.change],
-                at_most=100 * TOLERANCE if is_judged and each.arm != AGAIN else None,
-                judged=_judged(each, noise) if is_judged and each.arm != AGAIN else "",
-                interval=(100 * each.low, 100 * each.high),
-            )
-            for each in effects
-        ),
+    changes = [
+        Figure(
+            name=f"  {each.arm}: change of the median",
+            unit="%",
+            values=[100 * each.change],
+            at_most=None if each.arm == AGAIN else 100 * TOLERANCE,
+            judged="" if each.arm == AGAIN else _judged(each, noise),
+            interval=(100 * each.low, 100 * each.high),
+        )
+        for each in effects
     ]
+    return [bare, *changes]
 
 
 def _judged(found: Effect, noise: float) -> str:
@@ -300,8 +300,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", default="auto", help="as the key model.dtype; default: %(default)s")
     parser.add_argument("--attention", default="sdpa", help="as attention.implementation; default: %(default)s")
     parser.add_argument("--compile", metavar="MODE", help="as the key compile.mode; default: not compiled")
-    parser.add_argument("--prompt-tokens", type=int, default=LENGTHS[0], metavar="N", help="default: %(default)s")
-    parser.add_argument("--new-tokens", type=int, default=LENGTHS[1], metavar="N", help="default: %(default)s")
+    parser.add_argument("--prompt-tokens", type=int, default=LENGTHS[0][0], metavar="N", help="default: %(default)s")
+    parser.add_argument("--new-tokens", type=int, default=LENGTHS[0][1], metavar="N", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the order within the blocks; default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every time and the effects there")
     parsed = parser.parse_args(arguments)

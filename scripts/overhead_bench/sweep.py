@@ -30,6 +30,7 @@ from overhead_bench.smollm2 import NAME, make_checkpoint
 TITLE = "sweep wall time against a bare loop"
 AT_MOST = 1.05  # SmolLM2
 WARM_UP, MEASURED = 5, 20
+PROMPT_TOKENS, NEW_TOKENS = 128, 32
 SLOW_REPEATS = 2  # a quarter of an hour each
 SWEPT = {"attention": "attention", "kv_cache": "generation.kv_cache", "grad_mode": "generation.grad_mode"}
 EIGHT = {
@@ -76,7 +77,7 @@ def measure(options: Options) -> Result:
     """Both models, one after the other."""
     repeats = 1 if options.quick else options.repeats
     values = QUICK if options.quick else EIGHT
-    lengths = {"prompt_tokens": 128, "new_tokens": 32}
+    lengths = {"prompt_tokens": PROMPT_TOKENS, "new_tokens": NEW_TOKENS}
     tiny = ["model=tiny"]
     tasks = [Task(label="tiny", model=tiny, checkpoint=None, values=values, at_most=None, repeats=repeats, **lengths)]
     notes = []
@@ -145,14 +146,14 @@ def asked_of_bare(task: Task, options: Options) -> dict[str, Any]:
     from bench.trial.prompt import TEXT  # noqa: PLC0415 - imports torch
 
     tiny = yaml.safe_load(TINY.read_text(encoding="utf-8"))
-    tokens, end = byte_ids(TEXT)
+    tokens, end = byte_tokens(TEXT) if task.checkpoint is None else (None, None)
     return {
         "device": options.device,
         "architecture": tiny["architecture"] if task.checkpoint is None else None,
         "checkpoint": None if task.checkpoint is None else str(task.checkpoint),
         "text": TEXT,
-        "tokens": tokens if task.checkpoint is None else None,
-        "end": end if task.checkpoint is None else None,
+        "tokens": tokens,
+        "end": end,
         "prompt_tokens": task.prompt_tokens,
         "new_tokens": task.new_tokens,
         "calls": 1 + WARM_UP + MEASURED,
@@ -160,8 +161,8 @@ def asked_of_bare(task: Task, options: Options) -> dict[str, Any]:
     }
 
 
-def byte_ids(text: str) -> tuple[list[int], int]:
-    """A text's tokens and that of an end, by the tiny model's own tokenizer, which cannot be loaded from anywhere."""
+def byte_tokens(text: str) -> tuple[list[int], int]:
+    """Ids of a text and of its end, by the tiny model's own tokenizer, which cannot be loaded from anywhere."""
     from bench.trial.tokenizer import byte_tokenizer  # noqa: PLC0415 - imports transformers
 
     tokenizer = byte_tokenizer()

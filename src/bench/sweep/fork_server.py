@@ -15,7 +15,9 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import signal
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 PRELOAD = "bench.trial.preload"
 COMPILER = "bench.trial.preload_compiler"  # a second more, for jobs that compile
@@ -23,6 +25,9 @@ COMPILING = ("compile", "experiment=", "hydra.sweeper.")
 # Overrides after which nothing is forked here, as they begin.
 ELSEWHERE = ("sweep.dry_run=", "isolation.mode=", "hydra/launcher=", "hydra.launcher=", "query=")
 RUN_FLAGS = ("-m", "--multirun")
+LONGEST_SOCKET_BYTES = 107  # of a path: sun_path of Linux (unix(7)), less the zero at its end
+SOCKET_BYTES = len("/pymp-12345678/listener-12345678")  # that multiprocessing adds to the temporary folder
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - multiprocessing makes a folder of its own there
 
 _owner: list[int] = []  # the process that starts it, once it has
 _preload = [PRELOAD]
@@ -31,10 +36,44 @@ _preload = [PRELOAD]
 def start_fork_server() -> None:
     """Start it, unless it runs. It gets ready in the background; who forks from it before waits."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(_preload)
-    multiprocessing.forkserver.ensure_running()
+    with _short_temporary_folder():
+        multiprocessing.forkserver.ensure_running()
     if os.getpid() not in _owner:
         _owner.append(os.getpid())
         atexit.register(_end, os.getpid())
+
+
+@contextlib.contextmanager
+def _short_temporary_folder() -> Iterator[None]:
+    """Keep the server's socket out of a temporary folder whose path is too long for one.
+
+    Only the socket: all else that is temporary stays where TMPDIR says. Raises ConfigError where there is no other
+    folder.
+    """
+    before = tempfile.tempdir
+    named = tempfile.gettempdir()
+    tempfile.tempdir = _folder_for_sockets(named)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
+def _folder_for_sockets(named: str) -> str:
+    """Return the temporary folder that is named, or a usual one where a socket's path in it would be too long."""
+    if _fits_socket(named):
+        return named
+    for folder in SHORT_FOLDERS:
+        if Path(folder).is_dir() and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    from bench.rules import ConfigError  # noqa: PLC0415 - only on this path
+
+    remedy = f"needs a socket in the temporary folder, and {named} is too long a path for one; set TMPDIR to a folder "
+    raise ConfigError("isolation.mode", "forkserver", f"{remedy}with a shorter path, or use isolation.mode=spawn")
+
+
+def _fits_socket(folder: str) -> bool:
+    return len(os.fsencode(folder)) + SOCKET_BYTES <= LONGEST_SOCKET_BYTES
 
 
 def start_ahead(arguments: Sequence[str]) -> bool:
@@ -44,7 +83,7 @@ def start_ahead(arguments: Sequence[str]) -> bool:
         return False
     if COMPILER not in _preload and any(_may_compile(each) for each in overrides):
         _preload.append(COMPILER)
-    with contextlib.suppress(OSError):  # no process can be started: whoever needs it will say so
+    with contextlib.suppress(OSError, ValueError):  # it cannot be started: whoever needs it will say so
         start_fork_server()
     return True
 

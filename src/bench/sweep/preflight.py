@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.config import BenchmarkConfig
+from bench.home import cache_folder, check_writable, unusable_cache
 from bench.rules import ConfigError
 from bench.sweep.process import INTERRUPT_GRACE_S, Child
 
@@ -35,6 +36,7 @@ def preflight(configs: Sequence[BenchmarkConfig], *, timeout_s: float = 120.0) -
         ConfigError: the first setting that cannot work.
         KeyboardInterrupt: the user's; the process is gone.
     """
+    _check_shared_cache(configs)
     modes = {each.isolation.mode for each in configs}
     answers: list[tuple[Any, ...]] = []
     with tempfile.TemporaryDirectory(prefix="bench-preflight-", ignore_cleanup_errors=True) as folder:
@@ -62,6 +64,16 @@ def preflight(configs: Sequence[BenchmarkConfig], *, timeout_s: float = 120.0) -
     code = ended.exit_code
     how = "an unknown end" if code is None else f"signal {-code}" if code < 0 else f"exit status {code}"
     return f"the process that should do it ended with {how}"
+
+
+def _check_shared_cache(configs: Sequence[BenchmarkConfig]) -> None:
+    """Refuse a shared compile cache that no job could write to. Raises ConfigError."""
+    if any(each.compile.cache == "shared" for each in configs):
+        folder = cache_folder()
+        try:
+            check_writable(folder)
+        except OSError as error:
+            raise unusable_cache(folder, error) from error
 
 
 def question(config: BenchmarkConfig) -> str:

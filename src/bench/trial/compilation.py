@@ -31,8 +31,8 @@ from torch._inductor import codecache
 from torch._inductor import utils as inductor_utils
 
 from bench.config import BenchmarkConfig, CompileConfig, flatten
+from bench.home import cache_folder
 from bench.record import COMPILATIONS, CompileEvent, CompileObserved
-from bench.trial.environment import cache_home
 from bench.trial.journal import Journal, first_line
 
 # torch keeps the last 64 compilations unless told otherwise; then times and reasons would be lost, and sums shrink.
@@ -248,7 +248,7 @@ def shared_cache(config: BenchmarkConfig, device: torch.device) -> Path:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     versions = [torch.__version__, torch.version.git_version, transformers.__version__, name]
     key = hashlib.sha256(json.dumps([defining, versions], sort_keys=True).encode()).hexdigest()[:16]
-    return cache_home() / "compile" / key
+    return cache_folder() / "compile" / key
 
 
 def keep_recent(folder: Path, most: int = SHARED_CACHES) -> None:

@@ -65,11 +65,6 @@ def describe_environment(device: str) -> dict[str, Any]:
     }
 
 
-def cache_home() -> Path:
-    """Where bench keeps what outlives a job."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bench"
-
-
 def _try(probe: Callable[[], _Found]) -> _Found | None:
     """What the probe finds, None where it fails: machines differ in more ways than can be listed."""
     try:

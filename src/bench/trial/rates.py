@@ -37,6 +37,7 @@ import filelock
 import psutil
 import torch
 
+from bench.home import cache_folder
 from bench.machine import cpu_model
 from bench.record import DeviceRates
 from bench.trial import environment
@@ -391,7 +392,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _default_folder() -> Path:
-    return environment.cache_home() / "rates"
+    return cache_folder() / "rates"
 
 
 def _is_settled(rates: DeviceRates) -> bool:

@@ -29,6 +29,7 @@ import tqdm
 
 from bench.analysis.steadiness import judge
 from bench.config import BenchmarkConfig
+from bench.home import unusable_cache
 from bench.record import Energy, Iteration, Memory, MonitorSample, Output, Record
 from bench.rules import ConfigError
 from bench.trial import compilation, inspection, memory
@@ -534,11 +535,18 @@ def load_ready(config: BenchmarkConfig, team: Team | None) -> LoadedModel:
 
 
 def use_compile_cache(config: BenchmarkConfig, device: torch.device, fresh: Path | None) -> None:
-    """Compile into `fresh`, or into the folder that settings like this one share."""
+    """Compile into `fresh`, or into the folder that settings like this one share.
+
+    Raises:
+        ConfigError: the shared one cannot be written.
+    """
     folder = fresh
     if config.compile.cache == "shared" or folder is None:
         folder = compilation.shared_cache(config, device)
-        compilation.keep_recent(folder)
+        try:
+            compilation.keep_recent(folder)
+        except OSError as error:
+            raise unusable_cache(folder, error) from error
     compilation.use_cache(folder)
 
 

@@ -6,6 +6,7 @@ Not covered: text around the figures, and where they are written.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from collections.abc import Sequence
 
@@ -16,6 +17,8 @@ from bench.report.figures.figure import Figure
 def import_figures() -> None:
     """Import all that draws: matplotlib takes half a second to load, and what imports this package may not draw."""
     os.environ.pop("MPLBACKEND", None)  # only files are drawn; a name that matplotlib does not know would end it
+    # A home folder that is read-only costs it a cache and nothing else: no matter for the terminal.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     importlib.import_module("bench.report.figures.sheet")
 
 

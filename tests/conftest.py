@@ -46,6 +46,14 @@ def tiny(tiny_model: dict) -> Callable[..., BenchmarkConfig]:
     return make
 
 
+def user_environment(**variables: str) -> dict[str, str]:
+    """Return this test's environment for a command, without what would matter to it, and with `variables`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HYDRA_", "MLFLOW_"))}
+    if os.environ.get("BENCH_TEST_DESK") == "no-home":
+        kept.pop("HOME", None)  # that of this process is bench's own makeshift
+    return kept | {"COLUMNS": "100"} | variables
+
+
 def run_bench(
     *arguments: str, folder: Path, timeout_s: float = 500, **variables: str
 ) -> subprocess.CompletedProcess[str]:
@@ -53,11 +61,10 @@ def run_bench(
 
     `variables` are set in its environment.
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HYDRA_", "MLFLOW_"))}
     return subprocess.run(
         [sys.executable, "-m", "bench", *arguments],
         cwd=folder,
-        env=environment | {"COLUMNS": "100"} | variables,
+        env=user_environment(**variables),
         capture_output=True,
         text=True,
         timeout=timeout_s,

@@ -21,6 +21,7 @@ import psutil
 
 import faults
 from bench.record import Record
+from conftest import user_environment
 
 SLEEP_S = 900_000_000 + os.getpid()
 CODE = f'''
@@ -99,8 +100,7 @@ def make_model(folder: Path) -> Path:
 
 def environment() -> dict[str, str]:
     """This test's, without what would matter to the command."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HYDRA_", "MLFLOW_"))}
-    return kept | {"COLUMNS": "100"}
+    return user_environment()
 
 
 def default_signals() -> None:

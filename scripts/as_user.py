@@ -1,0 +1,110 @@
+"""Run the tests that are marked `as_user` as users with unusual desks do: another user id, home and temporary folder.
+
+    scripts/test as-user [PYTEST ARGUMENTS]
+
+Each desk has a user id without an entry in the passwd file, umask 077, and a start folder full of modules that are
+named like those that bench imports, none of which may be. Beyond that:
+
+    no-home     HOME is not set, and the path of TMPDIR is too long for a socket
+    bare-home   HOME is a folder that cannot be written
+
+The user id comes from a user namespace (unshare), in which the files of whoever started this belong to that user; or
+for root, where the system forbids namespaces, from setpriv. Where it forbids both, that is said and nothing is run.
+Exit status: that of pytest.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+USER = 54321
+LONG = "a-temporary-folder-whose-path-is-far-too-long-for-the-socket-of-a-fork-server-" + "x" * 30
+KEPT = ("PATH", "LANG", "LC_ALL", "CI", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "BENCH_TEST_OUTPUT")
+DESKS = ("no-home", "bare-home")
+
+
+def main(arguments: list[str]) -> int:
+    """Run the tests at each desk; returns the exit status."""
+    sys.stdout.reconfigure(line_buffering=True)
+    try:
+        prefix = other_user()
+    except RuntimeError as error:
+        print(f"as another user: skipped, for {error}")
+        return 0
+    statuses = []
+    for desk in DESKS:
+        print(f"=== as another user, {desk}: {' '.join(prefix)}")
+        folder = Path(tempfile.mkdtemp(prefix="bench-desk-"))
+        try:
+            statuses.append(run_at(desk, folder, prefix, arguments))
+        finally:
+            remove(folder)
+    return max(statuses)
+
+
+def other_user() -> list[str]:
+    """Return the command that runs another one under a user id without passwd entry. RuntimeError where there is none.
+
+    It is tried with what is needed most: to read the checkout, and to start Python.
+    """
+    ways = [["unshare", "--user", f"--map-user={USER}", f"--map-group={USER}", "--"]]
+    if os.getuid() == 0:
+        ways.append(["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--"])
+    reasons = []
+    check = f"import os, pytest; assert os.getuid() == {USER}; open({str(CHECKOUT / 'pyproject.toml')!r}).close()"
+    for way in ways:
+        if shutil.which(way[0]) is None:
+            reasons.append(f"there is no {way[0]}")
+            continue
+        ended = subprocess.run(  # noqa: S603 - our own code, no shell
+            [*way, sys.executable, "-P", "-c", check], capture_output=True, text=True, check=False
+        )
+        if ended.returncode == 0:
+            return way
+        reasons.append(f"{way[0]}: {(ended.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+    raise RuntimeError("; ".join(reasons))
+
+
+def run_at(desk: str, folder: Path, prefix: list[str], arguments: list[str]) -> int:
+    """Run pytest at one desk, which is set up in `folder`; returns its exit status."""
+    start, home, temporary = folder / "start", folder / "home", folder / "tmp"
+    if desk == "no-home":
+        temporary /= LONG
+    for each in (start, home, temporary):
+        each.mkdir(parents=True)
+    environment = {name: os.environ[name] for name in KEPT if name in os.environ}
+    environment |= {"TMPDIR": str(temporary), "BENCH_TEST_DESK": desk}
+    if desk == "bare-home":
+        environment["HOME"] = str(home)
+    if prefix[0] == "setpriv":
+        for each in (folder, start, home, *temporary.parents, temporary):
+            if each.is_relative_to(folder):
+                os.chown(each, USER, USER)
+    home.chmod(0o555)
+    command = [*prefix, sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "-m", "as_user"]
+    command += [f"--rootdir={CHECKOUT}", f"--config-file={CHECKOUT / 'pyproject.toml'}", str(CHECKOUT / "tests")]
+    ended = subprocess.run(  # noqa: S603 - pytest, with what was typed
+        [*command, *arguments], cwd=start, env=environment, umask=0o077, check=False
+    )
+    return abs(ended.returncode)
+
+
+def remove(folder: Path) -> None:
+    """Remove what the tests left, read-only folders among it."""
+    for path, folders, _ in os.walk(folder):
+        for each in folders:
+            target = Path(path, each)
+            if not target.is_symlink():
+                target.chmod(stat.S_IRWXU)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

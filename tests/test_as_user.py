@@ -1,0 +1,154 @@
+"""Whole commands at a user's desk; `scripts/test as-user` says what is unusual about it.
+
+In the other suites they run as whoever runs those, which shows no more than that they hold there as well.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from bench.record import Record
+from conftest import run_bench, user_environment
+
+pytestmark = [pytest.mark.as_user, pytest.mark.slow]
+
+FEW = ("warmup.iterations=1", "measurement.iterations=2", "workload.num_tokens_to_generate=4")
+DESK = os.environ.get("BENCH_TEST_DESK")
+SWEEP = "multirun/night 1"
+
+
+def umask() -> int:
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("Umask:")]
+    return int(line.split()[1], 8)
+
+
+def temporary_files() -> set[str]:
+    names = [each.name for each in Path(tempfile.gettempdir()).iterdir()]
+    return {each for each in names if each.startswith(("bench-", "pymp-", "matplotlib-"))}
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory) -> Path:
+    """A start folder with a space in its name, where a sweep with MLflow has run."""
+    folder = tmp_path_factory.mktemp("my desk")
+    before = temporary_files()
+    ended = run_bench("-m", "attention=eager,sdpa", "hydra.sweep.dir=multirun/night 1", *FEW, folder=folder)
+    (folder / "stdout").write_text(ended.stdout)
+    (folder / "stderr").write_text(ended.stderr)
+    (folder / "left").write_text("\n".join(sorted(temporary_files() - before)))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return folder
+
+
+@pytest.mark.skipif(DESK is None, reason="scripts/test as-user sets the desk up")
+def test_this_is_the_desk() -> None:
+    with pytest.raises(KeyError):
+        pwd.getpwuid(os.getuid())
+    assert umask() == 0o077
+    assert ("HOME" in user_environment()) == (DESK == "bare-home")
+    if DESK == "no-home":
+        assert len(tempfile.gettempdir()) > 107
+    else:
+        with pytest.raises(PermissionError):
+            Path.home().joinpath("file").touch()
+
+
+def test_a_sweep_is_ok_and_says_nothing_of_the_desk(start) -> None:
+    assert {Record.read(each).status for each in start.glob(f"{SWEEP}/*/record.json")} == {"ok"}
+    assert (start / "stderr").read_text() == ""
+    assert "reference for fidelity" in (start / "stdout").read_text().splitlines()[0]
+
+
+def test_a_sweep_publishes_and_writes_its_report(start) -> None:
+    assert (start / SWEEP / "report.html").stat().st_size > 10_000
+    assert (start / "mlflow.db").stat().st_size > 100_000
+    assert len(list(start.glob(f"{SWEEP}/*/tracking.json"))) == 2
+
+
+def test_nothing_is_left_in_the_temporary_folder(start) -> None:
+    assert (start / "left").read_text() == ""
+
+
+def test_nothing_is_made_beside_what_is_documented(start) -> None:
+    made = {each.name for each in start.iterdir()} - {"stdout", "stderr", "left"}
+    assert {each for each in made if not each.startswith("mlflow.db")} <= {"multirun", "outputs", "mlartifacts"}
+    assert "~" not in made
+
+
+def test_every_file_has_the_rights_that_the_umask_leaves(start) -> None:
+    wrong = []
+    for each in start.rglob("*"):
+        mode = stat.S_IMODE(each.lstat().st_mode)
+        if mode & umask() or (each.is_file() and each.lstat().st_mode & 0o100):
+            wrong.append(f"{mode:o} {each}")
+    assert wrong == []
+
+
+def test_a_compiled_setting_is_ok(tmp_path) -> None:
+    ended = run_bench("compile=default", "tracking=off", *FEW, folder=tmp_path)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    (record,) = [Record.read(each) for each in tmp_path.glob("outputs/*/record.json")]
+    assert record.observed.compile.unique_graphs >= 1
+
+
+@pytest.mark.parametrize("mode", ["spawn", "none"])
+def test_a_single_run_is_ok_in_every_isolation(mode, tmp_path) -> None:
+    ended = run_bench(f"isolation.mode={mode}", "tracking=off", *FEW, folder=tmp_path)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_sweep_is_resumed_where_a_record_is_gone(start, tmp_path) -> None:
+    sweep = tmp_path / "multirun/night"
+    shutil.copytree(start / SWEEP, sweep)
+    next(sweep.glob("*/record.json")).unlink()
+    again = ["-m", "attention=eager,sdpa", "sweep.name=night", "sweep.resume=true", "tracking=off"]
+    ended = run_bench(*again, *FEW, folder=tmp_path)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "1 of 2 jobs are done" in ended.stdout
+
+
+@pytest.mark.parametrize("command", ["bench.compare", "bench.report", "bench.tracking.sync"])
+def test_the_commands_on_a_sweep_work(command, start) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", command, SWEEP],
+        cwd=start,
+        env=user_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_shared_compile_cache_is_made_or_refused_in_one_line(tmp_path) -> None:
+    ended = run_bench("compile.cache=shared", "tracking=off", *FEW, folder=tmp_path)
+    if DESK is None:
+        assert ended.returncode == 0
+    else:
+        assert ended.returncode == 2
+        assert ended.stderr.startswith("bench: compile.cache=shared: ")
+        assert ended.stderr.count("\n") == 1
+
+
+def test_a_start_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("nothing is forbidden to root")
+    tmp_path.chmod(0o555)
+    for arguments in (["tracking=off"], ["-m", "attention=eager,sdpa", "tracking=off"]):
+        ended = run_bench(*arguments, *FEW, folder=tmp_path)
+        assert ended.returncode in (1, 2)
+        assert ended.stderr.count("\n") == 1, ended.stderr
+        assert str(tmp_path) in ended.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import errno
 import functools
 import io
@@ -29,10 +31,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.core.utils import configure_log
+from hydra.core.utils import JobReturn, configure_log, env_override
 from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from bench.conductor import interrupt
@@ -151,6 +153,20 @@ class _Command(hydra_module.Hydra):
             hydra_module.log = logging.getLogger(hydra_module.__name__)
             self._print_debug_info(config_name, overrides, run_mode)
         return config
+
+    def run(
+        self,
+        config_name: str | None,
+        task_function: TaskFunction,  # noqa: ARG002 - what a single run does follows here
+        overrides: list[str],
+        with_log_configuration: bool = True,
+    ) -> JobReturn:
+        """Run one setting. All that may be refused is refused before Hydra makes or writes anything."""
+        composed = self.compose_config(config_name, overrides, RunMode.RUN)
+        self._asked, self._composed = (config_name, list(overrides)), composed  # what Hydra composes next
+        with contextlib.ExitStack() as stack:
+            measure = _single_run(composed, stack)
+            return super().run(config_name, measure, overrides, with_log_configuration)
 
     def get_help(self, help_cfg: DictConfig, cfg: DictConfig, args_parser: ArgumentParser, resolve: bool) -> str:
         """The template, with Hydra's texts in it where it has a place for them."""
@@ -309,18 +325,58 @@ def _check_model_name(config: BenchmarkConfig, overrides: Sequence[str]) -> None
 
 
 def job(composed: DictConfig) -> Any:
-    """Hydra's task: run one composed config in its output folder; in a sweep, return what the launcher brings back."""
+    """Hydra's task in a sweep: run one composed config in its output folder; returns what the launcher brings back."""
     from bench.conductor import jobs  # noqa: PLC0415 - neither help nor a refused config has use for it
 
     settings = HydraConfig.get()
-    folder = Path(settings.runtime.output_dir)
-    if settings.mode == RunMode.MULTIRUN:
-        return jobs.run_sweep_job(to_config(composed, settings.overrides.task), folder)
+    return jobs.run_sweep_job(to_config(composed, settings.overrides.task), Path(settings.runtime.output_dir))
+
+
+def _single_run(composed: DictConfig, stack: contextlib.ExitStack) -> TaskFunction:
+    """Examine a single run, make its output folder, and return the task that measures it.
+
+    Args:
+        composed: with Hydra's own part, in which the place of the output is set.
+        stack: takes what must be undone when the run has ended.
+
+    Raises:
+        ConfigError, OmegaConfBaseException: it cannot work; nothing was made.
+        SystemExit: it was a dry run.
+    """
+    hydra_config = HydraConfig.instance()
+    stack.callback(setattr, hydra_config, "cfg", hydra_config.cfg)
+    hydra_config.set_config(composed)
+    typed = Path(str(OmegaConf.select(composed, "hydra.run.dir")))
+    folder = Path(os.path.abspath(typed))  # noqa: PTH100 - as Hydra does it: a link before ".." is not followed
+    with read_write(composed.hydra):
+        composed.hydra.runtime.output_dir = str(folder)
+    OmegaConf.set_readonly(composed.hydra, None)
+    stack.enter_context(env_override(composed.hydra.job.env_set))
+    plain = copy.deepcopy(composed)
+    with open_dict(plain), read_write(plain):
+        del plain["hydra"]
+    config = to_config(plain, composed.hydra.overrides.task)
+
+    from bench.conductor import jobs  # noqa: PLC0415 - neither help nor a refused config has use for it
+    from bench.sweep.output_folder import free_config_folder, in_output_folder  # noqa: PLC0415
+
     try:
-        status = jobs.run_single(to_config(composed, settings.overrides.task), folder)
-    except (ConfigError, OmegaConfBaseException) as error:
-        jobs.remove(folder)  # Hydra has made it already, and nothing will come into it
-        _refuse(error)  # here, for Hydra prints a line of its own about what a job raises
+        ready = jobs.prepare_single(config, folder)
+        if ready is None:
+            sys.exit(0)
+        with read_write(composed.hydra):
+            composed.hydra.output_subdir = free_config_folder(folder, composed.hydra.output_subdir)
+        stack.enter_context(in_output_folder(folder, typed=typed, config_folder=composed.hydra.output_subdir))
     except OSError as error:
         _give_up(error)
-    sys.exit(status)
+
+    def measure(_: DictConfig) -> NoReturn:
+        try:
+            status = jobs.run_single(config, folder, ready)
+        except (ConfigError, OmegaConfBaseException) as error:
+            _refuse(error)  # here, for Hydra prints a line of its own about what a job raises
+        except OSError as error:
+            _give_up(error)
+        sys.exit(status)
+
+    return measure

@@ -26,6 +26,8 @@ SCHEMA_VERSION = 5
 READABLE = (4, SCHEMA_VERSION)  # version 4 lacks what has a default here
 FILE_NAME = "record.json"
 REFERENCE_NAME = "reference.safetensors"  # what a reference run leaves beside its record
+CONFIG_FOLDER = ".hydra"  # of the composed config, beside the record
+OTHER_CONFIG_FOLDER = ".hydra-bench"  # the same, where that of another Hydra program was there before
 RESERVE_NAME = ".reserve"  # disk space that a job sets aside for its record; see `Record.write`
 
 STATUSES = ("ok", "skipped", "failed", "oom", "timeout", "crashed", "interrupted")
@@ -550,6 +552,12 @@ class Record:
         if problem := impossible(record):
             raise RecordError(f"{path}: {problem}")
         return record
+
+
+def config_folder(folder: Path) -> Path:
+    """Where the config lies that the record in this folder was composed from."""
+    other = folder / OTHER_CONFIG_FOLDER
+    return other if other.is_dir() else folder / CONFIG_FOLDER
 
 
 # ---- what cannot be ----------------------------------------------------------------------------------------------

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.command import CommandError
-from bench.record import FILE_NAME, Record, RecordError
+from bench.record import FILE_NAME, Record, RecordError, config_folder
 
 PLAN_NAME = "sweep.json"  # what a sweep leaves in its folder
-OVERRIDES = Path(".hydra/overrides.yaml")  # what a job leaves in its own: the overrides that it was composed from
+OVERRIDES = "overrides.yaml"  # what a job leaves in its own: the overrides that it was composed from
 MLFLOW_PREFIX = "mlflow:"
 SOURCES_SHOWN = 3
 LONGEST_PATH = 200  # characters of it in a message
@@ -195,7 +195,7 @@ def _overrides(record: Path) -> list[str] | None:
     """What a job was composed from: Hydra's list of texts, one a line."""
     folder = record if record.is_dir() else record.parent
     try:
-        lines = (folder / OVERRIDES).read_text(encoding="utf-8").splitlines()
+        lines = (config_folder(folder) / OVERRIDES).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
         return None
     return [_unquoted(each[2:]) for each in lines if each.startswith("- ")]

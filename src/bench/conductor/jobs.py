@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,26 +35,47 @@ class Place:
     references: Path | None = None  # the folder that keeps reference runs; None: nothing is compared
 
 
-def run_single(config: BenchmarkConfig, folder: Path) -> int:
-    """Run one config, publish its record and show it; returns the exit status.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ready:
+    """What a single run needs that has been made ready for it."""
+
+    console: Console
+    publisher: Publisher | None  # None: not tracked
+
+
+def prepare_single(config: BenchmarkConfig, folder: Path) -> Ready | None:
+    """Examine one config and its output folder, in which nothing is made or changed; None after a dry run.
 
     Raises:
-        ConfigError: it cannot work; nothing was run, and the folder is the caller's to remove.
+        ConfigError: it cannot work.
     """
-    from bench.conductor.planning import print_single_plan  # noqa: PLC0415
-    from bench.report.table import print_table  # noqa: PLC0415
-    from bench.sweep.job import new_record  # noqa: PLC0415
+    from bench.sweep.output_folder import check_usable, why_taken  # noqa: PLC0415
 
     console = Console()
     for key, value in (("repeats", config.sweep.repeats > 1), ("resume", config.sweep.resume)):
         if value:
             raise ConfigError(f"sweep.{key}", getattr(config.sweep, key), "is for sweeps; add -m")
-    record = new_record(config)
     if config.sweep.dry_run:
-        print_single_plan(console, config, record.trial_id, folder)
-        remove(folder)
-        return 0
-    publisher = make_ready([config], console)
+        from bench.conductor.planning import print_single_plan  # noqa: PLC0415
+
+        print_single_plan(console, config, config.trial_id(), folder)
+        if (reason := why_taken(folder)) is not None:
+            console.print(f"would be refused: {folder} {reason}", markup=False, highlight=False, soft_wrap=True)
+        return None
+    check_usable(folder)
+    return Ready(console=console, publisher=make_ready([config], console))
+
+
+def run_single(config: BenchmarkConfig, folder: Path, ready: Ready) -> int:
+    """Run one config in its output folder, publish its record and show it; returns the exit status.
+
+    Raises:
+        OSError: the folder cannot take the result; it was not begun.
+    """
+    from bench.report.table import print_table  # noqa: PLC0415
+    from bench.sweep.job import new_record  # noqa: PLC0415
+
+    console, publisher, record = ready.console, ready.publisher, new_record(config)
     place = Place(
         left_s=_foreseen_s(console, config, [Path("multirun"), folder.parent]),
         references=folder if config.fidelity.reference == "eager" else None,
@@ -277,10 +297,3 @@ def print_ways_on(console: Console, publisher: Publisher | None, folder: Path, *
 def exit_status(records: list[Record]) -> int:
     """0 when every trial is ok or skipped with its reason, 1 otherwise."""
     return 0 if all(record.status in ("ok", "skipped") for record in records) else 1
-
-
-def remove(folder: Path) -> None:
-    """Remove an output folder, and the one it lies in if nothing else is there."""
-    shutil.rmtree(folder, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        folder.parent.rmdir()

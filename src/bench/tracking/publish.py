@@ -25,7 +25,7 @@ from bench.analysis.headline import headline, is_ranked
 from bench.analysis.phases import phases_of
 from bench.analysis.summary import Stats, Summary, batch_size, summarize
 from bench.palette import colour
-from bench.record import FILE_NAME, Iteration, MemoryUse, Record
+from bench.record import FILE_NAME, Iteration, MemoryUse, Record, config_folder
 from bench.secrets import without_credentials
 from bench.tracking.description import TAG as NOTE
 from bench.tracking.description import describe, requested, roomy
@@ -93,9 +93,10 @@ def publish(
     store.end_run(run_id, RUN_STATUS.get(record.status, "FAILED"), _end_s(record))
     store.log(run_id, points=_points(record, summary), params=_params(record.requested), tags=all_tags)
     for name in ARTIFACTS:
-        if (folder / name).is_file():
-            parent = str(Path(name).parent)
-            store.upload(run_id, folder / name, None if parent == "." else parent)
+        parent = str(Path(name).parent)
+        file = folder / name if parent == "." else config_folder(folder) / Path(name).name
+        if file.is_file():
+            store.upload(run_id, file, None if parent == "." else parent)
     calls = {CALLS: table_text(calls_of(record))} if record.iterations else {}
     store.upload_texts(run_id, {SUMMARY: describe(record, summary) + "\n", **calls})
     if record.sweep_id is not None:

@@ -1,0 +1,167 @@
+"""The output folder of a single run: whether it may be used, and what is removed of it when nothing was run.
+
+A folder of the user's is used as it is, with all that it holds. It is refused when a run would overwrite something in
+it, or would add a record to a sweep. Hydra makes the folder and writes the composed config there before it calls what
+bench runs, so the folder is examined before Hydra is let at it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.record import FILE_NAME, OTHER_CONFIG_FOLDER, RESERVE_NAME
+from bench.rules import ConfigError
+from bench.sweep.created import CreatedFolders
+from bench.sweep.guardian import STRAYS_NAME
+from bench.sweep.job import LOG_NAME
+from bench.sweep.plan import FILE_NAME as PLAN_NAME
+from bench.sweep.reference import FOLDER as REFERENCES
+
+KEY = "hydra.run.dir"
+# What a run writes besides its record, under these very names.
+WRITTEN = (
+    LOG_NAME,
+    "tracking.json",
+    "operators.txt",
+    "trace.json.gz",
+    "memory_snapshot.pickle",
+    RESERVE_NAME,
+    STRAYS_NAME,
+    OTHER_CONFIG_FOLDER,
+)
+HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")  # that Hydra writes into its subfolder
+
+
+def why_taken(folder: Path) -> str | None:
+    """Why a single run may not use this folder, and what to do instead; None where it may."""
+    for above in folder.parents:
+        if is_sweep(above):
+            return f"is in the folder of the sweep {above.name}; choose another folder, {_resumed(above)}"
+    if is_sweep(folder) or _holds_jobs(folder):
+        return f"holds a sweep; choose another folder, {_resumed(folder)}"
+    if os.path.lexists(folder / FILE_NAME):
+        return f"holds the {FILE_NAME} of an earlier run; choose another folder"
+    for name in WRITTEN:
+        if os.path.lexists(folder / name):
+            return f"holds {name}, which a run would overwrite; choose another folder, or move that"
+    return None
+
+
+def check_usable(folder: Path) -> None:
+    """Refuse a folder that a single run may not use, before anything is made.
+
+    Raises:
+        ConfigError: it is taken (see `why_taken`), is no folder, or cannot be written.
+    """
+    try:
+        if (reason := why_taken(folder)) is not None:
+            raise ConfigError(KEY, folder, reason)
+        there = folder
+        while not os.path.lexists(there):
+            there = there.parent
+        if not there.is_dir():
+            where = "is" if there == folder else f"is below {there}, which is"
+            raise ConfigError(KEY, folder, f"{where} no folder; choose another one")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise ConfigError(KEY, folder, f"{there} cannot be written; choose another folder")
+    except OSError as error:
+        raise _refused(folder, error) from error
+
+
+@contextlib.contextmanager
+def in_output_folder(folder: Path, *, typed: Path, config_folder: str | None) -> Iterator[None]:
+    """Make and hold the folder of a single run; when nothing was run there, remove what was made.
+
+    Args:
+        folder: absolute.
+        typed: the same as typed, which Hydra makes as well: with ".." it may lead through other folders.
+        config_folder: the name of the subfolder that Hydra writes to, which is not there yet; None: it writes none.
+
+    Raises:
+        ConfigError: the folder cannot be made, or another start has come before this one.
+    """
+    created = CreatedFolders()
+    try:
+        try:
+            created.make(typed)
+            created.make(folder)
+        except OSError as error:
+            raise _refused(folder, error) from error
+        with _held(folder):
+            if (reason := why_taken(folder)) is not None:  # taken since it was examined
+                raise ConfigError(KEY, folder, reason)
+            before = (folder / REFERENCES).exists()
+            try:
+                yield
+            finally:
+                begun = any((folder / name).exists() for name in (FILE_NAME, LOG_NAME))
+                begun = begun or (folder / REFERENCES).exists() > before
+                if config_folder is not None and not begun:
+                    _remove_config(folder / config_folder)
+    finally:
+        created.remove_empty()
+
+
+def free_config_folder(folder: Path, name: str | None) -> str | None:
+    """The name of the subfolder that Hydra may write to: another one where that of another program is there."""
+    return OTHER_CONFIG_FOLDER if name is not None and os.path.lexists(folder / name) else name
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether bench has written a sweep's plan there; a file of the same name that is no such plan is the user's."""
+    plan = _read(folder / PLAN_NAME)
+    return isinstance(plan.get("sweep_id"), str) and isinstance(plan.get("jobs"), list)
+
+
+def _holds_jobs(folder: Path) -> bool:
+    """Whether folders in it hold records of a sweep, whose plan is gone."""
+    with contextlib.suppress(OSError):
+        return any(isinstance(_read(each).get("sweep_id"), str) for each in folder.glob(f"*/{FILE_NAME}"))
+    return False
+
+
+def _resumed(folder: Path) -> str:
+    return f"or go on with the sweep: -m sweep.name={folder.name} sweep.resume=true"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON file that holds a mapping; {} for anything else."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return data if isinstance(data, dict) else {}
+    return {}
+
+
+def _refused(folder: Path, error: OSError) -> ConfigError:
+    where = error.filename or folder
+    return ConfigError(KEY, folder, f"{where}: {error.strerror or error}; choose another folder")
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold the folder by a lock on itself, which leaves no file. ConfigError: another run holds it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: then nothing keeps two starts apart
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ConfigError(KEY, folder, "another run is using it; choose another folder") from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_config(folder: Path) -> None:
+    """Remove the files that Hydra has written in this start, and their folder."""
+    for name in HYDRA_FILES:
+        with contextlib.suppress(OSError):
+            (folder / name).unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()

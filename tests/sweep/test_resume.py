@@ -13,7 +13,8 @@ from bench.config import BenchmarkConfig, SweepConfig
 from bench.record import Record
 from bench.rules import ConfigError
 from bench.sweep.plan import Plan, Point, SweepFile, make_plan
-from bench.sweep.resume import check_is_free, claimed, look, put_aside, resume
+from bench.sweep.resume import check_is_free, check_is_resumable, claimed, look, put_aside, resume
+from bench.sweep.sweep_folder import SWEEPER, keep_config
 
 HERE = {"torch": "2.13.0", "cpu": "One"}
 
@@ -36,12 +37,11 @@ def leave(folder: Path, size: int, name: str, *, repeat: int = 1, status: str = 
     config = BenchmarkConfig(batch_size=size, sweep=SweepConfig(arm=arm))
     record = Record(
         trial_id=config.trial_id(),
-        sweep_id="s-1",
         repeat=repeat,
         status=status,
         started_at_s=1.0,
         requested=config.to_dict(),
-        **{"fingerprint": HERE} | fields,
+        **{"sweep_id": "s-1", "fingerprint": HERE} | fields,
     )
     (folder / name).mkdir(parents=True)
     record.write(folder / name)
@@ -123,10 +123,84 @@ def test_half_a_record_is_named_and_put_aside(tmp_path) -> None:
     (tmp_path / "1_begun").mkdir()
     (tmp_path / "1_begun" / "worker.log").write_text("hello")
     (tmp_path / "plots").mkdir()  # the user's own
+    write_plan(tmp_path, "0_half", "1_begun")
     found = look(tmp_path)
     assert len(found.broken) == 1
     assert "0_half/record.json: not JSON" in found.broken[0]
     assert resume(plan_of(1), found, HERE).put_aside == ["0_half", "1_begun"]
+
+
+def write_plan(folder: Path, *names: str) -> None:
+    """A sweep's plan of one job in each of these folders."""
+    job = plan_of(1).jobs[0]
+    jobs = [dataclasses.replace(job, number=number, folder=name) for number, name in enumerate(names)]
+    SweepFile(sweep_id="s-1", name="s", started_at_s=1.0, launched_at_s=1.0, settings=[], jobs=jobs).write(folder)
+
+
+def test_the_folders_of_another_program_stay_where_they_are_and_no_job_gets_their_name(tmp_path) -> None:
+    theirs = {"0_batch_size=1": ".hydra/config.yaml", "1": "worker.log", "2": "record.json", "1_batch_size=2": "notes"}
+    for folder, name in theirs.items():
+        (tmp_path / folder / name).parent.mkdir(parents=True)
+        (tmp_path / folder / name).write_text("{}")
+    (tmp_path / "2_batch_size=3").write_text("a file")
+    check_is_free(tmp_path)
+    left = left_of(plan_of(1, 2, 3), tmp_path)
+    assert left.put_aside == []
+    assert [job.folder for job in left.plan.jobs] == ["0_batch_size=1-2", "1_batch_size=2-2", "2_batch_size=3-2"]
+
+
+def test_the_folders_of_another_program_stay_when_a_sweep_goes_on_beside_them(tmp_path) -> None:
+    write_plan(tmp_path, "0_batch_size=1")
+    (tmp_path / "0_batch_size=1").mkdir()
+    (tmp_path / "0_batch_size=1/worker.log").touch()  # killed before its record
+    (tmp_path / "1_batch_size=2/.hydra").mkdir(parents=True)  # of another program, since
+    left = left_of(plan_of(1, 2), tmp_path)
+    assert left.put_aside == ["0_batch_size=1"]
+    assert [job.folder for job in left.plan.jobs] == ["0_batch_size=1", "1_batch_size=2-2"]
+
+
+def test_the_record_of_a_single_run_is_never_moved(tmp_path) -> None:
+    leave(tmp_path, 1, "2026-11-29_12-00-00", status="interrupted", sweep_id=None)
+    assert left_of(plan_of(1), tmp_path).put_aside == []
+
+
+def test_nothing_is_put_aside_over_something_that_is_there(tmp_path) -> None:
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier/0_a").symlink_to("nowhere")
+    (tmp_path / "0_a").mkdir()
+    put_aside(tmp_path, ["0_a"])
+    assert (tmp_path / "earlier/0_a").is_symlink()
+    assert (tmp_path / "earlier/0_a.2").is_dir()
+
+
+@pytest.mark.parametrize("name", ["report.html", "figures/loss.svg", "comparison.json", "search.db", "record.json"])
+def test_a_folder_is_refused_in_which_a_sweep_would_overwrite_a_file(tmp_path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    for check in (check_is_free, check_is_resumable):
+        with pytest.raises(ConfigError, match="choose another folder"):
+            check(tmp_path)
+
+
+def test_the_files_of_a_sweep_are_its_own_when_it_goes_on(tmp_path) -> None:
+    leave(tmp_path, 1, "0_a")
+    (tmp_path / "report.html").touch()
+    check_is_resumable(tmp_path)
+
+
+def test_a_file_of_the_users_is_no_plan_of_a_sweep(tmp_path) -> None:
+    (tmp_path / "sweep.json").write_text('{"program": "train.py"}')
+    with pytest.raises(ConfigError, match=r"holds sweep.json, which a sweep would overwrite"):
+        check_is_free(tmp_path)
+
+
+def test_what_a_sweep_was_composed_from_is_kept_but_not_over_another_programs_file(tmp_path) -> None:
+    keep_config(tmp_path, f"_target_: {SWEEPER}.bench_sweeper.BenchSweeper\n1")
+    keep_config(tmp_path, f"_target_: {SWEEPER}.bench_sweeper.BenchSweeper\n2")
+    assert (tmp_path / "multirun.yaml").read_text().endswith("2")
+    (tmp_path / "multirun.yaml").write_text("theirs")
+    keep_config(tmp_path, SWEEPER)
+    assert (tmp_path / "multirun.yaml").read_text() == "theirs"
 
 
 def test_what_is_put_aside_is_kept_under_a_name_of_its_own(tmp_path) -> None:

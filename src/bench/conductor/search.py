@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,8 @@ from bench.conductor.interrupt import INTERRUPTED
 from bench.conductor.jobs import exit_status, make_ready, open_publisher
 from bench.conductor.sweep import Launch, begin, current_environment, in_own_folder, put_unusable_aside, run_plan
 from bench.config import BenchmarkConfig
-from bench.record import FILE_NAME, Record, RecordError
+from bench.files import write_whole
+from bench.record import Record, RecordError
 from bench.rules import ConfigError
 from bench.sweep.plan import Job, Plan, Point, SweepFile, check_size, file_name, short_name
 from bench.sweep.resume import Found, Resumption, look
@@ -228,7 +230,7 @@ class _Search:
         environment = current_environment(is_local=self.is_local)
         kept = self._take_in(found)
         self._check_environment(found, environment)
-        put_aside = [past.folder for past in found.past if past.status == "interrupted"]
+        put_aside = [past.folder for past in found.past if past.status == "interrupted" and past.sweep_id is not None]
         sweep_id = self._sweep_id(found)
         self.course = Course(
             console=self.console,
@@ -538,7 +540,7 @@ class _Search:
         name = short_name(swept)
         stem = file_name(f"{number:0{len(str(self.config.search.trials - 1))}}_{name}")
         folder, again = stem, 2
-        while (self.folder / folder / FILE_NAME).exists():
+        while os.path.lexists(self.folder / folder):
             folder, again = f"{stem}-{again}", again + 1
         return Job(number=number, repeat=1, trial_id=trial_id, name=name, swept=dict(swept), folder=folder)
 
@@ -581,8 +583,8 @@ class _Search:
         print_search(self.console, report)
         files = [self.folder / "search.json", self.folder / "search.md"]
         try:
-            files[0].write_text(json.dumps(search_to_json(report), indent=1, allow_nan=False), encoding="utf-8")
-            files[1].write_text(search_to_markdown(report), encoding="utf-8")
+            write_whole(files[0], json.dumps(search_to_json(report), indent=1, allow_nan=False))
+            write_whole(files[1], search_to_markdown(report).encode(errors="replace"))
         except OSError as error:
             self._say(f"what was found is not kept: {error}")
             files = []

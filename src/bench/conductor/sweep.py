@@ -70,22 +70,22 @@ def sweep(points: Sequence[Point], *, folder: Path, launch: Launch, is_local: bo
 
 def in_own_folder(config: BenchmarkConfig, folder: Path, conduct: Callable[[], int]) -> int:
     """Conduct a sweep while its folder is claimed; one that was made for a sweep that then is refused is removed."""
-    from bench.sweep.resume import check_is_free, claimed  # noqa: PLC0415
+    from bench.sweep.resume import LOCK_NAME, check_is_free, check_is_resumable, claimed  # noqa: PLC0415
 
-    if not config.sweep.resume:
-        check_is_free(folder)
-    elif config.sweep.name is None and not folder.exists():
+    check = check_is_resumable if config.sweep.resume else check_is_free
+    check(folder)
+    if config.sweep.resume and config.sweep.name is None and not folder.exists():
         raise ConfigError("sweep.resume", True, "needs the name of the sweep to go on with: add sweep.name=NAME")
-    existed = folder.exists()
-    with _writable(folder), claimed(folder):
-        try:
-            if not config.sweep.resume:
-                check_is_free(folder)
-            return conduct()
-        except ConfigError:
-            if not existed:
-                _remove_unused(folder)  # while it is ours: one that another start holds must stay
-            raise
+    with _writable(folder):
+        had_lock = (folder / LOCK_NAME).exists()
+        with claimed(folder):
+            try:
+                check(folder)
+                return conduct()
+            except ConfigError:
+                if not had_lock:  # while it is ours: one that another start holds must stay
+                    (folder / LOCK_NAME).unlink(missing_ok=True)
+                raise
 
 
 def _sweep_wide(points: Sequence[Point]) -> BenchmarkConfig:
@@ -103,28 +103,26 @@ def _sweep_wide(points: Sequence[Point]) -> BenchmarkConfig:
 
 @contextlib.contextmanager
 def _writable(folder: Path) -> Iterator[None]:
-    """The folder, made and tried out before anything else is done. ConfigError where results could not be kept."""
+    """The folder, made and tried out before anything else is done, and removed again where nothing came into it.
+
+    Raises:
+        ConfigError: results could not be kept there.
+    """
+    from bench.sweep.created import CreatedFolders  # noqa: PLC0415
     from bench.sweep.scratch import check_space  # noqa: PLC0415
 
-    existed = folder.exists()
+    created = CreatedFolders()
     try:
+        created.make(folder)
         check_space(folder)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            if not existed:
-                folder.rmdir()
-                folder.parent.rmdir()
+        created.remove_empty()
         remedy = f"results cannot be kept there ({error.strerror or error}); make room, or start in another folder"
         raise ConfigError("hydra.sweep.dir", folder, remedy) from error
-    yield
-
-
-def _remove_unused(folder: Path) -> None:
-    """A folder made for a sweep that then was refused."""
-    with contextlib.suppress(OSError):
-        (folder / ".lock").unlink(missing_ok=True)
-        folder.rmdir()
-        folder.parent.rmdir()
+    try:
+        yield
+    finally:
+        created.remove_empty()
 
 
 def current_environment(*, is_local: bool) -> dict[str, str]:

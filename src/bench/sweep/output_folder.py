@@ -13,7 +13,6 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from bench.record import FILE_NAME, OTHER_CONFIG_FOLDER, RESERVE_NAME
 from bench.rules import ConfigError
@@ -22,6 +21,7 @@ from bench.sweep.guardian import STRAYS_NAME
 from bench.sweep.job import LOG_NAME
 from bench.sweep.plan import FILE_NAME as PLAN_NAME
 from bench.sweep.reference import FOLDER as REFERENCES
+from bench.sweep.sweep_folder import is_plan, is_record
 
 KEY = "hydra.run.dir"
 # What a run writes besides its record, under these very names.
@@ -41,9 +41,9 @@ HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")  # that Hydra writ
 def why_taken(folder: Path) -> str | None:
     """Why a single run may not use this folder, and what to do instead; None where it may."""
     for above in folder.parents:
-        if is_sweep(above):
+        if is_plan(above / PLAN_NAME):
             return f"is in the folder of the sweep {above.name}; choose another folder, {_resumed(above)}"
-    if is_sweep(folder) or _holds_jobs(folder):
+    if is_plan(folder / PLAN_NAME) or _holds_jobs(folder):
         return f"holds a sweep; choose another folder, {_resumed(folder)}"
     if os.path.lexists(folder / FILE_NAME):
         return f"holds the {FILE_NAME} of an earlier run; choose another folder"
@@ -113,16 +113,10 @@ def free_config_folder(folder: Path, name: str | None) -> str | None:
     return OTHER_CONFIG_FOLDER if name is not None and os.path.lexists(folder / name) else name
 
 
-def is_sweep(folder: Path) -> bool:
-    """Whether bench has written a sweep's plan there; a file of the same name that is no such plan is the user's."""
-    plan = _read(folder / PLAN_NAME)
-    return isinstance(plan.get("sweep_id"), str) and isinstance(plan.get("jobs"), list)
-
-
 def _holds_jobs(folder: Path) -> bool:
     """Whether folders in it hold records of a sweep, whose plan is gone."""
     with contextlib.suppress(OSError):
-        return any(isinstance(_read(each).get("sweep_id"), str) for each in folder.glob(f"*/{FILE_NAME}"))
+        return any(is_record(each) and _sweep_of(each) is not None for each in folder.glob(f"*/{FILE_NAME}"))
     return False
 
 
@@ -130,12 +124,12 @@ def _resumed(folder: Path) -> str:
     return f"or go on with the sweep: -m sweep.name={folder.name} sweep.resume=true"
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON file that holds a mapping; {} for anything else."""
+def _sweep_of(record: Path) -> str | None:
+    """The sweep that a record names, None for a single run's."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return data if isinstance(data, dict) else {}
-    return {}
+        data = json.loads(record.read_text(encoding="utf-8"))
+        return str(data["sweep_id"]) if isinstance(data, dict) and data.get("sweep_id") is not None else None
+    return None
 
 
 def _refused(folder: Path, error: OSError) -> ConfigError:

@@ -24,12 +24,12 @@ from bench.sweep.fingerprint import changes, software
 from bench.sweep.plan import FILE_NAME as PLAN_NAME
 from bench.sweep.plan import Job, Plan, SweepFile
 from bench.sweep.reference import FOLDER as REFERENCES
+from bench.sweep.sweep_folder import check_nothing_is_overwritten, is_plan, is_record, own_folders
 
 EARLIER = "earlier"
 LOCK_NAME = ".lock"
 LOCK_TIMEOUT_S = 0.5  # `bench.tracking.sync` holds it for a moment, to see whether the sweep runs
 FINISHED = ("ok", "skipped")
-JOB_FILES = (FILE_NAME, "worker.log", ".hydra")  # a job's folder has one of them, however early it ended
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,7 @@ class Found:
     file: SweepFile | None = None  # None: no sweep, or one that was stopped before its first job
     past: list[Past] = dataclasses.field(default_factory=list)
     without_record: list[str] = dataclasses.field(default_factory=list)  # folders of jobs that left none to use
+    others: list[str] = dataclasses.field(default_factory=list)  # what is not known as bench's: it stays where it is
     broken: list[str] = dataclasses.field(default_factory=list)  # one line for each file that cannot be used
 
 
@@ -104,12 +105,19 @@ def claimed(folder: Path) -> Iterator[None]:
 
 def check_is_free(folder: Path) -> None:
     """Refuse a folder that holds a sweep which has begun. Raises ConfigError."""
-    begun = any(folder.glob(f"*/{FILE_NAME}"))
-    with contextlib.suppress(OSError):
-        begun = begun or (folder / PLAN_NAME).stat().st_size > 0
-    if begun:
+    if any(is_record(each) for each in folder.glob(f"*/{FILE_NAME}")) or is_plan(folder / PLAN_NAME):
         remedy = f"{folder} holds a sweep already; choose another name, or go on with it: sweep.resume=true"
         raise ConfigError("sweep.name", folder.name, remedy)
+    check_nothing_is_overwritten(folder)
+
+
+def check_is_resumable(folder: Path) -> None:
+    """Refuse to go on in a folder where a sweep would begin and overwrite files. Raises ConfigError.
+
+    The files of a sweep that has begun are its own.
+    """
+    if not is_plan(folder / PLAN_NAME) and not any(is_record(each) for each in folder.glob(f"*/{FILE_NAME}")):
+        check_nothing_is_overwritten(folder)
 
 
 # ---- looking -------------------------------------------------------------------------------------------------------
@@ -120,15 +128,20 @@ def look(folder: Path, *, is_local: bool = True) -> Found:
 
     Where the jobs do not run on this machine, the hardware that they found is no matter of comparison with it.
     """
-    file, past, without, broken = None, [], [], []
+    file: SweepFile | None = None
+    past, without, others, broken = list[Past](), list[str](), list[str](), list[str]()
     try:
         file = SweepFile.read(folder)
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:
         broken.append(str(error))
+    named = own_folders(file)
     for each in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if each.name in (EARLIER, REFERENCES) or not each.is_dir():
+        if each.name in (EARLIER, REFERENCES):
+            continue
+        if not each.is_dir():
+            others.append(each.name)
             continue
         try:
             record = Record.read(each)
@@ -136,11 +149,11 @@ def look(folder: Path, *, is_local: bool = True) -> Found:
                 record.fingerprint = software(record.fingerprint)
             past.append(Past.of(record, each.name))
         except RecordError as error:
-            if (each / FILE_NAME).exists():
+            is_own = is_record(each / FILE_NAME) or (each.name in named and not each.is_symlink())
+            if is_own and (each / FILE_NAME).exists():
                 broken.append(str(error))
-            if any((each / name).exists() for name in JOB_FILES):  # else it is not ours
-                without.append(each.name)
-    return Found(file=file, past=past, without_record=without, broken=broken)
+            (without if is_own else others).append(each.name)
+    return Found(file=file, past=past, without_record=without, others=others, broken=broken)
 
 
 def resume(plan: Plan, found: Found, now: Mapping[str, str]) -> Resumption:
@@ -152,7 +165,9 @@ def resume(plan: Plan, found: Found, now: Mapping[str, str]) -> Resumption:
         now: this environment's fingerprint.
     """
     finished, others, superseded = _sorted(found, now)
-    names = {each.folder for each in finished.values()}
+    # A single run's record is bench's, but none of a sweep's: its folder is not moved.
+    staying = {past.folder for past in found.past if past.sweep_id is None}
+    names = {each.folder for each in finished.values()} | set(found.others) | staying
     jobs, again = [], {}
     for job in plan.jobs:
         key = (job.setting_id, job.repeat)
@@ -171,7 +186,10 @@ def resume(plan: Plan, found: Found, now: Mapping[str, str]) -> Resumption:
         again=again,
         kept=[past.folder for key, past in finished.items() if key not in wanted],
         changed=list(dict.fromkeys(changed)),
-        put_aside=[*superseded, *(past.folder for past in repeated), *found.without_record],
+        put_aside=[
+            *(name for name in [*superseded, *(past.folder for past in repeated)] if name not in staying),
+            *found.without_record,
+        ],
     )
 
 
@@ -207,8 +225,8 @@ def put_aside(folder: Path, names: list[str]) -> None:
     """Move jobs' folders to `earlier/`: kept, and counted nowhere."""
     for name in names:
         target, number = folder / EARLIER / name, 2
-        target.parent.mkdir(exist_ok=True)
-        while target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        while os.path.lexists(target):
             target, number = folder / EARLIER / f"{name}.{number}", number + 1
         (folder / name).rename(target)
         (target / RESERVE_NAME).unlink(missing_ok=True)  # of a job whose parent was killed

@@ -102,8 +102,10 @@ class BenchSweeper(Sweeper):
 
     def _launch_plan(self, plan: Any, assignments: Any, on_return: Any) -> None:
         """Run a plan's jobs that are not done."""
+        from bench.sweep.sweep_folder import keep_config  # noqa: PLC0415
+
         folder = self._folder()
-        OmegaConf.save(self.config, folder / "multirun.yaml")
+        keep_config(folder, OmegaConf.to_yaml(self.config))
         pairs = [(job, point) for job, point in zip(plan.jobs, plan.points, strict=True) if not job.done]
         # Hydra's own launcher gets them singly: it would keep each job's config until the last has run.
         for batch in [[pair] for pair in pairs] if self._runs_one_by_one() else [pairs] if pairs else []:

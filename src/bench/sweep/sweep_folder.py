@@ -1,0 +1,87 @@
+"""What a sweep's folder may hold before the sweep begins, and which of its folders and files are bench's own.
+
+The folder may be one of the user's, with files and with runs of other programs in it: these stay where they are, and no
+job gets the name of one of them. The sweep is refused where it would have to overwrite a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+from bench.files import write_whole
+from bench.record import FILE_NAME
+from bench.rules import ConfigError
+from bench.sweep.plan import FILE_NAME as PLAN_NAME
+from bench.sweep.plan import SweepFile
+
+# What a sweep writes into its folder besides the plan, under these names, as patterns.
+WRITTEN = (
+    "report.html",
+    "report.md",
+    "figures/*.svg",
+    "comparison.json",
+    "comparison.md",
+    "search.json",
+    "search.md",
+    "search.db",
+    "tracking.json",
+    "engine.json",
+)
+FOLDERS = ("figures", "references", "earlier")  # that it adds to; no job is taken from there
+CONFIG_NAME = "multirun.yaml"  # what the sweep was composed from, as Hydra's sweepers call it
+SWEEPER = "hydra_plugins.bench_sweeper"  # named in every such file of bench
+
+
+def is_record(path: Path) -> bool:
+    """Whether a file is a record of bench, or the beginning of one; a file of the same name may be somebody else's."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            head = file.read(1000)
+    except OSError:
+        return False
+    return head.lstrip().startswith("{") and '"schema_version"' in head and '"trial_id"' in head
+
+
+def is_plan(path: Path) -> bool:
+    """Whether a file is the plan of a sweep of bench."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return isinstance(data, dict) and isinstance(data.get("sweep_id"), str) and isinstance(data.get("jobs"), list)
+    return False
+
+
+def check_nothing_is_overwritten(folder: Path) -> None:
+    """Refuse a folder in which a sweep that begins would overwrite a file. Raises ConfigError."""
+    if os.path.lexists(folder / FILE_NAME):
+        raise ConfigError("hydra.sweep.dir", folder, f"holds the {FILE_NAME} of a run; choose another folder")
+    names = [each.relative_to(folder).as_posix() for pattern in WRITTEN for each in sorted(folder.glob(pattern))]
+    names += [each for each in FOLDERS if os.path.lexists(folder / each) and not (folder / each).is_dir()]
+    if (folder / PLAN_NAME).exists() and (folder / PLAN_NAME).stat().st_size and not is_plan(folder / PLAN_NAME):
+        names.append(PLAN_NAME)
+    if names:
+        remedy = f"holds {names[0]}, which a sweep would overwrite; choose another folder, or move that"
+        raise ConfigError("hydra.sweep.dir", folder, remedy)
+
+
+def own_folders(file: SweepFile | None) -> set[str]:
+    """The names of the jobs' folders that a plan of bench has named."""
+    return {job.folder for job in file.jobs} | set(file.kept) if file is not None else set()
+
+
+def keep_config(folder: Path, text: str) -> None:
+    """Write what the sweep was composed from, as YAML, unless another program's file has that name.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    path = folder / CONFIG_NAME
+    if os.path.lexists(path):
+        try:
+            if SWEEPER not in path.read_text(encoding="utf-8", errors="replace"):
+                return
+        except OSError:
+            return
+    write_whole(path, text)

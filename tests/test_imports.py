@@ -20,20 +20,41 @@ SRC = Path(__file__).parents[1] / "src"
 
 # room: the rooms that it may import. Every room may import itself.
 MAY_IMPORT = {
-    "bench": {"config", "frame", "record", "rules", "trial"},  # the package's own names, loaded when they are touched
+    "bench": {
+        "config",
+        "frame",
+        "interpreter",
+        "record",
+        "rules",
+        "trial",
+    },  # the package's own names, loaded when they are touched
     "rules": set(),
     "config": {"rules"},
     "plain": set(),
     "files": set(),
     "secrets": set(),
+    "git": set(),
+    "libraries": {"git"},
     "machine": set(),
     "gpus": set(),
     "home": {"rules"},
     "palette": set(),
     "record": {"files", "plain", "secrets"},
     "baseline": {"rules"},
-    "sweep": {"baseline", "config", "files", "gpus", "home", "machine", "plain", "record", "rules", "secrets"},
-    "trial": {"config", "gpus", "home", "machine", "record", "rules", "analysis", "bench"},
+    "sweep": {
+        "baseline",
+        "config",
+        "files",
+        "gpus",
+        "home",
+        "libraries",
+        "machine",
+        "plain",
+        "record",
+        "rules",
+        "secrets",
+    },
+    "trial": {"analysis", "bench", "config", "git", "gpus", "home", "libraries", "machine", "record", "rules"},
     "analysis": {"baseline", "record"},
     "tracking": {"analysis", "files", "home", "palette", "record", "secrets"},
     "report": {"analysis", "files", "palette", "record"},
@@ -47,8 +68,9 @@ MAY_IMPORT = {
     "manual": {"config", "rules"},
     "conductor": {"analysis", "config", "files", "record", "report", "rules", "secrets", "sweep", "tracking"},
     "cli": {"conductor", "config", "manual", "rules", "secrets", "sweep", "wording"},
-    "__main__": {"cli", "sweep"},
+    "__main__": {"cli", "interpreter", "sweep"},
     "hydra_plugins": {"cli", "conductor", "rules", "sweep", "wording"},
+    "interpreter": set(),
 }
 # library: the rooms that may import it.
 ONLY_IN = {

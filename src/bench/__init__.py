@@ -4,7 +4,11 @@ Importing this package costs nothing: torch and transformers are loaded when ``B
 pandas when ``load_records`` is first called.
 """
 
-from __future__ import annotations
+# First of all, and without `from __future__`, which is an import as well: see there.
+from bench.interpreter import is_command, leave_current_folder
+
+if is_command():
+    leave_current_folder()
 
 import importlib
 import typing

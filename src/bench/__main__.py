@@ -5,11 +5,14 @@ from __future__ import annotations
 import gc
 import sys
 
+from bench.interpreter import leave_current_folder
+
 INTERRUPTED = 130  # as `bench.conductor.interrupt` has it, which is not imported yet
 
 
 def main() -> None:
     """Run the command line."""
+    leave_current_folder()  # for the `bench` command; with -m it is done
     try:
         # Imported here: a spawned child imports this module again and has no use for Hydra.
         from bench.sweep.fork_server import start_ahead  # noqa: PLC0415

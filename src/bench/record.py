@@ -592,9 +592,12 @@ def _impossible_request(record: Record) -> str | None:
     for name in ("model", "attention", "compile", "generation", "workload", "warmup", "sweep", "tracking"):
         if not isinstance(record.requested.get(name, {}), dict):
             return f"requested.{name} is no mapping"
-    for name in ("versions", "gpu", "variables"):
+    for name in ("versions", "gpu", "variables", "sources"):
         if not isinstance(record.environment.get(name) or {}, dict):
             return f"environment.{name} is no mapping"
+    for name, source in (record.environment.get("sources") or {}).items():
+        if not isinstance(source, dict):
+            return f"environment.sources.{ascii(name)[1:-1][:LONGEST_SHOWN]} is no mapping"
     wanted = (
         ("workload", "batch_size", int),
         ("workload", "num_tokens_to_generate", int),

@@ -469,6 +469,18 @@ def test_a_folder_outside_of_a_repository_has_no_commit(tmp_path, monkeypatch):
     assert git_state(tmp_path) is None
 
 
+def test_the_commit_is_that_of_bench_s_own_checkout_wherever_the_command_was_typed(tmp_path, repository, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = git_state(Path(bench.__file__).parent)
+    assert own is None or own["commit"] != repository("rev-parse", "HEAD")
+    assert describe_environment("cpu")["git"] == own
+
+
+def test_an_installed_bench_has_no_commit_whatever_repository_it_lies_in(repository, monkeypatch):
+    monkeypatch.setattr(environment, "imported", lambda: {"bench": {"came_from": "installed", "folder": "."}})
+    assert describe_environment("cpu")["git"] is None
+
+
 def test_a_machine_without_git_has_no_commit(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert describe_environment("cpu")["git"] is None

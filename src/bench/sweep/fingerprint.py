@@ -1,6 +1,7 @@
 """By what a finished record is recognised besides its setting: the machine and the libraries that computed.
 
-Two records with the same fingerprint may stand in one sweep; where it changed, the sweep says what did. Left out is
+Two records with the same fingerprint may stand in one sweep; where it changed, the sweep says what did. A library that
+is imported from elsewhere than pip's own folder is in it with that place and its state (`bench.libraries`). Left out is
 what does not compute (Hydra, MLflow), what changes between two jobs of one sweep (clocks, load), and the machine's
 name: the nodes of a cluster are alike.
 """
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 
 import pynvml
 
+from bench.libraries import unusual
 from bench.machine import cpu_model, variables, versions
 
 NOT_COMPUTING = ("hydra-core", "omegaconf", "mlflow", "psutil", "nvidia-ml-py", "huggingface-hub")
@@ -27,6 +29,7 @@ GIVEN_BY_ENGINE = ("CUDA_VISIBLE_DEVICES",)  # to each job its own
 def fingerprint() -> dict[str, str]:
     """Name → value of all that two records must share."""
     found = {name: text for name, text in versions().items() if text is not None and name not in NOT_COMPUTING}
+    found |= unusual()
     with contextlib.suppress(OSError):
         found["cpu"] = cpu_model() or "unknown"
         found["cores"] = str(len(os.sched_getaffinity(0)))

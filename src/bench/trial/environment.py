@@ -1,4 +1,4 @@
-"""Where a job ran: versions, processor, memory, GPU, commit, and the environment variables that change results.
+"""Where a job ran: versions, processor, memory, GPU, bench's commit, and the environment variables that change results.
 
 Taken once a job, outside of every measured call, in a few hundredths of a second. What cannot be found out is None:
 no probe's failure is the job's.
@@ -17,8 +17,6 @@ import functools
 import os
 import platform
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,12 +26,12 @@ import pynvml
 import torch
 
 import bench
+from bench.git import git_state
 from bench.gpus import nvml
+from bench.libraries import INSTALLED, imported
 from bench.machine import cpu_model, variables, versions
 from bench.trial.monitor import gpu_uuid_of
 from bench.trial.sampler import card_of, open_gpu
-
-GIT_TIMEOUT_S = 1.0
 
 SYS_CPU = Path("/sys/devices/system/cpu")
 FIRST_PID_NAMESPACE = 0xEFFFFFFC  # Linux, include/linux/proc_ns.h: PROC_PID_INIT_INO
@@ -60,9 +58,18 @@ def describe_environment(device: str) -> dict[str, Any]:
             "transparent_hugepages": _try(transparent_hugepages),
         },
         "gpu": _try(lambda: _gpu(device)) if device.startswith("cuda") else None,
-        "git": _try(git_state),
+        "git": _try(own_commit),
         "variables": variables(os.environ),
     }
+
+
+def own_commit() -> dict[str, Any] | None:
+    """The commit of the checkout that bench's own code is imported from, and whether tracked files differ from it.
+
+    None where it is installed. Where the command was typed has no part in it.
+    """
+    own = imported()["bench"]
+    return None if own["came_from"] == INSTALLED else git_state(Path(own["folder"]))
 
 
 def _try(probe: Callable[[], _Found]) -> _Found | None:
@@ -261,25 +268,3 @@ def driver_version() -> str:
         return loaded
     with nvml():
         return str(pynvml.nvmlSystemGetDriverVersion())
-
-
-# ---- commit ---------------------------------------------------------------------------------------------------------
-
-
-def git_state(folder: Path = Path()) -> dict[str, Any] | None:
-    """The commit that ``folder`` is at, and whether tracked files differ from it; None outside of a repository."""
-    git = shutil.which("git")
-    if git is None:
-        return None
-    # One process for both, which does not write to the repository and starts no watcher for it.
-    command = [git, "--no-optional-locks", "-c", "core.fsmonitor=false", "status", "--porcelain=v2", "--branch",
-               "--untracked-files=no", "--ignore-submodules=dirty"]  # fmt: skip
-    ended = subprocess.run(  # noqa: S603  # fixed arguments, no shell
-        command, cwd=folder, capture_output=True, timeout=GIT_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL
-    )
-    if ended.returncode != 0:
-        return None
-    lines = ended.stdout.decode(errors="replace").splitlines()
-    commits = [line.removeprefix("# branch.oid ") for line in lines if line.startswith("# branch.oid ")]
-    commit = commits[0] if commits and commits[0] != "(initial)" else None
-    return {"commit": commit, "dirty": any(not line.startswith("#") for line in lines)}

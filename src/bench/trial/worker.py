@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench.config import BenchmarkConfig
+from bench.libraries import imported, with_imported
 from bench.record import REFERENCE_NAME, Record
 from bench.rules import ConfigError
 from bench.trial.environment import describe_environment
@@ -65,6 +66,7 @@ def measure(
 
     def enter(stage: str) -> None:
         if stage == "evidence":  # what comes now may need memory that is not there, and the measurement is done
+            note_sources(record)
             record.write(folder)
         emit(stage, 0, 1, None)
 
@@ -96,9 +98,17 @@ def measure(
     finally:
         record.ended_at_s = record.started_at_s + (time.monotonic() - began_s)
         record.phases_s["total"] = time.perf_counter() - start
+        note_sources(record)
         record.write(folder)
         runner.close()  # after the record: a device in an error state raises here as well
     return record
+
+
+def note_sources(record: Record) -> None:
+    """Say which copy of each library was imported; by it, and not by what was foreseen, the record is recognised."""
+    found = imported()
+    record.environment["sources"] = found
+    record.fingerprint = with_imported(record.fingerprint, found)
 
 
 def record_failure(record: Record, error: Exception) -> None:

@@ -55,7 +55,7 @@ MAY_IMPORT = {
         "secrets",
     },
     "trial": {"analysis", "bench", "config", "git", "gpus", "home", "libraries", "machine", "record", "rules"},
-    "analysis": {"baseline", "record"},
+    "analysis": {"baseline", "libraries", "record"},
     "tracking": {"analysis", "files", "home", "palette", "record", "secrets"},
     "report": {"analysis", "files", "palette", "record"},
     "command": {"rules"},
@@ -69,7 +69,7 @@ MAY_IMPORT = {
     "conductor": {"analysis", "config", "files", "record", "report", "rules", "secrets", "sweep", "tracking"},
     "cli": {"conductor", "config", "manual", "rules", "secrets", "sweep", "wording"},
     "__main__": {"cli", "interpreter", "sweep"},
-    "hydra_plugins": {"cli", "conductor", "rules", "sweep", "wording"},
+    "hydra_plugins": {"cli", "conductor", "interpreter", "rules", "sweep", "wording"},
     "interpreter": set(),
 }
 # library: the rooms that may import it.

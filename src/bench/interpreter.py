@@ -39,7 +39,18 @@ def leave_current_folder() -> None:
             os.execv(sys.executable, [sys.executable, "-P", *sys.orig_argv[1:]])  # noqa: S606
         if sys.path and is_current_folder(sys.path[0]):
             del sys.path[0]
+    keep_out_of_children()
+
+
+def keep_out_of_children() -> None:
+    """See that no process which this one starts gets the current folder from Python."""
     os.environ[SAFE_PATH] = "1"
+
+
+def is_in_pythonpath(folder: str) -> bool:
+    """Whether the user has put a folder on the path."""
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return folder in [os.path.abspath(each) for each in given if each]  # noqa: PTH100 - see above
 
 
 def is_command() -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from scipy.special import bdtr, ndtri  # type: ignore[import-untyped]
 
+from bench.analysis.code_sources import differing_copies, pool_ids, pool_marks
 from bench.analysis.series import effective_n, lag1_autocorrelation, median_rank
 from bench.record import Iteration, Record
 
@@ -103,17 +104,18 @@ def _steady_word(record: Record) -> str:
 def settings_of(records: Sequence[Record]) -> list[Setting]:
     """The settings of these records, in order of first appearance; reference runs are left out.
 
-    Where a repeat was run several times, its last ok record counts; it is lost only if none was ok.
+    Records from different copies of a library are of different settings (`bench.analysis.code_sources`). Where a repeat
+    was run several times, its last ok record counts; it is lost only if none was ok.
     """
     groups: dict[str, dict[int, Record]] = {}
-    for record in records:
-        if record.kind == "reference":
-            continue
-        repeats = groups.setdefault(record.setting_id, {})
+    trials = [each for each in records if each.kind != "reference"]
+    for record, pool in zip(trials, pool_ids(trials), strict=True):
+        repeats = groups.setdefault(pool, {})
         known = repeats.get(record.repeat)
         if known is None or record.status == "ok" or known.status != "ok":
             repeats[record.repeat] = record
-    return [_setting(setting_id, list(repeats.values())) for setting_id, repeats in groups.items()]
+    marks = pool_marks(trials)
+    return [_setting(pool, list(repeats.values()), marks[pool]) for pool, repeats in groups.items()]
 
 
 def processes(setting: Setting, metric: str) -> dict[int, Process]:
@@ -170,9 +172,9 @@ def noise_of_median(values: Sequence[float], *, correlation: float | None = None
 def differences(a: Setting, b: Setting) -> list[Difference]:
     """What makes two settings incomparable, or must be named beside a comparison; those that bar come first.
 
-    Model, workload and device bar a verdict. Library versions, driver, host, neighbours, environment variables and the
-    class of the KV cache are named: they may be the very thing that one compares. Nothing is said of a setting without
-    an ok process.
+    Model, workload and device bar a verdict. Library versions and copies, driver, host, neighbours, environment
+    variables and the class of the KV cache are named: they may be the very thing that one compares. Nothing is said of a
+    setting without an ok process.
     """
     if not a.records or not b.records:
         return []
@@ -195,7 +197,7 @@ def identity(record: Record) -> dict[str, str]:
 # ---- grouping --------------------------------------------------------------------------------------------------------
 
 
-def _setting(setting_id: str, records: list[Record]) -> Setting:
+def _setting(setting_id: str, records: list[Record], mark: str) -> Setting:
     lost: dict[str, int] = {}
     reasons = []
     for record in records:
@@ -203,7 +205,7 @@ def _setting(setting_id: str, records: list[Record]) -> Setting:
             lost[record.status] = lost.get(record.status, 0) + 1
             reasons.append(_ending(record))
     return Setting(
-        name=_title(records[0]),
+        name=_title(records[0]) + mark,
         setting_id=setting_id,
         swept=records[0].swept,
         records=[each for each in records if each.status == "ok"],
@@ -289,6 +291,7 @@ def _circumstances(record: Record) -> Iterator[tuple[str, Any]]:
     """What is named where it does not agree."""
     environment = record.environment
     yield from (environment.get("versions") or {}).items()
+    yield from differing_copies(record).items()
     yield "driver", (environment.get("gpu") or {}).get("driver")
     yield "host", environment.get("hostname")
     beside = record.neighbours

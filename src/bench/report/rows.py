@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from bench.analysis.code_sources import unusual_sources
 from bench.analysis.headline import headline, is_ranked
 from bench.analysis.phases import NAMES, outside_generate_s, phases_of
 from bench.analysis.summary import Stats, Summary, summarize
@@ -59,6 +60,7 @@ COLUMNS = {
     "device": "as observed",
     "device_name": "likewise",
     "dtype": "likewise",
+    "sources": "libraries that were imported from elsewhere than pip's own folder, and from where; none where all were",
     "started_at_s": "Unix time",
     "phase_wait_s": "for neighbours on the machine, and for the device's memory",
     "phase_start_s": "from the decision to start its process to that one's first instruction",
@@ -158,6 +160,7 @@ def _facts(record: Record) -> Row:
         "device": seen.device if seen is not None else None,
         "device_name": seen.device_name if seen is not None else None,
         "dtype": seen.dtype if seen is not None else None,
+        "sources": "; ".join(f"{name} {words}" for name, words in unusual_sources(record).items()) or None,
         "started_at_s": record.started_at_s,
         "error": one_line(f"{record.error.type}: {record.error.message}") if record.error is not None else None,
     }

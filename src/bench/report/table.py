@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench.analysis.code_sources import pool_ids, pool_marks, unusual_sources
 from bench.analysis.settings import MODEL_KEYS, asked, steady_words
 from bench.analysis.summary import Stats, Summary, compiled_while_measured, summarize
 from bench.record import STATUSES, Record
@@ -154,15 +155,17 @@ def print_table(console: Console, records: Sequence[Record]) -> None:
 def _settings(records: Sequence[Record]) -> list[Setting]:
     """One row for each setting: the ok ones by E2E, then the others in the order of their statuses."""
     groups: dict[str, list[Record]] = {}
-    for record in records:
-        groups.setdefault(record.setting_id, []).append(record)
-    settings = []
-    for group in groups.values():
+    for record, pool in zip(records, pool_ids(records), strict=True):
+        groups.setdefault(pool, []).append(record)
+    settings, marks = [], pool_marks(records)
+    for pool, group in groups.items():
         counted = [each for each in group if each.status == "ok"] or group
         worst = max((each.status for each in counted), key=STATUSES.index)
         summaries = [summarize(each) for each in counted]
         settings.append(
-            Setting(name=title(group[0]), status=worst, runs=len(group), counted=counted, summaries=summaries)
+            Setting(
+                name=title(group[0]) + marks[pool], status=worst, runs=len(group), counted=counted, summaries=summaries
+            )
         )
     return sorted(
         settings,
@@ -310,6 +313,7 @@ def _trust_notes(records: Sequence[Record], settings: Sequence[Setting]) -> Iter
             yield f"{run_title(each)}: compiled anew in {count} of {len(each.calls('measurement'))} measured calls"
     yield from _steadiness_notes(settings)
     yield from _neighbour_notes(records)
+    yield from _source_notes(records)
     if any(each.starts_warm for each in settings):
         yield "w: compiled code came from a cache, so the first call was no cold start"
     if any(each.compiles_itself for each in settings):
@@ -325,6 +329,16 @@ def _neighbour_notes(records: Sequence[Record]) -> Iterable[str]:
         yield f"{jobs} neighbours on the same host (how many): {_some(beside)}"
     for why in dict.fromkeys(found.unknown for _, found in seen if found.unknown):
         yield f"jobs of this host were neither counted nor kept apart: {one_line(why)}"
+
+
+def _source_notes(records: Sequence[Record]) -> Iterable[str]:
+    """Which libraries were not those that pip installed: a line for each copy."""
+    jobs: dict[str, list[str]] = {}
+    for each in records:
+        for library, words in unusual_sources(each).items():
+            jobs.setdefault(f"{library} {one_line(words)}", []).append(run_title(each))
+    for text, titles in jobs.items():
+        yield f"imported: {text}" + ("" if len(titles) == len(records) else f" in {_some(titles)}")
 
 
 def _steadiness_notes(settings: Sequence[Setting]) -> Iterable[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from bench.analysis.code_sources import unusual_sources
 from bench.analysis.headline import headline, is_ranked
 from bench.analysis.summary import Summary
 from bench.record import Record
@@ -71,6 +72,7 @@ def _ran(record: Record) -> list[str]:
         if seen.attention.error:
             lines.append(f"- attention not seen: {seen.attention.error}")
         lines += [f"- mended: {each}" for each in seen.mends]
+        lines += [f"- **imported: {library} {words}**" for library, words in unusual_sources(record).items()]
     if (output := record.fidelity) is not None:
         agrees = {True: "same as", False: "**DIFFERS from**", None: "not compared with"}[output.agrees]
         lines.append(

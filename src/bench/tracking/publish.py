@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.analysis.code_sources import published_sources
 from bench.analysis.headline import headline, is_ranked
 from bench.analysis.phases import phases_of
 from bench.analysis.summary import Stats, Summary, batch_size, summarize
@@ -188,6 +189,7 @@ def _tags(
         "neighbours": str(beside.count) if (beside := record.neighbours) is not None and beside.count else None,
         "neighbours_unknown": beside.unknown if beside is not None else None,
         "fidelity_reason": record.fidelity.reason if record.fidelity is not None else None,
+        **{f"source.{library}": words[:ERROR_LENGTH] for library, words in published_sources(record).items()},
         PARENT: parent_run_id,
         COLOUR: colour_of(record, sweep),
         NOTE: roomy(describe(record, summary)),

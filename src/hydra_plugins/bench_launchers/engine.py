@@ -13,6 +13,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from bench.interpreter import keep_out_of_children
+
 # Number of the job in the batch, what it gave back.
 OnReturn = Callable[[int, JobReturn], None]
 
@@ -75,6 +77,7 @@ class EngineJob:
 
     def __call__(self, overrides: list[str], number: int, engine_job_id: str | None = None) -> JobReturn:
         """Run it. What it raises is in the `JobReturn`."""
+        keep_out_of_children()  # what the engine handed on of the variables is its own matter
         Singleton.set_state(self.singletons)
         setup_globals()
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)

@@ -16,6 +16,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn
 
+from bench.interpreter import is_in_pythonpath
 from hydra_plugins.bench_launchers.engine import EngineJob, EngineLauncher, OnReturn, lost
 
 LOOK_S = 1.0  # so often a Ctrl-C is heard, and the nodes are looked at
@@ -60,6 +61,17 @@ class RayLauncher(EngineLauncher):
         """Queue all jobs, and take what comes as it comes."""
         import ray  # noqa: PLC0415 - see above
 
+        def begin(added: str | None, payload: bytes, *given: Any) -> Any:
+            """In the worker, before anything of ours is imported: it is pickled whole, and not as a name to import."""
+            import pickle  # noqa: PLC0415, S403
+            import sys  # noqa: PLC0415
+
+            if added is not None and added in sys.path:
+                sys.path.remove(added)
+            from hydra_plugins.bench_launchers.ray import _run  # noqa: PLC0415
+
+            return _run(pickle.loads(payload), *given)  # noqa: S301 - of the driver
+
         # max_calls: the worker ends after its one job; max_retries: see the module.
         task = ray.remote(
             num_gpus=self.parameters["num_gpus"],
@@ -67,12 +79,15 @@ class RayLauncher(EngineLauncher):
             resources=self.parameters["resources"] or None,
             max_calls=1,
             max_retries=0,
-        )(_run)
-        shared = ray.put(job)
+        )(begin)
+        # Ray puts the driver's current folder on the path of its workers, first of all.
+        folder = os.path.abspath(os.curdir)  # noqa: PTH100, PTH109 - as Ray has it
+        added = None if is_in_pythonpath(folder) else folder
+        shared = ray.put(ray.cloudpickle.dumps(job))
         threads = os.environ.get("OMP_NUM_THREADS")
 
         def start(index: int, attempt: int) -> Any:
-            return task.remote(shared, overrides[index], first + index, attempt, threads)
+            return task.remote(added, shared, overrides[index], first + index, attempt, threads)
 
         waiting = {start(index, 1): (index, 1) for index in range(len(overrides))}
         dead = _dead_nodes()

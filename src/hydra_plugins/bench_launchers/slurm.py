@@ -10,8 +10,10 @@ import contextlib
 import io
 import json
 import math
+import shlex
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -84,7 +86,9 @@ class _SubmititLauncher(EngineLauncher):
         folder = given.pop("submitit_folder")
         prefixed = f"{self.executor}_max_num_timeout"
         retries = {prefixed: given.pop("max_num_timeout")} if "max_num_timeout" in given else {}
-        executor = submitit.AutoExecutor(folder=folder, cluster=self.executor, **retries)
+        # -P, not the variable alone: a cluster may start jobs without this process's variables.
+        python = {f"{self.executor}_python": f"{shlex.quote(sys.executable)} -P"}
+        executor = submitit.AutoExecutor(folder=folder, cluster=self.executor, **retries, **python)
         named = {key if key in COMMON else f"{self.executor}_{key}": value for key, value in given.items()}
         try:
             executor.update_parameters(**named)

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.analysis.baselines import baseline_ids
+from bench.analysis.code_sources import pool_ids
 from bench.analysis.settings import Setting, identity, settings_of
 from bench.analysis.summary import Stats, Summary, summarize
 from bench.palette import colour, positions_of
 from bench.record import Record
-from bench.report.format import one_line, title
+from bench.report.format import one_line
 
 MOST_NAMED = 12
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h")
@@ -99,16 +100,17 @@ def settings_shown(
     ordered = sorted(zip(positions, settings, strict=True), key=lambda each: each[0])
     baselines = baseline_ids([each for _, each in ordered], baseline)
     lost: dict[str, list[Record]] = {}
-    for record in records:
-        if record.kind != "reference" and record.status != "ok" and record.iterations:
-            lost.setdefault(record.setting_id, []).append(record)
+    trials = [each for each in records if each.kind != "reference"]
+    for record, pool in zip(trials, pool_ids(trials), strict=True):
+        if record.status != "ok" and record.iterations:
+            lost.setdefault(pool, []).append(record)
     shown = []
     for position, setting in ordered:
         counted = setting.records or lost.get(setting.setting_id, [])
         if counted:
             shown.append(
                 Shown(
-                    name=title(counted[0]) or one_line(setting.name),
+                    name=one_line(setting.name),
                     position=position,
                     setting=setting,
                     records=counted,

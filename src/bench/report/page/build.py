@@ -15,7 +15,7 @@ from bench.report.format import one_line, title
 from bench.report.page.again import build_again
 from bench.report.page.answer import build_answer
 from bench.report.page.content import Page
-from bench.report.page.evidence import environment, failures, numbers, observed
+from bench.report.page.evidence import environment, failures, not_as_installed, numbers, observed
 from bench.report.page.formulas import FORMULAS
 from bench.report.page.measured import Measured, measure
 from bench.report.page.ranking import groups_of
@@ -74,6 +74,7 @@ def build_page(
         evidence=numbers(settings),
         environment=where,
         environment_differences=differing,
+        not_as_installed=not_as_installed(trials),
         formulas=list(FORMULAS),
         again=build_again(trials, sweep_id=sweep_id, source=sweep.source, command=sweep.command),
         notes=[one_line(each) for each in sweep.notes],

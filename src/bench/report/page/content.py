@@ -104,6 +104,7 @@ class Page:
     evidence: Plain | None
     environment: Facts
     environment_differences: list[str]
+    not_as_installed: list[str]  # libraries that were imported from elsewhere
     formulas: list[Formula]
     again: Again
     notes: list[str]  # about records that are missing or left out

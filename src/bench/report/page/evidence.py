@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from bench.analysis.code_sources import sources, unusual_sources
 from bench.record import AttentionObserved, CompileObserved, Observed, PhaseEvidence, Record
 from bench.report.format import UNDEFINED, mebibytes, one_line, reason, run_title, significant
 from bench.report.page.content import Facts, Failure, Plain
@@ -178,7 +179,8 @@ def environment(records: Sequence[Record]) -> tuple[Facts, list[str]]:
     values: dict[str, Counter[str]] = {}
     known = [each for each in records if each.environment]
     for record in known:
-        for key, value in (*_flat(record.environment), *_rates(record)):
+        imported = ((f"{name} as imported", words) for name, words in sources(record).items())
+        for key, value in (*_flat(record.environment), *imported, *_rates(record)):
             values.setdefault(key, Counter())[value] += 1
     common = {key: next(iter(found)) for key, found in values.items() if len(found) == 1}
     differing = [f"{one_line(key)}: {_counted(found)}" for key, found in values.items() if len(found) > 1]
@@ -186,9 +188,21 @@ def environment(records: Sequence[Record]) -> tuple[Facts, list[str]]:
     return Facts(of=jobs, facts={one_line(key): one_line(value) for key, value in common.items()}), differing
 
 
+def not_as_installed(records: Sequence[Record]) -> list[str]:
+    """A line for each copy of a library that was imported from elsewhere than pip's own folder."""
+    jobs: dict[str, int] = {}
+    for record in records:
+        for library, words in unusual_sources(record).items():
+            text = one_line(f"{library} {words}")
+            jobs[text] = jobs.get(text, 0) + 1
+    return [f"{text}: {count} {'job' if count == 1 else 'jobs'}" for text, count in jobs.items()]
+
+
 def _flat(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What → value; without what is not known, and what is another one at each moment."""
     for section, found in environment.items():
+        if section == "sources":
+            continue  # in words below
         for key, value in found.items() if isinstance(found, dict) else [("", found)]:
             name = f"{section}.{key}".rstrip(".")
             if name in VOLATILE or value is None or value in ({}, []):

@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from bench.analysis.code_sources import pool_ids
 from bench.analysis.settings import Setting, settings_of, steady_words
 from bench.analysis.summary import Stats, Summary
 from bench.palette import colour, positions_of
@@ -144,8 +145,9 @@ def measure(
     """
     known = {id(record): summary for record, summary in zip(records, summaries, strict=True)}
     groups: dict[str, list[Record]] = {}
-    for record in records:
-        groups.setdefault(record.setting_id, []).append(record)
+    trials = [each for each in records if each.kind != "reference"]
+    for record, pool in zip(trials, pool_ids(trials), strict=True):
+        groups.setdefault(pool, []).append(record)
     found = []
     settings = in_order(settings_of(records), typed)
     positions = positions_of([each.name for each in settings], typed or [])

@@ -94,6 +94,9 @@ def _environment(page: Page) -> Iterator[str]:
     else:
         yield f"The same in {page.environment.of}."
         yield _facts(page.environment.facts)
+    if page.not_as_installed:
+        yield "### Libraries that are not as pip installed them"
+        yield _list(page.not_as_installed)
     if page.environment_differences:
         yield "### Where jobs differ"
         yield _list(page.environment_differences)

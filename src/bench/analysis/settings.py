@@ -173,8 +173,8 @@ def differences(a: Setting, b: Setting) -> list[Difference]:
     """What makes two settings incomparable, or must be named beside a comparison; those that bar come first.
 
     Model, workload and device bar a verdict. Library versions and copies, driver, host, neighbours, environment
-    variables and the class of the KV cache are named: they may be the very thing that one compares. Nothing is said of a
-    setting without an ok process.
+    variables and the class of the KV cache are named: they may be the very thing that one compares. Nothing is said of
+    a setting without an ok process.
     """
     if not a.records or not b.records:
         return []

@@ -11,12 +11,13 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn
 
-from bench.interpreter import is_in_pythonpath
+from bench.interpreter import is_current_folder, is_in_pythonpath
 from hydra_plugins.bench_launchers.engine import EngineJob, EngineLauncher, OnReturn, lost
 
 LOOK_S = 1.0  # so often a Ctrl-C is heard, and the nodes are looked at
@@ -43,6 +44,8 @@ class RayLauncher(EngineLauncher):
         options = {"log_to_driver": False, "include_dashboard": False, **(self.parameters["init"] or {})}
         if options.get("address"):
             del options["include_dashboard"]  # is the cluster's matter
+        if not (options.get("address") or os.environ.get("RAY_ADDRESS") or "").startswith("ray://"):
+            options.setdefault("job_config", _without_current_folder())  # a client's server adds nothing
         try:
             if not ray.is_initialized():
                 ray.init(configure_logging=True, logging_level=logging.ERROR, **options)
@@ -61,17 +64,6 @@ class RayLauncher(EngineLauncher):
         """Queue all jobs, and take what comes as it comes."""
         import ray  # noqa: PLC0415 - see above
 
-        def begin(added: str | None, payload: bytes, *given: Any) -> Any:
-            """In the worker, before anything of ours is imported: it is pickled whole, and not as a name to import."""
-            import pickle  # noqa: PLC0415, S403
-            import sys  # noqa: PLC0415
-
-            if added is not None and added in sys.path:
-                sys.path.remove(added)
-            from hydra_plugins.bench_launchers.ray import _run  # noqa: PLC0415
-
-            return _run(pickle.loads(payload), *given)  # noqa: S301 - of the driver
-
         # max_calls: the worker ends after its one job; max_retries: see the module.
         task = ray.remote(
             num_gpus=self.parameters["num_gpus"],
@@ -79,15 +71,12 @@ class RayLauncher(EngineLauncher):
             resources=self.parameters["resources"] or None,
             max_calls=1,
             max_retries=0,
-        )(begin)
-        # Ray puts the driver's current folder on the path of its workers, first of all.
-        folder = os.path.abspath(os.curdir)  # noqa: PTH100, PTH109 - as Ray has it
-        added = None if is_in_pythonpath(folder) else folder
-        shared = ray.put(ray.cloudpickle.dumps(job))
+        )(_run)
+        shared = ray.put(job)
         threads = os.environ.get("OMP_NUM_THREADS")
 
         def start(index: int, attempt: int) -> Any:
-            return task.remote(added, shared, overrides[index], first + index, attempt, threads)
+            return task.remote(shared, overrides[index], first + index, attempt, threads)
 
         waiting = {start(index, 1): (index, 1) for index in range(len(overrides))}
         dead = _dead_nodes()
@@ -105,6 +94,25 @@ class RayLauncher(EngineLauncher):
         except BaseException:
             _cancel(waiting, keep)
             raise
+
+
+class _Additions(list[str]):
+    """What Ray adds to the path of its workers: all but the driver's current folder, unless the user has put it there.
+
+    It would stand first of all, and Ray has no option for it.
+    """
+
+    def extend(self, folders: Iterable[str]) -> None:
+        super().extend(each for each in folders if not is_current_folder(each) or is_in_pythonpath(each))
+
+
+def _without_current_folder() -> Any:
+    """The job's config for `ray.init`."""
+    from ray.job_config import JobConfig  # noqa: PLC0415 - see above
+
+    config = JobConfig()
+    config._py_driver_sys_path = _Additions()  # noqa: SLF001 - see there
+    return config
 
 
 def _run(job: EngineJob, overrides: list[str], number: int, attempt: int, threads: str | None) -> JobReturn:

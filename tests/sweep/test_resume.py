@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from bench.config import BenchmarkConfig, SweepConfig
-from bench.record import Record
+from bench.conductor.planning import print_plan_of
+from bench.config import BenchmarkConfig, FidelityConfig, ProfileConfig, SweepConfig, walk
+from bench.record import Failure, Fidelity, Record
 from bench.rules import ConfigError
 from bench.sweep.plan import Plan, Point, SweepFile, make_plan
-from bench.sweep.resume import check_is_free, check_is_resumable, claimed, look, put_aside, resume
+from bench.sweep.reference import FOLDER as REFERENCES
+from bench.sweep.resume import check_is_free, check_is_resumable, claimed, look, put_aside, resume, unusable_references
 from bench.sweep.sweep_folder import SWEEPER, keep_config
 
 HERE = {"torch": "2.13.0", "cpu": "One"}
 
 
-def plan_of(*sizes: int, repeats: int = 1, order: str = "given", arms: tuple[str | None, ...] = (None,)) -> Plan:
+def plan_of(
+    *sizes: int, repeats: int = 1, order: str = "given", arms: tuple[str | None, ...] = (None,), **sections: object
+) -> Plan:
     points = [
         Point(
             overrides=(f"workload.batch_size={size}",),
             swept={"workload.batch_size": str(size)},
-            config=BenchmarkConfig(batch_size=size, sweep=SweepConfig(arm=arm)),
+            config=BenchmarkConfig(batch_size=size, sweep=SweepConfig(arm=arm), **sections),
         )
         for size in sizes
         for arm in arms
@@ -32,9 +38,19 @@ def plan_of(*sizes: int, repeats: int = 1, order: str = "given", arms: tuple[str
     return make_plan(points, SweepConfig(repeats=repeats, order=order), "s-1")
 
 
-def leave(folder: Path, size: int, name: str, *, repeat: int = 1, status: str = "ok", arm: str | None = None, **fields):
+def leave(
+    folder: Path,
+    size: int,
+    name: str,
+    *,
+    repeat: int = 1,
+    status: str = "ok",
+    arm: str | None = None,
+    sections: dict[str, object] | None = None,
+    **fields,
+):
     """A record as a job of that batch size leaves it."""
-    config = BenchmarkConfig(batch_size=size, sweep=SweepConfig(arm=arm))
+    config = BenchmarkConfig(batch_size=size, sweep=SweepConfig(arm=arm), **sections or {})
     record = Record(
         trial_id=config.trial_id(),
         repeat=repeat,
@@ -114,6 +130,113 @@ def test_a_finished_record_counts_beside_a_failed_one_of_the_same_job(tmp_path) 
     left = left_of(plan_of(1), tmp_path)
     assert [(job.done, job.folder) for job in left.plan.jobs] == [(True, "1_fine")]
     assert sorted(left.put_aside) == ["0_failed", "2_fine_too"]
+
+
+def test_a_new_job_never_gets_the_folder_of_a_finished_one(tmp_path) -> None:
+    leave(tmp_path, 1, "0_batch_size=2")  # as the first job of this plan is called, and it holds another's record
+    left = left_of(plan_of(2, 1), tmp_path)
+    assert [(job.done, job.folder) for job in left.plan.jobs] == [(False, "0_batch_size=2-2"), (True, "0_batch_size=2")]
+    assert left.put_aside == []
+
+
+# ---- further outputs -----------------------------------------------------------------------------------------------
+
+ASKED = {
+    "profile.num_tokens": ({"profile": ProfileConfig(num_tokens=8)}, {}, "no profile"),
+    "profile.memory_snapshot": ({"profile": ProfileConfig(memory_snapshot=True)}, {}, "no memory snapshot"),
+    "fidelity.reference": (
+        {"fidelity": FidelityConfig(reference="eager")},
+        {"fidelity": Fidelity(reference="eager", agrees=True)},
+        "not compared with a reference",
+    ),
+}
+# Keys that are no part of the trial id and ask for nothing more in a record.
+ASKS_NOTHING = ("sweep.", "search.", "tracking.", "isolation.")
+
+
+def test_each_key_outside_of_the_trial_id_either_asks_for_an_output_or_for_nothing() -> None:
+    plain = BenchmarkConfig()
+    outside = set()
+    for path, value, rule, _ in walk(plain):
+        section, _, leaf = path.rpartition(".")
+        kept = getattr(plain, section) if section else plain
+        setattr(kept, leaf, "another" if not isinstance(value, bool | int | float) else value + 1)
+        try:
+            if plain.trial_id() == BenchmarkConfig().trial_id():
+                outside.add(path)
+        except OSError:  # a prompt file counts by its content
+            pass
+        setattr(kept, leaf, value)
+    of_rules = {"warmup", "measurement", "compile", "model"}  # there a key may be out of force, and then adds nothing
+    left = {each for each in outside if each.partition(".")[0] not in of_rules}
+    assert {each for each in left if not each.startswith(ASKS_NOTHING)} == set(ASKED)
+
+
+@pytest.mark.parametrize("key", list(ASKED))
+def test_an_output_that_is_asked_for_on_resume_and_missing_is_made_by_another_run(tmp_path, key: str) -> None:
+    sections, _, reason = ASKED[key]
+    leave(tmp_path, 1, "first")
+    left = left_of(plan_of(1, **sections), tmp_path)
+    assert [job.done for job in left.plan.jobs] == [False]
+    assert left.put_aside == ["first"]
+    assert left.lacking == {0: reason}
+    assert left.changed == []
+
+
+@pytest.mark.parametrize("key", list(ASKED))
+def test_an_output_that_is_there_is_not_made_again(tmp_path, key: str) -> None:
+    sections, fields, _ = ASKED[key]
+    leave(tmp_path, 1, "first", sections=sections, **fields)
+    for now in (sections, {}):  # asked for still, and no more
+        left = left_of(plan_of(1, **now), tmp_path)
+        assert ([job.done for job in left.plan.jobs], left.put_aside, left.lacking) == ([True], [], {})
+
+
+def test_a_longer_profile_is_more_and_a_shorter_one_is_not(tmp_path) -> None:
+    leave(tmp_path, 1, "first", sections={"profile": ProfileConfig(num_tokens=4)})
+    assert left_of(plan_of(1, profile=ProfileConfig(num_tokens=2)), tmp_path).lacking == {}
+    left = left_of(plan_of(1, profile=ProfileConfig(num_tokens=8)), tmp_path)
+    assert left.lacking == {0: "a profile of 4 tokens only"}
+
+
+def test_a_comparison_that_could_not_be_made_is_not_asked_for_again(tmp_path) -> None:
+    eager = {"fidelity": FidelityConfig(reference="eager")}
+    told = Fidelity(reference="eager", reason="the reference run ended oom: no room")
+    leave(tmp_path, 1, "first", sections=eager, fidelity=told)
+    assert left_of(plan_of(1, **eager), tmp_path).plan.jobs[0].done
+
+
+def test_what_was_skipped_cannot_have_outputs_and_is_done(tmp_path) -> None:
+    leave(tmp_path, 1, "first", status="skipped")
+    assert left_of(plan_of(1, profile=ProfileConfig(num_tokens=8)), tmp_path).plan.jobs[0].done
+
+
+def test_what_was_skipped_for_an_output_that_is_no_longer_asked_for_runs(tmp_path) -> None:
+    snapshot = {"profile": ProfileConfig(memory_snapshot=True)}
+    why = Failure(type="Skipped", message="profile.memory_snapshot=true cannot run here: none on cpu; set it to false")
+    leave(tmp_path, 1, "first", status="skipped", sections=snapshot, error=why)
+    assert left_of(plan_of(1, **snapshot), tmp_path).plan.jobs[0].done
+    left = left_of(plan_of(1), tmp_path)
+    assert left.lacking == {0: "skipped for profile.memory_snapshot=true"}
+
+
+def test_of_two_records_the_one_with_the_output_counts(tmp_path) -> None:
+    profiled = {"profile": ProfileConfig(num_tokens=8)}
+    leave(tmp_path, 1, "0_without")
+    leave(tmp_path, 1, "1_with", sections=profiled)
+    left = left_of(plan_of(1, **profiled), tmp_path)
+    assert [(job.done, job.folder) for job in left.plan.jobs] == [(True, "1_with")]
+    assert left.put_aside == ["0_without"]
+
+
+def test_a_plan_says_why_a_finished_job_runs_again(tmp_path) -> None:
+    leave(tmp_path, 1, "first")
+    console = Console(record=True, width=120, file=io.StringIO())
+    print_plan_of(console, left_of(plan_of(1, profile=ProfileConfig(num_tokens=8)), tmp_path), tmp_path)
+    assert "again: no profile" in console.export_text()
+
+
+# ---- what cannot be read -------------------------------------------------------------------------------------------
 
 
 def test_half_a_record_is_named_and_put_aside(tmp_path) -> None:
@@ -211,6 +334,21 @@ def test_what_is_put_aside_is_kept_under_a_name_of_its_own(tmp_path) -> None:
     assert (tmp_path / "earlier/0_a/record.json").read_text() == "first"
     assert (tmp_path / "earlier/0_a.2/record.json").read_text() == "second"
     assert look(tmp_path).past == []
+
+
+def test_a_reference_that_cannot_be_used_is_put_aside_before_anything_else_was(tmp_path) -> None:
+    (tmp_path / REFERENCES).mkdir()
+    leave(tmp_path / REFERENCES, 1, "failed", status="oom", kind="reference")
+    put_aside(tmp_path, unusable_references(tmp_path, HERE))
+    assert (tmp_path / "earlier/references/failed/record.json").exists()
+    assert not (tmp_path / "references/failed").exists()
+
+
+def test_a_reference_of_another_environment_is_not_used_again(tmp_path) -> None:
+    (tmp_path / REFERENCES).mkdir()
+    leave(tmp_path / REFERENCES, 1, "same", kind="reference")
+    leave(tmp_path / REFERENCES, 2, "other", kind="reference", fingerprint=HERE | {"torch": "2.12.0"})
+    assert unusable_references(tmp_path, HERE) == ["references/other"]
 
 
 def test_a_folder_is_held_by_one_process_until_it_ends_however_it_ends(tmp_path) -> None:

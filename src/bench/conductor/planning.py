@@ -46,7 +46,7 @@ def print_single_plan(console: Console, config: BenchmarkConfig, trial_id: str, 
 def _row(job: Job, config: BenchmarkConfig, left: Resumption, history: History) -> PlannedJob:
     past = left.again.get(job.number)
     limit = _limit(history, config, job.trial_id)
-    state = limit or ("to run" if past is None else f"again: {past.status}")
+    state = limit or ("to run" if past is None else f"again: {left.lacking.get(job.number, past.status)}")
     estimate_s, known = history.estimate_s(config, job.trial_id)
     will_run = not job.done and limit is None
     return PlannedJob(

@@ -33,7 +33,7 @@ from bench.files import write_whole
 from bench.record import Record, RecordError
 from bench.rules import ConfigError
 from bench.sweep.plan import Job, Plan, Point, SweepFile, check_size, file_name, short_name
-from bench.sweep.resume import Found, Resumption, look
+from bench.sweep.resume import FINISHED, Found, Resumption, look
 from bench.sweep.space import Space
 
 if TYPE_CHECKING:
@@ -230,6 +230,7 @@ class _Search:
         environment = current_environment(is_local=self.is_local)
         kept = self._take_in(found)
         self._check_environment(found, environment)
+        self._check_outputs(found)
         put_aside = [past.folder for past in found.past if past.status == "interrupted" and past.sweep_id is not None]
         sweep_id = self._sweep_id(found)
         self.course = Course(
@@ -305,6 +306,23 @@ class _Search:
         if self.config.sweep.resume and changed:
             what = "; ".join(dict.fromkeys(changed))
             remedy = f"the environment has changed ({what}), and a search lives in one: start another sweep.name"
+            raise ConfigError("sweep.resume", True, remedy)
+
+    def _check_outputs(self, found: Found) -> None:
+        """Refuse to ask for more than the jobs that are done were asked for: no setting is measured twice here."""
+        mine = {job.folder for job in self.jobs}
+        lacking = [
+            missing
+            for past in found.past
+            if past.folder in mine and past.status in FINISHED
+            if (missing := past.outputs.missing(self.config, past.status))
+        ]
+        if self.config.sweep.resume and lacking:
+            what = "; ".join(dict.fromkeys(lacking))
+            remedy = (
+                f"of the jobs that are done {len(lacking)} would have to run again ({what}), and a search measures "
+            )
+            remedy += "each setting once: ask for what they were asked for, or start another sweep.name"
             raise ConfigError("sweep.resume", True, remedy)
 
     def _sweep_id(self, found: Found) -> str:

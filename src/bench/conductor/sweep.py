@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -201,6 +202,10 @@ def _tell_what_is_done(course: Course) -> None:
             f"the environment has changed ({'; '.join(course.left.changed)}): what ran in the former one is measured "
             f"again, and its records are kept in {course.folder / 'earlier'}"
         )
+    for missing, count in Counter(course.left.lacking.values()).items():
+        jobs_run = "1 finished job runs" if count == 1 else f"{count} finished jobs run"
+        kept = f"kept in {course.folder / 'earlier'}"
+        course.say(f"{jobs_run} again: {missing}; {'its record is' if count == 1 else 'their records are'} {kept}")
     if course.left.kept:
         course.say(f"{len(course.left.kept)} finished jobs are none of these points: kept, and not shown")
 

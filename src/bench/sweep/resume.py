@@ -1,7 +1,7 @@
 """What a sweep's folder holds already, and what of a plan is still to be run.
 
-A job is done when a record of its setting and repeat lies in the folder, `ok` or `skipped`, made in this environment.
-Names, order, numbers and folders do not matter: they may be others now. What is run again is first moved to `earlier/`,
+A job is done when a record of its setting and repeat lies in the folder, `ok` or `skipped`, made in this environment,
+with all outputs that are asked for now (`bench.sweep.outputs`). Names, order, numbers and folders do not matter: they may be others now. What is run again is first moved to `earlier/`,
 so that each setting and repeat has one record in the sweep, and none is lost.
 
 Two starts on one folder at the same time: the second is refused by a lock that the kernel gives back when its process
@@ -18,9 +18,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from bench.config import BenchmarkConfig
 from bench.record import FILE_NAME, RESERVE_NAME, Record, RecordError
 from bench.rules import ConfigError
 from bench.sweep.fingerprint import changes, software
+from bench.sweep.outputs import Outputs
 from bench.sweep.plan import FILE_NAME as PLAN_NAME
 from bench.sweep.plan import Job, Plan, SweepFile
 from bench.sweep.reference import FOLDER as REFERENCES
@@ -43,6 +45,7 @@ class Past:
     reason: str | None
     sweep_id: str | None
     fingerprint: dict[str, str]
+    outputs: Outputs = Outputs()
 
     @classmethod
     def of(cls, record: Record, folder: str) -> Past:
@@ -55,6 +58,7 @@ class Past:
             reason=record.error.message if record.error else None,
             sweep_id=record.sweep_id,
             fingerprint=record.fingerprint,
+            outputs=Outputs.of(record),
         )
 
 
@@ -78,6 +82,7 @@ class Resumption:
     kept: list[str]  # folders of finished jobs that are none of the plan's
     changed: list[str]  # what differs in the environment of records that are made again for it
     put_aside: list[str]  # folders to move before anything runs
+    lacking: dict[int, str] = dataclasses.field(default_factory=dict)  # job number → what its finished record lacks
 
 
 # ---- claiming a folder ---------------------------------------------------------------------------------------------
@@ -164,18 +169,22 @@ def resume(plan: Plan, found: Found, now: Mapping[str, str]) -> Resumption:
         found: what the folder holds.
         now: this environment's fingerprint.
     """
-    finished, others, superseded = _sorted(found, now)
+    keys = [(job.setting_id, job.repeat) for job in plan.jobs]
+    asked = {key: point.config for key, point in zip(keys, plan.points, strict=True)}
+    finished, others, superseded = _sorted(found, now, asked)
     # A single run's record is bench's, but none of a sweep's: its folder is not moved.
     staying = {past.folder for past in found.past if past.sweep_id is None}
     names = {each.folder for each in finished.values()} | set(found.others) | staying
-    jobs, again = [], {}
+    jobs, again, lacking = [], {}, {}
     for job in plan.jobs:
         key = (job.setting_id, job.repeat)
         if key in finished:
             jobs.append(dataclasses.replace(job, folder=finished[key].folder, done=True))
             continue
         if key in others:
-            again[job.number] = others[key]
+            again[job.number] = past = others[key]
+            if _is_finished(past, now) and (missing := past.outputs.missing(asked[key], past.status)):
+                lacking[job.number] = missing
         jobs.append(dataclasses.replace(job, folder=_free_name(job, names)))
         names.add(jobs[-1].folder)
     wanted = {(job.setting_id, job.repeat) for job in jobs}
@@ -190,11 +199,16 @@ def resume(plan: Plan, found: Found, now: Mapping[str, str]) -> Resumption:
             *(name for name in [*superseded, *(past.folder for past in repeated)] if name not in staying),
             *found.without_record,
         ],
+        lacking=lacking,
     )
 
 
+def _is_finished(past: Past, now: Mapping[str, str]) -> bool:
+    return past.status in FINISHED and not changes(past.fingerprint, now)
+
+
 def _sorted(
-    found: Found, now: Mapping[str, str]
+    found: Found, now: Mapping[str, str], asked: Mapping[tuple[str, int], BenchmarkConfig]
 ) -> tuple[dict[tuple[str, int], Past], dict[tuple[str, int], Past], list[str]]:
     """Records that count, those that do not, each by setting and repeat, and the folders of further ones."""
     finished: dict[tuple[str, int], Past] = {}
@@ -202,7 +216,8 @@ def _sorted(
     superseded = []
     for past in found.past:
         key = (past.setting_id, past.repeat)
-        counts = past.status in FINISHED and not changes(past.fingerprint, now)
+        counts = _is_finished(past, now)
+        counts = counts and (key not in asked or past.outputs.missing(asked[key], past.status) is None)
         if key in (finished if counts else others):
             superseded.append(past.folder)
         else:
@@ -225,7 +240,7 @@ def put_aside(folder: Path, names: list[str]) -> None:
     """Move jobs' folders to `earlier/`: kept, and counted nowhere."""
     for name in names:
         target, number = folder / EARLIER / name, 2
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)  # a reference run's is two levels down
         while os.path.lexists(target):
             target, number = folder / EARLIER / f"{name}.{number}", number + 1
         (folder / name).rename(target)

@@ -1,0 +1,62 @@
+"""What a job may be asked for beyond its measurement: a profile, a memory snapshot, a comparison with the reference.
+
+These keys are no part of the trial id, for the measured calls are the same with and without them. A resumed sweep that
+asks for more than before runs the jobs again that lack it; one that asks for less keeps what it has. The other keys
+outside of the trial id (`sweep`, `search`, `tracking`, `isolation`) add nothing to a record.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from bench.config import BenchmarkConfig
+from bench.record import Record
+
+SNAPSHOT_KEY = "profile.memory_snapshot"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """The further outputs of one job."""
+
+    profiled_tokens: int = 0  # 0: no profile
+    memory_snapshot: bool = False
+    compared: bool = False  # with a reference; also where the record says why that could not be done
+    refused_for: str | None = None  # of a job that was skipped: the key of an output that this machine cannot give
+
+    @classmethod
+    def of(cls, record: Record) -> Outputs:
+        """The outputs of a finished job: an `ok` record has all that it was asked for."""
+        profile = record.requested.get("profile")
+        asked = profile if isinstance(profile, dict) else {}
+        tokens, snapshot = asked.get("num_tokens"), asked.get("memory_snapshot")
+        because = record.error.message if record.status == "skipped" and record.error is not None else ""
+        return cls(
+            profiled_tokens=tokens if isinstance(tokens, int) else 0,
+            memory_snapshot=snapshot is True,
+            compared=record.fidelity is not None,
+            refused_for=SNAPSHOT_KEY if because.startswith(f"{SNAPSHOT_KEY}=") else None,
+        )
+
+    def missing(self, config: BenchmarkConfig, status: str) -> str | None:
+        """What a finished job lacks of what is asked for now, in a few words; None when it lacks nothing.
+
+        `fidelity.reference=auto` demands no comparison: it is made where a job runs anyway.
+
+        Args:
+            config: what is asked for now.
+            status: the job's. One that was skipped has no outputs, and cannot have any, unless what could not be done
+                was an output that is no longer asked for.
+        """
+        if status == "skipped":
+            dropped = self.refused_for == SNAPSHOT_KEY and not config.profile.memory_snapshot
+            return f"skipped for {SNAPSHOT_KEY}=true" if dropped else None
+        lacks = []
+        if config.profile.num_tokens > self.profiled_tokens:
+            has = f"a profile of {self.profiled_tokens} tokens only" if self.profiled_tokens else "no profile"
+            lacks.append(has)
+        if config.profile.memory_snapshot and not self.memory_snapshot:
+            lacks.append("no memory snapshot")
+        if config.fidelity.reference == "eager" and not self.compared:
+            lacks.append("not compared with a reference")
+        return ", ".join(lacks) or None

@@ -157,7 +157,7 @@ ASKS_NOTHING = ("sweep.", "search.", "tracking.", "isolation.")
 def test_each_key_outside_of_the_trial_id_either_asks_for_an_output_or_for_nothing() -> None:
     plain = BenchmarkConfig()
     outside = set()
-    for path, value, rule, _ in walk(plain):
+    for path, value, *_ in walk(plain):
         section, _, leaf = path.rpartition(".")
         kept = getattr(plain, section) if section else plain
         setattr(kept, leaf, "another" if not isinstance(value, bool | int | float) else value + 1)

@@ -15,9 +15,11 @@ from rich.console import Console
 from bench.conductor.interrupt import heard_from_engine
 from bench.config import BenchmarkConfig
 from bench.record import FILE_NAME, Fidelity, Record
+from bench.report.terminal import Terminal
 from bench.rules import ConfigError
 from bench.sweep.engine import EngineStop
 from bench.sweep.returned import Returned
+from bench.sweep.unstarted import explain
 
 if TYPE_CHECKING:
     from bench.sweep.assignment import Assignment
@@ -51,7 +53,7 @@ def prepare_single(config: BenchmarkConfig, folder: Path) -> Ready | None:
     """
     from bench.sweep.output_folder import check_usable, why_taken  # noqa: PLC0415
 
-    console = Console()
+    console = Terminal()
     for key, value in (("repeats", config.sweep.repeats > 1), ("resume", config.sweep.resume)):
         if value:
             raise ConfigError(f"sweep.{key}", getattr(config.sweep, key), "is for sweeps; add -m")
@@ -129,7 +131,7 @@ def run_sweep_job(config: BenchmarkConfig, folder: Path) -> Returned:
 def _run_and_tell(config: BenchmarkConfig, record: Record, folder: Path, given: Assignment, *, publishes: bool) -> None:
     from bench.report.progress import print_job_line  # noqa: PLC0415
 
-    console = Console()
+    console = Terminal()
     place = _place(config, given, folder.parent)
     if place.left_s is None and given.is_local:
         left = given.to_run - given.behind
@@ -168,7 +170,7 @@ def _foreseen_s(
     """What earlier records tell of the time that a start's jobs will take, read where there is a line to show it in."""
     from bench.report.layout import can_redraw  # noqa: PLC0415
     from bench.sweep.fingerprint import fingerprint  # noqa: PLC0415
-    from bench.sweep.history import read_history  # noqa: PLC0415
+    from bench.sweep.history import history_of  # noqa: PLC0415
     from bench.sweep.plan import SweepFile  # noqa: PLC0415
 
     if not can_redraw(console):
@@ -177,7 +179,10 @@ def _foreseen_s(
     if sweep_folder is not None:
         with contextlib.suppress(OSError, ValueError):
             trial_ids = [each.trial_id for each in SweepFile.read(sweep_folder).jobs if not each.done]
-    return read_history(places, fingerprint()).total_s(config, trial_ids, jobs)
+    try:
+        return history_of(places, fingerprint()).total_s(config, trial_ids, jobs)
+    except OSError:  # too many open files, say: no reason not to measure
+        return None
 
 
 def run(console: Console, config: BenchmarkConfig, record: Record, folder: Path, place: Place) -> Record:
@@ -188,6 +193,7 @@ def run(console: Console, config: BenchmarkConfig, record: Record, folder: Path,
         OSError: its folder cannot take the result; it was not begun.
     """
     from bench.report.progress import JobProgress, print_reference_line  # noqa: PLC0415
+    from bench.sweep.history import remember  # noqa: PLC0415
     from bench.sweep.job import run_job  # noqa: PLC0415
     from bench.sweep.neighbours import among_neighbours  # noqa: PLC0415
     from bench.sweep.reference import Reference, ensure_reference  # noqa: PLC0415
@@ -209,8 +215,8 @@ def run(console: Console, config: BenchmarkConfig, record: Record, folder: Path,
         if place.references is not None:
             try:
                 reference = ensure_reference(config, place.references, record.sweep_id, progress.update)
-            except (OSError, NotImplementedError) as error:  # the folder cannot be written, or not be locked
-                reference = Reference(file=None, reason=f"no reference could be kept: {error}")
+            except Exception as error:  # noqa: BLE001 - its folder cannot be written or locked, no process be started
+                reference = Reference(file=None, reason=f"no reference could be kept: {explain(error)}")
             record.started_at_s = time.time()  # the reference's time is not the job's
             if reference.made is not None:
                 print_reference_line(console, reference.made)
@@ -218,7 +224,9 @@ def run(console: Console, config: BenchmarkConfig, record: Record, folder: Path,
                 record.fidelity = Fidelity(reference="eager", reason=reference.reason)
             file = reference.file
             progress.begin()
-        return run_job(config, record, folder, progress.update, file)
+        record = run_job(config, record, folder, progress.update, file)
+        remember(record)
+        return record
 
 
 # ---- around a job --------------------------------------------------------------------------------------------------
@@ -242,7 +250,8 @@ def make_ready(
     from bench.sweep.scratch import remove_stale_caches  # noqa: PLC0415
 
     if any(each.isolation.mode == "forkserver" for each in configs):
-        start_fork_server()  # torch is imported there while MLflow is imported here
+        with contextlib.suppress(OSError, EOFError):  # the job that needs it starts it, or says why it cannot
+            start_fork_server()  # torch is imported there while MLflow is imported here
     else:
         end_fork_server()  # that it was started could only be guessed
     if configs[0].tracking.enabled:
@@ -251,7 +260,8 @@ def make_ready(
         meanwhile()
     if (unexamined := preflight(configs)) is not None:
         console.print(f"not examined beforehand: {unexamined}", markup=False, soft_wrap=True)
-    remove_stale_caches()
+    with contextlib.suppress(OSError):
+        remove_stale_caches()
     return open_publisher(configs[0], console)
 
 

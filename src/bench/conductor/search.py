@@ -31,10 +31,12 @@ from bench.conductor.sweep import Launch, begin, current_environment, in_own_fol
 from bench.config import BenchmarkConfig
 from bench.files import write_whole
 from bench.record import Record, RecordError
+from bench.report.terminal import Terminal
 from bench.rules import ConfigError
 from bench.sweep.plan import Job, Plan, Point, SweepFile, check_size, file_name, short_name
 from bench.sweep.resume import FINISHED, Found, Resumption, look
 from bench.sweep.space import Space
+from bench.sweep.unstarted import explain, is_out_of_space
 
 if TYPE_CHECKING:
     from bench.conductor.study import Outcome, Study, Trial
@@ -76,7 +78,7 @@ def search(space: Space, compose: Compose, *, folder: Path, launch: Launch, is_l
     examples = _examples(space, composed)
     config = examples[0].config
     _check_config(config)
-    console = Console()
+    console = Terminal()
     conduct = _Search(
         console=console, config=config, space=space, composed=composed, folder=folder, launch=launch, is_local=is_local
     )
@@ -441,7 +443,7 @@ class _Search:
             self._say(f"{self.lost} jobs left no record")
         found_none = all(isinstance(each, str) for each in self.known.values())
         status = max(exit_status(records), int(self.lost > 0 or stopped or found_none))
-        if interrupted or stopped:
+        if interrupted or stopped or self.lost:
             self._say(f" Resume: {resume_command(self.course)}")
         return INTERRUPTED if interrupted else status
 
@@ -494,10 +496,13 @@ class _Search:
         """The setting of a trial that is to be measured; None when it was told of at once."""
         try:
             point = self.composed(trial.values)
+            trial_id = point.config.trial_id()
         except (ConfigError, PointError) as error:
             self.study.tell(trial.number, f"refused: {error}")
             return None
-        trial_id = point.config.trial_id()
+        except OSError as error:  # the prompt file is gone
+            self.study.tell(trial.number, f"refused: {explain(error)}")
+            return None
         self.study.note(trial.number, trial_id=trial_id)
         if trial_id in self.known:
             self.study.tell(trial.number, self.known[trial_id])
@@ -519,7 +524,15 @@ class _Search:
             settings=[job.name for job in [*self.jobs, *jobs]],
             jobs=[*self.jobs, *jobs],
         )
-        self.file.write(self.folder)
+        try:
+            self.file.write(self.folder)
+        except OSError as error:
+            if is_out_of_space(error):
+                self._say(f"Stopped: {explain(error)}: no further job could keep its result")
+                for each in batch:
+                    self._tell(each, ended=True)
+                return False, True
+            self._say(f"sweep.json lacks the jobs to come: {explain(error)}")  # written again before the next ones
         plan = self._plan(self.file.sweep_id, jobs, [each.point for each in batch])
         left = dataclasses.replace(self.course.left, plan=plan)
         interrupted, stopped = run_plan(dataclasses.replace(self.course, left=left), self.file, self.launch)

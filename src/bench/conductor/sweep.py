@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import secrets
 import time
 from collections import Counter
@@ -20,6 +19,7 @@ from bench.conductor.jobs import exit_status, make_ready, open_publisher
 from bench.conductor.restore import bring_back
 from bench.config import BenchmarkConfig
 from bench.record import Record, RecordError
+from bench.report.terminal import Terminal
 from bench.rules import ConfigError
 from bench.sweep.assignment import Assignment, assign
 from bench.sweep.engine import LostJob
@@ -27,9 +27,7 @@ from bench.sweep.fork_server import end_fork_server
 from bench.sweep.plan import Plan, Point, SweepFile, make_plan
 from bench.sweep.resume import Found, Resumption
 from bench.sweep.returned import Returned
-
-# The disk takes no more: the next job could not keep its result either.
-NO_MORE_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+from bench.sweep.unstarted import explain, is_out_of_space, write_unstarted
 
 # Takes what a job gave back, or why it gave nothing, as soon as that is known: job number, outcome.
 OnReturn = Callable[[int, Returned | Exception], None]
@@ -53,7 +51,7 @@ def sweep(points: Sequence[Point], *, folder: Path, launch: Launch, is_local: bo
     Raises:
         ConfigError: the folder is taken, or one of the settings cannot work; nothing was started.
     """
-    console = Console()
+    console = Terminal()
     config = _sweep_wide(points)
     plan = make_plan(points, config.sweep, sweep_id=f"{folder.name}-{secrets.token_hex(3)}")
     if plan.duplicates:
@@ -255,20 +253,32 @@ def begin(course: Course, *, space: dict[str, list[str]] | None = None) -> Sweep
 
 
 def run_plan(course: Course, file: SweepFile, launch: Launch) -> tuple[bool, bool]:
-    """Run the jobs; returns whether the user interrupted them, and whether the disk took no more."""
+    """Run the jobs; returns whether the user interrupted them, and whether the disk took no more.
+
+    Whatever else is raised costs the job that it hit.
+
+    Raises:
+        ConfigError: the launcher refuses all of them; none has run.
+    """
     assignments = assign(course.plan, file, is_local=course.is_local)
     configs = {job.number: point.config for job, point in zip(course.plan.jobs, course.plan.points, strict=True)}
+    taken: set[int] = set()
 
     def take(number: int, outcome: Returned | Exception) -> None:
+        taken.add(number)
         _take(course, assignments[number], configs[number], outcome)
 
     try:
-        launch(course.plan, assignments, take)
+        try:
+            launch(course.plan, assignments, take)
+        except Exception as error:
+            if is_out_of_space(error) or (isinstance(error, ConfigError) and not taken):
+                raise
+            for number in [each for each in assignments if each not in taken]:
+                take(number, error)
     except KeyboardInterrupt:
         return True, False
     except OSError as error:
-        if error.errno not in NO_MORE_SPACE:
-            raise
         where = f" ({error.filename})" if error.filename else ""
         course.say(f"Stopped: {error.strerror}{where}: no further job could keep its result")
         return False, True
@@ -281,41 +291,63 @@ def _take(course: Course, given: Assignment, config: BenchmarkConfig, outcome: R
     Raises:
         OSError: the disk takes no more.
     """
+    folder = course.folder / given.job.folder
+    try:
+        if isinstance(outcome, Returned):
+            outcome.deliver(folder)
+            if outcome.left_there:
+                names = ", ".join(outcome.left_there)
+                course.say(f"job {given.job.number}: {names} stays in {outcome.left_in} on {outcome.host}")
+            is_shown = course.is_local  # the job has published and shown itself
+        else:
+            is_shown = not _take_lost(course, given, config, outcome) and course.is_local
+    except Exception as error:
+        if is_out_of_space(error):
+            raise
+        is_shown = False
+        course.say(f"job {given.job.number}: its record is not written: {explain(error)}", "yellow")
+    if not is_shown:
+        _show(course, given, folder)
+
+
+def _show(course: Course, given: Assignment, folder: Path) -> None:
+    """Show and publish a job that could not do so itself; what cannot be done costs a line."""
     from bench.report.progress import print_job_line  # noqa: PLC0415
 
-    folder = course.folder / given.job.folder
-    if isinstance(outcome, Returned):
-        outcome.deliver(folder)
-        if outcome.left_there:
-            names = ", ".join(outcome.left_there)
-            course.say(f"job {given.job.number}: {names} stays in {outcome.left_in} on {outcome.host}")
-    elif isinstance(outcome, OSError):
-        raise outcome
-    else:
-        _take_lost(course, given, config, outcome)
-    if course.is_local:
-        return  # the job has published and shown itself
-    with contextlib.suppress(RecordError):
+    try:
         record = Record.read(folder)
         print_job_line(course.console, record, given.job.number + 1, given.jobs)
         if course.publisher is not None:
             course.publisher.publish_missing([folder], given.parent_run_id)
+    except RecordError:
+        pass
+    except Exception as error:  # noqa: BLE001 - the record is there, and what is not published is so in the end
+        course.say(f"job {given.job.number}: {explain(error)}", "yellow")
 
 
-def _take_lost(course: Course, given: Assignment, config: BenchmarkConfig, error: Exception) -> None:
-    """A job that gave nothing back ends in a record all the same, unless it had written a whole one before."""
+def _take_lost(course: Course, given: Assignment, config: BenchmarkConfig, error: Exception) -> bool:
+    """End a job that gave nothing back in a record, unless it has written a whole one; returns whether that was done.
+
+    Raises:
+        OSError: the record cannot be written.
+    """
     from bench.sweep.job import new_record, write_lost  # noqa: PLC0415
     from bench.sweep.resume import look  # noqa: PLC0415
 
+    if course.is_local and is_out_of_space(error):  # of another machine it is the disk there
+        raise error
     job, folder = given.job, course.folder / given.job.folder
     if not course.is_local:  # its record may have reached MLflow, though nothing came back from the engine
         bring_back(course.console, course.config, course.plan, look(course.folder, is_local=False), course.folder)
     with contextlib.suppress(RecordError):
         left = Record.read(folder)
         if left.status != "interrupted" or left.error is not None:
-            return
-    if not isinstance(error, LostJob):
-        course.say(f"job {job.number}: {type(error).__name__}: {error}")
-        error = LostJob("failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
-    record = new_record(config, sweep_id=given.sweep_id, repeat=job.repeat, name=job.name, swept=job.swept)
-    write_lost(record, folder, error)
+            return False
+    record = new_record(
+        config, trial_id=job.trial_id, sweep_id=given.sweep_id, repeat=job.repeat, name=job.name, swept=job.swept
+    )
+    if isinstance(error, LostJob):
+        write_lost(record, folder, error)
+    else:
+        write_unstarted(record, folder, error, time.time())
+    return True

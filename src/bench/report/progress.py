@@ -128,7 +128,10 @@ class JobProgress:
     def __enter__(self) -> Self:
         self._started_s = self._begun_s = self._clock_s()
         if self._live:
-            self._live.start(refresh=True)
+            try:
+                self._live.start(refresh=True)
+            except (OSError, RuntimeError):  # no thread can be started to redraw it: the job runs without
+                self._live = None
         return self
 
     def __exit__(

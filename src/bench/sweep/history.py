@@ -51,6 +51,25 @@ class History:
         return statistics.mean(told) * jobs if told else None
 
 
+_kept: dict[tuple[Path, ...], History] = {}
+
+
+def history_of(places: list[Path], now: Mapping[str, str]) -> History:
+    """What `read_history` says, read once in a process; `remember` adds the jobs that have ended since."""
+    key = tuple(places)
+    if key not in _kept:
+        _kept[key] = read_history(places, now)
+    return _kept[key]
+
+
+def remember(record: Record) -> None:
+    """Add a job that has just ended here to the histories that were read."""
+    for history in _kept.values():
+        if record.kind == "trial":
+            history.limits.pop(record.trial_id, None)
+            _take(history, record)
+
+
 def read_history(places: list[Path], now: Mapping[str, str]) -> History:
     """Read the newest records below some folders (`multirun`, `outputs`)."""
     files: list[tuple[float, int, Path]] = []

@@ -29,10 +29,13 @@ WORKER = "bench.trial.worker"
 LOG_NAME = "worker.log"
 
 
-def new_record(config: BenchmarkConfig, **fields: Any) -> Record:
-    """A record that says what is asked for and nothing yet of what came of it."""
+def new_record(config: BenchmarkConfig, *, trial_id: str | None = None, **fields: Any) -> Record:
+    """A record that says what is asked for and nothing yet of what came of it.
+
+    `trial_id` is the config's where it is known: to make it reads the prompt file, which may be gone.
+    """
     return Record(
-        trial_id=config.trial_id(),
+        trial_id=trial_id or config.trial_id(),
         started_at_s=time.time(),
         requested=config.to_dict(),
         fingerprint=fingerprint(),

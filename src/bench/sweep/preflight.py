@@ -39,21 +39,21 @@ def preflight(configs: Sequence[BenchmarkConfig], *, timeout_s: float = 120.0) -
     _check_shared_cache(configs)
     modes = {each.isolation.mode for each in configs}
     answers: list[tuple[Any, ...]] = []
-    with tempfile.TemporaryDirectory(prefix="bench-preflight-", ignore_cleanup_errors=True) as folder:
-        child = Child(
-            # The jobs need the fork server anyway, if any is to come from it.
-            mode="forkserver" if "forkserver" in modes else "spawn",
-            entry=EXAMINER,
-            folder=Path(folder),
-            log=Path(folder) / "none.log",
-            on_event=lambda *answer: answers.append(answer),
-        )
-        # A child that does not hear is given some seconds to end, and those are part of the time.
-        patience_s = max(timeout_s - INTERRUPT_GRACE_S, timeout_s / 2)
-        try:
+    # A child that does not hear is given some seconds to end, and those are part of the time.
+    patience_s = max(timeout_s - INTERRUPT_GRACE_S, timeout_s / 2)
+    try:
+        with tempfile.TemporaryDirectory(prefix="bench-preflight-", ignore_cleanup_errors=True) as folder:
+            child = Child(
+                # The jobs need the fork server anyway, if any is to come from it.
+                mode="forkserver" if "forkserver" in modes else "spawn",
+                entry=EXAMINER,
+                folder=Path(folder),
+                log=Path(folder) / "none.log",
+                on_event=lambda *answer: answers.append(answer),
+            )
             ended = child.run({"questions": json.dumps(_distinct(configs)).encode()}, patience_s)
-        except (EOFError, OSError, ValueError) as error:  # no process could be started, or its answer is none
-            return f"{type(error).__name__}: {error}"
+    except (EOFError, OSError, RuntimeError, ValueError) as error:  # no process could be started, or its answer is none
+        return f"{type(error).__name__}: {error}"
     for kind, *answer in answers:
         if kind == "refused":
             raise ConfigError(*answer)

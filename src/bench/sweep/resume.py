@@ -1,8 +1,9 @@
 """What a sweep's folder holds already, and what of a plan is still to be run.
 
 A job is done when a record of its setting and repeat lies in the folder, `ok` or `skipped`, made in this environment,
-with all outputs that are asked for now (`bench.sweep.outputs`). Names, order, numbers and folders do not matter: they may be others now. What is run again is first moved to `earlier/`,
-so that each setting and repeat has one record in the sweep, and none is lost.
+with all outputs that are asked for now (`bench.sweep.outputs`). Names, order, numbers and folders do not matter: they
+may be others now. What is run again is first moved to `earlier/`, so that each setting and repeat has one record in the
+sweep, and none is lost.
 
 Two starts on one folder at the same time: the second is refused by a lock that the kernel gives back when its process
 ends, however it ends.
@@ -45,7 +46,7 @@ class Past:
     reason: str | None
     sweep_id: str | None
     fingerprint: dict[str, str]
-    outputs: Outputs = Outputs()
+    outputs: Outputs = dataclasses.field(default_factory=Outputs)
 
     @classmethod
     def of(cls, record: Record, folder: str) -> Past:

@@ -65,7 +65,14 @@ class _SubmititLauncher(EngineLauncher):
             for start in range(0, len(overrides), LARGEST_ARRAY):
                 part = overrides[start : start + LARGEST_ARRAY]
                 numbers = [first + start + each for each in range(len(part))]
-                submitted = _submit(executor, job, part, numbers)
+                try:
+                    submitted = _submit(executor, job, part, numbers)
+                except Exception as error:
+                    if not waiting:  # nothing has begun
+                        raise
+                    for index in range(len(part)):  # those that have begun go on
+                        keep(start + index, lost(error))
+                    continue
                 waiting |= {start + index: each for index, each in enumerate(submitted)}
                 ids = [each.job_id for each in waiting.values()]
                 with contextlib.suppress(OSError):
@@ -237,7 +244,10 @@ def _refused(error: Exception) -> Exception:
 
 def _result_of(job: Any) -> JobReturn | None:
     """What a job has given back; None while there is nothing."""
-    if not job.paths.result_pickle.exists():  # it appears whole
+    try:
+        if not job.paths.result_pickle.exists():  # it appears whole
+            return None
+    except OSError:  # the shared folder does not answer: at the next look it may
         return None
     try:
         result = job.results()[0]

@@ -4,6 +4,7 @@ Hydra imports this file at every start, so nothing heavy may be imported at its 
 Hydra's plugin scan cannot resolve them in a dataclass.)
 """
 
+import contextlib
 import itertools
 import math
 import shlex
@@ -105,7 +106,8 @@ class BenchSweeper(Sweeper):
         from bench.sweep.sweep_folder import keep_config  # noqa: PLC0415
 
         folder = self._folder()
-        keep_config(folder, OmegaConf.to_yaml(self.config))
+        with contextlib.suppress(OSError):  # for the user's eyes alone; where nothing can be written the jobs will say
+            keep_config(folder, OmegaConf.to_yaml(self.config))
         pairs = [(job, point) for job, point in zip(plan.jobs, plan.points, strict=True) if not job.done]
         # Hydra's own launcher gets them singly: it would keep each job's config until the last has run.
         for batch in [[pair] for pair in pairs] if self._runs_one_by_one() else [pairs] if pairs else []:
@@ -125,7 +127,14 @@ class BenchSweeper(Sweeper):
 
         if isinstance(self.launcher, EngineLauncher):
             self.launcher.on_return = pass_on
-        for index, result in enumerate(self.launcher.launch(overrides, initial_job_idx=numbers[0])):
+        try:
+            results = self.launcher.launch(overrides, initial_job_idx=numbers[0])
+        except Exception as error:
+            if not self._runs_one_by_one():  # several jobs: whoever planned them knows which have come back
+                raise
+            on_return(numbers[0], error)  # its config could not be composed, its folder not be made, and the like
+            return
+        for index, result in enumerate(results):
             if index not in passed_on:
                 pass_on(index, result)
 

@@ -1,0 +1,106 @@
+"""A real command line in a fork of the test's process, with jobs that measure nothing: a sweep in a second or less.
+
+What is real: Hydra, the sweeper, its launcher, the plan, the folders, the records, the table and the report. What a
+test changes is changed in the fork alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.config import BenchmarkConfig
+from bench.record import Record
+
+SWEEP = (
+    "-m", "workload.batch_size=1,2,3", "sweep.order=given", "sweep.name=s", "tracking=off", "fidelity.reference=none",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    status: int
+    out: str
+    folder: Path  # of the sweep
+
+    def records(self) -> dict[int, Record]:
+        """Batch size → the record of its job."""
+        found = [Record.read(path) for path in sorted(self.folder.glob("*/record.json"))]
+        return {each.requested["workload"]["batch_size"]: each for each in found}
+
+    def statuses(self) -> dict[int, str]:
+        """Batch size → how its job ended."""
+        return {size: record.status for size, record in sorted(self.records().items())}
+
+
+def measure_nothing(
+    config: BenchmarkConfig, record: Record, folder: Path, on_event: object, reference: Path | None = None
+) -> Record:
+    """What `run_job` does, but for the measurement."""
+    del on_event, reference
+    from bench.record import REFERENCE_NAME
+    from bench.sweep.scratch import reserved_space
+    from factories import make_record
+
+    with reserved_space(config, folder):
+        done = make_record()
+        for name in ("observed", "iterations", "output", "memory", "status", "stage"):
+            setattr(record, name, getattr(done, name))
+        record.ended_at_s = record.started_at_s + 1.0
+        record.write(folder)
+        if record.kind == "reference":
+            (folder / REFERENCE_NAME).write_bytes(b"")
+    return record
+
+
+def write_no_report(report: object, folder: Path) -> list[Path]:
+    """What the report's `write` does, without any figure: those take seconds."""
+    del report
+    (folder / "report.html").write_text("no report", encoding="utf-8")
+    return [folder / "report.html"]
+
+
+def run(
+    folder: Path, *arguments: str, prepare: Callable[[], object] = lambda: None, with_report: bool = False
+) -> Ended:
+    """Run `bench` with these arguments in `folder`; `prepare` is called in the fork before anything else is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    from bench import cli  # imported once, before the fork
+    from bench.conductor import jobs, search, sweep  # noqa: F401
+    from bench.report.page import write
+    from bench.sweep import fork_server, job, reference
+
+    pid = os.fork()
+    if pid == 0:
+        status = 70
+        try:
+            os.chdir(folder)
+            out = os.open("out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            os.dup2(out, 1)
+            os.dup2(out, 2)
+            sys.stdout, sys.stderr = (os.fdopen(each, "w", buffering=1) for each in (1, 2))
+            sys.argv = ["bench", *arguments]
+            if not with_report:
+                write.build, write.write = lambda *_, **__: None, write_no_report
+            sweep.make_ready = search.make_ready = lambda *_: None
+            fork_server.start_fork_server = lambda: None
+            job.run_job = reference.run_job = measure_nothing
+            prepare()
+            cli.main()
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else 1
+        except BaseException:  # noqa: BLE001 - the test sees it in the output
+            traceback.print_exc()
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            os._exit(status)
+    _, ended = os.waitpid(pid, 0)
+    text = (folder / "out").read_text(encoding="utf-8")
+    return Ended(status=os.waitstatus_to_exitcode(ended), out=text, folder=folder / "multirun/s")

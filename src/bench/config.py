@@ -78,6 +78,14 @@ class AttentionConfig:
     sdpa_backend: str | None = key(None, "the one kernel family that sdpa may use; null: torch's choice",
                                    allowed=SDPA_BACKENDS)  # fmt: skip
 
+    @property
+    def compiles_itself(self) -> bool:
+        """Whether transformers compiles this attention whatever `compile.mode` is.
+
+        It calls torch.compile without arguments, so that of the section `compile` only `cache` has an effect on it.
+        """
+        return self.implementation.removeprefix("paged|") == "flex_attention"
+
 
 @dataclass(kw_only=True)
 class CompileConfig:
@@ -452,8 +460,9 @@ class BenchmarkConfig:
     def trial_id(self) -> str:
         """Sixteen hexadecimal digits from all that defines the measurement, the same on any machine.
 
-        Left out is what decides only where, how often or how safely the job runs. A prompt file counts by its
-        content.
+        Left out is what decides only where, how often or how safely the job runs, and what has no effect: without
+        `compile.mode` all of `compile`, but for the cache of an attention that compiles itself. A prompt file counts
+        by its content.
         """
         defining: dict[str, Any] = {"device": self.device}
         for name, (section, rule) in _keys(type(self)).items():
@@ -466,6 +475,8 @@ class BenchmarkConfig:
             del defining["model"]["tp_plan"], defining["model"]["tp_size"]
         if self.compile.mode is None:
             defining["compile"] = {"mode": None}  # the other keys mean something only to a compiler
+            if self.attention.compiles_itself and self.compile.cache != "fresh":
+                defining["compile"]["cache"] = self.compile.cache
         for section in ("warmup", "measurement"):
             # Either the number of calls counts, or the bounds of the rule.
             fixed = defining[section]["policy"] == "fixed"

@@ -88,12 +88,11 @@ def test_calls_taken_for_processes_are_noticed(monkeypatch):
     assert row("identical settings differ", "process SD 1 %, R = 3").verdict == MISSED
 
 
-def test_verdicts_without_repeats_are_noticed(monkeypatch):
-    def pooled(setting: np.ndarray) -> list[Process]:
-        return [Process(median_s=call) for call in setting.ravel().tolist()]
-
-    monkeypatch.setattr(verdicts, "processes", pooled)
-    assert row("one process names a winner", "R = 1, 50 % slower").verdict == MISSED
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_no_verdict_is_given_on_fewer_than_three_processes_however_far_apart(rng, repeats):
+    sweeps = synthetic.sweeps(rng, 20, settings=3, repeats=repeats, process_sd=0.0, cv=0.001, shift=0.5)
+    words = {each.word for sweep in sweeps for each in comparison.verdicts(verdicts.effects(sweep))}
+    assert words.isdisjoint({"faster", "slower", "equivalent"})
 
 
 def test_a_comparison_that_finds_too_little_is_noticed(monkeypatch):
@@ -132,9 +131,11 @@ def test_an_interval_that_takes_calls_for_independent_is_noticed(monkeypatch):
     assert row("the median's interval holds the median", "AR(0.6), n = 50").verdict == MISSED
 
 
-def test_a_p99_from_too_few_calls_is_noticed(monkeypatch):
-    monkeypatch.setattr("bench.analysis.summary.QUANTILE_NEEDS", {90: 36, 95: 72, 99: 300})
-    assert row("p99 is null", "n from 1 to 367").verdict == MISSED
+@pytest.mark.parametrize(("percent", "calls"), [(90, 26), (95, 50), (99, 260)])
+def test_a_quantile_from_too_few_calls_is_noticed(monkeypatch, percent, calls):
+    needs = {90: 36, 95: 72, 99: 368, percent: calls}
+    monkeypatch.setattr("bench.analysis.summary.QUANTILE_NEEDS", needs)
+    assert row(f"the slowest call lies beyond the p{percent}", "n = the fewest that give one").verdict == MISSED
 
 
 def test_a_warm_up_that_ends_too_early_is_noticed(monkeypatch):

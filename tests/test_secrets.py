@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bench import record as records
 from bench.record import Record
-from bench.secrets import MASK, PUBLIC, has_credentials, scrub, scrub_file, without_credentials
+from bench.secrets import MASK, PUBLIC, has_credentials, scrub, scrub_file, scrub_texts, without_credentials
 from factories import make_evidence, make_record
 
 TOKEN = "hf_Recognise4ble0123456789"
@@ -121,6 +121,33 @@ def test_passwords_in_any_address_are_replaced_and_ports_are_not(tmp_path: Path)
 def test_a_password_in_a_variable_s_address_is_replaced_where_it_stands_alone(tmp_path: Path) -> None:
     secret = environment(tmp_path, MLFLOW_TRACKING_URI="http://me:hunter%202@host:5000")
     assert scrub('FATAL: "hunter 2" and hunter%202', secret) == f'FATAL: "{MASK}" and {MASK}'
+
+
+@pytest.mark.parametrize(
+    "name", ["password", "sslpassword", "access_token", "X-Amz-Signature", "X-Amz-Security-Token", "api_key", "sig"]
+)
+def test_a_secret_in_the_query_of_an_address_is_replaced(tmp_path: Path, name: str) -> None:
+    secret = environment(tmp_path, STUDY=f"postgresql://host/db?user=someone&{name}=hunter%202&x=1")
+    assert scrub(f"at https://host/x?a=1&{name}=pw&b=2#c", secret) == f"at https://host/x?a=1&{name}={MASK}&b=2#c"
+    assert scrub('FATAL: "hunter 2" and hunter%202', secret) == f'FATAL: "{MASK}" and {MASK}'
+    once = scrub(json.dumps({"a": json.dumps([f"x://y?{name}=pw"])}), secret)
+    assert json.loads(json.loads(once)["a"]) == [f"x://y?{name}={MASK}"]
+
+
+def test_other_queries_stay(tmp_path: Path) -> None:
+    nothing = environment(tmp_path)
+    for harmless in (
+        "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=5e61f7c59dc729c0",
+        "https://host/x?num_tokens=3&tokenizer=a&keyboard=de&author=me",
+        "what? password=x",
+    ):
+        assert scrub(harmless, nothing) == harmless
+
+
+def test_many_texts_are_scrubbed_as_each_by_itself(tmp_path: Path) -> None:
+    secret = environment(tmp_path, PGPASSWORD=HARD)
+    many = [f"x {HARD} y", "", "a", json.dumps({"a": HARD}), repr(HARD), "http://me:pw@host", "\\n", "ü\ud800"]
+    assert scrub_texts(many, secret) == [scrub(each, secret) for each in many]
 
 
 @pytest.mark.parametrize("where", ["HF_TOKEN_PATH", "HF_HOME", "XDG_CACHE_HOME", "HOME"])

@@ -37,6 +37,7 @@ from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from bench.composed import hide_secrets
 from bench.conductor import interrupt
 from bench.config import BenchmarkConfig
 from bench.manual import help_text, keys_text
@@ -184,7 +185,7 @@ def _check_flags(arguments: Sequence[str]) -> Namespace:
         _, _, unknown = message.partition("unrecognized arguments: ")
         if unknown and not any(each.startswith("-") for each in unknown.split()):
             message = f"{unknown}: a flag stands between overrides; flags come before all key=value, or after"
-        print(f"bench: {message}; bench --help shows examples, bench --hydra-help the flags", file=sys.stderr)
+        print(f"bench: {scrub(message)}; bench --help shows examples, bench --hydra-help the flags", file=sys.stderr)
         sys.exit(REFUSED)
 
     parser.error = refuse  # type: ignore[method-assign]
@@ -269,6 +270,7 @@ def to_config(composed: DictConfig, overrides: Sequence[str]) -> BenchmarkConfig
     plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     config = BenchmarkConfig.from_dict({str(key): value for key, value in plain.items()})
+    _check_names(config)
     if config.model.id is None:
         raise ConfigError("model.id", None, "name a model: a group (model=tiny), a hub id or a folder")
     _check_model_name(config, overrides)
@@ -294,6 +296,19 @@ def _check_no_credentials(composed: DictConfig) -> None:
         if isinstance(address, str) and "${" not in address and has_credentials(address):
             remedy = f"holds a user's secret, which the outputs would repeat; {way}write {key}='${{oc.env:NAME}}'"
             raise ConfigError(key, without_credentials(address), remedy)
+
+
+def _check_names(config: BenchmarkConfig) -> None:
+    """Refuse a secret as a name: folders and runs that have it could not be found again under a mask."""
+    names = {
+        "sweep.name": config.sweep.name,
+        "sweep.arm": config.sweep.arm,
+        "tracking.experiment": config.tracking.experiment,
+    }
+    for key, name in names.items():
+        if name is not None and scrub(name) != name:
+            remedy = "is a secret of the environment or holds one, and would be shown as a name; choose another name"
+            raise ConfigError(key, name, remedy)
 
 
 @functools.cache
@@ -329,7 +344,10 @@ def job(composed: DictConfig) -> Any:
     from bench.conductor import jobs  # noqa: PLC0415 - neither help nor a refused config has use for it
 
     settings = HydraConfig.get()
-    return jobs.run_sweep_job(to_config(composed, settings.overrides.task), Path(settings.runtime.output_dir))
+    folder = Path(settings.runtime.output_dir)
+    if settings.output_subdir is not None:
+        hide_secrets(folder / settings.output_subdir, composed, [*settings.overrides.task, *settings.overrides.hydra])
+    return jobs.run_sweep_job(to_config(composed, settings.overrides.task), folder)
 
 
 def _single_run(composed: DictConfig, stack: contextlib.ExitStack) -> TaskFunction:
@@ -372,6 +390,9 @@ def _single_run(composed: DictConfig, stack: contextlib.ExitStack) -> TaskFuncti
 
     def measure(_: DictConfig) -> NoReturn:
         try:
+            if composed.hydra.output_subdir is not None:
+                typed_overrides = [*composed.hydra.overrides.task, *composed.hydra.overrides.hydra]
+                hide_secrets(folder / composed.hydra.output_subdir, plain, typed_overrides)
             status = jobs.run_single(config, folder, ready)
         except (ConfigError, OmegaConfBaseException) as error:
             _refuse(error)  # here, for Hydra prints a line of its own about what a job raises

@@ -1,8 +1,8 @@
 """Keeps tokens and passwords out of what bench leaves behind: records, logs, and the lines that it prints.
 
 Known as secret are the values of environment variables whose names say so, the passwords in addresses that the
-environment holds, the token that the hub's own login stored, and passwords in any address at all. They are replaced
-as they are, as JSON writes them, as Python's repr does, and as in an address.
+environment holds, the token that the hub's own login stored, and passwords in any address at all, before its host or
+in its query. They are replaced as they are, as JSON writes them, as Python's repr does, and as in an address.
 
 Not covered: values below six characters and plain numbers, which stand in too many places that mean something else;
 what was encoded in another way (base64) or cut in pieces; and secrets that are named nowhere.
@@ -17,7 +17,7 @@ import os
 import re
 import tempfile
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 MASK = "***"
@@ -35,6 +35,14 @@ _TOKEN = re.compile(r"(hf_|gh[a-z]_|github_pat_|glpat-|dapi|sk-|xox[a-z]-)[\w-]{
 # scheme://user:PASSWORD@host. A number up to the end of the authority is a port; a password may hold what its owner
 # forgot to quote, a slash or another @.
 _PASSWORD = re.compile(r'(://[^\s/:@"\[]*:)(?!\d*(?:[/?#\s"\',;)]|$))([^\s"]{1,300})(?=@)')
+# An address up to its query, and in the query a name and its value. A backslash there is JSON's.
+_QUERY = re.compile(r"""(://[^\s"'<>?\\]*\?)([^\s"'<>\\]+)""")
+_PARAMETER = re.compile(r"([\w.%-]+)=([^&#]+)")
+# Names of such values. Not viewStateShareKey: MLflow's own pages have it.
+_SECRET_PARAMETER = re.compile(
+    r"token$|passw|passphrase|pwd$|secret|credential|signature$|(^|[_.-])(auth|sig|key)$|(api|access|private|account)key$",
+    re.IGNORECASE,
+)
 # Words that records are made of: whoever has one of them for a password gets records that can be read all the same.
 PUBLIC = frozenset((
     "adaptive", "autotune", "bfloat16", "converged", "crashed", "cudagraph_record", "cudagraph_skip", "default",
@@ -81,6 +89,12 @@ def scrub(text: str, environment: Mapping[str, str] | None = None) -> str:
         environment: None: this process's own.
     """
     return _scrub(text, os.environ if environment is None else environment, is_json=bool(_JSON.match(text)))
+
+
+def scrub_texts(texts: Sequence[str], environment: Mapping[str, str] | None = None) -> list[str]:
+    """Do the same to many short texts, in the time of one."""
+    found = json.loads(_scrub(json.dumps(texts), os.environ if environment is None else environment, is_json=True))
+    return [str(each) for each in found]
 
 
 def scrub_file(path: Path, environment: Mapping[str, str] | None = None) -> bool:
@@ -141,6 +155,11 @@ def _secrets(environment: Mapping[str, str]) -> Iterator[str]:
             for found in _PASSWORD.finditer(stripped):
                 yield found[2]
                 yield urllib.parse.unquote(found[2])
+            for query in _QUERY.finditer(stripped):
+                for parameter, each in _PARAMETER.findall(query[2]):
+                    if _SECRET_PARAMETER.search(parameter):
+                        yield each
+                        yield urllib.parse.unquote_plus(each)
     if token := _stored_token(_token_path(environment)):
         yield token
 
@@ -189,7 +208,13 @@ def _scrub(text: str, environment: Mapping[str, str], *, is_json: bool) -> str:
         text = re.sub(every, _masked, text)
     if "://" in text and _PASSWORD.search(text):
         text = _PASSWORD.sub(rf"\g<1>{MASK}", text)
+    if "://" in text and "=" in text:
+        text = _QUERY.sub(lambda found: found[1] + _PARAMETER.sub(_masked_parameter, found[2]), text)
     return text
+
+
+def _masked_parameter(found: re.Match[str]) -> str:
+    return f"{found[1]}={MASK}" if _SECRET_PARAMETER.search(found[1]) else found[0]
 
 
 def _forms(environment: Mapping[str, str], *, is_json: bool) -> set[str]:

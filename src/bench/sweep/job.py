@@ -69,8 +69,8 @@ def run_job(
                 worker = importlib.import_module(WORKER)
                 worker.import_compiler(record)
                 record.phases_s |= {"start": 0.0, "import": time.monotonic() - began_s}
-                done: Record = worker.measure(record, **given, began_s=began_s, emit=on_event)
-                return done
+                worker.measure(record, **given, began_s=began_s, emit=on_event)
+                return _taken_over(record, folder)  # as another process would leave it: without secrets
             return _run_in_child(config, record, given, on_event)
         finally:
             scrub_file(folder / LOG_NAME)

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from filelock import FileLock
 
-from bench.secrets import without_credentials
+from bench.secrets import scrub, scrub_texts, without_credentials
 from bench.tracking.database import Template, check_writable, make_database, make_template, sqlite_file
 
 # Read by MLflow when it is imported or when it makes a request; what the user has set stays. With MLflow's own
@@ -164,8 +164,8 @@ class Store:
     def create_run(self, name: str, started_at_s: float, tags: Mapping[str, str]) -> str:
         """Make a run and return its id."""
         with explained(self.uri, "create a run"):
-            cut = {tag: value[:TAG_LENGTH] for tag, value in tags.items()}
-            run = self.client.create_run(self.experiment_id, _milliseconds(started_at_s), cut, name)
+            cut = {tag: value[:TAG_LENGTH] for tag, value in _without_secrets(tags).items()}
+            run = self.client.create_run(self.experiment_id, _milliseconds(started_at_s), cut, scrub(name))
             return str(run.info.run_id)
 
     def end_run(self, run_id: str, status: str, ended_at_s: float) -> None:
@@ -188,8 +188,8 @@ class Store:
     ) -> None:
         """Log all of it, in as few requests as MLflow's limits allow, values cut to MLflow's lengths."""
         metrics = [Metric(*each) for each in points]
-        texts = [Param(name, value[:PARAM_LENGTH]) for name, value in (params or {}).items()]
-        marks = [RunTag(name, value[:TAG_LENGTH]) for name, value in (tags or {}).items()]
+        texts = [Param(name, value[:PARAM_LENGTH]) for name, value in _without_secrets(params or {}).items()]
+        marks = [RunTag(name, value[:TAG_LENGTH]) for name, value in _without_secrets(tags or {}).items()]
         batches = itertools.zip_longest(
             _batches(metrics, METRICS_PER_BATCH),
             _batches(texts, PARAMS_PER_BATCH),
@@ -211,7 +211,7 @@ class Store:
             for name, text in texts.items():
                 file = Path(folder, name)
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(text, encoding="utf-8", errors="replace")
+                file.write_text(scrub(text), encoding="utf-8", errors="replace")
             self.client.log_artifacts(run_id, folder)
 
 
@@ -502,6 +502,11 @@ def _experiment(client: Any, name: str, artifact_location: str | None) -> Any:
                 raise
             found = client.get_experiment_by_name(name)
     return found
+
+
+def _without_secrets(texts: Mapping[str, str]) -> dict[str, str]:
+    """Mask what is secret in a run's tags or params: whoever sees the run may not be whoever ran it."""
+    return dict(zip(texts, scrub_texts(list(texts.values())), strict=True))
 
 
 def _batches(values: list[_Value], size: int) -> Iterator[list[_Value]]:

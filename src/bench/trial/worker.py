@@ -24,6 +24,7 @@ from bench.config import BenchmarkConfig
 from bench.libraries import imported, with_imported
 from bench.record import REFERENCE_NAME, Record
 from bench.rules import ConfigError
+from bench.secrets import scrub
 from bench.trial.environment import describe_environment
 from bench.trial.model import resolve_device
 from bench.trial.runner import BenchmarkRunner
@@ -114,7 +115,7 @@ def note_sources(record: Record) -> None:
 def record_failure(record: Record, error: Exception) -> None:
     """Say in the record, and in the log, what was raised."""
     detail = "".join(traceback.format_exception(error))
-    traceback.print_exc()
+    print(scrub(detail), end="", file=sys.stderr)  # with isolation.mode=none that is the terminal
     message = str(error) if isinstance(error, ConfigError | NotHonouredError) else one_line(error)
     if is_out_of_memory(error):
         requested, free = memory_asked_for(error)

@@ -21,7 +21,7 @@ from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from hydra_plugins.bench_launchers.engine import EngineLauncher
 from hydra_plugins.bench_sweeper.composing import Composer, JobLoader
@@ -103,11 +103,13 @@ class BenchSweeper(Sweeper):
 
     def _launch_plan(self, plan: Any, assignments: Any, on_return: Any) -> None:
         """Run a plan's jobs that are not done."""
+        from bench.composed import to_yaml  # noqa: PLC0415 - only a sweep that runs has use for it
         from bench.sweep.sweep_folder import keep_config  # noqa: PLC0415
 
+        assert self.config is not None
         folder = self._folder()
         with contextlib.suppress(OSError):  # for the user's eyes alone; where nothing can be written the jobs will say
-            keep_config(folder, OmegaConf.to_yaml(self.config))
+            keep_config(folder, to_yaml(self.config))
         pairs = [(job, point) for job, point in zip(plan.jobs, plan.points, strict=True) if not job.done]
         # Hydra's own launcher gets them singly: it would keep each job's config until the last has run.
         for batch in [[pair] for pair in pairs] if self._runs_one_by_one() else [pairs] if pairs else []:

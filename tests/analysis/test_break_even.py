@@ -91,6 +91,37 @@ def test_the_interval_is_fiellers():
     assert (found.calls_low, found.calls_high) == pytest.approx((min(roots), max(roots)))
 
 
+def correlated(generator, processes: int, excess_s: float, call_s: float, slope: float) -> list[tuple[float, float]]:
+    """Processes whose starts and calls are slow together (slope > 0), or in turn."""
+    noise = generator.normal(0.0, 1.0, processes)
+    return [(excess_s + each, call_s + slope * each) for each in noise.tolist()]
+
+
+@pytest.mark.parametrize("slope", [0.08, -0.08])
+@pytest.mark.parametrize("side", ["compiled", "uncompiled", "both"])
+@pytest.mark.parametrize("processes", [(6, 6), (5, 8)], ids=["paired", "unpaired"])
+def test_at_each_end_of_the_interval_the_difference_is_as_many_standard_errors(processes, side, slope):
+    """After ρ calls a process has taken excess + ρ call: an end is a ρ at which the sides just differ at 5 %."""
+    generator = np.random.default_rng(8)
+    compiled = correlated(generator, processes[0], 20.0, 1.0, slope if side != "uncompiled" else 0.01)
+    plain = correlated(generator, processes[1], 9.0, 2.0, slope if side != "compiled" else 0.01)
+    plain_setting = setting(None, plain)
+    if processes[0] != processes[1]:  # of other repeats
+        for each in plain_setting.records:
+            each.repeat += 100
+    found = only(plain_setting, setting("default", compiled))
+    assert (found.status, found.paired) == ("established", processes[0] == processes[1])
+    quantile = t.ppf(0.975, min(processes) - 1)
+    for calls in (found.calls_low, found.calls_high):
+        one, other = (np.array([excess + calls * call for excess, call in each]) for each in (compiled, plain))
+        if found.paired:
+            variance = (one - other).var(ddof=1) / len(one)
+        else:
+            variance = one.var(ddof=1) / len(one) + other.var(ddof=1) / len(other)
+        assert abs(one.mean() - other.mean()) == pytest.approx(quantile * math.sqrt(variance))
+    assert found.calls_low < found.calls < found.calls_high
+
+
 def test_the_speed_up_counts_the_start():
     found = only(setting(None, PLAIN), setting("default", COMPILED))
     assert list(found.speedup) == [10, 100, 1000]

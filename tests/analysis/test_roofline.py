@@ -146,6 +146,17 @@ def test_a_share_above_what_the_device_can_do_is_none_with_the_reason() -> None:
     assert "more than the device can do" in result.reason
 
 
+@pytest.mark.parametrize(("share", "kept"), [(0.99, True), (1.0, True), (1.04, True), (1.06, False), (1.2, False)])
+@pytest.mark.parametrize("figure", ["prefill_mbu", "decode_mbu", "prefill_mfu", "decode_mfu"])
+def test_a_share_a_few_percent_above_one_is_noise_and_more_is_a_fault(figure: str, share: float, kept: bool) -> None:
+    known = {"bandwidth_bytes_per_s": 1e15, "matmul_flops_per_s": 1e15}
+    name = "bandwidth_bytes_per_s" if figure.endswith("mbu") else "matmul_flops_per_s"
+    of_all = getattr(roofline(record(), rates(**known)), figure)
+    result = roofline(record(), rates(**known | {name: known[name] * of_all / share}))
+    assert getattr(result, figure) == (pytest.approx(share) if kept else None)
+    assert (figure in result.rejected) is not kept
+
+
 def test_without_rates_the_costs_stand_alone() -> None:
     result = roofline(record(), None)
     assert result.decode_bytes == roofline(record(), rates()).decode_bytes

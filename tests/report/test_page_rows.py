@@ -9,7 +9,7 @@ import math
 
 import pytest
 
-from bench.record import Failure
+from bench.record import Failure, Fidelity, Steadiness
 from bench.report.rows import COLUMNS, columns_of, rows_of, to_csv, to_json
 from factories import COLD_START_S, COMPILE_EXCESS_S, MEDIAN_E2E_S, MEDIAN_GAP_S, PEAK_MIB, make_evidence, make_record
 from sweeps import EAGER, SDPA, job, jobs
@@ -54,6 +54,29 @@ def test_a_failure_is_a_row_with_its_reason_and_without_a_rank() -> None:
     (row,) = rows_of([record])
     assert (row["status"], row["ranked"], row["e2e_ms"]) == ("failed", False, None)
     assert row["error"] == "RuntimeError: no such layer"
+
+
+def judged(*, steady: bool | None) -> Steadiness:
+    return Steadiness(steady=steady, flags=[] if steady else ["trend"], shape="flat", power="enough")
+
+
+@pytest.mark.parametrize(
+    ("changes", "ranked"),
+    [
+        ({}, True),
+        ({"steadiness": judged(steady=True)}, True),
+        ({"steadiness": judged(steady=None)}, True),
+        ({"steadiness": judged(steady=False)}, False),
+        ({"warmup_status": "not_converged"}, False),
+        ({"fidelity": Fidelity(reference="eager", agrees=False)}, False),
+        ({"fidelity": Fidelity(reference="eager", agrees=None)}, True),
+        ({"status": "failed"}, False),
+        ({"status": "oom"}, False),
+    ],
+)
+def test_what_may_not_be_compared_is_not_ranked(changes, ranked) -> None:
+    (row,) = rows_of([make_record(**changes)])
+    assert row["ranked"] is ranked
 
 
 @pytest.mark.parametrize("key", ["name", "status", "e2e_ms"])

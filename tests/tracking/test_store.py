@@ -21,6 +21,7 @@ import sqlalchemy
 
 from bench.secrets import without_credentials
 from bench.tracking.store import (
+    COMPLETE,
     Store,
     TrackingError,
     experiment_address,
@@ -299,3 +300,26 @@ def test_the_ui_command_can_be_typed_where_the_environment_is_not_active(monkeyp
     assert ui_command(at("sqlite:////data/mlflow.db")).startswith(f"{own} ui ")
     monkeypatch.setenv("PATH", str(own.parent))
     assert ui_command(at("sqlite:////data/mlflow.db")).startswith("mlflow ui ")
+
+
+# ---- doubles -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("whole", [0, 1, 2])
+def test_of_doubled_runs_the_one_that_has_all_stays(tmp_path: Path, whole: int) -> None:
+    """Whichever it is by age and id: a double may be what a process left that died while it published."""
+    store = open_store(None, "doubled", tmp_path)
+    made = sorted(store.create_run("a", 1e9 + number, {"record_key": "k"}) for number in range(3))
+    store.log(made[whole], tags={COMPLETE: "yes"})
+    kept = store.sole_run({"record_key": "k"}, name="a", started_at_s=1e9, tags={})
+    assert kept.info.run_id == made[whole]
+    assert [each.info.run_id for each in store.find_runs(record_key="k")] == [made[whole]]
+    assert {store.client.get_run(each).info.lifecycle_stage for each in made if each != made[whole]} == {"deleted"}
+
+
+def test_of_doubled_runs_that_are_alike_every_process_keeps_the_same(tmp_path: Path) -> None:
+    store = open_store(None, "doubled", tmp_path)
+    made = [store.create_run("a", 1e9 + number, {"record_key": "k"}) for number in range(3)]
+    found = store.find_runs(record_key="k")
+    assert store.keep_one(found).info.run_id == min(made)
+    assert store.keep_one(reversed(found)).info.run_id == min(made)

@@ -180,6 +180,25 @@ def test_the_same_setting_generates_the_same_tokens_in_all_calls(runner, tiny) -
     assert len(set(record.output.token_ids[0])) > 1
 
 
+@pytest.mark.parametrize(
+    ("tokens", "same"), [("AAAA", True), ("ABBB", False), ("ABAA", False), ("AAAB", False), ("AABA", False)]
+)
+def test_a_difference_in_any_call_is_not_forgotten(runner, tiny, tokens: str, same: bool) -> None:
+    config = tiny(warmup_iterations=1, measurement_iterations=2, gpu_monitoring=False)
+    runner.setup_benchmark("tiny", config)
+    model, original, calls = runner._request.loaded.model, runner._request.loaded.model.generate, iter(tokens)
+
+    def generate(**keywords):
+        output = original(**keywords)
+        if next(calls, "A") == "B":
+            output[:, -1] = (output[:, -1] + 1) % 256
+        return output
+
+    model.generate = generate
+    record = runner.run_benchmark(config)
+    assert record.output.same_in_all_calls is same
+
+
 def test_random_weights_follow_the_seed(runner, tiny, tiny_model) -> None:
     def tokens(seed: int) -> list:
         config = tiny()

@@ -1,0 +1,88 @@
+"""Whether what was observed is what was asked for, where no run on this machine can show it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from bench.config import BenchmarkConfig, GenerationConfig
+from bench.record import CompileObserved, ModelShape, Observed
+from bench.trial.compilation import arguments
+from bench.trial.evidence import check, check_cache, check_same_cache
+from bench.trial.support import NotHonouredError
+from factories import make_record
+
+CUDAGRAPHS = {"triton": {"cudagraphs": True}}
+SHAPE = ModelShape(layers=2, heads=3, kv_heads=1, head_dim=8, matmul_parameters=100, lm_head_parameters=40)
+
+
+def observed(config: BenchmarkConfig, device: str, **compiled: Any) -> Observed:
+    """What a job observes that did as it was told, on this device."""
+    asked = arguments(config.compile).to_dict() if config.compile.mode else {}
+    known = {"graphs": 1 if config.compile.mode else 0, "arguments": asked} | compiled
+    made = make_record().observed
+    assert made is not None
+    return dataclasses.replace(made, device=device, compile=CompileObserved(**known))
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:3"])
+@pytest.mark.parametrize(
+    "asked",
+    [{"mode": "reduce-overhead"}, {"mode": "max-autotune"}, {"mode": "default", "options": CUDAGRAPHS}],
+    ids=["reduce-overhead", "max-autotune", "option"],
+)
+def test_cuda_graphs_that_were_skipped_are_never_ok(device: str, asked: dict[str, Any]) -> None:
+    config = BenchmarkConfig(compile_kwargs=asked)
+    check(config, observed(config, device))
+    with pytest.raises(NotHonouredError, match=r"torch skipped its CUDA graphs 2 time\(s\)"):
+        check(config, observed(config, device, cudagraph_skips=2))
+
+
+@pytest.mark.parametrize(
+    ("device", "asked"),
+    [
+        ("cpu", {"mode": "max-autotune"}),  # which has none
+        ("cuda:0", {"mode": "default"}),
+        ("cuda:0", {"mode": "max-autotune-no-cudagraphs"}),
+        ("cuda:0", {"mode": "max-autotune", "options": {"triton": {"cudagraphs": False}}}),
+    ],
+)
+def test_cuda_graphs_that_nobody_asked_for_may_be_skipped(device: str, asked: dict[str, Any]) -> None:
+    config = BenchmarkConfig(compile_kwargs=asked)
+    check(config, observed(config, device, cudagraph_skips=2))
+
+
+@pytest.mark.parametrize(
+    ("asked", "used", "honoured"),
+    [
+        ("static", "StaticCache", True), ("dynamic", "DynamicCache", True), ("auto", "DynamicCache", True),
+        ("auto", None, True), ("static", "DynamicCache", False), ("dynamic", "StaticCache", False),
+        ("static", None, False),
+    ],
+)  # fmt: skip
+def test_another_kv_cache_than_asked_for_is_never_ok(asked: str, used: str | None, honoured: bool) -> None:
+    config = BenchmarkConfig(generation=GenerationConfig(kv_cache=asked))
+    seen = dataclasses.replace(observed(config, "cpu"), kv_cache=used)
+    if honoured:
+        check(config, seen)
+        return
+    with pytest.raises(NotHonouredError, match=f"generation.kv_cache={asked}: generate made"):
+        check(config, seen)
+
+
+def test_a_model_of_attention_layers_without_a_cache_is_never_ok() -> None:
+    seen = observed(BenchmarkConfig(), "cpu")
+    check_cache(dataclasses.replace(seen, kv_cache=None, shape=None))  # no attention to keep anything of
+    check_cache(seen)
+    shaped = dataclasses.replace(seen, kv_cache=None, shape=SHAPE)
+    with pytest.raises(NotHonouredError, match="generate made none"):
+        check_cache(shaped)
+
+
+def test_a_cache_that_changes_between_the_calls_is_never_ok() -> None:
+    check_same_cache(BenchmarkConfig(), "StaticCache", "StaticCache")
+    for last in ("DynamicCache", None):
+        with pytest.raises(NotHonouredError, match="began with StaticCache and ended with"):
+            check_same_cache(BenchmarkConfig(), "StaticCache", last)

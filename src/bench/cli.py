@@ -25,6 +25,7 @@ import hydra
 from hydra._internal import hydra as hydra_module
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -43,6 +44,7 @@ from bench.config import BenchmarkConfig
 from bench.manual import help_text, keys_text
 from bench.rules import ConfigError
 from bench.secrets import has_credentials, scrub, without_credentials
+from bench.typed.loading import TextLoader
 from bench.wording import explain, is_of_composition
 
 REFUSED = 2
@@ -107,6 +109,13 @@ class _Command(hydra_module.Hydra):
     is_sweep = False  # -m was typed
     _asked: tuple[str | None, list[str]] | None = None  # config and overrides that `_composed` is made of
     _composed: DictConfig | Exception
+
+    @classmethod
+    def create_main_hydra2(cls, task_name: str, config_search_path: ConfigSearchPath) -> hydra_module.Hydra:
+        """As Hydra does it, with a loader that keeps texts as they are typed."""
+        command = cls(task_name=task_name, config_loader=TextLoader(config_search_path))
+        GlobalHydra.instance().initialize(command)
+        return command
 
     def get_mode(self, config_name: str | None, overrides: list[str]) -> Any:
         """The mode that the config asks for; None where it asks for none, or cannot be composed."""

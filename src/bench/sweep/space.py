@@ -12,6 +12,10 @@ import math
 import random
 from collections.abc import Iterator, Mapping
 
+from bench.decimals import term
+
+DIGITS, EXACT = 6, 18  # significant digits: enough to tell numbers apart; one more than any float needs
+MILLIONTH = 1e-6
 LISTED = 20  # values of a range that are written out; beyond it stands as it was typed
 
 
@@ -52,20 +56,30 @@ class Range:
     def text(self, position: int) -> str:
         """The value at a position of a range with a step."""
         assert self.step is not None
-        return self.written(self.low + position * self.step)
+        return str(term(self.low, self.step, position))
 
     def written(self, value: float) -> str:
-        """A value as an override. Six digits: enough to tell numbers apart, short enough for a name."""
-        if self.is_int:
-            return str(round(value))
-        # A step of 0.1 leads to 0.30000000000000004, which nobody would type.
-        return repr(round(value, 12) if self.step is not None else float(f"{value:.6g}"))
+        """A value as an override: of a range with a step the nearest of its own, else one that is short.
+
+        Between two bounds a value has as few digits as tell a millionth of the distance, and six at least; the bounds
+        are as typed.
+        """
+        if self.step is not None and self.step > 0:
+            # Sums of 0.1 lead to 0.30000000000000004, which nobody would type.
+            return self.text(min(max(0, round((value - self.low) / self.step)), len(self) - 1))
+        if value in (self.low, self.high):
+            return repr(float(value))
+        shortest = (float(f"{value:.{digits}g}") for digits in range(DIGITS, EXACT))
+        fine = abs(self.high - self.low) * MILLIONTH
+        return repr(
+            next((each for each in shortest if abs(each - value) <= fine and self.low <= each <= self.high), value)
+        )
 
     def shown(self) -> list[str]:
         """The values for people; where there are many, or no end of them, their bounds."""
         if self.step is not None and len(self) <= LISTED:
             return [self.text(position) for position in range(len(self))]
-        step = f" step {self.step:g}" if self.step is not None else " log" if self.is_log else ""
+        step = f" step {self.step!r}" if self.step is not None else " log" if self.is_log else ""
         return [f"{self.written(self.low)}..{self.written(self.high)}{step}"]
 
 

@@ -8,17 +8,16 @@ import contextlib
 import itertools
 import math
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
-from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -143,12 +142,13 @@ class BenchSweeper(Sweeper):
     def _expand(self, arguments: list[str]) -> list[dict[str, str]]:
         """All points, as override key → value. Raises ConfigError when there are too many to have been meant."""
         from bench.sweep.plan import check_size  # noqa: PLC0415
+        from bench.typed.overrides import parse  # noqa: PLC0415
 
         assert self.config is not None
         assert self.hydra_context is not None
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        loader = self.hydra_context.config_loader
         combined = [f"{key}={value}" for key, value in self.params.items()]
-        lines = [parser.parse_overrides([*shlex.split(line), *combined, *arguments]) for line in self.settings or [""]]
+        lines = [parse([*shlex.split(line), *combined, *arguments], loader) for line in self.settings or [""]]
         values = [values_of(line) for line in lines]
         # Before anything is composed, or held in memory.
         points = sum(math.prod(len(each) for each in line.values()) for line in values)
@@ -159,33 +159,23 @@ class BenchSweeper(Sweeper):
 def _place(sweep_folder: Path, folder: str, assignment: Any) -> list[str]:
     """Overrides that say where a job runs and which one it is."""
     from bench.sweep.assignment import VARIABLE  # noqa: PLC0415
+    from bench.typed.overrides import in_quotes  # noqa: PLC0415
 
     return [
-        f"hydra.sweep.dir={_quoted(str(sweep_folder))}",
-        f"hydra.sweep.subdir={_quoted(folder)}",
-        f"+hydra.job.env_set.{VARIABLE}={_quoted(assignment.to_text())}",
+        f"hydra.sweep.dir={in_quotes(str(sweep_folder))}",
+        f"hydra.sweep.subdir={in_quotes(folder)}",
+        f"+hydra.job.env_set.{VARIABLE}={in_quotes(assignment.to_text())}",
     ]
 
 
-def _quoted(text: str) -> str:
-    return str(QuotedString(text=text, quote=Quote.single).with_quotes())
-
-
-def values_of(overrides: list[Override]) -> dict[str, list[str]]:
+def values_of(overrides: list[Override]) -> dict[str, Sequence[str]]:
     """Each key's values (choices, ranges, globs); a later override of a key wins."""
-    values: dict[str, list[str]] = {}
-    for each in overrides:
-        key = each.get_key_element()
-        if not each.is_sweep_override():
-            values[key] = [each.get_value_element_as_str()]
-        elif each.is_discrete_sweep():
-            values[key] = list(each.sweep_string_iterator())
-        else:
-            raise HydraException(f"{each.input_line}: an interval has no list of values; use a choice or a range")
-    return values
+    from bench.typed.overrides import values_as_typed  # noqa: PLC0415
+
+    return {each.get_key_element(): values_as_typed(each) for each in overrides}
 
 
-def product(values: dict[str, list[str]]) -> list[dict[str, str]]:
+def product(values: dict[str, Sequence[str]]) -> list[dict[str, str]]:
     """Every combination, the last key fastest."""
     return [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -27,6 +26,7 @@ class OptunaSweeper(BenchSweeper):
         from bench import cli  # noqa: PLC0415 - see above
         from bench.conductor.search import PointError, search  # noqa: PLC0415
         from bench.sweep.plan import Point  # noqa: PLC0415
+        from bench.typed.overrides import parse  # noqa: PLC0415
         from bench.wording import explain  # noqa: PLC0415
 
         assert self.hydra_context is not None
@@ -36,9 +36,8 @@ class OptunaSweeper(BenchSweeper):
                 f"hydra.sweeper.settings={self.settings[0]}: lines of overrides are no space to search; "
                 "use params, or hydra/sweeper=bench"
             )
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         combined = [f"{key}={value}" for key, value in self.params.items()]
-        space = space_of(parser.parse_overrides([*combined, *arguments]))
+        space = space_of(parse([*combined, *arguments], self.hydra_context.config_loader))
 
         composer = self._composer()
 
@@ -89,9 +88,10 @@ def space_of(overrides: list[Override]) -> Space:
 def _parameter(key: str, override: Override) -> Choice | Range | str:
     """A key that is free, or its value where it has only one."""
     from bench.sweep.space import Choice, Range  # noqa: PLC0415
+    from bench.typed.overrides import series, values_as_typed  # noqa: PLC0415
 
     if not override.is_sweep_override():
-        return override.get_value_element_as_str()
+        return values_as_typed(override)[0]
     sweep: Any = override.value()
     is_log = "log" in getattr(sweep, "tags", ())
     if isinstance(sweep, IntervalSweep):
@@ -103,13 +103,12 @@ def _parameter(key: str, override: Override) -> Choice | Range | str:
         return Range(key=key, low=low, high=high, step=1 if is_int else None, is_int=is_int, is_log=is_log)
     if hasattr(sweep, "shuffle"):
         sweep.shuffle = False  # the study has an order of its own, and must find the same space at the next start
-    values = list(dict.fromkeys(override.sweep_string_iterator()))
+    values = values_as_typed(override)
     if not values:
         raise HydraException(f"{override.input_line}: has no values")
-    if len(values) == 1:
-        return values[0]
-    if isinstance(sweep, RangeSweep):
-        numbers = [float(value) for value in values]
-        is_int = all(isinstance(bound, int) for bound in (sweep.start, sweep.stop, sweep.step))
-        return Range(key=key, low=min(numbers), high=max(numbers), step=abs(sweep.step), is_int=is_int)
-    return Choice(key=key, values=tuple(values))
+    if isinstance(sweep, RangeSweep) and len(values) > 1:
+        numbers = series(override)
+        low, high = sorted([numbers[0], numbers[-1]])
+        return Range(key=key, low=low, high=high, step=abs(sweep.step), is_int=isinstance(low, int))
+    different = tuple(dict.fromkeys(values))
+    return different[0] if len(different) == 1 else Choice(key=key, values=different)

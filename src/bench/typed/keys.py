@@ -1,0 +1,83 @@
+"""Which keys hold text: bench's own, Hydra's, the choices of groups, and the free names inside of mappings."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from hydra.conf import HydraConf
+
+from bench.config import BenchmarkConfig, walk
+
+# Mappings whose names a user chooses and whose values are texts. A value in `params` is the right side of an override.
+TEXT_MAPPINGS = ("tracking.tags", "hydra.sweeper.params", "hydra.job.env_set")
+NUMBER_MAPPINGS = ("compile.options", "model.architecture")  # numbers, true and false stay what they are there
+PARAMS = "hydra.sweeper.params"
+# The launchers' files in conf/ state no types.
+OF_LAUNCHERS = (
+    "submitit_folder", "name", "partition", "account", "qos", "constraint", "exclude", "setup", "init.address"
+)  # fmt: skip
+
+
+class Kind(enum.Enum):
+    """What a key holds, as far as the characters of its value matter."""
+
+    TEXT = "a text, or a list of texts"  # the schema makes a text of a number, too
+    FREE_TEXT = "a text, of which no schema knows"
+    NUMBER = "a value whose looks decide its type"
+    OTHER = "another type, a section, or no key"
+
+
+@functools.cache
+def kind_of(key: str) -> Kind:
+    """The kind of a dotted key, or of a group's name.
+
+    Args:
+        key: without signs and package.
+    """
+    if (declared := _declared().get(key)) is not None:
+        return declared
+    for mappings, kind in ((TEXT_MAPPINGS, Kind.FREE_TEXT), (NUMBER_MAPPINGS, Kind.NUMBER)):
+        if any(key == each or key.startswith(f"{each}.") for each in mappings):
+            return kind
+    if "." not in key:  # a section that is given a word, and any other name, can only mean a group's choice
+        return Kind.TEXT if key in _sections() else Kind.FREE_TEXT
+    return Kind.FREE_TEXT if "/" in key else Kind.OTHER
+
+
+@functools.cache
+def _declared() -> dict[str, Kind]:
+    ours = {path: Kind.TEXT for path, _, _, kind in walk(BenchmarkConfig) if _is_text(kind)}
+    of_hydra = {path: Kind.TEXT for path, kind in _fields(HydraConf, "hydra.") if _is_text(kind)}
+    of_launchers = {f"hydra.launcher.{each}": Kind.TEXT for each in OF_LAUNCHERS}
+    return {**ours, **of_hydra, **of_launchers, "hydra.sweeper.settings": Kind.TEXT}
+
+
+@functools.cache
+def _sections() -> frozenset[str]:
+    return frozenset(path.partition(".")[0] for path, *_ in walk(BenchmarkConfig)) | {"hydra"}
+
+
+def _fields(kind: type, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Dotted key and annotated type of all values of a dataclass and those inside of it."""
+    hints = typing.get_type_hints(kind)
+    for each in dataclasses.fields(typing.cast("Any", kind)):
+        if dataclasses.is_dataclass(hints[each.name]):
+            yield from _fields(hints[each.name], f"{prefix}{each.name}.")
+        else:
+            yield f"{prefix}{each.name}", hints[each.name]
+
+
+def _is_text(kind: Any) -> bool:
+    """Whether an annotation is a text, an optional one, or a list of texts."""
+    if kind is str:
+        return True
+    if typing.get_origin(kind) in (typing.Union, types.UnionType, list):
+        options = [each for each in typing.get_args(kind) if each is not type(None)]
+        return len(options) == 1 and _is_text(options[0])
+    return False

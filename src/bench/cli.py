@@ -38,6 +38,7 @@ from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from bench import start_folder
 from bench.composed import hide_secrets
 from bench.conductor import interrupt
 from bench.config import BenchmarkConfig
@@ -354,6 +355,7 @@ def job(composed: DictConfig) -> Any:
 
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
+    start_folder.enter(settings.runtime.cwd, folder)  # Hydra may have left it: hydra.job.chdir
     if settings.output_subdir is not None:
         hide_secrets(folder / settings.output_subdir, composed, [*settings.overrides.task, *settings.overrides.hydra])
     return jobs.run_sweep_job(to_config(composed, settings.overrides.task), folder)
@@ -398,6 +400,7 @@ def _single_run(composed: DictConfig, stack: contextlib.ExitStack) -> TaskFuncti
         _give_up(error)
 
     def measure(_: DictConfig) -> NoReturn:
+        start_folder.enter(composed.hydra.runtime.cwd, folder)  # Hydra may have left it: hydra.job.chdir
         try:
             if composed.hydra.output_subdir is not None:
                 typed_overrides = [*composed.hydra.overrides.task, *composed.hydra.overrides.hydra]

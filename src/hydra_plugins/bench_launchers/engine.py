@@ -77,12 +77,17 @@ class EngineJob:
 
     def __call__(self, overrides: list[str], number: int, engine_job_id: str | None = None) -> JobReturn:
         """Run it. What it raises is in the `JobReturn`."""
+        from bench import start_folder  # noqa: PLC0415 - see above
+
         keep_out_of_children()  # what the engine handed on of the variables is its own matter
+        start = str(self.config.hydra.runtime.cwd)
+        start_folder.enter(start)  # relative paths of the command line, hydra.searchpath among them, count from there
         Singleton.set_state(self.singletons)
         setup_globals()
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
         with open_dict(composed):
             composed.hydra.job.id, composed.hydra.job.num = engine_job_id or str(number), number
+            composed.hydra.runtime.cwd = start  # Hydra takes the folder that this process is in
         result = run_job(
             hydra_context=self.hydra_context,
             task_function=self.task_function,

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bench.mlflow_names import problem_of_experiment, problem_of_tag
 from bench.rules import SUGGESTED, ConfigError, Rule, key, nearest
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
@@ -336,6 +337,7 @@ class BenchmarkConfig:
                     raise ConfigError(f"{path}.{leaf}", each, "must be a finite number")
         self._check_pairs()
         self._check_search()
+        self._check_tracking()
         self._check_tensor_parallel()
         if self.generation.continuous_batching:
             self._check_batching()
@@ -359,6 +361,14 @@ class BenchmarkConfig:
         if directions is not None and len(directions) != len(names):
             remedy = f"must be one for each of the {len(names)} search.objectives: {', '.join(names)}"
             raise ConfigError("search.directions", f"[{','.join(directions)}]", remedy)
+
+    def _check_tracking(self) -> None:
+        """Names that MLflow would refuse when all is measured."""
+        if problem := problem_of_experiment(self.tracking.experiment):
+            raise ConfigError("tracking.experiment", self.tracking.experiment, problem)
+        for name, value in self.tracking.tags.items():
+            if problem := problem_of_tag(name, str(value), self.tracking.tags):
+                raise ConfigError(f"tracking.tags.{name}", value, problem)
 
     def _check_pairs(self) -> None:
         attention, compiled, model = self.attention, self.compile, self.model

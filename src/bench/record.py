@@ -53,7 +53,7 @@ class Iteration:
 
     index: int  # position in the job, the validation call is 0
     phase: str  # one of PHASES
-    start_s: float  # the call's start, in seconds since the job started
+    start_s: float  # the call's start, in seconds since the process could begin: after `start` and `import` in phases_s
     e2e_s: float  # call to return, device synchronised at both ends
     token_times_s: list[float]  # one a generated step (with batch > 1, one for the whole batch)
     graphs: int  # graphs that torch.compile made during this call

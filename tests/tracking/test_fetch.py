@@ -109,7 +109,7 @@ def test_a_deleted_run_is_gone(store, sweep_id, folder, tmp_path):
 
 
 def test_more_runs_than_one_page_come_back(store, sweep_id, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.tracking.fetch.PAGE", 2)
+    monkeypatch.setattr("bench.tracking.store.PAGE", 2)
     for repeat in range(1, 6):
         published(store, job(sweep_id, repeat), tmp_path / str(repeat))
     assert len(fetch_sweep(None, sweep_id, folder).records) == 5

@@ -28,6 +28,7 @@ import numpy as np
 from scipy.special import nctdtr, stdtrit  # type: ignore[import-untyped]
 
 from bench.analysis.comparison import FEWEST_PROCESSES, MARGIN, UNPAIRED_LEVEL
+from bench.analysis.phases import until_ready_s
 from bench.analysis.series import lag1_autocorrelation
 from bench.analysis.settings import Setting, call_times, noise_of_median, processes
 from bench.record import Record
@@ -56,7 +57,7 @@ class NoiseFloor:
     detectable: dict[int, float]  # repeats → smallest difference found with 80 % power, as a fraction
     detectable_beyond: dict[int, float]  # the same for a verdict, which asks for a difference beyond the margin
     repeats_for: dict[float, int | None]  # difference → repeats that find it; None: more than 1,000
-    process_cost_s: float | None  # a process until its first measured call
+    process_cost_s: float | None  # a process until its first measured call, its start and its imports included
     call_cost_s: float | None  # from one measured call to the next
     best_calls: int | None  # measured calls of a process that give the most for the time; None where not known
 
@@ -203,7 +204,7 @@ def _costs(records: Sequence[Record]) -> tuple[float | None, float | None]:
     starts, calls = [], []
     for record in records:
         measured = record.calls("measurement")
-        starts.append(measured[0].start_s)
+        starts.append(until_ready_s(record) + measured[0].start_s)
         calls.append((measured[-1].start_s + measured[-1].e2e_s - measured[0].start_s) / len(measured))
     return _mean(starts), _mean(calls)
 

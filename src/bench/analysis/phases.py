@@ -43,6 +43,11 @@ def phases_of(record: Record) -> dict[str, float]:
     return parts
 
 
+def until_ready_s(record: Record) -> float:
+    """Seconds from the job's start until its process could begin, from where the starts of its calls are counted."""
+    return sum(record.phases_s.get(name, 0.0) for name in ("start", "import"))
+
+
 def in_generate_s(record: Record) -> float:
     """What the calls took, those of validation and warm-up among them."""
     return sum(call.e2e_s for call in record.iterations)

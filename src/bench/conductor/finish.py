@@ -50,10 +50,10 @@ def finish(
     """
     from bench.report.table import print_table  # noqa: PLC0415
 
-    publisher, unpublished = course.publisher, 0
+    publisher, unpublished, is_ended = course.publisher, 0, True
     if publisher is not None:
         unpublished = publisher.publish_missing([course.folder / job.folder for job in course.plan.jobs], run_id)
-        publisher.end_sweep(run_id, records, interrupted=interrupted)
+        is_ended = publisher.end_sweep(run_id, records, interrupted=interrupted)
     print_table(course.console, records)
     comparison: ComparisonReport | None = None
     found: list[Section] = []
@@ -65,11 +65,14 @@ def finish(
     if publisher is not None:
         tables = {TRIALS: report.trials} if report is not None else {}
         answer = report.answer if report is not None else None
-        publisher.conclude(run_id, files=[*files, *written], base=course.folder, tables=tables, answer=answer)
+        files = [*files, *written]
+        is_ended &= publisher.conclude(run_id, files=files, base=course.folder, tables=tables, answer=answer)
     print_ways_on(course.console, publisher, course.folder, sweep_id=course.plan.sweep_id)
+    later = f"python -m bench.tracking.sync {shlex.quote(str(course.folder))}"
     if unpublished:
-        later = f"python -m bench.tracking.sync {shlex.quote(str(course.folder))}"
         course.say(f"{unpublished} records are not published; later: {later}", "yellow")
+    elif not is_ended:
+        course.say(f"the sweep's own run in MLflow is not complete; later: {later}", "yellow")
 
 
 def _report(

@@ -65,7 +65,10 @@ def prepare_single(config: BenchmarkConfig, folder: Path) -> Ready | None:
             console.print(f"would be refused: {folder} {reason}", markup=False, highlight=False, soft_wrap=True)
         return None
     check_usable(folder)
-    return Ready(console=console, publisher=make_ready([config], console))
+    publisher = make_ready([config], console)
+    if publisher is not None:
+        publisher.try_artifacts()
+    return Ready(console=console, publisher=publisher)
 
 
 def run_single(config: BenchmarkConfig, folder: Path, ready: Ready) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.mlflow_names import accepted_tags, problem_of_tag
 from bench.record import Record, RecordError
 from bench.secrets import without_credentials
 from bench.tracking.folder_lock import folder_lock
@@ -63,6 +64,7 @@ class CatchUp:
         self._say = say
         self._stores: dict[Target, Store | TrackingError] = {}  # an error: cannot be used, and that has been said
         self.published = self.already = self.failed = 0
+        self._renamed: set[str] = set()  # tags that have another name in MLflow, and of which that has been said
         self._problems = 0  # with the runs of sweeps, all of whose records may be there
 
     @property
@@ -195,12 +197,21 @@ class CatchUp:
             run_id, done = str(run.info.run_id), "already"
         else:
             parent = self._parent(store, job, record, sweep)
-            tags = sweep.tags if sweep is not None and sweep.tags else _tags_asked(record)
+            tags = self._accepted(sweep.tags if sweep is not None and sweep.tags else _tags_asked(record))
             own = _own(sweep, record)
             run_id, done = publish(store, record, job, parent_run_id=parent, tags=tags, sweep=own), "published"
         mark = Mark(published=True, uri=store.address, experiment=store.experiment, run_id=run_id, record_key=key)
         write_mark(job, mark)
         return done
+
+    def _accepted(self, tags: Mapping[str, str]) -> dict[str, str]:
+        """A user's tags under names that MLflow takes; each name that had to be changed is said once."""
+        accepted = accepted_tags(tags)
+        for stored, (value, name) in accepted.items():
+            if name is not None and name not in self._renamed:
+                self._renamed.add(name)
+                self._say(f"the tag {name!r} is stored as {stored!r}: {problem_of_tag(name, value, tags)}")
+        return {stored: value for stored, (value, _) in accepted.items()}
 
     @staticmethod
     def _is_marked(folder: Path, key: str, target: Target) -> bool:
@@ -223,7 +234,7 @@ class CatchUp:
             return None
         own = _own(sweep, record)
         with folder_lock(job.parent, LOCK_S):
-            run = ensure_sweep(store, own or sweep_of(record), tags=own.tags if own is not None else {})
+            run = ensure_sweep(store, own or sweep_of(record), tags=self._accepted(own.tags if own is not None else {}))
         return str(run.info.run_id)
 
     def _end_sweep(self, folder: Path, sweep: SweepInfo, target: Target, *, is_changed: bool) -> None:
@@ -248,7 +259,7 @@ class CatchUp:
     def _end_run(self, store: Store, folder: Path, sweep: SweepInfo, records: Sequence[Record]) -> str | None:
         """Returns the run's id; None for the run of a sweep that goes on."""
         with folder_lock(folder, LOCK_S):
-            run = ensure_sweep(store, sweep, tags=sweep.tags)
+            run = ensure_sweep(store, sweep, tags=self._accepted(sweep.tags))
             # A folder without a lock is one of a sweep of which nothing else is known but its run's owner.
             if is_locked(folder) is None and run.info.status == "RUNNING" and is_owned_by_the_living(run):
                 return None

@@ -7,13 +7,19 @@ a folder of its own, and the file is then copied to its place.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import shutil
 import sqlite3
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.files import keep_mode
+
 ANSWER_S = 2.0  # for another process to let go of a database
+ROOM_BYTES = 1 << 20  # what the records of some jobs take
+PROBE = "bench_writes_here"  # the table that is made and taken back
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,9 @@ def make_database(database: Path, artifacts: Path, template: Template | None = N
         unfinished = database.with_name(f"{database.name}.new")
         _remove(unfinished)
         try:
-            check_writable(unfinished, ANSWER_S, mode="rwc")
+            unfinished.touch()  # SQLite itself would make it for its group to read only, whatever the umask allows
+            keep_mode(database, unfinished)
+            check_writable(unfinished, ANSWER_S, room_bytes=ROOM_BYTES)
             if template is not None and template.artifacts == artifacts:
                 shutil.copyfile(template.file, unfinished)
             else:
@@ -69,12 +77,49 @@ def _create_tables(database: Path, artifacts: Path) -> None:
     SqlAlchemyStore(f"sqlite:///{database}", artifacts.as_uri()).engine.dispose()
 
 
-def check_writable(database: Path, timeout_s: float, mode: str = "rw") -> None:
-    """Fail at once and with SQLite's own words: MLflow tries for more than a minute to open a file it cannot."""
-    address = f"{database.as_uri()}?mode={mode}"
-    with contextlib.closing(sqlite3.connect(address, uri=True, timeout=timeout_s, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("ROLLBACK")
+def check_writable(database: Path, timeout_s: float, *, room_bytes: int = 0) -> None:
+    """Write something and take it back: MLflow tries for more than a minute to open a file that it cannot.
+
+    SQLite opens a file that may only be read without a word, and begins to write in it; only writing itself fails.
+
+    Args:
+        database: an SQLite file.
+        timeout_s: for another process to let go of it.
+        room_bytes: for which there must be room on its disk.
+
+    Raises:
+        sqlite3.Error: it cannot be written, in SQLite's own words, and which file or folder refuses.
+        OSError: it is no file.
+    """
+    if database.exists() and not database.is_file():
+        raise OSError(f"{database} is no file")
+    address = f"{database.as_uri()}?mode=rw"
+    try:
+        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=timeout_s, isolation_level=None)) as one:
+            one.execute("BEGIN IMMEDIATE")
+            one.execute(f"CREATE TABLE {PROBE} (content BLOB)")
+            one.execute("ROLLBACK")
+        if room_bytes:
+            _check_room(database, room_bytes)
+    except sqlite3.OperationalError as error:
+        raise type(error)(f"{error}{_refusing(database)}") from error
+
+
+def _check_room(database: Path, size: int) -> None:
+    """Reserve so many bytes beside a database, as a transaction's journal does. OperationalError without room."""
+    try:
+        with tempfile.TemporaryFile(dir=database.parent) as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise sqlite3.OperationalError(f"database or disk is full: {error.strerror}") from error
+
+
+def _refusing(database: Path) -> str:
+    """Which of a database's file and folder this process may not write, as an addition to SQLite's reason."""
+    names = {"the file": database, "its folder": database.parent}
+    refusing = [what for what, path in names.items() if path.exists() and not os.access(path, os.W_OK)]
+    return f" ({' and '.join(refusing)} may only be read)" if refusing else ""
 
 
 def _remove(database: Path) -> None:

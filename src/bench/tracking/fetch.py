@@ -28,7 +28,9 @@ from bench.tracking.store import (
     PUBLISH,
     TrackingError,
     absolute_uri,
+    pages,
     reason_of,
+    runs_where,
     tags_filter,
     trials_filter,
 )
@@ -36,7 +38,6 @@ from bench.tracking.store import (
 # Read when a download starts: a progress bar for each of a hundred small files would hide everything else.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
-PAGE = 1000  # runs asked for at once
 SWEEPS_SHOWN = 5
 
 
@@ -67,8 +68,8 @@ def fetch_sweep(uri: str | None, sweep_id: str, folder: Path) -> FetchedSweep:
     with _explained(uri):
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         experiments = [str(each.experiment_id) for each in pages(client.search_experiments)]
-        trials = newest(runs_with(client, experiments, trials_filter(sweep_id)))
-        parents = runs_with(client, experiments, tags_filter({"sweep_id": sweep_id, "kind": "sweep"}))
+        trials = newest(runs_where(client, experiments, trials_filter(sweep_id)))
+        parents = runs_where(client, experiments, tags_filter({"sweep_id": sweep_id, "kind": "sweep"}))
         if not trials:
             others = client.search_runs(experiments, tags_filter({"kind": "sweep"}), max_results=SWEEPS_SHOWN)
             raise TrackingError(_unknown(sweep_id, uri, others, known=bool(parents)))
@@ -121,22 +122,6 @@ def _explained(uri: str) -> Iterator[None]:
         remedy = "check that the server runs" if uri.startswith(("http:", "https:")) else "check that store"
         text = f"MLflow at {without_credentials(uri)} cannot be read: {reason_of(error, uri)}; {remedy}"
         raise TrackingError(f"{text}, or give another address with --tracking-uri") from error
-
-
-def pages(search: Any, *arguments: Any) -> Iterator[Any]:
-    """All that a search of MLflow's finds, page after page."""
-    token = None
-    while True:
-        page = search(*arguments, max_results=PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-def runs_with(client: Any, experiments: Sequence[str], tags: str) -> list[Any]:
-    """The runs with these tags, newest first; deleted ones are not among them."""
-    return list(pages(lambda **page: client.search_runs(experiments, tags, **page)))
 
 
 def newest(runs: Sequence[Any]) -> list[Any]:

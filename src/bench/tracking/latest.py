@@ -6,6 +6,7 @@ from typing import Any
 
 from bench.tracking.links import find_fastest, sweep_links
 from bench.tracking.store import Store, check_answers, connect, experiment_address, explained, tags_filter
+from bench.tracking.store import pages as listed
 from bench.tracking.sweeps import NAME
 from bench.tracking.view import TAG_PREFIX, view_key
 
@@ -24,7 +25,7 @@ def pages(address: str, *, sweep_id: str | None, experiment: str | None) -> list
     check_answers(address)
     with explained(address, "be asked for its sweeps"):
         client = connect(address)
-        experiments = {str(each.experiment_id): each for each in client.search_experiments()}
+        experiments = {str(each.experiment_id): each for each in listed(client.search_experiments)}
         shown = next((each for each in experiments.values() if each.name == experiment), None)
         run = sweep_id and _latest(client, list(experiments), sweep_id=sweep_id)
         if not run and (sweep_id is not None or shown is None):

@@ -11,9 +11,9 @@ Everything published has the time it was measured at, so publishing a record aga
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-import re
 import statistics
 import time
 import zlib
@@ -23,8 +23,9 @@ from typing import Any
 
 from bench.analysis.code_sources import published_sources
 from bench.analysis.headline import headline, is_ranked
-from bench.analysis.phases import phases_of
+from bench.analysis.phases import phases_of, until_ready_s
 from bench.analysis.summary import Stats, Summary, batch_size, summarize
+from bench.mlflow_names import accepted_name
 from bench.palette import colour
 from bench.record import FILE_NAME, Iteration, MemoryUse, Record, config_folder
 from bench.secrets import without_credentials
@@ -105,6 +106,15 @@ def publish(
     record.phases_s["publish"] = publish_s = time.monotonic() - began_s
     store.log(run_id, points=[Point(PUBLISH, publish_s, round(time.time() * 1000))], tags={COMPLETE: "yes"})
     return run_id
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of a job's files that are published."""
+    total = 0
+    for name in ARTIFACTS:
+        with contextlib.suppress(OSError):
+            total += (folder / name).stat().st_size
+    return total
 
 
 def _supersede(store: Store, record: Record) -> None:
@@ -212,8 +222,8 @@ def _params(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def param_name(key: str) -> str:
-    """A config key in the letters that MLflow allows; override keys may hold others, such as + and @."""
-    return re.sub(r"[^\w. :/-]", "_", key)
+    """A config key as MLflow takes it; override keys may hold other characters, such as + and @."""
+    return accepted_name(key)
 
 
 # ---- metrics -----------------------------------------------------------------------------------------------------
@@ -225,8 +235,9 @@ def _points(record: Record, summary: Summary) -> list[Point]:
     figures = headline(record, summary) if is_ranked(record) else {}
     rounded = {name: value if value is None else float(f"{value:.4g}") for name, value in figures.items()}
     once = [(key, value, time_ms, 0) for key, value in {**rounded, **_detail(record, summary)}.items()]
+    ready_s = record.started_at_s + until_ready_s(record)
     steps = [
-        (f"per_iter/{key}", value, round((record.started_at_s + call.start_s) * 1000), call.index)
+        (f"per_iter/{key}", value, round((ready_s + call.start_s) * 1000), call.index)
         for call in record.iterations
         for key, value in _step(call, batch_size(record)).items()
     ]
@@ -318,4 +329,4 @@ def _end_s(record: Record) -> float:
     if record.ended_at_s is not None:
         return record.ended_at_s
     last = max((call.start_s + call.e2e_s for call in record.iterations), default=0.0)
-    return record.started_at_s + last
+    return record.started_at_s + until_ready_s(record) + last

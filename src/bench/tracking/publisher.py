@@ -17,13 +17,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bench.mlflow_names import accepted_tags
 from bench.record import Record, RecordError
 from bench.secrets import without_credentials
+from bench.tracking.artifacts import check_artifacts
 from bench.tracking.bounded import BoundedThread, NotInTimeError
 from bench.tracking.folder_lock import LockedError, folder_lock
 from bench.tracking.links import Fastest, find_fastest, sweep_links
 from bench.tracking.mark import Mark, read_mark, record_key, sweep_key, write_mark
-from bench.tracking.publish import publish
+from bench.tracking.publish import publish, size_of
+from bench.tracking.request_time import seconds_for
 from bench.tracking.restore import Restored, Slot, Wanted, find, put_back
 from bench.tracking.store import (
     ANSWER_S,
@@ -48,6 +51,7 @@ from bench.tracking.sweeps import (
     ensure_sweep,
     gather_sweep,
     is_described,
+    upload_plan,
 )
 from bench.tracking.tables import upload_table
 from bench.tracking.view import save_view, view_key
@@ -90,9 +94,10 @@ class Publisher:
     ) -> None:
         self._uri = uri
         self._experiment = experiment
-        self._tags = tags
+        self._tags = {name: value for name, (value, _) in accepted_tags(tags).items()}
         self._folder = folder.absolute()
-        self._warn = warn
+        self._warn_user = warn
+        self._warned: str | None = None  # the last line
         self._thread = BoundedThread()
         self._store: Store | None = None
         self._sweeps: dict[str, SweepInfo] = {}  # those begun here
@@ -113,6 +118,11 @@ class Publisher:
     def open(self) -> None:
         """Open the store, or say why not; what is published later tries again."""
         self._tell("not published", lambda _: None, OPEN_S)
+
+    def try_artifacts(self) -> None:
+        """See whether a job's files can be published, or say why not; for a run that has no sweep."""
+        if self._store is not None:
+            self._tell("the files of the run will not be published", check_artifacts, JOB_S)
 
     def _look_ahead(self) -> None:
         with contextlib.suppress(TrackingError):  # who opens the store will tell
@@ -159,6 +169,10 @@ class Publisher:
         except TrackingError as error:
             self._warn(f"not published: {error}")
             return None
+        # A file of its own, before any job has one: a store that takes no files is found out now.
+        self._tell(
+            "the files of the jobs will not be published", lambda store: upload_plan(store, run_id, sweep), SWEEP_S
+        )
         if view_error is not None:
             self._warn(f"the sweep's pages show MLflow's own columns: {view_error}")
         return run_id
@@ -176,7 +190,8 @@ class Publisher:
     def publish_missing(self, folders: Sequence[Path], parent_run_id: str | None) -> int:
         """Publish the records in these job folders that are not yet; returns how many remain.
 
-        Gives up after `CATCH_UP_S`, and at once when there is nobody to publish to.
+        Gives up after `CATCH_UP_S`, and at once when there is nobody to publish to. A record whose files are large has
+        more time than in the midst of a sweep, for no job waits.
         """
         deadline_s = time.monotonic() + CATCH_UP_S
         missing = self._unpublished_in(folders)
@@ -184,8 +199,9 @@ class Publisher:
             self._thread.wait_until_free(SWEEP_S)
         for number, (record, folder) in enumerate(missing):
             left_s = deadline_s - time.monotonic()
+            within_s = JOB_S + seconds_for(size_of(folder))
             error = (
-                self._attempt(record, folder, parent_run_id, min(JOB_S, left_s))
+                self._attempt(record, folder, parent_run_id, min(within_s, left_s))
                 if left_s > 0
                 else UnreachableError(f"{CATCH_UP_S:g} s were not enough")
             )
@@ -198,16 +214,23 @@ class Publisher:
                 break
         return len(self._unpublished_in(folders))
 
-    def end_sweep(self, run_id: str | None, records: Sequence[Record], *, interrupted: bool) -> None:
-        """End the parent run; one that had to be made later than the sweep's start is found by the records."""
+    def end_sweep(self, run_id: str | None, records: Sequence[Record], *, interrupted: bool) -> bool:
+        """End the parent run, and return whether it is ended.
+
+        One that had to be made later than the sweep's start is found by the records.
+        What the store is still busy with is waited for, as long as ending the run itself may take.
+        """
         sweep_id = next((each.sweep_id for each in records if each.sweep_id is not None), None)
+        statuses = [each.status for each in records]
 
         def end(store: Store) -> None:
+            ended_at_s = time.time()
+            if run_id is not None:  # first: over a slow line, the rest may take longer than there is time for
+                end_sweep(store, run_id, statuses=statuses, ended_at_s=ended_at_s, interrupted=interrupted)
             found = gather_sweep(store, sweep_id) if sweep_id is not None else None
-            found = found or run_id
-            if found is not None:
-                statuses = [each.status for each in records]
-                end_sweep(store, found, statuses=statuses, ended_at_s=time.time(), interrupted=interrupted)
+            if found is not None and found != run_id:
+                end_sweep(store, found, statuses=statuses, ended_at_s=ended_at_s, interrupted=interrupted)
+            if (found := found or run_id) is not None:
                 self._mark_sweep(sweep_id, records, found)
             if sweep_id is not None:
                 # Now, and not when somebody asks for the way there: a server that hangs would be waited for again.
@@ -215,7 +238,8 @@ class Publisher:
                     ok = sum(each.status == "ok" for each in records)
                     self._fastest[sweep_id] = find_fastest(store, sweep_id, ok)
 
-        self._tell("the sweep's run is not ended", end, SWEEP_S)
+        self._thread.wait_until_free(SWEEP_S)
+        return self._tell("the sweep's run is not ended", end, SWEEP_S)
 
     def restore(
         self,
@@ -250,8 +274,10 @@ class Publisher:
         base: Path | None = None,
         tables: Mapping[str, Mapping[str, Sequence[object]]] | None = None,
         answer: str | None = None,
-    ) -> None:
-        """Add to the parent run what its sweep came to; what it had of the same names is replaced.
+    ) -> bool:
+        """Add to the parent run what its sweep came to, and return whether it is all there.
+
+        What the run had of the same names is replaced.
 
         Args:
             run_id: the parent run's; None: that of the only sweep that was published here.
@@ -277,7 +303,8 @@ class Publisher:
 
         if files or tables or answer is not None:
             self._thread.wait_until_free(SWEEP_S)  # what was late before must not cost the answer
-            self._tell("the sweep's results are not published", add, SWEEP_S)
+            return self._tell("the sweep's results are not published", add, SWEEP_S)
+        return True
 
     def ways_on(self, sweep_id: str | None) -> list[str]:
         """Lines that lead to the results: how to start the UI, and which pages to open.
@@ -306,12 +333,20 @@ class Publisher:
         except Exception as error:
             raise TrackingError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
 
-    def _tell(self, what: str, work: Callable[[Store], None], within_s: float) -> None:
-        """Do something with the store; failing costs a line that begins with `what`."""
+    def _tell(self, what: str, work: Callable[[Store], None], within_s: float) -> bool:
+        """Do something with the store, and return whether it is done; failing costs a line that begins with `what`."""
         try:
             self._do(work, within_s)
         except TrackingError as error:
             self._warn(f"{what}: {error}")
+            return False
+        return True
+
+    def _warn(self, line: str) -> None:
+        """Hand one line on, unless it is the last one again."""
+        if line != self._warned:
+            self._warned = line
+            self._warn_user(line)
 
     def _attempt(
         self, record: Record, folder: Path, parent_run_id: str | None, within_s: float

@@ -17,9 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from bench.record import FILE_NAME, Record
-from bench.tracking.fetch import newest, read_record, runs_with
+from bench.tracking.fetch import newest, read_record
 from bench.tracking.mark import Mark, record_key, write_mark
-from bench.tracking.store import Store, TrackingError, check_answers, explained, tags_filter, trials_filter
+from bench.tracking.store import (
+    Store,
+    TrackingError,
+    check_answers,
+    explained,
+    runs_where,
+    tags_filter,
+    trials_filter,
+)
 from bench.tracking.sweeps import NAME, is_complete, is_owned_by_the_living
 
 Slot = tuple[str, int]  # of a job in its sweep: setting id and repeat
@@ -72,7 +80,7 @@ def find(store: Store, wanted: Wanted, *, until_s: float) -> Lying:
     if sweep_id is None:
         return Lying()
     with explained(store.uri, "look for a sweep's trials"):
-        trials = newest(runs_with(store.client, [store.experiment_id], trials_filter(sweep_id)))
+        trials = newest(runs_where(store.client, [store.experiment_id], trials_filter(sweep_id)))
     missing = [each for each in trials if _slot_of(each) not in wanted.have]
     if run is not None and missing and run.info.status == "RUNNING" and is_owned_by_the_living(run):
         lines.append(f"{sweep_id} has not ended in MLflow: if it still runs elsewhere, jobs may be measured twice")
@@ -151,7 +159,7 @@ def _sweep_run(store: Store, wanted: Wanted) -> tuple[Any, list[str]]:
 def _sweeps(store: Store, tags: Mapping[str, str]) -> Sequence[Any]:
     """The runs of sweeps with these tags, that which began last first."""
     with explained(store.uri, "look for a sweep"):
-        return runs_with(store.client, [store.experiment_id], tags_filter({"kind": "sweep", **tags}))
+        return runs_where(store.client, [store.experiment_id], tags_filter({"kind": "sweep", **tags}))
 
 
 def _slot_of(run: Any) -> Slot | None:

@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import http.client
 import itertools
+import json
 import logging
 import os
 import shlex
@@ -28,15 +29,19 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from filelock import FileLock
 
+from bench.mlflow_names import LONGEST_RUN_NAME, accepted_name, problem_of_experiment
 from bench.secrets import scrub, scrub_texts, without_credentials
-from bench.tracking.database import Template, check_writable, make_database, make_template, sqlite_file
+from bench.tracking.artifacts import of_another_machine, remedy_for
+from bench.tracking.database import ROOM_BYTES, Template, check_writable, make_database, make_template, sqlite_file
+from bench.tracking.request_time import time_for
+from bench.tracking.schema import check_schema, explain_schema
 
 # Read by MLflow when it is imported or when it makes a request; what the user has set stays. With MLflow's own
 # retries one call to a server that refuses connections takes four minutes.
@@ -60,6 +65,8 @@ from mlflow.exceptions import MlflowException  # noqa: E402
 logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+# It writes a traceback of a hundred lines for each error of the database, and raises the error as well.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 ARTIFACTS = "mlartifacts"  # beside the database
@@ -72,6 +79,8 @@ ANSWER_S = 2.0  # for a server's first byte, and for another process to let go o
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
 TAGS_PER_BATCH = 100
+BATCH_BYTES = 250_000  # of each of the three: MLflow refuses requests of more than a million bytes
+PAGE = 1000  # runs or experiments asked for at once
 PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
 
@@ -111,6 +120,7 @@ class Store:
     experiment_id: str
     experiment: str
     client: Any  # mlflow.MlflowClient
+    artifacts: str = ""  # the address that the experiment's artifacts lie below; "" where it was not asked for
 
     @property
     def address(self) -> str:
@@ -120,13 +130,13 @@ class Store:
     def find_runs(self, **tags: str) -> list[Any]:
         """The runs that carry all these tags and are neither deleted nor doubles, the newest first."""
         with explained(self.uri, "look for a run"):
-            found = self.client.search_runs([self.experiment_id], filter_string=tags_filter(tags))
+            found = runs_where(self.client, [self.experiment_id], tags_filter(tags))
         return [run for run in found if run.data.tags.get("kind") != DOUBLE]
 
     def running(self) -> list[Any]:
         """The runs that have not ended."""
         with explained(self.uri, "look for runs that have not ended"):
-            return list(self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'"))
+            return runs_where(self.client, [self.experiment_id], "attributes.status = 'RUNNING'")
 
     def sole_run(self, identity: Mapping[str, str], *, name: str, started_at_s: float, tags: Mapping[str, str]) -> Any:
         """The one run that carries the tags of `identity`, made where there is none; doubles are deleted.
@@ -149,23 +159,24 @@ class Store:
         kept, *doubles = sorted(runs, key=lambda run: (COMPLETE not in run.data.tags, run.info.run_id))
         for each in doubles:
             with contextlib.suppress(TrackingError):
-                self._retire(each.info.run_id)
+                self.retire(each.info.run_id, DOUBLE)
         return kept
 
-    def _retire(self, run_id: str) -> None:
-        """Delete a double; a user who may edit runs but not delete any takes its kind from it, and its end."""
+    def retire(self, run_id: str, kind: str) -> None:
+        """Delete a run that is not needed; who may edit runs but not delete any gives it this kind, and its end."""
         try:
-            with explained(self.uri, "delete a double"):
+            with explained(self.uri, "delete a run"):
                 self.client.delete_run(run_id)
         except ForbiddenError:
-            self.log(run_id, tags={"kind": DOUBLE})
+            self.log(run_id, tags={"kind": kind})
             self.end_run(run_id, "KILLED", time.time())
 
     def create_run(self, name: str, started_at_s: float, tags: Mapping[str, str]) -> str:
         """Make a run and return its id."""
-        with explained(self.uri, "create a run"):
-            cut = {tag: value[:TAG_LENGTH] for tag, value in _without_secrets(tags).items()}
-            run = self.client.create_run(self.experiment_id, _milliseconds(started_at_s), cut, scrub(name))
+        stored = {accepted_name(tag): _stored(value, TAG_LENGTH) for tag, value in _without_secrets(tags).items()}
+        with explained(self.uri, "create a run"), self._time_for(sum(map(_size, stored.items()))):
+            name = _stored(scrub(name), LONGEST_RUN_NAME)
+            run = self.client.create_run(self.experiment_id, _milliseconds(started_at_s), stored, name)
             return str(run.info.run_id)
 
     def end_run(self, run_id: str, status: str, ended_at_s: float) -> None:
@@ -186,33 +197,64 @@ class Store:
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Log all of it, in as few requests as MLflow's limits allow, values cut to MLflow's lengths."""
-        metrics = [Metric(*each) for each in points]
-        texts = [Param(name, value[:PARAM_LENGTH]) for name, value in _without_secrets(params or {}).items()]
-        marks = [RunTag(name, value[:TAG_LENGTH]) for name, value in _without_secrets(tags or {}).items()]
+        """Log all of it, in as few requests as MLflow's limits allow.
+
+        Values are cut to MLflow's lengths, and a name that it would refuse is replaced by the nearest that it takes.
+        """
+        texts = {
+            accepted_name(name): _stored(value, PARAM_LENGTH) for name, value in _without_secrets(params or {}).items()
+        }
+        marks = {
+            accepted_name(name): _stored(value, TAG_LENGTH) for name, value in _without_secrets(tags or {}).items()
+        }
         batches = itertools.zip_longest(
-            _batches(metrics, METRICS_PER_BATCH),
-            _batches(texts, PARAMS_PER_BATCH),
-            _batches(marks, TAGS_PER_BATCH),
+            _batches(list(points), METRICS_PER_BATCH),
+            _batches(list(texts.items()), PARAMS_PER_BATCH),
+            _batches(list(marks.items()), TAGS_PER_BATCH),
             fillvalue=(),
         )
         with explained(self.uri, "log to a run"):
-            for some_metrics, some_params, some_tags in batches:
-                self.client.log_batch(run_id, some_metrics, some_params, some_tags)
+            for some_points, some_texts, some_marks in batches:
+                with self._time_for(sum(map(_size, (*some_points, *some_texts, *some_marks)))):
+                    self.client.log_batch(
+                        run_id,
+                        [Metric(*each) for each in some_points],
+                        [Param(*each) for each in some_texts],
+                        [RunTag(*each) for each in some_marks],
+                    )
 
     def upload(self, run_id: str, file: Path, artifact_folder: str | None) -> None:
         """Copy a file to the run's artifacts, over one of that name."""
-        with explained(self.uri, f"upload {file.name}"):
+        size_bytes = file.stat().st_size if file.exists() else 0
+        with self.uploading(f"upload {file.name}", size_bytes):
             self.client.log_artifact(run_id, str(file), artifact_folder)
 
     def upload_texts(self, run_id: str, texts: Mapping[str, str]) -> None:
-        """Put texts among the run's artifacts, path → text, over those of that name; all of them with one request."""
-        with explained(self.uri, f"upload {', '.join(texts)}"), tempfile.TemporaryDirectory() as folder:
+        """Put texts among the run's artifacts, path → text, over those of that name; all of them with one call."""
+        largest = max((len(text.encode("utf-8", "replace")) for text in texts.values()), default=0)
+        with self.uploading(f"upload {', '.join(texts)}", largest), tempfile.TemporaryDirectory() as folder:
             for name, text in texts.items():
                 file = Path(folder, name)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(scrub(text), encoding="utf-8", errors="replace")
             self.client.log_artifacts(run_id, folder)
+
+    @contextlib.contextmanager
+    def uploading(self, doing: str, size_bytes: int = 0) -> Iterator[None]:
+        """Let requests of this block carry artifacts, the largest of so many bytes, and explain why they cannot.
+
+        Raises:
+            TrackingError: they cannot, or would go to a folder of this machine where the server's is meant.
+        """
+        remedy = remedy_for(self.uri, self.artifacts)
+        if problem := of_another_machine(self.uri, self.artifacts):
+            raise TrackingError(f"MLflow at {self.address} cannot {doing}: {problem}; {remedy}")
+        with explained(self.uri, doing, remedy=remedy), self._time_for(size_bytes):
+            yield
+
+    def _time_for(self, size_bytes: int) -> contextlib.AbstractContextManager[None]:
+        """Give requests to a server the time that so many bytes need; a database has a time of its own."""
+        return time_for(size_bytes) if self.uri.startswith(SERVERS) else contextlib.nullcontext()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +281,7 @@ def look_ahead(uri: str | None, folder: Path) -> Ahead:
     with explained(uri, "open the store"):
         if database.exists() and database.stat().st_size:
             check_answers(uri)
+            check_schema(database)
             return Ahead(client=connect(uri))
         return Ahead(template=make_template(database.parent / ARTIFACTS))
 
@@ -261,8 +304,11 @@ def open_store(uri: str | None, experiment: str, folder: Path, ahead: Ahead | No
     uri = absolute_uri(uri if uri is not None else DEFAULT_URI, folder)
     database = sqlite_file(uri)
     artifacts = (database.parent if database else folder) / ARTIFACTS
-    if not database:
-        check_answers(uri)
+    if problem := problem_of_experiment(experiment):
+        raise TrackingError(f"tracking.experiment={experiment!r}: {problem}")
+    if not database or (database.exists() and database.stat().st_size):
+        # Before the lock: of a database that cannot be written one is told that, and not that no lock can be made.
+        check_answers(uri, room_bytes=ROOM_BYTES)
     with explained(uri, "open the store"):
         if database:
             database.parent.mkdir(parents=True, exist_ok=True)
@@ -277,6 +323,7 @@ def open_store(uri: str | None, experiment: str, folder: Path, ahead: Ahead | No
                 if database:
                     make_database(database, artifacts, ahead.template)
                     check_answers(uri)
+                    check_schema(database)
                 client = client or ahead.client or connect(uri)
                 found = _experiment(client, experiment, None if is_served else artifacts.as_uri())
     if found.lifecycle_stage != "active":
@@ -285,7 +332,13 @@ def open_store(uri: str | None, experiment: str, folder: Path, ahead: Ahead | No
             f"'mlflow experiments restore --experiment-id {found.experiment_id}' and MLFLOW_TRACKING_URI set to that "
             f"address, or set tracking.experiment to another name"
         )
-    return Store(uri=uri, experiment_id=str(found.experiment_id), experiment=experiment, client=client)
+    return Store(
+        uri=uri,
+        experiment_id=str(found.experiment_id),
+        experiment=experiment,
+        client=client,
+        artifacts=str(found.artifact_location),
+    )
 
 
 def connect(uri: str) -> Any:
@@ -293,12 +346,13 @@ def connect(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def check_answers(uri: str, timeout_s: float = ANSWER_S) -> None:
+def check_answers(uri: str, timeout_s: float = ANSWER_S, *, room_bytes: int = 0) -> None:
     """See whether a store can be talked to, which MLflow itself would try for minutes.
 
     Args:
         uri: an absolute address. One that is no server's, PostgreSQL's or SQLite file's is not looked at.
         timeout_s: for the server to answer, whatever it answers, or for a lock on the database.
+        room_bytes: for which there must be room beside a database file.
 
     Raises:
         UnreachableError: it cannot: nobody answers, or with a fault of the server's own; the database is gone, locked,
@@ -309,7 +363,7 @@ def check_answers(uri: str, timeout_s: float = ANSWER_S) -> None:
             _check_server(uri, timeout_s)
     elif database := sqlite_file(uri):
         with explained(uri, "be written", UnreachableError):
-            check_writable(database, timeout_s)
+            check_writable(database, timeout_s, room_bytes=room_bytes)
     elif uri.startswith("postgresql"):
         with explained(uri, "be reached", UnreachableError):
             _check_postgresql(uri, timeout_s)
@@ -408,8 +462,10 @@ def tags_filter(tags: Mapping[str, str]) -> str:
 
 
 @contextlib.contextmanager
-def explained(uri: str, doing: str, kind: type[TrackingError] = TrackingError) -> Iterator[None]:
-    """Turn whatever MLflow raises into a TrackingError, or into the given kind of it.
+def explained(
+    uri: str, doing: str, kind: type[TrackingError] = TrackingError, remedy: str | None = None
+) -> Iterator[None]:
+    """Turn whatever MLflow raises into a TrackingError, or into the given kind of it; the remedy may be given.
 
     Everything is caught because behind MLflow stand database drivers and artifact stores of the user's choice, each
     with exceptions of its own. So nothing but calls of MLflow belongs into the block.
@@ -420,18 +476,23 @@ def explained(uri: str, doing: str, kind: type[TrackingError] = TrackingError) -
         raise
     except Exception as error:
         where, status = without_credentials(uri), status_of(error)
-        if status == http.client.UNAUTHORIZED:
+        reason = reason_of(error, uri)
+        if schema := explain_schema(str(error), where, _mlflow_command()):
+            kind, (reason, remedy) = UnreachableError, schema
+        elif status == http.client.UNAUTHORIZED:
             kind, remedy = UnreachableError, f"{'check' if _has_login() else 'set'} {LOGIN}"
         elif status == http.client.FORBIDDEN:
             kind = ForbiddenError
             remedy = f"the user of {LOGIN} needs the permission EDIT for that experiment"
+        elif remedy is not None:
+            pass
         elif uri.startswith(SERVERS):
             remedy = "check that the server runs and that tracking.uri is its address"
         elif sqlite_file(uri):
             remedy = "check that file and its folder, or set tracking.uri to another"
         else:
             remedy = "check tracking.uri and the driver that it needs"
-        text = f"MLflow at {where} cannot {doing}: {reason_of(error, uri)}; {remedy}, or set tracking.enabled=false"
+        text = f"MLflow at {where} cannot {doing}: {reason}; {remedy}, or set tracking.enabled=false"
         raise kind(text) from error
 
 
@@ -509,8 +570,45 @@ def _without_secrets(texts: Mapping[str, str]) -> dict[str, str]:
     return dict(zip(texts, scrub_texts(list(texts.values())), strict=True))
 
 
-def _batches(values: list[_Value], size: int) -> Iterator[list[_Value]]:
-    return (values[start : start + size] for start in range(0, len(values), size))
+def pages(search: Any, *arguments: Any) -> Iterator[Any]:
+    """All that a search of MLflow's finds, page after page; to be called with `explained`."""
+    token = None
+    while True:
+        page = search(*arguments, max_results=PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def runs_where(client: Any, experiments: Sequence[str], query: str) -> list[Any]:
+    """All runs that a filter finds, newest first; deleted ones are not among them."""
+    return list(pages(lambda **page: client.search_runs(list(experiments), query, **page)))
+
+
+def _batches(values: list[_Value], number: int) -> Iterator[list[_Value]]:
+    """The values in order, in lists of at most so many that are not too large for a request together."""
+    batch: list[_Value] = []
+    total = 0
+    for value in values:
+        size = _size(value)
+        if batch and (len(batch) == number or total + size > BATCH_BYTES):
+            yield batch
+            batch, total = [], 0
+        batch.append(value)
+        total += size
+    if batch:
+        yield batch
+
+
+def _size(value: Any) -> int:
+    """The bytes that a metric, param or tag takes in a request, a little too many rather than too few."""
+    return len(json.dumps(value)) + 64
+
+
+def _stored(text: str, length: int) -> str:
+    """A text as every database takes it: without NUL and broken characters, and no longer than allowed."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()[:length]
 
 
 def _milliseconds(time_s: float) -> int:

@@ -19,6 +19,7 @@ from bench.tracking.publish import PARENT, RUN_STATUS, param_name
 from bench.tracking.store import COMPLETE, TAG_LENGTH, Store, explained
 from bench.tracking.sweep_file import SweepInfo
 
+PLAN = "sweep.md"  # among the files of a sweep's run: its keys and their values
 NAME = "sweep_name"  # the run's own name may be changed in the UI
 
 
@@ -39,6 +40,11 @@ def begin_sweep(store: Store, sweep: SweepInfo, *, tags: dict[str, str]) -> str:
         resumed = {"status": "running"}
     _describe(store, run, sweep, tags | resumed)
     return run_id
+
+
+def upload_plan(store: Store, run_id: str, sweep: SweepInfo) -> None:
+    """Put what the sweep is about among its run's files."""
+    store.upload_texts(run_id, {PLAN: _note(sweep) + "\n"})
 
 
 def ensure_sweep(store: Store, sweep: SweepInfo, *, tags: dict[str, str]) -> Any:
@@ -126,14 +132,13 @@ def _sweep_run(store: Store, sweep: SweepInfo, tags: dict[str, str]) -> Any:
 
 
 def _describe(store: Store, run: Any, sweep: SweepInfo, tags: dict[str, str]) -> None:
-    lines = [f"- `{key}`: {', '.join(f'`{value}`' for value in values)}" for key, values in sweep.swept.items()]
     params = {param_name(key): ",".join(values) for key, values in sweep.swept.items()}
     own = {
         "kind": "sweep",
         "sweep_id": sweep.sweep_id,
         NAME: sweep.name,
         OWNER: own_tag(),
-        NOTE: "\n".join([_heading(sweep.sweep_id), "", *lines]),
+        NOTE: _note(sweep),
     }
     if sweep.settings:
         own["settings"] = json.dumps(sweep.settings, ensure_ascii=False)
@@ -144,6 +149,11 @@ def _describe(store: Store, run: Any, sweep: SweepInfo, tags: dict[str, str]) ->
         params={name: value for name, value in params.items() if name not in run.data.params},
         tags={**tags, **own},
     )
+
+
+def _note(sweep: SweepInfo) -> str:
+    lines = [f"- `{key}`: {', '.join(f'`{value}`' for value in values)}" for key, values in sweep.swept.items()]
+    return "\n".join([_heading(sweep.sweep_id), "", *lines])
 
 
 def _heading(sweep_id: str) -> str:

@@ -27,7 +27,6 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +36,7 @@ import filelock
 import psutil
 import torch
 
+from bench.files import write_whole
 from bench.home import cache_folder
 from bench.machine import cpu_model
 from bench.record import DeviceRates
@@ -443,11 +443,4 @@ def _write(path: Path, rates: DeviceRates, conditions: dict[str, Any]) -> None:
     """Keep the rates, with what they hold for beside them for people; a folder that refuses them is no error."""
     text = json.dumps({"rates": dataclasses.asdict(rates), "conditions": conditions}, indent=1)
     with contextlib.suppress(OSError):
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".rates-", suffix=".json")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_whole(path, text)

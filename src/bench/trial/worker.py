@@ -173,7 +173,7 @@ def import_compiler(record: Record) -> None:
 
 def log_to(path: Path) -> None:
     """Send whatever this process prints, from C as well, to the job's log."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
         os.dup2(descriptor, stream.fileno())

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import importlib
+import os
 import shutil
 import signal
 import time
@@ -27,6 +29,7 @@ from bench.sweep.scratch import compile_cache, last_lines, reserved_space
 
 WORKER = "bench.trial.worker"
 LOG_NAME = "worker.log"
+UNFINISHED = ".record-*.json"  # what a writer of the record leaves when it is killed
 
 
 def new_record(config: BenchmarkConfig, *, trial_id: str | None = None, **fields: Any) -> Record:
@@ -60,7 +63,8 @@ def run_job(
         KeyboardInterrupt: the user's, or EngineStop; the job is ended and its record written first.
         OSError: there is no space for the job's results; it was not begun.
     """
-    (folder / FILE_NAME).unlink(missing_ok=True)  # of an earlier run in this folder: it must not pass for this one's
+    _clear_earlier_attempt(record, folder)
+    before = set(folder.glob(UNFINISHED))
     with reserved_space(config, folder), compile_cache() as cache:
         given = {"folder": folder, "compile_cache": cache, "reference": reference}
         try:
@@ -74,8 +78,26 @@ def run_job(
             return _run_in_child(config, record, given, on_event)
         finally:
             scrub_file(folder / LOG_NAME)
-            for unfinished in folder.glob(".record-*.json"):  # of a writer that was killed
+            for unfinished in set(folder.glob(UNFINISHED)) - before:  # of a writer of this job that was killed
                 unfinished.unlink(missing_ok=True)
+
+
+def _clear_earlier_attempt(record: Record, folder: Path) -> None:
+    """Remove the record of an attempt at the same job that its engine queues again: it must not pass for this one's.
+
+    Raises:
+        OSError: the folder holds another record, which stays.
+    """
+    path = folder / FILE_NAME
+    if not os.path.lexists(path):
+        return
+    with contextlib.suppress(RecordError):
+        there = Record.read(folder)
+        names = ("kind", "trial_id", "sweep_id", "repeat")
+        if record.sweep_id is not None and all(getattr(there, name) == getattr(record, name) for name in names):
+            path.unlink()
+            return
+    raise FileExistsError(errno.EEXIST, "holds the record of another run", os.fspath(folder))
 
 
 def _run_in_child(config: BenchmarkConfig, record: Record, given: dict[str, Any], on_event: OnEvent) -> Record:

@@ -47,6 +47,8 @@ def why_taken(folder: Path) -> str | None:
         return f"holds a sweep; choose another folder, {_resumed(folder)}"
     if os.path.lexists(folder / FILE_NAME):
         return f"holds the {FILE_NAME} of an earlier run; choose another folder"
+    if any(is_record(each) for each in folder.glob(f"{REFERENCES}/*/{FILE_NAME}")):
+        return f"holds {REFERENCES}/ of an earlier run; choose another folder"
     for name in WRITTEN:
         if os.path.lexists(folder / name):
             return f"holds {name}, which a run would overwrite; choose another folder, or move that"

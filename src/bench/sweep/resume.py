@@ -255,7 +255,9 @@ def unusable_references(folder: Path, now: Mapping[str, str], *, is_local: bool 
         try:
             record = Record.read(each)
         except RecordError:
-            continue  # made anew in its place
+            if is_record(each / FILE_NAME):
+                names.append(os.fspath(each.relative_to(folder)))
+            continue  # else made anew in its place
         before = record.fingerprint if is_local else software(record.fingerprint)
         if record.status != "ok" or changes(before, now):
             names.append(os.fspath(each.relative_to(folder)))

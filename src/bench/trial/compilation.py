@@ -32,6 +32,7 @@ from torch._inductor import utils as inductor_utils
 
 from bench.config import BenchmarkConfig, CompileConfig, flatten
 from bench.home import cache_folder
+from bench.libraries import imported, unusual
 from bench.record import COMPILATIONS, CompileEvent, CompileObserved
 from bench.trial.journal import Journal, first_line
 
@@ -247,6 +248,7 @@ def shared_cache(config: BenchmarkConfig, device: torch.device) -> Path:
         del defining[section]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     versions = [torch.__version__, torch.version.git_version, transformers.__version__, name]
+    versions += sorted(unusual(imported()).values())  # another copy of a library may make other code
     key = hashlib.sha256(json.dumps([defining, versions], sort_keys=True).encode()).hexdigest()[:16]
     return cache_folder() / "compile" / key
 

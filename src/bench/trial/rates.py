@@ -38,6 +38,7 @@ import torch
 
 from bench.files import write_whole
 from bench.home import cache_folder
+from bench.libraries import imported, key_of, unusual
 from bench.machine import cpu_model
 from bench.record import DeviceRates
 from bench.trial import environment
@@ -298,6 +299,7 @@ def conditions_of(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
         "torch": [torch.__version__, torch.version.git_version],
         "float32_matmul_precision": _or_none(torch.get_float32_matmul_precision),
         **(_gpu_conditions(device) if device.type == "cuda" else _cpu_conditions()),
+        **{name: copy for name, copy in unusual(imported()).items() if name == key_of("torch")},
     }
 
 

@@ -49,7 +49,7 @@ def refusal(folder: Path, *arguments: str) -> str:
         (["sweep.resume=true"], "sweep.resume=true: is for sweeps; add -m"),
         (["-m", "sweep.resume=true", "model.seed=1,2"],
          "sweep.resume=true: needs the name of the sweep to go on with: add sweep.name=NAME"),
-        (["-m", "model.seed=1,2", "sweep.name=../../elsewhere"], r"sweep.name=../../elsewhere: must match [A-Za-z0-9][\w.-]{0,99}"),
+        (["-m", "model.seed=1,2", "sweep.name=../../elsewhere"], "sweep.name=../../elsewhere: must be 100 letters, digits and _ . - at most, the first a letter or a digit"),
     ],
 )  # fmt: skip
 def test_a_slip_is_one_line(tmp_path, arguments: list[str], line: str) -> None:
@@ -136,13 +136,17 @@ def test_a_misspelt_key_is_one_line_in_runs_and_in_sweeps(tmp_path, multirun, ty
     ("text", "line"),
     [
         ("hydra: {sweeper: {params: {atention.implementation: 'eager,sdpa'}}}",
-         "atention.implementation: no such key; did you mean attention.implementation?"),
+         "conf/experiment/mine.yaml:2: atention.implementation=eager,sdpa: no such key; did you mean "
+         "attention.implementation?"),
         ("hydra: {sweeper: {settings: [compile=off, mode.compile=default]}}",
-         "mode.compile: no such key; did you mean compile.mode?"),
-        ("hydra: {sweeper: {settings: [+batch_size=2]}}", "batch_size=2: no such key; did you mean workload.batch_size?"),
-        ("hydra: {sweeper: {parms: {}}}", "hydra.sweeper.parms: no such key; did you mean hydra.sweeper.params?"),
-        ("atention: {implementation: eager}", "atention: no such key; did you mean attention?"),
-        ("defaults: [override /atention: eager]", "atention: no such key; did you mean attention?"),
+         "conf/experiment/mine.yaml:2: mode.compile: no such key; did you mean compile.mode?"),
+        ("hydra: {sweeper: {settings: [+batch_size=2]}}",
+         "conf/experiment/mine.yaml:2: batch_size=2: no such key; did you mean workload.batch_size?"),
+        ("hydra: {sweeper: {parms: {}}}",
+         "conf/experiment/mine.yaml:2: hydra.sweeper.parms: no such key; did you mean hydra.sweeper.params?"),
+        ("atention: {implementation: eager}", "conf/experiment/mine.yaml:2: atention: no such key; did you mean attention?"),
+        ("defaults: [override /atention: eager]",
+         "conf/experiment/mine.yaml:2: - override /atention: eager: no such key; did you mean attention?"),
     ],
 )  # fmt: skip
 def test_a_misspelt_key_in_an_experiment_is_one_line(tmp_path, text: str, line: str) -> None:
@@ -162,9 +166,9 @@ def test_a_list_or_a_number_where_something_else_belongs_is_one_line(tmp_path, a
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("warmup:\n  count: 3\n", "warmup.count: no such key; did you mean"),
-        ("workload:\n  batch_size: [1, 2]\n", "workload.batch_size: value '[1, 2]'"),
-        ("benchmark:\n  runs: 3\n", "benchmark: no such key"),
+        ("warmup:\n  count: 3\n", "conf/experiment/old.yaml:3: warmup.count=3: no such key; did you mean"),
+        ("workload:\n  batch_size: [1, 2]\n", "conf/experiment/old.yaml:3: workload.batch_size=[1, 2]: is a list"),
+        ("benchmark:\n  runs: 3\n", "conf/experiment/old.yaml:2: benchmark: no such key"),
     ],
 )
 def test_a_config_file_of_another_schema_is_one_line(tmp_path, text: str, line: str) -> None:

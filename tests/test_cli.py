@@ -23,7 +23,7 @@ from factories import make_record
         (["warmup.itertions=3"], "warmup.itertions=3: no such key; did you mean warmup.iterations?"),
         (["warmup.iterations=-1"], "warmup.iterations=-1: must be at least 0"),
         (["workload.num_tokens_to_generate=1"], "workload.num_tokens_to_generate=1: must be at least 2"),
-        (["warmup.iterations=abc"], "warmup.iterations=abc: value 'abc' of type 'str' could not be converted to Integer"),
+        (["warmup.iterations=abc"], "warmup.iterations=abc: must be a whole number"),
         (
             ["-m", "compile.mode=default,fast"],
             "compile.mode=fast: allowed: null, default, reduce-overhead, max-autotune, max-autotune-no-cudagraphs",

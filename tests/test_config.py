@@ -60,7 +60,7 @@ def test_compile_kwargs_name_the_keys_of_compile() -> None:
         ({"batch_size": "8"}, "workload.batch_size=8: must be int"),
         ({"batch_size": True}, "workload.batch_size=true: must be int"),
         ({"monitor": MonitorConfig(interval_s=float("nan"))}, "monitor.interval_s=nan: must be a finite number"),
-        ({"device": "cuda:x"}, r"device=cuda:x: must match auto|cpu|cuda(:\d+)?"),
+        ({"device": "cuda:x"}, "device=cuda:x: must be auto, cpu, cuda or cuda:N, such as cuda:0"),
         ({"sdpa_backend": "flash"}, "attention.sdpa_backend=flash: allowed: null, math, flash_attention, "
          "efficient_attention, cudnn_attention; did you mean flash_attention?"),
         ({"sdpa_backend": "math", "attn_implementation": "eager"}, "attention.sdpa_backend=math: needs "
@@ -76,7 +76,7 @@ def test_compile_kwargs_name_the_keys_of_compile() -> None:
          "model.architecture={'model_type': 'llama'}: needs model.weights=random"),
         ({"model": ModelConfig(id="x", weights="random", architecture={})},
          "model.architecture={}: needs a model_type, such as llama"),
-        ({"sweep": SweepConfig(name="../up")}, r"sweep.name=../up: must match [A-Za-z0-9][\w.-]{0,99}"),
+        ({"sweep": SweepConfig(name="../up")}, "sweep.name=../up: must be 100 letters, digits and _ . - at most, the first a letter or a digit"),
         ({"compile": CompileConfig(mode="max-autotune", backend="eager")}, "compile.backend=eager: takes neither "
          "compile.mode=max-autotune nor options; use compile.mode=default, or inductor"),
         ({"compile": CompileConfig(mode="default", options={"a": {"b": float("inf")}})},
@@ -190,7 +190,7 @@ def test_under_a_rule_its_bounds_define_the_measurement_and_the_number_of_calls_
         ({"warmup": WarmupConfig(policy="manual")}, "warmup.policy=manual: allowed: fixed, auto"),
         ({"measurement": MeasurementConfig(policy="adaptive", max_iterations=19)}, "min_iterations=20"),
         ({"measurement": MeasurementConfig(policy="adaptive", half_width=0.0)}, "must be more than 0"),
-        ({"sweep": SweepConfig(arm="a b")}, "sweep.arm=a b: must match"),
+        ({"sweep": SweepConfig(arm="a b")}, "sweep.arm=a b: must be 100 letters"),
     ],
 )
 def test_bounds_that_cannot_be_met_are_refused(keywords: dict, complaint: str) -> None:

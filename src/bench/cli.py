@@ -15,6 +15,7 @@ import logging
 import os
 import string
 import sys
+import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from datetime import datetime
@@ -42,18 +43,27 @@ from bench import start_folder
 from bench.composed import hide_secrets
 from bench.conductor import interrupt
 from bench.config import BenchmarkConfig
+from bench.config_files import install as install_config_files
+from bench.config_places import find_ignored_override, find_sweep
 from bench.manual import help_text, keys_text
+from bench.override_mistakes import OverrideError, check_overrides
+from bench.quoting import TEXTS_OF_HYDRA, readable
 from bench.rules import ConfigError
 from bench.secrets import has_credentials, scrub, without_credentials
 from bench.typed.loading import TextLoader
-from bench.wording import explain, is_of_composition
+from bench.user_path import expanded
+from bench.wording import OF_HYDRA, explain, is_of_composition
 
 REFUSED = 2
 OURS_IN_CONF = ("submitit_slurm", "submitit_local")  # launchers
 MISSING = "You must specify"  # how Hydra begins when a choice is missing
 KEYS_FLAG = "--keys"  # and sections
+FOLDER_FLAGS = ("--config-dir", "-cd", "--config-path", "-cp")
 # In the order of the help page.
 GROUPS = ("model", "attention", "compile", "workload", "warmup", "measurement", "tracking", "experiment")
+
+
+_typed: list[str] = []  # the command line, before it was put into a form that Hydra reads
 
 
 def conf_folder() -> Path:
@@ -94,10 +104,21 @@ def _run(arguments: Sequence[str]) -> None:
     if KEYS_FLAG in arguments:  # ours: Hydra's parser knows its own flags alone
         print(keys_text([each for each in arguments if each != KEYS_FLAG]), end="", flush=True)
         return
-    _Command.is_sweep = _check_flags(arguments).multirun
+    flags = _check_flags(arguments)
+    check_overrides(flags.overrides, OF_HYDRA)
+    _typed[:] = arguments
+    sys.argv[1:] = [_as_hydra_reads(each) for each in arguments]
+    _Command.is_sweep = flags.multirun
+    warnings.filterwarnings("error", message=r"provider=hydra\.searchpath.*is not available")
     _register()
     hydra_module.Hydra = _Command  # type: ignore[misc]  # where `hydra.main` takes it from; it can be given none
     hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(job)()
+
+
+def _as_hydra_reads(argument: str) -> str:
+    """An argument with its home folder written out where it is a flag's folder, and in quotes where it needs them."""
+    flag, equals, value = argument.partition("=")
+    return f"{flag}={expanded(value)}" if equals and flag in FOLDER_FLAGS else readable(argument)
 
 
 class _Command(hydra_module.Hydra):
@@ -143,7 +164,25 @@ class _Command(hydra_module.Hydra):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """The config; what `get_mode` has composed, where it was the same that is asked for now."""
+        """The config, ready for use: home folders are written out, and what no run or sweep can do is refused."""
+        config = self._compose(
+            config_name, overrides, run_mode, with_log_configuration, from_shell, validate_sweep_overrides
+        )
+        _expand_home(config)
+        if with_log_configuration:  # it is to be run, and not only shown
+            _check_command(config, run_mode)
+        return config
+
+    def _compose(  # noqa: PLR0917 - as above
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        with_log_configuration: bool,
+        from_shell: bool,
+        validate_sweep_overrides: bool,
+    ) -> DictConfig:
+        """What `get_mode` has composed, where it was the same that is asked for now."""
         chosen = f"hydra.mode={run_mode.name}"  # what Hydra adds to the overrides when the config names no mode
         asked, self._asked = self._asked, None
         known = [] if asked is None else [asked, (asked[0], [*asked[1], chosen])]
@@ -187,13 +226,52 @@ class _Command(hydra_module.Hydra):
             return super().get_help(help_cfg, cfg, args_parser, resolve)
 
 
+def _expand_home(config: DictConfig) -> None:
+    """Write out `~` in the folders that Hydra itself makes."""
+    for key in TEXTS_OF_HYDRA:
+        section, _, leaf = key.rpartition(".")
+        node = OmegaConf.select(config, section)
+        plain = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else None
+        text = plain.get(leaf) if isinstance(plain, dict) else None
+        if isinstance(text, str) and text.startswith("~"):
+            OmegaConf.update(config, key, expanded(text))
+
+
+def _check_command(config: DictConfig, run_mode: RunMode) -> None:
+    """Refuse a sweeper that plans nothing, and what only a sweep does in a single run."""
+    sweeper = config.hydra.sweeper
+    chosen = config.hydra.runtime.choices
+    if str(sweeper.get("_target_")).startswith("hydra._internal.core_plugins.basic_sweeper"):
+        remedy = "plans and resumes nothing; leave it out for the sweeper of bench, or use hydra/sweeper=optuna"
+        raise ConfigError("hydra/sweeper", "basic", remedy)
+    for group in ("hydra/sweeper", "hydra/launcher"):
+        if (ignored := find_ignored_override(group)) is not None and ignored[1] != chosen.get(group):
+            where, choice = ignored
+            raise OverrideError(
+                f"{where}: - override /{group}: {choice}", f"is not read in such a file; type {group}={choice}"
+            )
+    if run_mode is RunMode.MULTIRUN:
+        return
+    if sweeper.get("params") or sweeper.get("settings"):
+        where = f" ({found})" if (found := find_sweep()) else ""
+        if (name := chosen.get("experiment")) is not None:
+            raise ConfigError("experiment", name, f"is a sweep{where}; add -m")
+        key = "hydra.sweeper." + ("params" if sweeper.get("params") else "settings")
+        raise OverrideError(key, f"is for a sweep{where}; add -m")
+    for group, usual in (("hydra/sweeper", "bench"), ("hydra/launcher", "basic")):
+        if chosen.get(group) != usual:
+            raise ConfigError(group, chosen.get(group), "is for sweeps; add -m")
+
+
 def _check_flags(arguments: Sequence[str]) -> Namespace:
     """Refuse a flag that Hydra's parser does not know, in one line: by itself it prints the whole usage."""
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
         _, _, unknown = message.partition("unrecognized arguments: ")
-        if unknown and not any(each.startswith("-") for each in unknown.split()):
+        if dashed := [each for each in unknown.split() if "=" in each and each.startswith("-")]:
+            message += f": a key has no dashes before it: {dashed[0].lstrip('-')}"
+        elif unknown and not any(each.startswith("-") for each in unknown.split()):
             message = f"{unknown}: a flag stands between overrides; flags come before all key=value, or after"
         print(f"bench: {scrub(message)}; bench --help shows examples, bench --hydra-help the flags", file=sys.stderr)
         sys.exit(REFUSED)
@@ -231,7 +309,7 @@ def _of_the_machine(error: OSError | ValueError) -> str:
 
 
 def _refuse(error: Exception) -> NoReturn:
-    print(f"bench: {scrub(explain(error, sys.argv[1:]))}", file=sys.stderr)
+    print(f"bench: {scrub(explain(error, _typed or sys.argv[1:]))}", file=sys.stderr)
     sys.exit(REFUSED)
 
 
@@ -241,6 +319,7 @@ def _register() -> None:
         OmegaConf.set_struct(open_ended, False)  # any key may be set there, without a + in front
     ConfigStore.instance().store(name="schema", node=schema)
     Plugins.instance()  # all are imported: hydra-submitit-launcher, too, registers choices of these names
+    install_config_files()
     launchers = ConfigStore.instance().repo["hydra"]["launcher"]
     for choice in OURS_IN_CONF:  # else Hydra would check ours in conf/ against theirs
         launchers.pop(f"{choice}.yaml", None)
@@ -275,6 +354,7 @@ def to_config(composed: DictConfig, overrides: Sequence[str]) -> BenchmarkConfig
 
     `overrides` are those that it was composed from.
     """
+    check_overrides(overrides, OF_HYDRA)
     _check_no_credentials(composed)
     _check_choices(overrides)
     plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
@@ -285,11 +365,24 @@ def to_config(composed: DictConfig, overrides: Sequence[str]) -> BenchmarkConfig
         raise ConfigError("model.id", None, "name a model: a group (model=tiny), a hub id or a folder")
     _check_model_name(config, overrides)
     if (prompt := config.workload.prompt_file) is not None:
-        if not Path(prompt).is_file():
-            raise ConfigError("workload.prompt_file", prompt, "no such file")
-        if not os.access(prompt, os.R_OK):
-            raise ConfigError("workload.prompt_file", prompt, "cannot be read: permission denied")
+        _check_prompt_file(prompt)
     return config
+
+
+def _check_prompt_file(prompt: str) -> None:
+    """Refuse a prompt file that cannot be opened. What it holds is looked at before the first job."""
+    path = Path(expanded(prompt))
+    try:
+        if path.exists() and not path.is_file():
+            what = "is a folder" if path.is_dir() else "is no regular file"
+            raise ConfigError("workload.prompt_file", prompt, f"{what}; name a text file")
+        if not path.is_file():
+            raise ConfigError("workload.prompt_file", prompt, "no such file; name one that exists, or null")
+        if not os.access(path, os.R_OK):
+            raise ConfigError("workload.prompt_file", prompt, "cannot be read: permission denied; chmod u+r permits it")
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        remedy = f"cannot be read ({error.strerror}); name a text file"
+        raise ConfigError("workload.prompt_file", prompt, remedy) from error
 
 
 def _check_no_credentials(composed: DictConfig) -> None:

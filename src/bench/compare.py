@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from bench.command import CommandError, Parser, run, say
 from bench.rules import ConfigError
 from bench.sources import Source, read_source
+from bench.user_path import expanded
 
 if TYPE_CHECKING:
     from bench.analysis.settings import Setting
@@ -184,7 +185,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="one or two: a folder, a record, a sweep's id")
+    parser.add_argument(
+        "sources", nargs="+", type=expanded, metavar="SOURCE", help="one or two: a folder, a record, a sweep's id"
+    )
     parser.add_argument("--baseline", metavar="NAME|KEY=VALUE", help="the setting, or the value, to compare with")
     parser.add_argument(
         "--setting", action="append", default=[], metavar="NAME", help="this one only; twice: the first is the baseline"

@@ -27,11 +27,14 @@ from typing import Any, TypeVar
 
 from bench.mlflow_names import problem_of_experiment, problem_of_tag
 from bench.rules import SUGGESTED, ConfigError, Rule, key, nearest
+from bench.user_path import expanded
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 SDPA_BACKENDS = ("math", "flash_attention", "efficient_attention", "cudnn_attention")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 NAME = r"[A-Za-z0-9][\w.-]{0,99}"  # fit for a folder
+NAME_FORM = "100 letters, digits and _ . - at most, the first a letter or a digit"
+ADDRESS_FORM = "an address such as sqlite:///FILE or http://HOST:PORT"
 # What a search may be for: the headline metrics, and which way each is better.
 OBJECTIVES = {
     "e2e_ms": "minimize",
@@ -189,12 +192,13 @@ class IsolationConfig:
 class SweepConfig:
     """Many settings: names, repeats and order."""
 
-    name: str | None = key(None, "folder under multirun/; null: date and time", pattern=NAME)
+    name: str | None = key(None, "folder under multirun/; null: date and time", pattern=NAME, form=NAME_FORM)
     repeats: int = key(1, "runs of each setting, each in a process of its own", minimum=1)
     order: str = key("shuffled", "shuffled: blocks of all settings, each in random order; given: as typed",
                      allowed=("shuffled", "given"))  # fmt: skip
     seed: int = key(0, "seed of the order", minimum=0)
-    arm: str | None = key(None, "a label; the same setting under two of them is run as two (A/A)", pattern=NAME)
+    arm: str | None = key(None, "a label; the same setting under two of them is run as two (A/A)", pattern=NAME,
+                          form=NAME_FORM)  # fmt: skip
     resume: bool = key(False, "run only what a sweep of this name lacks; needs sweep.name")
     dry_run: bool = key(False, "print the jobs, what is done already and how long the rest may take, and stop")
     max_jobs: int = key(1000, "a sweep of more jobs is refused: a slip of the keyboard is soon a million", minimum=1)
@@ -212,7 +216,8 @@ class SearchConfig:
     trials: int = key(20, "jobs at most, those of an earlier start included", minimum=1)
     parallel: int = key(1, "jobs that are asked for at once; 1 learns from each, more suit a cluster", minimum=1)
     storage: str | None = key(None, "database of the study, as SQLAlchemy names it; null: search.db in the sweep's "
-                              "folder", pattern=r"\w[\w+.-]*://.+")  # fmt: skip
+                              "folder", pattern=r"\w[\w+.-]*://.+", form="an address such as sqlite:///FILE or "
+                              "postgresql://HOST/NAME")  # fmt: skip
     seed: int = key(0, "seed of the sampler", minimum=0)
 
     def goals(self) -> dict[str, str]:
@@ -227,7 +232,7 @@ class TrackingConfig:
 
     enabled: bool = key(True, "publish to MLflow")
     uri: str | None = key(None, "tracking address; null: mlflow.db in the folder where the command was started",
-                           pattern=r"\w[\w+.-]*://.+|databricks")  # fmt: skip
+                           pattern=r"\w[\w+.-]*://.+|databricks", form=ADDRESS_FORM)  # fmt: skip
     experiment: str = key("bench", "MLflow experiment", pattern=r"\S(.*\S)?")
     tags: dict[str, Any] = key({}, "further tags of every run")
 
@@ -262,7 +267,7 @@ class BenchmarkConfig:
     """
 
     device: str = key("auto", "auto: the first GPU, else the CPU; or cpu, cuda, cuda:N",
-                      pattern=r"auto|cpu|cuda(:\d+)?")  # fmt: skip
+                      pattern=r"auto|cpu|cuda(:\d+)?", form="auto, cpu, cuda or cuda:N, such as cuda:0")  # fmt: skip
     model: ModelConfig = field(default_factory=ModelConfig)
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     compile: CompileConfig = field(default_factory=CompileConfig)
@@ -479,7 +484,7 @@ class BenchmarkConfig:
             if rule is None and name not in ("sweep", "search", "tracking", "isolation", "profile", "fidelity"):
                 defining[name] = {each: getattr(getattr(self, name), each) for each in _keys(section)}
         if self.workload.prompt_file is not None:
-            content = Path(self.workload.prompt_file).read_bytes()
+            content = Path(expanded(self.workload.prompt_file)).read_bytes()
             defining["workload"]["prompt_file"] = hashlib.sha256(content).hexdigest()
         if self.model.tp_plan is None:
             del defining["model"]["tp_plan"], defining["model"]["tp_size"]

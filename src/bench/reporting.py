@@ -19,6 +19,7 @@ from bench.command import CommandError, Parser, run, say
 from bench.rules import ConfigError
 from bench.secrets import scrub
 from bench.sources import MLFLOW_PREFIX, Source, read_source, read_sources
+from bench.user_path import expanded
 
 if TYPE_CHECKING:
     from bench.report.page.write import Report
@@ -178,8 +179,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("source", metavar="SOURCE", help="a folder, a record, a sweep's id")
-    parser.add_argument("--output", metavar="PATH", help="the folder, or with --format the file, to write")
+    parser.add_argument("source", type=expanded, metavar="SOURCE", help="a folder, a record, a sweep's id")
+    parser.add_argument(
+        "--output", type=expanded, metavar="PATH", help="the folder, or with --format the file, to write"
+    )
     parser.add_argument("--format", choices=FORMATS, help="one form alone; default: html and markdown, as files")
     parser.add_argument(
         "--tracking-uri", metavar="URI", help="MLflow's address; default: mlflow.db in the current folder"

@@ -29,7 +29,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """What one key means and allows. ``pattern`` is a regular expression for the whole value."""
+    """What one key means and allows. ``pattern`` is a regular expression for the value, ``form`` the same in words."""
 
     doc: str
     default: object = None
@@ -37,6 +37,7 @@ class Rule:
     minimum: float | None = None
     above: float | None = None
     pattern: str | None = None
+    form: str | None = None
 
     def check(self, path: str, value: object) -> None:
         """Raise ConfigError when the value of the key at ``path`` breaks this rule."""
@@ -51,7 +52,7 @@ class Rule:
             allows = "allowed: " + ", ".join(_as_typed(each) for each in values)
             raise ConfigError(path, value, allows + (f"; did you mean {near}?" if near else ""))
         if self.pattern and not re.fullmatch(self.pattern, str(value), re.ASCII):
-            raise ConfigError(path, value, f"must match {self.pattern}")
+            raise ConfigError(path, value, f"must be {self.form}" if self.form else f"must match {self.pattern}")
         if isinstance(value, int | float):
             if self.minimum is not None and value < self.minimum:
                 raise ConfigError(path, value, f"must be at least {self.minimum:g}")

@@ -1,15 +1,20 @@
-"""The one line that a refused config gets: key, value, remedy."""
+"""The one line that a refused config gets: file or argument, key, value, remedy."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from bench.config import NO_SUCH_KEY, BenchmarkConfig, no_such_key, walk
+from bench.config_files import ConfigFileError, groups, other_ending
+from bench.config_mistakes import find_mistake, kinds_of
+from bench.config_places import find_choice, find_line, find_place, find_text
+from bench.override_mistakes import TYPE_NO_PLUS, OverrideError, unreadable
+from bench.quoting import is_text, quoted_form
 from bench.rules import ConfigError, nearest, shown
 
 LONGEST_LINE = 590
@@ -25,10 +30,20 @@ _OVERRIDDEN = re.compile(r"Could not override '([^']+)'")
 _NO_GROUP = re.compile(r"Could not override '([^']+)'\. No match in the defaults list")
 _OF_A_SECTION = re.compile(r"Config group override must be a string or a list|is not a subclass of \w+Config")
 _DELETED = re.compile(r"Could not delete from config\. '([^']+)' does not exist")
+# What OmegaConf says of a reference → what is wrong and what to do.
+_REFERENCES = (
+    (r"Interpolation key '([^']*)' not found", "${{{0}}} refers to no key; bench --cfg job shows all that there are"),
+    (r"Environment variable '([^']*)' not found",
+     "the environment variable {0} is not set; set it, or give a default: ${{oc.env:{0},DEFAULT}}"),
+    (r"[Rr]ecursive interpolation detected", "the value refers to itself; write a value instead"),
+    (r"Unsupported interpolation type (\S+)", "there is no resolver {0}; an environment variable is ${{oc.env:NAME}}"),
+    (r"field '[^']*' is not Optional|Incompatible value 'None' for field",
+     "needs a value; leave it out for its default"),
+)  # fmt: skip
 
 
 def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
-    """One line for a refused config: key, value, remedy.
+    """One line for a refused config: file or argument, key, value, remedy.
 
     Args:
         error: what Hydra, OmegaConf or the config's own rules raised.
@@ -38,37 +53,143 @@ def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
 
 
 def _reason(error: Exception, arguments: Sequence[str]) -> str:
-    for each in _chain(error):
-        known = _of_config(each) or _of_hydra(each) or _of_a_section(each, arguments)
+    chain = list(_chain(error))
+    for each in chain:
+        if isinstance(each, ConfigFileError):
+            return str(each)
+        if isinstance(each, OverrideError):
+            where = None
+            if each.override not in arguments:
+                where = find_line(each.override) or find_place(_name(each.override))
+            return f"{where}: {each}" if where else str(each)
+        known = _of_config(each, arguments) or _of_override(each, arguments) or _of_command_line(each, arguments)
+        if known is not None:
+            return known
+    if mistake := find_mistake(_groups(), OF_HYDRA):
+        return mistake
+    for each in chain:
+        known = _of_hydra(each, arguments) or _of_a_section(each, arguments)
         known = known or _of_omegaconf(each, error, arguments)
         if known is not None:
             return known
     return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
 
 
-def _of_config(error: BaseException) -> str | None:
-    """What a rule of our own says."""
+def _groups() -> list[str]:
+    """The groups that choices can be made in."""
+    return sorted({*groups(), *OF_HYDRA.values()})
+
+
+def _of_config(error: BaseException, arguments: Sequence[str]) -> str | None:
+    """What a rule of our own says, with the file that the value came from."""
     if not isinstance(error, ConfigError):
         return None
+    typed = any(_name(each) == error.key for each in arguments)
     if error.remedy.startswith(NO_SUCH_KEY):  # the config knows nothing of Hydra's groups
-        return str(ConfigError(error.key, error.value, no_such_key(error.key, OF_HYDRA)))
-    return str(error)
+        if not typed and (mistake := find_mistake(_groups(), OF_HYDRA)):
+            return mistake
+        error = ConfigError(error.key, error.value, no_such_key(error.key, OF_HYDRA))
+    value = str(error).removeprefix(f"{error.key}=").removesuffix(f": {error.remedy}")
+    where = None if typed else find_place(error.key, value)
+    return f"{where}: {error}" if where else str(error)
 
 
-def _of_hydra(error: BaseException) -> str | None:
-    if isinstance(error, OverrideParseException):
-        why = str(error).strip().split("\n", maxsplit=1)[0]
-        return f"{error.override}: {why}; quote a value that holds = , : or spaces: 'key=\"value\"'"
+def _of_override(error: BaseException, arguments: Sequence[str]) -> str | None:
+    """An override that Hydra's grammar does not take, from the command line or from a file."""
+    if not isinstance(error, OverrideParseException):
+        return None
+    override = str(error.override)
+    key = _name(override)
+    typed = next((each for each in arguments if each == override or (_name(each) == key and "=" in each)), None)
+    if typed is not None:
+        return unreadable(typed, OF_HYDRA)
+    where = find_line(override) or find_place(key)
+    return f"{where}: {unreadable(override, OF_HYDRA)}" if where else unreadable(override, OF_HYDRA)
+
+
+def _of_command_line(error: BaseException, arguments: Sequence[str]) -> str | None:
+    """What Hydra has against the command line, and not against what a file holds."""
+    for pattern, told in _COMMAND_LINE:
+        if (found := pattern.search(str(error))) and (line := told(found, arguments)) is not None:
+            return line
+    return None
+
+
+def _ambiguous(found: re.Match[str], _: Sequence[str]) -> str:
+    key, _, value = found[1].partition("=")
+    form = quoted_form(key, value) if is_text(key) else None
+    return f"{found[1]}: several values make a sweep; add -m" + (f", or type it as one: {form}" if form else "")
+
+
+def _there_already(found: re.Match[str], arguments: Sequence[str]) -> str | None:
+    name = found[1] or found[2]
+    typed = next((each for each in arguments if each.startswith("+") and _name(each) == name), None)
+    return None if typed is None else f"{typed}: {TYPE_NO_PLUS.format(typed.lstrip('+'))}"
+
+
+def _no_folder(found: re.Match[str], arguments: Sequence[str]) -> str:
+    flag = "--config-dir" if found[1] else "--config-path"
+    return f"{flag} {_flag(arguments, flag) or found[1] or ''}: no such folder; name one that holds YAML files"
+
+
+def _package_of_a_group(found: re.Match[str], arguments: Sequence[str]) -> str | None:
+    typed = next((each for each in arguments if each.lstrip("+").startswith(f"{found[1]}=")), None)
+    return None if typed is None else f"{typed}: {NO_SUCH_KEY}; did you mean {found[2]}?"
+
+
+# How Hydra puts it → what is said instead; None: it is not for the command line to change.
+_COMMAND_LINE: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], Sequence[str]], str | None]], ...] = (
+    (re.compile(r"Ambiguous value for argument '(.*)'$", re.MULTILINE), _ambiguous),
+    (re.compile(r"Sweep parameters '(.*)' requires --multirun", re.DOTALL),
+     lambda found, _: f"{found[1]}: several values make a sweep; add -m"),
+    (re.compile(r"An item is already at '([^']+)'|(\S+) appears more than once in the final defaults list"),
+     _there_already),
+    (re.compile(r"Additional config directory '(.*)' not found|Primary config directory not found", re.DOTALL),
+     _no_folder),
+    (re.compile(r"Cannot find primary config '([^']*)'"),
+     lambda found, _: f"--config-name {found[1]}: no such file in the folder of configs; leave the flag out"),
+    (re.compile(r"hydra\.searchpath must be a list of strings\. Got: (.*)"),
+     lambda found, _: f"hydra.searchpath={found[1]}: must be a list of folders; type "
+     "'hydra.searchpath=[file://FOLDER]'"),
+    (re.compile(r"Could not override '([^']*)'\.\s+Did you mean to override (\S+)\?"), _package_of_a_group),
+    (re.compile(r"provider=hydra\.searchpath.*, path=(.*) is not available"),
+     lambda found, _: f"hydra.searchpath=[{found[1]}]: no such folder or package; name a folder as file://FOLDER"),
+)  # fmt: skip
+
+
+def _flag(arguments: Sequence[str], flag: str) -> str | None:
+    """The value of a flag as it was typed."""
+    forms = {"--config-dir": ("--config-dir", "-cd"), "--config-path": ("--config-path", "-cp")}[flag]
+    for place, each in enumerate(arguments):
+        name, equals, value = each.partition("=")
+        if name in forms:
+            return value if equals else next(iter(arguments[place + 1 :]), None)
+    return None
+
+
+def _of_hydra(error: BaseException, arguments: Sequence[str]) -> str | None:
     if isinstance(error, MissingConfigException) and error.options is not None:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        close = nearest(choice, list(error.options))
-        hint = f"; did you mean {close}?" if close else ""
-        return f"{group}={choice}: no such choice; allowed: {', '.join(error.options)}{hint}"
+        return _no_choice(str(error.missing_cfg_file), list(error.options), arguments)
     if no_group := _NO_GROUP.search(str(error)):
-        return f"{no_group[1]}: {no_such_key(no_group[1], OF_HYDRA)}"
+        typed = next((each for each in arguments if _name(each) == no_group[1]), None)
+        return f"{typed or no_group[1]}: {no_such_key(no_group[1], OF_HYDRA)}"
     if deleted := _DELETED.search(str(error)):
         return f"~{deleted[1]}: {no_such_key(deleted[1], OF_HYDRA)}"
     return None
+
+
+def _no_choice(missing: str, options: list[str], arguments: Sequence[str]) -> str:
+    group, _, choice = missing.rpartition("/")
+    off = "off" if choice.lower() in ("off", "false", "no", "none", "null", "0") and "off" in options else None
+    close = off or nearest(choice, options)
+    hint = f"; did you mean {close}?" if close else ""
+    if other := other_ending(missing):
+        hint = f"; {other} ends in .yml, and only .yaml is read: rename it"
+    text = f"{group}={choice}: no such choice; allowed: {', '.join(options)}{hint}"
+    if any(_name(each) == group for each in arguments):
+        return text
+    where = find_choice(group, choice)
+    return f"{where}: {text}" if where else text
 
 
 def _of_a_section(error: BaseException, arguments: Sequence[str]) -> str | None:
@@ -79,19 +200,60 @@ def _of_a_section(error: BaseException, arguments: Sequence[str]) -> str | None:
     sections = {path.partition(".")[0] for path, *_ in walk(BenchmarkConfig) if "." in path}
     typed = [(key, value) for key, _, value in pairs if key in sections]
     if not typed:
-        return None
+        group = next(((key, value) for key, _, value in pairs if key in _groups()), None)
+        return None if group is None else f"{group[0]}={group[1]}: a choice belongs here; leave it out for none"
     key, value = next((each for each in typed if not each[1][:1].isalpha()), typed[0])  # words may well be choices
+    if value.lower() in ("false", "null", "true") and key in _groups():
+        on = "; off is a choice of it" if key in ("compile", "tracking") and value.lower() != "true" else ""
+        return f"{key}={value}: no such choice{on}; bench --help lists the choices of {key}"
     return f"{key}={value}: {key} is a section, whose keys are {key}.…; bench --keys {key} lists them"
 
 
 def _of_omegaconf(error: BaseException, whole: Exception, arguments: Sequence[str]) -> str | None:
-    path = getattr(error, "full_key", None)
-    if not isinstance(error, OmegaConfBaseException) or not path:
+    if not isinstance(error, OmegaConfBaseException):
         return None
+    path = getattr(error, "full_key", None)
+    reason = (getattr(error, "msg", None) or str(error)).splitlines()[0]
+    if not path:
+        return _reference(reason, arguments)
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
         return _unknown_key(error, str(path), whole, arguments)
-    reason = (getattr(error, "msg", None) or str(error)).splitlines()[0]
-    return f"{_as_typed(path, arguments)}: {reason[0].lower()}{reason[1:]}"
+    typed = _as_typed(str(path), arguments)
+    reason = _told(reason) or _kind_of(str(path), typed) or f"{reason[0].lower()}{reason[1:]}"
+    where = find_place(str(path)) if typed == path else None
+    return f"{where}: {typed}: {reason}" if where else f"{typed}: {reason}"
+
+
+def _kind_of(path: str, typed: str) -> str | None:
+    """What a key takes, where a value of another type was given."""
+    kinds = kinds_of(path)
+    if kinds is None:
+        return None
+    if "keys below it" in kinds:
+        kinds += f"; type {path}.NAME=VALUE"
+    elif "a list" in kinds and (value := typed.partition("=")[2]):
+        kinds += f"; type '{path}=[{value}]'"
+    return f"must be {kinds}"
+
+
+def _told(reason: str) -> str | None:
+    for pattern, told in _REFERENCES:
+        if found := re.search(pattern, reason):
+            return told.format(*found.groups())
+    return None
+
+
+def _reference(reason: str, arguments: Sequence[str]) -> str | None:
+    """A reference that leads nowhere; OmegaConf does not say where it stands."""
+    told = _told(reason)
+    if told is None:
+        return None
+    named = next(iter(re.findall(r"'([^']+)'", reason)), "${")
+    for each in arguments:
+        if "${" in each and named in each:
+            return f"{each}: {told}"
+    where = find_text("${", named)
+    return f"{where}: {told}" if where else told
 
 
 def _unknown_key(found: OmegaConfBaseException, path: str, whole: Exception, arguments: Sequence[str]) -> str:
@@ -99,13 +261,20 @@ def _unknown_key(found: OmegaConfBaseException, path: str, whole: Exception, arg
     overridden = next((match[1] for each in _chain(whole) if (match := _OVERRIDDEN.search(str(each)))), path)
     typed = _as_typed(overridden if overridden.startswith(path) else path, arguments)
     name = typed.partition("=")[0]
+    where = find_place(name) if "=" not in typed else None
+    before = f"{where}: " if where else ""
     if not name.startswith("hydra."):
-        return f"{typed}: {no_such_key(name, OF_HYDRA)}"
+        return f"{before}{typed}: {no_such_key(name, OF_HYDRA)}"
     siblings = found.parent_node
     head, _, leaf = path.rpartition(".")
     near = nearest(leaf, [str(each) for each in siblings]) if isinstance(siblings, DictConfig) else None
     meant = " or ".join(f"{head}.{each}" for each in near.split(" or ")) if near else None
-    return f"{typed}: {NO_SUCH_KEY}; " + (f"did you mean {meant}?" if meant else "bench --cfg hydra shows Hydra's own")
+    hint = f"did you mean {meant}?" if meant else "bench --cfg hydra shows Hydra's own"
+    return f"{before}{typed}: {NO_SUCH_KEY}; {hint}"
+
+
+def _name(argument: str) -> str:
+    return argument.lstrip("+~").partition("=")[0].partition("@")[0].strip()
 
 
 def is_of_composition(error: BaseException) -> bool:

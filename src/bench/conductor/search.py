@@ -37,6 +37,7 @@ from bench.sweep.plan import Job, Plan, Point, SweepFile, check_size, file_name,
 from bench.sweep.resume import FINISHED, Found, Resumption, look
 from bench.sweep.space import Space
 from bench.sweep.unstarted import explain, is_out_of_space
+from bench.user_path import expanded
 
 if TYPE_CHECKING:
     from bench.conductor.study import Outcome, Study, Trial
@@ -347,7 +348,8 @@ class _Search:
         """Open the study, and tell it what it lacks. ConfigError where it cannot be used."""
         from bench.conductor.study import Study, StudyError  # noqa: PLC0415
 
-        storage = self.config.search.storage or f"sqlite:///{self.folder / DATABASE}"
+        typed = self.config.search.storage
+        storage = expanded(typed) if typed else f"sqlite:///{self.folder / DATABASE}"
         try:
             study = Study(
                 space=self.space,

@@ -28,6 +28,7 @@ from bench.config import (
 from bench.record import REFERENCE_NAME, Record, RecordError
 from bench.sweep.job import new_record, run_job
 from bench.sweep.process import OnEvent
+from bench.user_path import expanded
 
 FOLDER = "references"
 POLL_S = 0.5  # between looks at another job's lock
@@ -80,7 +81,7 @@ def ensure_reference(config: BenchmarkConfig, folder: Path, sweep_id: str | None
 
 def _weights(config: BenchmarkConfig) -> str:
     """What tells one state of a local checkpoint from the next, "" for a model from elsewhere."""
-    checkpoint = Path(config.model.id or "")
+    checkpoint = Path(expanded(config.model.id or ""))
     if config.model.weights != "pretrained" or not checkpoint.is_dir():
         return ""
     files = sorted(each for each in checkpoint.iterdir() if each.is_file())

@@ -42,6 +42,7 @@ from bench.tracking.artifacts import of_another_machine, remedy_for
 from bench.tracking.database import ROOM_BYTES, Template, check_writable, make_database, make_template, sqlite_file
 from bench.tracking.request_time import time_for
 from bench.tracking.schema import check_schema, explain_schema
+from bench.user_path import expanded
 
 # Read by MLflow when it is imported or when it makes a request; what the user has set stays. With MLflow's own
 # retries one call to a server that refuses connections takes four minutes.
@@ -524,7 +525,7 @@ def reason_of(error: Exception, uri: str) -> str:
 
 def absolute_uri(uri: str, folder: Path) -> str:
     """The address that means the same from every folder. TrackingError for one that cannot be used."""
-    scheme, separator, rest = uri.partition("://")
+    scheme, separator, rest = expanded(uri).partition("://")
     if (not separator and uri != "databricks") or scheme == "file":
         raise TrackingError(
             f"tracking.uri={uri} is no address that MLflow can record to: write sqlite:///mlflow.db for a database "

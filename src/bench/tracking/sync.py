@@ -17,8 +17,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.command import CommandError, Parser
 from bench.record import FILE_NAME
 from bench.tracking.sweep_file import FILE_NAME as SWEEP_FILE_NAME
+from bench.user_path import expanded
 
 REFUSED, INTERRUPTED = 2, 130
 DEPTH = 5  # of folders below DIR
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(arguments)
         return _run(options)
-    except SyncError as error:
+    except (CommandError, SyncError) as error:
         _say(str(error))
         return REFUSED
     except KeyboardInterrupt:
@@ -126,14 +128,14 @@ def _say(line: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m bench.tracking.sync",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="what to publish")
+    parser.add_argument("folders", nargs="+", type=expanded, metavar="DIR", help="what to publish")
     parser.add_argument("--tracking-uri", metavar="URI", help="the store; default: the one that each job was meant for")
     parser.add_argument("--experiment", metavar="NAME", help="the experiment; default: the one of each job")
     parser.add_argument("--all", action="store_true", help="look in MLflow for the records marked as published, too")

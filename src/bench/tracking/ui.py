@@ -28,7 +28,9 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from bench.command import CommandError, Parser
 from bench.tracking.found_store import DATABASE_NAME, Found, find_store
+from bench.user_path import expanded
 
 PORT = 5000
 START_S = 120.0  # on a busy machine; on an idle one 4 to 16 s
@@ -59,10 +61,13 @@ class UiError(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         with _handled(_interrupt, ENDS):
             return _run(Path(options.folder), options.port)
+    except CommandError as error:
+        print(f"bench.tracking.ui: {' '.join(str(error).split())}", file=sys.stderr)
+        return REFUSED
     except UiError as error:
         print(f"bench.tracking.ui: {' '.join(str(error).split())}", file=sys.stderr)
         return error.status
@@ -229,14 +234,14 @@ def _shown(uri: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m bench.tracking.ui",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("folder", nargs="?", default=".", metavar="FOLDER", help="default: this one")
+    parser.add_argument("folder", nargs="?", default=".", type=expanded, metavar="FOLDER", help="default: this one")
     parser.add_argument("--port", type=int, metavar="N", help=f"default: {PORT}, or one that is free")
     return parser
 

@@ -19,6 +19,7 @@ from bench.config import ModelConfig
 from bench.rules import ConfigError
 from bench.trial.architecture import requested_dtype
 from bench.trial.support import one_line
+from bench.user_path import expanded
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -53,7 +54,7 @@ def check_checkpoint(model_config: ModelConfig, architecture: Any, skeleton: Any
 
 def _folder_of(model_config: ModelConfig) -> Path | None:
     """Where the checkpoint lies on this machine; None when (some of) its weights are still to be fetched."""
-    path = Path(str(model_config.id))
+    path = Path(expanded(str(model_config.id)))
     if path.is_dir():
         return path
     for name in (WEIGHTS, INDEX):
@@ -69,7 +70,7 @@ def _weight_files(model_config: ModelConfig, folder: Path) -> list[Path]:
         return [folder / WEIGHTS]
     names = _shards(model_config, folder)
     missing = [name for name in names if not (folder / name).is_file()]
-    if missing and Path(str(model_config.id)).is_dir():
+    if missing and Path(expanded(str(model_config.id))).is_dir():
         remedy = f"lacks {len(missing)} of {len(names)} files of weights ({_some(missing)}); copy them there"
         raise ConfigError("model.id", model_config.id, remedy)
     if missing and huggingface_hub.constants.HF_HUB_OFFLINE:

@@ -19,21 +19,25 @@ from bench.config import ModelConfig
 from bench.rules import ConfigError
 from bench.trial.gguf_file import check_gguf
 from bench.trial.support import one_line
+from bench.user_path import expanded
 
 
 def check_origin(model_config: ModelConfig) -> None:
     """Refuse a path that leads nowhere, or to what holds no model."""
     name = str(model_config.id)
-    path = Path(name)
+    path = Path(expanded(name))
     if path.is_dir():
         _check_folder(model_config, path)
     elif path.exists():
         remedy = "is a file; name its folder"
         if path.suffix == ".gguf":
-            remedy += f": model.id={path.parent} model.gguf_file={path.name}"
+            remedy += f": model.id={Path(name).parent} model.gguf_file={path.name}"
         raise ConfigError("model.id", name, remedy)
     elif name.startswith(("/", ".", "~")) or name.count("/") > 1:
-        hint = "; ~ is written out in full here" if name.startswith("~") else ""
+        hint = ""
+        if name.startswith("~"):
+            unknown = str(path).startswith("~")
+            hint = f": {name.partition('/')[0]} names no home folder here" if unknown else f": {path}"
         raise ConfigError("model.id", name, f"there is no such folder{hint}")
 
 
@@ -64,7 +68,7 @@ def source(model_config: ModelConfig) -> dict[str, Any]:
     """The keywords by which each `from_pretrained` finds its part of the model."""
     gguf = {"gguf_file": model_config.gguf_file} if model_config.gguf_file else {}
     return {
-        "pretrained_model_name_or_path": model_config.id,
+        "pretrained_model_name_or_path": None if model_config.id is None else expanded(model_config.id),
         "revision": model_config.revision,
         "trust_remote_code": model_config.trust_remote_code,
         **gguf,

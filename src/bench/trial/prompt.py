@@ -7,6 +7,7 @@ the output.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 from bench.config import WorkloadConfig
 from bench.rules import ConfigError
+from bench.user_path import expanded
 
 TEXT = """\
 The harbour lay quiet in the early morning. Two fishing boats were tied to the wooden pier, and a grey cat slept on a
@@ -24,26 +26,57 @@ smell of coffee. A girl with a red umbrella stopped beside him and asked when th
 He looked at the sky, then at the water, and told her a story about the summer when the ferry did not come at all.
 """
 
+JSON_SUFFIXES = (".json", ".jsonl", ".ndjson", ".jsonlines")
+LINES_LOOKED_AT = 5  # that must all be objects for a text to count as JSON lines
+
 
 def read_text(workload: WorkloadConfig) -> str:
     """The text that prompts are cut from. Raises ConfigError when the file cannot serve."""
     if workload.prompt_file is None:
         return TEXT
-    path = Path(workload.prompt_file)
+    typed = workload.prompt_file
+    path = Path(expanded(typed))
     try:
         if path.exists() and not path.is_file():  # to read a pipe or a device may take for ever
             what = "is a folder" if path.is_dir() else "is no regular file"
-            raise ConfigError("workload.prompt_file", path, f"{what}; name a text file")
+            raise ConfigError("workload.prompt_file", typed, f"{what}; name a text file")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError("workload.prompt_file", path, f"cannot be read ({error.strerror})") from error
+        raise ConfigError("workload.prompt_file", typed, f"cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise ConfigError("workload.prompt_file", path, "is not UTF-8 text; convert it") from error
+        raise ConfigError("workload.prompt_file", typed, "is not UTF-8 text; convert it") from error
     if "\0" in text:  # UTF-16 of plain English passes for UTF-8
-        raise ConfigError("workload.prompt_file", path, "is not UTF-8 text, for it holds NUL bytes; convert it")
+        raise ConfigError("workload.prompt_file", typed, "is not UTF-8 text, for it holds NUL bytes; convert it")
     if not text.strip():
-        raise ConfigError("workload.prompt_file", path, "is empty")
+        raise ConfigError("workload.prompt_file", typed, "is empty")
+    if kind := _data_format(path, text):
+        remedy = f"holds {kind}, which would be read as one long text; prompts are cut from plain text: write the text "
+        raise ConfigError("workload.prompt_file", typed, f"{remedy}alone into a file")
     return text
+
+
+def _data_format(path: Path, text: str) -> str | None:
+    """What a file of prompts in another format holds; None for text, braces and JSON in the midst of it included."""
+    lines = [line for line in text.removeprefix("\ufeff").splitlines() if line.strip()]
+    if all(isinstance(_parsed(line), dict) for line in lines[:LINES_LOOKED_AT]):
+        return "JSON lines"
+    if path.suffix.lower() in JSON_SUFFIXES:
+        # A file's first line, or all of it: whoever calls a file so means it.
+        if isinstance(_parsed(lines[0]), dict | list | str) and path.suffix.lower() != ".json":
+            return "JSON lines"
+        if isinstance(_parsed(text), dict | list | str):
+            return "JSON"
+    elif isinstance(found := _parsed(text), dict) or (isinstance(found, list) and found and isinstance(found[0], dict)):
+        return "JSON"
+    return None
+
+
+def _parsed(text: str) -> object:
+    """The value of a JSON text; None where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def token_ids(tokenizer: Any, workload: WorkloadConfig) -> tuple[list[int], list[int]]:

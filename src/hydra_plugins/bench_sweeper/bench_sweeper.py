@@ -7,7 +7,6 @@ Hydra's plugin scan cannot resolve them in a dataclass.)
 import contextlib
 import itertools
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +17,14 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
+from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from hydra_plugins.bench_launchers.engine import EngineLauncher
 from hydra_plugins.bench_sweeper.composing import Composer, JobLoader
+from hydra_plugins.bench_sweeper.params import lines_of, words_of
 
 
 @dataclass
@@ -141,14 +142,19 @@ class BenchSweeper(Sweeper):
 
     def _expand(self, arguments: list[str]) -> list[dict[str, str]]:
         """All points, as override key → value. Raises ConfigError when there are too many to have been meant."""
+        from bench.override_mistakes import check_overrides  # noqa: PLC0415
+        from bench.quoting import readable  # noqa: PLC0415
         from bench.sweep.plan import check_size  # noqa: PLC0415
         from bench.typed.overrides import parse  # noqa: PLC0415
+        from bench.wording import OF_HYDRA  # noqa: PLC0415
 
         assert self.config is not None
         assert self.hydra_context is not None
         loader = self.hydra_context.config_loader
-        combined = [f"{key}={value}" for key, value in self.params.items()]
-        lines = [parse([*shlex.split(line), *combined, *arguments], loader) for line in self.settings or [""]]
+        combined = [readable(each) for each in lines_of(self.params)]
+        check_overrides([*combined, *(word for line in self.settings for word in words_of(line))], OF_HYDRA)
+        own = [[readable(each) for each in words_of(line)] for line in self.settings or [""]]
+        lines = [parse([*words, *combined, *arguments], loader) for words in own]
         values = [values_of(line) for line in lines]
         # Before anything is composed, or held in memory.
         points = sum(math.prod(len(each) for each in line.values()) for line in values)
@@ -170,9 +176,23 @@ def _place(sweep_folder: Path, folder: str, assignment: Any) -> list[str]:
 
 def values_of(overrides: list[Override]) -> dict[str, Sequence[str]]:
     """Each key's values (choices, ranges, globs); a later override of a key wins."""
+    from bench.override_mistakes import OverrideError, values_missing  # noqa: PLC0415 - see above
     from bench.typed.overrides import values_as_typed  # noqa: PLC0415
 
-    return {each.get_key_element(): values_as_typed(each) for each in overrides}
+    values: dict[str, Sequence[str]] = {}
+    for each in overrides:
+        line = str(each.input_line)
+        if each.is_sweep_override() and not each.is_discrete_sweep():
+            remedy = "an interval has no list of values; use a choice or a range, or search it: hydra/sweeper=optuna"
+            raise OverrideError(line, remedy)
+        try:
+            values[each.get_key_element()] = found = values_as_typed(each)
+        except (HydraException, ValueError, TypeError) as error:
+            reason = f"gives no values ({error.__cause__ or error})"
+            raise OverrideError(line, f"{reason}; {values_missing(line)}") from error
+        if not found:
+            raise OverrideError(line, f"gives no values; {values_missing(line)}")
+    return values
 
 
 def product(values: dict[str, Sequence[str]]) -> list[dict[str, str]]:

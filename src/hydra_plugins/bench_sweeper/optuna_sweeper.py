@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_plugins.bench_sweeper.bench_sweeper import BenchSweeper
+from hydra_plugins.bench_sweeper.params import lines_of
 
 if TYPE_CHECKING:
     from bench.sweep.space import Choice, Range, Space
@@ -25,9 +26,11 @@ class OptunaSweeper(BenchSweeper):
         """Run the search; leaves by SystemExit, for Hydra drops a sweeper's result."""
         from bench import cli  # noqa: PLC0415 - see above
         from bench.conductor.search import PointError, search  # noqa: PLC0415
+        from bench.override_mistakes import check_overrides  # noqa: PLC0415
+        from bench.quoting import readable  # noqa: PLC0415
         from bench.sweep.plan import Point  # noqa: PLC0415
         from bench.typed.overrides import parse  # noqa: PLC0415
-        from bench.wording import explain  # noqa: PLC0415
+        from bench.wording import OF_HYDRA, explain  # noqa: PLC0415
 
         assert self.hydra_context is not None
         assert self.config is not None
@@ -36,7 +39,8 @@ class OptunaSweeper(BenchSweeper):
                 f"hydra.sweeper.settings={self.settings[0]}: lines of overrides are no space to search; "
                 "use params, or hydra/sweeper=bench"
             )
-        combined = [f"{key}={value}" for key, value in self.params.items()]
+        combined = [readable(each) for each in lines_of(self.params)]
+        check_overrides(combined, OF_HYDRA)
         space = space_of(parse([*combined, *arguments], self.hydra_context.config_loader))
 
         composer = self._composer()

@@ -1,0 +1,67 @@
+"""`hydra.sweeper.params` and `hydra.sweeper.settings` as overrides.
+
+Hydra imports this file at every start, so nothing heavy may be imported at its top.
+"""
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+from omegaconf import Container, OmegaConf
+
+# Text that is one value to Hydra's grammar as it stands.
+_PLAIN = re.compile(r"[\w./+@%$*-]+( [\w./+@%$*-]+)*", re.ASCII)
+
+
+def lines_of(params: Mapping[str, Any] | Container) -> list[str]:
+    """One override for each key: key=value,value.
+
+    A text is taken as it would be on the command line, commas and functions included. A list is several values, and
+    keys below a key are its parts: `workload: {batch_size: [1, 2]}` is workload.batch_size=1,2.
+    """
+    plain: Any = OmegaConf.to_container(params, resolve=True) if isinstance(params, Container) else params
+    return [f"{key}={text}" for key, text in _pairs(plain)]
+
+
+def words_of(line: str) -> list[str]:
+    """The overrides of a line of settings. OverrideError where a quote is not closed."""
+    from bench.override_mistakes import OverrideError  # noqa: PLC0415 - see above
+
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise OverrideError(line, "a quote in this line of settings is not closed; close it") from error
+
+
+def _pairs(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and value:
+            yield from _pairs(value, f"{key}.")
+        elif isinstance(value, str):
+            yield key, value
+        elif isinstance(value, Sequence):
+            if not value:
+                raise HydraException(f"{key}=[]: has no values; write {key}: VALUE,VALUE, or leave it out")
+            yield key, ",".join(map(_element, value))
+        else:
+            yield key, _element(value)
+
+
+def _element(value: Any) -> str:
+    """One value of a sweep, in Hydra's grammar."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        plain = _PLAIN.fullmatch(value) or re.fullmatch(r"\$\{[^}]*\}", value)
+        return value if plain else str(QuotedString(text=value, quote=Quote.double).with_quotes())
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{name}:{_element(each)}" for name, each in value.items()) + "}"
+    if isinstance(value, Sequence):
+        return f"[{','.join(map(_element, value))}]"
+    return str(value)

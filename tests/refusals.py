@@ -1,0 +1,98 @@
+"""The command line in this process: what it refuses, in a tenth of the time that a process takes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from hydra.core.global_hydra import GlobalHydra
+
+from bench import cli
+from bench.conductor import interrupt, jobs, search, sweep
+
+
+class _Accepted(BaseException):
+    """Raised in place of the run that would begin."""
+
+
+@dataclass(kw_only=True)
+class Answer:
+    """How a command ended."""
+
+    status: int  # 0: it was accepted, and would run
+    out: str
+    err: str
+    config: Any = None  # of an accepted run
+    points: Any = None  # of an accepted sweep
+    space: Any = None  # of an accepted search
+
+    @property
+    def line(self) -> str:
+        """The one line of a refusal; fails where there is anything else."""
+        assert (self.status, self.out, self.err.count("\n")) == (2, "", 1), f"{self.status} {self.out}{self.err}"
+        assert self.err.startswith("bench: ")
+        return self.err.removeprefix("bench: ").rstrip("\n")
+
+
+def answer(folder: Path, *arguments: str, **variables: str) -> Answer:
+    """What the command answers when it is typed in a folder; nothing is run."""
+    accepted: dict[str, Any] = {}
+
+    def take(name: str) -> Any:
+        def begin(first: Any, *_: Any, **__: Any) -> None:
+            accepted[name] = first
+            raise _Accepted
+
+        return begin
+
+    out, err = io.StringIO(), io.StringIO()
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        with (
+            _patched(arguments, variables),
+            mock.patch.object(jobs, "run_single", take("config")),
+            mock.patch.object(sweep, "sweep", take("points")),
+            mock.patch.object(search, "search", take("space")),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            cli.main()
+        status: Any = 0
+    except SystemExit as end:
+        status = end.code or 0
+    except _Accepted:
+        status = 0
+    finally:
+        os.chdir(before)
+        GlobalHydra.instance().clear()
+    return Answer(status=status, out=out.getvalue(), err=err.getvalue(), **accepted)
+
+
+@contextlib.contextmanager
+def _patched(arguments: Sequence[str], variables: dict[str, str]) -> Iterator[None]:
+    GlobalHydra.instance().clear()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HYDRA_")}
+    with (
+        mock.patch.object(sys, "argv", ["bench", *arguments]),
+        mock.patch.object(interrupt, "install"),
+        mock.patch.dict(os.environ, environment | variables, clear=True),
+        warnings.catch_warnings(),
+    ):
+        yield
+
+
+def refused(folder: Path, *arguments: str, **variables: str) -> str:
+    """The one line of a refusal, which leaves nothing in the folder."""
+    before = sorted(folder.rglob("*"))
+    line = answer(folder, *arguments, **variables).line
+    assert sorted(folder.rglob("*")) == before
+    return line

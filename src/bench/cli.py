@@ -42,7 +42,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bench import start_folder
 from bench.composed import hide_secrets
 from bench.conductor import interrupt
-from bench.config import BenchmarkConfig
+from bench.config import BenchmarkConfig, no_such_key
 from bench.config_files import install as install_config_files
 from bench.config_places import find_ignored_override, find_sweep
 from bench.manual import help_text, keys_text
@@ -105,10 +105,12 @@ def _run(arguments: Sequence[str]) -> None:
         print(keys_text([each for each in arguments if each != KEYS_FLAG]), end="", flush=True)
         return
     flags = _check_flags(arguments)
-    check_overrides(flags.overrides, OF_HYDRA)
+    if not flags.shell_completion:  # half a line may well be wrong
+        check_overrides(flags.overrides, OF_HYDRA)
     _typed[:] = arguments
     sys.argv[1:] = [_as_hydra_reads(each) for each in arguments]
     _Command.is_sweep = flags.multirun
+    warnings.filterwarnings("ignore", message="Experimental rerun CLI option")
     warnings.filterwarnings("error", message=r"provider=hydra\.searchpath.*is not available")
     _register()
     hydra_module.Hydra = _Command  # type: ignore[misc]  # where `hydra.main` takes it from; it can be given none
@@ -218,6 +220,21 @@ class _Command(hydra_module.Hydra):
             measure = _single_run(composed, stack)
             return super().run(config_name, measure, overrides, with_log_configuration)
 
+    def show_cfg(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        cfg_type: str,
+        package: str | None,
+        resolve: bool = False,
+    ) -> None:
+        """Print the config. ConfigError for a package that it has not."""
+        if package not in (None, "_global_"):
+            config = self.compose_config(config_name, overrides, RunMode.RUN)
+            if OmegaConf.select(config, package) is None:
+                raise OverrideError(f"--package {package}", no_such_key(str(package), OF_HYDRA))
+        super().show_cfg(config_name, overrides, cfg_type, package, resolve)
+
     def get_help(self, help_cfg: DictConfig, cfg: DictConfig, args_parser: ArgumentParser, resolve: bool) -> str:
         """The template, with Hydra's texts in it where it has a place for them."""
         try:
@@ -238,7 +255,35 @@ def _expand_home(config: DictConfig) -> None:
 
 
 def _check_command(config: DictConfig, run_mode: RunMode) -> None:
-    """Refuse a sweeper that plans nothing, and what only a sweep does in a single run."""
+    """Refuse a sweeper that plans nothing, what only a sweep does in a single run, and a file as output folder."""
+    if "model" not in config:
+        name = config.hydra.job.config_name
+        group, _, choice = str(name).rpartition("/")
+        remedy = f"type {group}={choice}" if group else "leave the flag out, or begin its defaults list with - config"
+        raise OverrideError(f"--config-name {name}", f"is no whole config; {remedy}")
+    _check_sweeper(config, run_mode)
+    _check_output_folder(config, "hydra.run.dir" if run_mode is RunMode.RUN else "hydra.sweep.dir")
+
+
+def _check_output_folder(config: DictConfig, key: str) -> None:
+    """Refuse an output folder that cannot be made, for a file stands in its place or its name is too long."""
+    name = str(OmegaConf.select(config, key))
+    path = Path(name)
+    try:
+        in_place = next((each for each in (path, *path.parents) if os.path.lexists(each)), path.parent)
+        if os.path.lexists(in_place) and not in_place.is_dir():
+            problem = f"{in_place} is a file; name a folder"
+        else:
+            path.exists()  # raises for a name that is too long
+            return
+    except (OSError, ValueError) as error:
+        if config.sweep.name and key == "hydra.sweep.dir":
+            return  # which has a rule of its own
+        problem = f"cannot be a folder: {getattr(error, 'strerror', None) or error}; name another"
+    raise ConfigError(key, name, problem)
+
+
+def _check_sweeper(config: DictConfig, run_mode: RunMode) -> None:
     sweeper = config.hydra.sweeper
     chosen = config.hydra.runtime.choices
     if str(sweeper.get("_target_")).startswith("hydra._internal.core_plugins.basic_sweeper"):
@@ -277,7 +322,13 @@ def _check_flags(arguments: Sequence[str]) -> Namespace:
         sys.exit(REFUSED)
 
     parser.error = refuse  # type: ignore[method-assign]
-    return parser.parse_args(list(arguments))
+    flags = parser.parse_args(list(arguments))
+    if flags.multirun and (flags.cfg or flags.info or flags.run):
+        other = "--cfg" if flags.cfg else "--info" if flags.info else "--run"
+        refuse(f"-m and {other}: only one of them can be typed; {other} is for one setting")
+    if flags.package and not flags.cfg:
+        refuse(f"--package {flags.package}: says what --cfg shows; add --cfg job")
+    return flags
 
 
 def _set_up_process() -> None:
@@ -372,6 +423,8 @@ def to_config(composed: DictConfig, overrides: Sequence[str]) -> BenchmarkConfig
 def _check_prompt_file(prompt: str) -> None:
     """Refuse a prompt file that cannot be opened. What it holds is looked at before the first job."""
     path = Path(expanded(prompt))
+    if not prompt.strip():
+        raise ConfigError("workload.prompt_file", prompt, "is empty; name a text file, or null for a built-in text")
     try:
         if path.exists() and not path.is_file():
             what = "is a folder" if path.is_dir() else "is no regular file"

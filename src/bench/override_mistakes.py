@@ -59,14 +59,24 @@ def check_overrides(overrides: Sequence[str], names: Mapping[str, str]) -> None:
     Raises:
         OverrideError: the first of them.
     """
-    for each in overrides:
+    for place, each in enumerate(overrides):
         key, equals, value = each.partition("=")
+        _check_spaces(overrides[place - 1 : place + 2] if place else ["", *overrides[:2]])
         if not key.strip("+~ ") and equals:
             raise OverrideError(each, f"has no key; type KEY={value or 'VALUE'}")
         if len(key.encode(errors="replace")) > LONGEST_NAME:
             raise OverrideError(each, f"{no_such_key(key, names)}")
         if each.startswith("~"):
             _check_deletion(each, key[1:].partition("@")[0], names)
+
+
+def _check_spaces(three: Sequence[str]) -> None:
+    """Refuse an override whose = stands apart: what stands before it, it, and what follows."""
+    before, each, after = (*three, "")[:3]
+    if each.startswith("=") and before and "=" not in before:
+        raise OverrideError(f"{before} {each}", f"a space stands before the =; type {before}={each[1:] or after}")
+    if before.endswith("=") and each and "=" not in each:
+        raise OverrideError(f"{before} {each}", f"a space stands behind the =; type {before}{each}")
 
 
 def _check_deletion(override: str, key: str, names: Mapping[str, str]) -> None:
@@ -129,6 +139,8 @@ def _without_value(bare: str, names: Mapping[str, str]) -> str:
     near = no_such_key(bare, names)
     if kinds_of(bare) is None and "hydra" not in bare and "mean" in near and f"mean {bare}?" not in near:
         return f"{near} An override is key=value"
+    if kinds_of(bare) is None and "mean" not in near and not bare.startswith("hydra"):
+        return "is no key=value; bench --help shows examples"
     return f"has no value; type {bare}=VALUE"
 
 

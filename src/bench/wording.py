@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from hydra.errors import MissingConfigException, OverrideParseException
@@ -84,7 +85,7 @@ def _of_config(error: BaseException, arguments: Sequence[str]) -> str | None:
     """What a rule of our own says, with the file that the value came from."""
     if not isinstance(error, ConfigError):
         return None
-    typed = any(_name(each) == error.key for each in arguments)
+    typed = any(f"{_name(each)}.".startswith(f"{error.key}.") for each in arguments)
     if error.remedy.startswith(NO_SUCH_KEY):  # the config knows nothing of Hydra's groups
         if not typed and (mistake := find_mistake(_groups(), OF_HYDRA)):
             return mistake
@@ -129,7 +130,14 @@ def _there_already(found: re.Match[str], arguments: Sequence[str]) -> str | None
 
 def _no_folder(found: re.Match[str], arguments: Sequence[str]) -> str:
     flag = "--config-dir" if found[1] else "--config-path"
-    return f"{flag} {_flag(arguments, flag) or found[1] or ''}: no such folder; name one that holds YAML files"
+    typed = _flag(arguments, flag) or found[1] or ""
+    return f"{flag} {typed}: no such folder; name one that holds YAML files"
+
+
+def _no_primary(found: re.Match[str], arguments: Sequence[str]) -> str:
+    if (folder := _flag(arguments, "--config-path")) is not None:
+        return f"--config-path {folder}: holds no {found[1]}.yaml; for files of your own type --config-dir {folder}"
+    return f"--config-name {found[1]}: no such file in the folder of configs; leave the flag out"
 
 
 def _package_of_a_group(found: re.Match[str], arguments: Sequence[str]) -> str | None:
@@ -146,8 +154,10 @@ _COMMAND_LINE: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], Sequence[st
      _there_already),
     (re.compile(r"Additional config directory '(.*)' not found|Primary config directory not found", re.DOTALL),
      _no_folder),
-    (re.compile(r"Cannot find primary config '([^']*)'"),
-     lambda found, _: f"--config-name {found[1]}: no such file in the folder of configs; leave the flag out"),
+    (re.compile(r"Cannot find primary config '([^']*)'"), _no_primary),
+    (re.compile(r"Primary config module '()[^']*' not found"), _no_folder),
+    (re.compile(r"Sweeping over Hydra's configuration is not supported :\s+'(.*)'", re.DOTALL),
+     lambda found, _: f"{found[1]}: keys of Hydra's own cannot be swept; give one value"),
     (re.compile(r"hydra\.searchpath must be a list of strings\. Got: (.*)"),
      lambda found, _: f"hydra.searchpath={found[1]}: must be a list of folders; type "
      "'hydra.searchpath=[file://FOLDER]'"),
@@ -173,6 +183,8 @@ def _of_hydra(error: BaseException, arguments: Sequence[str]) -> str | None:
     if no_group := _NO_GROUP.search(str(error)):
         typed = next((each for each in arguments if _name(each) == no_group[1]), None)
         return f"{typed or no_group[1]}: {no_such_key(no_group[1], OF_HYDRA)}"
+    if isinstance(error, KeyError) and any(_name(each) == "hydra.job.env_copy" for each in arguments):
+        return f"hydra.job.env_copy: the environment variable {error.args[0]} is not set; set it, or leave it out"
     if deleted := _DELETED.search(str(error)):
         return f"~{deleted[1]}: {no_such_key(deleted[1], OF_HYDRA)}"
     return None
@@ -279,11 +291,12 @@ def _name(argument: str) -> str:
 
 def is_of_composition(error: BaseException) -> bool:
     """Whether Hydra or OmegaConf stumbled over what was typed: not all that they raise then is of their own classes."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
+    trace, raised_in = error.__traceback__, ""
+    while trace is not None:
+        name = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+        raised_in = raised_in if name in sys.stdlib_module_names else name  # os.environ, for one
         trace = trace.tb_next
-    raised_in = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
-    return str(raised_in).partition(".")[0] in ("hydra", "omegaconf", "antlr4")
+    return raised_in in ("hydra", "omegaconf", "antlr4")
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

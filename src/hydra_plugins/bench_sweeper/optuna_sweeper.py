@@ -109,7 +109,9 @@ def _parameter(key: str, override: Override) -> Choice | Range | str:
         sweep.shuffle = False  # the study has an order of its own, and must find the same space at the next start
     values = values_as_typed(override)
     if not values:
-        raise HydraException(f"{override.input_line}: has no values")
+        from bench.override_mistakes import OverrideError, values_missing  # noqa: PLC0415
+
+        raise OverrideError(str(override.input_line), f"gives no values; {values_missing(str(override.input_line))}")
     if isinstance(sweep, RangeSweep) and len(values) > 1:
         numbers = series(override)
         low, high = sorted([numbers[0], numbers[-1]])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.config import no_such_key
-from bench.wording import OF_HYDRA
+from bench.override_checks import OF_HYDRA
 from conftest import run_bench
 
 SECRET = "hunter2-and-more"

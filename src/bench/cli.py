@@ -44,15 +44,13 @@ from bench.composed import hide_secrets
 from bench.conductor import interrupt
 from bench.config import BenchmarkConfig, no_such_key
 from bench.config_files import install as install_config_files
-from bench.config_places import find_ignored_override, find_sweep
 from bench.manual import help_text, keys_text
-from bench.override_mistakes import OverrideError, check_overrides
+from bench.override_checks import OF_HYDRA, OverrideError, check_overrides
 from bench.quoting import TEXTS_OF_HYDRA, readable
 from bench.rules import ConfigError
 from bench.secrets import has_credentials, scrub, without_credentials
 from bench.typed.loading import TextLoader
 from bench.user_path import expanded
-from bench.wording import OF_HYDRA, explain, is_of_composition
 
 REFUSED = 2
 OURS_IN_CONF = ("submitit_slurm", "submitit_local")  # launchers
@@ -89,13 +87,13 @@ def main() -> None:
     except (OSError, ValueError) as error:
         if show_traceback:
             raise
-        if is_of_composition(error) and not isinstance(error, OSError):
+        if not isinstance(error, OSError) and _is_of_composition(error):
             _refuse(error)
         _give_up(error)
     except KeyboardInterrupt:
         sys.exit(interrupt.INTERRUPTED)
     except Exception as error:
-        if show_traceback or not is_of_composition(error):  # a fault of ours
+        if show_traceback or not _is_of_composition(error):  # a fault of ours
             raise
         _refuse(error)
 
@@ -284,6 +282,8 @@ def _check_output_folder(config: DictConfig, key: str) -> None:
 
 
 def _check_sweeper(config: DictConfig, run_mode: RunMode) -> None:
+    from bench.config_places import find_ignored_override, find_sweep  # noqa: PLC0415 - what is only shown needs none
+
     sweeper = config.hydra.sweeper
     chosen = config.hydra.runtime.choices
     if str(sweeper.get("_target_")).startswith("hydra._internal.core_plugins.basic_sweeper"):
@@ -359,7 +359,15 @@ def _of_the_machine(error: OSError | ValueError) -> str:
     return scrub(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
+def _is_of_composition(error: Exception) -> bool:
+    from bench.wording import is_of_composition  # noqa: PLC0415 - only a refusal has use for it
+
+    return is_of_composition(error)
+
+
 def _refuse(error: Exception) -> NoReturn:
+    from bench.wording import explain  # noqa: PLC0415 - as above
+
     print(f"bench: {scrub(explain(error, _typed or sys.argv[1:]))}", file=sys.stderr)
     sys.exit(REFUSED)
 

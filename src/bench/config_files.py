@@ -133,9 +133,11 @@ class ConfigFiles(FileConfigSource):
 
 def _check_single_choices(config: DictConfig, path: str, text: str) -> None:
     """Refuse a list where a group's choice belongs: Hydra would merge all of it, so that the last one wins."""
+    if "defaults" not in config:
+        return
     plain: Any = OmegaConf.to_container(config, resolve=False)
-    items = plain.get("defaults") if "defaults" in plain else None
-    pairs = [pair for each in items or () if isinstance(each, dict) for pair in each.items()]
+    items = plain["defaults"] if isinstance(plain["defaults"], list) else []
+    pairs = [pair for each in items if isinstance(each, dict) for pair in each.items()]
     if not any(isinstance(value, list) for _, value in pairs):
         return
     node = find_node(compose(text), ["defaults"])

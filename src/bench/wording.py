@@ -14,19 +14,12 @@ from bench.config import NO_SUCH_KEY, BenchmarkConfig, no_such_key, walk
 from bench.config_files import ConfigFileError, groups, other_ending
 from bench.config_mistakes import find_mistake, kinds_of
 from bench.config_places import find_choice, find_line, find_place, find_text
-from bench.override_mistakes import TYPE_NO_PLUS, OverrideError, unreadable
+from bench.override_checks import OF_HYDRA, OverrideError
+from bench.override_mistakes import TYPE_NO_PLUS, unreadable
 from bench.quoting import is_text, quoted_form
 from bench.rules import ConfigError, nearest, shown
 
 LONGEST_LINE = 590
-# Groups of Hydra's own that are typed here, and how else they may be named → what is suggested.
-OF_HYDRA = {
-    "hydra/launcher": "hydra/launcher",
-    "hydra/sweeper": "hydra/sweeper",
-    "launcher": "hydra/launcher",
-    "sweeper": "hydra/sweeper",
-    "experiment": "experiment",
-}
 _OVERRIDDEN = re.compile(r"Could not override '([^']+)'")
 _NO_GROUP = re.compile(r"Could not override '([^']+)'\. No match in the defaults list")
 _OF_A_SECTION = re.compile(r"Config group override must be a string or a list|is not a subclass of \w+Config")

@@ -142,11 +142,10 @@ class BenchSweeper(Sweeper):
 
     def _expand(self, arguments: list[str]) -> list[dict[str, str]]:
         """All points, as override key → value. Raises ConfigError when there are too many to have been meant."""
-        from bench.override_mistakes import check_overrides  # noqa: PLC0415
+        from bench.override_checks import OF_HYDRA, check_overrides  # noqa: PLC0415
         from bench.quoting import readable  # noqa: PLC0415
         from bench.sweep.plan import check_size  # noqa: PLC0415
         from bench.typed.overrides import parse  # noqa: PLC0415
-        from bench.wording import OF_HYDRA  # noqa: PLC0415
 
         assert self.config is not None
         assert self.hydra_context is not None
@@ -176,7 +175,7 @@ def _place(sweep_folder: Path, folder: str, assignment: Any) -> list[str]:
 
 def values_of(overrides: list[Override]) -> dict[str, Sequence[str]]:
     """Each key's values (choices, ranges, globs); a later override of a key wins."""
-    from bench.override_mistakes import OverrideError, values_missing  # noqa: PLC0415 - see above
+    from bench.override_checks import OverrideError, values_missing  # noqa: PLC0415 - see above
     from bench.typed.overrides import values_as_typed  # noqa: PLC0415
 
     values: dict[str, Sequence[str]] = {}

@@ -26,11 +26,11 @@ class OptunaSweeper(BenchSweeper):
         """Run the search; leaves by SystemExit, for Hydra drops a sweeper's result."""
         from bench import cli  # noqa: PLC0415 - see above
         from bench.conductor.search import PointError, search  # noqa: PLC0415
-        from bench.override_mistakes import check_overrides  # noqa: PLC0415
+        from bench.override_checks import OF_HYDRA, check_overrides  # noqa: PLC0415
         from bench.quoting import readable  # noqa: PLC0415
         from bench.sweep.plan import Point  # noqa: PLC0415
         from bench.typed.overrides import parse  # noqa: PLC0415
-        from bench.wording import OF_HYDRA, explain  # noqa: PLC0415
+        from bench.wording import explain  # noqa: PLC0415
 
         assert self.hydra_context is not None
         assert self.config is not None
@@ -109,7 +109,7 @@ def _parameter(key: str, override: Override) -> Choice | Range | str:
         sweep.shuffle = False  # the study has an order of its own, and must find the same space at the next start
     values = values_as_typed(override)
     if not values:
-        from bench.override_mistakes import OverrideError, values_missing  # noqa: PLC0415
+        from bench.override_checks import OverrideError, values_missing  # noqa: PLC0415
 
         raise OverrideError(str(override.input_line), f"gives no values; {values_missing(str(override.input_line))}")
     if isinstance(sweep, RangeSweep) and len(values) > 1:

@@ -28,7 +28,7 @@ def lines_of(params: Mapping[str, Any] | Container) -> list[str]:
 
 def words_of(line: str) -> list[str]:
     """The overrides of a line of settings. OverrideError where a quote is not closed."""
-    from bench.override_mistakes import OverrideError  # noqa: PLC0415 - see above
+    from bench.override_checks import OverrideError  # noqa: PLC0415 - see above
 
     try:
         return shlex.split(line)

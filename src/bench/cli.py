@@ -450,6 +450,7 @@ def _check_no_credentials(composed: DictConfig) -> None:
     """Refuse a password in an address as typed: Hydra writes the config into every job's folder."""
     elsewhere = {
         "tracking.uri": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead, or ",
+        "tracking.artifact_location": "",
         "search.storage": "set PGPASSWORD instead, or ",
     }
     for key, way in elsewhere.items():

@@ -231,9 +231,14 @@ class TrackingConfig:
     """MLflow."""
 
     enabled: bool = key(True, "publish to MLflow")
-    uri: str | None = key(None, "tracking address; null: mlflow.db in the folder where the command was started",
+    uri: str | None = key(None, "tracking address; null: MLFLOW_TRACKING_URI, else mlflow.db in the start folder",
                            pattern=r"\w[\w+.-]*://.+|databricks", form=ADDRESS_FORM)  # fmt: skip
-    experiment: str = key("bench", "MLflow experiment", pattern=r"\S(.*\S)?")
+    experiment: str | None = key(None, "MLflow experiment; null: MLFLOW_EXPERIMENT_NAME or _ID, else bench",
+                                 pattern=r"\S(.*\S)?")  # fmt: skip
+    artifact_location: str | None = key(
+        None, "of a new experiment, path or URI; null: MLFLOW_DEFAULT_ARTIFACT_ROOT, else beside the database",
+        pattern=r"\S(.*\S)?",
+    )  # fmt: skip
     tags: dict[str, Any] = key({}, "further tags of every run")
 
 
@@ -369,8 +374,9 @@ class BenchmarkConfig:
 
     def _check_tracking(self) -> None:
         """Names that MLflow would refuse when all is measured."""
-        if problem := problem_of_experiment(self.tracking.experiment):
-            raise ConfigError("tracking.experiment", self.tracking.experiment, problem)
+        experiment = self.tracking.experiment
+        if experiment is not None and (problem := problem_of_experiment(experiment)):
+            raise ConfigError("tracking.experiment", experiment, problem)
         for name, value in self.tracking.tags.items():
             if problem := problem_of_tag(name, str(value), self.tracking.tags):
                 raise ConfigError(f"tracking.tags.{name}", value, problem)

@@ -26,6 +26,10 @@ class ConfigError(ValueError):
         self.key, self.value, self.remedy = key, value, remedy
         super().__init__(f"{shown(key, LONGEST_KEY)}={_as_typed(value)}: {shown(remedy, LONGEST_REMEDY)}")
 
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, object, str]]:
+        """Of what it was made: an engine pickles it in the job's process, and shows it where the sweep was started."""
+        return type(self), (self.key, self.value, self.remedy)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:

@@ -65,8 +65,23 @@ def test_a_sweep_without_tracking_and_one_whose_database_is_gone_are_passed_over
 
 def test_where_nothing_says_where_the_folders_own_database_is_it(tmp_path):
     (tmp_path / "mlflow.db").touch()
-    sweep(tmp_path / "multirun" / "moved", "sqlite:////nowhere/mlflow.db", 2)
+    sweep(tmp_path / "kept" / "moved", "sqlite:////nowhere/mlflow.db", 2)
     assert find_store(tmp_path) == Found(uri=f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def test_a_database_that_was_moved_with_the_sweep_is_found(tmp_path):
+    (tmp_path / "mlflow.db").touch()
+    sweep(tmp_path / "multirun" / "moved", "sqlite:////nowhere/mlflow.db", 2)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    assert find_store(tmp_path) == Found(uri=uri, sweep_id="moved", experiment="nights")
+
+
+def test_where_no_file_says_where_mlflows_variable_counts(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5999")
+    (tmp_path / "mlflow.db").touch()
+    assert find_store(tmp_path) == Found(uri="http://localhost:5999")
+    sweep(tmp_path / "multirun" / "night", f"sqlite:///{tmp_path}/mlflow.db", 2)
+    assert find_store(tmp_path).uri == f"sqlite:///{tmp_path}/mlflow.db"
 
 
 def test_files_that_cannot_be_read_say_nothing(tmp_path):

@@ -17,6 +17,7 @@ from bench.record import Record, RecordError
 from bench.secrets import scrub
 from bench.sweep.plan import Plan
 from bench.sweep.resume import Found, Resumption
+from bench.tracking.destination import Destination
 
 if TYPE_CHECKING:
     from bench.tracking.publisher import Publisher
@@ -32,6 +33,7 @@ class Course:
     found: Found  # what lay there
     left: Resumption  # what of the plan is to be run
     publisher: Publisher | None  # None: not tracked
+    destination: Destination  # where it is published, if it is
     is_local: bool  # whether the jobs run on this machine
 
     @property

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from bench.conductor.destination import address_of, decided, handed_on
 from bench.conductor.interrupt import heard_from_engine
 from bench.config import BenchmarkConfig
 from bench.record import FILE_NAME, Fidelity, Record
@@ -23,6 +24,7 @@ from bench.sweep.unstarted import explain
 
 if TYPE_CHECKING:
     from bench.sweep.assignment import Assignment
+    from bench.tracking.destination import Destination
     from bench.tracking.publisher import Publisher
 
 
@@ -57,6 +59,7 @@ def prepare_single(config: BenchmarkConfig, folder: Path) -> Ready | None:
     for key, value in (("repeats", config.sweep.repeats > 1), ("resume", config.sweep.resume)):
         if value:
             raise ConfigError(f"sweep.{key}", getattr(config.sweep, key), "is for sweeps; add -m")
+    destination = decided(config)
     if config.sweep.dry_run:
         from bench.conductor.planning import print_single_plan  # noqa: PLC0415
 
@@ -65,7 +68,7 @@ def prepare_single(config: BenchmarkConfig, folder: Path) -> Ready | None:
             console.print(f"would be refused: {folder} {reason}", markup=False, highlight=False, soft_wrap=True)
         return None
     check_usable(folder)
-    publisher = make_ready([config], console)
+    publisher = make_ready([config], console, destination)
     if publisher is not None:
         publisher.try_artifacts()
     return Ready(console=console, publisher=publisher)
@@ -120,7 +123,7 @@ def run_sweep_job(config: BenchmarkConfig, folder: Path) -> Returned:
         raise ValueError(f"job {mine.number} was planned as {mine.trial_id} and is {config.trial_id()} here")
     record = new_record(config, sweep_id=given.sweep_id, repeat=mine.repeat, name=mine.name, swept=mine.swept)
     is_home = given.is_local or given.is_at_home(folder.parent)
-    publishes = given.is_local or (is_home and _is_server(config.tracking.uri))
+    publishes = given.is_local or (is_home and _is_server(given.tracking_uri))
     if given.is_local:
         _run_and_tell(config, record, folder, given, publishes=publishes)
     else:
@@ -145,7 +148,8 @@ def _run_and_tell(config: BenchmarkConfig, record: Record, folder: Path, given: 
     finally:  # after Ctrl-C, too
         if (folder / FILE_NAME).exists():
             print_job_line(console, record, place.number + 1, place.jobs)
-            if publishes and (publisher := open_publisher(config, console)) is not None:
+            destination = handed_on(config, given)
+            if publishes and (publisher := open_publisher(config, console, destination)) is not None:
                 publisher.publish(record, folder, given.parent_run_id)
 
 
@@ -236,13 +240,17 @@ def run(console: Console, config: BenchmarkConfig, record: Record, folder: Path,
 
 
 def make_ready(
-    configs: list[BenchmarkConfig], console: Console, meanwhile: Callable[[], None] | None = None
+    configs: list[BenchmarkConfig],
+    console: Console,
+    destination: Destination,
+    meanwhile: Callable[[], None] | None = None,
 ) -> Publisher | None:
     """Examine settings before anything starts, and connect to MLflow meanwhile.
 
     Args:
         configs: the settings.
         console: takes what could not be examined.
+        destination: where they are published.
         meanwhile: done while the fork server imports torch, on another core.
 
     Raises:
@@ -258,39 +266,45 @@ def make_ready(
     else:
         end_fork_server()  # that it was started could only be guessed
     if configs[0].tracking.enabled:
-        _publisher_of(configs[0], console, ahead=True)
+        _publisher_of(configs[0], console, destination, ahead=True)
     if meanwhile is not None:
         meanwhile()
     if (unexamined := preflight(configs)) is not None:
         console.print(f"not examined beforehand: {unexamined}", markup=False, soft_wrap=True)
     with contextlib.suppress(OSError):
         remove_stale_caches()
-    return open_publisher(configs[0], console)
+    return open_publisher(configs[0], console, destination)
 
 
-_publishers: dict[tuple[str | None, str], Publisher] = {}
+_publishers: dict[tuple[str | None, str | None], Publisher] = {}
 _opened_ahead: list[Publisher] = []  # of those, the ones that are still to be opened
 
 
-def open_publisher(config: BenchmarkConfig, console: Console) -> Publisher | None:
+def open_publisher(config: BenchmarkConfig, console: Console, destination: Destination) -> Publisher | None:
     """MLflow, opened on first use and kept for all jobs of this process; None when tracking is off."""
     if not config.tracking.enabled:
         return None
-    publisher = _publisher_of(config, console)
+    publisher = _publisher_of(config, console, destination)
     if publisher in _opened_ahead:
         _opened_ahead.remove(publisher)
         publisher.open()
     return publisher
 
 
-def _publisher_of(config: BenchmarkConfig, console: Console, *, ahead: bool = False) -> Publisher:
+def _publisher_of(
+    config: BenchmarkConfig, console: Console, destination: Destination, *, ahead: bool = False
+) -> Publisher:
     from bench.tracking.publisher import Publisher  # noqa: PLC0415
 
-    where = (config.tracking.uri, config.tracking.experiment)
+    # A job of this process knows the address without credentials, and finds the publisher that has them.
+    where = (address_of(destination) or destination.uri, destination.experiment_id or destination.experiment)
     if where not in _publishers:
         _publishers[where] = Publisher(
-            uri=config.tracking.uri,
-            experiment=config.tracking.experiment,
+            uri=destination.uri,
+            experiment=destination.experiment,
+            experiment_id=destination.experiment_id,
+            artifact_location=destination.artifact_location,
+            origin=destination.origin,
             tags={name: str(value) for name, value in config.tracking.tags.items()},
             folder=Path.cwd(),
             warn=lambda line: console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True),

@@ -7,13 +7,17 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bench.conductor.destination import written_down
 from bench.conductor.jobs import open_publisher
 from bench.config import BenchmarkConfig
 from bench.sweep.plan import Plan, SweepFile
 from bench.sweep.resume import Found
+from bench.tracking.destination import Destination
 
 
-def bring_back(console: Console, config: BenchmarkConfig, plan: Plan, found: Found, folder: Path) -> bool:
+def bring_back(
+    console: Console, config: BenchmarkConfig, plan: Plan, found: Found, folder: Path, *, destination: Destination
+) -> bool:
     """Fetch the records that the folder lacks; returns whether it holds more than before.
 
     MLflow is asked only where a job of the plan has no record on disk. The sweep is the one that the folder knows, or
@@ -25,13 +29,14 @@ def bring_back(console: Console, config: BenchmarkConfig, plan: Plan, found: Fou
         plan: all jobs, under the names of their folders.
         found: what lies in the folder.
         folder: the sweep's.
+        destination: where it is published.
     """
     places = {(job.setting_id, job.repeat): job.folder for job in plan.jobs}
     have = {(past.setting_id, past.repeat) for past in found.past}
     ids = [found.file.sweep_id] if found.file else [past.sweep_id for past in found.past if past.sweep_id]
     if places.keys() <= have or not (ids or config.sweep.name):
         return False
-    publisher = open_publisher(config, console)
+    publisher = open_publisher(config, console, destination)
     if publisher is None:
         return False
     restored = publisher.restore(
@@ -54,11 +59,7 @@ def bring_back(console: Console, config: BenchmarkConfig, plan: Plan, found: Fou
         settings=plan.settings,
         baseline=plan.baseline,
         swept=plan.swept(),
-        tracking={
-            "uri": publisher.address,
-            "experiment": config.tracking.experiment,
-            "tags": {name: str(value) for name, value in config.tracking.tags.items()},
-        },
+        tracking=written_down(config, publisher, folder),
         jobs=plan.jobs,
     ).write(folder)
     return True

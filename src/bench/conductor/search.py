@@ -24,10 +24,19 @@ from rich.console import Console
 
 from bench.analysis.objectives import objectives_of
 from bench.conductor.course import Course, records_of, resume_command
+from bench.conductor.destination import decided
 from bench.conductor.finish import finish
 from bench.conductor.interrupt import INTERRUPTED
 from bench.conductor.jobs import exit_status, make_ready, open_publisher
-from bench.conductor.sweep import Launch, begin, current_environment, in_own_folder, put_unusable_aside, run_plan
+from bench.conductor.sweep import (
+    Launch,
+    begin,
+    current_environment,
+    going_on,
+    in_own_folder,
+    put_unusable_aside,
+    run_plan,
+)
 from bench.config import BenchmarkConfig
 from bench.files import write_whole
 from bench.record import Record, RecordError
@@ -79,6 +88,7 @@ def search(space: Space, compose: Compose, *, folder: Path, launch: Launch, is_l
     examples = _examples(space, composed)
     config = examples[0].config
     _check_config(config)
+    decided(config)  # refused before anything is made
     console = Terminal()
     conduct = _Search(
         console=console, config=config, space=space, composed=composed, folder=folder, launch=launch, is_local=is_local
@@ -249,6 +259,7 @@ class _Search:
                 put_aside=[*put_aside, *found.without_record],
             ),
             publisher=None,
+            destination=going_on(self.console, self.config, found, self.folder),
             is_local=self.is_local,
         )
         if self.config.sweep.resume:
@@ -400,15 +411,15 @@ class _Search:
         from bench.sweep.preflight import question  # noqa: PLC0415
 
         if not self.is_local:
-            return open_publisher(self.config, self.console)
+            return open_publisher(self.config, self.console, self.course.destination)
         good = [point.config for point in examples]
         try:
-            publisher = make_ready(good, self.console)
+            publisher = make_ready(good, self.console, self.course.destination)
         except ConfigError:
             good = [each for each in good if self._refusal(each) is None]
             if not good:
                 raise
-            publisher = make_ready(good, self.console)
+            publisher = make_ready(good, self.console, self.course.destination)
         self.examined |= dict.fromkeys(map(question, good))
         return publisher
 

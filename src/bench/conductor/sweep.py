@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.conductor.course import Course, records_of, resume_command
+from bench.conductor.destination import decided, resumed, written_down
 from bench.conductor.finish import finish, import_ahead
 from bench.conductor.interrupt import INTERRUPTED
 from bench.conductor.jobs import exit_status, make_ready, open_publisher
@@ -28,6 +29,7 @@ from bench.sweep.plan import Plan, Point, SweepFile, make_plan
 from bench.sweep.resume import Found, Resumption
 from bench.sweep.returned import Returned
 from bench.sweep.unstarted import explain, is_out_of_space, write_unstarted
+from bench.tracking.destination import Destination
 
 # Takes what a job gave back, or why it gave nothing, as soon as that is known: job number, outcome.
 OnReturn = Callable[[int, Returned | Exception], None]
@@ -53,6 +55,7 @@ def sweep(points: Sequence[Point], *, folder: Path, launch: Launch, is_local: bo
     """
     console = Terminal()
     config = _sweep_wide(points)
+    decided(config)  # refused before anything is made
     plan = make_plan(points, config.sweep, sweep_id=f"{folder.name}-{secrets.token_hex(3)}")
     if plan.duplicates:
         console.print(f"{plan.duplicates} of {len(points)} points repeat another and are left out", markup=False)
@@ -145,20 +148,22 @@ def _conduct(
     console: Console, config: BenchmarkConfig, plan: Plan, folder: Path, launch: Launch, *, is_local: bool
 ) -> int:
     found, left = _resumption(plan, folder, is_local=is_local)
-    if config.sweep.resume and bring_back(console, config, left.plan, found, folder):
+    destination = going_on(console, config, found, folder)
+    if config.sweep.resume and bring_back(console, config, left.plan, found, folder, destination=destination):
         found, left = _resumption(plan, folder, is_local=is_local)
     course = Course(
-        console=console, config=config, folder=folder, found=found, left=left, publisher=None, is_local=is_local
-    )
+        console=console, config=config, folder=folder, found=found, left=left, publisher=None,
+        destination=destination, is_local=is_local,
+    )  # fmt: skip
     if config.sweep.resume:
         _tell_what_is_done(course)
     pairs = zip(left.plan.jobs, left.plan.points, strict=True)
     to_run = [point.config for job, point in pairs if not job.done]
     if to_run and is_local:
-        publisher = make_ready(to_run, console, import_ahead)
+        publisher = make_ready(to_run, console, destination, import_ahead)
     else:
         end_fork_server()
-        publisher = open_publisher(config, console)
+        publisher = open_publisher(config, console, destination)
     course = dataclasses.replace(course, publisher=publisher)
     put_unusable_aside(course, current_environment(is_local=is_local))
     try:
@@ -166,6 +171,15 @@ def _conduct(
     except KeyboardInterrupt:  # outside of the jobs
         course.say(f" Resume: {resume_command(course)}")
         raise
+
+
+def going_on(console: Console, config: BenchmarkConfig, found: Found, folder: Path) -> Destination:
+    """Where a sweep is published that begins, or goes on."""
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    return resumed(config, found.file if config.sweep.resume else None, folder, say)
 
 
 def _run_and_show(course: Course, launch: Launch) -> int:
@@ -220,7 +234,7 @@ def begin(course: Course, *, space: dict[str, list[str]] | None = None) -> Sweep
 
     A search gives its `space`, override key → values: of its jobs it has planned none yet.
     """
-    before, plan, tracking = course.found.file, course.plan, course.config.tracking
+    before, plan = course.found.file, course.plan
     swept = plan.swept() if space is None else space
     now_s = time.time()
     file = SweepFile(
@@ -232,11 +246,7 @@ def begin(course: Course, *, space: dict[str, list[str]] | None = None) -> Sweep
         settings=plan.settings,
         baseline=plan.baseline,
         swept=swept,
-        tracking={
-            "uri": course.publisher.address if course.publisher is not None else None,
-            "experiment": tracking.experiment,
-            "tags": {name: str(value) for name, value in tracking.tags.items()},
-        },
+        tracking=written_down(course.config, course.publisher, course.folder),
         jobs=plan.jobs,
         kept=course.left.kept,
         trials=None if space is None else course.config.search.trials,
@@ -338,7 +348,8 @@ def _take_lost(course: Course, given: Assignment, config: BenchmarkConfig, error
         raise error
     job, folder = given.job, course.folder / given.job.folder
     if not course.is_local:  # its record may have reached MLflow, though nothing came back from the engine
-        bring_back(course.console, course.config, course.plan, look(course.folder, is_local=False), course.folder)
+        found = look(course.folder, is_local=False)
+        bring_back(course.console, course.config, course.plan, found, course.folder, destination=course.destination)
     with contextlib.suppress(RecordError):
         left = Record.read(folder)
         if left.status != "interrupted" or left.error is not None:

@@ -31,6 +31,10 @@ class Assignment:
     launched_at_s: float  # Unix time of this start
     is_compared: bool  # whether the sweep has several settings
     is_local: bool  # whether it runs in the process that started the sweep
+    tracking_uri: str | None = None  # where the sweep is published, without credentials; None: nowhere
+    experiment: str | None = None
+    experiment_id: str | None = None  # where the user named it by that
+    artifact_location: str | None = None  # of an experiment that has to be made
 
     def to_text(self) -> str:
         """One word without quotes, blanks or anything that Hydra reads in a value."""
@@ -68,6 +72,10 @@ def assign(plan: Plan, file: SweepFile, *, is_local: bool) -> dict[int, Assignme
             launched_at_s=file.launched_at_s,
             is_compared=is_compared,
             is_local=is_local,
+            tracking_uri=file.tracking.get("uri"),
+            experiment=file.tracking.get("experiment"),
+            experiment_id=file.tracking.get("experiment_id"),
+            artifact_location=file.tracking.get("artifact_location"),
         )
         for behind, job in enumerate(to_run)
     }

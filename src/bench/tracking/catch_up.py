@@ -5,6 +5,7 @@ The work behind `bench.tracking.sync`, which finds the records and speaks.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,21 @@ from typing import Any
 from bench.mlflow_names import accepted_tags, problem_of_tag
 from bench.record import Record, RecordError
 from bench.secrets import without_credentials
+from bench.tracking.destination import (
+    DEFAULT_URI,
+    URI_KEY,
+    URI_VARIABLE,
+    AddressError,
+    Destination,
+    decide,
+    with_known_credentials,
+)
 from bench.tracking.folder_lock import folder_lock
 from bench.tracking.mark import FILE_NAME as MARK_NAME
 from bench.tracking.mark import Mark, read_mark, record_key, sweep_key, write_mark
+from bench.tracking.moved import GoneError, address_now, start_of, way_to
 from bench.tracking.publish import publish
 from bench.tracking.store import (
-    DEFAULT_URI,
     SERVERS,
     Store,
     TrackingError,
@@ -32,8 +42,6 @@ from bench.tracking.sweeps import end_sweep, ensure_sweep, gather_sweep, is_comp
 from bench.tracking.view import save_view
 
 LOCK_S = 60.0  # for another process that publishes the same folder
-DEFAULT_EXPERIMENT = "bench"  # for a record that names none
-START_FOLDERS = ("multirun", "outputs")  # lie in the folder that the command was started in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +49,8 @@ class Target:
     """Where something is to be published."""
 
     uri: str  # absolute; may hold credentials
-    experiment: str
+    experiment: str | None  # None: known by its id alone
+    experiment_id: str | None = None
 
 
 class CatchUp:
@@ -62,6 +71,7 @@ class CatchUp:
         self._experiment = experiment
         self._check_all = check_all
         self._say = say
+        self._said: set[str] = set()  # what concerns many records, and is said once
         self._stores: dict[Target, Store | TrackingError] = {}  # an error: cannot be used, and that has been said
         self.published = self.already = self.failed = 0
         self._renamed: set[str] = set()  # tags that have another name in MLflow, and of which that has been said
@@ -89,6 +99,10 @@ class CatchUp:
                 self._complain(error, job)
                 self.failed += 1
                 continue
+            except GoneError as error:
+                self._say_once(str(error))
+                self.failed += 1
+                continue
             done = self._publish_job(job, record, sweep, target)
             new += done == "published"
             used = target if done != "failed" else used
@@ -106,7 +120,12 @@ class CatchUp:
     # ---- where to ----------------------------------------------------------------------------------------------
 
     def _target(self, job: Path, record: Record, sweep: SweepInfo | None) -> Target:
-        """The options', else where it was tried, else what its sweep says, else what was asked for."""
+        """The options', else where it was tried, else what its sweep says, else what was asked for.
+
+        Raises:
+            TrackingError: it was asked for nothing that can be used.
+            GoneError: the database is gone, and only the user can say which one to take, or to make.
+        """
         asked = record.requested.get("tracking")
         asked = asked if isinstance(asked, dict) else {}
         mark = read_mark(job)
@@ -116,20 +135,43 @@ class CatchUp:
             sweep.experiment if sweep else None,
             asked.get("experiment"),
         )
-        experiment = next((each for each in names if isinstance(each, str)), DEFAULT_EXPERIMENT)
+        chosen = self._chosen(asked)
+        experiment = next((each for each in names if isinstance(each, str)), chosen.experiment)
+        experiment_id = chosen.experiment_id if experiment is None else None
         if self._uri is not None:
-            return Target(uri=self._uri, experiment=experiment)
-        if uri := (mark.uri if mark else None) or (sweep.uri if sweep else None):
-            return Target(uri=uri, experiment=experiment)
+            return Target(uri=self._uri, experiment=experiment, experiment_id=experiment_id)
+        if mark is not None and mark.uri is not None:
+            uri = self._now(mark.uri, job, mark.database, is_recorded=mark.database is not None)
+            return Target(uri=uri, experiment=experiment, experiment_id=experiment_id)
+        if sweep is not None and sweep.uri is not None:
+            uri = self._now(sweep.uri, job.parent, sweep.database, is_recorded=sweep.tells_database)
+            return Target(uri=uri, experiment=experiment, experiment_id=experiment_id)
         if asked.get("enabled") is False:
             raise TrackingError("it was run with tracking.enabled=false: say where to with --tracking-uri")
-        return Target(uri=self._asked_uri(job, asked), experiment=experiment)
+        return Target(uri=self._asked_uri(job, chosen), experiment=experiment, experiment_id=experiment_id)
 
-    def _asked_uri(self, job: Path, asked: Mapping[str, Any]) -> str:
-        uri = str(asked.get("uri") or DEFAULT_URI)
-        start = next((each.parent for each in job.parents if each.name in START_FOLDERS), None)
+    @staticmethod
+    def _chosen(asked: Mapping[str, Any]) -> Destination:
+        """What was asked for, else what MLflow's variables say now, else the default."""
+        texts = {name: value for name in ("uri", "experiment") if isinstance(value := asked.get(name), str)}
+        try:
+            return decide(uri=texts.get("uri"), experiment=texts.get("experiment"))
+        except AddressError as error:
+            raise TrackingError(f"{error}, or say where to with --tracking-uri") from error
+
+    def _now(self, uri: str, folder: Path, relative: str | None, *, is_recorded: bool) -> str:
+        """The address that a file names, after a move; with the credentials that no file holds."""
+        lies = address_now(uri, folder, relative, is_recorded=is_recorded)
+        if lies.note is not None:
+            self._say_once(lies.note)
+        return with_known_credentials(lies.uri, os.environ.get(URI_VARIABLE))
+
+    def _asked_uri(self, job: Path, chosen: Destination) -> str:
+        uri, name = chosen.uri or DEFAULT_URI, chosen.uri_from or URI_KEY
+        start = start_of(job)
         if start is not None:
-            return absolute_uri(uri, start)
+            uri = absolute_uri(uri, start, name)
+            return address_now(uri, job, None, is_recorded=False).uri
         if not uri.startswith((*SERVERS, "sqlite:////")):
             raise TrackingError("it lies below no multirun or outputs folder: say where to with --tracking-uri")
         return uri
@@ -138,7 +180,10 @@ class CatchUp:
         """The open store. UnreachableError for one that cannot be used, which is said once."""
         if target not in self._stores:
             try:
-                self._stores[target] = open_store(target.uri, target.experiment, Path.cwd())
+                opened = open_store(target.uri, target.experiment, Path.cwd(), experiment_id=target.experiment_id)
+                self._stores[target] = opened
+                for line in opened.notes:
+                    self._say(line)
             except TrackingError as error:
                 self._give_up(target, error)
         store = self._stores[target]
@@ -150,6 +195,11 @@ class CatchUp:
         if not isinstance(self._stores.get(target), TrackingError):
             self._complain(error)
         self._stores[target] = error
+
+    def _say_once(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self._say(line)
 
     def _complain(self, error: TrackingError, where: Path | None = None) -> None:
         text = str(error).removesuffix(", or set tracking.enabled=false")
@@ -200,8 +250,7 @@ class CatchUp:
             tags = self._accepted(sweep.tags if sweep is not None and sweep.tags else _tags_asked(record))
             own = _own(sweep, record)
             run_id, done = publish(store, record, job, parent_run_id=parent, tags=tags, sweep=own), "published"
-        mark = Mark(published=True, uri=store.address, experiment=store.experiment, run_id=run_id, record_key=key)
-        write_mark(job, mark)
+        write_mark(job, _published_mark(store, job, run_id, key))
         return done
 
     def _accepted(self, tags: Mapping[str, str]) -> dict[str, str]:
@@ -216,7 +265,8 @@ class CatchUp:
     @staticmethod
     def _is_marked(folder: Path, key: str, target: Target) -> bool:
         mark, address = read_mark(folder), without_credentials(target.uri)
-        return mark is not None and mark.says(key=key, uri=address, experiment=target.experiment)
+        known = target.experiment is not None
+        return known and mark is not None and mark.says(key=key, uri=address, experiment=str(target.experiment))
 
     @staticmethod
     def _mark_failure(job: Path, key: str, target: Target, error: TrackingError) -> None:
@@ -224,8 +274,8 @@ class CatchUp:
         mark = read_mark(job)
         if mark is None or mark.record_key != key or not mark.published:
             address = without_credentials(target.uri)
-            mark = Mark(published=False, uri=address, experiment=target.experiment, record_key=key, error=str(error))
-            write_mark(job, mark)
+            own = {"uri": address, "experiment": target.experiment, "database": way_to(address, job)}
+            write_mark(job, Mark(published=False, record_key=key, error=str(error), **own))
 
     # ---- sweeps ------------------------------------------------------------------------------------------------
 
@@ -253,8 +303,7 @@ class CatchUp:
             self._problems += 1
             return
         if run_id is not None:
-            mark = Mark(published=True, uri=store.address, experiment=store.experiment, run_id=run_id, record_key=key)
-            write_mark(folder, mark)
+            write_mark(folder, _published_mark(store, folder, run_id, key))
 
     def _end_run(self, store: Store, folder: Path, sweep: SweepInfo, records: Sequence[Record]) -> str | None:
         """Returns the run's id; None for the run of a sweep that goes on."""
@@ -273,6 +322,11 @@ class CatchUp:
                 below = file.relative_to(folder).parent.as_posix()
                 store.upload(run_id, file, None if below == "." else below)
         return run_id
+
+
+def _published_mark(store: Store, folder: Path, run_id: str, key: str) -> Mark:
+    own = {"uri": store.address, "experiment": store.experiment, "database": way_to(store.address, folder)}
+    return Mark(published=True, run_id=run_id, record_key=key, **own)
 
 
 def _own(sweep: SweepInfo | None, record: Record) -> SweepInfo | None:

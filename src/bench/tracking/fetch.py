@@ -24,6 +24,8 @@ from mlflow import MlflowClient
 from bench.record import FILE_NAME, Record, RecordError
 from bench.secrets import without_credentials
 from bench.tracking.database import sqlite_file
+from bench.tracking.destination import DEFAULT_URI, URI_KEY, AddressError, decide
+from bench.tracking.moved import artifacts_now
 from bench.tracking.store import (
     PUBLISH,
     TrackingError,
@@ -57,7 +59,7 @@ def fetch_sweep(uri: str | None, sweep_id: str, folder: Path) -> FetchedSweep:
     A record that was published twice counts once, by its newest run; deleted runs do not count.
 
     Args:
-        uri: the tracking address; None: the database mlflow.db in `folder`.
+        uri: the tracking address; None: that of MLflow's variable, else the database mlflow.db in `folder`.
         sweep_id: the sweep's id, as its folder's sweep.json and its runs' tags have it.
         folder: that relative paths count from.
 
@@ -91,7 +93,10 @@ def _existing(uri: str | None, folder: Path) -> str:
     MLflow would make the file, or the tables in it.
     """
     try:
-        uri = absolute_uri(uri if uri is not None else "sqlite:///mlflow.db", folder)
+        chosen = decide(uri=uri, experiment=None)
+        uri = absolute_uri(chosen.uri or DEFAULT_URI, folder, chosen.uri_from or URI_KEY)
+    except AddressError as error:
+        raise TrackingError(f"{error}, or give an address with --tracking-uri") from error
     except TrackingError as error:
         raise TrackingError(str(error).replace("tracking.uri", "--tracking-uri")) from error
     database = sqlite_file(uri)
@@ -149,8 +154,12 @@ def read_record(client: Any, uri: str, run: Any) -> Record:
     with tempfile.TemporaryDirectory(prefix="bench-fetch-") as temporary:
         try:
             with _explained(uri):
-                client.download_artifacts(run.info.run_id, FILE_NAME, temporary)
-            record = Record.read(Path(temporary))
+                # Reading changes nothing in a database that was moved, whose addresses are those of before.
+                moved = artifacts_now(uri, str(run.info.artifact_uri))
+                if moved is None or not (moved / FILE_NAME).is_file():
+                    client.download_artifacts(run.info.run_id, FILE_NAME, temporary)
+                    moved = Path(temporary)
+            record = Record.read(moved)
         except RecordError as error:
             # The path is of a copy that will be gone.
             text = str(error).removeprefix(str(Path(temporary, FILE_NAME))).lstrip(": ")

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.tracking.destination import URI_VARIABLE, absolute_address, decide
 from bench.tracking.mark import FILE_NAME as MARK_NAME
 from bench.tracking.mark import read_mark
+from bench.tracking.moved import GoneError, address_now
 from bench.tracking.sweep_file import FILE_NAME as SWEEP_FILE_NAME
 from bench.tracking.sweep_file import read_sweep
 
@@ -31,12 +33,20 @@ class Found:
 def find_store(folder: Path) -> Found | None:
     """The store of the latest sweep or run in or below a folder, else its mlflow.db; None where there is nothing.
 
-    A database that is gone, or was moved, is no store.
+    A database that is gone is no store; one that was moved with its folder is looked for in its new place. Where no
+    file says anything, MLflow's variable does.
+
+    Raises:
+        AddressError: that variable holds no address.
     """
     told = sorted(_told(folder, DEPTH), key=lambda each: each[0], reverse=True)
     for _, found in told:
         if not found.uri.startswith("sqlite:///") or Path(found.uri.removeprefix("sqlite:///")).is_file():
             return found
+    chosen = decide(uri=None, experiment=None)
+    if chosen.uri is not None:
+        uri = absolute_address(chosen.uri, folder.absolute(), URI_VARIABLE)
+        return Found(uri=uri, experiment=chosen.experiment if chosen.experiment_from else None)
     database = folder.absolute() / DATABASE_NAME
     return Found(uri=f"sqlite:///{database}") if database.is_file() else None
 
@@ -51,14 +61,23 @@ def _told(folder: Path, depth: int) -> Iterator[tuple[float, Found]]:
     if SWEEP_FILE_NAME in names:
         sweep = read_sweep(folder)
         if sweep is not None and sweep.uri is not None:
-            found = Found(uri=sweep.uri, sweep_id=sweep.sweep_id, experiment=sweep.experiment)
+            uri = _now(sweep.uri, folder, sweep.database, is_recorded=sweep.tells_database)
+            found = Found(uri=uri, sweep_id=sweep.sweep_id, experiment=sweep.experiment)
             yield _written_s(names[SWEEP_FILE_NAME]), found
         return
     if MARK_NAME in names and (mark := read_mark(folder)) is not None and mark.uri is not None:
-        yield _written_s(names[MARK_NAME]), Found(uri=mark.uri, experiment=mark.experiment)
+        uri = _now(mark.uri, folder, mark.database, is_recorded=mark.database is not None)
+        yield _written_s(names[MARK_NAME]), Found(uri=uri, experiment=mark.experiment)
     for each in inside if depth > 0 else []:
         if each.name not in LEFT_OUT and not each.name.startswith(".") and each.is_dir() and not each.is_symlink():
             yield from _told(each, depth - 1)
+
+
+def _now(uri: str, folder: Path, relative: str | None, *, is_recorded: bool) -> str:
+    try:
+        return address_now(uri, folder, relative, is_recorded=is_recorded).uri
+    except GoneError:
+        return uri
 
 
 def _written_s(file: Path) -> float:

@@ -27,6 +27,7 @@ class Mark:
     published: bool
     uri: str | None  # the store's absolute address, without credentials; None where it could not be understood
     experiment: str | None
+    database: str | None = None  # the way from the folder to the store's file, if they move together
     run_id: str | None = None  # None while not published
     record_key: str  # of what is published: `record_key`, or `sweep_key` in a sweep's folder
     error: str | None = None  # one line; None when published
@@ -59,6 +60,7 @@ def read_mark(folder: Path) -> Mark | None:
         published=data.get("published") is True,
         uri=text("uri"),
         experiment=text("experiment"),
+        database=text("database"),
         run_id=text("run_id"),
         record_key=data["record_key"],
         error=text("error"),

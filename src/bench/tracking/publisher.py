@@ -22,15 +22,16 @@ from bench.record import Record, RecordError
 from bench.secrets import without_credentials
 from bench.tracking.artifacts import check_artifacts
 from bench.tracking.bounded import BoundedThread, NotInTimeError
+from bench.tracking.destination import DEFAULT_URI
 from bench.tracking.folder_lock import LockedError, folder_lock
 from bench.tracking.links import Fastest, find_fastest, sweep_links
 from bench.tracking.mark import Mark, read_mark, record_key, sweep_key, write_mark
+from bench.tracking.moved import GoneError, address_now, relative_database
 from bench.tracking.publish import publish, size_of
 from bench.tracking.request_time import seconds_for
 from bench.tracking.restore import Restored, Slot, Wanted, find, put_back
 from bench.tracking.store import (
     ANSWER_S,
-    DEFAULT_URI,
     Ahead,
     Store,
     TrackingError,
@@ -75,10 +76,13 @@ class Publisher:
 
     Args:
         uri: the tracking address; None: mlflow.db in `folder`.
-        experiment: the experiment's name.
+        experiment: the experiment's name; None: only its id is known.
         tags: the user's own tags, for every run.
         folder: the folder that the command was started in.
         warn: takes one line for each thing that could not be published.
+        experiment_id: the experiment's id, where no name is known.
+        artifact_location: of an experiment that has to be made; None: the default.
+        origin: what to say of where address and experiment come from; "": nothing.
         ahead: begin with what leaves nothing behind, and wait for none of it; `open` goes on from there.
     """
 
@@ -86,14 +90,20 @@ class Publisher:
         self,
         *,
         uri: str | None,
-        experiment: str,
+        experiment: str | None,
         tags: dict[str, str],
         folder: Path,
         warn: Callable[[str], None],
+        experiment_id: str | None = None,
+        artifact_location: str | None = None,
+        origin: str = "",
         ahead: bool = False,
     ) -> None:
         self._uri = uri
-        self._experiment = experiment
+        self.experiment = experiment  # None: not known until the store is open
+        self.experiment_id = experiment_id
+        self.artifact_location = artifact_location
+        self._origin = origin
         self._tags = {name: value for name, (value, _) in accepted_tags(tags).items()}
         self._folder = folder.absolute()
         self._warn_user = warn
@@ -313,7 +323,7 @@ class Publisher:
         """
         if self._store is None:
             return []
-        start = f" MLflow: {ui_command(self._store)}"
+        start = f" MLflow: {ui_command(self._store)}{f'  # {self._origin}' if self._origin else ''}"
         if sweep_id is None:
             return [start, f"   then: {experiment_address(self._store)}"]
         view, fastest = self._views.get(sweep_id), self._fastest.get(sweep_id)
@@ -354,7 +364,7 @@ class Publisher:
         """Try to publish one record; returns why it is not, None when it is."""
         self._place(record, folder)
         key = record_key(record)
-        mark = Mark(published=False, uri=self.address, experiment=self._experiment, record_key=key)
+        mark = self._mark(folder, key)
 
         def work(store: Store) -> None:
             with folder_lock(folder, ANSWER_S):
@@ -399,7 +409,7 @@ class Publisher:
     def _is_published(self, record: Record, folder: Path) -> bool:
         key = record_key(record)
         mark = read_mark(folder)
-        said = mark is not None and mark.says(key=key, uri=self.address, experiment=self._experiment)
+        said = mark is not None and self._says(mark, folder, key)
         with self._lock:
             return said or key in self._published
 
@@ -419,7 +429,17 @@ class Publisher:
             check_answers(self._store.uri)
             return self._store
         ahead, self._ahead = self._ahead, None  # used once: whoever tries again looks anew
-        store = open_store(self._uri, self._experiment, self._folder, ahead)
+        store = open_store(
+            self._uri,
+            self.experiment,
+            self._folder,
+            ahead,
+            experiment_id=self.experiment_id,
+            artifact_location=self.artifact_location,
+        )
+        self.experiment = store.experiment
+        for line in store.notes:
+            self._warn(line)
         with contextlib.suppress(TrackingError):  # whoever starts next does it
             end_abandoned(store)
         self._store = store
@@ -464,5 +484,17 @@ class Publisher:
     def _mark_sweep(self, sweep_id: str | None, records: Sequence[Record], run_id: str) -> None:
         if sweep_id in self._folders:
             key = sweep_key(str(sweep_id), records)
-            mark = Mark(published=True, uri=self.address, experiment=self._experiment, run_id=run_id, record_key=key)
-            write_mark(self._folders[str(sweep_id)], mark)
+            folder = self._folders[str(sweep_id)]
+            write_mark(folder, replace(self._mark(folder, key), published=True, run_id=run_id))
+
+    def _mark(self, folder: Path, key: str) -> Mark:
+        """Of a record that is not published yet."""
+        relative = relative_database(self.address, folder, self._folder)
+        return Mark(published=False, uri=self.address, experiment=self.experiment, database=relative, record_key=key)
+
+    def _says(self, mark: Mark, folder: Path, key: str) -> bool:
+        """Whether a mark says that the record is published here; the database may have been moved since."""
+        if mark.uri is not None and mark.database is not None:
+            with contextlib.suppress(GoneError):
+                mark = replace(mark, uri=address_now(mark.uri, folder, mark.database, is_recorded=True).uri)
+        return self.experiment is not None and mark.says(key=key, uri=self.address, experiment=self.experiment)

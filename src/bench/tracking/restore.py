@@ -19,6 +19,7 @@ from typing import Any
 from bench.record import FILE_NAME, Record
 from bench.tracking.fetch import newest, read_record
 from bench.tracking.mark import Mark, record_key, write_mark
+from bench.tracking.moved import way_to
 from bench.tracking.store import (
     Store,
     TrackingError,
@@ -131,6 +132,7 @@ def put_back(store: Store, lying: Lying, folder: Path, *, places: Mapping[Slot, 
         if is_complete(run):  # else it is published once more, over what is there
             key = record_key(record)
             own = {"uri": store.address, "experiment": store.experiment, "run_id": str(run.info.run_id)}
+            own |= {"database": way} if (way := way_to(store.address, job)) is not None else {}
             write_mark(job, Mark(published=True, record_key=key, **own))
     return Restored(
         sweep_id=lying.sweep_id,

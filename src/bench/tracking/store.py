@@ -38,11 +38,22 @@ from filelock import FileLock
 
 from bench.mlflow_names import LONGEST_RUN_NAME, accepted_name, problem_of_experiment
 from bench.secrets import scrub, scrub_texts, without_credentials
+from bench.tracking import moved
 from bench.tracking.artifacts import of_another_machine, remedy_for
 from bench.tracking.database import ROOM_BYTES, Template, check_writable, make_database, make_template, sqlite_file
+from bench.tracking.destination import (
+    DEFAULT_URI,
+    EXPERIMENT_ID_VARIABLE,
+    EXPERIMENT_VARIABLE,
+    SERVED,
+    URI_KEY,
+    AddressError,
+    absolute_address,
+    location_uri,
+)
+from bench.tracking.moved import ARTIFACTS
 from bench.tracking.request_time import time_for
 from bench.tracking.schema import check_schema, explain_schema
-from bench.user_path import expanded
 
 # Read by MLflow when it is imported or when it makes a request; what the user has set stays. With MLflow's own
 # retries one call to a server that refuses connections takes four minutes.
@@ -69,8 +80,6 @@ logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 # It writes a traceback of a hundred lines for each error of the database, and raises the error as well.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
-DEFAULT_URI = "sqlite:///mlflow.db"
-ARTIFACTS = "mlartifacts"  # beside the database
 LOGIN = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 LOCAL_UI = "http://127.0.0.1:5000"  # where `mlflow ui` answers
 SERVERS = ("http:", "https:")
@@ -122,6 +131,7 @@ class Store:
     experiment: str
     client: Any  # mlflow.MlflowClient
     artifacts: str = ""  # the address that the experiment's artifacts lie below; "" where it was not asked for
+    notes: tuple[str, ...] = ()  # what was found and changed when it was opened, a line each for the user
 
     @property
     def address(self) -> str:
@@ -287,16 +297,26 @@ def look_ahead(uri: str | None, folder: Path) -> Ahead:
         return Ahead(template=make_template(database.parent / ARTIFACTS))
 
 
-def open_store(uri: str | None, experiment: str, folder: Path, ahead: Ahead | None = None) -> Store:
+def open_store(
+    uri: str | None,
+    experiment: str | None,
+    folder: Path,
+    ahead: Ahead | None = None,
+    *,
+    experiment_id: str | None = None,
+    artifact_location: str | None = None,
+) -> Store:
     """Connect to MLflow, making the database and the experiment where they do not exist.
 
     Several processes may do so at once: they wait for each other.
 
     Args:
         uri: the tracking address; None is the database mlflow.db in `folder`.
-        experiment: the experiment's name.
+        experiment: the experiment's name; None: it is known by its id.
         folder: the folder that the command was started in; relative paths count from it.
         ahead: what `look_ahead` did for the same store.
+        experiment_id: of the experiment, which exists then; None: known by its name.
+        artifact_location: of an experiment that has to be made; None: the default, or the server's own choice.
 
     Raises:
         TrackingError: the store cannot be reached, made or written, or the experiment is deleted.
@@ -305,8 +325,9 @@ def open_store(uri: str | None, experiment: str, folder: Path, ahead: Ahead | No
     uri = absolute_uri(uri if uri is not None else DEFAULT_URI, folder)
     database = sqlite_file(uri)
     artifacts = (database.parent if database else folder) / ARTIFACTS
-    if problem := problem_of_experiment(experiment):
+    if experiment is not None and (problem := problem_of_experiment(experiment)):
         raise TrackingError(f"tracking.experiment={experiment!r}: {problem}")
+    notes: list[str] = []
     if not database or (database.exists() and database.stat().st_size):
         # Before the lock: of a database that cannot be written one is told that, and not that no lock can be made.
         check_answers(uri, room_bytes=ROOM_BYTES)
@@ -314,19 +335,31 @@ def open_store(uri: str | None, experiment: str, folder: Path, ahead: Ahead | No
         if database:
             database.parent.mkdir(parents=True, exist_ok=True)
         # A server keeps artifacts where it was told to; only for a database the client decides.
-        is_served = uri.startswith((*SERVERS, "databricks"))
+        is_served = uri.startswith(SERVED)
         ahead = ahead or Ahead()
         client = connect(uri) if is_served else None
         # What is there needs no lock: of many jobs that end at once none waits for the others.
-        found = client.get_experiment_by_name(experiment) if client is not None else None
+        found = _known_experiment(client, experiment, experiment_id) if client is not None else None
         if found is None:
             with FileLock(_lock_file(uri), timeout=LOCK_TIMEOUT_S):
                 if database:
                     make_database(database, artifacts, ahead.template)
                     check_answers(uri)
                     check_schema(database)
+                    notes = moved.bring_along(database)
                 client = client or ahead.client or connect(uri)
-                found = _experiment(client, experiment, None if is_served else artifacts.as_uri())
+                found = _known_experiment(client, experiment, experiment_id)
+                if found is None and experiment is not None and experiment_id is None:
+                    chosen = None if artifact_location is None else location_uri(artifact_location, folder)
+                    default = None if is_served else artifacts.as_uri()
+                    found = _make_experiment(client, experiment, chosen or default, is_chosen=chosen is not None)
+    if found is None or experiment_id not in (None, str(found.experiment_id)):
+        raise TrackingError(
+            f"{EXPERIMENT_ID_VARIABLE}={experiment_id} is no experiment of MLflow at {without_credentials(uri)}"
+            + (f", or not the one that {EXPERIMENT_VARIABLE}={experiment} names" if experiment is not None else "")
+            + f": set {EXPERIMENT_ID_VARIABLE} to one that is there, or unset it, or set tracking.experiment to a name"
+        )
+    experiment = str(found.name)
     if found.lifecycle_stage != "active":
         raise TrackingError(
             f"MLflow experiment {experiment} at {without_credentials(uri)} is deleted: restore it with "
@@ -339,6 +372,7 @@ def open_store(uri: str | None, experiment: str, folder: Path, ahead: Ahead | No
         experiment=experiment,
         client=client,
         artifacts=str(found.artifact_location),
+        notes=tuple(notes),
     )
 
 
@@ -523,26 +557,12 @@ def reason_of(error: Exception, uri: str) -> str:
     return text if len(text) <= 300 else f"{text[:300]}…"
 
 
-def absolute_uri(uri: str, folder: Path) -> str:
+def absolute_uri(uri: str, folder: Path, name: str = URI_KEY) -> str:
     """The address that means the same from every folder. TrackingError for one that cannot be used."""
-    scheme, separator, rest = expanded(uri).partition("://")
-    if (not separator and uri != "databricks") or scheme == "file":
-        raise TrackingError(
-            f"tracking.uri={uri} is no address that MLflow can record to: write sqlite:///mlflow.db for a database "
-            f"file, or http://localhost:5000 for a server"
-        )
-    if scheme.partition("+")[0] != "sqlite":
-        return uri
-    path = rest.removeprefix("/")
-    if not rest.startswith("/") or path in ("", ":memory:"):
-        raise TrackingError(f"tracking.uri={uri} names no file: write sqlite:///mlflow.db")
-    file = folder / path
-    if {"%", "?"} & set(str(file)):
-        raise TrackingError(
-            f"the path {file} holds a % or a ?, which MLflow takes for part of the address: set tracking.uri to a "
-            f"database elsewhere, such as sqlite:////home/me/mlflow.db"
-        )
-    return f"{scheme}:///{file}"
+    try:
+        return absolute_address(uri, folder, name)
+    except AddressError as error:
+        raise TrackingError(str(error)) from error
 
 
 def _lock_file(uri: str) -> Path:
@@ -553,17 +573,28 @@ def _lock_file(uri: str) -> Path:
     return Path(tempfile.gettempdir()) / f"bench-mlflow-{os.getuid()}-{digest}.lock"
 
 
-def _experiment(client: Any, name: str, artifact_location: str | None) -> Any:
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            return client.get_experiment(client.create_experiment(name, artifact_location))
-        except MlflowException as error:
-            # Another machine was faster; the lock holds on this one.
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            found = client.get_experiment_by_name(name)
-    return found
+def _known_experiment(client: Any, name: str | None, experiment_id: str | None) -> Any:
+    """The experiment of a name, or of an id where it has no name here; None where there is none."""
+    if name is not None:
+        return client.get_experiment_by_name(name)
+    try:
+        return client.get_experiment(experiment_id)
+    except MlflowException as error:
+        # A database takes an id that is no number for a wrong parameter.
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        return None
+
+
+def _make_experiment(client: Any, name: str, location: str | None, *, is_chosen: bool) -> Any:
+    tags = {moved.CHOSEN: "chosen"} if is_chosen else None  # it does not move with the database
+    try:
+        return client.get_experiment(client.create_experiment(name, location, tags))
+    except MlflowException as error:
+        # Another machine was faster; the lock holds on this one.
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return client.get_experiment_by_name(name)
 
 
 def _without_secrets(texts: Mapping[str, str]) -> dict[str, str]:

@@ -43,6 +43,8 @@ class SweepInfo:
     jobs: int | None = None  # how many were planned
     uri: str | None = None  # the store's address without credentials; None where there was none to use
     experiment: str | None = None
+    database: str | None = None  # the way from the folder to the store's file, if they move together
+    tells_database: bool = False  # False: a file of an older version, which does not say whether they do
 
 
 def sweep_of(record: Record) -> SweepInfo:
@@ -73,6 +75,8 @@ def read_sweep(folder: Path) -> SweepInfo | None:
         jobs=len(jobs) if isinstance(jobs, list) else None,
         uri=_text(tracking.get("uri")),
         experiment=_text(tracking.get("experiment")),
+        database=_text(tracking.get("database")),
+        tells_database="database" in tracking,
     )
 
 

@@ -17,6 +17,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,10 @@ from types import FrameType
 from typing import IO
 
 from bench.command import CommandError, Parser
+from bench.tracking.database import sqlite_file
+from bench.tracking.destination import AddressError
 from bench.tracking.found_store import DATABASE_NAME, Found, find_store
+from bench.tracking.moved import bring_along
 from bench.user_path import expanded
 
 PORT = 5000
@@ -83,7 +87,10 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 def _run(folder: Path, port: int | None) -> int:
     if not folder.is_dir():
         raise UiError(f"{folder}: no such folder", REFUSED)
-    found = find_store(folder.resolve())
+    try:
+        found = find_store(folder.resolve())
+    except AddressError as error:
+        raise UiError(str(error), REFUSED) from error
     if found is None:
         raise UiError(
             f"no sweep, no run and no {DATABASE_NAME} in or below {folder}: name the folder where one was started, "
@@ -93,6 +100,7 @@ def _run(folder: Path, port: int | None) -> int:
     if found.uri.startswith(("http://", "https://")):
         _print_pages(found, found.uri)
         return 0
+    _bring_along(found.uri)
     for name in ("no_proxy", "NO_PROXY"):  # a proxy that the environment names does not know our server
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
     with _server(found.uri, _free_port(port)) as (server, address):
@@ -106,6 +114,19 @@ def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) <= LAST_PORT:
         raise argparse.ArgumentTypeError(f"{text} is no port; name one from 1024 to {LAST_PORT}")
     return int(text)
+
+
+def _bring_along(uri: str) -> None:
+    """Let the UI show the artifacts of a database that was moved; where that fails, it shows all else."""
+    database = sqlite_file(uri)
+    if database is None:
+        return
+    try:
+        lines = bring_along(database)
+    except sqlite3.Error as error:
+        lines = [f"{database}: its artifacts are not looked for: {error}"]
+    for line in lines:
+        print(f"bench.tracking.ui: {line}", file=sys.stderr)
 
 
 def _free_port(wanted: int | None) -> int:

@@ -1,0 +1,137 @@
+"""Where a start publishes to: decided once, from the config and MLflow's variables, and handed on to every job."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.config import BenchmarkConfig
+from bench.rules import ConfigError
+from bench.secrets import has_credentials, without_credentials
+from bench.sweep.plan import SweepFile
+from bench.tracking.destination import (
+    DEFAULT_EXPERIMENT,
+    DEFAULT_URI,
+    EXPERIMENT_KEY,
+    RECORD,
+    URI_KEY,
+    URI_VARIABLE,
+    AddressError,
+    Destination,
+    absolute_address,
+    decide,
+    with_known_credentials,
+)
+from bench.tracking.moved import GoneError, address_now, relative_database
+
+if TYPE_CHECKING:
+    from bench.sweep.assignment import Assignment
+    from bench.tracking.publisher import Publisher
+
+
+def decided(config: BenchmarkConfig) -> Destination:
+    """Where a run or a new sweep is published. ConfigError where a variable that counts holds no address."""
+    tracking = config.tracking
+    try:
+        return decide(
+            uri=tracking.uri, experiment=tracking.experiment, artifact_location=tracking.artifact_location,
+            environment=os.environ if tracking.enabled else {},
+        )  # fmt: skip
+    except AddressError as error:
+        raise ConfigError(error.name, error.value, error.remedy) from error
+
+
+def resumed(config: BenchmarkConfig, file: SweepFile | None, folder: Path, say: Callable[[str], None]) -> Destination:
+    """Where a sweep goes on: where its run lies as its file says, unless the user set the key now.
+
+    Args:
+        config: for what concerns the sweep as a whole.
+        file: the sweep's own, of its former start; None: it begins.
+        folder: the sweep's.
+        say: takes one line where the sweep's own place is not the one that this start would have chosen.
+    """
+    here = decided(config)
+    told = file.tracking if file is not None and config.tracking.enabled else {}
+    uri, experiment = told.get("uri"), told.get("experiment")
+    address = address_of(here)
+    if not isinstance(uri, str) or address is None:
+        return here
+    try:
+        lies = address_now(uri, folder, told.get("database"), is_recorded="database" in told)
+    except GoneError:
+        say(f"this sweep was published to {uri}, which is gone: it goes on in {address}")
+        return here
+    if not lies.is_there:
+        return here
+    going_on = dataclasses.replace(
+        here,
+        **({} if here.uri_from == URI_KEY else {"uri": with_known_credentials(lies.uri, here.uri), "uri_from": RECORD}),
+        **({} if here.experiment_from == EXPERIMENT_KEY or not isinstance(experiment, str)
+           else {"experiment": experiment, "experiment_id": None, "experiment_from": RECORD}),
+    )  # fmt: skip
+    was, chosen, goes = (
+        (lies.uri, experiment), (address, here.experiment), (address_of(going_on), going_on.experiment)
+    )  # fmt: skip
+    if here.experiment is None:  # the variable names it by its id alone
+        chosen = (address, experiment)
+    if was == chosen == goes:
+        return here
+    instead = "" if goes == chosen else f", and not in {_named(*chosen)} ({here.origin})"
+    say(f"this sweep was published to {_named(*was)}; it goes on in {_named(*goes)}{instead}")
+    return going_on
+
+
+def handed_on(config: BenchmarkConfig, given: Assignment) -> Destination:
+    """Where a job of a sweep is published, whatever variables its machine has.
+
+    They may only add the user's credentials to the very same address, for an assignment holds none.
+    """
+    known = (config.tracking.uri, os.environ.get(URI_VARIABLE))
+    is_default = given.experiment is None and given.experiment_id is None
+    return Destination(
+        # An address that could not be used is not handed on: the key holds it here as well.
+        uri=config.tracking.uri if given.tracking_uri is None else with_known_credentials(given.tracking_uri, *known),
+        experiment=config.tracking.experiment or DEFAULT_EXPERIMENT if is_default else given.experiment,
+        experiment_id=given.experiment_id,
+        artifact_location=given.artifact_location,
+    )
+
+
+def address_of(destination: Destination) -> str | None:
+    """The absolute address without credentials; None for one that cannot be used."""
+    with contextlib.suppress(AddressError):
+        return without_credentials(absolute_address(destination.uri or DEFAULT_URI, Path.cwd()))
+    return None
+
+
+def written_down(config: BenchmarkConfig, publisher: Publisher | None, folder: Path) -> dict[str, Any]:
+    """What a sweep's file says of where it is published; without credentials.
+
+    Args:
+        config: for what concerns the sweep as a whole.
+        publisher: None: it is published nowhere.
+        folder: the sweep's.
+    """
+    tags = {name: str(value) for name, value in config.tracking.tags.items()}
+    if publisher is None:
+        return {"uri": None, "experiment": config.tracking.experiment, "tags": tags}
+    location = publisher.artifact_location
+    written = {
+        "uri": publisher.address,
+        "experiment": publisher.experiment,
+        "tags": tags,
+        "database": relative_database(publisher.address, folder, Path.cwd()),
+    }
+    if publisher.experiment_id is not None:
+        written["experiment_id"] = publisher.experiment_id
+    if location is not None and not has_credentials(location):
+        written["artifact_location"] = location
+    return written
+
+
+def _named(address: str | None, experiment: str | None) -> str:
+    return f"{address} (experiment {experiment})" if experiment is not None else f"{address}"

@@ -118,7 +118,9 @@ def _check_room(database: Path, size: int) -> None:
 def _refusing(database: Path) -> str:
     """Which of a database's file and folder this process may not write, as an addition to SQLite's reason."""
     names = {"the file": database, "its folder": database.parent}
-    refusing = [what for what, path in names.items() if path.exists() and not os.access(path, os.W_OK)]
+    refusing = [
+        what for what, path in names.items() if path.exists() and not os.access(path, os.W_OK, effective_ids=True)
+    ]
     return f" ({' and '.join(refusing)} may only be read)" if refusing else ""
 
 

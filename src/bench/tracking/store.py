@@ -544,8 +544,10 @@ def reason_of(error: Exception, uri: str) -> str:
     """The first line of an exception, its cause if it names one, without what the address hides."""
     if (status := status_of(error)) in (http.client.UNAUTHORIZED, http.client.FORBIDDEN):
         return f"the server answers {status} {http.client.responses[status]}"
-    text = str(error).strip() or type(error).__name__
-    text = text.splitlines()[0].replace(uri, without_credentials(uri))
+    # Of a database's error SQLAlchemy tells first where it was raised, and the database's own words later.
+    own = getattr(error.__cause__, "orig", None) or error
+    lines = [line for line in str(own).strip().splitlines() if not line.startswith("(raised as a result of")]
+    text = (lines[0] if lines else type(error).__name__).replace(uri, without_credentials(uri))
     if "(Caused by " in text:
         text = text.rpartition("(Caused by ")[2].removesuffix(")")
     authority = urllib.parse.urlsplit(uri).netloc.rpartition("@")[0]

@@ -163,6 +163,14 @@ def test_costs_are_the_start_and_the_time_from_call_to_call():
     assert (found.process_cost_s, found.call_cost_s) == (10.0, 3.0)
 
 
+def test_the_cost_of_a_process_includes_its_start_and_its_imports():
+    found = floor(Setting(name="a", setting_id="a", records=[
+        record([2.0, 4.0], start_s=10.0, repeat=repeat, phases_s={"start": 2.0, "import": 8.0, "load": 1.0})
+        for repeat in range(3)
+    ]))  # fmt: skip
+    assert (found.process_cost_s, found.call_cost_s) == (20.0, 3.0)
+
+
 def test_the_best_number_of_calls_weighs_costs_and_variances():
     calls = np.array([0.5, -0.5, 0.5, -0.5])
     made = setting([calls - 1, calls, calls + 1])

@@ -574,3 +574,38 @@ def test_the_sweeps_run_names_its_settings_and_their_baseline(store, sweep_id):
     tags = store.client.get_run(begin(store, sweep_id, baseline="default")).data.tags
     assert json.loads(tags["settings"]) == ["default", "max-autotune"]
     assert tags["baseline"] == "default"
+
+
+def test_steps_have_the_time_of_their_calls_and_not_that_of_the_start_of_the_process(store, tmp_path, sweep_id):
+    record = make_record(sweep_id=sweep_id, started_at_s=1000.0)
+    record.phases_s |= {"start": 2.5, "import": 7.5}
+    run = published(store, record, tmp_path)
+    history = store.client.get_metric_history(run.info.run_id, "per_iter/e2e_ms")
+    times_s = {each.step: each.timestamp / 1000 for each in history}
+    assert times_s == pytest.approx({call.index: 1010.0 + call.start_s for call in record.iterations}, abs=0.001)
+
+
+def test_a_text_that_no_database_takes_loses_a_character_and_not_the_record(store, tmp_path, sweep_id):
+    failure = Failure(type="RuntimeError", message="before\0after \ud800")
+    run = published(store, make_record(sweep_id=sweep_id, status="failed", error=failure), tmp_path)
+    assert run.data.tags["error"] == "RuntimeError: before\ufffdafter ?"
+
+
+def test_values_are_sent_in_requests_that_mlflow_takes(store, run, monkeypatch):
+    sizes = []
+    log_batch = store.client.log_batch
+
+    def counted(run_id, metrics, params, tags):
+        sizes.append(sum(len(json.dumps(each.value)) for each in (*params, *tags)))
+        log_batch(run_id, metrics, params, tags)
+
+    monkeypatch.setattr(store.client, "log_batch", counted)
+    texts = {f"long {number}": "名" * 6000 for number in range(60)}  # more than two million bytes of JSON
+    store.log(run.info.run_id, params=texts, tags=texts)
+    assert max(sizes) < 600_000
+    assert store.client.get_run(run.info.run_id).data.params["long 59"] == "名" * 6000
+
+
+def test_a_very_long_name_of_a_run_is_cut_to_what_every_database_takes(store):
+    run_id = store.create_run("x" * 300, 0.0, {})
+    assert store.client.get_run(run_id).info.run_name == "x" * 250

@@ -400,3 +400,44 @@ def test_what_is_concluded_later_is_published_by_the_next_call_and_then_left_alo
     assert artifacts(store) == {"report.md": "late"}
     monkeypatch.setattr(Store, "upload", None)
     assert sync(folder) == (0, "published 0, already there 3, failed 0", [])
+
+
+# ---- names that MLflow refuses -----------------------------------------------------------------------------------
+
+
+def test_a_sweep_with_tags_that_mlflow_refuses_is_published_under_other_names(tmp_path, sweep_on_disk, capsys):
+    ((_, folder),) = sweep_on_disk(tmp_path, jobs=1)
+    plan = json.loads((folder.parent / "sweep.json").read_text())
+    plan["tracking"]["tags"] = {"who?": "me", "a//b": "c", "kind": "mine", "complete": "yes", "mlflow.runName": "n"}
+    (folder.parent / "sweep.json").write_text(json.dumps(plan))
+    assert main([str(folder.parent)]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 5
+    assert any(line.startswith("bench.tracking.sync: the tag 'who?' is stored as 'who_': ") for line in said)
+    store = open_store(None, "bench", tmp_path)
+    for kind in ("trial", "sweep"):
+        (run,) = store.find_runs(kind=kind)
+        names = {"who_": "me", "a/_/b": "c", "user.kind": "mine", "user.complete": "yes", "user.mlflow.runName": "n"}
+        assert names.items() <= run.data.tags.items()
+        assert run.data.tags["mlflow.runName"] != "n"
+    assert main([str(folder.parent)]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_swept_key_that_mlflow_refuses_is_a_param_of_another_name(tmp_path, sweep_on_disk):
+    ((_, folder),) = sweep_on_disk(tmp_path, jobs=1)
+    plan = json.loads((folder.parent / "sweep.json").read_text())
+    plan["swept"] = {"+compile.options.a b%c": ["1", "2"], "+x//y": ["3"], "k" * 300: ["4"], "../z": ["5"]}
+    (folder.parent / "sweep.json").write_text(json.dumps(plan))
+    assert main([str(folder.parent)]) == 0
+    (run,) = open_store(None, "bench", tmp_path).find_runs(kind="sweep")
+    assert sorted(run.data.params.values()) == ["1,2", "3", "4", "5"]
+    assert run.data.params["_compile.options.a b_c"] == "1,2"
+
+
+def test_an_experiment_that_cannot_be_is_one_line_with_the_option_to_give(tmp_path, sweep_on_disk, capsys):
+    ((_, folder),) = sweep_on_disk(tmp_path, jobs=1)
+    assert main([str(folder.parent), "--experiment", "x" * 300]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--experiment='x" in line
+    assert "256 characters" in line

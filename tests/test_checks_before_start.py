@@ -1,0 +1,107 @@
+"""What a whole command says before it starts, where its results could not be published, and what it does then."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from bench.tracking.store import open_store
+from conftest import run_bench
+from small_disk import make_read_only, small_disk
+
+QUICK = (
+    "model=tiny", "warmup.iterations=1", "measurement.iterations=2", "workload.sequence_length=16",
+    "workload.num_tokens_to_generate=4", "fidelity.reference=none",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("'tracking.tags={who?: me}'", ("tracking.tags.who?=me", "'?'")),
+        ("'tracking.tags={a//b: me}'", ("tracking.tags.a//b=me", "path")),
+        ("tracking.tags.kind=mine", ("tracking.tags.kind=mine", "my_kind")),
+        ("tracking.tags.status=good", ("tracking.tags.status=good", "my_status")),
+        ("'tracking.tags={mlflow.runName: x}'", ("tracking.tags.mlflow.runName=x", "MLflow's own")),
+        ("'tracking.tags={team: x, Team: y}'", ("by case alone",)),
+        (f"tracking.experiment={'x' * 300}", ("tracking.experiment=x", "256 characters")),
+    ],
+)
+@pytest.mark.parametrize("mode", [(), ("-m", "workload.batch_size=1,2")], ids=["run", "sweep"])
+def test_a_name_that_mlflow_refuses_is_refused_in_one_line_before_anything_runs(
+    tmp_path, argument: str, words: tuple[str, ...], mode: tuple[str, ...]
+) -> None:
+    done = run_bench(*mode, *QUICK, argument.strip("'"), folder=tmp_path, timeout_s=120)
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = done.stderr.splitlines()
+    for each in words:
+        assert each in line
+    assert done.stdout == ""
+    assert not (tmp_path / "mlflow.db").exists()
+    assert list(tmp_path.rglob("record.json")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [(), ("-m", "workload.batch_size=1,2")], ids=["run", "sweep"])
+def test_a_database_that_may_only_be_read_is_one_line_before_the_first_job_and_costs_no_measurement(
+    tmp_path, mode: tuple[str, ...]
+) -> None:
+    with small_disk(tmp_path / "disk", 20) as disk:
+        open_store(None, "bench", disk)
+        make_read_only(disk)
+        arguments = (*mode, *QUICK, f"tracking.uri=sqlite:///{disk}/mlflow.db")
+        done = run_bench(*arguments, folder=tmp_path, timeout_s=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    first, *_ = done.stdout.splitlines()
+    assert first.startswith(f"not published: MLflow at sqlite:///{disk}/mlflow.db cannot be written: ")
+    assert "attempt to write a readonly database" in first
+    assert "python -m bench.tracking.sync" in done.stdout
+    records = list(tmp_path.rglob("record.json"))
+    assert {json.loads(each.read_text())["status"] for each in records} == {"ok"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [(), ("-m", "workload.batch_size=1,2")], ids=["run", "sweep"])
+def test_artifacts_that_cannot_be_written_are_one_line_before_the_first_job(tmp_path, mode: tuple[str, ...]) -> None:
+    with small_disk(tmp_path / "mlartifacts", 1) as disk:
+        make_read_only(disk)
+        done = run_bench(*mode, *QUICK, folder=tmp_path, timeout_s=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    first, *_ = done.stdout.splitlines()
+    assert " will not be published: MLflow at sqlite:///" in first
+    assert "Read-only file system" in first
+    assert "check that folder" in first
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mask", "expected"), [("077", 0o600), ("002", 0o664)])
+def test_all_that_a_command_leaves_has_the_mode_that_the_umask_allows(tmp_path, mask: str, expected: int) -> None:
+    start = tmp_path / "start"
+    start.mkdir()
+    python = sys.executable
+    typed = f'umask {mask} && exec "$0" -m bench "$@"'
+    done = subprocess.run(
+        ["sh", "-c", typed, python, "-m", *QUICK, "workload.batch_size=1,2", "profile.num_tokens=2"],
+        cwd=start,
+        env={name: value for name, value in os.environ.items() if not name.startswith(("HYDRA_", "MLFLOW_"))},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    modes = {str(each.relative_to(start)): stat.S_IMODE(each.stat().st_mode) for each in start.rglob("*")}
+    assert len(modes) > 20
+    wrong = {
+        name: oct(mode)
+        for name, mode in modes.items()
+        if mode != (expected if (start / name).is_file() else expected | (expected & 0o444) >> 2)
+    }
+    assert wrong == {}

@@ -31,7 +31,7 @@ def test_a_user_without_home_and_passwd_entry_gets_one_that_nothing_is_written_t
 ) -> None:
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert home.cache_folder() == Path("/dev/null/.cache/bench")
+    assert home.cache_home() == Path("/dev/null/.cache/bench")
     home.ensure_home()
     assert os.environ["HOME"] == "/dev/null"
     assert Path.home() == Path("/dev/null")  # raised RuntimeError before
@@ -56,7 +56,7 @@ def test_a_home_of_the_passwd_file_needs_no_variable(monkeypatch) -> None:
 def test_only_an_absolute_xdg_cache_home_counts(named, expected, monkeypatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("XDG_CACHE_HOME", named)
-    assert home.cache_folder() == Path(expected)
+    assert home.cache_home() == Path(expected)
 
 
 def test_a_shared_compile_cache_that_cannot_be_written_is_refused_with_folder_and_remedy(

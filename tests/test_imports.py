@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "mlflow_names": set(),
     "plain": set(),
     "files": set(),
+    "cache_folder": set(),
     "start_folder": set(),
     "secrets": set(),
     "git": set(),
@@ -48,6 +49,7 @@ MAY_IMPORT = {
     "baseline": {"rules"},
     "sweep": {
         "baseline",
+        "cache_folder",
         "config",
         "decimals",
         "files",
@@ -64,6 +66,7 @@ MAY_IMPORT = {
     "trial": {
         "analysis",
         "bench",
+        "cache_folder",
         "config",
         "files",
         "git",

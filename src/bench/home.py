@@ -23,7 +23,7 @@ def ensure_home() -> None:
         os.environ["HOME"] = NO_HOME
 
 
-def cache_folder() -> Path:
+def cache_home() -> Path:
     """Return where bench keeps what outlives a job; nobody has made it yet, and it may be read-only.
 
     XDG_CACHE_HOME counts where it is absolute: the XDG Base Directory Specification ignores a relative one.

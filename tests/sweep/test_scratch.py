@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from bench import cache_folder
+from bench.cache_folder import LOCK_NAME
 from bench.config import BenchmarkConfig, IsolationConfig, MeasurementConfig, MonitorConfig, WarmupConfig
 from bench.record import FILE_NAME, RESERVE_NAME, Energy, Iteration, Monitor, MonitorSample, Output, Record
-from bench.sweep import scratch
 from bench.sweep.job import new_record, run_job
 from bench.sweep.scratch import (
     LEAST_FREE_BYTES,
-    LOCK_NAME,
     LOG_HEAD_BYTES,
     LOG_LIMIT_BYTES,
     LOG_TAIL_BYTES,
@@ -36,6 +36,7 @@ from bench.sweep.scratch import (
 )
 from factories import make_evidence, make_record
 from small_disk import fill, make_read_only, small_disk
+from snapshots import snapshot
 
 # ---- log -----------------------------------------------------------------------------------------------------------
 
@@ -186,10 +187,38 @@ def test_a_cache_in_use_is_left_alone_and_one_of_a_killed_parent_is_removed(temp
     assert list(temporary.iterdir()) == []
 
 
-def test_a_cache_of_a_parent_that_was_killed_before_it_locked_it_is_removed(temporary) -> None:
-    (temporary / "bench-compile-early").mkdir()
+def test_a_folder_without_the_lock_file_is_somebody_elses(temporary) -> None:
+    (temporary / "bench-compile-notes").mkdir()
+    (temporary / "bench-compile-notes" / "thesis.tex").write_text("mine")
+    (temporary / "bench-compile-empty").mkdir()
+    before = snapshot(temporary)
+    assert remove_stale_caches() == 0
+    assert snapshot(temporary) == before
+
+
+def test_the_rest_of_a_cache_whose_removal_was_cut_off_can_still_be_told(temporary, monkeypatch) -> None:
+    folder, lock = cache_folder.make_temporary()
+    for number in range(20):
+        (folder / f"graph{number}").mkdir()
+
+    class Killed(BaseException):
+        pass
+
+    real = cache_folder.shutil.rmtree
+    left = iter(range(10))
+
+    def rmtree(path: Path, **options: object) -> None:
+        if next(left, None) is None:
+            raise Killed
+        real(path, **options)
+
+    monkeypatch.setattr(cache_folder.shutil, "rmtree", rmtree)
+    with lock, pytest.raises(Killed):
+        cache_folder.remove(folder)
+    monkeypatch.undo()
+    assert len(list(folder.iterdir())) == 11
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     assert remove_stale_caches() == 1
-    assert list(temporary.iterdir()) == []
 
 
 def test_a_link_is_not_followed(temporary, tmp_path) -> None:
@@ -207,6 +236,7 @@ def test_a_link_inside_of_a_stale_cache_costs_only_the_link(temporary, tmp_path)
     (tmp_path / "elsewhere" / "thesis.tex").touch()
     stale = temporary / "bench-compile-old"
     stale.mkdir()
+    (stale / LOCK_NAME).touch()
     (stale / "link").symlink_to(tmp_path / "elsewhere")
     assert remove_stale_caches() == 1
     assert (tmp_path / "elsewhere" / "thesis.tex").exists()
@@ -214,9 +244,10 @@ def test_a_link_inside_of_a_stale_cache_costs_only_the_link(temporary, tmp_path)
 
 def test_another_users_cache_and_other_folders_are_left_alone(temporary, monkeypatch) -> None:
     (temporary / "bench-compile-theirs").mkdir()
+    (temporary / "bench-compile-theirs" / LOCK_NAME).touch()
     (temporary / "bench-preflight-x").mkdir()
     user = os.getuid()
-    monkeypatch.setattr(scratch.os, "getuid", lambda: user + 1)
+    monkeypatch.setattr(cache_folder.os, "getuid", lambda: user + 1)
     assert remove_stale_caches() == 0
     assert len(list(temporary.iterdir())) == 2
 
@@ -236,7 +267,7 @@ def test_a_cache_that_is_taken_for_a_stale_one_before_it_is_locked_is_made_anew(
             assert remove_stale_caches() == 1
         real(file, how)
 
-    monkeypatch.setattr(scratch.fcntl, "flock", flock)
+    monkeypatch.setattr(cache_folder.fcntl, "flock", flock)
     with compile_cache() as cache:
         assert taken
         assert cache.is_dir()

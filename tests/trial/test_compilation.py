@@ -6,6 +6,8 @@ import dataclasses
 import io
 import logging
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -517,3 +519,39 @@ def test_shared_caches_are_bounded_and_the_longest_unused_goes(tmp_path) -> None
     assert sorted(each.name for each in (tmp_path / "compile").iterdir()) == ["2", "4", "new"]
     assert (tmp_path / "compile/2/code").read_text() == "x"
     assert (tmp_path / "compile/new").stat().st_mode & 0o077 == 0
+
+
+USER = """
+import sys
+from pathlib import Path
+from bench import cache_folder
+with cache_folder.shared(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_shared_cache_that_a_process_uses_stays(tmp_path) -> None:
+    command = [sys.executable, "-c", USER, str(tmp_path / "compile/used")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as user:
+        assert user.stdout.readline() == b"held\n"
+        os.utime(tmp_path / "compile/used", (1, 1))
+        keep_recent(tmp_path / "compile/new", most=1)
+        assert (tmp_path / "compile/used").is_dir()
+        user.stdin.close()
+        user.wait()
+        os.utime(tmp_path / "compile/used", (1, 1))
+        keep_recent(tmp_path / "compile/new", most=1)
+    assert not (tmp_path / "compile/used").exists()
+
+
+def test_what_is_no_cache_of_bench_stays_among_the_shared_ones(tmp_path) -> None:
+    (tmp_path / "compile/mine").mkdir(parents=True)
+    (tmp_path / "compile/mine/thesis.tex").touch()
+    (tmp_path / "compile/notes").touch()
+    (tmp_path / "compile/link").symlink_to(tmp_path)
+    keep_recent(tmp_path / "compile/a", most=1)
+    keep_recent(tmp_path / "compile/b", most=1)
+    names = sorted(each.name for each in (tmp_path / "compile").iterdir())
+    assert names == ["b", "link", "mine", "notes"]
+    assert (tmp_path / "compile/mine/thesis.tex").exists()

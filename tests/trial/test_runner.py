@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 
 import pytest
 import torch
 
 from bench.config import AttentionConfig, CompileConfig, GenerationConfig, ModelConfig, MonitorConfig
 from bench.rules import ConfigError
+from bench.sweep.scratch import remove_stale_caches
 from bench.trial import compilation
 from bench.trial.runner import BenchmarkRunner
 from bench.trial.support import NotHonouredError
@@ -493,3 +495,15 @@ def test_a_used_runner_counts_from_zero(runner, tiny) -> None:
         runner.setup_benchmark("tiny", config)
         record = runner.run_benchmark(config)
         assert [each.index for each in record.iterations] == [0, 1, 2, 3]
+
+
+def test_the_temporary_cache_of_a_living_runner_survives_the_next_start_and_goes_with_it(
+    tiny, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with BenchmarkRunner(folder=tmp_path) as runner:
+        runner.setup_benchmark("tiny", tiny())
+        (cache,) = tmp_path.glob("bench-compile-*")
+        assert remove_stale_caches() == 0
+        assert cache.is_dir()
+    assert not cache.exists()

@@ -11,12 +11,12 @@ import dataclasses
 import errno
 import importlib
 import os
-import shutil
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
+from bench import cache_folder
 from bench.config import BenchmarkConfig
 from bench.record import FILE_NAME, ProcessEnd, Record, RecordError
 from bench.secrets import scrub, scrub_file
@@ -117,7 +117,7 @@ def _run_in_child(config: BenchmarkConfig, record: Record, given: dict[str, Any]
         child.run({"record": record, **given, "began_s": start_s}, config.isolation.timeout_s)
     except KeyboardInterrupt as error:
         interrupted = error
-    shutil.rmtree(given["compile_cache"], ignore_errors=True)  # a job that filled the disk may have done it there
+    cache_folder.empty(given["compile_cache"])  # a job that filled the disk may have done it there
     record = _taken_over(record, folder)
     is_whole = record.status != "interrupted" or (record.error is not None and child.ended.in_time)
     is_whole = is_whole and not (isinstance(interrupted, EngineStop) and record.status == "interrupted")

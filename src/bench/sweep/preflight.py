@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.config import BenchmarkConfig
-from bench.home import cache_folder, check_writable, unusable_cache
+from bench.home import cache_home, check_writable, unusable_cache
 from bench.rules import ConfigError
 from bench.sweep.process import INTERRUPT_GRACE_S, Child
 
@@ -69,7 +69,7 @@ def preflight(configs: Sequence[BenchmarkConfig], *, timeout_s: float = 120.0) -
 def _check_shared_cache(configs: Sequence[BenchmarkConfig]) -> None:
     """Refuse a shared compile cache that no job could write to. Raises ConfigError."""
     if any(each.compile.cache == "shared" for each in configs):
-        folder = cache_folder()
+        folder = cache_home()
         try:
             check_writable(folder)
         except OSError as error:

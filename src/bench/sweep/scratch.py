@@ -6,19 +6,15 @@ All three are bounded, and gone when the job is. A parent that was killed could 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
+from bench import cache_folder
 from bench.config import BenchmarkConfig
 from bench.record import RESERVE_NAME
 
-CACHE_PREFIX = "bench-compile-"
-LOCK_NAME = ".in-use"  # in a compile cache: locked by the parent that made it, for as long as it lives
 LOG_LIMIT_BYTES = 16 << 20
 LOG_HEAD_BYTES, LOG_TAIL_BYTES = 1 << 20, 1 << 20  # what is kept of a longer one
 LINE_LENGTH = 300  # characters of a line of evidence
@@ -34,38 +30,17 @@ LEAST_FREE_BYTES = 16 << 20  # below that no sweep begins
 @contextlib.contextmanager
 def compile_cache() -> Iterator[Path]:
     """An empty folder for one job's compiled code, removed with all that is in it."""
-    folder, lock = _locked_folder()
-    try:
-        with lock:
+    folder, lock = cache_folder.make_temporary()
+    with lock:
+        try:
             yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _locked_folder() -> tuple[Path, IO[bytes]]:
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=CACHE_PREFIX))
-        with contextlib.suppress(FileNotFoundError):
-            lock = (folder / LOCK_NAME).open("ab")
-            fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel lets go of it when this process ends, however it ends
-            if folder.exists():
-                return folder, lock
-            lock.close()
-        # Another process took it for a stale one before it was locked.
+        finally:
+            cache_folder.remove(folder)
 
 
 def remove_stale_caches() -> int:
     """Remove the compile caches of this user whose parents are gone; returns how many."""
-    removed = 0
-    for folder in Path(tempfile.gettempdir()).glob(f"{CACHE_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-                continue
-            with (folder / LOCK_NAME).open("ab") as lock:  # made where its owner was killed before, or while it removed
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
-                removed += 1
-    return removed
+    return sum(map(cache_folder.remove_unused, Path(tempfile.gettempdir()).glob(f"{cache_folder.PREFIX}*")))
 
 
 # ---- the record's space --------------------------------------------------------------------------------------------

@@ -73,7 +73,8 @@ def decide(
         environment: None: this process's own.
 
     Raises:
-        AddressError: a variable that counts holds no address, or no name of an experiment; a key's value is checked where it is used.
+        AddressError: a variable that counts holds no address, or no name that an experiment can have; a key's value is
+            checked where it is used.
     """
     variables = os.environ if environment is None else environment
 

@@ -17,7 +17,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,9 @@ from torch._dynamo import utils as dynamo
 from torch._inductor import codecache
 from torch._inductor import utils as inductor_utils
 
+from bench import cache_folder
 from bench.config import BenchmarkConfig, CompileConfig, flatten
-from bench.home import cache_folder
+from bench.home import cache_home
 from bench.libraries import imported, unusual
 from bench.record import COMPILATIONS, CompileEvent, CompileObserved
 from bench.trial.journal import Journal, first_line
@@ -250,19 +250,22 @@ def shared_cache(config: BenchmarkConfig, device: torch.device) -> Path:
     versions = [torch.__version__, torch.version.git_version, transformers.__version__, name]
     versions += sorted(unusual(imported()).values())  # another copy of a library may make other code
     key = hashlib.sha256(json.dumps([defining, versions], sort_keys=True).encode()).hexdigest()[:16]
-    return cache_folder() / "compile" / key
+    return cache_home() / "compile" / key
 
 
 def keep_recent(folder: Path, most: int = SHARED_CACHES) -> None:
-    """Mark a shared cache as used now, and remove those of other settings that were not used for longest."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # what lies there is code
-    os.utime(folder)
-    used: list[tuple[float, Path]] = []
-    for each in folder.parent.iterdir():
-        with contextlib.suppress(OSError):  # another job has just removed it
-            used.append((each.stat().st_mtime, each))
-    for _, each in sorted(used, reverse=True)[most:]:
-        shutil.rmtree(each, ignore_errors=True)
+    """Mark a shared cache as used now, and remove those of other settings that were not used for longest.
+
+    One that a process holds stays, and so does what is no cache of bench.
+    """
+    with cache_folder.shared(folder):
+        os.utime(folder)
+        used: list[tuple[float, Path]] = []
+        for each in filter(cache_folder.is_own, folder.parent.iterdir()):
+            with contextlib.suppress(OSError):  # another job has just removed it
+                used.append((each.stat().st_mtime, each))
+        for _, each in sorted(used, reverse=True)[most:]:
+            cache_folder.remove_unused(each)
 
 
 def use_cache(folder: Path) -> None:

@@ -48,7 +48,7 @@ def follow(config: BenchmarkConfig, team: Team, compile_cache: Path) -> None:
     """
     with mended(config), contextlib.ExitStack() as until_stop:
         loaded = load_ready(config, team)
-        use_compile_cache(config, loaded.device, compile_cache)
+        until_stop.enter_context(use_compile_cache(config, loaded.device, compile_cache))
         request = Request.prepare(config, loaded)
         gc.collect()
         gc.freeze()

@@ -37,7 +37,7 @@ import psutil
 import torch
 
 from bench.files import write_whole
-from bench.home import cache_folder
+from bench.home import cache_home
 from bench.libraries import imported, key_of, unusual
 from bench.machine import cpu_model
 from bench.record import DeviceRates
@@ -394,7 +394,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _default_folder() -> Path:
-    return cache_folder() / "rates"
+    return cache_home() / "rates"
 
 
 def _is_settled(rates: DeviceRates) -> bool:

@@ -17,8 +17,6 @@ import gc
 import itertools
 import logging
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -27,6 +25,7 @@ from typing import Self, cast
 import torch
 import tqdm
 
+from bench import cache_folder
 from bench.analysis.steadiness import judge
 from bench.config import BenchmarkConfig
 from bench.home import unusable_cache
@@ -102,7 +101,6 @@ class BenchmarkRunner:
         self._folder = folder or Path.cwd()
         self._compile_cache = compile_cache
         self._reference = reference
-        self._own_cache: Path | None = None
         self._monitor: HardwareMonitor | None = None  # while its calls may be measured
         self._launched: HardwareMonitor | None = None  # before
         self._journal = Journal()
@@ -353,9 +351,6 @@ class BenchmarkRunner:
         if self._froze:  # else a first collection would look through all that the fork server has frozen
             gc.unfreeze()
             self._froze = False
-        if self._own_cache is not None:
-            shutil.rmtree(self._own_cache, ignore_errors=True)
-            self._own_cache = None
 
     def __enter__(self) -> Self:
         return self
@@ -368,8 +363,10 @@ class BenchmarkRunner:
     def _use_compile_cache(self, config: BenchmarkConfig, loaded: LoadedModel) -> None:
         fresh = self._compile_cache
         if config.compile.cache == "fresh" and fresh is None:
-            fresh = self._own_cache = Path(tempfile.mkdtemp(prefix="bench-compile-"))
-        use_compile_cache(config, loaded.device, fresh)
+            fresh, lock = cache_folder.make_temporary()
+            self._open.enter_context(lock)  # held for as long as the folder is there
+            self._open.callback(cache_folder.remove, fresh)
+        self._open.enter_context(use_compile_cache(config, loaded.device, fresh))
 
     def _start_batching(self, config: BenchmarkConfig, request: Request) -> None:
         """The worker of continuous batching, made outside of every timed call; `phases_s` tells what it took."""
@@ -534,20 +531,24 @@ def load_ready(config: BenchmarkConfig, team: Team | None) -> LoadedModel:
     return loaded
 
 
-def use_compile_cache(config: BenchmarkConfig, device: torch.device, fresh: Path | None) -> None:
-    """Compile into `fresh`, or into the folder that settings like this one share.
+@contextlib.contextmanager
+def use_compile_cache(config: BenchmarkConfig, device: torch.device, fresh: Path | None) -> Iterator[None]:
+    """Compile into `fresh`, or into the folder that settings like this one share, which is held meanwhile.
 
     Raises:
         ConfigError: the shared one cannot be written.
     """
-    folder = fresh
-    if config.compile.cache == "shared" or folder is None:
-        folder = compilation.shared_cache(config, device)
-        try:
-            compilation.keep_recent(folder)
-        except OSError as error:
-            raise unusable_cache(folder, error) from error
-    compilation.use_cache(folder)
+    with contextlib.ExitStack() as stack:
+        folder = fresh
+        if config.compile.cache == "shared" or folder is None:
+            folder = compilation.shared_cache(config, device)
+            try:
+                stack.enter_context(cache_folder.shared(folder))
+                compilation.keep_recent(folder)
+            except OSError as error:
+                raise unusable_cache(folder, error) from error
+        compilation.use_cache(folder)
+        yield
 
 
 def _tqdm_progress(name: str, total: int | None) -> Iterable[int]:

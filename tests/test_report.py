@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 import bench
+from bench import files
 from bench.conductor.course import Course
 from bench.conductor.finish import finish
 from bench.config import BenchmarkConfig, SweepConfig
@@ -30,6 +33,7 @@ from bench.tracking.publish import publish
 from bench.tracking.store import open_store
 from conftest import run_bench
 from factories import make_evidence
+from snapshots import contents, snapshot
 from sweeps import EAGER, SDPA, job, jobs, sweep
 
 
@@ -176,6 +180,56 @@ def test_what_is_in_the_way_is_not_overwritten(night, refused) -> None:
     (night / "report.html").mkdir()
     (night / "report.html" / "mine").touch()
     assert "report.html: is in the way; move it, or name another folder with --output" in refused(night)
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.md", "figures/e2e_distributions.svg"])
+def test_a_users_file_is_not_overwritten_in_a_folder_that_the_user_has_not_named(night, refused, name) -> None:
+    (night / name).parent.mkdir(exist_ok=True)
+    (night / name).write_text("mine")
+    before = snapshot(night)
+    assert f"{night / name}: is no report of bench and would be overwritten" in refused(night)
+    assert snapshot(night) == before
+
+
+def test_a_report_of_bench_is_written_again(night, reported) -> None:
+    reported(night)
+    before = contents(night)
+    for path in (night / "report.html", night / "report.md", *(night / "figures").glob("*.svg")):
+        path.write_text(path.read_text() + "<!-- of an earlier version -->")
+    reported(night)
+    reported(night, "--format", "html")
+    assert contents(night) == before
+
+
+def test_what_the_user_names_is_overwritten_through_a_link_with_the_mode_that_it_has(night, reported, tmp_path) -> None:
+    for options in (["--format", "html"], ["--format", "markdown"], ["--format", "csv"]):
+        (tmp_path / "there").write_text("mine")
+        (tmp_path / "there").chmod(0o600)
+        (tmp_path / "link").unlink(missing_ok=True)
+        (tmp_path / "link").symlink_to("there")
+        reported(night, *options, "--output", tmp_path / "link")
+        assert (tmp_path / "link").is_symlink()
+        assert "eager" in (tmp_path / "there").read_text()
+        assert (tmp_path / "there").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_report_that_cannot_be_written_whole_leaves_the_former_one(night, reported, refused, monkeypatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    reported(night)
+    before = contents(night)
+    monkeypatch.setattr(files.os, "fsync", full)
+    assert "cannot be written: No space left on device" in refused(night, "--format", "html")
+    assert "cannot be written: No space left on device" in refused(night)
+    assert contents(night) == before
+
+
+def test_an_open_file_is_written_to_as_it_is(night, tmp_path) -> None:
+    command = [sys.executable, "-m", "bench.report", str(night), "--format", "csv", "--output", "/dev/stdout"]
+    with (tmp_path / "rows.csv").open("w") as file:
+        subprocess.run(command, stdout=file, check=True)
+    assert (tmp_path / "rows.csv").read_text().count("eager") >= 2
 
 
 def test_records_that_are_missing_are_said_beside_the_output(night, reported) -> None:

@@ -30,6 +30,24 @@ def write_whole(path: Path, content: str | bytes) -> None:
         raise
 
 
+def write_named(path: Path, content: str | bytes) -> None:
+    """Write a file whose path the user has given, over what is there: whole, through a link, with the mode that it has.
+
+    A pipe, a device or an open file (`/dev/stdout`) is written to as it is.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    with contextlib.suppress(FileNotFoundError):
+        is_regular = stat.S_ISREG(path.stat().st_mode)
+        if not is_regular or os.fspath(path.absolute()).startswith(("/dev/", "/proc/")):
+            with path.open("wb") as file:
+                file.write(data)
+            return
+    write_whole(Path(os.path.realpath(path)), data)
+
+
 def make_beside(path: Path) -> tuple[int, Path]:
     """Make an empty file in the folder of `path`, to be moved there; returns its open descriptor and its path.
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.command import CommandError, Parser, run, say
+from bench.files import write_named, write_whole
 from bench.rules import ConfigError
 from bench.secrets import scrub
 from bench.sources import MLFLOW_PREFIX, Source, read_source, read_sources
@@ -38,6 +39,7 @@ without --format: report.html, report.md and figures/ in the source's folder, or
                   ./report-ID
 html:             report.html alone; it needs no other file
 markdown:         on the standard output, or in the file --output
+what --output names is overwritten; in the source's folder, or ./report-ID, only what bench has written is
 csv, json:        likewise, one row a trial and repeat
 
 exit status: 0; 2 wrong arguments, a source that cannot be read, a place that cannot be written
@@ -110,17 +112,21 @@ def _markdown(report: Report) -> str:
 
 def _write(report: Report, source: Source, options: argparse.Namespace) -> None:
     """Write files, and say where the page is."""
-    from bench.report.page.write import write  # noqa: PLC0415
+    from bench.report.page.write import names, write  # noqa: PLC0415
 
     try:
         if options.format == "html":
             from bench.report.page.html import to_html  # noqa: PLC0415
 
-            page = _file(options.output) if options.output else _folder(source, options) / "report.html"
-            text = to_html(report.page, report.figures, report.figures_note)
-            page.write_text(text, encoding="utf-8", errors="replace")
+            text = to_html(report.page, report.figures, report.figures_note).encode(errors="replace")
+            if options.output:
+                page = _file(options.output)
+                write_named(page, text)
+            else:
+                page = _folder(source, options, ["report.html"]) / "report.html"
+                write_whole(page, text)
         else:
-            page = write(report, _folder(source, options))[0]
+            page = write(report, _folder(source, options, names(report)))[0]
     except OSError as error:
         raise CommandError(
             f"{error.filename or options.output}: cannot be written: {error.strerror or error}"
@@ -128,8 +134,15 @@ def _write(report: Report, source: Source, options: argparse.Namespace) -> None:
     print(page)
 
 
-def _folder(source: Source, options: argparse.Namespace) -> Path:
-    """Where the report's files go. CommandError for a place that holds something else under their names."""
+def _folder(source: Source, options: argparse.Namespace, written: Sequence[str]) -> Path:
+    """Where the report's files go, which is made.
+
+    Raises:
+        CommandError: it holds something else under the names that are `written`. In a folder that the user has named
+            with --output, files are overwritten; elsewhere only those that bench has written.
+    """
+    from bench.report.page.write import is_own  # noqa: PLC0415
+
     if options.output is not None:
         folder = Path(options.output)
     elif source.folder is not None:
@@ -144,6 +157,11 @@ def _folder(source: Source, options: argparse.Namespace) -> Path:
         path = folder / name
         if path.exists() and path.is_dir() != (name == "figures"):
             raise CommandError(f"{path}: is in the way; move it, or name another folder with --output")
+    for path in (folder / name for name in written if options.output is None):
+        if path.is_file() and not is_own(path):
+            raise CommandError(
+                f"{path}: is no report of bench and would be overwritten; move it, or name a folder with --output"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -165,7 +183,7 @@ def _put(text: str, output: str | None) -> None:
         raise CommandError(f"{output}: is a folder; with this --format --output names a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", errors="replace")  # may be no file, such as /dev/stdout
+        write_named(path, text.encode(errors="replace"))
     except OSError as error:
         raise CommandError(f"{output}: cannot be written: {error.strerror or error}") from error
     print(path)

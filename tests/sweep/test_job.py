@@ -18,6 +18,7 @@ import pytest
 from bench.config import BenchmarkConfig, IsolationConfig, ModelConfig
 from bench.record import Record
 from bench.sweep.job import new_record, run_job
+from snapshots import snapshot
 
 
 def quiet(*_: object) -> None:
@@ -63,6 +64,7 @@ from pathlib import Path
 import yaml
 from bench.config import BenchmarkConfig, ModelConfig
 from bench.sweep.job import new_record, run_job
+from snapshots import snapshot
 
 tiny = yaml.safe_load(Path({str(Path(__file__).parents[2] / "conf/model/tiny.yaml")!r}).read_text())
 if __name__ == "__main__":
@@ -233,3 +235,29 @@ def test_a_record_of_an_earlier_run_in_the_folder_is_not_taken_for_this_one(tiny
     )
     assert (dead.status, dead.iterations) == ("crashed", [])
     assert Record.read(tmp_path).status == "crashed"
+
+
+# ---- what lies in the folder already -------------------------------------------------------------------------------
+
+
+def test_a_record_of_another_run_is_never_removed(tiny, tmp_path) -> None:
+    config = tiny()
+    for there in (new_record(config), new_record(config, sweep_id="s", repeat=2), new_record(config, sweep_id="other")):
+        there.write(tmp_path)
+        before = snapshot(tmp_path)
+        with pytest.raises(FileExistsError, match="holds the record of another run"):
+            run_job(config, new_record(config, sweep_id="s"), tmp_path, lambda *event: None)
+        assert snapshot(tmp_path) == before
+    with pytest.raises(FileExistsError):
+        run_job(config, new_record(config), tmp_path, lambda *event: None)  # nor that of another single run
+
+
+def test_an_attempt_that_an_engine_queues_again_takes_the_place_of_the_former_one(tiny, tmp_path) -> None:
+    config = tiny(isolation=IsolationConfig(mode="none"))
+    former = new_record(config, sweep_id="s")
+    former.fail("interrupted", "Preempted", "by Slurm")
+    former.write(tmp_path)
+    (tmp_path / "operators.txt").write_text("of the former one")
+    record = run_job(config, new_record(config, sweep_id="s"), tmp_path, lambda *event: None)
+    assert record.status == "ok"
+    assert not (tmp_path / "operators.txt").exists()

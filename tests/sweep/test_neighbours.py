@@ -24,6 +24,7 @@ from bench.record import FILE_NAME, Neighbours, Record
 from bench.sweep import neighbours
 from bench.sweep.job import new_record
 from bench.sweep.neighbours import Needs, Turn, among_neighbours, gpus_of, host_folder, needs_of
+from snapshots import snapshot
 from started import Started, alive_after, make_model, started
 
 ONE, TWO, INSTANCE = "GPU-11111111-aaaa", "GPU-22222222-bbbb", "MIG-33333333-cccc"
@@ -208,6 +209,15 @@ def test_the_ticket_of_a_killed_job_counts_for_nothing_and_is_removed(tmp_path) 
             assert turn is not None
             assert len(list(tmp_path.glob(TICKETS))) == 1
     assert list(tmp_path.glob(TICKETS)) == []
+
+
+def test_a_users_file_with_a_name_like_a_tickets_stays(tmp_path) -> None:
+    for name in ("job-1.running", "job-notes-12345678.waiting", "job-1-1234567.running"):
+        (tmp_path / name).write_text("mine")
+    before = snapshot(tmp_path)
+    with at_once(tmp_path, needs()):
+        assert len(list(tmp_path.iterdir())) == 4
+    assert {name: each[:2] for name, each in snapshot(tmp_path).items()} == {n: e[:2] for n, e in before.items()}
 
 
 def test_whoever_waited_for_a_job_that_is_killed_runs(tmp_path) -> None:

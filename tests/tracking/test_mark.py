@@ -114,3 +114,17 @@ def test_a_sweep_is_running_while_a_process_holds_its_lock(tmp_path):
     assert is_locked(tmp_path) is False
     with FileLock(tmp_path / ".lock", timeout=0):  # looking left nothing behind
         pass
+
+
+@pytest.mark.parametrize("text", ['{"run": 7, "published": true}', "[1]", "epoch 1"])
+def test_a_users_file_of_the_marks_name_stays(tmp_path, text):
+    (tmp_path / "tracking.json").write_text(text)
+    write_mark(tmp_path, MARK)
+    assert (tmp_path / "tracking.json").read_text() == text
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"published": true}'])
+def test_a_mark_that_makes_no_sense_is_written_anew(tmp_path, text):
+    (tmp_path / "tracking.json").write_text(text)
+    write_mark(tmp_path, MARK)
+    assert read_mark(tmp_path) == MARK

@@ -20,6 +20,7 @@ import pytest
 import sqlalchemy
 
 from bench.secrets import without_credentials
+from bench.tracking import database
 from bench.tracking.store import (
     COMPLETE,
     Store,
@@ -300,6 +301,29 @@ def test_the_ui_command_can_be_typed_where_the_environment_is_not_active(monkeyp
     assert ui_command(at("sqlite:////data/mlflow.db")).startswith(f"{own} ui ")
     monkeypatch.setenv("PATH", str(own.parent))
     assert ui_command(at("sqlite:////data/mlflow.db")).startswith("mlflow ui ")
+
+
+def test_a_users_file_beside_a_new_database_stays(tmp_path):
+    names = ("mlflow.db.new", "mlflow.db.new-journal", "mlflow.db-wal-notes")
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    open_store(None, "bench", tmp_path)
+    assert {name: (tmp_path / name).read_text() for name in names} == dict.fromkeys(names, "mine")
+
+
+def test_a_link_to_where_the_database_shall_be_stays_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "mlflow.db").symlink_to(tmp_path / "disk/mlflow.db")
+    open_store(None, "bench", tmp_path)
+    assert (tmp_path / "mlflow.db").is_symlink()
+    assert (tmp_path / "disk/mlflow.db").stat().st_size
+
+
+def test_a_database_that_another_program_has_made_meanwhile_is_not_replaced(tmp_path):
+    (tmp_path / "mlflow.db").write_text("theirs")
+    (tmp_path / "new").write_text("ours")
+    database._put_in_place(tmp_path / "new", tmp_path / "mlflow.db")
+    assert (tmp_path / "mlflow.db").read_text() == "theirs"
 
 
 # ---- doubles -----------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from bench.sweep.scratch import compile_cache, last_lines, reserved_space
 
 WORKER = "bench.trial.worker"
 LOG_NAME = "worker.log"
+PROFILE_NAMES = ("trace.json.gz", "operators.txt", "memory_snapshot.pickle")  # that a job writes at its end
 UNFINISHED = ".record-*.json"  # what a writer of the record leaves when it is killed
 
 
@@ -95,7 +96,8 @@ def _clear_earlier_attempt(record: Record, folder: Path) -> None:
         there = Record.read(folder)
         names = ("kind", "trial_id", "sweep_id", "repeat")
         if record.sweep_id is not None and all(getattr(there, name) == getattr(record, name) for name in names):
-            path.unlink()
+            for name in (FILE_NAME, *PROFILE_NAMES):
+                (folder / name).unlink(missing_ok=True)
             return
     raise FileExistsError(errno.EEXIST, "holds the record of another run", os.fspath(folder))
 

@@ -33,6 +33,7 @@ import fcntl
 import importlib.metadata
 import json
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -55,6 +56,7 @@ LONGEST_NAME, SHORT_NAME = 80, 24  # characters: in a ticket, and in a line on t
 # What reading a file may raise that is none of our tickets, for every user may make some there.
 NO_TICKET = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
 WAITING, RUNNING = ".waiting", ".running"  # what a ticket's name ends with
+TICKET_NAME = re.compile(rf"job-\d+-[0-9a-f]{{8}}({WAITING}|{RUNNING})")
 
 # Takes what is waited for, in words, and for how many seconds already; None once the wait is over.
 OnWait = Callable[[str | None, float], None]
@@ -273,7 +275,8 @@ class Turn:
                 descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
                 try:
                     if not _is_locked(descriptor):
-                        path.unlink()
+                        if TICKET_NAME.fullmatch(path.name):  # else somebody else's, whatever it is
+                            path.unlink()
                         continue
                     ticket = _read(path, descriptor)
                 finally:

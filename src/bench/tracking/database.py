@@ -15,7 +15,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.files import keep_mode
+from bench.files import keep_mode, make_beside
 
 ANSWER_S = 2.0  # for another process to let go of a database
 ROOM_BYTES = 1 << 20  # what the records of some jobs take
@@ -54,20 +54,31 @@ def make_database(database: Path, artifacts: Path, template: Template | None = N
     It is made under another name and moved when complete: a process killed while MLflow creates the tables, Ctrl-C
     in the first run of all, would leave a file behind that MLflow never opens again.
     """
+    database = Path(os.path.realpath(database))  # behind a link, which stays one
     if not database.exists() or database.stat().st_size == 0:
-        unfinished = database.with_name(f"{database.name}.new")
-        _remove(unfinished)
+        descriptor, unfinished = make_beside(database)  # SQLite itself would make it 0644, whatever the umask
+        os.close(descriptor)
         try:
-            unfinished.touch()  # SQLite itself would make it for its group to read only, whatever the umask allows
             keep_mode(database, unfinished)
             check_writable(unfinished, ANSWER_S, room_bytes=ROOM_BYTES)
             if template is not None and template.artifacts == artifacts:
                 shutil.copyfile(template.file, unfinished)
             else:
                 _create_tables(unfinished, artifacts)
-            unfinished.replace(database)
+            _put_in_place(unfinished, database)
         finally:
             _remove(unfinished)
+
+
+def _put_in_place(unfinished: Path, database: Path) -> None:
+    """Give the new database its name, never over one that another program has made meanwhile."""
+    try:
+        os.link(unfinished, database)
+    except FileExistsError:
+        if database.stat().st_size == 0:
+            unfinished.replace(database)
+    except OSError:  # a file system without hard links
+        unfinished.replace(database)
 
 
 def _create_tables(database: Path, artifacts: Path) -> None:
@@ -125,5 +136,6 @@ def _refusing(database: Path) -> str:
 
 
 def _remove(database: Path) -> None:
+    """Remove a database that this process has made, and what SQLite has laid beside it."""
     for suffix in ("", "-journal", "-wal", "-shm"):
         database.with_name(database.name + suffix).unlink(missing_ok=True)

@@ -38,9 +38,10 @@ class Mark:
 
 
 def write_mark(folder: Path, mark: Mark) -> None:
-    """Write it, over the one that was there."""
+    """Write it, over the one that was there; a file of the same name that is no mark stays."""
     with contextlib.suppress(OSError):
-        write_whole(folder / FILE_NAME, json.dumps(dataclasses.asdict(mark), indent=1, ensure_ascii=False) + "\n")
+        if not _is_foreign(folder / FILE_NAME):
+            write_whole(folder / FILE_NAME, json.dumps(dataclasses.asdict(mark), indent=1, ensure_ascii=False) + "\n")
 
 
 def read_mark(folder: Path) -> Mark | None:
@@ -65,6 +66,17 @@ def read_mark(folder: Path) -> Mark | None:
         record_key=data["record_key"],
         error=text("error"),
     )
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether a file is there that holds something else than a mark, or the rest of one."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8") or "{}")
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, RecursionError):
+        return True
+    return not isinstance(data, dict) or bool(data.keys() - {each.name for each in dataclasses.fields(Mark)})
 
 
 def record_key(record: Record) -> str:

@@ -22,6 +22,7 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def write_reference(path: Path, call: Call, *, rows: int, steps: int, vocabulary
     tokens = call([LogitTap(visit)], None)
     if not all((torch.isfinite(each) | (each == -math.inf)).all() for each in logits):
         raise ArithmeticError("the reference's logits are not all finite numbers")
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_name(f".{path.name}-{os.getpid()}.tmp")  # a name of this process alone
     save_file(
         {"tokens": tokens.cpu().contiguous(), "logits": torch.stack(logits)},
         temporary,

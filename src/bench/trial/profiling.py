@@ -10,6 +10,7 @@ Profiling slows the host down: nothing timed under it is a figure to compare.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,12 +92,21 @@ def profile_call(request: Request, new_tokens: int, session: BatchingSession | N
     return profiler
 
 
+def free(path: Path) -> Path:
+    """The path, or the next one with a number in its name that nothing has: the folder may be one of the user's."""
+    stem, _, suffixes = path.name.partition(".")
+    found, number = path, 2
+    while os.path.lexists(found):
+        found, number = path.with_name(f"{stem}-{number}.{suffixes}"), number + 1
+    return found
+
+
 def write_artifacts(profiler: torch.profiler.profile, folder: Path, *, on_gpu: bool) -> None:
     """A Chrome trace, and a table of the operators and kernels that took longest."""
-    profiler.export_chrome_trace(str(folder / TRACE_NAME))
+    profiler.export_chrome_trace(str(free(folder / TRACE_NAME)))
     order = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     table = profiler.key_averages().table(sort_by=order, row_limit=TABLE_ROWS, max_name_column_width=80)
-    (folder / TABLE_NAME).write_text(table + "\n", encoding="utf-8")
+    free(folder / TABLE_NAME).write_text(table + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -108,6 +118,6 @@ def memory_history(device: torch.device, folder: Path) -> Iterator[None]:
     torch.cuda.memory._record_memory_history(max_entries=1_000_000)  # noqa: SLF001 - documented under this name
     try:
         yield
-        torch.cuda.memory._dump_snapshot(str(folder / SNAPSHOT_NAME))  # noqa: SLF001
+        torch.cuda.memory._dump_snapshot(str(free(folder / SNAPSHOT_NAME)))  # noqa: SLF001
     finally:
         torch.cuda.memory._record_memory_history(enabled=None)  # noqa: SLF001

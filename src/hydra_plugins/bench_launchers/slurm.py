@@ -58,6 +58,8 @@ class _SubmititLauncher(EngineLauncher):
 
     def run_all(self, job: EngineJob, overrides: list[list[str]], first: int, keep: OnReturn) -> None:
         """Submit arrays of jobs, and wait for each."""
+        from bench.files import write_whole  # noqa: PLC0415
+
         executor = self._executor()
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
         waiting: dict[int, Any] = {}
@@ -76,7 +78,7 @@ class _SubmititLauncher(EngineLauncher):
                 waiting |= {start + index: each for index, each in enumerate(submitted)}
                 ids = [each.job_id for each in waiting.values()]
                 with contextlib.suppress(OSError):
-                    (folder / JOBS_NAME).write_text(json.dumps({"engine": self.name, "jobs": ids}), encoding="utf-8")
+                    write_whole(folder / JOBS_NAME, json.dumps({"engine": self.name, "jobs": ids}))
             self._wait(waiting, keep)
         except BaseException:
             self._cancel(waiting, keep)

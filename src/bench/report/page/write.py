@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from bench.report.figures import Figure
 
 HTML, MARKDOWN, FIGURES = "report.html", "report.md", "figures"
+# What such files of bench have in them, and others hardly.
+OWN = {HTML: ("<title>bench: ",), MARKDOWN: ("## Every formula", "## How to get it again")}
+OWN_FIGURE = ('class="bench-figure"',)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +90,20 @@ def write(report: Report, folder: Path) -> list[Path]:
     for name, text in content.items():
         write_whole(folder / name, text.encode(errors="replace"))  # a folder's name may be no text at all
     return [folder / name for name in content]
+
+
+def names(report: Report) -> list[str]:
+    """The files that `write` writes, as paths below its folder."""
+    return [HTML, MARKDOWN, *(f"{FIGURES}/{each.key}.svg" for each in report.figures)]
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file is one that `write` has written, now or in an earlier version."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return all(each in text for each in OWN.get(path.name, OWN_FIGURE))
 
 
 def _figures(records: Sequence[Record], sweep: Sweep, baseline: str | None) -> tuple[list[Figure], str]:

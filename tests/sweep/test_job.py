@@ -64,7 +64,6 @@ from pathlib import Path
 import yaml
 from bench.config import BenchmarkConfig, ModelConfig
 from bench.sweep.job import new_record, run_job
-from snapshots import snapshot
 
 tiny = yaml.safe_load(Path({str(Path(__file__).parents[2] / "conf/model/tiny.yaml")!r}).read_text())
 if __name__ == "__main__":
@@ -226,10 +225,14 @@ def test_prints_of_the_job_land_in_its_log(tiny, tmp_path) -> None:
     assert "Traceback" in (tmp_path / "worker.log").read_text(encoding="utf-8")
 
 
-def test_a_record_of_an_earlier_run_in_the_folder_is_not_taken_for_this_one(tiny, tmp_path) -> None:
-    assert run(tiny(), tmp_path).status == "ok"
-    dead = run(
-        tiny(measurement_iterations=1000),
+def test_the_record_of_a_former_attempt_is_not_taken_for_that_of_this_one(tiny, tmp_path) -> None:
+    config = tiny(measurement_iterations=1000)
+    former = new_record(config, name="one", sweep_id="s")
+    former.status = "ok"
+    former.write(tmp_path)
+    dead = run_job(
+        config,
+        new_record(config, name="one", sweep_id="s"),
         tmp_path,
         lambda phase, done, *_: os.kill(worker(), signal.SIGKILL) if (phase, done) == ("measurement", 1) else None,
     )

@@ -153,6 +153,15 @@ def test_a_git_hook_names_no_other_repository(place, tmp_path) -> None:
     assert found["commit"] == git(place, "rev-parse", "HEAD")
 
 
+def test_a_fork_server_tells_the_state_in_which_it_imported_a_package(place) -> None:
+    libraries.state_of.cache_clear()
+    before = libraries.state_of(place / "tokenizers")
+    (place / "tokenizers/__init__.py").write_text("CHANGED = True\n")
+    assert libraries.state_of(place / "tokenizers") == before
+    libraries.state_of.cache_clear()
+    assert libraries.state_of(place / "tokenizers") != before
+
+
 def test_an_install_elsewhere_is_told_by_pip_s_own_list(place) -> None:
     record = place / "tokenizers-9.9.dist-info/RECORD"
     record.parent.mkdir()

@@ -1,0 +1,88 @@
+"""The entry that Python adds for the current folder goes, here and in what engines start; no other does."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from bench import interpreter
+from bench.interpreter import SAFE_PATH, is_command, leave_current_folder
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """A process that has done nothing yet, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(interpreter, "_is_left", [])
+    monkeypatch.setattr(interpreter.sys, "path", [str(tmp_path), "/user", str(tmp_path), "/site"])
+    monkeypatch.setenv(SAFE_PATH, "")
+    return str(tmp_path)
+
+
+@pytest.mark.skipif(sys.flags.safe_path, reason="this interpreter has added nothing")
+def test_only_the_entry_that_python_added_goes_however_often_it_is_asked(command) -> None:
+    leave_current_folder()
+    leave_current_folder()
+    assert sys.path == ["/user", command, "/site"]
+    assert os.environ[SAFE_PATH] == "1"
+
+
+@pytest.mark.skipif(sys.flags.safe_path, reason="this interpreter has added nothing")
+def test_the_folder_of_a_script_stays(command, tmp_path, monkeypatch) -> None:
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    leave_current_folder()
+    assert sys.path[0] == command
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        (["python", "-m", "bench", "a=1", "-m"], True),
+        (["python", "-mbench", "a=1", "-m"], True),
+        (["python", "-X", "dev", "-Bm", "bench.report", "a=1", "-m"], True),
+        (["python", "-m", "benchmark", "a=1", "-m"], False),
+        (["python", "-m", "pytest", "bench", "-m"], False),
+        (["python", "-mtool", "bench", "-m"], False),
+    ],
+)
+def test_a_command_is_known_by_the_module_that_is_run(monkeypatch, typed: list[str], found: bool) -> None:
+    monkeypatch.setattr(interpreter.sys, "orig_argv", typed)
+    monkeypatch.setattr(interpreter.sys, "argv", ["-m", *typed[-2:]])
+    assert is_command() is found
+
+
+def test_a_program_that_has_started_is_no_command(monkeypatch) -> None:
+    monkeypatch.setattr(interpreter.sys, "orig_argv", ["python", "-m", "bench"])
+    for argv in (["/x/bench/__main__.py"], ["-c"], [""], []):
+        monkeypatch.setattr(interpreter.sys, "argv", argv)
+        assert not is_command()
+
+
+def test_jobs_of_submitit_are_started_without_the_current_folder_whatever_their_variables(tmp_path) -> None:
+    pytest.importorskip("submitit")
+    from hydra_plugins.bench_launchers.slurm import LocalLauncher
+
+    launcher = LocalLauncher(submitit_folder=str(tmp_path), timeout_min=5)
+    launcher.config = OmegaConf.create({"hydra": {"launcher": {"timeout_min": 5}}})
+    executor = launcher._executor()._executor
+    assert executor._submitit_command_str.startswith(f"{sys.executable} -P -u -m submitit")
+
+
+def test_ray_adds_all_but_the_current_folder_to_its_workers_path(tmp_path, monkeypatch) -> None:
+    pytest.importorskip("ray")
+    from hydra_plugins.bench_launchers.ray import _without_current_folder
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    config = _without_current_folder()
+    config._py_driver_sys_path.extend(["/scripts", str(Path.cwd())])
+    assert list(config._get_proto_job_config().py_driver_sys_path) == ["/scripts"]
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    config = _without_current_folder()
+    config._py_driver_sys_path.extend([str(Path.cwd())])
+    assert list(config._get_proto_job_config().py_driver_sys_path) == [str(tmp_path)]

@@ -31,6 +31,8 @@ from bench.trial.environment import (
     transparent_hugepages,
     variables,
 )
+from bench.trial.worker import note_sources
+from factories import make_record
 
 FIRST, SECOND, INSTANCE = "GPU-11111111-aaaa", "GPU-22222222-bbbb", "MIG-33333333-cccc"
 
@@ -474,6 +476,15 @@ def test_the_commit_is_that_of_bench_s_own_checkout_wherever_the_command_was_typ
     own = git_state(Path(bench.__file__).parent)
     assert own is None or own["commit"] != repository("rev-parse", "HEAD")
     assert describe_environment("cpu")["git"] == own
+
+
+def test_a_record_is_recognised_by_what_was_imported_and_not_by_what_was_foreseen():
+    record = make_record()
+    record.fingerprint = {"torch": "2.13.0", "torch source": "/gone/torch (PYTHONPATH)"}
+    note_sources(record)
+    assert record.fingerprint == {"torch": "2.13.0"}
+    assert record.environment["sources"]["torch"]["folder"] == str(Path(torch.__file__).parent)
+    assert record.environment["sources"]["torch"]["version"] == torch.__version__
 
 
 def test_an_installed_bench_has_no_commit_whatever_repository_it_lies_in(repository, monkeypatch):

@@ -16,6 +16,9 @@ assert threading.active_count() == 1, threading.enumerate()
 assert not torch.cuda.is_initialized()
 changed = {name for name in before.keys() | os.environ.keys() if before.get(name) != os.environ.get(name)}
 assert changed <= {"TORCHINDUCTOR_CACHE_DIR"}, changed
+from bench.libraries import state_of
+copies = state_of.cache_info().currsize  # of a checkout in which bench is editable, bench itself
+assert copies or "site-packages" in bench.__file__
 """
 
 # What each job does first, and with a GPU imports more for than without.

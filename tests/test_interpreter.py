@@ -18,7 +18,7 @@ def command(tmp_path, monkeypatch):
     """A process that has done nothing yet, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(interpreter, "_is_left", [])
-    monkeypatch.setattr(interpreter.sys, "path", [str(tmp_path), "/user", str(tmp_path), "/site"])
+    monkeypatch.setattr(interpreter.sys, "path", [str(tmp_path), str(tmp_path), "/site"])
     monkeypatch.setenv(SAFE_PATH, "")
     return str(tmp_path)
 
@@ -27,7 +27,7 @@ def command(tmp_path, monkeypatch):
 def test_only_the_entry_that_python_added_goes_however_often_it_is_asked(command) -> None:
     leave_current_folder()
     leave_current_folder()
-    assert sys.path == ["/user", command, "/site"]
+    assert sys.path == [command, "/site"]
     assert os.environ[SAFE_PATH] == "1"
 
 

@@ -125,7 +125,7 @@ def test_the_others_end_the_job_likewise(model, tmp_path, number: int) -> None:
         assert run.process.wait(60) == 130
     (path,) = tmp_path.glob("outputs/*/record.json")
     record = Record.read(path)
-    assert (record.status, record.error.message) == ("interrupted", "by the user")
+    assert (record.status, record.error.message) == ("interrupted", f"{signal.Signals(number).name} to the command")
 
 
 def test_below_nohup_a_sweep_goes_on(model, tmp_path) -> None:

@@ -25,6 +25,8 @@ def main() -> None:
     except KeyboardInterrupt:  # while it imports: whatever runs has its own way to end
         sys.exit(INTERRUPTED)
     finally:
+        if (interrupt := sys.modules.get("bench.conductor.interrupt")) is not None:
+            interrupt.from_now_at_once()  # else Ctrl-C would show where Python is while it ends
         gc.freeze()  # else the end of Python looks through all that was imported, for most of a second
 
 

@@ -18,6 +18,7 @@ import pytest
 from bench.config import BenchmarkConfig, IsolationConfig, ModelConfig
 from bench.record import Record
 from bench.sweep.job import new_record, run_job
+from bench.sweep.stop import SignalStop
 from snapshots import snapshot
 
 
@@ -64,6 +65,7 @@ from pathlib import Path
 import yaml
 from bench.config import BenchmarkConfig, ModelConfig
 from bench.sweep.job import new_record, run_job
+from bench.sweep.stop import SignalStop
 
 tiny = yaml.safe_load(Path({str(Path(__file__).parents[2] / "conf/model/tiny.yaml")!r}).read_text())
 if __name__ == "__main__":
@@ -205,8 +207,78 @@ def test_ctrl_c_ends_the_job_and_leaves_its_record(tiny, tmp_path) -> None:
         signal.signal(signal.SIGINT, before)
     record = Record.read(tmp_path)
     assert (record.status, record.stage) == ("interrupted", "measurement")
+    assert record.error.message == "by the user"
     assert len(record.calls("measurement")) >= 1  # what was measured before it is kept
     assert not [each for each in psutil.Process().children(recursive=True) if each.pid == os.getpgid(each.pid)]
+
+
+def family() -> tuple[int, int]:
+    """The pids of the running job's guardian and worker."""
+    (guardian,) = [each for each in psutil.Process().children(recursive=True) if os.getpgid(each.pid) == each.pid]
+    (worker,) = guardian.children()
+    return guardian.pid, worker.pid
+
+
+def send_to(whom: str, number: int):
+    """Send a signal to the worker, its guardian or their group once two calls are measured."""
+
+    def on_event(phase: str, done: int, *_: object) -> None:
+        if (phase, done) == ("measurement", 2):
+            guardian, worker = family()
+            {"guardian": lambda: os.kill(guardian, number), "group": lambda: os.killpg(guardian, number)}.get(
+                whom, lambda: os.kill(worker, number)
+            )()
+
+    return on_event
+
+
+@pytest.mark.parametrize(
+    ("whom", "number"),
+    [
+        ("worker", signal.SIGTERM),
+        ("worker", signal.SIGINT),
+        ("guardian", signal.SIGTERM),
+        ("group", signal.SIGTERM),
+        pytest.param("worker", signal.SIGHUP, marks=pytest.mark.slow),
+        pytest.param("guardian", signal.SIGHUP, marks=pytest.mark.slow),
+        pytest.param("group", signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_from_outside_is_named_as_such_and_costs_the_job_alone(tiny, tmp_path, whom: str, number: int) -> None:
+    for name in ("stopped", "next"):
+        (tmp_path / name).mkdir()
+    record = run(tiny(measurement_iterations=5000), tmp_path / "stopped", send_to(whom, number))
+    name = signal.Signals(number).name
+    assert record.status == ("interrupted" if number == signal.SIGINT else "crashed")
+    assert (record.stage, record.error.type) == ("measurement", "Signal")
+    assert record.error.message.startswith(f"{name} to the job's process in measurement, from outside of bench")
+    assert Record.read(tmp_path / "stopped") == record
+    assert not list((tmp_path / "stopped").glob(".sig*"))
+    if whom == "worker":
+        assert run(tiny(), tmp_path / "next").status == "ok"
+
+
+def test_a_signal_to_the_command_is_named_in_the_record(tiny, tmp_path) -> None:
+    before = signal.signal(signal.SIGTERM, raise_stop)
+    try:
+        with pytest.raises(SignalStop):
+            run(
+                tiny(measurement_iterations=5000),
+                tmp_path,
+                lambda phase, done, *_: (
+                    os.kill(os.getpid(), signal.SIGTERM) if (phase, done) == ("measurement", 2) else None
+                ),
+            )
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    record = Record.read(tmp_path)
+    assert (record.status, record.stage) == ("interrupted", "measurement")
+    assert record.error.message == "SIGTERM to the command"
+    assert len(record.calls("measurement")) >= 1
+
+
+def raise_stop(number: int, _: object) -> None:
+    raise SignalStop(signal.Signals(number).name)
 
 
 def test_the_fresh_compile_cache_is_gone_after_the_job(tiny, tmp_path, monkeypatch) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from bench.conductor.course import Course, command_again
 from bench.conductor.jobs import print_ways_on
 from bench.files import write_whole
 from bench.record import Record
 from bench.rules import ConfigError
+from bench.sweep.unstarted import explain
 
 if TYPE_CHECKING:
     from bench.report.comparison import ComparisonReport
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from bench.report.page.write import Report
 
 TRIALS = "trials.json"  # the table of all trials, in the sweep's run
+
+_Result = TypeVar("_Result")
 
 
 def import_ahead() -> None:
@@ -35,6 +39,42 @@ def import_ahead() -> None:
         import_figures()
 
 
+@dataclasses.dataclass(kw_only=True)
+class _Steps:
+    """The steps of a sweep's end, each of which costs a line at most.
+
+    An interruption (there is only one: the next signal stops the command at once) ends the step that it hits, and
+    leaves out what may take long; the sweep's run in MLflow is ended, and what is known is shown, all the same.
+    """
+
+    course: Course
+    is_cut: bool = False  # by the user
+
+    def do(self, not_done: str, work: Callable[[], _Result], otherwise: _Result) -> _Result:
+        """The result of a step that may be left out; `not_done` begins the line that says why there is none."""
+        if self.is_cut:
+            return otherwise
+        try:
+            return work()
+        except KeyboardInterrupt:
+            self.is_cut = True
+            self.course.say(f"{not_done}: interrupted", "yellow")
+        except Exception as error:  # noqa: BLE001 - a fault of a library, or of ours: the records stand
+            self.course.say(f"{not_done}: {type(error).__name__}: {explain(error)}", "yellow")
+        return otherwise
+
+    def must(self, not_done: str, work: Callable[[], object]) -> None:
+        """A short step that is made in any case: once more where it was interrupted."""
+        try:
+            work()
+        except KeyboardInterrupt:
+            self.is_cut = True
+            with contextlib.suppress(KeyboardInterrupt, Exception):
+                work()
+        except Exception as error:  # noqa: BLE001 - as above
+            self.course.say(f"{not_done}: {type(error).__name__}: {explain(error)}", "yellow")
+
+
 def finish(
     course: Course,
     run_id: str | None,
@@ -42,43 +82,71 @@ def finish(
     *,
     interrupted: bool,
     conclude: Callable[[list[Record]], tuple[list[Path], list[Section]]] | None = None,
-) -> None:
+) -> bool:
     """Publish what is not yet, end the sweep's run, show everything, and write the report.
 
     `conclude` shows what follows from the records, and returns the files that it is kept in, and sections for the
     report; None: the comparison.
+
+    Returns:
+        Whether the user interrupted this.
     """
     from bench.report.table import print_table  # noqa: PLC0415
 
-    publisher, unpublished, is_ended = course.publisher, 0, True
+    publisher, unpublished, steps = course.publisher, 0, _Steps(course=course)
+    is_complete: list[bool] = []  # what the steps say that concern the sweep's own run
     if publisher is not None:
-        unpublished = publisher.publish_missing([course.folder / job.folder for job in course.plan.jobs], run_id)
-        is_ended = publisher.end_sweep(run_id, records, interrupted=interrupted)
-    print_table(course.console, records)
-    comparison: ComparisonReport | None = None
-    found: list[Section] = []
+        folders = [course.folder / job.folder for job in course.plan.jobs]
+        unpublished = steps.do("not all is published", lambda: publisher.publish_missing(folders, run_id), len(folders))
+        stopped = interrupted or steps.is_cut
+        steps.must(
+            "the sweep's run is not ended",
+            lambda: is_complete.append(publisher.end_sweep(run_id, records, interrupted=stopped)),
+        )
+    steps.must("the table cannot be shown", lambda: print_table(course.console, records))
+    nothing: tuple[ComparisonReport | None, list[Path]] = (None, [])
+    (comparison, files), found = nothing, cast("list[Section]", [])
     if conclude is None:
-        comparison, files = _compare(course, records)
+        comparison, files = steps.do("not compared", lambda: _compare(course, records), nothing)
     else:
-        files, found = conclude(records)
-    report, written = _report(course, records, comparison, found) if records else (None, [])
+        files, found = steps.do("the result cannot be shown", lambda: conclude(records), (files, found))
+    report, written = _report(course, steps, records, comparison, found) if records else (None, [])
     if publisher is not None:
         tables = {TRIALS: report.trials} if report is not None else {}
         answer = report.answer if report is not None else None
-        files = [*files, *written]
-        is_ended &= publisher.conclude(run_id, files=files, base=course.folder, tables=tables, answer=answer)
-    print_ways_on(course.console, publisher, course.folder, sweep_id=course.plan.sweep_id)
+        all_files = [*files, *written]
+        is_concluded = steps.do(
+            "the sweep's results are not published",
+            lambda: publisher.conclude(run_id, files=all_files, base=course.folder, tables=tables, answer=answer),
+            False,
+        )
+        is_complete.append(is_concluded)
+    sweep_id = course.plan.sweep_id
+    steps.must(
+        "the ways on cannot be shown",
+        lambda: print_ways_on(course.console, publisher, course.folder, sweep_id=sweep_id),
+    )
     later = f"python -m bench.tracking.sync {shlex.quote(str(course.folder))}"
     if unpublished:
-        course.say(f"{unpublished} records are not published; later: {later}", "yellow")
-    elif not is_ended:
+        many = f"up to {unpublished}" if steps.is_cut else f"{unpublished}"
+        course.say(f"{many} records are not published; later: {later}", "yellow")
+    elif not all(is_complete):
         course.say(f"the sweep's own run in MLflow is not complete; later: {later}", "yellow")
+    return steps.is_cut
 
 
 def _report(
-    course: Course, records: Sequence[Record], comparison: ComparisonReport | None, found: Sequence[Section]
+    course: Course,
+    steps: _Steps,
+    records: Sequence[Record],
+    comparison: ComparisonReport | None,
+    found: Sequence[Section],
 ) -> tuple[Report | None, list[Path]]:
     """Write the sweep's report; returns it, and its files. One that cannot be written costs a line."""
+    if steps.is_cut:
+        _not_written(course, "interrupted")
+        return None, []
+    report: Report | None = None
     try:
         # Only now: matplotlib and jinja2 are for the page, and no job waits for them.
         from bench.report.page.build import Sweep  # noqa: PLC0415
@@ -93,20 +161,14 @@ def _report(
             found=found,
         )
         report = build(records, about, comparison, baseline=plan.baseline if comparison is not None else None)
-    except Exception as error:  # noqa: BLE001 - a fault of a plotting library, or of ours: the sweep stands
-        _not_written(course, f"{type(error).__name__}: {error}")
-        return None, []
-    except KeyboardInterrupt:  # all jobs have ended: what is left to do is short
-        _not_written(course, "interrupted")
-        return None, []
-    try:
         files = write(report, course.folder)
-    except Exception as error:  # noqa: BLE001 - a full disk; MLflow may have room for what is in memory
+    except Exception as error:  # noqa: BLE001 - of a plotting library, or ours; on a full disk MLflow may have room
         _not_written(course, f"{type(error).__name__}: {error}")
         return report, []
     except KeyboardInterrupt:
+        steps.is_cut = True
         _not_written(course, "interrupted")
-        return report, []
+        return None, []
     course.say(f" Report: {files[0]}")
     return report, files
 

@@ -6,6 +6,7 @@ In a job that an engine started the signals are the engine's: it cancels, preemp
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -14,6 +15,9 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
+
+from bench.sweep.fork_server import end_fork_server
+from bench.sweep.stop import SignalStop
 
 INTERRUPTED = 130
 ECHO_S = 0.1  # the same signal so soon again is the same event: some senders address the process and its group
@@ -63,13 +67,19 @@ def heard_from_engine(engine: str) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _on_signal(*_: int | FrameType | None) -> None:
+def from_now_at_once() -> None:
+    """Let the next signal stop the process at once: its work is done, and there is nothing left to keep."""
     global _first_s  # noqa: PLW0603 - a process has one set of signal handlers
+    _first_s = -math.inf
+
+
+def _on_signal(number: int, _: FrameType | None) -> None:
+    global _first_s  # noqa: PLW0603 - as above
     now_s = time.monotonic()
     if _first_s is None:
         _first_s = now_s
         _tell(MESSAGE)
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt if number == signal.SIGINT else SignalStop(signal.Signals(number).name)
     if now_s > _first_s + ECHO_S:
         _stop_at_once()
 
@@ -79,6 +89,7 @@ def _stop_at_once() -> NoReturn:
         from bench.sweep.process import kill_all  # noqa: PLC0415
 
         kill_all()
+    end_fork_server()  # which may be in the midst of its imports; a child that it is just making ends without parent
     if sys.stdout.isatty():
         _tell(SHOW_CURSOR)  # the live line had hidden it
     _tell(b"bench: stopped at once\n")

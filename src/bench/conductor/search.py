@@ -443,15 +443,19 @@ class _Search:
         from bench.report.table import print_table as _  # noqa: F401, PLC0415 - before the first job, not after the last
 
         self.file = begin(self._course_of_all(), space=self.space.shown())
-        run_id = self.file.parent_run_id
         try:
-            interrupted, stopped = self._measure()
-        except Exception:
+            return self._run_and_finish(self.file.parent_run_id)
+        except (Exception, KeyboardInterrupt):
             if self.course.publisher is not None:  # no run stays RUNNING
-                self.course.publisher.end_sweep(run_id, self._records(), interrupted=True)
+                self.course.publisher.end_sweep(self.file.parent_run_id, self._records(), interrupted=True)
             raise
+
+    def _run_and_finish(self, run_id: str | None) -> int:
+        interrupted, stopped = self._measure()
         records = self._records()
-        finish(self._course_of_all(), run_id, records, interrupted=interrupted, conclude=self._conclude)
+        course = self._course_of_all()
+        cut = finish(course, run_id, records, interrupted=interrupted, conclude=self._conclude)
+        interrupted = interrupted or cut
         if self.lost:
             self._say(f"{self.lost} jobs left no record")
         found_none = all(isinstance(each, str) for each in self.known.values())

@@ -184,14 +184,28 @@ def going_on(console: Console, config: BenchmarkConfig, found: Found, folder: Pa
 
 def _run_and_show(course: Course, launch: Launch) -> int:
     file = begin(course)
+    with no_run_left_running(course, file.parent_run_id):
+        return _run_and_finish(course, file, launch)
+
+
+@contextlib.contextmanager
+def no_run_left_running(course: Course, run_id: str | None) -> Iterator[None]:
+    """End the sweep's run in MLflow, should what is done within be broken off."""
     try:
-        interrupted, stopped = run_plan(course, file, launch)
-    except Exception:
-        if course.publisher is not None:  # no run stays RUNNING
-            course.publisher.end_sweep(file.parent_run_id, records_of(course), interrupted=True)
+        yield
+    except (Exception, KeyboardInterrupt):
+        if course.publisher is not None:
+            course.publisher.end_sweep(run_id, records_of(course), interrupted=True)
         raise
-    records = records_of(course)
-    finish(course, file.parent_run_id, records, interrupted=interrupted)
+
+
+def _run_and_finish(course: Course, file: SweepFile, launch: Launch) -> int:
+    interrupted, stopped = run_plan(course, file, launch)
+    try:
+        records = records_of(course)
+    except KeyboardInterrupt:  # all jobs have ended: they are shown all the same
+        interrupted, records = True, records_of(course)
+    interrupted = finish(course, file.parent_run_id, records, interrupted=interrupted) or interrupted
     missing = len(course.plan.jobs) - len(records)
     if missing and not interrupted:
         course.say(f"{missing} of {len(course.plan.jobs)} jobs left no record")

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
+TOLD_NAME = ".sigterm"  # in the job's folder: SIGTERM came, perhaps not from the parent, who reads and removes it
 STRAYS_NAME = ".strays"  # in the job's folder: the names of what was killed, one a line; read and removed by the parent
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 POLL_S = 0.2  # where the kernel has no pidfd_open (before Linux 5.3)
@@ -66,7 +67,7 @@ def guard(work: Callable[[], None], folder: Path, not_mine: Iterable[Closable] =
     try:
         for each in not_mine:
             each.close()
-        status, is_watched = _until_end(worker)
+        status, is_watched = _until_end(worker, folder)
     finally:
         strays = _end_descendants(GRACE_S if is_watched else 0.0)
         _leave(status, strays if is_watched else [], folder)
@@ -89,7 +90,7 @@ def _become_worker(guardian: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-def _until_end(worker: int) -> tuple[int, bool]:
+def _until_end(worker: int, folder: Path) -> tuple[int, bool]:
     """Sleep until the worker has ended, or the parent, or SIGTERM comes; in the end the worker has ended.
 
     Returns:
@@ -116,7 +117,11 @@ def _until_end(worker: int) -> tuple[int, bool]:
             return status, has_parent
         if told in ready or not has_parent:
             os.kill(worker, signal.SIGKILL)
-            return os.waitpid(worker, 0)[1], has_parent
+            status = os.waitpid(worker, 0)[1]
+            if has_parent:
+                with contextlib.suppress(OSError):
+                    (folder / TOLD_NAME).touch()
+            return status, has_parent
 
 
 def _end_descendants(grace_s: float) -> list[str]:

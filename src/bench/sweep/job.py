@@ -23,14 +23,17 @@ from bench.secrets import scrub, scrub_file
 from bench.sweep.device import oom_kills, used_bytes, wait_until_free
 from bench.sweep.engine import EngineStop, LostJob, placement
 from bench.sweep.fingerprint import fingerprint
-from bench.sweep.guardian import STRAYS_NAME
+from bench.sweep.guardian import STRAYS_NAME, TOLD_NAME
 from bench.sweep.process import Child, Ended, OnEvent
 from bench.sweep.scratch import compile_cache, last_lines, reserved_space
+from bench.sweep.stop import asked_by
 
 WORKER = "bench.trial.worker"
 LOG_NAME = "worker.log"
 PROFILE_NAMES = ("trace.json.gz", "operators.txt", "memory_snapshot.pickle")  # that a job writes at its end
 UNFINISHED = ".record-*.json"  # what a writer of the record leaves when it is killed
+# Signals that bench sends to no job, or says so, and that no fault of a program raises.
+FROM_OUTSIDE = ("SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 
 
 def new_record(config: BenchmarkConfig, *, trial_id: str | None = None, **fields: Any) -> Record:
@@ -121,8 +124,9 @@ def _run_in_child(config: BenchmarkConfig, record: Record, given: dict[str, Any]
         interrupted = error
     cache_folder.empty(given["compile_cache"])  # a job that filled the disk may have done it there
     record = _taken_over(record, folder)
-    is_whole = record.status != "interrupted" or (record.error is not None and child.ended.in_time)
-    is_whole = is_whole and not (isinstance(interrupted, EngineStop) and record.status == "interrupted")
+    is_whole = record.status != "interrupted"
+    # The worker has written down that it was interrupted, and cannot know by whom.
+    has_heard = not is_whole and record.error is not None and child.ended.in_time
     killed_for_memory = oom_kills() > kills_before
     end = _how_it_ended(child.ended, folder, killed_for_memory=killed_for_memory)
     if is_whole and record.end is not None:
@@ -131,10 +135,15 @@ def _run_in_child(config: BenchmarkConfig, record: Record, given: dict[str, Any]
         end = dataclasses.replace(end, device_wait_s=freed[0], device_left_bytes=freed[1])
         record.phases_s["wait"] = record.phases_s.get("wait", 0.0) + freed[0]
     if not is_whole:
-        record.stage = child.ended.phase
-        # By a clock that nobody sets, so that the end is never before the start.
-        record.ended_at_s = record.started_at_s + (time.monotonic() - start_s)
-        _say_why(record, end, child.ended, folder, limit_s=config.isolation.timeout_s, interrupted=interrupted)
+        if not has_heard:
+            record.stage = child.ended.phase
+            # By a clock that nobody sets, so that the end is never before the start.
+            record.ended_at_s = record.started_at_s + (time.monotonic() - start_s)
+        if interrupted is None and has_heard:
+            message = f"SIGINT to the job's process in {record.stage}, from outside of bench, ended it"
+            record.fail("interrupted", "Signal", message)
+        else:
+            _say_why(record, end, child.ended, folder, limit_s=config.isolation.timeout_s, interrupted=interrupted)
     if not is_whole or end != ProcessEnd(device_wait_s=end.device_wait_s, device_left_bytes=0 if freed else None):
         record.end = end
         record.write(folder)
@@ -165,6 +174,11 @@ def _taken_over(record: Record, folder: Path) -> Record:
 def _how_it_ended(ended: Ended, folder: Path, *, killed_for_memory: bool) -> ProcessEnd:
     code = ended.exit_code
     name = _signal_name(-code) if code is not None and code < 0 else None
+    was_told = (folder / TOLD_NAME).exists()
+    with contextlib.suppress(OSError):
+        (folder / TOLD_NAME).unlink(missing_ok=True)
+    if was_told and name == "SIGKILL" and not ended.ended_here:
+        name = "SIGTERM"  # from elsewhere, upon which the guardian has killed the worker
     strays = []
     with contextlib.suppress(OSError):
         strays = (folder / STRAYS_NAME).read_text(encoding="utf-8").splitlines()
@@ -211,7 +225,7 @@ def _say_why(
     if isinstance(interrupted, EngineStop):
         record.fail(interrupted.status, type(interrupted).__name__, interrupted.message)
     elif interrupted is not None:
-        record.fail("interrupted", "KeyboardInterrupt", "by the user")
+        record.fail("interrupted", type(interrupted).__name__, asked_by(interrupted))
     elif end.killed_at_deadline:
         message = f"isolation.timeout_s={limit_s:g}: not finished in {ended.phase}; raise it or ask for less"
         record.fail("timeout", "Timeout", message, _evidence(folder))
@@ -219,6 +233,9 @@ def _say_why(
         message = f"the kernel's OOM killer ended the process in {ended.phase}{left}: the job needs more memory than "
         message += "the machine, or its control group, has; ask for less"
         record.fail("oom", "Signal", message, _evidence(folder))
+    elif end.signal in FROM_OUTSIDE:
+        message = f"{end.signal} to the job's process in {ended.phase}, from outside of bench, ended it"
+        record.fail("crashed", "Signal", f"{message}{left}; see {LOG_NAME}", _evidence(folder))
     else:
         how = f"with {end.signal or f'exit status {ended.exit_code}'}"
         if ended.exit_code is None:

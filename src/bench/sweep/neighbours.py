@@ -45,6 +45,7 @@ from bench.gpus import cards, uuid_of_name, visible_names
 from bench.record import FILE_NAME, Neighbours, Record
 from bench.rules import shown
 from bench.secrets import scrub
+from bench.sweep.stop import asked_by
 
 FOLDER_VARIABLE = "BENCH_HOST_FOLDER"
 # Not the folder that TMPDIR names: many sites give each user, or each job, one of their own.
@@ -131,10 +132,11 @@ def _wait(turn: Turn, config: BenchmarkConfig, record: Record, folder: Path, on_
         at_start, unknown = turn.take(overlap=config.isolation.overlap, on_wait=on_wait), None
     except OSError as error:
         at_start, unknown = 0, scrub(f"{turn.folder}: {error.strerror or error}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         record.neighbours = Neighbours(at_start=0, came=0, waited_s=time.monotonic() - began_s)
         record.ended_at_s = time.time()
-        record.fail("interrupted", "KeyboardInterrupt", f"by the user, while it waited for {turn.awaited or 'others'}")
+        message = f"{asked_by(stop)}, while it waited for {turn.awaited or 'others'}"
+        record.fail("interrupted", type(stop).__name__, message)
         with contextlib.suppress(OSError):
             record.write(folder)
         raise

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from bench.sweep.fork_server import start_fork_server
@@ -59,20 +60,35 @@ def kill_all() -> None:
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """Let signals that Python handles wait. A mask would not do: the kernel hands them to any other thread then."""
-    held: list[int] = []
+    """Let an interruption wait until the end of the block; what a handler does besides raising it, is done at once.
+
+    So the first signal is answered at once, and a second one, which stops the command, does not wait at all: the fork
+    server may import for many seconds. A mask would not do: the kernel hands signals to any other thread then.
+    """
+    held: list[KeyboardInterrupt] = []
+
+    def holding(handler: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], None]:
+        def hold(number: int, frame: FrameType | None) -> None:
+            try:
+                handler(number, frame)
+            except KeyboardInterrupt as interruption:
+                held.append(interruption)
+
+        return hold
+
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if callable(signal.getsignal(number)):
-                before[number] = signal.signal(number, lambda number, _: held.append(number))
+            if callable(handler := signal.getsignal(number)):
+                before[number] = handler
+                signal.signal(number, holding(handler))
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for each in dict.fromkeys(held):
-            signal.raise_signal(each)
+        if held:
+            raise held[0]
 
 
 @dataclass(kw_only=True)
@@ -82,6 +98,7 @@ class Ended:
     in_time: bool = True
     exit_code: int | None = None  # negative: the signal's number; None: not known, the fork server had died
     phase: str = "start"  # the last that it told of
+    ended_here: bool = False  # by a signal that this process sent
     log_cut_bytes: int = 0
 
 
@@ -178,6 +195,7 @@ class Child:
         if pid is None:
             return
         if not self._wait(0):
+            self.ended.ended_here = True
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGTERM)
             self._wait(GUARDIAN_GRACE_S)

@@ -93,8 +93,10 @@ def measure(
         record_failure(record, error)
     except SystemExit as error:  # code that comes with a model may do it
         record.fail("crashed", "SystemExit", f"the job called sys.exit({error.code!r})", traceback.format_exc())
-    except KeyboardInterrupt:
-        record.fail("interrupted", "KeyboardInterrupt", "by the user")
+    except KeyboardInterrupt as stop:
+        # In a process of its own the parent says who it was; in the command's process the exception does.
+        asked_by = str(getattr(stop, "message", "by the user"))
+        record.fail(str(getattr(stop, "status", "interrupted")), type(stop).__name__, asked_by)
         raise
     finally:
         record.ended_at_s = record.started_at_s + (time.monotonic() - began_s)

@@ -149,6 +149,21 @@ def test_while_the_command_imports_nothing_is_left(model, tmp_path) -> None:
     assert not (tmp_path / "multirun").exists()
 
 
+def test_the_second_while_the_fork_server_imports_leaves_nothing(model, tmp_path) -> None:
+    faults.plant(model, {})
+    with started(tmp_path, model, "-m", "workload.batch_size=1,2") as run:
+        run.wait_until(lambda: list(tmp_path.glob("multirun/*")))  # now it is waited for
+        family = run.family()
+        assert family
+        run.process.send_signal(signal.SIGINT)
+        time.sleep(3 * interrupt.ECHO_S)
+        begin = time.monotonic()
+        run.process.send_signal(signal.SIGINT)
+        assert run.process.wait(30) == 130
+        assert time.monotonic() - begin < 2 + process.KILL_S
+        assert alive_after(family, 5) == []
+
+
 def test_before_the_first_job_nothing_is_left(model, tmp_path) -> None:
     faults.plant(model, {})
     with started(tmp_path, model, "-m", "workload.batch_size=1,2") as run:

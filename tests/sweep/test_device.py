@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 import fake_nvml
-from bench.sweep import device
-from bench.sweep.device import TOLERANCE_BYTES, oom_kills, used_bytes, wait_until_free
+from bench import gpus
+from bench.config import BenchmarkConfig, ModelConfig
+from bench.sweep import device, job, neighbours
+from bench.sweep.device import TOLERANCE_BYTES, cards_of, oom_kills, used_bytes, wait_until_free
+from bench.sweep.process import Ended
+from factories import make_record
 
 GIB = 1 << 30
 ONE, TWO = "GPU-11111111-aaaa", "GPU-22222222-bbbb"
@@ -93,8 +97,13 @@ def test_where_nothing_counts_nothing_is_claimed(kills) -> None:
     assert kills(None, {}, "nr_free_pages 123\n") == 0
 
 
-def test_this_machine_answers() -> None:
-    assert oom_kills() >= 0
+def test_this_machine_is_asked_by_its_own_counters() -> None:
+    files = [each for each in device._group_files(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")) if each.exists()]
+    lines = [line for file in [*files, Path("/proc/vmstat")] for line in file.read_text(encoding="ascii").splitlines()]
+    told = [int(line.split()[1]) for line in lines if line.split()[0] == "oom_kill"]
+    if not told:
+        pytest.skip("this kernel counts no OOM kills")
+    assert oom_kills() in range(told[0], told[0] + 5)  # another process of the group may be killed meanwhile
 
 
 # ---- memory of the GPUs --------------------------------------------------------------------------------------------
@@ -103,7 +112,11 @@ def test_this_machine_answers() -> None:
 @pytest.fixture
 def nvml(monkeypatch):
     """Two cards; `used` is what is in use on each, a list of answers whose last one stays, or an error."""
-    monkeypatch.setattr(device, "pynvml", fake_nvml)
+    for module in (device, gpus):
+        monkeypatch.setattr(module, "pynvml", fake_nvml)
+    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(neighbours, "_torch_has_no_cuda", lambda: False)
     monkeypatch.setattr(fake_nvml, "settings", fake_nvml.DEFAULTS | {"raises": {}})
     monkeypatch.setitem(fake_nvml._state, "initialised", 0)
     used: dict[str, list[int | type[Exception]]] = {ONE: [GIB], TWO: [2 * GIB]}
@@ -182,6 +195,108 @@ def test_memory_that_never_comes_free_is_waited_for_within_bounds_and_told(nvml)
 
 def test_the_limit_is_a_matter_of_seconds() -> None:
     assert 1 <= device.FREE_WAIT_S <= 30
+
+
+# ---- the cards of one job ------------------------------------------------------------------------------------------
+
+MIG = "MIG-33333333-cccc"
+PLAIN = {"mig": {}}  # neither card is divided
+MIXED = {
+    "mig": {},
+    "gpus": [{"uuid": ONE, "name": "NVIDIA Slow"}, {"uuid": TWO, "name": "NVIDIA Fast"}],
+}
+SPLIT = {"model": ModelConfig(id="m", tp_plan="auto", tp_size=2)}
+
+
+@pytest.mark.parametrize(
+    ("machine", "visible", "order", "config", "expected"),
+    [
+        (PLAIN, None, None, {"device": "cpu"}, []),
+        (PLAIN, None, None, {"device": "cuda"}, [ONE]),
+        (PLAIN, None, None, {"device": "auto"}, [ONE]),
+        (PLAIN, None, None, {"device": "cuda:1"}, [TWO]),
+        (PLAIN, "1", None, {"device": "cuda"}, [TWO]),
+        (PLAIN, "1,0", None, {"device": "cuda:1"}, [ONE]),
+        (PLAIN, TWO, None, {"device": "cuda:0"}, [TWO]),
+        (PLAIN, "GPU-2222", None, {"device": "cuda"}, [TWO]),
+        (PLAIN, "", None, {"device": "cuda"}, []),  # CUDA sees none
+        (PLAIN, "0", None, {"device": "cuda:1"}, []),
+        (PLAIN, "7", None, {"device": "cuda"}, None),
+        (PLAIN, "GPU-", None, {"device": "cuda"}, None),  # either of them
+        (PLAIN, None, None, SPLIT, [ONE, TWO]),
+        (PLAIN, "1,0", None, SPLIT, [TWO, ONE]),
+        (PLAIN, "1", None, SPLIT, [TWO]),
+        (MIXED, None, None, {"device": "cuda"}, None),  # the faster one, as CUDA judges
+        (MIXED, None, "FASTEST_FIRST", {"device": "cuda"}, None),
+        (MIXED, None, "PCI_BUS_ID", {"device": "cuda:1"}, [TWO]),
+        (MIXED, TWO, None, {"device": "cuda"}, [TWO]),
+        ({}, None, None, {"device": "cuda:0"}, [ONE]),
+        ({}, None, None, {"device": "cuda:1"}, None),  # an instance of the divided card
+        ({}, MIG, None, {"device": "cuda"}, [MIG]),
+        ({"gpus": []}, None, None, {"device": "auto"}, []),
+    ],
+)
+def test_the_cards_of_a_job_are_those_that_cuda_gives_it(  # noqa: PLR0917 - a table's columns
+    nvml, monkeypatch, machine, visible, order, config, expected
+) -> None:
+    fake_nvml.settings.update(machine)
+    for name, value in (("CUDA_VISIBLE_DEVICES", visible), ("CUDA_DEVICE_ORDER", order)):
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    assert cards_of(BenchmarkConfig(**config)) == expected
+
+
+def test_a_stranger_on_another_card_is_not_waited_for(nvml) -> None:
+    fake_nvml.settings.update(PLAIN)
+    before = used_bytes(cards_of(BenchmarkConfig(device="cuda:0")))
+    assert before == {ONE: GIB}
+    nvml[TWO] = [22 * GIB]
+    waited_s, left = wait_until_free(before)
+    assert (waited_s < 1, left) == (True, 0)
+
+
+def test_the_memory_of_an_instance_is_its_own(nvml, monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", MIG)
+    nvml[MIG] = [GIB, 5 * GIB, GIB]
+    before = used_bytes(cards_of(BenchmarkConfig(device="cuda")))
+    assert before == {MIG: GIB}
+    nvml[TWO] = [60 * GIB]  # the whole card, with the other instances
+    assert wait_until_free(before)[1] == 0
+    assert nvml[MIG] == [GIB]
+
+
+def test_each_card_of_a_split_model_counts(nvml) -> None:
+    fake_nvml.settings.update(PLAIN)
+    before = used_bytes(cards_of(BenchmarkConfig(**SPLIT)))
+    nvml[TWO] = [6 * GIB]
+    assert wait_until_free(before, limit_s=0.1)[1] == 4 * GIB
+
+
+@pytest.mark.parametrize(("machine", "expected"), [(PLAIN, (0.0, 0)), (MIXED, None)])
+def test_a_record_says_nothing_of_cards_that_cannot_be_told(  # noqa: PLR0917 - fixtures
+    tiny, tmp_path, nvml, monkeypatch, machine, expected
+) -> None:
+    fake_nvml.settings.update(machine)
+    nvml[TWO] = [GIB, 20 * GIB]
+
+    class Child:
+        ended = Ended(exit_code=0)
+
+        def __init__(self, **_: object) -> None:
+            """Nothing is started."""
+
+        def run(self, *_: object) -> None:
+            make_record().write(tmp_path)
+
+    monkeypatch.setattr(job, "Child", Child)
+    config = tiny(device="cuda")
+    record = job.run_job(config, job.new_record(config), tmp_path, lambda *_: None)
+    if expected is None:
+        assert record.end is None
+        assert "wait" not in record.phases_s
+    else:
+        assert record.phases_s["wait"] < 1
+        assert (record.end.device_left_bytes if record.end else 0) == 0
 
 
 def test_what_a_driver_keeps_is_not_waited_for(nvml) -> None:

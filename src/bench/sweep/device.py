@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import pynvml
+
+from bench.config import BenchmarkConfig
+from bench.gpus import cards, nvml, uuid_of_name
+from bench.sweep.neighbours import names_of
 
 FREE_WAIT_S = 10.0
 FREE_POLL_S = 0.05
@@ -52,18 +57,47 @@ def _group_files(root: Path, own: Path) -> list[Path]:
     return list(found)
 
 
-def used_bytes() -> dict[str, int] | None:
-    """GPU (by UUID) → bytes in use on it, by whomever; None without a GPU that NVML knows."""
+def cards_of(config: BenchmarkConfig) -> list[str] | None:
+    """The UUIDs of the cards, or of the instances of cards (MIG), that a job will use; [] where it uses none.
+
+    Told without torch, from CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER. None where it cannot be told: with cards of
+    several models CUDA decides on their order, and of a divided card it takes an instance of its own choice.
+    """
+    known = cards()
+    found = [uuid_of_name(each, known) for each in names_of(config, known)]
+    told = [each for each in found if each is not None]
+    return None if None in found or any(map(_is_divided, told)) else told
+
+
+def _is_divided(uuid: str) -> bool:
+    """Whether a card is in MIG mode: then its memory is that of several devices."""
+    if uuid.startswith("MIG-"):
+        return False
+    try:
+        with nvml():
+            return bool(pynvml.nvmlDeviceGetMigMode(pynvml.nvmlDeviceGetHandleByUUID(uuid))[0])
+    except pynvml.NVMLError:  # most cards cannot be divided, and say so
+        return False
+
+
+def used_bytes(only: Collection[str] | None = None) -> dict[str, int] | None:
+    """GPU (by UUID) → bytes in use on it, by whomever; None without a GPU that NVML knows.
+
+    `only` names those to look at, cards and instances of cards; None: all cards of the machine.
+    """
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return None
     used = {}
     try:
-        for index in range(pynvml.nvmlDeviceGetCount()):
+        places: Collection[int | str] = range(pynvml.nvmlDeviceGetCount()) if only is None else only
+        for place in places:
             with contextlib.suppress(pynvml.NVMLError):  # one that is lost, or not ours, says nothing of the others
-                card = pynvml.nvmlDeviceGetHandleByIndex(index)
-                used[str(pynvml.nvmlDeviceGetUUID(card))] = int(pynvml.nvmlDeviceGetMemoryInfo(card).used)
+                by_uuid = isinstance(place, str)
+                card = (pynvml.nvmlDeviceGetHandleByUUID if by_uuid else pynvml.nvmlDeviceGetHandleByIndex)(place)
+                uuid = place if isinstance(place, str) else str(pynvml.nvmlDeviceGetUUID(card))
+                used[uuid] = int(pynvml.nvmlDeviceGetMemoryInfo(card).used)
     except pynvml.NVMLError:
         return None
     finally:
@@ -75,14 +109,18 @@ def used_bytes() -> dict[str, int] | None:
 def wait_until_free(before: dict[str, int] | None, limit_s: float = FREE_WAIT_S) -> tuple[float, int] | None:
     """Wait until each GPU has no more in use than before the job: a driver gives memory back after the process's end.
 
+    Args:
+        before: what was in use on the GPUs that count, those of the job; None: nothing is waited for.
+        limit_s: the longest wait.
+
     Returns:
         The seconds waited, and the most bytes that a GPU still had more than before; None where nothing is known.
     """
-    if before is None:
+    if not before:
         return None
     start = time.monotonic()
     while True:
-        now = used_bytes()
+        now = used_bytes(before)
         if now is None:
             return None
         left = max((used - before.get(card, used) for card, used in now.items()), default=0)

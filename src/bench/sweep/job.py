@@ -20,7 +20,7 @@ from bench import cache_folder
 from bench.config import BenchmarkConfig
 from bench.record import FILE_NAME, ProcessEnd, Record, RecordError
 from bench.secrets import scrub, scrub_file
-from bench.sweep.device import oom_kills, used_bytes, wait_until_free
+from bench.sweep.device import cards_of, oom_kills, used_bytes, wait_until_free
 from bench.sweep.engine import EngineStop, LostJob, placement
 from bench.sweep.fingerprint import fingerprint
 from bench.sweep.guardian import STRAYS_NAME, TOLD_NAME
@@ -115,7 +115,8 @@ def _run_in_child(config: BenchmarkConfig, record: Record, given: dict[str, Any]
         on_event=on_event,
         name=f"bench {record.name}",
     )
-    device_before = None if config.device == "cpu" else used_bytes()
+    own_cards = None if config.device == "cpu" else cards_of(config)
+    device_before = used_bytes(own_cards) if own_cards else None  # what goes on on other cards is not this job's
     kills_before, start_s = oom_kills(), time.monotonic()
     interrupted: KeyboardInterrupt | None = None
     try:

@@ -135,8 +135,8 @@ def _wait(turn: Turn, config: BenchmarkConfig, record: Record, folder: Path, on_
     except KeyboardInterrupt as stop:
         record.neighbours = Neighbours(at_start=0, came=0, waited_s=time.monotonic() - began_s)
         record.ended_at_s = time.time()
-        message = f"{asked_by(stop)}, while it waited for {turn.awaited or 'others'}"
-        record.fail("interrupted", type(stop).__name__, message)
+        why = f"{asked_by(stop)}, while it waited for {turn.awaited or 'others'}"
+        record.fail("interrupted", type(stop).__name__, why)
         with contextlib.suppress(OSError):
             record.write(folder)
         raise
@@ -166,24 +166,24 @@ def gpus_of(config: BenchmarkConfig) -> list[str]:
     Where it cannot be told which card is meant, it is all of them; where NVML knows none, a CUDA device goes by its
     name.
     """
-    automatic = config.device == "auto"
-    if config.device == "cpu" or (automatic and _torch_has_no_cuda()):
-        return []
     known = cards()
-    names = visible_names()
-    if automatic and not known:
-        return []
-    if names is None:
-        names = [str(each) for each in range(len(known))]
-    number = config.device.partition(":")[2] or "0"
-    split = config.model.tp_plan is not None
-    wanted = names[: config.model.tp_size] if split else names[int(number) :][:1]
-    if not wanted and not automatic:
-        wanted = [number]
+    number = [config.device.partition(":")[2] or "0"] if config.device.startswith("cuda") else []
+    wanted = names_of(config, known) or number
     if not known:
         return [each if each.startswith(("GPU-", "MIG-")) else f"cuda:{each}" for each in wanted]
     found = [uuid_of_name(each, known) for each in wanted]
     return [each for each in found if each is not None] if None not in found else [uuid for uuid, _ in known]
+
+
+def names_of(config: BenchmarkConfig, known: list[tuple[str, str]]) -> list[str]:
+    """A job's GPUs as CUDA_VISIBLE_DEVICES names them, or by number; [] for none. `known`: what `gpus.cards` says."""
+    if config.device == "cpu" or (config.device == "auto" and (not known or _torch_has_no_cuda())):
+        return []
+    names = visible_names()
+    if names is None:
+        names = [str(each) for each in range(len(known))]
+    split = config.model.tp_plan is not None
+    return names[: config.model.tp_size] if split else names[int(config.device.partition(":")[2] or "0") :][:1]
 
 
 def _torch_has_no_cuda() -> bool:

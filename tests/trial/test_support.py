@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+
 import pytest
 import torch
 
-from bench.config import BenchmarkConfig
-from bench.trial.support import is_out_of_memory, limit_reached, one_line
+from bench.config import AttentionConfig, BenchmarkConfig, GenerationConfig, ProfileConfig
+from bench.trial.support import LIMITS, Limit, is_out_of_memory, limit_reached, one_line
 
 
 class NoValidChoicesError(Exception):
@@ -41,6 +44,63 @@ def test_a_known_limit_names_the_key_its_value_and_a_remedy(attention: str, erro
     assert reason.startswith(f"{key}={config.flat()[key]} cannot run here: ")
     assert "; " in reason
     assert "\n" not in reason
+
+
+class InvalidCxxCompiler(Exception):  # noqa: N818 - the compiler's own name for it
+    pass
+
+
+NO_COMPILER = InductorError(InvalidCxxCompiler("No working C++ compiler found in torch._inductor.config.cpp.cxx"))
+
+
+def test_uncompiled_flex_without_a_compiler_says_what_flex_needs() -> None:
+    reason = limit_reached(NO_COMPILER, BenchmarkConfig(attn_implementation="flex_attention"))
+    assert reason.startswith("attention.implementation=flex_attention cannot run here: ")
+    assert reason.endswith("needs a C++ compiler: install g++, or use attention=sdpa")
+    assert "compile" not in reason.partition("cannot run here")[0]
+    assert "compile=off" not in reason
+
+
+def test_a_compiled_setting_without_a_compiler_keeps_its_remedy() -> None:
+    compiled = {"mode": "default"}
+    assert limit_reached(NO_COMPILER, BenchmarkConfig(compile_kwargs=compiled)).startswith(
+        "compile.mode=default cannot"
+    )
+    both = BenchmarkConfig(compile_kwargs=compiled, attn_implementation="flex_attention")
+    assert limit_reached(NO_COMPILER, both).endswith("use attention=sdpa with compile=off")
+    assert limit_reached(NO_COMPILER, BenchmarkConfig()) is None  # nothing was to be compiled: a fault
+
+
+SHORT_FORMS = {"attention": "attention.implementation", "compile": "compile.mode"}
+SETTINGS = [
+    BenchmarkConfig(
+        attention=AttentionConfig(implementation=attention, sdpa_backend=backend if attention == "sdpa" else None),
+        compile_kwargs=None if batched else compiled,
+        generation=GenerationConfig(continuous_batching=batched, kernelize=True),
+        dtype=dtype,
+        profile=ProfileConfig(memory_snapshot=True),
+    )
+    for attention, backend, compiled, batched, dtype in itertools.product(
+        ("eager", "sdpa", "flex_attention", "flash_attention_2", "other"),
+        (None, "flash_attention", "math"),
+        (None, {"mode": "default"}),
+        (False, True),
+        ("auto", "bfloat16", "float32"),
+    )
+]
+
+
+@pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: f"{limit.pattern[:20]} {limit.key}")
+def test_no_remedy_recommends_what_is_set_already(limit: Limit) -> None:
+    concerned = [each for each in SETTINGS if limit.concerns(each)]
+    assert concerned
+    for config in concerned:
+        flat = config.flat()
+        for name, value in re.findall(r"([\w.]+)=([\w.]+)", limit.remedy):
+            key = SHORT_FORMS.get(name, name)
+            assert str(flat[key]).lower() != {"off": "none"}.get(value, value), config.to_dict()
+        if "null" in limit.remedy or "set it to false" in limit.remedy:
+            assert flat[limit.key] not in (None, False)
 
 
 @pytest.mark.parametrize(

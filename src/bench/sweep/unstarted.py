@@ -35,8 +35,8 @@ def is_out_of_space(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in OUT_OF_SPACE
 
 
-def explain(error: BaseException) -> str:
-    """What went wrong, where and what to do, in one line without secrets."""
+def explain(error: BaseException, mode: str = "forkserver") -> str:
+    """What went wrong, where and what to do, in one line without secrets; `mode` is the job's `isolation.mode`."""
     text = " ".join(str(error).split()) or type(error).__name__
     remedy = None
     if isinstance(error, OSError):
@@ -51,6 +51,8 @@ def explain(error: BaseException) -> str:
         remedy = REMEDIES[errno.ENOMEM]
     elif isinstance(error, RuntimeError) and "can't start new thread" in text:
         remedy = PROCESSES
+    if remedy == FORK_SERVER and mode != "forkserver":
+        remedy = None
     return scrub(f"{text}; {remedy}" if remedy else text)
 
 
@@ -69,9 +71,10 @@ def write_unstarted(record: Record, folder: Path, error: Exception, ended_at_s: 
         record.stage = "start"
     if record.ended_at_s is None:
         record.ended_at_s = max(record.started_at_s, ended_at_s)
+    mode = str(record.requested["isolation"]["mode"])
     begun = "could not be started" if record.stage == "start" else "was broken off"
     # A refused config names key, value and remedy by itself.
-    message = scrub(str(error)) if isinstance(error, ConfigError) else f"the job {begun}: {explain(error)}"
+    message = scrub(str(error)) if isinstance(error, ConfigError) else f"the job {begun}: {explain(error, mode)}"
     record.fail("failed", type(error).__name__, message)
     record.write(folder)
     return record

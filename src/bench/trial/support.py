@@ -27,9 +27,19 @@ class Limit:
     pattern: str  # searched in "Type: message"
     key: str
     value: str = ""  # searched in the key's value: an error that names flash-attn is no limit of sdpa
-    remedy: str
+    where: dict[str, str] = dataclasses.field(default_factory=dict)  # further key → likewise; null is None
+    remedy: str  # never what is set already
+
+    def concerns(self, config: BenchmarkConfig) -> bool:
+        """Whether a setting asks for what this is a limit of."""
+        flat = config.flat()
+        return all(re.search(each, _typed(flat[key])) for key, each in {self.key: self.value, **self.where}.items())
 
 
+NO_SDPA_KERNEL = r"No viable backend for scaled_dot_product_attention|No available kernel|cudnn_frontend|cuDNN Frontend"
+NOT_BATCHED = r"is not supported for continuous batching|attn_implementation=\"paged\|"
+NO_CXX = r"InvalidCxxCompiler|No working C\+\+ compiler"
+NO_TRITON = r"TritonMissing|Cannot find a working triton|GPUTooOldForTriton|find C compiler|Python\.h: No"
 LIMITS = (
     Limit(
         pattern=r"ImportError: .*(flash[-_ ]?attn|flash[-_ ]?attention)",
@@ -46,16 +56,38 @@ LIMITS = (
     Limit(
         pattern=r"FlashAttention only supports? (fp16|fp 16|half)",
         key="model.dtype",
+        value="^(?!bfloat16)",
         remedy="use model.dtype=bfloat16",
+    ),
+    Limit(
+        pattern=r"FlashAttention only supports? (fp16|fp 16|half)",
+        key="model.dtype",
+        value="bfloat16",
+        remedy="use model.dtype=float16",
     ),
     Limit(
         pattern=r"FlashAttention only supports? .*GPUs",
         key="attention.implementation",
+        value="^(?!sdpa)",
         remedy="use attention=sdpa",
     ),
     Limit(
-        pattern=r"No viable backend for scaled_dot_product_attention|No available kernel|cudnn_frontend|cuDNN Frontend",
+        pattern=r"FlashAttention only supports? .*GPUs",
         key="attention.sdpa_backend",
+        value="flash",
+        remedy="use another backend or null",
+    ),
+    Limit(
+        pattern=NO_SDPA_KERNEL,
+        key="attention.sdpa_backend",
+        value="None",
+        where={"attention.implementation": "sdpa"},
+        remedy="there is no kernel for this device, dtype, mask and head layout; use attention=eager",
+    ),
+    Limit(
+        pattern=NO_SDPA_KERNEL,
+        key="attention.sdpa_backend",
+        value="^(?!None)",
         remedy="there is no such kernel for this device, dtype, mask and head layout; use another backend or null",
     ),
     Limit(
@@ -68,11 +100,28 @@ LIMITS = (
         pattern=r"NoValidChoicesError",
         key="attention.implementation",
         value="flex",
-        remedy="the compiler has no kernel of it for this device; use compile=off",
+        where={"compile.mode": "^(?!None)"},
+        remedy="the compiler has no kernel of it for this device; use compile=off, or attention=sdpa",
     ),
     Limit(
-        pattern=r"is not supported for continuous batching|attn_implementation=\"paged\|",
+        pattern=r"NoValidChoicesError",
         key="attention.implementation",
+        value="flex",
+        where={"compile.mode": "None"},  # it compiles itself
+        remedy="the compiler has no kernel of it for this device; use attention=sdpa",
+    ),
+    Limit(
+        pattern=NOT_BATCHED,
+        key="attention.implementation",
+        value="^sdpa$",
+        where={"generation.continuous_batching": "true"},
+        remedy="transformers cannot batch this model so; use generation.continuous_batching=false",
+    ),
+    Limit(
+        pattern=NOT_BATCHED,
+        key="attention.implementation",
+        value="^(?!sdpa$)",
+        where={"generation.continuous_batching": "true"},
         remedy="transformers pairs continuous batching with eager, sdpa and flash attention; use attention=sdpa",
     ),
     Limit(
@@ -106,13 +155,46 @@ LIMITS = (
         remedy="use generation.kernelize=false",
     ),
     Limit(
-        pattern=r"InvalidCxxCompiler|No working C\+\+ compiler",
+        pattern=NO_CXX,
+        key="attention.implementation",
+        value="flex",
+        where={"compile.mode": "None"},
+        remedy="flex_attention compiles itself and needs a C++ compiler: install g++, or use attention=sdpa",
+    ),
+    Limit(
+        pattern=NO_CXX,
+        key="attention.implementation",
+        value="flex",
+        where={"compile.mode": "^(?!None)"},
+        remedy="compiling for the CPU needs g++, and flex_attention is compiled in any case: install g++, or use "
+        "attention=sdpa with compile=off",
+    ),
+    Limit(
+        pattern=NO_CXX,
         key="compile.mode",
+        value="^(?!None)",
         remedy="compiling for the CPU needs g++; install it, or use compile=off",
     ),
     Limit(
-        pattern=r"TritonMissing|Cannot find a working triton|GPUTooOldForTriton|find C compiler|Python\.h: No",
+        pattern=NO_TRITON,
+        key="attention.implementation",
+        value="flex",
+        where={"compile.mode": "None"},
+        remedy="flex_attention compiles itself and needs a Triton that supports this GPU, gcc and Python's headers; "
+        "use attention=sdpa",
+    ),
+    Limit(
+        pattern=NO_TRITON,
+        key="attention.implementation",
+        value="flex",
+        where={"compile.mode": "^(?!None)"},
+        remedy="compiling for this GPU needs a Triton that supports it, gcc and Python's headers; use attention=sdpa "
+        "with compile=off",
+    ),
+    Limit(
+        pattern=NO_TRITON,
         key="compile.mode",
+        value="^(?!None)",
         remedy="compiling for this GPU needs a Triton that supports it, gcc and Python's headers; use compile=off",
     ),
 )
@@ -122,11 +204,15 @@ def limit_reached(error: BaseException, config: BenchmarkConfig) -> str | None:
     """One line that names key, value, cause and remedy when the error is a known limit; None when it is not."""
     text = f"{type(error).__name__}: {error}"
     for limit in LIMITS:
-        value = config.flat()[limit.key]
-        value = str(value).lower() if isinstance(value, bool) else value  # as one types it
-        if re.search(limit.pattern, text, re.IGNORECASE) and re.search(limit.value, str(value)):
-            return f"{limit.key}={value} cannot run here: {one_line(error, 160)}; {limit.remedy}"
+        if re.search(limit.pattern, text, re.IGNORECASE) and limit.concerns(config):
+            asked = f"{limit.key}={_typed(config.flat()[limit.key])}"
+            return f"{asked} cannot run here: {one_line(error, 160)}; {limit.remedy}"
     return None
+
+
+def _typed(value: object) -> str:
+    """A key's value as one types it, but for null."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

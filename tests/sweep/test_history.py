@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from bench.conductor import jobs
 from bench.config import BenchmarkConfig, ModelConfig
 from bench.record import FILE_NAME, Failure, Record
 from bench.sweep import history as module
-from bench.sweep.history import History, read_history
+from bench.sweep.history import History, history_of, read_history, remember
 from factories import make_record
 
 HERE = {"torch": "2.13.0", "cpu": "One"}
@@ -195,3 +198,59 @@ def test_a_real_record_is_understood(tmp_path, read) -> None:
     record.write(tmp_path / "outputs" / "a")
     config = BenchmarkConfig.from_dict(record.requested)
     assert read().estimate_s(config) == (pytest.approx(record.ended_at_s - record.started_at_s), True)
+
+
+# ---- once in a process ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The records that are read, one entry each."""
+    made: list[Path] = []
+    real = Record.read
+
+    def read(path: Path) -> Record:
+        made.append(path)
+        return real(path)
+
+    monkeypatch.setattr(Record, "read", read)
+    monkeypatch.setattr(module, "_kept", {})
+    return made
+
+
+def test_records_are_read_once_however_many_jobs_a_search_has(tmp_path, reads, monkeypatch) -> None:
+    monkeypatch.setattr("bench.sweep.fingerprint.fingerprint", lambda: HERE)
+    for name in ("CI", "FORCE_COLOR", "TTY_COMPATIBLE", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    console = Console(file=io.StringIO(), force_terminal=True)
+    for number in range(5):
+        leave(tmp_path / "multirun" / "s" / str(number), setting(number + 1), 5.0)
+    told = [jobs._foreseen_s(console, setting(1), [tmp_path / "multirun"]) for _ in range(10)]
+    assert told == [5.0] * 10
+    assert len(reads) == 5
+
+
+def test_a_job_that_has_ended_here_is_known_without_being_read(tmp_path, reads) -> None:
+    leave(tmp_path / "outputs" / "a", setting(1), 5.0)
+    history = history_of([tmp_path / "outputs"], HERE)
+    config = setting(2)
+    remember(make_record(trial_id=config.trial_id(), requested=config.to_dict(), started_at_s=0.0, ended_at_s=9.0))
+    assert history_of([tmp_path / "outputs"], HERE).estimate_s(config) == (9.0, True)
+    assert history is history_of([tmp_path / "outputs"], HERE)
+    assert len(reads) == 1
+
+
+def test_a_setting_that_was_skipped_before_and_has_run_since_is_no_limit(tmp_path, reads) -> None:
+    leave(tmp_path / "outputs" / "a", setting(1), None, status="skipped", error=Failure(type="Skipped", message="no"))
+    history = history_of([tmp_path / "outputs"], HERE)
+    assert history.limits == {setting(1).trial_id(): "no"}
+    done = make_record(trial_id=setting(1).trial_id(), requested=setting(1).to_dict(), started_at_s=0.0, ended_at_s=9.0)
+    remember(done)
+    assert history.limits == {}
+
+
+def test_a_reference_run_is_no_job_to_remember(tmp_path, reads) -> None:
+    history = history_of([tmp_path / "outputs"], HERE)
+    remember(make_record(kind="reference", started_at_s=0.0, ended_at_s=9.0))
+    assert history.durations_s == {}

@@ -56,7 +56,7 @@ _kept: dict[tuple[Path, ...], History] = {}
 
 def history_of(places: list[Path], now: Mapping[str, str]) -> History:
     """What `read_history` says, read once in a process; `remember` adds the jobs that have ended since."""
-    key = tuple(places)
+    key = tuple(each.absolute() for each in places)
     if key not in _kept:
         _kept[key] = read_history(places, now)
     return _kept[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib.util
 import itertools
 import json
@@ -27,7 +28,15 @@ from bench.analysis.summary import summarize
 from bench.conductor import search as course
 from bench.conductor.search import search
 from bench.conductor.study import Study, StudyError, _address
-from bench.config import OBJECTIVES, BenchmarkConfig, CompileConfig, SearchConfig, SweepConfig, TrackingConfig
+from bench.config import (
+    OBJECTIVES,
+    BenchmarkConfig,
+    CompileConfig,
+    ProfileConfig,
+    SearchConfig,
+    SweepConfig,
+    TrackingConfig,
+)
 from bench.record import Failure, Fidelity, Record
 from bench.rules import ConfigError
 from bench.sweep.plan import Plan, Point, SweepFile
@@ -491,6 +500,50 @@ def test_a_value_that_never_works_is_a_slip(tmp_path) -> None:
     with pytest.raises(ConfigError, match="no such thing"):
         search(GRID, picky, folder=tmp_path / "s", launch=Launcher(tmp_path), is_local=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_launcher_that_fails_costs_the_job_and_the_search_goes_on(tmp_path, capsys) -> None:
+    class Failing(Launcher):
+        def __call__(self, plan: Plan, assignments: Mapping[int, Any], on_return: Any) -> None:
+            if len(self.ran) == 2 and "failed" not in self.fates:
+                self.fates["failed"] = "once"
+                raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+            super().__call__(plan, assignments, on_return)
+
+    status, launcher = run(tmp_path, Failing(tmp_path / "multirun/s"))
+    assert (status, len(launcher.ran)) == (1, 5)
+    statuses = sorted(Record.read(path).status for path in tmp_path.glob("multirun/s/*/record.json"))
+    assert statuses == ["failed", *["ok"] * 5]
+    assert "ulimit -u" in capsys.readouterr().out
+
+
+def test_a_plan_that_cannot_be_written_for_a_moment_costs_no_job(tmp_path, capsys, monkeypatch) -> None:
+    real, tries = SweepFile.write, []
+
+    def write(self: SweepFile, folder: Path) -> None:
+        tries.append(folder)
+        if len(tries) == 3:  # the first two are made before the first job
+            raise OSError(errno.EMFILE, "Too many open files")
+        real(self, folder)
+
+    class Unchecked(Launcher):
+        def __call__(self, plan: Plan, assignments: Mapping[int, Any], on_return: Any) -> None:
+            with monkeypatch.context() as patch:
+                patch.setattr(SweepFile, "read", lambda _: SweepFile(**{**vars(real_file), "jobs": plan.jobs}))
+                super().__call__(plan, assignments, on_return)
+
+    real_file = SweepFile(sweep_id="s", name="s", started_at_s=0.0, launched_at_s=0.0, settings=[], jobs=[])
+    monkeypatch.setattr(SweepFile, "write", write)
+    status, launcher = run(tmp_path, Unchecked(tmp_path / "multirun/s"))
+    assert (status, len(launcher.ran)) == (0, 6)
+    assert "sweep.json lacks the jobs to come: Too many open files" in capsys.readouterr().out
+
+
+def test_a_search_that_is_resumed_with_more_to_make_is_refused(tmp_path) -> None:
+    run(tmp_path)
+    with pytest.raises(ConfigError, match=r"of the jobs that are done 6 would have to run again \(no profile\)"):
+        run(tmp_path, profile=ProfileConfig(num_tokens=2), search=SearchConfig(trials=8))
+    assert len(list(tmp_path.glob("multirun/s/*/record.json"))) == 6
 
 
 def test_an_interruption_between_jobs_keeps_what_is_done(tmp_path, capsys) -> None:

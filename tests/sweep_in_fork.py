@@ -84,7 +84,7 @@ def run(
             out = os.open("out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             os.dup2(out, 1)
             os.dup2(out, 2)
-            sys.stdout, sys.stderr = (os.fdopen(each, "w", buffering=1) for each in (1, 2))
+            sys.stdout, sys.stderr = (os.fdopen(each, "w", buffering=1, closefd=False) for each in (1, 2))
             sys.argv = ["bench", *arguments]
             if not with_report:
                 write.build, write.write = lambda *_, **__: None, write_no_report

@@ -49,6 +49,7 @@ from bench.override_checks import OF_HYDRA, OverrideError, check_overrides
 from bench.quoting import TEXTS_OF_HYDRA, readable
 from bench.rules import ConfigError
 from bench.secrets import has_credentials, scrub, without_credentials
+from bench.typed.keys import as_tags
 from bench.typed.loading import TextLoader
 from bench.user_path import expanded
 
@@ -418,6 +419,7 @@ def to_config(composed: DictConfig, overrides: Sequence[str]) -> BenchmarkConfig
     _check_choices(overrides)
     plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
+    plain["tracking"]["tags"] = as_tags(plain["tracking"]["tags"])
     config = BenchmarkConfig.from_dict({str(key): value for key, value in plain.items()})
     _check_names(config)
     if config.model.id is None:

@@ -50,6 +50,8 @@ OBJECTIVES = {
 }
 DIRECTIONS = ("minimize", "maximize")
 NO_SUCH_KEY = "no such key"  # how the remedy for such a one begins
+TAGS = "tracking.tags"  # whose values are texts, whatever they are called
+NOT_QUOTED = "a text stands in quotes, for of a number not all that was typed is left"
 SAME_SECTION = 0.8  # how near a misspelt key must be to one of the same name, for its section to be the one meant
 
 
@@ -239,7 +241,7 @@ class TrackingConfig:
         None, "of a new experiment, path or URI; null: MLFLOW_DEFAULT_ARTIFACT_ROOT, else beside the database",
         pattern=r"\S(.*\S)?",
     )  # fmt: skip
-    tags: dict[str, Any] = key({}, "further tags of every run")
+    tags: dict[str, Any] = key({}, "further tags of every run, as texts; null: not this one")
 
 
 # The names that users of transformers' own benchmark know, and where each lives.
@@ -345,6 +347,8 @@ class BenchmarkConfig:
             for leaf, each in flatten(value).items() if isinstance(value, dict) else ():
                 if isinstance(each, float) and not math.isfinite(each):
                     raise ConfigError(f"{path}.{leaf}", each, "must be a finite number")
+                if path == TAGS and isinstance(each, bool | int | float):
+                    raise ConfigError(f"{path}.{leaf}", each, NOT_QUOTED)
         self._check_pairs()
         self._check_search()
         self._check_tracking()
@@ -626,4 +630,5 @@ def _check_type(path: str, value: object, kind: Any) -> None:
     # bool is an int to Python and never one to a user.
     if not fits or (isinstance(value, bool) and bool not in plain):
         names = " or ".join("null" if each is type(None) else each.__name__ for each in plain)
-        raise ConfigError(path, value, f"must be {names}")
+        is_unquoted = str in plain and isinstance(value, bool | int | float)
+        raise ConfigError(path, value, f"must be {names}" + f"; {NOT_QUOTED}" * is_unquoted)

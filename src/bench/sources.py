@@ -192,23 +192,16 @@ def _are_names(value: object) -> bool:
 
 
 def _overrides(record: Path) -> list[str] | None:
-    """What a job was composed from: Hydra's list of texts, one a line."""
+    """What a job was composed from: Hydra's list of texts in YAML, which breaks long ones into lines."""
+    import yaml  # noqa: PLC0415 - only a report of a folder has use for it
+
     folder = record if record.is_dir() else record.parent
     try:
-        lines = (config_folder(folder) / OVERRIDES).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
+        text = (config_folder(folder) / OVERRIDES).read_text(encoding="utf-8")
+        found = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - texts only
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return None
-    return [_unquoted(each[2:]) for each in lines if each.startswith("- ")]
-
-
-def _unquoted(text: str) -> str:
-    """A YAML scalar on one line, plain or in quotes."""
-    if len(text) > 1 and text[0] == text[-1] == "'":
-        return text[1:-1].replace("''", "'")
-    if len(text) > 1 and text[0] == text[-1] == '"':
-        with contextlib.suppress(ValueError):
-            return str(json.loads(text))
-    return text
+    return found if _are_names(found) else None
 
 
 def _sweeps_in(path: Path) -> Iterator[Path]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from hydra.conf import HydraConf
 
-from bench.config import BenchmarkConfig, walk
+from bench.config import BenchmarkConfig, flatten, walk
 
 # Mappings whose names a user chooses and whose values are texts. A value in `params` is the right side of an override.
 TEXT_MAPPINGS = ("tracking.tags", "hydra.sweeper.params", "hydra.job.env_set")
@@ -46,8 +46,21 @@ def kind_of(key: str) -> Kind:
         if any(key == each or key.startswith(f"{each}.") for each in mappings):
             return kind
     if "." not in key:  # a section that is given a word, and any other name, can only mean a group's choice
-        return Kind.TEXT if key in _sections() else Kind.FREE_TEXT
+        return Kind.TEXT if key in groups_and_sections() else Kind.FREE_TEXT
     return Kind.FREE_TEXT if "/" in key else Kind.OTHER
+
+
+def as_tags(tags: Any) -> Any:
+    """Tags under dotted names, all of them texts. References may have led to numbers; null leaves a tag out."""
+    if not isinstance(tags, dict) or not all(isinstance(name, str) for name in tags):
+        return tags  # the config refuses it
+    return {name: _as_text(value) for name, value in flatten(tags).items() if value is not None}
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float) else value
 
 
 @functools.cache
@@ -59,8 +72,9 @@ def _declared() -> dict[str, Kind]:
 
 
 @functools.cache
-def _sections() -> frozenset[str]:
-    return frozenset(path.partition(".")[0] for path, *_ in walk(BenchmarkConfig)) | {"hydra"}
+def groups_and_sections() -> frozenset[str]:
+    """The names at the top that hold keys, and are given a group's choice in an override."""
+    return frozenset(path.partition(".")[0] for path, *_ in walk(BenchmarkConfig) if "." in path) | {"hydra"}
 
 
 def _fields(kind: type, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -19,10 +19,10 @@ from hydra._internal.config_repository import CachingConfigRepository, IConfigRe
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import Container, DictConfig, ListConfig
+from omegaconf import Container, DictConfig, ListConfig, Node
 from omegaconf._utils import get_yaml_loader
 
-from bench.typed.keys import PARAMS, TEXT_MAPPINGS, Kind, kind_of
+from bench.typed.keys import PARAMS, TEXT_MAPPINGS, Kind, groups_and_sections, kind_of
 from bench.typed.overrides import check_digits, quoted
 
 
@@ -56,12 +56,21 @@ def _unsure(config: Container, key: str) -> Iterator[bool]:
 
 
 def _may_differ(value: object, key: str) -> bool:
-    kind = kind_of(key)
-    if value is None:
-        return key.startswith(f"{PARAMS}.")  # the right side of an override, in which null is a word
+    kind = _kind_in_file(key)
+    if key.startswith(f"{PARAMS}.") and (value is None or isinstance(value, bool)):
+        return True  # the right side of an override, in which null and off are words
     if kind is Kind.NUMBER:
         return isinstance(value, float)
     return kind is not Kind.OTHER and isinstance(value, bool | int | float)
+
+
+def _kind_in_file(key: str) -> Kind:
+    """The kind of a key; in `params` that of the key that is swept: no override can be typed as 0x1F is in YAML."""
+    if key.startswith(f"{PARAMS}."):
+        return kind_of(key.removeprefix(f"{PARAMS}.").lstrip("+"))
+    if "." not in key and key in groups_and_sections():  # a file chooses groups in its defaults list alone
+        return Kind.OTHER
+    return kind_of(key)
 
 
 def _is_list_of_params(node: Container, key: str) -> bool:
@@ -89,10 +98,16 @@ def _restore(config: Container, typed: Any, key: str) -> None:
             if not _is_list_of_params(node, path):
                 _restore(node, text, path)
         elif isinstance(text, str) and _may_differ(node._value(), path):
-            if kind_of(path) is Kind.NUMBER:
-                check_digits(path, text)
-            else:
-                node._set_value(str(text))
+            _restore_value(node, text, path)
+
+
+def _restore_value(node: Node, text: str, key: str) -> None:
+    if node._value() is None:
+        node._set_value("null")  # whatever YAML's word for it
+    elif _kind_in_file(key) is not Kind.NUMBER:
+        node._set_value(text)
+    elif isinstance(node._value(), float):
+        check_digits(key, text)
 
 
 def _nodes(config: Container) -> list[tuple[Any, Any]]:

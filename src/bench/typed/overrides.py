@@ -88,26 +88,33 @@ def _tree(line: str) -> Any:
     return parser.override()
 
 
-def _texts(tree: Any, key: str) -> Iterator[Any]:
-    """The tokens of a value that are texts and would be read as something else, in order."""
+def _texts(tree: Any, key: str, *, every: bool = False) -> Iterator[Any]:
+    """The tokens of a value that are texts and would be read as something else, in order.
+
+    Args:
+        tree: of the value.
+        key: that it is a value of.
+        every: also those of which a text is made without loss.
+    """
     if isinstance(tree, OverrideParser.PrimitiveContext):
-        yield from _text(tree, key)
+        yield from _text(tree, key, every=every)
     elif isinstance(tree, OverrideParser.DictKeyValuePairContext):
         name, value = (each for each in tree.getChildren() if isinstance(each, ParserRuleContext))
-        yield from _texts(value, f"{key}.{_name(name, key)}")
+        yield from _texts(value, f"{key}.{_name(name, key)}", every=every)
     elif isinstance(tree, OverrideParser.FunctionContext):
-        yield from _texts_of_function(tree, key)
+        is_sorted = tree.getChild(0).getText() == "sort"
+        yield from _texts_of_function(tree, key, every=every or (is_sorted and not _are_numbers(tree)))
     elif isinstance(tree, ParserRuleContext):
         for child in tree.getChildren():
-            yield from _texts(child, key)
+            yield from _texts(child, key, every=every)
 
 
-def _text(primitive: Any, key: str) -> Iterator[Any]:
+def _text(primitive: Any, key: str, *, every: bool) -> Iterator[Any]:
     token = _only_token(primitive)
     if token is None or token.type not in _TYPED_TOKENS:
         return
     kind = kind_of(key)
-    if kind is Kind.FREE_TEXT or (kind is Kind.TEXT and not _reads_the_same(token)):
+    if kind is Kind.FREE_TEXT or (kind is Kind.TEXT and (every or not _reads_the_same(token))):
         yield token
     elif kind is Kind.NUMBER and token.type == OverrideLexer.FLOAT:
         check_digits(key, token.text)
@@ -115,8 +122,8 @@ def _text(primitive: Any, key: str) -> Iterator[Any]:
 
 def _only_token(context: Any) -> Any:
     """The one token that a value, or a name in braces, consists of; None where there are several."""
-    tokens = [each.symbol for each in context.getChildren()]
-    tokens = [each for each in tokens if each.type != OverrideLexer.WS]
+    tokens = [getattr(each, "symbol", None) for each in context.getChildren()]
+    tokens = [each for each in tokens if each is None or each.type != OverrideLexer.WS]
     return tokens[0] if len(tokens) == 1 else None
 
 
@@ -138,7 +145,14 @@ def _name(dict_key: Any, key: str) -> str:
     return str(dict_key.getText()).strip()
 
 
-def _texts_of_function(function: Any, key: str) -> Iterator[Any]:
+def _are_numbers(function: Any) -> bool:
+    """Whether all arguments are numbers that make texts without loss: `sort` compares no texts with numbers."""
+    values = [each for each in function.getChildren() if isinstance(each, OverrideParser.ElementContext)]
+    tokens = [_only_token(each.getChild(0)) for each in values if isinstance(each.getChild(0), ParserRuleContext)]
+    return all(each is not None and each.type in _TYPED_TOKENS and _reads_the_same(each) for each in tokens)
+
+
+def _texts_of_function(function: Any, key: str, *, every: bool) -> Iterator[Any]:
     if function.getChild(0).getText() not in _OF_VALUES:
         return
     argument = None
@@ -146,7 +160,7 @@ def _texts_of_function(function: Any, key: str) -> Iterator[Any]:
         if isinstance(child, OverrideParser.ArgNameContext):
             argument = child.getChild(0).getText()
         elif isinstance(child, OverrideParser.ElementContext) and argument in (None, *_ARGUMENTS_OF_VALUES):
-            yield from _texts(child, key)
+            yield from _texts(child, key, every=every)
 
 
 def check_digits(key: str, text: str) -> None:

@@ -46,10 +46,11 @@ def command_of(overrides: Sequence[str], swept: Mapping[str, Sequence[str]]) -> 
     values = {key.lstrip("+"): each for key, each in swept.items()}
     typed = []
     for each in overrides:
-        key = each.partition("=")[0].lstrip("+~")
+        signed = each.partition("=")[0]
+        key = signed.lstrip("+~")
         if key in OF_A_SWEEP or key.startswith("tracking."):
             continue
-        typed.append(f"{key}={','.join(values[key])}" if key in values else each)
+        typed.append(f"{signed}={','.join(values[key])}" if key in values else each)
     return shlex.join(["python", "-m", "bench", *(["-m"] if swept else []), *typed])
 
 

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from bench.record import FILE_NAME
-from bench.sources import OVERRIDES, PLAN_NAME, SourceError, read_source, read_sources
+from bench.report.page.again import command_of
+from bench.sources import OF_HYDRA, OVERRIDES, PLAN_NAME, SourceError, read_source, read_sources
 from bench.sweep.plan import FILE_NAME as KNOWN_PLAN_NAME
 from factories import make_config
 from sweeps import EAGER, SDPA, job, jobs, sweep
@@ -50,6 +52,22 @@ def test_what_a_job_was_composed_from_is_read(night) -> None:
         "model.id='it''s'",
         "workload.prompt_file=a: b",
     ]
+
+
+def test_an_override_that_takes_several_lines_of_yaml_is_whole(night) -> None:
+    lines = [f"workload.prompt_file='{'a long path/' * 20}'", "model.id='two\nlines'", "tracking.tags.a=7", "a=null"]
+    path = night / "0_eager" / OVERRIDES
+    path.parent.mkdir()
+    OmegaConf.save(OmegaConf.create(lines), path)  # as Hydra writes it
+    assert read_source(str(night), None).overrides == lines
+
+
+@pytest.mark.parametrize("text", ["a: b", "- [a]", "- a\n- {b: c}", "'", "7", ""])
+def test_overrides_that_are_no_list_of_texts_are_not_known(night, text: str) -> None:
+    path = night / "0_eager" / OVERRIDES
+    path.parent.mkdir()
+    path.write_text(text, encoding="utf-8")
+    assert read_source(str(night), None).overrides is None
 
 
 def test_a_baseline_is_found_in_the_records_where_the_plan_has_none(tmp_path) -> None:
@@ -151,3 +169,36 @@ def test_a_path_that_the_system_does_not_take_is_one_line(text: str) -> None:
         read_sources(text, None)
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 600
+
+
+def test_a_search_is_no_command_of_its_jobs_overrides(night) -> None:
+    path = night / "0_eager" / OVERRIDES
+    path.parent.mkdir()
+    path.write_text("- warmup.max_s=0.1\n", encoding="utf-8")
+    plan = json.loads((night / PLAN_NAME).read_text(encoding="utf-8"))
+    (night / PLAN_NAME).write_text(json.dumps(plan | {"trials": 20}), encoding="utf-8")
+    assert read_source(str(night), None).overrides is None
+
+
+def test_what_was_typed_for_hydra_itself_belongs_to_the_command(night) -> None:
+    typed = ["hydra/launcher=ray", "hydra.launcher.num_gpus=0", "hydra.sweep.dir='x'", "+hydra.job.env_set.A='b'"]
+    sources = [{"path": "hydra.conf", "provider": "hydra"}, {"path": "/my conf", "provider": "command-line"}]
+    hydra = {"overrides": {"hydra": [*typed, "hydra.mode=MULTIRUN"]}, "runtime": {"config_sources": sources}}
+    path = night / "0_eager" / OF_HYDRA
+    path.parent.mkdir()
+    OmegaConf.save(OmegaConf.create({"hydra": hydra}), path)
+    found = read_source(str(night), None)
+    assert found.for_hydra == ["--config-dir", "/my conf", "hydra/launcher=ray", "hydra.launcher.num_gpus=0"]
+    assert command_of(["attention=eager"], {"attention": ["eager", "sdpa"]}, found.for_hydra) == (
+        "python -m bench -m --config-dir '/my conf' hydra/launcher=ray hydra.launcher.num_gpus=0 attention=eager,sdpa"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["hydra: 1", "hydra: {overrides: {hydra: x}, runtime: {config_sources: [1, {a: b}]}}", "["]
+)
+def test_an_unusable_config_of_hydra_adds_nothing_to_the_command(night, text: str) -> None:
+    path = night / "0_eager" / OF_HYDRA
+    path.parent.mkdir()
+    path.write_text(text, encoding="utf-8")
+    assert read_source(str(night), None).for_hydra == []

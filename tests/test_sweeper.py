@@ -10,6 +10,7 @@ from hydra.errors import HydraException
 
 from conftest import run_bench
 from hydra_plugins.bench_sweeper.bench_sweeper import product, values_of, varying
+from hydra_plugins.bench_sweeper.optuna_sweeper import space_of
 
 
 def points(*overrides: str) -> list[dict[str, str]]:
@@ -31,6 +32,37 @@ def test_a_range_is_its_values() -> None:
 
 def test_the_last_of_two_overrides_of_a_key_counts() -> None:
     assert points("a=1,2", "a=3") == [{"a": "3"}]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "values"),
+    [
+        (["a=1,2", "a=3,4"], {"a": ["3", "4"]}),
+        (["a=1,2", "b=x", "a=3"], {"a": ["3"], "b": ["x"]}),
+        (["a=1", "a=choice(3,4)", "a=range(5,7)"], {"a": ["5", "6"]}),
+        (["a=1,2", "++a=3"], {"++a": ["3"]}),
+        (["+a.b=1,2", "a.b=3"], {"+a.b": ["3"]}),
+        (["attention=eager,sdpa", "attention=flex"], {"attention": ["flex"]}),
+    ],
+)
+def test_a_later_choice_takes_the_place_of_an_earlier_one(overrides: list[str], values: dict[str, list[str]]) -> None:
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    assert {key: list(each) for key, each in values_of(parsed).items()} == values
+    space = space_of(parsed)
+    assert space.fixed == {key: each[0] for key, each in values.items() if len(each) == 1}
+    assert space.shown() == {key.lstrip("+"): each for key, each in values.items() if len(each) > 1}
+
+
+def test_the_command_lines_choice_takes_the_place_of_an_experiments(tmp_path) -> None:
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    params = "    params: {warmup.iterations: '1,2', model.seed: '3,4'}"
+    text = f"# @package _global_\nhydra:\n  sweeper:\n{params}\n"
+    (tmp_path / "conf/experiment/mine.yaml").write_text(text, encoding="utf-8")
+    typed = ["--config-dir", "conf", "experiment=mine", "sweep.dry_run=true", "sweep.order=given"]
+    for key in ("warmup.iterations", "++warmup.iterations"):
+        done = run_bench("-m", *typed, f"{key}=5,6", "model.seed=7", folder=tmp_path)
+        names = [re.split("  +", line.strip())[1] for line in done.stdout.splitlines()[1:-1]]
+        assert names == ["iterations=5", "iterations=6"], done.stdout + done.stderr
 
 
 def test_nothing_swept_is_one_point() -> None:

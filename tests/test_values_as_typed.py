@@ -6,6 +6,7 @@ The ways in: the command line, lists of choices, files, `params` and `settings` 
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from bench import cli
 from bench.config import BenchmarkConfig, ModelConfig, SweepConfig, TrackingConfig
+from bench.report.page.again import command_of
 from bench.rules import ConfigError
+from bench.sources import OVERRIDES, _overrides
 from bench.sweep.plan import file_name, short_name
 from bench.typed.keys import Kind, _declared, kind_of
 from bench.typed.loading import TextLoader
@@ -375,6 +378,36 @@ def test_python_takes_no_number_for_a_text(section: type, value: dict[str, Any])
         BenchmarkConfig(**{name: section(**value)})
     assert str(refused.value).startswith(f"{name}.{next(iter(value))}")
     assert "\n" not in str(refused.value)
+
+
+# ---- the command that measures once more ---------------------------------------------------------------------------
+
+ODD = st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"]), max_size=200).filter(
+    lambda text: "${" not in text
+)
+
+
+@examples(6)
+@given(identity=ODD, revisions=st.lists(ODD, min_size=1, max_size=2, unique=True), tag=TEXTS)
+@example(identity="a b $HOME 'c' \"d\" `e` \\ \\\\ #f, {g}: [h] =i", revisions=["1_0", "10"], tag="x")
+@example(identity="two\nlines\n\n and a tab\t", revisions=[" x ", "12e4567"], tag="x")
+@example(identity="long " * 60, revisions=["it's", '"'], tag="x")
+@example(identity="- a: b", revisions=["null", "true"], tag="x")
+def test_a_reports_command_measures_what_was_typed(loader, tmp_path_factory, identity, revisions, tag) -> None:
+    typed = [f"model.id={in_quotes(identity)}", f"model.revision={','.join(map(in_quotes, revisions))}"]
+    made, master = sweeper(loader, *typed, "compile.options.x=0.1", f"sweep.arm={in_quotes(tag)}")
+    expanded = made._expand(list(master.hydra.overrides.task))
+    folder = tmp_path_factory.mktemp("job")
+    (folder / ".hydra").mkdir()
+    lines = [f"{key}={value}" for key, value in expanded[-1].items()]
+    OmegaConf.save(OmegaConf.create(lines), folder / OVERRIDES)  # as Hydra writes it
+    swept = {"model.revision": [each["model.revision"] for each in expanded]} if len(revisions) > 1 else {}
+    words = shlex.split(command_of(_overrides(folder) or [], swept))
+    assert words[:3] == ["python", "-m", "bench"]
+    again = points(loader, *(each for each in words[3:] if each != "-m"))
+    assert [(each.model.id, each.model.revision, each.sweep.arm, each.compile.options.x) for each in again] == [
+        (identity, each, tag, 0.1) for each in revisions
+    ]
 
 
 # ---- the command -------------------------------------------------------------------------------------------------

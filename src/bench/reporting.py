@@ -89,7 +89,9 @@ def _report(name: str, source: Source, *, is_drawn: bool) -> Report:
     from bench.report.page.write import build  # noqa: PLC0415
 
     notes = list(source.notes)
-    command = scrub(command_of(source.overrides, source.swept)) if source.overrides is not None else None
+    command = None
+    if source.overrides is not None:
+        command = scrub(command_of(source.overrides, source.swept, source.for_hydra))
     try:
         comparison = build_report_of_records(source.records, typed=source.typed, baseline=source.baseline)
     except ConfigError as error:

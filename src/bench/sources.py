@@ -20,6 +20,8 @@ from bench.command import CommandError
 from bench.record import FILE_NAME, Record, RecordError, config_folder
 
 PLAN_NAME = "sweep.json"  # what a sweep leaves in its folder
+OF_HYDRA = "hydra.yaml"  # Hydra's own config of a job
+PLACES = ("hydra.mode=", "hydra.run.", "hydra.sweep.", "hydra.job.env_set.")  # of outputs, which are other ones again
 OVERRIDES = "overrides.yaml"  # what a job leaves in its own: the overrides that it was composed from
 MLFLOW_PREFIX = "mlflow:"
 SOURCES_SHOWN = 3
@@ -42,6 +44,7 @@ class Source:
     folder: Path | None = None  # that holds them; None for MLflow's
     jobs: int | None = None  # that the sweep planned; None where that is not known
     overrides: list[str] | None = None  # of one of its jobs; None where they are not known
+    for_hydra: list[str] = field(default_factory=list)  # flags and overrides for the sweep as a whole
     notes: list[str] = field(default_factory=list)  # a line for each record that is missing or left out
 
 
@@ -145,7 +148,9 @@ def _read_path(label: str, path: Path) -> Source:
         swept=plan.get("swept", {}),
         folder=path if path.is_dir() else path.parent,
         jobs=len(files) if "jobs" in plan else None,
-        overrides=_overrides(present[0]),
+        # What a search chose from is kept as people read it, which is no override.
+        overrides=_overrides(present[0]) if "trials" not in plan else None,
+        for_hydra=_for_hydra(present[0]),
         notes=notes,
     )
 
@@ -175,6 +180,7 @@ def _plan(path: Path) -> dict[str, Any]:
         "jobs": _are_jobs(plan.get("jobs")),
         "settings": _are_names(plan.get("settings")),
         "baseline": isinstance(plan.get("baseline"), str),
+        "trials": isinstance(plan.get("trials"), int),
         "swept": isinstance(swept, dict) and all(map(_are_names, swept.values())),
     }
     return {name: plan[name] for name, is_usable in usable.items() if is_usable}
@@ -193,15 +199,38 @@ def _are_names(value: object) -> bool:
 
 def _overrides(record: Path) -> list[str] | None:
     """What a job was composed from: Hydra's list of texts in YAML, which breaks long ones into lines."""
+    found = _yaml(record, OVERRIDES)
+    return found if _are_names(found) else None
+
+
+def _for_hydra(record: Path) -> list[str]:
+    """The folder of configs and the overrides of Hydra's own that were typed, such as hydra/launcher=ray."""
+    found = _yaml(record, OF_HYDRA)
+    hydra = found.get("hydra") if isinstance(found, dict) else None
+    overrides = _inside(hydra, "overrides", "hydra")
+    typed = [each for each in overrides if not each.lstrip("+").startswith(PLACES)] if _are_names(overrides) else []
+    sources = _inside(hydra, "runtime", "config_sources")
+    given = [each for each in sources if _inside(each, "provider") == "command-line"] if type(sources) is list else []
+    folders = [path for each in given if isinstance(path := _inside(each, "path"), str)]
+    return [*(word for path in folders[:1] for word in ("--config-dir", path)), *typed]
+
+
+def _inside(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _yaml(record: Path, name: str) -> Any:
+    """A file that Hydra left beside a record, all values as texts; None where it cannot be read."""
     import yaml  # noqa: PLC0415 - only a report of a folder has use for it
 
     folder = record if record.is_dir() else record.parent
     try:
-        text = (config_folder(folder) / OVERRIDES).read_text(encoding="utf-8")
-        found = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - texts only
+        text = (config_folder(folder) / name).read_text(encoding="utf-8")
+        return yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - texts only
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return None
-    return found if _are_names(found) else None
 
 
 def _sweeps_in(path: Path) -> Iterator[Path]:

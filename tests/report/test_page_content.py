@@ -223,6 +223,11 @@ def test_the_command_of_a_sweep_has_each_swept_key_with_its_values() -> None:
     )
 
 
+def test_the_command_keeps_the_sign_of_a_swept_key() -> None:
+    command = command_of(["+compile.options.x=1", "++model.seed=3"], {"compile.options.x": ["1", "2"]})
+    assert command == "python -m bench -m +compile.options.x=1,2 ++model.seed=3"
+
+
 def test_the_command_of_one_run_is_no_sweep() -> None:
     assert command_of(["attention=eager", "model.id=a b"], {}) == "python -m bench attention=eager 'model.id=a b'"
 

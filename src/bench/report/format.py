@@ -20,6 +20,14 @@ FAILURE_STYLE = "red"
 _ANSI = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?)")
 
 
+def bare(value: str) -> str:
+    """A swept value as it was meant, without the quotes in which Hydra's grammar reads it."""
+    quote = value[:1]
+    if len(value) < 2 or quote not in ("'", '"') or not value.endswith(quote):
+        return value
+    return value[1:-1].replace(f"\\{quote}", quote)
+
+
 def is_wrong(record: Record) -> bool:
     """Whether the output was compared with the reference's and differs by more than rounding."""
     return record.fidelity is not None and record.fidelity.agrees is False

@@ -19,7 +19,7 @@ from bench.analysis.headline import headline, is_ranked
 from bench.analysis.phases import NAMES, outside_generate_s, phases_of
 from bench.analysis.summary import Stats, Summary, summarize
 from bench.record import Record
-from bench.report.format import is_wrong, one_line
+from bench.report.format import bare, is_wrong, one_line
 
 # Column → meaning. The swept keys stand between "repeat" and "status", each under its own name.
 COLUMNS = {
@@ -123,7 +123,8 @@ def _row(record: Record, summary: Summary, swept: dict[str, str]) -> Row:
     row: Row = {}
     for name in COLUMNS:
         if name == AFTER_SWEPT:
-            row |= {column: record.swept.get(key) for key, column in swept.items()}
+            typed = {column: record.swept.get(key) for key, column in swept.items()}
+            row |= {column: None if value is None else bare(value) for column, value in typed.items()}
         row[name] = _finite(known[name])
     return row
 

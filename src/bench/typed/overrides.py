@@ -213,6 +213,21 @@ def _sort(*args: Any, **named: Any) -> Any:
 # ---- values --------------------------------------------------------------------------------------------------------
 
 
+def last_of_each(overrides: Sequence[Override]) -> dict[str, Override]:
+    """Key with its sign → the last override of it, in the order in which the keys were typed first.
+
+    The signs make no other key: ++a=3 takes the place of a=1,2, and a=3 that of +a=1,2, whose sign it then needs.
+    """
+    signs: dict[str, str] = {}
+    last: dict[str, Override] = {}
+    for each in overrides:
+        typed = each.get_key_element()
+        key = typed.lstrip("+")
+        signs[key] = typed.removesuffix(key) or signs.get(key, "")
+        last[key] = each
+    return {f"{signs[key]}{key}": each for key, each in last.items()}
+
+
 def values_as_typed(override: Override) -> Sequence[str]:
     """The values of an override as right sides of overrides, each of which is read as what it is.
 

@@ -174,18 +174,18 @@ def _place(sweep_folder: Path, folder: str, assignment: Any) -> list[str]:
 
 
 def values_of(overrides: list[Override]) -> dict[str, Sequence[str]]:
-    """Each key's values (choices, ranges, globs); a later override of a key wins."""
+    """Each key's values (choices, ranges, globs); a later override of a key takes the place of an earlier one."""
     from bench.override_checks import OverrideError, values_missing  # noqa: PLC0415 - see above
-    from bench.typed.overrides import values_as_typed  # noqa: PLC0415
+    from bench.typed.overrides import last_of_each, values_as_typed  # noqa: PLC0415
 
     values: dict[str, Sequence[str]] = {}
-    for each in overrides:
+    for key, each in last_of_each(overrides).items():
         line = str(each.input_line)
         if each.is_sweep_override() and not each.is_discrete_sweep():
             remedy = "an interval has no list of values; use a choice or a range, or search it: hydra/sweeper=optuna"
             raise OverrideError(line, remedy)
         try:
-            values[each.get_key_element()] = found = values_as_typed(each)
+            values[key] = found = values_as_typed(each)
         except (HydraException, ValueError, TypeError) as error:
             reason = f"gives no values ({error.__cause__ or error})"
             raise OverrideError(line, f"{reason}; {values_missing(line)}") from error

@@ -74,13 +74,11 @@ def space_of(overrides: list[Override]) -> Space:
         HydraException: a range or an interval without numbers to choose from.
     """
     from bench.sweep.space import Space  # noqa: PLC0415
+    from bench.typed.overrides import last_of_each  # noqa: PLC0415
 
     fixed: dict[str, str] = {}
     free: dict[str, Choice | Range] = {}
-    for each in overrides:
-        key = each.get_key_element()
-        fixed.pop(key, None)
-        free.pop(key, None)
+    for key, each in last_of_each(overrides).items():
         parameter = _parameter(key, each)
         if isinstance(parameter, str):
             fixed[key] = parameter

@@ -38,10 +38,15 @@ def build_again(records: Sequence[Record], *, sweep_id: str | None, source: str 
     return Again(commands=commands, files=_files(sweep=sweep_id is not None), config=_common(records))
 
 
-def command_of(overrides: Sequence[str], swept: Mapping[str, Sequence[str]]) -> str:
+def command_of(overrides: Sequence[str], swept: Mapping[str, Sequence[str]], for_hydra: Sequence[str] = ()) -> str:
     """The command of a sweep from the overrides of one of its jobs and the values of the swept keys.
 
     It composes all combinations, of which the sweep may have had some only.
+
+    Args:
+        overrides: of the job.
+        swept: override key → its values; empty for a single run.
+        for_hydra: flags and overrides of Hydra's own, for the sweep as a whole.
     """
     values = {key.lstrip("+"): each for key, each in swept.items()}
     typed = []
@@ -51,7 +56,7 @@ def command_of(overrides: Sequence[str], swept: Mapping[str, Sequence[str]]) -> 
         if key in OF_A_SWEEP or key.startswith("tracking."):
             continue
         typed.append(f"{signed}={','.join(values[key])}" if key in values else each)
-    return shlex.join(["python", "-m", "bench", *(["-m"] if swept else []), *typed])
+    return shlex.join(["python", "-m", "bench", *(["-m"] if swept else []), *for_hydra, *typed])
 
 
 def _files(*, sweep: bool) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from bench.analysis.summary import Summary, compiled_while_measured
 from bench.record import STATUSES
-from bench.report.format import UNDEFINED, mebibytes, milliseconds, one_line, percent, run_title, significant
+from bench.report.format import UNDEFINED, bare, mebibytes, milliseconds, one_line, percent, run_title, significant
 from bench.report.page.content import Cell, Column, SettingRow, SettingsTable
 from bench.report.page.measured import Measured, Read, median_of
 
@@ -108,7 +108,7 @@ def build_table(settings: Sequence[Measured], swept: Sequence[str], lowest: str 
     ]
     for row, each in zip(rows, ordered, strict=True):
         row += [_steady(each), _output(each), _graphs(each)]
-        row += [Cell(text=one_line(each.setting.swept.get(key, UNDEFINED))) for key in swept]
+        row += [Cell(text=one_line(bare(each.setting.swept.get(key, UNDEFINED)))) for key in swept]
     return SettingsTable(
         columns=columns,
         rows=[

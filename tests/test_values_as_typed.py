@@ -6,6 +6,7 @@ The ways in: the command line, lists of choices, files, `params` and `settings` 
 from __future__ import annotations
 
 import itertools
+import pickle
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,7 @@ from bench.typed.keys import Kind, _declared, kind_of
 from bench.typed.loading import TextLoader
 from bench.typed.overrides import in_quotes, parse, quoted, values_as_typed
 from conftest import run_bench
-from hydra_plugins.bench_sweeper.bench_sweeper import BenchSweeper
+from hydra_plugins.bench_sweeper.bench_sweeper import BenchSweeper, values_of
 from hydra_plugins.bench_sweeper.composing import Composer
 from hydra_plugins.bench_sweeper.optuna_sweeper import space_of
 
@@ -242,6 +243,30 @@ def test_in_the_params_and_the_settings_of_a_sweep(loader, folder: Path, values:
     all_at_once, *singly = points(loader, experiment(folder, f"hydra:\n  sweeper:\n    settings:\n{text}"))
     assert {key: held(all_at_once, key) for key in values} == values
     assert {key: held(each, key) for key, each in zip(values, singly, strict=True)} == values
+
+
+@pytest.mark.parametrize("null", ["null", "~", ""])
+def test_the_params_of_a_sweep_are_right_sides_of_overrides(loader, folder: Path, null: str) -> None:
+    text = f"compile.mode: {null}\n      compile: off\n      monitor.enabled: off\n      workload.batch_size: 0x1F\n"
+    lines = f"hydra:\n  sweeper:\n    params:\n      {text}      compile.options.x: 1e-3\n"
+    (found,) = points(loader, experiment(folder, lines))
+    assert (found.compile.mode, found.monitor.enabled, found.workload.batch_size) == (None, False, 31)
+    assert found.compile.options.x == 0.001
+
+
+def test_points_are_composed_as_the_commands_loader_does_it(loader) -> None:
+    lines = ["tracking.tags.a=7", "sweep.arm=1_0", "model.revision=12e4567", "sweep={name:1_0}"]
+    typed = [f"{key}={value[0]}" for key, value in values_of(parse(lines)).items()]
+    master = composed(loader, "sweep.name=2024_11_29", mode=RunMode.MULTIRUN)
+    whole = loader.load_sweep_config(master, lines)
+    fast = Composer(loader, master).compose(typed)
+    assert fast == OmegaConf.masked_copy(whole, [each for each in whole if each != "hydra"])
+    assert [str(each) for each in whole.hydra.overrides.task] == typed
+
+
+def test_the_loader_travels_to_other_machines(loader) -> None:
+    there = pickle.loads(pickle.dumps(loader))
+    assert composed(there, "sweep.arm=1_0").sweep.arm == "1_0"
 
 
 @examples(15)

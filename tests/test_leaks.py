@@ -151,3 +151,11 @@ def test_yaml_without_a_secret_is_left_as_it_is(tmp_path: Path, monkeypatch) -> 
     (tmp_path / "config.yaml").write_text("a:   b # as typed\n")
     hide_secrets(tmp_path, config, ["a=b"])
     assert (tmp_path / "config.yaml").read_text() == "a:   b # as typed\n"
+
+
+def test_a_file_that_hydra_did_not_write_is_left_as_it_is(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    (tmp_path / "notes.yaml").write_text(f"mine: {TOKEN}\n")
+    hide_secrets(tmp_path, OmegaConf.create({"a": TOKEN}), [])
+    assert (tmp_path / "notes.yaml").read_text() == f"mine: {TOKEN}\n"
+    assert [each.name for each in tmp_path.iterdir()] == ["notes.yaml"]

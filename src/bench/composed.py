@@ -15,6 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from bench.files import write_whole
 from bench.secrets import scrub_texts
 
+WRITTEN_BY_HYDRA = ("config.yaml", "hydra.yaml", "overrides.yaml")  # into a job's folder, before the job begins
+
 
 def to_yaml(config: DictConfig) -> str:
     """Return a config as YAML, with *** in place of every secret that is known."""
@@ -24,7 +26,7 @@ def to_yaml(config: DictConfig) -> str:
 
 
 def hide_secrets(folder: Path, config: DictConfig, overrides: Sequence[str]) -> None:
-    """Write those YAML files of a folder anew that hold a secret.
+    """Write those of Hydra's YAML files anew that hold a secret; what else lies in the folder is not looked at.
 
     Args:
         folder: the one into which Hydra writes what a job was composed of.
@@ -37,7 +39,7 @@ def hide_secrets(folder: Path, config: DictConfig, overrides: Sequence[str]) -> 
     texts = [*_texts(OmegaConf.to_container(config, resolve=False)), *overrides]
     if scrub_texts(texts) == texts:
         return
-    for path in sorted(folder.glob("*.yaml")):
+    for path in [folder / name for name in WRITTEN_BY_HYDRA if (folder / name).is_file()]:
         plain = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
         if (hidden := _hidden(plain)) != plain:
             write_whole(path, OmegaConf.to_yaml(OmegaConf.create(hidden)))

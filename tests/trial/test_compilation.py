@@ -506,6 +506,8 @@ def test_the_shared_cache_is_keyed_by_all_that_changes_the_code() -> None:
     assert len(folders) == 6
     same = dataclasses.replace(config.warmup, iterations=9)
     assert shared_cache(BenchmarkConfig.from_dict(config.to_dict() | {"warmup": vars(same)}), device) in folders
+    search = dataclasses.replace(config.search, trials=9, seed=3)
+    assert shared_cache(BenchmarkConfig.from_dict(config.to_dict() | {"search": vars(search)}), device) in folders
 
 
 def test_shared_caches_are_bounded_and_the_longest_unused_goes(tmp_path) -> None:

@@ -39,6 +39,10 @@ from bench.trial.journal import Journal, first_line
 # torch keeps the last 64 compilations unless told otherwise; then times and reasons would be lost, and sums shrink.
 SHARED_CACHES = 32  # settings whose compiled code is kept; each takes some hundred megabytes
 KEPT_COMPILATIONS = 100_000
+# Sections of the config that change no compiled code.
+BESIDE_THE_CODE = (
+    "sweep", "search", "tracking", "isolation", "profile", "warmup", "measurement", "monitor", "fidelity",
+)  # fmt: skip
 # Functions that flex_attention compiles of itself: the kernel, and the making of its block mask.
 FLEX_FILES = ("torch/nn/attention/flex_attention.py", "transformers/integrations/flex_attention.py")
 
@@ -244,7 +248,7 @@ def _compiled_while_measured(observed: CompileObserved, measured: Sequence[int])
 def shared_cache(config: BenchmarkConfig, device: torch.device) -> Path:
     """The folder of compiled code for this setting: keyed by all that changes the code."""
     defining = config.to_dict()
-    for section in ("sweep", "tracking", "isolation", "profile", "warmup", "measurement", "monitor", "fidelity"):
+    for section in BESIDE_THE_CODE:
         del defining[section]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     versions = [torch.__version__, torch.version.git_version, transformers.__version__, name]

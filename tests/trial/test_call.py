@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from bench.trial import call as module
+from bench.trial import compilation
 from bench.trial.batching import BatchingSession
 from bench.trial.call import make_call
 from bench.trial.model import load
@@ -71,3 +74,39 @@ def test_garbage_is_collected_again_after_a_call_that_fails(request_of, tiny, mo
     with pytest.raises(torch.OutOfMemoryError):
         make_call(ready, lambda: 0.0)
     assert gc.isenabled()
+
+
+def test_the_tokens_of_a_call_are_the_new_ones_of_each_row(request_of, tiny) -> None:
+    ready = request_of(tiny(batch_size=2))
+    call = make_call(ready, lambda: 0.0)
+    with torch.inference_mode():
+        whole = ready.generate().tolist()
+    prompt = ready.config.workload.sequence_length
+    assert [row[:prompt] for row in whole] == ready.prompts
+    assert call.token_ids == [row[prompt:] for row in whole]
+    assert call.text == ready.loaded.tokenizer.decode(call.token_ids[0], skip_special_tokens=True)
+
+
+def test_what_was_compiled_before_a_call_is_none_of_its_own(request_of, tiny, monkeypatch) -> None:
+    before = dataclasses.replace(compilation.read_counters(), graphs=5, compile_s=40.0)
+    readings = iter([before, dataclasses.replace(before, graphs=7, compile_s=41.5)])
+    monkeypatch.setattr(compilation, "read_counters", lambda: next(readings))
+    call = make_call(request_of(tiny()), lambda: 0.0)
+    assert (call.graphs, call.compile_s) == (2, 1.5)
+
+
+@pytest.mark.parametrize("steps", [3, 5])
+def test_a_generate_that_hands_out_another_number_of_steps_is_an_error(request_of, tiny, monkeypatch, steps) -> None:
+    """Then the times of its tokens are not known, though there are as many as asked for."""
+    ready = request_of(tiny())
+    original = Request.generate
+
+    def generate(self, *, streamer):
+        output = original(self)
+        for _ in range(1 + steps):  # the prompt comes first
+            streamer.put(None)
+        return output
+
+    monkeypatch.setattr(Request, "generate", generate)
+    with pytest.raises(RuntimeError, match=f"handed out {steps} steps to the streamer, not 4"):
+        make_call(ready, lambda: 0.0)

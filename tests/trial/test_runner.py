@@ -95,6 +95,29 @@ def test_warm_up_runs_without_monitor_and_measurement_with_it(runner, tiny) -> N
     assert [len(samples) for samples in record.monitor.samples] == [len(samples) for samples in monitored[2:]]
 
 
+def test_the_monitor_samples_in_measured_calls_alone(runner, tiny) -> None:
+    """It runs beside the warm-up, too, for its process is started before: it must not look then."""
+    seen = []
+
+    class Monitor:
+        error = None
+
+        def begin(self) -> None:
+            seen.append("begin")
+
+        def end(self, start: float) -> list:
+            seen.append("end")
+            return []
+
+    config = tiny()
+    runner.setup_benchmark("tiny", config)
+    runner._monitor = Monitor()
+    runner.time_generate(config, warmup=True)
+    assert seen == []
+    runner.time_generate(config, warmup=False)
+    assert seen == ["begin", "end"]
+
+
 def test_without_monitor_there_is_none_in_the_record(runner, tiny) -> None:
     config = tiny(monitor=MonitorConfig(enabled=False))
     runner.setup_benchmark("tiny", config)

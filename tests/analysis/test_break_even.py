@@ -136,6 +136,50 @@ def test_the_speed_ups_interval_is_that_of_a_mean_of_slopes():
     assert math.log(found.speedup_high[10] / found.speedup[10]) == pytest.approx(reach)
 
 
+def jackknife(sides: Sequence[np.ndarray], speedup, *, paired: bool) -> float:
+    """The standard error of log S from leaving out one process, or one block, at a time (Tukey 1958)."""
+    variance = 0.0
+    for left in [(0, 1)] if paired else [(0,), (1,)]:
+        n = len(sides[left[0]])
+        found = np.array(
+            [
+                math.log(
+                    speedup(
+                        *[
+                            np.delete(side, each, axis=0) if number in left else side
+                            for number, side in enumerate(sides)
+                        ]
+                    )
+                )
+                for each in range(n)
+            ]
+        )
+        variance += (n - 1) / n * float(np.sum((found - found.mean()) ** 2))
+    return math.sqrt(variance)
+
+
+@pytest.mark.parametrize("slope", [0.02, -0.02])
+@pytest.mark.parametrize("processes", [(30, 30), (30, 36)], ids=["paired", "unpaired"])
+def test_the_speed_ups_interval_is_as_wide_as_leaving_out_processes_says(processes, slope):
+    """On both sides starts and calls are slow together, or in turn."""
+    generator = np.random.default_rng(5)
+    compiled = correlated(generator, processes[0], 20.0, 1.0, slope)
+    plain = correlated(generator, processes[1], 9.0, 2.0, slope)
+    plain_setting = setting(None, plain)
+    if processes[0] != processes[1]:  # of other repeats
+        for each in plain_setting.records:
+            each.repeat += 100
+    found = only(plain_setting, setting("default", compiled))
+    quantile = t.ppf(0.975, min(processes) - 1)
+    for n in found.speedup:
+
+        def speedup(one, other, n=n):
+            return n * other[:, 1].mean() / (one[:, 0].mean() - other[:, 0].mean() + n * one[:, 1].mean())
+
+        error = jackknife([np.array(compiled), np.array(plain)], speedup, paired=found.paired)
+        assert math.log(found.speedup_high[n] / found.speedup[n]) == pytest.approx(quantile * error, rel=0.03)
+
+
 def test_a_speed_up_whose_interval_has_no_end_has_none():
     # Over 10 calls the compiled side takes 10 s for its calls and 9.99 s less for its start: all but nothing.
     plain = [(11.0, 2.0), (12.0, 2.0), (13.0, 2.0)]

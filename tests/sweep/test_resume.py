@@ -15,6 +15,7 @@ from bench.conductor.planning import print_plan_of
 from bench.config import BenchmarkConfig, FidelityConfig, ProfileConfig, SweepConfig, walk
 from bench.record import Failure, Fidelity, Record
 from bench.rules import ConfigError
+from bench.sweep.fingerprint import software
 from bench.sweep.plan import Plan, Point, SweepFile, make_plan
 from bench.sweep.reference import FOLDER as REFERENCES
 from bench.sweep.resume import check_is_free, check_is_resumable, claimed, look, put_aside, resume, unusable_references
@@ -391,3 +392,24 @@ def test_the_file_of_a_sweep_is_read_back(tmp_path) -> None:
     file.write(tmp_path)
     assert look(tmp_path).file == file
     assert dataclasses.asdict(file)["jobs"][0]["folder"] == "0_batch_size=1"
+
+
+def test_of_a_finished_and_a_failed_record_of_one_job_the_failed_one_is_put_aside(tmp_path) -> None:
+    """Whichever lies first: a setting and repeat has one record in the sweep."""
+    for failed, finished in (("0_a", "1_b"), ("3_b", "2_a")):
+        folder = tmp_path / failed
+        leave(folder, 1, failed, status="crashed")
+        leave(folder, 1, finished)
+        left = left_of(plan_of(1), folder)
+        assert [(job.done, job.folder) for job in left.plan.jobs] == [(True, finished)]
+        assert left.put_aside == [failed]
+
+
+def test_where_jobs_run_elsewhere_their_hardware_is_no_other_environment_and_their_software_is(tmp_path) -> None:
+    """A login node has another processor, and none of the cards that its jobs found."""
+    there = HERE | {"cpu": "Two", "gpus": "H100", "driver": "600"}
+    leave(tmp_path, 1, "a", fingerprint=there)
+    leave(tmp_path, 2, "b", fingerprint=there | {"torch": "2.12.0"})
+    found = look(tmp_path, is_local=False)
+    assert [job.done for job in resume(plan_of(1, 2), found, software(HERE)).plan.jobs] == [True, False]
+    assert [job.done for job in left_of(plan_of(1, 2), tmp_path).plan.jobs] == [False, False]

@@ -289,3 +289,44 @@ def test_decoding_steps_must_run_compiled_exactly_when_asked() -> None:
     assert half == "compile.mode=default: compiled code ran in 1 of 2 decoding steps"
     unasked = without_compiled_code(BenchmarkConfig(), observed(decode=phase("math", regions=2)))
     assert unasked == "compile.mode=null: compiled code ran 2 time(s) in 2 decoding steps"
+
+
+@pytest.mark.parametrize("wanted", ["flash_attention", "math"])
+def test_a_layer_that_ran_another_family_than_the_others_is_named(wanted) -> None:
+    """Whichever comes first in the alphabet."""
+    config, other = BenchmarkConfig(sdpa_backend=wanted), {"math": "flash_attention"}.get(wanted, "math")
+    both, right = phase("flash_attention", "math"), phase(wanted)
+    assert contradiction(config, observed(both, right)).startswith(
+        f"attention.sdpa_backend={wanted}: prefill ran {other}"
+    )
+    assert contradiction(config, observed(right, both)).startswith(
+        f"attention.sdpa_backend={wanted}: decoding ran {other}"
+    )
+
+
+@pytest.mark.parametrize("asked", [{"attn_implementation": "eager"}, {"sdpa_backend": "math"}], ids=["eager", "math"])
+def test_a_prefill_that_ran_compiled_code_is_not_what_was_asked_for(asked) -> None:
+    """Generate compiles the decoding step alone."""
+    config = BenchmarkConfig(**asked, **COMPILED)
+    right = phase("eager" if "attn_implementation" in asked else "math")
+    assert "prefill ran decomposed" in contradiction(config, observed(phase("decomposed"), right))
+    assert contradiction(config, observed(right, phase("decomposed"))) is None
+
+
+def test_the_paged_form_of_an_implementation_is_judged_as_the_implementation() -> None:
+    config = BenchmarkConfig(attn_implementation="paged|sdpa")
+    assert contradiction(config, observed(phase("math"), phase("math"))) is None
+    wrong = contradiction(config, observed(phase("math"), phase("eager")))
+    assert wrong == "attention.implementation=paged|sdpa: decoding ran eager"
+
+
+@pytest.mark.parametrize("eager", [0, 1, 2])
+def test_a_layer_of_eager_attention_among_others_is_seen_in_any_decoding_step(eager) -> None:
+    """Of two layers in two steps."""
+    places = [110, 150, 210, 250]
+    flash = [event("aten::_scaled_dot_product_flash_attention", at, at + 20) for at in places[eager:]]
+    products = [
+        event(name, at, at + 5) for at in places[:eager] for name in ("aten::bmm", "aten::_softmax", "aten::bmm")
+    ]
+    _, decode = read([*MARKS, *flash, *products], [], on_gpu=False, layers=2)
+    assert decode.families == (["eager", "flash_attention"] if eager else ["flash_attention"])

@@ -138,11 +138,73 @@ def test_logits_that_are_no_numbers_never_agree(logits, reference, broken) -> No
     assert "finite" in found.reason
 
 
+@pytest.mark.parametrize("step", range(4))
+def test_a_step_that_is_no_number_leaves_no_largest_difference_of_the_others(logits, reference, step) -> None:
+    other = logits + 0.1 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
+    other[step, 1, 3] = math.nan
+    found = compare(reference, [[0] * 4] * 2, play(other), "float32")
+    assert (found.logit_max_abs_diff, found.logit_mean_abs_diff, found.kl_mean_nats) == (None, None, None)
+    assert (found.agrees, found.reason) == (False, "its logits are not all finite numbers")
+
+
+def test_a_reference_may_hold_minus_infinity_and_no_other(logits, tmp_path) -> None:
+    """EOS is taken out so; +inf is what an overflow leaves."""
+    logits[1, 0, 3] = -math.inf
+    write_reference(tmp_path / "r.safetensors", play(logits), rows=2, steps=4, vocabulary=VOCABULARY)
+    logits[1, 0, 3] = math.inf
+    with pytest.raises(ArithmeticError):
+        write_reference(tmp_path / "i.safetensors", play(logits), rows=2, steps=4, vocabulary=VOCABULARY)
+    assert not (tmp_path / "i.safetensors").exists()
+
+
 def test_a_reference_that_is_no_number_is_none(logits, tmp_path) -> None:
     logits[0, 0, 0] = math.nan
     with pytest.raises(ArithmeticError, match="not all finite"):
         write_reference(tmp_path / "r", play(logits), rows=2, steps=4, vocabulary=VOCABULARY)
     assert list(tmp_path.iterdir()) == []
+
+
+# As docs/why-to-believe-it.md has them: dtype → mean KL in nats, mean difference in standard deviations.
+DOCUMENTED = {"float32": (1e-5, 1e-3), "float16": (1e-3, 1e-2), "bfloat16": (2e-2, 1e-1)}
+
+
+def size_for(measure, wanted: float, power: int) -> float:
+    """How large a change must be for a figure that grows with about this power of it to become this."""
+    size = 0.01
+    for _ in range(5):
+        size *= (wanted / measure(size)) ** (1 / power)
+    return size
+
+
+@pytest.mark.parametrize(("share", "agrees"), [(0.9, True), (1.1, False)])
+@pytest.mark.parametrize("figure", ["kl_mean_nats", "logit_mean_diff_sd"])
+@pytest.mark.parametrize("dtype", sorted(DOCUMENTED))
+def test_the_bounds_are_those_that_are_documented(tmp_path, dtype, figure, share, agrees) -> None:
+    """A change of one likely token's logit shows in the divergence first, one of all logits in their difference."""
+    generator = torch.Generator().manual_seed(2)
+    plain = torch.randn(4, 2, VOCABULARY, generator=generator).double()
+    change = torch.randn(plain.shape, generator=generator).double()
+    if figure == "kl_mean_nats":
+        plain[..., 0] += 6.0
+        change = torch.zeros_like(plain)
+        change[..., 0] = -1.0
+    write_reference(tmp_path / "r.safetensors", play(plain), rows=2, steps=4, vocabulary=VOCABULARY)
+    reference = read_reference(tmp_path / "r.safetensors")
+    wide = Reference(tokens=reference.tokens, steps=reference.steps, logits=plain.clone())
+    wide.logits[..., EOS] = -math.inf
+
+    def found(size: float):
+        # Tokens that differ have all steps compared.
+        return compare(wide, [[-1] * 4] * 2, play(plain + size * change), dtype)
+
+    bound = dict(zip(("kl_mean_nats", "logit_mean_diff_sd"), DOCUMENTED[dtype], strict=True))[figure]
+    size = size_for(lambda size: getattr(found(size), figure), share * bound, 2 if figure == "kl_mean_nats" else 1)
+    result = found(size)
+    assert getattr(result, figure) == pytest.approx(share * bound, rel=0.02)
+    assert result.agrees is agrees
+    assert result.bounds == dict(zip(("kl_mean_nats", "logit_mean_diff_sd"), DOCUMENTED[dtype], strict=True))
+    if not agrees:
+        assert result.reason.startswith(figure)
 
 
 def test_without_bounds_for_a_number_format_nothing_is_judged(logits, reference) -> None:

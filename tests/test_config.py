@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 
 import pytest
@@ -20,6 +21,12 @@ from bench.config import (
     walk,
 )
 from bench.rules import ConfigError
+
+
+def test_a_refusal_stays_what_it_is_on_the_way_from_another_process() -> None:
+    error = ConfigError("workload.prompt_file", "none.txt", "no such file")
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), again.key, again.remedy) == (ConfigError, str(error), error.key, error.remedy)
 
 
 def test_defaults_are_five_and_twenty() -> None:

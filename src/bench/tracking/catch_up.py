@@ -174,7 +174,7 @@ class CatchUp:
             return address_now(uri, job, None, is_recorded=False).uri
         if not uri.startswith((*SERVERS, "sqlite:////")):
             raise TrackingError("it lies below no multirun or outputs folder: say where to with --tracking-uri")
-        return uri
+        return address_now(uri, job, None, is_recorded=True).uri
 
     def _store(self, target: Target) -> Store:
         """The open store. UnreachableError for one that cannot be used, which is said once."""

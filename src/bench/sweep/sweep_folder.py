@@ -60,7 +60,8 @@ def check_nothing_is_overwritten(folder: Path) -> None:
     names = [each.relative_to(folder).as_posix() for pattern in WRITTEN for each in sorted(folder.glob(pattern))]
     names += [each for each in FOLDERS if os.path.lexists(folder / each) and not (folder / each).is_dir()]
     if (folder / PLAN_NAME).exists() and (folder / PLAN_NAME).stat().st_size and not is_plan(folder / PLAN_NAME):
-        names.append(PLAN_NAME)
+        remedy = f"{folder} holds {PLAN_NAME}, which a sweep would overwrite; choose another name, or move that"
+        raise ConfigError("sweep.name", folder.name, remedy)
     if names:
         remedy = f"holds {names[0]}, which a sweep would overwrite; choose another folder, or move that"
         raise ConfigError("hydra.sweep.dir", folder, remedy)

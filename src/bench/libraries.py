@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import glob
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -225,7 +226,7 @@ def state_of(folder: Path) -> tuple[str | None, bool | None, str | None]:
 
 def _digest_of_install(folder: Path) -> str | None:
     """Of the list that pip left with the digest of each file, of a package that it installed into another folder."""
-    for path in folder.parent.glob("*.dist-info/RECORD"):
+    for path in folder.parent.glob(f"{glob.escape(folder.name)}-*.dist-info/RECORD"):
         with contextlib.suppress(OSError, UnicodeDecodeError):
             text = path.read_text(encoding="utf-8")
             if re.search(rf"^{re.escape(folder.name)}/\S+\.(?:py|so),sha256=", text, re.MULTILINE):

@@ -60,7 +60,7 @@ def test_a_single_run_takes_paths_from_the_start_folder(start: Path, more: list[
     assert not (path.parent / "mlflow.db").exists()
 
 
-@pytest.mark.parametrize("launcher", ["basic", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["basic", pytest.param("submitit_local", marks=pytest.mark.slow)])
 def test_a_sweep_takes_paths_from_the_start_folder_with_chdir(start: Path, launcher: str) -> None:
     sizes = "workload.batch_size=1,2"
     common = ["-m", *arguments(), sizes, f"hydra/launcher={launcher}"]
@@ -89,6 +89,7 @@ def test_an_sqlite_address_and_the_output_folders_count_from_the_start_folder(st
     assert (start / "out/here/record.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_search_keeps_its_study_in_the_start_folder(start: Path) -> None:
     done = run_bench(
         "-m", "hydra/sweeper=optuna", *arguments(), "workload.batch_size=1,2", "hydra.job.chdir=true",

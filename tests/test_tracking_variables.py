@@ -79,6 +79,7 @@ def test_a_variable_that_is_no_address_is_refused_in_one_line_before_anything_is
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_sweep_that_goes_on_under_another_variable_stays_where_its_run_is(tmp_path: Path) -> None:
     first = run_bench(*SWEEP, folder=tmp_path, MLFLOW_TRACKING_URI="sqlite:///one.db")
     assert first.returncode == 0, first.stdout + first.stderr
@@ -104,6 +105,7 @@ def test_a_password_in_the_variable_is_nowhere_in_what_a_sweep_leaves_and_says(t
     assert not (tmp_path / "mlflow.db").exists()
 
 
+@pytest.mark.slow
 def test_what_names_no_place_is_published_and_read_where_the_variable_says(tmp_path: Path, monkeypatch) -> None:
     done = run_bench(*SWEEP, "tracking.uri=http://127.0.0.1:1", folder=tmp_path)
     sweep = tmp_path / "multirun/night"

@@ -297,6 +297,14 @@ def test_nothing_is_put_aside_over_something_that_is_there(tmp_path) -> None:
     assert (tmp_path / "earlier/0_a.2").is_dir()
 
 
+def test_a_users_file_in_the_place_of_earlier_attempts_is_told(tmp_path) -> None:
+    (tmp_path / "earlier").write_text("mine")
+    leave(tmp_path, 1, "0_a", status="failed")
+    with pytest.raises(ConfigError, match="earlier is no folder"):
+        put_aside(tmp_path, ["0_a"])
+    assert ((tmp_path / "earlier").read_text(), (tmp_path / "0_a").is_dir()) == ("mine", True)
+
+
 @pytest.mark.parametrize("name", ["report.html", "figures/loss.svg", "comparison.json", "search.db", "record.json"])
 def test_a_folder_is_refused_in_which_a_sweep_would_overwrite_a_file(tmp_path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)

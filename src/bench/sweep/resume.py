@@ -238,7 +238,10 @@ def _free_name(job: Job, taken: set[str]) -> str:
 
 
 def put_aside(folder: Path, names: list[str]) -> None:
-    """Move jobs' folders to `earlier/`: kept, and counted nowhere."""
+    """Move jobs' folders to `earlier/`: kept, and counted nowhere. ConfigError where a file has that name."""
+    if names and os.path.lexists(folder / EARLIER) and not (folder / EARLIER).is_dir():
+        remedy = f"{folder / EARLIER} is no folder, and former attempts are kept there; move it"
+        raise ConfigError("sweep.name", folder.name, remedy)
     for name in names:
         target, number = folder / EARLIER / name, 2
         target.parent.mkdir(parents=True, exist_ok=True)  # a reference run's is two levels down

@@ -30,7 +30,6 @@ WRITTEN = (
     "tracking.json",
     "engine.json",
 )
-FOLDERS = ("figures", "references", "earlier")  # that it adds to; no job is taken from there
 CONFIG_NAME = "multirun.yaml"  # what the sweep was composed from, as Hydra's sweepers call it
 SWEEPER = "hydra_plugins.bench_sweeper"  # named in every such file of bench
 
@@ -58,7 +57,6 @@ def check_nothing_is_overwritten(folder: Path) -> None:
     if os.path.lexists(folder / FILE_NAME):
         raise ConfigError("hydra.sweep.dir", folder, f"holds the {FILE_NAME} of a run; choose another folder")
     names = [each.relative_to(folder).as_posix() for pattern in WRITTEN for each in sorted(folder.glob(pattern))]
-    names += [each for each in FOLDERS if os.path.lexists(folder / each) and not (folder / each).is_dir()]
     if (folder / PLAN_NAME).exists() and (folder / PLAN_NAME).stat().st_size and not is_plan(folder / PLAN_NAME):
         remedy = f"{folder} holds {PLAN_NAME}, which a sweep would overwrite; choose another name, or move that"
         raise ConfigError("sweep.name", folder.name, remedy)

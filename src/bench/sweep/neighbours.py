@@ -163,8 +163,7 @@ def needs_of(config: BenchmarkConfig, name: str) -> Needs:
 def gpus_of(config: BenchmarkConfig) -> list[str]:
     """The UUIDs of the GPUs that a job will use, as far as that can be told without torch; [] for a CPU job.
 
-    Where it cannot be told which card is meant, it is all of them; where NVML knows none, a CUDA device goes by its
-    name.
+    Where it cannot be told which card is meant, it is all of them; where NVML knows none, CUDA's name stands for it.
     """
     known = cards()
     number = [config.device.partition(":")[2] or "0"] if config.device.startswith("cuda") else []
@@ -179,8 +178,7 @@ def names_of(config: BenchmarkConfig, known: list[tuple[str, str]]) -> list[str]
     """A job's GPUs as CUDA_VISIBLE_DEVICES names them, or by number; [] for none. `known`: what `gpus.cards` says."""
     if config.device == "cpu" or (config.device == "auto" and (not known or _torch_has_no_cuda())):
         return []
-    names = visible_names()
-    if names is None:
+    if (names := visible_names()) is None:
         names = [str(each) for each in range(len(known))]
     split = config.model.tp_plan is not None
     return names[: config.model.tp_size] if split else names[int(config.device.partition(":")[2] or "0") :][:1]

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from bench.config import BenchmarkConfig
-from bench.record import Memory, MemoryUse
+from bench.record import Memory, MemoryUse, Rank
 from bench.trial import memory
 from bench.trial.batching import BatchResult
 from bench.trial.call import make_call
 from bench.trial.model import load
 from bench.trial.request import Request
 from bench.trial.runner import BenchmarkRunner
+from factories import make_record
 
 MIB = 2**20
 
@@ -249,3 +250,19 @@ def test_on_the_cpu_the_peak_that_decides_is_the_host_s() -> None:
     stretches = {"after_load": MemoryUse(host_rss_bytes=5), "measurement_peak": MemoryUse(host_rss_bytes=9)}
     assert Memory(**stretches).peak_bytes == 9
     assert Memory().peak_bytes is None
+
+
+@pytest.mark.parametrize(("device", "peak"), [("cpu", 30), ("cuda:0", 20)])
+def test_ranks_share_the_memory_of_a_host_and_have_a_gpu_each(device: str, peak: int) -> None:
+    def rank(number: int, size: int) -> Rank:
+        used = MemoryUse(host_rss_bytes=size) if device == "cpu" else MemoryUse(device_reserved_bytes=size)
+        return Rank(rank=number, device=device, device_name="x", memory=Memory(measurement_peak=used))
+
+    assert make_record(ranks=[rank(0, 10), rank(1, 20)]).peak_bytes == peak
+
+
+def test_the_peak_on_the_host_is_in_bytes() -> None:
+    cpu = torch.device("cpu")
+    memory.restart_peaks(cpu)
+    held = memory.use(cpu).host_rss_bytes
+    assert 0.99 * held < memory.peak(cpu).host_rss_bytes < held + 50 * MIB

@@ -557,3 +557,26 @@ def test_what_is_no_cache_of_bench_stays_among_the_shared_ones(tmp_path) -> None
     names = sorted(each.name for each in (tmp_path / "compile").iterdir())
     assert names == ["b", "link", "mine", "notes"]
     assert (tmp_path / "compile/mine/thesis.tex").exists()
+
+
+def test_what_the_cache_gave_before_is_none_of_a_job_s_and_code_that_cannot_be_cached_was_not_in_it() -> None:
+    reset()
+    inductor = dynamo.counters["inductor"]
+    inductor["fxgraph_cache_hit"] = inductor["fxgraph_cache_miss"] = inductor["fxgraph_cache_bypass"] = 3
+    before = read_counters()
+    inductor["fxgraph_cache_hit"] += 2
+    inductor["fxgraph_cache_miss"] += 4
+    inductor["fxgraph_cache_bypass"] += 1
+    with Journal() as opened:
+        found = observe(None, before, opened)
+    assert (found.cache_hits, found.cache_misses, found.cache_state) == (2, 5, "mixed")
+    reset()
+    assert (read_counters().cache_hits, read_counters().cache_misses) == (0, 0)
+
+
+@pytest.mark.parametrize("place", ["torch.__version__", "torch.version.git_version", "transformers.__version__"])
+def test_another_version_has_another_shared_cache(monkeypatch, place: str) -> None:
+    config, device = BenchmarkConfig(compile_kwargs={"mode": "default", "cache": "shared"}), torch.device("cpu")
+    before = shared_cache(config, device)
+    monkeypatch.setattr(place, "0.0.0")
+    assert shared_cache(config, device) != before

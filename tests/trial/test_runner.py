@@ -148,6 +148,20 @@ def test_the_digits_of_a_clock_that_runs_for_months_are_kept(tiny) -> None:
     assert timestamps == pytest.approx([1e-4, 2e-4, 3e-4], rel=1e-3)
 
 
+def test_calls_are_placed_in_time_from_the_setup_on(tiny) -> None:
+    class Late(Ticks):
+        def __call__(self) -> float:
+            return 1.0e7 + super().__call__()
+
+    config = tiny(warmup_iterations=1, measurement_iterations=1, gpu_monitoring=False)
+    with BenchmarkRunner(clock=Late(), progress=lambda _, total: range(total or 0)) as runner:
+        runner.setup_benchmark("tiny", config)
+        record = runner.run_benchmark(config)
+    starts = [each.start_s for each in record.iterations]
+    assert 0 < starts[0] < starts[1] < starts[2] < 1000
+    assert [each.index for each in record.iterations] == [0, 1, 2]
+
+
 @pytest.mark.parametrize(("batch", "length", "new"), [(1, 1, 2), (3, 7, 5), (2, 100, 4)])
 def test_shapes_are_what_was_asked_for(runner, tiny, batch: int, length: int, new: int) -> None:
     config = tiny(batch_size=batch, sequence_length=length, num_tokens_to_generate=new, measurement_iterations=1)

@@ -37,7 +37,6 @@ from bench.tracking.moved import bring_along
 from bench.user_path import expanded
 
 PORT = 5000
-LAST_PORT = 65535
 START_S = 120.0  # on a busy machine; on an idle one 4 to 16 s
 STOP_S = 10.0
 LOOK_S = 0.1
@@ -107,13 +106,6 @@ def _run(folder: Path, port: int | None) -> int:
         _print_pages(found, address)
         print(f"The UI of {_shown(found.uri)} runs; Ctrl-C ends it.", flush=True)
         raise UiError(f"the UI ended by itself, with status {server.wait()}")
-
-
-def _port(text: str) -> int:
-    """A port as typed. ArgumentTypeError where it is none."""
-    if not text.isdecimal() or not 0 < int(text) <= LAST_PORT:
-        raise argparse.ArgumentTypeError(f"{text} is no port; name one from 1024 to {LAST_PORT}")
-    return int(text)
 
 
 def _bring_along(uri: str) -> None:
@@ -271,7 +263,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("folder", nargs="?", default=".", type=expanded, metavar="FOLDER", help="default: this one")
-    parser.add_argument("--port", type=_port, metavar="N", help=f"default: {PORT}, or one that is free")
+    parser.add_argument("--port", type=int, metavar="N", help=f"default: {PORT}, or one that is free")
     return parser
 
 

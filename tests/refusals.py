@@ -31,6 +31,7 @@ class Answer:
     out: str
     err: str
     config: Any = None  # of an accepted run
+    folder: Path | None = None  # of an accepted run: where its output would land
     points: Any = None  # of an accepted sweep
     space: Any = None  # of an accepted search
 
@@ -47,8 +48,10 @@ def answer(folder: Path, *arguments: str, **variables: str) -> Answer:
     accepted: dict[str, Any] = {}
 
     def take(name: str) -> Any:
-        def begin(first: Any, *_: Any, **__: Any) -> None:
+        def begin(first: Any, *others: Any, **__: Any) -> None:
             accepted[name] = first
+            if name == "config":
+                accepted["folder"] = others[0]
             raise _Accepted
 
         return begin
@@ -59,7 +62,7 @@ def answer(folder: Path, *arguments: str, **variables: str) -> Answer:
     try:
         with (
             _patched(arguments, variables),
-            mock.patch.object(jobs, "run_single", take("config")),
+            mock.patch.object(jobs, "prepare_single", take("config")),
             mock.patch.object(sweep, "sweep", take("points")),
             mock.patch.object(search, "search", take("space")),
             contextlib.redirect_stdout(out),

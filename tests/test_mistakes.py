@@ -67,7 +67,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["warmup=10"], ["warmup=10: warmup is a section", "bench --keys warmup"]),
     # Choices.
     (["compile=Off"], ["compile=Off: no such choice", "did you mean off?"]),
-    (["compile=false"], ["compile=false: no such choice", "off is a choice of it"]),
+    (["compile=false"], ["compile=false: no such choice", "did you mean off?"]),
     (["tracking=null"], ["tracking=null: no such choice", "off is a choice of it"]),
     (["tracking=none"], ["tracking=none: no such choice", "did you mean off?"]),
     (["attention="], ["attention=: no such choice", "eager"]),
@@ -270,7 +270,7 @@ def test_a_prompt_file_that_is_not_in_the_home_folder_is_refused_as_typed(tmp_pa
 
 
 @pytest.mark.parametrize("from_file", [False, True])
-def test_output_folders_below_the_home_folder_are_made_there(tmp_path, home, from_file: bool) -> None:
+def test_an_output_folder_below_the_home_folder_is_found(tmp_path, home, from_file: bool) -> None:
     start = tmp_path / "start"
     (start / "c/experiment").mkdir(parents=True)
     arguments = ["hydra.run.dir=~/runs/one"]
@@ -278,8 +278,7 @@ def test_output_folders_below_the_home_folder_are_made_there(tmp_path, home, fro
         text = "# @package _global_\nhydra:\n  run: {dir: ~/runs/one}\n"
         (start / "c/experiment/mine.yaml").write_text(text, encoding="utf-8")
         arguments = ["--config-dir", "c", "experiment=mine"]
-    assert answer(start, *arguments).status == 0
-    assert (home / "runs/one/.hydra/config.yaml").is_file()
+    assert answer(start, *arguments).folder == home / "runs/one"
     assert sorted(each.name for each in start.iterdir()) == ["c"]
 
 

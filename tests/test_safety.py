@@ -52,7 +52,7 @@ BANNED_KEYWORDS: dict[str, tuple[object, ...]] = {
     "use_safetensors": (False, None),
     "weights_only": (False,),
 }
-SAFE_LOADERS = {"yaml.SafeLoader", "yaml.CSafeLoader"}
+SAFE_LOADERS = {"yaml.BaseLoader", "yaml.SafeLoader", "yaml.CSafeLoader"}
 
 
 def dangers(source: str) -> Iterator[tuple[int, str]]:

@@ -44,7 +44,7 @@ def test_one_record_is_a_source_by_file_and_by_folder(night) -> None:
 
 
 def test_what_a_job_was_composed_from_is_read(night) -> None:
-    path = night / "0_eager" / OVERRIDES
+    path = night / "0_eager/.hydra" / OVERRIDES
     path.parent.mkdir()
     path.write_text("- attention=eager\n- model.id='it''s'\n- \"workload.prompt_file=a: b\"\n", encoding="utf-8")
     assert read_source(str(night), None).overrides == [
@@ -56,7 +56,7 @@ def test_what_a_job_was_composed_from_is_read(night) -> None:
 
 def test_an_override_that_takes_several_lines_of_yaml_is_whole(night) -> None:
     lines = [f"workload.prompt_file='{'a long path/' * 20}'", "model.id='two\nlines'", "tracking.tags.a=7", "a=null"]
-    path = night / "0_eager" / OVERRIDES
+    path = night / "0_eager/.hydra" / OVERRIDES
     path.parent.mkdir()
     OmegaConf.save(OmegaConf.create(lines), path)  # as Hydra writes it
     assert read_source(str(night), None).overrides == lines
@@ -64,7 +64,7 @@ def test_an_override_that_takes_several_lines_of_yaml_is_whole(night) -> None:
 
 @pytest.mark.parametrize("text", ["a: b", "- [a]", "- a\n- {b: c}", "'", "7", ""])
 def test_overrides_that_are_no_list_of_texts_are_not_known(night, text: str) -> None:
-    path = night / "0_eager" / OVERRIDES
+    path = night / "0_eager/.hydra" / OVERRIDES
     path.parent.mkdir()
     path.write_text(text, encoding="utf-8")
     assert read_source(str(night), None).overrides is None
@@ -172,7 +172,7 @@ def test_a_path_that_the_system_does_not_take_is_one_line(text: str) -> None:
 
 
 def test_a_search_is_no_command_of_its_jobs_overrides(night) -> None:
-    path = night / "0_eager" / OVERRIDES
+    path = night / "0_eager/.hydra" / OVERRIDES
     path.parent.mkdir()
     path.write_text("- warmup.max_s=0.1\n", encoding="utf-8")
     plan = json.loads((night / PLAN_NAME).read_text(encoding="utf-8"))
@@ -184,7 +184,7 @@ def test_what_was_typed_for_hydra_itself_belongs_to_the_command(night) -> None:
     typed = ["hydra/launcher=ray", "hydra.launcher.num_gpus=0", "hydra.sweep.dir='x'", "+hydra.job.env_set.A='b'"]
     sources = [{"path": "hydra.conf", "provider": "hydra"}, {"path": "/my conf", "provider": "command-line"}]
     hydra = {"overrides": {"hydra": [*typed, "hydra.mode=MULTIRUN"]}, "runtime": {"config_sources": sources}}
-    path = night / "0_eager" / OF_HYDRA
+    path = night / "0_eager/.hydra" / OF_HYDRA
     path.parent.mkdir()
     OmegaConf.save(OmegaConf.create({"hydra": hydra}), path)
     found = read_source(str(night), None)
@@ -198,7 +198,7 @@ def test_what_was_typed_for_hydra_itself_belongs_to_the_command(night) -> None:
     "text", ["hydra: 1", "hydra: {overrides: {hydra: x}, runtime: {config_sources: [1, {a: b}]}}", "["]
 )
 def test_an_unusable_config_of_hydra_adds_nothing_to_the_command(night, text: str) -> None:
-    path = night / "0_eager" / OF_HYDRA
+    path = night / "0_eager/.hydra" / OF_HYDRA
     path.parent.mkdir()
     path.write_text(text, encoding="utf-8")
     assert read_source(str(night), None).for_hydra == []

@@ -21,7 +21,7 @@ NOT_DEFINING = {
     "sweep.name", "sweep.repeats", "sweep.order", "sweep.seed", "sweep.arm", "sweep.resume", "sweep.dry_run",
     "sweep.max_jobs", "sweep.baseline",
     "search.objectives", "search.directions", "search.trials", "search.parallel", "search.storage", "search.seed",
-    "tracking.enabled", "tracking.uri", "tracking.experiment", "tracking.tags",
+    "tracking.enabled", "tracking.uri", "tracking.experiment", "tracking.artifact_location", "tracking.tags",
 }  # fmt: skip
 COMPILED = {"compile.mode": "default"}
 AUTO, ADAPTIVE = {"warmup.policy": "auto"}, {"measurement.policy": "adaptive"}

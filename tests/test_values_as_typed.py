@@ -425,7 +425,7 @@ def test_a_reports_command_measures_what_was_typed(loader, tmp_path_factory, ide
     folder = tmp_path_factory.mktemp("job")
     (folder / ".hydra").mkdir()
     lines = [f"{key}={value}" for key, value in expanded[-1].items()]
-    OmegaConf.save(OmegaConf.create(lines), folder / OVERRIDES)  # as Hydra writes it
+    OmegaConf.save(OmegaConf.create(lines), folder / ".hydra" / OVERRIDES)  # as Hydra writes it
     swept = {"model.revision": [each["model.revision"] for each in expanded]} if len(revisions) > 1 else {}
     words = shlex.split(command_of(_overrides(folder) or [], swept))
     assert words[:3] == ["python", "-m", "bench"]

@@ -170,7 +170,7 @@ class _Command(hydra_module.Hydra):
             config_name, overrides, run_mode, with_log_configuration, from_shell, validate_sweep_overrides
         )
         _expand_home(config)
-        if with_log_configuration:  # it is to be run, and not only shown
+        if with_log_configuration and run_mode is RunMode.MULTIRUN:  # a single run is checked before it is composed so
             _check_command(config, run_mode)
         return config
 
@@ -214,6 +214,7 @@ class _Command(hydra_module.Hydra):
     ) -> JobReturn:
         """Run one setting. All that may be refused is refused before Hydra makes or writes anything."""
         composed = self.compose_config(config_name, overrides, RunMode.RUN)
+        _check_command(composed, RunMode.RUN)
         self._asked, self._composed = (config_name, list(overrides)), composed  # what Hydra composes next
         with contextlib.ExitStack() as stack:
             measure = _single_run(composed, stack)

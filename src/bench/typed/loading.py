@@ -20,10 +20,11 @@ from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import Container, DictConfig, ListConfig, Node
-from omegaconf._utils import get_yaml_loader
 
 from bench.typed.keys import PARAMS, TEXT_MAPPINGS, Kind, groups_and_sections, kind_of
 from bench.typed.overrides import check_digits, quoted
+
+MERGE = "tag:yaml.org,2002:merge"  # of the key <<
 
 
 class TextLoader(ConfigLoaderImpl):
@@ -150,12 +151,21 @@ def _as_in_file(source: str, config_path: str) -> Any:
         text = resources.files(place.replace("/", ".")).joinpath(name).read_text(encoding="utf-8")
     else:
         return None
-    return yaml.load(text, Loader=_loader())  # noqa: S506 - OmegaConf's loader, a safe one
+    return _as_texts(yaml.compose(text, Loader=yaml.SafeLoader))
 
 
-def _loader() -> Any:
-    """OmegaConf's loader of YAML, but all scalars are texts."""
-    loader = get_yaml_loader()
-    for name in ("bool", "int", "float", "null"):
-        loader.add_constructor(f"tag:yaml.org,2002:{name}", lambda _, node: node.value)
-    return loader
+def _as_texts(node: yaml.Node | None) -> Any:
+    """Return what a node of YAML holds as mappings and lists, every scalar as the file spells it."""
+    if isinstance(node, yaml.SequenceNode):
+        return [_as_texts(each) for each in node.value]
+    if not isinstance(node, yaml.MappingNode):
+        return None if node is None else node.value
+    merged: dict[str, Any] = {}
+    own: dict[str, Any] = {}
+    for name, value in node.value:
+        if name.tag == MERGE:
+            for each in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                merged = _as_texts(each) | merged  # of several the first wins
+        else:
+            own[str(name.value)] = _as_texts(value)
+    return merged | own

@@ -2,11 +2,12 @@
 
     scripts/test as-user [PYTEST ARGUMENTS]
 
-Each desk has a user id without an entry in the passwd file, umask 077, and a start folder full of modules that are
-named like those that bench imports, none of which may be. Beyond that:
+Each desk has a user id without an entry in the passwd file, and umask 077. Beyond that:
 
     no-home     HOME is not set, and the path of TMPDIR is too long for a socket
-    bare-home   HOME is a folder that cannot be written
+    bare-home   HOME is a folder that cannot be written; only tests/test_as_user.py
+
+Decoys in the start folder, modules with names of libraries, are planted by the tests themselves.
 
 The user id comes from a user namespace (unshare), in which the files of whoever started this belong to that user; or
 for root, where the system forbids namespaces, from setpriv. Where it forbids both, that is said and nothing is run.
@@ -27,7 +28,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 USER = 54321
 LONG = "a-temporary-folder-whose-path-is-far-too-long-for-the-socket-of-a-fork-server-" + "x" * 30
 KEPT = ("PATH", "LANG", "LC_ALL", "CI", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "BENCH_TEST_OUTPUT")
-DESKS = ("no-home", "bare-home")
+DESKS = {"no-home": "tests", "bare-home": "tests/test_as_user.py"}  # desk → the tests
 
 
 def main(arguments: list[str]) -> int:
@@ -89,7 +90,7 @@ def run_at(desk: str, folder: Path, prefix: list[str], arguments: list[str]) -> 
                 os.chown(each, USER, USER)
     home.chmod(0o555)
     command = [*prefix, sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "-m", "as_user"]
-    command += [f"--rootdir={CHECKOUT}", f"--config-file={CHECKOUT / 'pyproject.toml'}", str(CHECKOUT / "tests")]
+    command += [f"--rootdir={CHECKOUT}", f"--config-file={CHECKOUT / 'pyproject.toml'}", str(CHECKOUT / DESKS[desk])]
     ended = subprocess.run(  # noqa: S603 - pytest, with what was typed
         [*command, *arguments], cwd=start, env=environment, umask=0o077, check=False
     )

@@ -1,4 +1,5 @@
-"""Whole commands at a user's desk; `scripts/test as-user` says what is unusual about it.
+"""Whole commands at a user's desk: in a folder full of modules that must not be imported, and whatever else
+`scripts/test as-user` makes unusual.
 
 In the other suites they run as whoever runs those, which shows no more than that they hold there as well.
 """
@@ -12,10 +13,12 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import decoys
 from bench.record import Record
 from conftest import run_bench, user_environment
 
@@ -37,16 +40,27 @@ def temporary_files() -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory) -> Path:
-    """A start folder with a space in its name, where a sweep with MLflow has run."""
-    folder = tmp_path_factory.mktemp("my desk")
+def start(tmp_path_factory) -> Iterator[Path]:
+    """A start folder with a space in its name and with decoys, where a sweep with MLflow has run."""
+    parent = tmp_path_factory.mktemp("desk")
+    folder = decoys.plant(parent / "my desk", parent / "marks")
+    there = set(folder.iterdir())
     before = temporary_files()
     ended = run_bench("-m", "attention=eager,sdpa", "hydra.sweep.dir=multirun/night 1", *FEW, folder=folder)
-    (folder / "stdout").write_text(ended.stdout)
-    (folder / "stderr").write_text(ended.stderr)
-    (folder / "left").write_text("\n".join(sorted(temporary_files() - before)))
+    (parent / "stdout").write_text(ended.stdout)
+    (parent / "stderr").write_text(ended.stderr)
+    (parent / "made").write_text("\n".join(sorted(each.name for each in set(folder.iterdir()) - there)))
+    (parent / "left").write_text("\n".join(sorted(temporary_files() - before)))
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    return folder
+    yield folder
+    assert decoys.imported(parent / "marks") == []
+
+
+@pytest.fixture
+def folder(tmp_path) -> Iterator[Path]:
+    """A start folder with decoys."""
+    yield decoys.plant(tmp_path / "my desk", tmp_path / "marks")
+    assert decoys.imported(tmp_path / "marks") == []
 
 
 @pytest.mark.skipif(DESK is None, reason="scripts/test as-user sets the desk up")
@@ -64,8 +78,8 @@ def test_this_is_the_desk() -> None:
 
 def test_a_sweep_is_ok_and_says_nothing_of_the_desk(start) -> None:
     assert {Record.read(each).status for each in start.glob(f"{SWEEP}/*/record.json")} == {"ok"}
-    assert (start / "stderr").read_text() == ""
-    assert "reference for fidelity" in (start / "stdout").read_text().splitlines()[0]
+    assert (start.parent / "stderr").read_text() == ""
+    assert "reference for fidelity" in (start.parent / "stdout").read_text().splitlines()[0]
 
 
 def test_a_sweep_publishes_and_writes_its_report(start) -> None:
@@ -75,44 +89,43 @@ def test_a_sweep_publishes_and_writes_its_report(start) -> None:
 
 
 def test_nothing_is_left_in_the_temporary_folder(start) -> None:
-    assert (start / "left").read_text() == ""
+    assert (start.parent / "left").read_text() == ""
 
 
 def test_nothing_is_made_beside_what_is_documented(start) -> None:
-    made = {each.name for each in start.iterdir()} - {"stdout", "stderr", "left"}
-    assert {each for each in made if not each.startswith("mlflow.db")} <= {"multirun", "outputs", "mlartifacts"}
-    assert "~" not in made
+    made = (start.parent / "made").read_text().splitlines()
+    assert {each for each in made if not each.startswith("mlflow.db")} == {"multirun", "mlartifacts"}
 
 
 def test_every_file_has_the_rights_that_the_umask_leaves(start) -> None:
     wrong = []
-    for each in start.rglob("*"):
+    for each in [*start.glob("mlflow.db*"), *(start / "multirun").rglob("*"), *(start / "mlartifacts").rglob("*")]:
         mode = stat.S_IMODE(each.lstat().st_mode)
         if mode & umask() or (each.is_file() and each.lstat().st_mode & 0o100):
             wrong.append(f"{mode:o} {each}")
     assert wrong == []
 
 
-def test_a_compiled_setting_is_ok(tmp_path) -> None:
-    ended = run_bench("compile=default", "tracking=off", *FEW, folder=tmp_path)
+def test_a_compiled_setting_is_ok(folder) -> None:
+    ended = run_bench("compile=default", "tracking=off", *FEW, folder=folder)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    (record,) = [Record.read(each) for each in tmp_path.glob("outputs/*/record.json")]
+    (record,) = [Record.read(each) for each in folder.glob("outputs/*/record.json")]
     assert record.observed.compile.unique_graphs >= 1
 
 
 @pytest.mark.parametrize("mode", ["spawn", "none"])
-def test_a_single_run_is_ok_in_every_isolation(mode, tmp_path) -> None:
-    ended = run_bench(f"isolation.mode={mode}", "tracking=off", *FEW, folder=tmp_path)
+def test_a_single_run_is_ok_in_every_isolation(mode, folder) -> None:
+    ended = run_bench(f"isolation.mode={mode}", "tracking=off", *FEW, folder=folder)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-def test_a_sweep_is_resumed_where_a_record_is_gone(start, tmp_path) -> None:
-    sweep = tmp_path / "multirun/night"
+def test_a_sweep_is_resumed_where_a_record_is_gone(start, folder) -> None:
+    sweep = folder / "multirun/night"
     shutil.copytree(start / SWEEP, sweep)
     next(sweep.glob("*/record.json")).unlink()
     again = ["-m", "attention=eager,sdpa", "sweep.name=night", "sweep.resume=true", "tracking=off"]
-    ended = run_bench(*again, *FEW, folder=tmp_path)
+    ended = run_bench(*again, *FEW, folder=folder)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "1 of 2 jobs are done" in ended.stdout
 
@@ -132,8 +145,8 @@ def test_the_commands_on_a_sweep_work(command, start) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_a_shared_compile_cache_is_made_or_refused_in_one_line(tmp_path) -> None:
-    ended = run_bench("compile.cache=shared", "tracking=off", *FEW, folder=tmp_path)
+def test_a_shared_compile_cache_is_made_or_refused_in_one_line(folder) -> None:
+    ended = run_bench("compile.cache=shared", "tracking=off", *FEW, folder=folder)
     if DESK is None:
         assert ended.returncode == 0
     else:

@@ -15,6 +15,8 @@ from bench.tracking.store import open_store
 from conftest import run_bench
 from small_disk import make_read_only, small_disk
 
+pytestmark = pytest.mark.as_user
+
 QUICK = (
     "model=tiny", "warmup.iterations=1", "measurement.iterations=2", "workload.sequence_length=16",
     "workload.num_tokens_to_generate=4", "fidelity.reference=none",

@@ -12,6 +12,8 @@ import pytest
 
 from bench.files import write_whole
 
+pytestmark = pytest.mark.as_user
+
 MODES = [(0o077, 0o600), (0o022, 0o644), (0o002, 0o664), (0o027, 0o640)]
 
 

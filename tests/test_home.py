@@ -15,6 +15,8 @@ from bench.sweep import fork_server
 from bench.sweep.preflight import preflight
 from conftest import run_bench
 
+pytestmark = pytest.mark.as_user
+
 FEW = ("warmup.iterations=0", "measurement.iterations=1", "tracking=off")
 
 
@@ -44,6 +46,8 @@ def test_a_home_that_the_user_set_stays(without_passwd_entry, monkeypatch, tmp_p
 
 
 def test_a_home_of_the_passwd_file_needs_no_variable(monkeypatch) -> None:
+    entry = pwd.struct_passwd(("me", "x", os.getuid(), 0, "", "/home/me", ""))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: entry)
     monkeypatch.delenv("HOME", raising=False)
     home.ensure_home()
     assert "HOME" not in os.environ

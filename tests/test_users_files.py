@@ -20,6 +20,8 @@ from factories import make_record
 from snapshots import contents, snapshot
 from sweeps import job, sweep
 
+pytestmark = pytest.mark.as_user
+
 SHORT = (
     "tracking=off", "warmup.iterations=0", "measurement.iterations=1", "workload.sequence_length=8",
     "workload.num_tokens_to_generate=2", "monitor.enabled=false", "isolation.mode=none",

@@ -12,6 +12,8 @@ import pytest
 
 from bench.sweep.fork_server import COMPILER, start_ahead
 
+pytestmark = pytest.mark.as_user
+
 
 @pytest.mark.parametrize(
     "arguments",

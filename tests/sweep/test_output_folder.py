@@ -14,6 +14,8 @@ from bench.sweep.output_folder import HYDRA_FILES, check_usable, free_config_fol
 from factories import make_record
 from snapshots import contents, snapshot
 
+pytestmark = pytest.mark.as_user
+
 
 def as_hydra(folder: Path, name: str = ".hydra") -> None:
     """Write what Hydra writes before it calls its task."""

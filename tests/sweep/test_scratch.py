@@ -38,6 +38,8 @@ from factories import make_evidence, make_record
 from small_disk import fill, make_read_only, small_disk
 from snapshots import snapshot
 
+pytestmark = pytest.mark.as_user
+
 # ---- log -----------------------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,8 @@ from bench.tracking.publisher import Publisher
 from bench.tracking.store import Store, TrackingError, UnreachableError, check_answers, open_store
 from small_disk import fill, make_read_only, small_disk
 
+pytestmark = pytest.mark.as_user
+
 ORDINARY_USER = 65534
 
 

@@ -23,6 +23,7 @@ from bench.sweep.returned import Returned
 from bench.tracking.publisher import Publisher
 from factories import make_record
 from hydra_plugins.bench_launchers import slurm
+from hydra_plugins.bench_launchers.slurm import reason_of
 from sweep_in_fork import SWEEP, Ended, run
 
 
@@ -171,7 +172,10 @@ def test_a_prompt_file_that_is_removed_costs_the_jobs_without_it(tmp_path) -> No
     typed = (*SWEEP, f"workload.prompt_file={prompt}")
     ended = run(tmp_path, *typed, prepare=plant)
     assert_ends_in_full(ended, {1: "ok", 2: "failed", 3: "failed"})
-    assert ended.records()[2].error.message == f"workload.prompt_file={prompt}: no such file"
+    assert (
+        ended.records()[2].error.message
+        == f"workload.prompt_file={prompt}: no such file; name one that exists, or null"
+    )
 
     prompt.write_text("Once upon a time", encoding="utf-8")
     assert_ends_in_full(run(tmp_path, *typed, "sweep.resume=true"), {1: "ok", 2: "ok", 3: "ok"})
@@ -290,3 +294,13 @@ def test_a_reference_run_gets_no_run_in_mlflow_and_no_row(tmp_path) -> None:
     again = Publisher(uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="bench", tags={}, folder=tmp_path, warn=print)
     assert again.publish_missing([each.parent for each in references], None) == 0
     assert len(client.search_runs([experiment.experiment_id])) == 4
+
+
+def test_a_job_that_raised_in_its_process_is_told_by_the_last_line_of_its_traceback() -> None:
+    text = (
+        "Job (task=0) failed during processing with trace:\n----------------------\nTraceback (most recent call last):\n"
+        '  File "a.py", line 1, in <module>\nValueError: no such thing\n\n----------------------\n'
+        "You can check full logs with 'job.stderr(0)' and 'job.stdout(0)'or at paths:\n  - /a/0_log.err\n  - /a/0_log.out"
+    )
+    assert reason_of(RuntimeError(text)) == "ValueError: no such thing"
+    assert reason_of(RuntimeError()) == "RuntimeError"

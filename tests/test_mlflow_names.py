@@ -120,7 +120,7 @@ def test_a_tag_that_cannot_be_stored_is_refused_with_its_key_and_the_reason(tiny
 
 
 @pytest.mark.parametrize(
-    "tags", [{}, {"team": "x"}, {"git/branch": "a b"}, {"名": "名\nb"}, {"n": 3}, {"a": "x" * 8000}]
+    "tags", [{}, {"team": "x"}, {"git/branch": "a b"}, {"名": "名\nb"}, {"n": "3"}, {"a": "x" * 8000}]
 )
 def test_a_tag_that_can_be_stored_is_taken(tiny, tags) -> None:
     tiny(tracking=TrackingConfig(tags=tags)).check()

@@ -94,6 +94,17 @@ def install() -> None:
     SourcesRegistry.instance().types[FileConfigSource.scheme()] = ConfigFiles
 
 
+def with_source_of_hydra(singletons: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of Hydra's singletons as another process can take it up, which then calls `install`.
+
+    There Hydra registers its own source, and refuses to where it finds another one.
+    """
+    registry = singletons["instances"].get(SourcesRegistry)
+    if registry is not None:
+        registry.types[FileConfigSource.scheme()] = FileConfigSource
+    return singletons
+
+
 class ConfigFiles(FileConfigSource):
     """Hydra's source of files, with one line for a file that cannot be read."""
 

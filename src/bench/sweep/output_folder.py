@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.record import FILE_NAME, OTHER_CONFIG_FOLDER, RESERVE_NAME
 from bench.rules import ConfigError
 from bench.sweep.created import CreatedFolders
-from bench.sweep.guardian import STRAYS_NAME
+from bench.sweep.guardian import STRAYS_NAME, TOLD_NAME
 from bench.sweep.job import LOG_NAME
 from bench.sweep.plan import FILE_NAME as PLAN_NAME
 from bench.sweep.reference import FOLDER as REFERENCES
@@ -33,6 +33,7 @@ WRITTEN = (
     "memory_snapshot.pickle",
     RESERVE_NAME,
     STRAYS_NAME,
+    TOLD_NAME,
     OTHER_CONFIG_FOLDER,
 )
 HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")  # that Hydra writes into its subfolder

@@ -254,9 +254,15 @@ def _result_of(job: Any) -> JobReturn | None:
     try:
         result = job.results()[0]
     except Exception as error:  # noqa: BLE001 - submitit raises what the job raised, as text
-        lines = [each.strip() for each in str(error).splitlines() if each.strip(" -")]
-        return lost(RuntimeError(lines[-1] if lines else type(error).__name__))
+        return lost(RuntimeError(reason_of(error)))
     return result if isinstance(result, JobReturn) else lost(TypeError(f"{type(result).__name__} came back"))
+
+
+def reason_of(error: Exception) -> str:
+    """Return the last line of the traceback in an error of submitit's, which ends with the paths of its logs."""
+    text, _, _ = str(error).partition("You can check full logs")
+    lines = [each.strip() for each in text.splitlines() if each.strip(" -")]
+    return lines[-1] if lines else type(error).__name__
 
 
 def _is_interrupted(result: JobReturn) -> bool:

@@ -138,9 +138,16 @@ def test_a_baseline_that_is_no_setting_is_refused_before_anything_runs(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_baseline_may_be_typed_as_a_key_and_its_value(tmp_path) -> None:
+    dry = ("sweep.baseline=compile=off", "sweep.dry_run=true")
+    done = run_bench("-m", "compile=off,default", *dry, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_value_that_needs_quotes_is_named_with_the_remedy(tmp_path) -> None:
-    done = run_bench("-m", "compile=off,default", "sweep.baseline=compile=off", folder=tmp_path)
+    done = run_bench("-m", "compile=off,default", "sweep.baseline=off (a", folder=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("bench: sweep.baseline=compile=off: ")
-    assert "quote a value" in done.stderr
+    assert done.stderr.startswith("bench: sweep.baseline=off (a: ")
+    assert """type 'sweep.baseline="off (a"'""" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -34,8 +34,7 @@ STEPS = {
 class Fake:
     """A publisher that keeps what it is told of the sweep's run in a file."""
 
-    unpublished = None
-    address = None
+    unpublished = address = experiment = experiment_id = artifact_location = None
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return lambda *_, **__: None
@@ -46,11 +45,12 @@ class Fake:
     def ways_on(self, _: str | None) -> list[str]:
         return []
 
-    def conclude(self, *_: Any, **__: Any) -> None:
-        pass
+    def conclude(self, *_: Any, **__: Any) -> bool:
+        return True
 
-    def end_sweep(self, run_id: str | None, records: list[Any], *, interrupted: bool) -> None:
+    def end_sweep(self, run_id: str | None, records: list[Any], *, interrupted: bool) -> bool:
         Path("ended.json").write_text(json.dumps({"records": len(records), "interrupted": interrupted}))
+        return True
 
 
 def interrupt_in(where: str, number: int = signal.SIGINT, *, after: bool = False) -> Callable[[], None]:
@@ -138,14 +138,16 @@ def test_a_sweeps_run_does_not_stay_running_when_its_end_is_interrupted(tmp_path
         from bench.conductor import jobs, sweep
         from bench.tracking import publisher
 
-        sweep.make_ready = lambda configs, console, *_: jobs.open_publisher(configs[0], console)
+        sweep.make_ready = lambda configs, console, destination, *_: jobs.open_publisher(
+            configs[0], console, destination
+        )
         real = publisher.Publisher.end_sweep
 
-        def end_sweep(self: Any, *arguments: Any, **keywords: Any) -> None:
+        def end_sweep(self: Any, *arguments: Any, **keywords: Any) -> bool:
             if not hasattr(self, "sent"):
                 self.sent = True
                 os.kill(os.getpid(), signal.SIGINT)
-            real(self, *arguments, **keywords)
+            return real(self, *arguments, **keywords)
 
         publisher.Publisher.end_sweep = end_sweep  # type: ignore[method-assign]
 

@@ -115,8 +115,10 @@ def _bring_along(uri: str) -> None:
         return
     try:
         lines = bring_along(database)
-    except sqlite3.Error as error:
+    except sqlite3.OperationalError as error:
         lines = [f"{database}: its artifacts are not looked for: {error}"]
+    except sqlite3.DatabaseError:  # it is none, which MLflow itself is about to say
+        return
     for line in lines:
         print(f"bench.tracking.ui: {line}", file=sys.stderr)
 

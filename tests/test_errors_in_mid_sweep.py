@@ -68,7 +68,7 @@ def second_call(where: str, error: Exception, nth: int = 2, *, after: bool = Fal
 
 # A step of a job's way → what is called there, and in which call it is the second job's.
 COSTS_THE_JOB = {
-    "its config is composed": ("hydra_plugins.bench_sweeper.composing:JobLoader.load_sweep_config", 2),
+    "its config is composed": ("hydra_plugins.bench_sweeper.bench_sweeper:JobLoader.load_sweep_config", 2),
     "its folder is made": ("hydra.core.utils:_save_config", 4),  # three files a job
     "its config is checked": ("bench.cli:to_config", 5),  # three were checked before the first job
     "it is given its assignment": ("bench.sweep.assignment:Assignment.from_text", 2),

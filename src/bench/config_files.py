@@ -94,17 +94,6 @@ def install() -> None:
     SourcesRegistry.instance().types[FileConfigSource.scheme()] = ConfigFiles
 
 
-def with_source_of_hydra(singletons: dict[str, Any]) -> dict[str, Any]:
-    """Return the state of Hydra's singletons as another process can take it up, which then calls `install`.
-
-    There Hydra registers its own source, and refuses to where it finds another one.
-    """
-    registry = singletons["instances"].get(SourcesRegistry)
-    if registry is not None:
-        registry.types[FileConfigSource.scheme()] = FileConfigSource
-    return singletons
-
-
 class ConfigFiles(FileConfigSource):
     """Hydra's source of files, with one line for a file that cannot be read."""
 
@@ -140,6 +129,10 @@ class ConfigFiles(FileConfigSource):
             for keys in (("defaults",), PARAMS, *([("params",)] if name.startswith("hydra/sweeper/") else [])):
                 _keep_typed(config, keys, text)
         return ConfigResult(config=config, path=self.full_path(), provider=self.provider, header=header)
+
+
+# Hydra registers its sources anew in each process, and tells classes by name: ours stays in the place of its own.
+ConfigFiles.__name__ = FileConfigSource.__name__
 
 
 def _check_single_choices(config: DictConfig, path: str, text: str) -> None:

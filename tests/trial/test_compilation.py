@@ -578,5 +578,5 @@ def test_what_the_cache_gave_before_is_none_of_a_job_s_and_code_that_cannot_be_c
 def test_another_version_has_another_shared_cache(monkeypatch, place: str) -> None:
     config, device = BenchmarkConfig(compile_kwargs={"mode": "default", "cache": "shared"}), torch.device("cpu")
     before = shared_cache(config, device)
-    monkeypatch.setattr(place, "0.0.0")
+    monkeypatch.setattr(f"bench.trial.compilation.{place}", "0.0.0")
     assert shared_cache(config, device) != before

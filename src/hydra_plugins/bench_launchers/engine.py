@@ -59,11 +59,8 @@ class EngineLauncher(Launcher):
 
     def job(self) -> "EngineJob":
         """What travels to the nodes."""
-        from bench.config_files import with_source_of_hydra  # noqa: PLC0415 - as above
-
         assert self.hydra_context is not None
-        singletons = with_source_of_hydra(Singleton.get_state())  # a copy
-        return EngineJob(self.hydra_context, self.task_function, self.config, singletons)
+        return EngineJob(self.hydra_context, self.task_function, self.config, Singleton.get_state())
 
 
 class EngineJob:
@@ -80,14 +77,13 @@ class EngineJob:
 
     def __call__(self, overrides: list[str], number: int, engine_job_id: str | None = None) -> JobReturn:
         """Run it. What it raises is in the `JobReturn`."""
-        from bench import config_files, start_folder  # noqa: PLC0415 - see above
+        from bench import start_folder  # noqa: PLC0415 - see above
 
         keep_out_of_children()  # what the engine handed on of the variables is its own matter
         start = str(self.config.hydra.runtime.cwd)
         start_folder.enter(start)  # relative paths of the command line, hydra.searchpath among them, count from there
         Singleton.set_state(self.singletons)
         setup_globals()
-        config_files.install()
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
         with open_dict(composed):
             composed.hydra.job.id, composed.hydra.job.num = engine_job_id or str(number), number

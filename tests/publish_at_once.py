@@ -68,7 +68,11 @@ def _publish(told: Connection, barrier: Barrier, target: Target, folder: Path) -
     lines: list[str] = []
     noise = io.StringIO()
     record = Record.read(folder)
-    with tempfile.TemporaryDirectory() as own, contextlib.redirect_stdout(noise), contextlib.redirect_stderr(noise):
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own,
+        contextlib.redirect_stdout(noise),
+        contextlib.redirect_stderr(noise),
+    ):
         tempfile.tempdir = own
         barrier.wait(120)
         begun_s = time.monotonic()

@@ -44,6 +44,7 @@ def said(folder: Path, publisher: Publisher) -> list[str]:
         left=SimpleNamespace(plan=plan),  # type: ignore[arg-type]
         publisher=publisher,  # type: ignore[arg-type]
         is_local=True,
+        destination=SimpleNamespace(),  # type: ignore[arg-type]
     )
     finish(course, "run", [], interrupted=False, conclude=lambda _: ([], []))
     return [line for line in console.file.getvalue().splitlines() if "bench.tracking.sync" in line]  # type: ignore[attr-defined]

@@ -98,6 +98,9 @@ class _Numbered:
     def sweep(self) -> SweepConfig:
         return SweepConfig()
 
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.config, name)
+
 
 def whole_plan(tiny, number: int) -> Plan:
     return make_plan(points(tiny, number), SweepConfig(max_jobs=number), "big-1")

@@ -37,11 +37,11 @@ def flex(tiny, cache: str) -> BenchmarkConfig:
 
 def test_uncompiled_flex_has_the_cache_that_is_asked_for(tiny, cache_place: Path, tmp_path: Path) -> None:
     fresh, shared = flex(tiny, "fresh"), flex(tiny, "shared")
-    runner.use_compile_cache(fresh, CPU, tmp_path / "fresh")
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "fresh")
+    with runner.use_compile_cache(fresh, CPU, tmp_path / "fresh"):
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "fresh")
     assert not cache_place.exists()
-    runner.use_compile_cache(shared, CPU, tmp_path / "fresh")
-    assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]).parent == cache_place / "compile"
+    with runner.use_compile_cache(shared, CPU, tmp_path / "fresh"):
+        assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]).parent == cache_place / "compile"
     assert compilation.shared_cache(shared, CPU) != compilation.shared_cache(flex(tiny, "fresh"), CPU)
 
 

@@ -17,8 +17,6 @@ from bench.record import Record
 from conftest import ROOT, run_bench
 from sweeps import EAGER, SDPA, jobs, sweep
 
-pytestmark = pytest.mark.as_user
-
 FEW = (
     *("model=tiny", "warmup.iterations=1", "measurement.iterations=2", "workload.sequence_length=16"),
     *("workload.num_tokens_to_generate=4", "device=cpu"),

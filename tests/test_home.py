@@ -93,7 +93,7 @@ def test_a_command_with_such_a_cache_ends_in_one_line_before_anything_runs(tmp_p
 
 
 def long_folder(parent: Path, size: int = 150) -> Path:
-    folder = parent / ("x" * (size - len(str(parent)) - 1))
+    folder = parent / ("x" * max(1, size - len(str(parent)) - 1))
     folder.mkdir()
     return folder
 

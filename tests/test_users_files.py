@@ -20,8 +20,6 @@ from factories import make_record
 from snapshots import contents, snapshot
 from sweeps import job, sweep
 
-pytestmark = pytest.mark.as_user
-
 SHORT = (
     "tracking=off", "warmup.iterations=0", "measurement.iterations=1", "workload.sequence_length=8",
     "workload.num_tokens_to_generate=2", "monitor.enabled=false", "isolation.mode=none",
@@ -120,6 +118,7 @@ def test_an_output_folder_that_is_none_is_refused(start, place: str, told: str) 
     assert "no folder; choose another one" in line, told
 
 
+@pytest.mark.as_user
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
 def test_an_output_folder_that_cannot_be_written_is_refused(start) -> None:
     (start / "closed").mkdir(mode=0o555)

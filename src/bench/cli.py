@@ -272,7 +272,8 @@ def _check_output_folder(config: DictConfig, key: str) -> None:
     try:
         in_place = next((each for each in (path, *path.parents) if os.path.lexists(each)), path.parent)
         if os.path.lexists(in_place) and not in_place.is_dir():
-            problem = f"{in_place} is a file; name a folder"
+            kind = "a file" if in_place.exists() else "a link that leads nowhere"
+            problem = f"{in_place} is {kind}; name a folder"
         else:
             path.exists()  # raises for a name that is too long
             return

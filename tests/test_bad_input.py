@@ -5,6 +5,8 @@ What the examination before the start finds in models, tokenizers and prompts: t
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -214,3 +216,11 @@ def test_what_lacks_its_package_is_told_before_it_has_ever_run(tmp_path) -> None
     (skipped,) = [line for line in planned if " flash2 " in line]
     assert "would be skipped: attention.implementation=flash_attention_2 needs the package flash-attn" in skipped
     assert planned[-1] == "2 jobs: 1 to run, 1 to be skipped; no earlier record tells how long that takes"
+
+
+def test_a_start_folder_that_has_been_removed_is_one_line(tmp_path) -> None:
+    (tmp_path / "gone").mkdir()
+    typed = f"cd '{tmp_path}/gone' && rmdir '{tmp_path}/gone' && exec '{sys.executable}' -P -m bench tracking=off"
+    done = subprocess.run(["sh", "-c", typed], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "bench: the current folder has been removed; start in another folder\n"

@@ -356,6 +356,10 @@ def _give_up(error: OSError | ValueError) -> NoReturn:
 
 def _of_the_machine(error: OSError | ValueError) -> str:
     """One line for what is no mistake in the config."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return "the current folder has been removed; start in another folder"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
         where = error.filename or "a file"
         return f"{where} cannot be written: {error.strerror}; make room, or start in another folder"

@@ -22,8 +22,8 @@ from bench.files import write_whole
 from bench.plain import load
 from bench.secrets import scrub
 
-SCHEMA_VERSION = 5
-READABLE = (4, SCHEMA_VERSION)  # version 4 lacks what has a default here
+SCHEMA_VERSION = 6
+READABLE = (4, 5, SCHEMA_VERSION)  # versions 4 and 5 lack what has a default here
 FILE_NAME = "record.json"
 REFERENCE_NAME = "reference.safetensors"  # what a reference run leaves beside its record
 CONFIG_FOLDER = ".hydra"  # of the composed config, beside the record
@@ -56,8 +56,8 @@ class Iteration:
     start_s: float  # the call's start, in seconds since the process could begin: after `start` and `import` in phases_s
     e2e_s: float  # call to return, device synchronised at both ends
     token_times_s: list[float]  # one a generated step (with batch > 1, one for the whole batch)
-    graphs: int  # graphs that torch.compile made during this call
-    compile_s: float  # seconds of this call spent making them
+    graphs: int | None  # graphs that torch.compile made during this call; None: torch does not tell
+    compile_s: float | None  # seconds of this call spent making them; None likewise
     device_reserved_bytes: int | None = None  # allocator reserve after the call; None on the CPU
     request_times_s: list[list[float]] | None = None  # continuous batching: the token times of each request
 
@@ -101,17 +101,17 @@ class CompileEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class CompileObserved:
-    """What torch.compile did in this process, from its own counters."""
+    """What torch.compile did in this process, from its own counters. None: this version of torch does not tell."""
 
-    graphs: int = 0  # graphs captured
-    attention_graphs: int = 0  # those of them that flex_attention made of itself, whatever the setting
+    graphs: int | None = 0  # graphs captured
+    attention_graphs: int | None = 0  # those of them that flex_attention made of itself, whatever the setting
     graph_breaks: dict[str, int] = field(default_factory=dict)  # reason → count; functions given up as a whole included
     recompiles: list[str] = field(default_factory=list)  # the failed guard of each recompilation
-    cudagraph_skips: int = 0
-    compile_s: float = 0.0
-    autotune_s: float = 0.0  # of compile_s and of calls: benchmarking of candidate kernels
-    cache_hits: int = 0  # compiled code taken from the cache on disk
-    cache_misses: int = 0
+    cudagraph_skips: int | None = 0
+    compile_s: float | None = 0.0
+    autotune_s: float | None = 0.0  # of compile_s and of calls: benchmarking of candidate kernels
+    cache_hits: int | None = 0  # compiled code taken from the cache on disk
+    cache_misses: int | None = 0
     events: list[CompileEvent] = field(default_factory=list)  # in order
     arguments: dict[str, Any] = field(default_factory=dict)  # what torch.compile was called with; {} when it was not
 
@@ -178,6 +178,14 @@ class ModelShape:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unverified:
+    """A part of the request of which nothing shows whether it was honoured: neither confirmed nor contradicted."""
+
+    key: str  # of the config, such as "generation.kv_cache"
+    reason: str  # what could not be seen, and why: one line
+
+
+@dataclass(frozen=True, kw_only=True)
 class Observed:
     """What ran, read from the model and the libraries and not from the request."""
 
@@ -197,6 +205,7 @@ class Observed:
     new_tokens: int | None = None  # per row
     kernels: list[str] = field(default_factory=list)  # generation.kernelize: layers that run a hub kernel
     mends: list[str] = field(default_factory=list)  # faults of the libraries that were mended for this job
+    unverified: list[Unverified] = field(default_factory=list)  # one for each key that the evidence cannot see
     # Tensor parallelism; None for one process. `parameters` and `shape` are those of the whole model.
     tp_size: int | None = None  # processes that the model was split over
     sharded_parameters: int | None = None  # of `parameters`, those in tensors of which rank 0 holds a slice only
@@ -476,6 +485,11 @@ class Record:
         return [each for each in self.iterations if each.phase == phase]
 
     @property
+    def unverified(self) -> list[Unverified]:
+        """The parts of the request that nothing confirms or contradicts; [] before anything was observed."""
+        return [] if self.observed is None else self.observed.unverified
+
+    @property
     def setting_id(self) -> str:
         """What the repeats of one setting in a sweep have in common: the trial id, and the arm where it has one."""
         sweep = self.requested.get("sweep")
@@ -623,7 +637,7 @@ def _impossible_calls(calls: list[Iteration]) -> str | None:
         times = [0.0, *call.token_times_s, call.e2e_s, LONGEST_S]
         if times != sorted(times) or not started_s <= call.start_s < LONGEST_S:
             return f"iterations[{index}]: its times do not run forwards"
-        if call.graphs < 0 or call.compile_s < 0 or (call.device_reserved_bytes or 0) < 0:
+        if (call.graphs or 0) < 0 or (call.compile_s or 0) < 0 or (call.device_reserved_bytes or 0) < 0:
             return f"iterations[{index}]: an amount is negative"
         started_s, phase = call.start_s, PHASES.index(call.phase)
     return None

@@ -11,7 +11,7 @@ from bench.report.format import UNDEFINED
 
 def graphs_words(records: Sequence[Record]) -> str:
     """Graphs that were made, as observed; a range where processes differ, and "own" where nobody asked for them."""
-    counts = sorted({each.graphs for each in _observed(records)})
+    counts = sorted({each.graphs for each in _observed(records) if each.graphs is not None})
     if not counts:
         return UNDEFINED
     text = str(counts[0]) if len(counts) == 1 else f"{counts[0]}..{counts[-1]}"
@@ -21,7 +21,7 @@ def graphs_words(records: Sequence[Record]) -> str:
 def compiles_itself(records: Sequence[Record]) -> bool:
     """Whether graphs were made although none were asked for: flex_attention wraps itself in torch.compile."""
     unasked = [each for each in records if asked(each, "compile.mode") is None]
-    return any(each.attention_graphs > 0 for each in _observed(unasked))
+    return any((each.attention_graphs or 0) > 0 for each in _observed(unasked))
 
 
 def starts_warm(records: Sequence[Record]) -> bool:

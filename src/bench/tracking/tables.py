@@ -73,7 +73,7 @@ def _row(call: Iteration) -> dict[str, object]:
         "ttft_ms": _rounded(call.ttft_s * 1e3) if steps else None,
         "tpot_ms": _rounded(call.tpot_s * 1e3) if steps > 1 else None,
         "graphs": call.graphs,
-        "compile_s": _rounded(call.compile_s),
+        "compile_s": None if call.compile_s is None else _rounded(call.compile_s),
     }
 
 

@@ -111,6 +111,8 @@ def _kernels(phase: PhaseEvidence | None) -> str | None:
 
 def _compile_facts(seen: CompileObserved) -> dict[str, str | None]:
     breaks = [f"{why[:BREAK_LENGTH]} (×{count})" for why, count in seen.graph_breaks.items()]
+    if seen.graphs is None:
+        return {"compiled": "this version of torch does not tell"}
     if not seen.graphs and not breaks:
         return {"compiled": "no"}
     arguments = ", ".join(f"{key}={value}" for key, value in seen.arguments.items())
@@ -149,7 +151,7 @@ def _numbers(record: Record) -> tuple[str, ...]:
     compiled, said, share = record.observed.compile, record.fidelity, record.roofline
     cache = record.memory.kv_cache_bytes
     return (
-        significant(compiled.compile_s, 3) if compiled is not None else UNDEFINED,
+        significant(compiled.compile_s, 3) if compiled is not None and compiled.compile_s is not None else UNDEFINED,
         significant(compiled.autotune_s, 3) if compiled is not None and compiled.autotune_s else UNDEFINED,
         str(sum(compiled.graph_breaks.values())) if compiled is not None else UNDEFINED,
         str(len(compiled.recompiles)) if compiled is not None else UNDEFINED,

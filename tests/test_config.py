@@ -92,9 +92,6 @@ def test_compile_kwargs_name_the_keys_of_compile() -> None:
          "generation.continuous_batching transformers compiles fragments only; set it to null"),
         ({"generation": GenerationConfig(continuous_batching=True, kv_cache="static")}, "generation.kv_cache=static: "
          "generation.continuous_batching has a paged cache of its own; set it to auto"),
-        ({"generation": GenerationConfig(continuous_batching=True, grad_mode="inference_mode")},
-         "generation.grad_mode=inference_mode: the worker of generation.continuous_batching runs under no_grad; set it "
-         "to auto or no_grad"),
     ],
 )  # fmt: skip
 def test_a_refused_value_names_key_value_and_remedy(keywords: dict, message: str) -> None:

@@ -456,16 +456,13 @@ class BenchmarkConfig:
         """What continuous batching does not do, refused before anything runs."""
         generation, compiled = self.generation, self.compile
         if compiled.mode:
-            # Seen with transformers 5.23: a graph break in each layer, and from the ninth layer on TorchDynamo's
-            # recompile limit, after which the rest runs uncompiled, with no more than a warning.
+            # Seen with transformers 5.23 and 5.24: a graph break in each layer, and from the ninth layer on
+            # TorchDynamo's recompile limit, after which the rest runs uncompiled, with no more than a warning.
             remedy = "with generation.continuous_batching transformers compiles fragments only; set it to null"
             raise ConfigError("compile.mode", compiled.mode, remedy)
         if generation.kv_cache != "auto":
             remedy = "generation.continuous_batching has a paged cache of its own; set it to auto"
             raise ConfigError("generation.kv_cache", generation.kv_cache, remedy)
-        if generation.grad_mode == "inference_mode":
-            remedy = "the worker of generation.continuous_batching runs under no_grad; set it to auto or no_grad"
-            raise ConfigError("generation.grad_mode", generation.grad_mode, remedy)
 
     # ---- forms -------------------------------------------------------------------------------------------------
 

@@ -153,7 +153,7 @@ class PhaseEvidence:
 class AttentionObserved:
     """Which attention ran: what transformers was set to, and what one profiled call showed."""
 
-    implementation: str  # as set in the model's config
+    implementation: str | None  # as set in the model's config; None: transformers does not tell
     allowed_backends: list[str]  # that torch's SDPA might use; [] when it is not SDPA
     prefill: PhaseEvidence | None = None  # None until the profiled call
     decode: PhaseEvidence | None = None
@@ -181,7 +181,7 @@ class ModelShape:
 class Unverified:
     """A part of the request of which nothing shows whether it was honoured: neither confirmed nor contradicted."""
 
-    key: str  # of the config, such as "generation.kv_cache"
+    key: str  # of the config, such as "generation.kv_cache"; or "token times"
     reason: str  # what could not be seen, and why: one line
 
 

@@ -10,11 +10,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from bench.config import AttentionConfig, BenchmarkConfig, ModelConfig
+from bench.config import AttentionConfig, BenchmarkConfig, GenerationConfig, ModelConfig
 from bench.trial import batching
 from bench.trial.batching import BatchingSession, step_times
 from bench.trial.model import LoadedModel, load
 from bench.trial.request import guards, make_generation_config, make_inputs
+from bench.trial.runner import BenchmarkRunner
 from bench.trial.support import NotHonouredError, limit_reached
 
 
@@ -244,6 +245,31 @@ def test_a_session_works_whatever_the_callers_grad_mode(tiny: Callable) -> None:
     _, prompts, session = prepare(tiny(continuous_batching=True))
     with torch.inference_mode(), session:
         assert len(session.call(prompts).token_ids[0]) == 4
+
+
+@pytest.mark.parametrize("asked", ["auto", "no_grad", "inference_mode"])
+def test_the_worker_runs_under_the_guard_that_was_asked_for(tiny: Callable, asked: str) -> None:
+    """From transformers 5.24 on it follows the one who starts it; before, inference mode is a limit."""
+    config = tiny(generation=GenerationConfig(continuous_batching=True, grad_mode=asked), num_tokens_to_generate=4)
+    with BenchmarkRunner(progress=lambda name, total: range(total)) as runner:
+        runner.setup_benchmark("tiny", config)
+        runner.run_benchmark(config)
+        record = runner.record
+    if asked == "inference_mode" and not batching.worker_follows_caller():
+        assert record.status == "skipped"
+        assert record.error.message.startswith("generation.grad_mode=inference_mode cannot run here: the worker of")
+    else:
+        guard = "inference_mode" if asked == "inference_mode" else "no_grad"
+        assert (record.status, record.observed.grad_mode, record.unverified) == ("ok", guard, [])
+
+
+def test_a_worker_under_another_guard_fails_the_job(tiny: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny(continuous_batching=True, num_tokens_to_generate=4)
+    monkeypatch.setattr("bench.trial.evidence.grad_mode", lambda config: "inference_mode")
+    with BenchmarkRunner(progress=lambda name, total: range(total)) as runner:
+        runner.setup_benchmark("tiny", config)
+        with pytest.raises(NotHonouredError, match="the model ran under no_grad, not inference_mode"):
+            runner.run_benchmark(config)
 
 
 def test_a_session_that_is_closed_takes_no_calls_and_closes_again(tiny: Callable) -> None:

@@ -10,7 +10,7 @@ import pytest
 from bench.config import BenchmarkConfig, GenerationConfig
 from bench.record import CompileObserved, ModelShape, Observed
 from bench.trial.compilation import arguments
-from bench.trial.evidence import check, check_cache, check_same_cache
+from bench.trial.evidence import CallWatch, check, check_cache, check_guard, check_same_cache
 from bench.trial.support import NotHonouredError
 from factories import make_record
 
@@ -59,7 +59,7 @@ def test_cuda_graphs_that_nobody_asked_for_may_be_skipped(device: str, asked: di
     [
         ("static", "StaticCache", True), ("dynamic", "DynamicCache", True), ("auto", "DynamicCache", True),
         ("auto", None, True), ("static", "DynamicCache", False), ("dynamic", "StaticCache", False),
-        ("static", None, False),
+        ("static", None, True),  # not seen: `check_cache` tells
     ],
 )  # fmt: skip
 def test_another_kv_cache_than_asked_for_is_never_ok(asked: str, used: str | None, honoured: bool) -> None:
@@ -72,13 +72,43 @@ def test_another_kv_cache_than_asked_for_is_never_ok(asked: str, used: str | Non
         check(config, seen)
 
 
-def test_a_model_of_attention_layers_without_a_cache_is_never_ok() -> None:
-    seen = observed(BenchmarkConfig(), "cpu")
-    check_cache(dataclasses.replace(seen, kv_cache=None, shape=None))  # no attention to keep anything of
-    check_cache(seen)
-    shaped = dataclasses.replace(seen, kv_cache=None, shape=SHAPE)
-    with pytest.raises(NotHonouredError, match="generate made none"):
-        check_cache(shaped)
+def watched(**seen: Any) -> CallWatch:
+    """A call of which this was seen."""
+    watch = CallWatch()
+    for name, value in seen.items():
+        setattr(watch, name, value)
+    return watch
+
+
+@pytest.mark.parametrize("asked", ["auto", "static"])
+def test_a_model_of_attention_layers_that_computes_every_token_anew_is_never_ok(asked: str) -> None:
+    config = BenchmarkConfig(generation=GenerationConfig(kv_cache=asked))
+    seen = dataclasses.replace(observed(config, "cpu"), shape=SHAPE)
+    assert check_cache(config, seen, watched(cache="StaticCache", steps=3)) == []
+    with pytest.raises(NotHonouredError, match="generate made none, and computes every token anew"):
+        check_cache(config, seen, watched(steps=3, recomputes=True))
+
+
+@pytest.mark.parametrize(("asked", "shape", "marked"), [
+    ("auto", SHAPE, True), ("auto", None, False), ("static", SHAPE, True), ("static", None, True),
+])  # fmt: skip
+@pytest.mark.parametrize("steps", [0, 3])
+def test_a_cache_that_cannot_be_seen_is_marked_where_there_should_be_one(
+    asked: str, shape: ModelShape | None, marked: bool, steps: int
+) -> None:
+    config = BenchmarkConfig(generation=GenerationConfig(kv_cache=asked))
+    seen = dataclasses.replace(observed(config, "cpu"), shape=shape)
+    found = check_cache(config, seen, watched(steps=steps))
+    assert [each.key for each in found] == (["generation.kv_cache"] if marked else [])
+
+
+def test_another_autograd_guard_than_asked_for_is_never_ok() -> None:
+    config = BenchmarkConfig(generation=GenerationConfig(grad_mode="no_grad"))
+    assert check_guard(config, watched(grad_mode="no_grad")) == []
+    with pytest.raises(NotHonouredError, match=r"generation\.grad_mode=no_grad: the model ran under inference_mode"):
+        check_guard(config, watched(grad_mode="inference_mode"))
+    assert [each.key for each in check_guard(config, watched())] == ["generation.grad_mode"]
+    assert check_guard(BenchmarkConfig(), watched()) == []
 
 
 def test_a_cache_that_changes_between_the_calls_is_never_ok() -> None:

@@ -1,8 +1,8 @@
 """How bench reads names of a library that are not part of its public interface.
 
 A release may rename or remove such a name without notice. So each one is an entry, a `PrivateName`, in the one module
-for its library (see `bench.compat`), and every reader asks the entry and copes with `MISSING`. A name that is gone costs
-what its entry says and no more; tests remove each in turn.
+for its library (see `bench.compat`), and every reader asks the entry and copes with `MISSING`. A name that is gone
+costs what its entry says and no more; tests remove each in turn.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ class PrivateName:
     since: str  # the oldest and the newest release of the library in which it was seen; see `docs/versions.md`
     until: str
     lost: str  # what bench cannot do, or tell, where the name is gone: the end of a sentence that begins with it
+    on_instances: bool = (
+        False  # only instances have the attribute, so that it is read with `of` and never found by `get`
+    )
 
     @property
     def library(self) -> str:

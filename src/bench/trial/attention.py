@@ -11,7 +11,7 @@ measurement, and what it shows is sorted into families:
     flash_attention_2, …   kernels of the flash-attn packages
     decomposed             inside compiled code, without a kernel of its own: what the compiler makes of eager and math,
                            which it takes apart and fuses with their neighbours; the two cannot be told apart there, but
-                           the prefill, which is never compiled, tells
+                           the prefill tells, which generate compiles only where it comes in chunks
 
 Not covered: attention in one layer that differs from that of the others, but for eager attention among layers of sdpa
 where nothing is compiled, and implementations whose kernels have no known name; what they ran is not judged.
@@ -22,11 +22,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+import torch
 
 from bench.config import BenchmarkConfig
 from bench.record import AttentionObserved, CompileEvent, OperatorTime, PhaseEvidence
+from bench.trial.compat import probe, torch_internals
 from bench.trial.compilation import FLEX_FILES
 from bench.trial.profiling import DECODE, PREFILL
 
@@ -60,7 +63,6 @@ KERNELS = {
 EAGER_OPERATORS = r"aten::(bmm|baddbmm|_softmax)$"
 SOFTMAX = "aten::_softmax"
 GRAPH_LAUNCH = "cudaGraphLaunch"  # in some builds with the version of the API behind it
-REGION = re.compile(r"Torch-Compiled Region: (\d+/\d+)")
 
 
 def read(
@@ -99,7 +101,7 @@ def _phase(
     kernels = [each for each in inside if _is_kernel(each)]
     host = [each for each in inside if not _is_on_gpu(each)]
     duration_us = sum(b - a for a, b in spans)
-    regions = [(each, match.group(1)) for each in host if (match := REGION.match(each.name))]
+    regions = [(each, match.group(1)) for each in host if (match := torch_internals.REGION.match(each.name))]
     flex = [each for each, name in regions if name in flex_regions]
     found = _by_operator(host) or _by_kernel(kernels)
     if flex:  # on a GPU its kernel by name: in a compiled step the regions of its own only make the mask
@@ -213,25 +215,77 @@ def _operators(ran: Sequence[Any], *, on_gpu: bool) -> list[OperatorTime]:
 # ---- whether it is what was asked for ----------------------------------------------------------------------------
 
 
-def contradiction(config: BenchmarkConfig, attention: AttentionObserved) -> str | None:
-    """Why the attention that ran is not the requested one, in one line with both names; None when it is."""
-    key, requested = "attention.implementation", config.attention.implementation
-    expected = _expected(config)
-    if config.attention.sdpa_backend:
-        key, requested = "attention.sdpa_backend", config.attention.sdpa_backend
-    if expected is None or attention.error is not None:
-        return None
-    compiled = config.compile.mode is not None
-    for phase, seen in (("prefill", attention.prefill), ("decoding", attention.decode)):
-        if seen is None:
-            continue
-        allowed = expected | (_when_compiled(expected) if phase == "decoding" and compiled else set())
+def contradiction(
+    config: BenchmarkConfig, attention: AttentionObserved, device: torch.device | None = None
+) -> str | None:
+    """Why the attention that ran is not the requested one, in one line with both names; None when nothing shows that.
+
+    Args:
+        config: the request.
+        attention: what one profiled call showed.
+        device: where the model is; None: the CPU.
+    """
+    key, requested = _asked(config)
+    for phase, seen, allowed in _judged(config, attention):
         if wrong := sorted(set(seen.families) - allowed):
             return f"{key}={requested}: {phase} ran {' and '.join(wrong)}{_named(seen)}"
-        # Eager attention has no operator of its own: a model without attention shows none either.
-        if not seen.families and "eager" not in expected:
+        if not seen.families and sees_kernels_of(config, device or torch.device("cpu")):
             return f"{key}={requested}: {phase} ran no such kernel"
     return None
+
+
+def unseen(config: BenchmarkConfig, attention: AttentionObserved, layers: int | None = None) -> tuple[str, str] | None:
+    """The key that the profiled call neither confirms nor contradicts, and why; None: it does one of the two.
+
+    Args:
+        config: the request.
+        attention: what one profiled call showed.
+        layers: of attention in the model; None: not known, and there may be none to be seen.
+    """
+    key, requested = _asked(config)
+    if attention.error is not None:
+        return key, attention.error
+    if _expected(config) is None:
+        return key, f"no kernel of {requested} is known by name"
+    for phase, seen in (("prefill", attention.prefill), ("decoding", attention.decode)):
+        if seen is not None and not seen.families and (layers is not None or "eager" not in (_expected(config) or ())):
+            return (
+                key,
+                f"the profile of {phase} shows no attention that bench knows by name (torch {torch.__version__})",
+            )
+    return None
+
+
+def _asked(config: BenchmarkConfig) -> tuple[str, str]:
+    """The key that decides which kernels may run, and its value."""
+    if config.attention.sdpa_backend:
+        return "attention.sdpa_backend", config.attention.sdpa_backend
+    return "attention.implementation", config.attention.implementation
+
+
+def _judged(
+    config: BenchmarkConfig, attention: AttentionObserved
+) -> Iterator[tuple[str, PhaseEvidence, frozenset[str]]]:
+    """The phases that can be judged, by name, each with the families that it may run."""
+    expected = _expected(config)
+    if expected is None or attention.error is not None:
+        return
+    when_compiled = _when_compiled(expected) if config.compile.mode is not None else set()
+    for phase, seen, more in (("prefill", attention.prefill, set()), ("decoding", attention.decode, when_compiled)):
+        # Eager attention has no operator of its own: a model without attention shows none either.
+        if seen is not None and (seen.families or "eager" not in expected):
+            yield phase, seen, frozenset(expected | more)
+
+
+def sees_kernels_of(config: BenchmarkConfig, device: torch.device) -> bool:
+    """Whether the requested kernels would have been seen: for torch's own attention, one call of it is looked at."""
+    if "sdpa" not in config.attention.implementation:
+        return False  # flash-attn and the hub's kernels have names that they choose
+    try:
+        events = probe.profile_sdpa(device, torch.float32 if device.type == "cpu" else torch.float16)
+    except Exception:  # noqa: BLE001 - what cannot even be tried shows nothing
+        return False
+    return bool(_by_operator([each for each in events if not _is_on_gpu(each)]))
 
 
 def _expected(config: BenchmarkConfig) -> set[str] | None:
@@ -254,15 +308,35 @@ def _named(seen: PhaseEvidence) -> str:
 
 
 def without_compiled_code(config: BenchmarkConfig, attention: AttentionObserved) -> str | None:
-    """Why the decoding steps did not run as compiled as was asked for, in one line; None when they did."""
+    """Why the decoding steps did not run as compiled as was asked for, in one line; None when nothing shows that."""
     seen, mode = attention.decode, config.compile.mode
     if seen is None:
         return None
     if mode is None and seen.compiled_regions:
         return f"compile.mode=null: compiled code ran {seen.compiled_regions} time(s) in {seen.steps} decoding steps"
-    if mode is not None and seen.compiled_regions < seen.steps:
+    if mode is not None and seen.compiled_regions < seen.steps and (seen.compiled_regions or sees_compiled_code()):
         return f"compile.mode={mode}: compiled code ran in {seen.compiled_regions} of {seen.steps} decoding steps"
     return None
+
+
+def unseen_compiled_code(config: BenchmarkConfig, attention: AttentionObserved) -> str | None:
+    """Why the profiled call does not show whether compiled code ran, in one line; None when it does."""
+    if config.compile.mode is None:
+        return None
+    if attention.decode is None:
+        return f"no profile shows compiled code: {attention.error or 'it holds no decoding step'}"
+    if not attention.decode.compiled_regions:
+        return f"the profiler of torch {torch.__version__} marks no compiled code, not even some that was tried out"
+    return None
+
+
+def sees_compiled_code() -> bool:
+    """Whether compiled code would have been seen in a profile: a little is run, and looked for.
+
+    True as well where torch.compile compiles nothing in this process.
+    """
+    tried = probe.compile_trivially()
+    return not tried.compiled or any(torch_internals.REGION.match(each.name) for each in tried.events)
 
 
 def without_evidence(attention: AttentionObserved, reason: str) -> AttentionObserved:

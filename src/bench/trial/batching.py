@@ -27,11 +27,10 @@ from typing import Any, Self
 
 import torch
 import transformers
-from transformers.generation.configuration_utils import ContinuousBatchingConfig
-from transformers.generation.continuous_batching.utils import WorkloadHints
 
 from bench.config import BenchmarkConfig
-from bench.trial.support import NotHonouredError
+from bench.trial.compat import transformers_internals
+from bench.trial.support import CannotRunHereError, NotHonouredError
 
 # transformers' own bound of one step, whose attention mask has this × (all tokens of the cache + this) entries.
 MAX_BATCH_TOKENS = 8192
@@ -41,7 +40,7 @@ POLL_S = 0.5
 STOP_TIMEOUT_S = 30.0
 
 # Two forms of one library: 5.17 cannot be told to leave sdpa alone, and names sdpa and eager with "paged|" in front.
-_OPTIONS = {each.name for each in dataclasses.fields(ContinuousBatchingConfig)}
+_OPTIONS = {each.name for each in dataclasses.fields(transformers.ContinuousBatchingConfig)}
 _SWITCHES_OFF = "auto_switch_to_flash" in _OPTIONS
 _PAGE_KEY = "page_size" if "page_size" in _OPTIONS else "block_size"
 
@@ -58,12 +57,13 @@ class BatchResult:
 class BatchingObserved:
     """What the library made of the request."""
 
-    attention_implementation: str  # while the session lasts; "paged|sdpa" is how some versions call sdpa
-    kv_cache: str  # class
+    attention_implementation: str | None  # while the session lasts; "paged|sdpa" is how some versions call sdpa
+    kv_cache: str | None  # class
     cache_bytes: int | None  # reserved for keys and values
-    max_batch_tokens: int  # of one step; longer prefills come in pieces
-    cuda_graphs: bool
-    async_batching: bool  # prepares a step while another runs
+    max_batch_tokens: int | None  # of one step; longer prefills come in pieces
+    cuda_graphs: bool | None
+    async_batching: bool | None  # prepares a step while another runs
+    unseen: list[str]  # why a value is None, where transformers does not show it: one line each
 
 
 def step_times(request_times_s: list[list[float]]) -> list[float]:
@@ -76,7 +76,8 @@ class BatchingSession:
 
     Args:
         model: a transformers model on its device.
-        config: the setting; its workload sizes the cache so that all requests fit at once.
+        config: the setting; its workload sizes the cache so that all requests fit at once, and its autograd guard is
+            that of the worker, as far as transformers lets it.
         generation_config: as `make_generation_config` makes it: greedy, with an EOS token that must not end a request.
     """
 
@@ -85,23 +86,30 @@ class BatchingSession:
         self._config = config
         self._generation = _greedy(generation_config)
         self._manager: Any = None
-        self._worker: threading.Thread | None = None
-        self._requested = _implementation(model)
+        self._workers: list[threading.Thread] = []
+        self._requested = transformers_internals.attention_implementation(model)
 
     def start(self) -> None:
         """Reserve the cache and start the worker. Called once, before the first call.
 
         Raises:
             ValueError: transformers has no continuous batching for this attention implementation or model.
+            CannotRunHereError: its worker cannot run in inference mode, which was asked for.
             NotHonouredError: it set another attention implementation.
         """
-        # Tensors that are made in inference mode cannot be written to by the worker, which runs outside of it.
-        with torch.inference_mode(mode=False), torch.no_grad():
+        inference = self._config.generation.grad_mode == "inference_mode"
+        if inference and not worker_follows_caller():
+            cause = f"the worker of continuous batching runs under no_grad in transformers {transformers.__version__}"
+            remedy = "use auto or no_grad, or transformers 5.24 or newer"
+            raise CannotRunHereError("generation.grad_mode", "inference_mode", cause, remedy)
+        # Tensors that are made in inference mode cannot be written to by a worker that runs outside of it.
+        with torch.inference_mode(mode=inference), torch.no_grad():
             try:
                 self._manager = self._make_manager()
                 self._manager.warmup()  # makes the cache; runs the model only to record CUDA graphs
+                before = set(threading.enumerate())
                 self._manager.start()
-                self._worker = self._manager._generation_thread  # noqa: SLF001 - nothing else tells when it has ended
+                self._workers = [each for each in threading.enumerate() if each not in before]
             except BaseException:
                 self.close()
                 raise
@@ -147,16 +155,20 @@ class BatchingSession:
     def observe(self) -> BatchingObserved:
         """What runs: read from the manager, after `start`."""
         manager = self._manager
-        if manager is None or manager.batch_processor is None:
+        if manager is None:
             raise RuntimeError("call start first")
-        resolved, cache = manager.continuous_batching_config, manager.batch_processor.cache
+        setup = transformers_internals.batching_setup(manager)
+        cache = transformers_internals.batching_cache(manager)
+        uses_async = getattr(setup, "use_async_batching", None)
+        seen = ((cache, transformers_internals.PROCESSOR), (setup, transformers_internals.RESOLVED))
         return BatchingObserved(
-            attention_implementation=_implementation(self._model),
-            kv_cache=type(cache).__name__,
+            attention_implementation=transformers_internals.attention_implementation(self._model),
+            kv_cache=None if cache is None else type(cache).__name__,
             cache_bytes=_bytes_of(cache),
-            max_batch_tokens=cache.max_batch_tokens,
-            cuda_graphs=any(resolved.cuda_graph_booleans),
-            async_batching=bool(resolved.use_async_batching),
+            max_batch_tokens=getattr(cache, "max_batch_tokens", None),
+            cuda_graphs=transformers_internals.uses_cuda_graphs(setup),
+            async_batching=None if uses_async is None else bool(uses_async),
+            unseen=[name.unseen() for found, name in seen if found is None],
         )
 
     def cache_bytes(self) -> int | None:
@@ -170,13 +182,14 @@ class BatchingSession:
             RuntimeError: the worker goes on after `STOP_TIMEOUT_S`.
         """
         manager, self._manager = self._manager, None
-        worker, self._worker = self._worker, None
+        workers, self._workers = self._workers, []
         if manager is not None:
             manager.stop(block=True, timeout=STOP_TIMEOUT_S, hard_stop=True)
             manager.destroy()
-        if _implementation(self._model) != self._requested:  # it restores only what a started manager had set itself
+        # It restores only what a started manager had set itself.
+        if self._requested not in (None, transformers_internals.attention_implementation(self._model)):
             self._model.set_attn_implementation(self._requested)
-        if worker is not None and worker.is_alive():
+        if any(each.is_alive() for each in workers):
             raise RuntimeError(f"the worker of continuous batching did not stop within {STOP_TIMEOUT_S:g} s")
 
     def __enter__(self) -> Self:
@@ -187,7 +200,7 @@ class BatchingSession:
         self.close()
 
     def _make_manager(self) -> Any:
-        requested = self._requested
+        requested = self._requested or self._config.attention.implementation
         if not _SWITCHES_OFF and "flash" not in requested:
             # By its own name, sdpa would become flash attention wherever that is installed.
             self._model.set_attn_implementation(f"paged|{requested}")
@@ -195,32 +208,34 @@ class BatchingSession:
         manager = self._model.init_continuous_batching(
             generation_config=self._generation,
             continuous_batching_config=_batching_config(self._config, self._model),
-            workload_hints=WorkloadHints(
+            **transformers_internals.workload_hints(
                 max_prompt_length=workload.sequence_length,
                 max_generated_length=workload.num_tokens_to_generate,
                 num_requests=workload.batch_size,
             ),
         )
-        if (used := _implementation(self._model)) not in (requested, f"paged|{requested}"):
+        used = transformers_internals.attention_implementation(self._model)
+        if used not in (None, requested, f"paged|{requested}"):
             raise NotHonouredError(f"attention.implementation={requested}: continuous batching set {used}")
         return manager
 
     def _failure(self, reason: str) -> RuntimeError:
         """The error of a worker that failed without raising; its own exception is the cause."""
-        status = self._manager.background_thread_status
         deadline = time.monotonic() + POLL_S
         # It fails the requests first and notes why afterwards.
-        while status.fatal_error is None and self._manager.is_running() and time.monotonic() < deadline:
+        error = transformers_internals.worker_error(self._manager)
+        while error is None and self._manager.is_running() and time.monotonic() < deadline:
             time.sleep(0.01)
-        error = status.fatal_error
+            error = transformers_internals.worker_error(self._manager)
         text = reason if error is None else f"{type(error).__name__}: {error}"
         failure = RuntimeError(f"the worker of continuous batching failed: {text}")
         failure.__cause__ = error
         return failure
 
 
-def _implementation(model: Any) -> str:
-    return str(model.config.get_text_config()._attn_implementation)  # noqa: SLF001 - its only home
+def worker_follows_caller() -> bool:
+    """Whether the worker runs in inference mode when it is started in it; before transformers 5.24 it never does."""
+    return tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (5, 24)
 
 
 def _greedy(generation_config: Any) -> Any:
@@ -246,7 +261,7 @@ def _batching_config(config: BenchmarkConfig, model: Any) -> Any:
     workload = config.workload
     tokens = workload.sequence_length + workload.num_tokens_to_generate
     blocks = math.ceil(tokens / PAGE_TOKENS) + 1  # a spare one, for models whose layers round up differently
-    return ContinuousBatchingConfig(
+    return transformers.ContinuousBatchingConfig(
         num_blocks=workload.batch_size * blocks * _groups(model),
         max_batch_tokens=min(workload.batch_size * workload.sequence_length, MAX_BATCH_TOKENS),
         max_requests_per_batch=workload.batch_size,

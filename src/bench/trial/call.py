@@ -31,9 +31,10 @@ class Call:
     shape: list[int]  # of generate's result
     token_ids: list[list[int]]  # the new tokens of each row
     text: str  # the first row's, decoded
-    graphs: int
-    compile_s: float
+    graphs: int | None  # None: torch does not tell
+    compile_s: float | None
     samples: list[MonitorSample] | None  # None without a monitor to ask
+    steps_late: int  # forward passes that had begun when a token of an earlier one was handed out; 0: none was seen
 
 
 def make_call(
@@ -42,8 +43,16 @@ def make_call(
     *,
     session: BatchingSession | None = None,
     monitor: HardwareMonitor | None = None,
+    steps: Callable[[], int] | None = None,
 ) -> Call:
     """Make a call and time it; with a session, by continuous batching.
+
+    Args:
+        request: what to call.
+        clock: seconds, monotonic.
+        session: of continuous batching.
+        monitor: the hardware's, for a measured call.
+        steps: tells how many forward passes have begun, where somebody counts them (see `TokenClock`).
 
     Raises:
         RuntimeError: it generated another number of tokens than requested.
@@ -51,7 +60,7 @@ def make_call(
     """
     device = request.loaded.device
     prompts = request.prompts if session is not None else []
-    streamer = TokenClock(clock)
+    streamer = TokenClock(clock, steps)
     before = compilation.read_counters()
     samples: list[MonitorSample] | None = None
     batch: BatchResult | None = None
@@ -74,7 +83,7 @@ def make_call(
         if monitor is not None:
             samples = monitor.end(start)
         gc.enable()
-    after = compilation.read_counters()
+    graphs, compile_s = compilation.growth(before, compilation.read_counters())
     if batch is None:
         times, by_request = streamer.times, None
     else:
@@ -90,9 +99,10 @@ def make_call(
         shape=list(output.shape),
         token_ids=new_tokens.tolist(),
         text=request.loaded.tokenizer.decode(new_tokens[0], skip_special_tokens=True),
-        graphs=after.graphs - before.graphs,
-        compile_s=after.compile_s - before.compile_s,
+        graphs=graphs,
+        compile_s=compile_s,
         samples=samples,
+        steps_late=streamer.steps_late,
     )
     del output, new_tokens
     gc.collect()

@@ -14,27 +14,26 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
-from torch._dynamo import config as dynamo_config
-from torch._dynamo import eval_frame
-from torch._dynamo import utils as dynamo
-from torch._inductor import codecache
-from torch._inductor import utils as inductor_utils
 
 from bench import cache_folder
 from bench.config import BenchmarkConfig, CompileConfig, flatten
 from bench.home import cache_home
 from bench.libraries import imported, unusual
 from bench.record import COMPILATIONS, CompileEvent, CompileObserved
+from bench.trial.compat import torch_internals, transformers_internals
+from bench.trial.compat.probe import compile_trivially, is_of_probe
 from bench.trial.journal import Journal, first_line
+from bench.trial.support import CannotRunHereError
 
 # torch keeps the last 64 compilations unless told otherwise; then times and reasons would be lost, and sums shrink.
 SHARED_CACHES = 32  # settings whose compiled code is kept; each takes some hundred megabytes
@@ -49,43 +48,71 @@ FLEX_FILES = ("torch/nn/attention/flex_attention.py", "transformers/integrations
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Counters:
-    """The library's counters at one moment; they only grow."""
+    """The library's counters at one moment; they only grow. None: this version of torch does not tell."""
 
-    graphs: int
-    attention_graphs: int  # those that flex_attention made of itself
+    graphs: int | None
+    attention_graphs: int | None  # those that flex_attention made of itself
     recompiles: list[str]
-    cudagraph_skips: int
-    compile_s: float
-    autotune_s: float
-    cache_hits: int
-    cache_misses: int
+    cudagraph_skips: int | None
+    compile_s: float | None
+    autotune_s: float | None
+    cache_hits: int | None
+    cache_misses: int | None
 
 
 def read_counters() -> Counters:
     """Read TorchDynamo's and Inductor's counters of this process. Takes 25 µs after 100 compilations."""
-    counters = dynamo.counters
-    inductor, autograd = counters["inductor"], counters["aot_autograd"]
-    attention_graphs, compile_s, autotune_us = 0, 0.0, 0
-    recompiles = []
-    for each in dynamo.get_compilation_metrics():
-        compile_s += each.entire_frame_compile_time_s or 0.0
-        autotune_us += (each.compile_time_autotune_time_us or 0) + (each.runtime_triton_autotune_time_us or 0)
-        if each.recompile_reason:
-            recompiles.append(first_line(each.recompile_reason))
-        if each.graph_op_count and _is_of_flex(each.co_filename):
-            attention_graphs += 1
-    return Counters(
-        graphs=counters["stats"]["unique_graphs"],
-        attention_graphs=attention_graphs,
-        recompiles=recompiles,
-        cudagraph_skips=inductor["cudagraph_skips"],
-        compile_s=compile_s,
-        autotune_s=autotune_us / 1e6,
+    counters, compilations = torch_internals.counters(), torch_internals.compilations()
+    listed = _listed([each for each in compilations or () if not is_of_probe(_field(each, "co_filename"))])
+    known = compilations is not None
+    skips = hits = misses = None
+    graphs = listed.graphs if known else None
+    if counters is not None:
+        inductor, autograd = counters["inductor"], counters["aot_autograd"]
+        graphs = max(counters["stats"]["unique_graphs"], listed.graphs)  # two ways to see one thing
+        skips = inductor["cudagraph_skips"]
         # A hit of the outer cache (AOTAutograd's) counts in the inner one as well, unless the two are bundled.
-        cache_hits=max(autograd["autograd_cache_hit"], inductor["fxgraph_cache_hit"]),
+        hits = max(autograd["autograd_cache_hit"], inductor["fxgraph_cache_hit"])
         # Code that cannot be cached was not taken from the cache either.
-        cache_misses=inductor["fxgraph_cache_miss"] + inductor["fxgraph_cache_bypass"],
+        misses = inductor["fxgraph_cache_miss"] + inductor["fxgraph_cache_bypass"]
+    return Counters(
+        graphs=graphs,
+        attention_graphs=listed.attention_graphs if known else None,
+        recompiles=listed.recompiles,
+        cudagraph_skips=skips,
+        compile_s=listed.compile_s if known else None,
+        autotune_s=listed.autotune_us / 1e6 if known else None,
+        cache_hits=hits,
+        cache_misses=misses,
     )
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Listed:
+    """What torch's list of compilations adds up to."""
+
+    graphs: int = 0
+    attention_graphs: int = 0
+    compile_s: float = 0.0
+    autotune_us: int = 0
+    recompiles: list[str] = dataclasses.field(default_factory=list)
+
+
+def _listed(compilations: Sequence[Any]) -> _Listed:
+    found = _Listed()
+    for each in compilations:
+        found.compile_s += _field(each, "entire_frame_compile_time_s") or 0.0
+        found.autotune_us += _field(each, "compile_time_autotune_time_us") or 0
+        found.autotune_us += _field(each, "runtime_triton_autotune_time_us") or 0
+        if reason := _field(each, "recompile_reason"):
+            found.recompiles.append(first_line(reason))
+        if _field(each, "graph_op_count"):
+            found.graphs += 1
+            found.attention_graphs += _is_of_flex(_field(each, "co_filename"))
+    return found
+
+
+_field = torch_internals.field
 
 
 def _is_of_flex(file: str | None) -> bool:
@@ -96,26 +123,12 @@ def reset() -> None:
     """Forget what this process compiled, so that a job in a used process counts from zero; and let nothing that fails
     to compile, or that needs another compilation, go on uncompiled in silence.
     """
-    _configure("suppress_errors", False)
-    _configure("fail_on_recompile_limit_hit", True)
+    torch_internals.set_option("suppress_errors", False)
+    torch_internals.set_option("fail_on_recompile_limit_hit", True)
     torch.compiler.set_stance("default")  # others run uncompiled code, or that of another backend
     torch.compiler.reset()
-    inductor_utils.clear_caches()  # code that it keeps in memory
-    dynamo.counters.clear()
-    dynamo.clear_compilation_metrics()
-    dynamo.set_compilation_metrics_limit(KEPT_COMPILATIONS)
-
-
-def _configure(name: str, value: bool) -> None:
-    """Set TorchDynamo's option in every thread.
-
-    In torch 2.13, unlike 2.11, an assignment holds in no other thread than the one that makes it, and continuous
-    batching generates in a thread of its own. What other threads see is the default.
-    """
-    setattr(dynamo_config, name, value)
-    entry: Any = getattr(dynamo_config, "_config", {}).get(name)
-    if hasattr(entry, "default"):
-        entry.default = value
+    torch_internals.forget_compiled_code()
+    torch_internals.keep_compilations(KEPT_COMPILATIONS)
 
 
 def arguments(config: CompileConfig) -> Any:
@@ -126,7 +139,11 @@ def arguments(config: CompileConfig) -> Any:
     """
     options, mode = flatten(config.options), config.mode
     if options:
-        options = {**torch._inductor.list_mode_options(mode, config.dynamic), **options}  # noqa: SLF001 - documented
+        of_mode = {} if mode == "default" else torch_internals.mode_options(mode, config.dynamic)
+        if of_mode is None:
+            cause, remedy = torch_internals.MODE_OPTIONS.unseen(), "set compile.mode=default, or no options"
+            raise CannotRunHereError("compile.mode", mode, cause, remedy)
+        options = {**of_mode, **options}
         mode = None
     request = transformers.CompileConfig(
         fullgraph=config.fullgraph,
@@ -135,36 +152,75 @@ def arguments(config: CompileConfig) -> Any:
         mode=mode,
         options=options or None,
     )
-    request._compile_all_devices = True  # noqa: SLF001 - without it a CPU goes on uncompiled
-    return request
+    return transformers_internals.compile_on_all_devices(request)
 
 
-def observe(model: Any, before: Counters, journal: Journal) -> CompileObserved:
+class CompileWatch:
+    """Notes the arguments with which generate compiles a model that it is `watching`."""
+
+    def __init__(self) -> None:
+        self.arguments: dict[str, Any] = {}  # of the last call; {} while nothing was compiled
+        self.can_see = False  # whether generate asks the model for its compiled form where this looks
+
+    @contextlib.contextmanager
+    def watching(self, model: Any) -> Iterator[None]:
+        """Look on as generate asks for the model's compiled form: it compiles with what it hands in there."""
+        original = getattr(model, "get_compiled_call", None)
+        if original is None:
+            yield
+            return
+
+        @functools.wraps(original)
+        def watched(*positional: Any, **keywords: Any) -> Any:
+            for each in (*positional, *keywords.values()):
+                if isinstance(each, transformers.CompileConfig):
+                    self.can_see, self.arguments = True, each.to_dict()
+            return original(*positional, **keywords)
+
+        model.get_compiled_call = watched
+        try:
+            yield
+        finally:
+            del model.get_compiled_call
+
+
+def observe(arguments: dict[str, Any] | None, before: Counters, journal: Journal) -> CompileObserved:
     """What was compiled since `before`, what the journal holds, and the arguments with which generate compiled."""
     now, events = read_counters(), journal.events()
     # Not from torch's counter: it misses branches on data, and functions that were given up as a whole.
     breaks = collections.Counter(each.reason for each in events if each.kind in {"graph_break", "failure"})
-    used = getattr(model, "_last_compile_config", None)
     return CompileObserved(
-        graphs=now.graphs - before.graphs,
-        attention_graphs=now.attention_graphs - before.attention_graphs,
+        graphs=_growth(before.graphs, now.graphs),
+        attention_graphs=_growth(before.attention_graphs, now.attention_graphs),
         graph_breaks=dict(breaks),
         recompiles=now.recompiles[len(before.recompiles) :],
-        cudagraph_skips=now.cudagraph_skips - before.cudagraph_skips,
-        compile_s=now.compile_s - before.compile_s,
-        autotune_s=now.autotune_s - before.autotune_s,
-        cache_hits=now.cache_hits - before.cache_hits,
-        cache_misses=now.cache_misses - before.cache_misses,
+        cudagraph_skips=_growth(before.cudagraph_skips, now.cudagraph_skips),
+        compile_s=_growth(before.compile_s, now.compile_s),
+        autotune_s=_growth(before.autotune_s, now.autotune_s),
+        cache_hits=_growth(before.cache_hits, now.cache_hits),
+        cache_misses=_growth(before.cache_misses, now.cache_misses),
         events=events,
-        arguments={} if used is None else used.to_dict(),
+        arguments=arguments or {},
     )
+
+
+_Number = TypeVar("_Number", int, float)
+
+
+def _growth(before: _Number | None, now: _Number | None) -> _Number | None:
+    return None if before is None or now is None else now - before
+
+
+def growth(before: Counters, now: Counters) -> tuple[int | None, float | None]:
+    """Graphs that were made between two moments, and the seconds that all compilations took; None: not known."""
+    return _growth(before.graphs, now.graphs), _growth(before.compile_s, now.compile_s)
 
 
 def wants_cudagraphs(config: CompileConfig) -> bool:
     """Whether the request is one for CUDA graphs, by its mode or by an option."""
     if config.mode is None or config.backend != "inductor":
         return False
-    options = {**torch._inductor.list_mode_options(config.mode), **flatten(config.options)}  # noqa: SLF001 - documented
+    options = {**(torch_internals.mode_options(config.mode) or {}), **flatten(config.options)}
     return bool(options.get("triton.cudagraphs"))
 
 
@@ -183,8 +239,8 @@ def broken_promise(config: BenchmarkConfig, observed: CompileObserved, measured:
 
 def _compiled_unasked(_: CompileConfig, observed: CompileObserved) -> str | None:
     # flex_attention compiles its own kernel whatever the setting; the count in the record shows it.
-    unasked = observed.graphs - observed.attention_graphs
-    if unasked <= 0:
+    unasked = _graphs_of_the_model(observed)
+    if unasked is None or unasked <= 0:
         return None
     compiled = [each for each in observed.events if each.kind in {"graph", "recompile"} and not _is_of_flex(each.file)]
     names = ", ".join(dict.fromkeys(_named(each) for each in compiled))
@@ -198,27 +254,61 @@ def _named(event: CompileEvent) -> str:
     return event.function if event.file is None else f"{event.function} ({Path(event.file).name}:{event.line})"
 
 
+def _graphs_of_the_model(observed: CompileObserved) -> int | None:
+    """Graphs less those that flex_attention made of itself; None: torch does not tell."""
+    return _growth(observed.attention_graphs, observed.graphs)
+
+
 def _not_compiled_as_asked(requested: CompileConfig, observed: CompileObserved) -> str | None:
-    switch = _switched_off()
-    if observed.graphs <= observed.attention_graphs:
+    switch, graphs = _switched_off(), _graphs_of_the_model(observed)
+    if graphs is not None and graphs <= 0 and (switch or counts_compilations()):
         return f"compile.mode={requested.mode}: generate compiled nothing" + (f"; {switch}" if switch else "")
     if switch:
         return f"compile.mode={requested.mode}: {switch}, and what needs compiling anew runs uncompiled"
+    if not observed.arguments:
+        return None  # not seen
     for name, value in arguments(requested).to_dict().items():
         if observed.arguments.get(name) != value:
             return f"compile.{name}={value}: torch.compile was called with {observed.arguments.get(name)}"
     return None
 
 
+def unseen(config: BenchmarkConfig, observed: CompileObserved) -> str | None:
+    """What of the request to compile can be neither confirmed nor contradicted, in one line; None when all can."""
+    if config.compile.mode is None:
+        return None if _graphs_of_the_model(observed) is not None else "whether anything was compiled is not known"
+    if not _graphs_of_the_model(observed):
+        return f"torch {torch.__version__} counts no compilation, not even of a function compiled to try that out"
+    if not observed.arguments:
+        return f"with which arguments transformers {transformers.__version__} called torch.compile cannot be seen"
+    return None
+
+
+def counts_compilations() -> bool:
+    """Whether a compilation would have been counted: a small one is made, and looked for.
+
+    True as well where torch.compile compiles nothing in this process: then nothing was compiled before either.
+    """
+    before = _raw_count()
+    compiled = compile_trivially().compiled
+    return not compiled or _raw_count() > before
+
+
+def _raw_count() -> int:
+    counters = torch_internals.counters()
+    counted = counters["stats"]["unique_graphs"] if counters is not None else 0
+    return max(counted, _listed(torch_internals.compilations() or ()).graphs)
+
+
 def _switched_off() -> str | None:
-    """What keeps torch.compile from compiling in this process; None when nothing does."""
+    """What keeps torch.compile from compiling in this process; None when nothing does, or none is known."""
     # The places where torch looks: `_optimize` and `_callback_from_stance` of torch/_dynamo/eval_frame.py.
     if os.environ.get("TORCHDYNAMO_DISABLE") == "1":
         return "TORCHDYNAMO_DISABLE=1 is set"
-    if dynamo_config.disable:
+    if torch_internals.option("disable"):
         return "torch._dynamo.config.disable is set (TORCH_COMPILE_DISABLE=1 sets it)"
-    stance = getattr(getattr(eval_frame, "_stance", None), "stance", "default")
-    return None if stance == "default" else f"torch.compiler.set_stance({stance!r}) is in force"
+    stance = torch_internals.stance()
+    return None if stance in (None, "default") else f"torch.compiler.set_stance({stance!r}) is in force"
 
 
 def _left_uncompiled(requested: CompileConfig, observed: CompileObserved) -> str | None:
@@ -279,6 +369,4 @@ def use_cache(folder: Path) -> None:
     os.environ["TRITON_CACHE_DIR"] = str(folder / "triton")
     # Inductor keeps the C++ headers that it precompiles in one place for all, wherever the cache is: the first job on a
     # machine would pay for them, and no other.
-    for name in ("_HEADER_DIR", "_HEADER_LOCK_DIR"):
-        if hasattr(codecache, name):
-            setattr(codecache, name, str(folder / name.strip("_").lower()))
+    torch_internals.keep_headers_in(str(folder))

@@ -2,20 +2,28 @@
 
 Covered here: device, dtype, attention implementation, allowed SDPA backends, KV cache, what torch.compile did. Which
 kernels ran below the implementation is read in `bench.trial.attention`.
+
+There are three answers. Evidence confirms that a key was honoured; or it contradicts that, which is a NotHonouredError
+and fails the job; or it cannot see, which is an `Unverified` in the record: the job goes on, marked. That something was
+not seen contradicts only where it would have been seen (`bench.trial.compat.probe`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+import transformers
 from torch.nn.attention import SDPBackend
 
 from bench.config import BenchmarkConfig
-from bench.record import AttentionObserved, Observed
+from bench.record import AttentionObserved, Observed, Unverified
 from bench.trial import attention, compilation, memory, tensor_parallel
+from bench.trial.blind_spots import blind_spots
+from bench.trial.compat import transformers_internals
 from bench.trial.model import LoadedModel, revision_of
 from bench.trial.request import SDPA_BACKENDS, grad_mode, guards
 from bench.trial.shape import observed_cache_bytes, shape_of
@@ -26,13 +34,13 @@ def observe_model(config: BenchmarkConfig, loaded: LoadedModel, prompt_tokens: i
     """What was loaded. Raises NotHonouredError where it is not what was asked for."""
     model = loaded.model
     parameters = list(model.parameters())
-    implementation = model.config.get_text_config()._attn_implementation  # noqa: SLF001 - its only home
+    implementation = transformers_internals.attention_implementation(model)
     dtype = str(model.dtype).removeprefix("torch.")
     for key, requested, found in (
         ("attention.implementation", config.attention.implementation, implementation),
         ("model.dtype", config.model.dtype, dtype),
     ):
-        if requested not in ("auto", found):
+        if found is not None and requested not in ("auto", found):
             raise NotHonouredError(f"{key}={requested}: transformers set {found}")
     return Observed(
         device=str(model.device),
@@ -43,12 +51,12 @@ def observe_model(config: BenchmarkConfig, loaded: LoadedModel, prompt_tokens: i
         parameter_bytes=sum(each.numel() * each.element_size() for each in parameters),
         attention=AttentionObserved(
             implementation=implementation,
-            allowed_backends=_allowed_backends(config) if "sdpa" in implementation else [],
+            allowed_backends=_allowed_backends(config) if "sdpa" in (implementation or "") else [],
         ),
         shape=shape_of(model),
         revision=revision_of(model),
-        grad_mode=grad_mode(config),
         prompt_tokens=prompt_tokens,
+        unverified=blind_spots(config, loaded),
         **tensor_parallel.observe(config, model),
     )
 
@@ -66,45 +74,89 @@ def _allowed_backends(config: BenchmarkConfig) -> list[str]:
         return [name for name, each in SDPA_BACKENDS.items() if enabled[each]()]
 
 
-class CacheWatch:
-    """Notes class and size of the KV cache that generate makes while `watching` the model."""
+class CallWatch:
+    """Notes what generate does with a model while `watching` it, and tells nobody: its cache, its steps, its guard.
+
+    It hands the cache, with the tokens to work on, to the model's `prepare_inputs_for_generation` before each forward
+    pass, and the cache is known there by its class, whatever the keyword is called (past_key_values until transformers
+    5.23, then cache). Continuous batching does not go that way: of it only the autograd guard is seen.
+    """
 
     def __init__(self) -> None:
-        self.class_name: str | None = None
-        self.bytes: int | None = None  # when the call had ended
-        self.can_see = False  # whether this version of transformers lets it
+        self.cache: str | None = None  # class of the last call's
+        self.cache_bytes: int | None = None  # when the call had ended
+        self.steps = 0  # forward passes that were begun
+        self.recomputes = False  # whether a decoding step worked on more than the newest token of each row
+        self.grad_mode: str | None = None  # of the forward passes; None: none was seen
 
     @contextlib.contextmanager
-    def watching(self, model: Any) -> Iterator[None]:
-        """Look over generate's shoulder: it tells nobody which cache it made."""
-        original = getattr(model, "_prepare_cache_for_generation", None)
+    def watching(self, model: Any, *, batched: bool = False) -> Iterator[None]:
+        """Look on. `batched`: the model is run by continuous batching."""
+        with self._watching_layers(model) if batched else self._watching_inputs(model):
+            yield
+
+    @contextlib.contextmanager
+    def _watching_inputs(self, model: Any) -> Iterator[None]:
+        original = getattr(model, "prepare_inputs_for_generation", None)
         if original is None:
             yield
             return
-        caches = []
-        self.can_see = True
+        last: list[Any] = []  # the cache of the last pass
 
+        @functools.wraps(original)  # generate looks at its parameters
         def watched(*arguments: Any, **keywords: Any) -> Any:
-            result = original(*arguments, **keywords)
-            for each in (*arguments, *keywords.values()):
-                cache = each.get("past_key_values") if isinstance(each, dict) else None
-                if cache is not None:
-                    caches.append(cache)
-            return result
+            inputs = original(*arguments, **keywords)
+            last[:] = [each for each in inputs.values() if isinstance(each, transformers.Cache)]
+            self.recomputes |= self.steps > 0 and not last and _width(inputs) > 1
+            self.steps += 1
+            self._note_guard()
+            return inputs
 
-        model._prepare_cache_for_generation = watched  # noqa: SLF001
+        model.prepare_inputs_for_generation = watched
         try:
             yield
         finally:
-            del model._prepare_cache_for_generation  # noqa: SLF001
-        if caches:
-            self.class_name, self.bytes = type(caches[-1]).__name__, observed_cache_bytes(caches[-1])
+            del model.prepare_inputs_for_generation
+        if last:
+            self.cache, self.cache_bytes = type(last[0]).__name__, observed_cache_bytes(last[0])
+
+    @contextlib.contextmanager
+    def _watching_layers(self, model: Any) -> Iterator[None]:
+        # Only where nothing is compiled: a hook is part of what torch.compile sees.
+        hook = model.get_input_embeddings().register_forward_pre_hook(lambda *_: self._note_guard())
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def _note_guard(self) -> None:
+        self.grad_mode = "inference_mode" if torch.is_inference_mode_enabled() else "no_grad"
 
 
-def check(config: BenchmarkConfig, observed: Observed, measured: Sequence[int] = ()) -> None:
-    """Raise NotHonouredError, with key, value and what happened instead, unless the request was honoured.
+def _width(inputs: Any) -> int:
+    """Tokens of each row that a forward pass works on; 0 where that cannot be told."""
+    for name in ("input_ids", "inputs_embeds"):
+        if isinstance(found := inputs.get(name), torch.Tensor) and found.ndim > 1:
+            return int(found.shape[1])
+    return 0
 
-    `measured` are the indices of the measured calls so far.
+
+# ---- whether it is what was asked for --------------------------------------------------------------------------------
+
+
+def check(config: BenchmarkConfig, observed: Observed, measured: Sequence[int] = ()) -> list[Unverified]:
+    """Judge what calls have shown so far.
+
+    Args:
+        config: the request.
+        observed: what was seen.
+        measured: the indices of the measured calls so far.
+
+    Returns:
+        The keys of which nothing shows whether they were honoured.
+
+    Raises:
+        NotHonouredError: with key, value and what happened instead, where the request was not honoured.
     """
     assert observed.compile is not None
     if (reason := compilation.broken_promise(config, observed.compile, measured)) is not None:
@@ -114,21 +166,76 @@ def check(config: BenchmarkConfig, observed: Observed, measured: Sequence[int] =
     if skips and observed.device.startswith("cuda") and compilation.wants_cudagraphs(config.compile):
         raise NotHonouredError(f"compile.mode={config.compile.mode}: torch skipped its CUDA graphs {skips} time(s)")
     requested, used = config.generation.kv_cache, observed.kv_cache
-    if requested != "auto" and requested not in (used or "").lower():
-        raise NotHonouredError(f"generation.kv_cache={requested}: generate made {used or 'no cache of its own'}")
+    if requested != "auto" and used is not None and requested not in used.lower():
+        raise NotHonouredError(f"generation.kv_cache={requested}: generate made {used}")
+    unseen = compilation.unseen(config, observed.compile)
+    return [Unverified(key="compile.mode", reason=unseen)] if unseen is not None else []
 
 
-def check_attention(config: BenchmarkConfig, seen: AttentionObserved) -> None:
-    """Raise NotHonouredError unless the profiled call ran the requested attention, compiled as requested."""
-    reason = attention.contradiction(config, seen) or attention.without_compiled_code(config, seen)
+def check_attention(
+    config: BenchmarkConfig, seen: AttentionObserved, device: torch.device, layers: int | None
+) -> list[Unverified]:
+    """Judge what the profiled call ran: the requested attention or another, compiled as requested or not.
+
+    Args:
+        config: the request.
+        seen: what the profile shows.
+        device: where the model is.
+        layers: of attention in the model; None: not known.
+
+    Returns:
+        The keys of which the profile does not show whether they were honoured.
+
+    Raises:
+        NotHonouredError: something else ran.
+    """
+    reason = attention.contradiction(config, seen, device) or attention.without_compiled_code(config, seen)
     if reason is not None:
         raise NotHonouredError(reason)
+    found = []
+    if (unseen := attention.unseen(config, seen, layers)) is not None:
+        found.append(Unverified(key=unseen[0], reason=unseen[1]))
+    if (uncompiled := attention.unseen_compiled_code(config, seen)) is not None:
+        found.append(Unverified(key="compile.mode", reason=uncompiled))
+    return found
 
 
-def check_cache(observed: Observed) -> None:
-    """Raise NotHonouredError for a model of attention layers that generates without a KV cache."""
-    if observed.kv_cache is None and observed.shape is not None:
-        raise NotHonouredError("generation.kv_cache: generate made none, and computes every token anew")
+def check_cache(config: BenchmarkConfig, observed: Observed, seen: CallWatch) -> list[Unverified]:
+    """Judge the KV cache of the validation call.
+
+    Returns:
+        The key, where a model of attention layers may have a cache that cannot be seen.
+
+    Raises:
+        NotHonouredError: such a model generates without one.
+    """
+    key, requested = "generation.kv_cache", config.generation.kv_cache
+    if seen.cache is not None or (requested == "auto" and observed.shape is None):
+        return []
+    if seen.recomputes:
+        asked = key if requested == "auto" else f"{key}={requested}"
+        raise NotHonouredError(f"{asked}: generate made none, and computes every token anew")
+    version = f"transformers {transformers.__version__}"
+    why = "hands no cache that it knows to the model" if seen.steps else "does not show what it hands to the model"
+    return [Unverified(key=key, reason=f"{version} {why}: class and size are not known")]
+
+
+def check_guard(config: BenchmarkConfig, seen: CallWatch) -> list[Unverified]:
+    """Judge the autograd guard of the forward passes.
+
+    Returns:
+        The key, where none was seen and one was asked for.
+
+    Raises:
+        NotHonouredError: it is not the requested one.
+    """
+    key, requested, wanted = "generation.grad_mode", config.generation.grad_mode, grad_mode(config)
+    if seen.grad_mode is None:
+        reason = "no forward pass was seen that would show it"
+        return [Unverified(key=key, reason=reason)] if requested != "auto" else []
+    if seen.grad_mode != wanted:
+        raise NotHonouredError(f"{key}={requested}: the model ran under {seen.grad_mode}, not {wanted}")
+    return []
 
 
 def check_same_cache(config: BenchmarkConfig, first: str, last: str | None) -> None:

@@ -14,15 +14,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
-from torch._dynamo import utils as dynamo
-from torch._dynamo.callback import callback_handler
-from torch._guards import CompileContext
-
 from bench.record import CompileEvent
-
-# Where torch says, at a level that is always on, why there is no CUDA graph (torch/_inductor/cudagraph_utils.py).
-CUDAGRAPH_LOG = logging.getLogger("torch._inductor.cudagraph_utils.__cudagraphs")
-CUDAGRAPH_SKIP = "log_cudagraph_skip_and_bump_counter"
+from bench.trial.compat import torch_internals
+from bench.trial.compat.probe import is_of_probe
+from bench.trial.compat.torch_internals import field
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,11 +35,12 @@ class Journal:
     Set `iteration` before each call; a call without compilation costs nothing more. Open it after `reset`, which
     forgets what is read here; opened again, it begins anew. Compilations come from torch's own metrics; graph breaks
     from its list of them, read as each compilation ends; the reasons for missing CUDA graphs from its log, which is
-    neither silenced nor made louder.
+    neither silenced nor made louder. Where torch does not tell one of these, there are no such events.
     """
 
     def __init__(self) -> None:
         self._iteration = 0
+        self._callbacks = contextlib.ExitStack()
         self._begin()
 
     def _begin(self) -> None:
@@ -62,25 +58,22 @@ class Journal:
     @iteration.setter
     def iteration(self, index: int) -> None:
         self._iteration = index
-        skips = dynamo.counters["inductor"]["cudagraph_skips"]
-        compilations = len(dynamo.get_compilation_metrics())
-        self._marks.append(_Mark(iteration=index, compilations=compilations, cudagraph_skips=skips))
+        compilations = len(torch_internals.compilations() or ())
+        self._marks.append(_Mark(iteration=index, compilations=compilations, cudagraph_skips=_cudagraph_skips()))
 
     def __enter__(self) -> Self:
         self._begin()
         self.iteration = self._iteration
-        self._breaks = len(dynamo.graph_break_reasons)
-        callback_handler.register_start_callback(self._compilation_starts)
-        callback_handler.register_end_callback(self._compilation_ends)
-        CUDAGRAPH_LOG.addFilter(self._note_skip)
+        self._breaks = len(torch_internals.graph_breaks() or ())
+        callbacks = torch_internals.compilation_callbacks(self._compilation_starts, self._compilation_ends)
+        self._callbacks.enter_context(callbacks)
+        torch_internals.CUDAGRAPH_LOG.addFilter(self._note_skip)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closed = self.events()
-        CUDAGRAPH_LOG.removeFilter(self._note_skip)
-        with contextlib.suppress(ValueError):  # torch.compiler.reset() has removed them
-            callback_handler.remove_start_callback(self._compilation_starts)
-            callback_handler.remove_end_callback(self._compilation_ends)
+        torch_internals.CUDAGRAPH_LOG.removeFilter(self._note_skip)
+        self._callbacks.close()
 
     def events(self) -> list[CompileEvent]:
         """What happened so far, in order; once closed, what had happened until then."""
@@ -97,22 +90,24 @@ class Journal:
         self._recording_start_s = time.perf_counter()
 
     def _compilation_ends(self, ended: Any) -> None:
-        if ended.callback_trigger.name == "CUDAGRAPH_RECORDING":
+        compile_id = field(ended, "compile_id")
+        if field(field(ended, "callback_trigger"), "name") == torch_internals.CUDAGRAPH_RECORDING:
             duration_s = time.perf_counter() - self._recording_start_s
-            self._note("cudagraph_record", compile_id=ended.compile_id, duration_s=duration_s)
+            self._note("cudagraph_record", compile_id=compile_id, duration_s=duration_s)
         else:
-            self._note_breaks(ended.compile_id)
+            self._note_breaks(compile_id)
 
     def _note(self, kind: str, **known: Any) -> None:
         self._noted.append((time.time(), CompileEvent(iteration=self._iteration, kind=kind, **known)))
 
     def _note_breaks(self, compile_id: str | None) -> None:
-        reasons = list(dynamo.graph_break_reasons)
+        reasons = list(torch_internals.graph_breaks() or ())
         for each in reasons[self._breaks :]:
-            place = each.user_stack[-1] if each.user_stack else None
+            stack = field(each, "user_stack")
+            place = stack[-1] if stack else None
             self._note(
                 "graph_break",
-                reason=_break_reason(each.reason),
+                reason=_break_reason(field(each, "reason")),
                 compile_id=compile_id,
                 function=place and place.name,
                 file=place and place.filename,
@@ -122,21 +117,22 @@ class Journal:
 
     def _note_skip(self, entry: logging.LogRecord) -> bool:
         """A filter of torch's log that lets everything through."""
-        if entry.funcName == CUDAGRAPH_SKIP:
-            compile_id = CompileContext.current_compile_id()
-            known = None if compile_id is None else str(compile_id)
-            self._note("cudagraph_skip", reason=first_line(entry.getMessage()), compile_id=known)
+        if entry.funcName == torch_internals.CUDAGRAPH_SKIP:
+            compile_id = torch_internals.current_compile_id()
+            self._note("cudagraph_skip", reason=first_line(entry.getMessage()), compile_id=compile_id)
         return True
 
     # ---- afterwards --------------------------------------------------------------------------------------------
 
     def _compilations(self) -> Iterator[tuple[float, CompileEvent]]:
-        every = dynamo.get_compilation_metrics()
+        every = torch_internals.compilations() or ()
         ends = [each.compilations for each in self._marks]
         logged = {(event.compile_id, event.reason) for _, event in self._noted if event.kind == "cudagraph_skip"}
         for position in range(ends[0], len(every)):
             iteration = self._marks[bisect.bisect_right(ends, position) - 1].iteration
-            start_s = (every[position].start_time_us or 0) / 1e6
+            if is_of_probe(field(every[position], "co_filename")):
+                continue
+            start_s = (field(every[position], "start_time_us") or 0) / 1e6
             for event in _events_of(every[position], iteration, every):
                 if event.kind != "cudagraph_skip" or (event.compile_id, event.reason) not in logged:
                     yield start_s, event
@@ -144,7 +140,7 @@ class Journal:
     def _unexplained_skips(self, known: Sequence[CompileEvent]) -> Iterator[tuple[float, CompileEvent]]:
         """One event for each CUDA graph that torch counts as skipped without a word: on a CPU, all of them."""
         missing: collections.Counter[int] = collections.Counter()
-        counts = [each.cudagraph_skips for each in self._marks] + [dynamo.counters["inductor"]["cudagraph_skips"]]
+        counts = [each.cudagraph_skips for each in self._marks] + [_cudagraph_skips()]
         for mark, after in zip(self._marks, counts[1:], strict=True):
             missing[mark.iteration] += after - mark.cudagraph_skips
         missing -= collections.Counter(each.iteration for each in known if each.kind == "cudagraph_skip")
@@ -153,37 +149,50 @@ class Journal:
             yield float("inf"), CompileEvent(iteration=iteration, kind="cudagraph_skip", reason=reason)
 
 
+def _cudagraph_skips() -> int:
+    """How many CUDA graphs were not made so far; 0 where torch does not count them."""
+    counters = torch_internals.counters()
+    return 0 if counters is None else counters["inductor"]["cudagraph_skips"]
+
+
 def _events_of(compilation: Any, iteration: int, every: Iterable[Any]) -> Iterator[CompileEvent]:
     """What one entry of torch's compilation metrics tells; nothing, where a function needed no graph."""
-    region = compilation.compile_id
-    known: dict[str, Any] = {"iteration": iteration, "compile_id": region, **_place(compilation, every)}
-    duration_s = compilation.entire_frame_compile_time_s
-    if compilation.fail_type:
-        reason = f"{compilation.fail_type}: {first_line(compilation.fail_reason)}"
-        if compilation.fail_user_frame_filename:
-            known |= {"file": compilation.fail_user_frame_filename, "line": compilation.fail_user_frame_lineno}
+
+    def told(name: str) -> Any:
+        return field(compilation, name)
+
+    known: dict[str, Any] = {"iteration": iteration, "compile_id": told("compile_id"), **_place(compilation, every)}
+    duration_s = told("entire_frame_compile_time_s")
+    if told("fail_type"):
+        reason = f"{told('fail_type')}: {first_line(told('fail_reason'))}"
+        if told("fail_user_frame_filename"):
+            known |= {"file": told("fail_user_frame_filename"), "line": told("fail_user_frame_lineno")}
         yield CompileEvent(kind="failure", reason=reason, duration_s=duration_s, **known)
-    elif compilation.recompile_reason:
-        reason = first_line(compilation.recompile_reason)
-        yield CompileEvent(kind="recompile", reason=reason, duration_s=duration_s, **known)
-    elif compilation.graph_op_count:
+    elif told("recompile_reason"):
+        yield CompileEvent(
+            kind="recompile", reason=first_line(told("recompile_reason")), duration_s=duration_s, **known
+        )
+    elif told("graph_op_count"):
         yield CompileEvent(kind="graph", duration_s=duration_s, **known)
-    if compilation.is_runtime and compilation.runtime_triton_autotune_time_us:
-        yield CompileEvent(kind="autotune", duration_s=compilation.runtime_triton_autotune_time_us / 1e6, **known)
-    if compilation.cudagraph_skip_reason:
-        yield CompileEvent(kind="cudagraph_skip", reason=first_line(compilation.cudagraph_skip_reason), **known)
+    if told("is_runtime") and (autotune_us := told("runtime_triton_autotune_time_us")):
+        yield CompileEvent(kind="autotune", duration_s=autotune_us / 1e6, **known)
+    if reason := told("cudagraph_skip_reason"):
+        yield CompileEvent(kind="cudagraph_skip", reason=first_line(reason), **known)
 
 
 def _place(compilation: Any, every: Iterable[Any]) -> dict[str, Any]:
     """The function of a compilation; where the entry does not name it, from another one of the same region."""
-    if compilation.co_name is None and compilation.compile_id is not None:
-        frame = f"{compilation.compile_id.partition('/')[0]}/"
-        named = (each for each in every if each.co_name and each.compile_id and each.compile_id.startswith(frame))
+    region = field(compilation, "compile_id")
+    if field(compilation, "co_name") is None and region is not None:
+        frame = f"{region.partition('/')[0]}/"
+        named = (
+            each for each in every if field(each, "co_name") and (field(each, "compile_id") or "").startswith(frame)
+        )
         compilation = next(named, compilation)
     return {
-        "function": compilation.co_name,
-        "file": compilation.co_filename,
-        "line": compilation.co_firstlineno,
+        "function": field(compilation, "co_name"),
+        "file": field(compilation, "co_filename"),
+        "line": field(compilation, "co_firstlineno"),
     }
 
 

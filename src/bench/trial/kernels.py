@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from transformers.utils import import_utils
 
+from bench.trial.compat import transformers_internals
 from bench.trial.support import one_line
 
 # Where the errors of a hub that cannot be reached come from; those of the disk are OSErrors.
@@ -35,29 +35,31 @@ def kernelize(model: Any, device: torch.device, *, compiled: bool) -> list[str]:
         compiled: take only kernels that torch.compile can go through, as far as this transformers heeds that.
 
     Returns:
-        The names of the layers and functions that run a kernel now, at least one.
+        The names of the layers and functions that run a kernel now: at least one, where it can be seen at all.
 
     Raises:
         NoKernelError: the package `kernels` is missing, the kernels cannot be fetched, or no layer has one.
         Exception: whatever a kernel that was fetched raises at its import.
     """
     if not is_available():
-        versions = f">={import_utils.KERNELS_MIN_VERSION},<{import_utils.KERNELS_MAX_VERSION}"
-        raise NoKernelError(f"this transformers needs the package kernels{versions}, which is not installed")
+        wanted = transformers_internals.kernels_requirement()
+        raise NoKernelError(f"this transformers needs the package {wanted}, which is not installed")
     try:
         model.set_use_kernels(True, mode=_mode(compiled=compiled))
     except Exception as error:
         if not _is_out_of_reach(error):
             raise
         raise NoKernelError(f"the kernels cannot be fetched: {type(error).__name__}: {one_line(error, 80)}") from error
-    if not (names := kernelized(model)):
+    names = kernelized(model)
+    can_see = any(_replaceable(model)) or transformers_internals.KERNEL_LAYER.is_here()
+    if not names and can_see:
         raise NoKernelError(f"no layer of this model has a kernel for {device.type}, or none that could be had")
     return names
 
 
 def is_available() -> bool:
-    """Whether the package `kernels` is here, in a version that this transformers takes."""
-    return bool(import_utils.is_kernels_available())
+    """Whether the package `kernels` is here, in a version that this transformers takes, as far as it tells."""
+    return transformers_internals.kernels_available() is not False
 
 
 def kernelized(model: Any) -> list[str]:
@@ -67,10 +69,9 @@ def kernelized(model: Any) -> list[str]:
 
 def _replaceable(model: Any) -> Iterator[tuple[str, Any]]:
     for name, module in model.named_modules():
-        if hasattr(type(module), "kernel_layer_name"):
+        if transformers_internals.takes_kernel(module):
             yield name, module
-        # Functions, such as rotary embeddings, are modules that hang on a layer without being part of it.
-        for function, hidden in getattr(module, "_kernel_funcs", {}).items():
+        for function, hidden in transformers_internals.kernel_functions(module).items():
             yield f"{name}.{function}", hidden
 
 

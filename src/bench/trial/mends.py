@@ -4,11 +4,11 @@ Only what a setting needs is mended, only where the installed versions have the 
 afterwards, so that the next setting in this process meets the libraries as they are. Each active mend is one line of
 the record: what ran was not the libraries alone. tests/trial/test_mends.py fails when a fault is gone.
 
-Mended, for flex_attention with a static cache (transformers 5.17.0 to 5.23.0, torch 2.13.0):
+Mended, for flex_attention with a static cache (transformers 5.17.0 to 5.24.0, torch 2.11.0 to 2.14.1):
 
-*No contiguous.* From 5.18.0 on `prepare_inputs_for_generation` (transformers/generation/utils.py) ends its making of
+*No contiguous.* In 5.18 to 5.23 `prepare_inputs_for_generation` (transformers/generation/utils.py) ends its making of
 masks for such a cache with `attention_mask.contiguous()`, so that the strides are the same at each step and the
-compiled forward pass need not be compiled again. A BlockMask has no such method.
+compiled forward pass need not be compiled again. A BlockMask has no such method; 5.24.0 leaves it as it is.
 
 *A mask that moves.* A BlockMask is a table of blocks and a function (q, kv) → visible; the kernels ask the function
 inside blocks that are visible in part. generate makes it before the forward pass, and its function holds the very
@@ -31,13 +31,12 @@ from typing import Any
 import torch
 import transformers
 from torch.nn.attention.flex_attention import BlockMask
-from transformers.cache_utils import StaticLayer
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
 from bench.config import BenchmarkConfig
+from bench.trial.compat import transformers_internals
 
 FLEX = "flex_attention"
-FIRST_TO_CALL_CONTIGUOUS = (5, 18)  # of transformers
+CALLS_CONTIGUOUS = ((5, 18), (5, 24))  # versions of transformers: from the first on, and before the second
 
 
 @contextlib.contextmanager
@@ -45,14 +44,14 @@ def mended(config: BenchmarkConfig) -> Iterator[list[str]]:
     """Mend what this setting needs until the context ends; yields one line for each fault, [] when there is none."""
     with contextlib.ExitStack() as undo:
         lines = []
-        if _makes_block_masks_ahead(config):
+        if makes_block_masks_ahead(config):
             if _lacks_contiguous():
                 undo.enter_context(_contiguous_block_masks())
                 lines.append(
                     f"BlockMask.contiguous: transformers {transformers.__version__} calls it "
                     f"and torch {torch.__version__} has none"
                 )
-            if _cache_lends_its_counter():
+            if _cache_lends_its_counter() and transformers_internals.mask_function(FLEX) is not None:
                 undo.enter_context(_masks_that_stay())
                 lines.append(
                     f"flex_attention mask: transformers {transformers.__version__} lets it hold the static cache's own "
@@ -61,7 +60,7 @@ def mended(config: BenchmarkConfig) -> Iterator[list[str]]:
         yield lines
 
 
-def _makes_block_masks_ahead(config: BenchmarkConfig) -> bool:
+def makes_block_masks_ahead(config: BenchmarkConfig) -> bool:
     """Whether generate makes the mask before the forward pass, and for flex_attention: as it does for static caches."""
     kind = config.generation.kv_cache
     static = kind == "static" or (kind == "auto" and config.compile.mode is not None)
@@ -73,7 +72,8 @@ def _makes_block_masks_ahead(config: BenchmarkConfig) -> bool:
 
 def _lacks_contiguous() -> bool:
     version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
-    return version >= FIRST_TO_CALL_CONTIGUOUS and not hasattr(BlockMask, "contiguous")
+    first, end = CALLS_CONTIGUOUS
+    return first <= version < end and not hasattr(BlockMask, "contiguous")
 
 
 @contextlib.contextmanager
@@ -109,7 +109,7 @@ def _contiguous(mask: Any) -> Any:
 
 def _cache_lends_its_counter() -> bool:
     """Whether the length that a static cache tells is the tensor that it goes on counting in."""
-    layer = StaticLayer(max_cache_len=2)
+    layer = transformers.StaticLayer(max_cache_len=2)
     token = torch.zeros(1, 1, 1, 1)  # batch, heads, tokens, head size
     layer.update(token, token)
     length = layer.get_seq_length()
@@ -120,7 +120,8 @@ def _cache_lends_its_counter() -> bool:
 
 @contextlib.contextmanager
 def _masks_that_stay() -> Iterator[None]:
-    original = ALL_MASK_ATTENTION_FUNCTIONS[FLEX]
+    original = transformers_internals.mask_function(FLEX)
+    assert original is not None
 
     def with_a_copy(*arguments: Any, **keywords: Any) -> Any:
         offset = keywords.get("q_offset")
@@ -128,8 +129,8 @@ def _masks_that_stay() -> Iterator[None]:
             keywords["q_offset"] = offset.clone()
         return original(*arguments, **keywords)
 
-    AttentionMaskInterface.register(FLEX, with_a_copy)
+    transformers.AttentionMaskInterface.register(FLEX, with_a_copy)
     try:
         yield
     finally:
-        AttentionMaskInterface.register(FLEX, original)
+        transformers.AttentionMaskInterface.register(FLEX, original)

@@ -22,6 +22,7 @@ from bench.config import BenchmarkConfig, ModelConfig
 from bench.rules import ConfigError
 from bench.trial.architecture import check_fit, check_memory, make_skeleton, read_architecture, requested_dtype
 from bench.trial.checkpoint import check_checkpoint, check_tensors
+from bench.trial.compat import torch_internals, transformers_internals
 from bench.trial.gguf_file import dense_gguf
 from bench.trial.origin import check_origin, refusing, source
 from bench.trial.prompt import token_ids
@@ -136,7 +137,7 @@ def resolve_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if not name.startswith("cuda"):
         return torch.device(name)
-    if torch.cuda._is_in_bad_fork():  # noqa: SLF001 - torch's own answer would be an exception far from here
+    if torch_internals.is_in_bad_fork():  # torch's own answer would be an exception far from here
         remedy = "the fork server has initialised CUDA, which no process forked from it can use; set it to spawn"
         raise ConfigError("isolation.mode", "forkserver", remedy)
     if not torch.cuda.is_available():
@@ -201,5 +202,4 @@ def _pretrained_model(config: BenchmarkConfig, plan: Draft, team: Team | None) -
 
 def revision_of(model: Any) -> str | None:
     """The hub commit that the weights came from; None for folders and random weights."""
-    commit = getattr(model.config, "_commit_hash", None)
-    return str(commit) if commit else None
+    return transformers_internals.commit_of(model)

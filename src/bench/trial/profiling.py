@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 import transformers
-from torch._C._profiler import _ExperimentalConfig
 from transformers.generation.streamers import BaseStreamer
 
 from bench.trial import memory
 from bench.trial.batching import BatchingSession
+from bench.trial.compat import torch_internals
 from bench.trial.request import Request, guards
 
 PREFILL, DECODE = "bench: prefill", "bench: decoding step"
@@ -77,10 +77,10 @@ def profile_call(request: Request, new_tokens: int, session: BatchingSession | N
     length = request.config.workload.sequence_length + new_tokens
     request.announce(length=length)
     # Continuous batching works in a thread of its own.
-    every_thread = _ExperimentalConfig(profile_all_threads=True) if session is not None else None
+    options = torch_internals.profiler_options(every_thread=session is not None)
     with (
         guards(request.config),
-        torch.profiler.profile(activities=activities, experimental_config=every_thread) as profiler,
+        torch.profiler.profile(activities=activities, experimental_config=options) as profiler,
     ):
         if session is None:
             request.generate(streamer=PhaseMarks(), stopping_criteria=[StopAfter(length)])
@@ -111,13 +111,12 @@ def write_artifacts(profiler: torch.profiler.profile, folder: Path, *, on_gpu: b
 
 @contextlib.contextmanager
 def memory_history(device: torch.device, folder: Path) -> Iterator[None]:
-    """Record every allocation on a GPU and write the allocator's snapshot; nothing on the CPU, which has none."""
-    if device.type != "cuda":
+    """Record every allocation on a GPU and write the allocator's snapshot; nothing on the CPU, which has none.
+
+    Nothing as well where this torch keeps no such history: `bench.trial.blind_spots` marks the job.
+    """
+    if device.type != "cuda" or not torch_internals.keeps_memory_history():
         yield
         return
-    torch.cuda.memory._record_memory_history(max_entries=1_000_000)  # noqa: SLF001 - documented under this name
-    try:
+    with torch_internals.memory_history(lambda: str(free(folder / SNAPSHOT_NAME))):
         yield
-        torch.cuda.memory._dump_snapshot(str(free(folder / SNAPSHOT_NAME)))  # noqa: SLF001
-    finally:
-        torch.cuda.memory._record_memory_history(enabled=None)  # noqa: SLF001

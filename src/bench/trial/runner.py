@@ -18,27 +18,29 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import torch
 import tqdm
+import transformers
 
 from bench import cache_folder
 from bench.analysis.steadiness import judge
 from bench.config import BenchmarkConfig
 from bench.home import unusable_cache
-from bench.record import Energy, Iteration, Memory, MonitorSample, Output, Record
+from bench.record import Energy, Iteration, Memory, MonitorSample, Output, Record, Unverified
 from bench.rules import ConfigError
 from bench.trial import compilation, inspection, memory
 from bench.trial.batching import BatchingSession
 from bench.trial.call import Call, make_call
 from bench.trial.evidence import (
-    CacheWatch,
+    CallWatch,
     check,
     check_attention,
     check_cache,
+    check_guard,
     check_same_cache,
     observe_model,
 )
@@ -50,7 +52,7 @@ from bench.trial.monitor import HardwareMonitor, gpu_uuid_of
 from bench.trial.pace import fixed_stop, measurement_stop, planned_calls, warmup_stop
 from bench.trial.request import Request
 from bench.trial.shape import kv_cache_bytes
-from bench.trial.support import limit_reached
+from bench.trial.support import NotHonouredError, limit_reached
 from bench.trial.team import Order, Team, check_team, gather_ranks
 from bench.trial.tensor_parallel import kv_share
 
@@ -111,6 +113,9 @@ class BenchmarkRunner:
         self._request: Request | None = None
         self._skipped: str | None = None
         self._last_call: Call | None = None
+        self._watch: CallWatch | None = None  # while a call is watched
+        self._compiled_with: dict[str, Any] = {}  # arguments of torch.compile
+        self._late_tokens = False  # whether generate hands tokens out only after the next step has begun
 
     # ---- the journey -------------------------------------------------------------------------------------------
 
@@ -137,6 +142,7 @@ class BenchmarkRunner:
             remedy = "give the runner a reference (see write_reference), or run it as a job; or set it to none"
             raise ConfigError("fidelity.reference", "eager", remedy)
         self._skipped = self._counters = None
+        self._compiled_with, self._late_tokens = {}, False
         with self._stage("load"):
             compilation.reset()
             self._journal = Journal()
@@ -181,6 +187,8 @@ class BenchmarkRunner:
                 with self._monitor_process(config) as monitor:
                     self._warm_up(config)
                     self._measure(config, monitor)
+            except NotHonouredError:
+                raise  # what it judges is in the record already
             except Exception:
                 self._keep_compile()  # why it failed may stand there
                 raise
@@ -195,21 +203,32 @@ class BenchmarkRunner:
             with self._stage("validation"):
                 self._flush_memory()
                 self._counters = compilation.read_counters()
-                cache = CacheWatch()
-                with cache.watching(self._require_request().loaded.model):
-                    validation = self.time_generate(config, warmup=True)
+                watch, compiling = CallWatch(), compilation.CompileWatch()
+                model = self._require_request().loaded.model
+                with compiling.watching(model), watch.watching(model, batched=self._session is not None):
+                    self._watch = watch
+                    try:
+                        validation = self.time_generate(config, warmup=True)
+                    finally:
+                        self._watch = None
+                self._compiled_with = compiling.arguments
         if self._skipped is not None or validation[0] < 0:
             self._skip(config)
             return False
         with self._stage("validation"):
+            assert self._last_call is not None
+            self._note_late_tokens(self._last_call.steps_late)
             self._keep("validation", validation)
             assert record.observed is not None
-            record.observed = dataclasses.replace(record.observed, new_tokens=len(validation[1]))
+            record.observed = dataclasses.replace(
+                record.observed, new_tokens=len(validation[1]), grad_mode=watch.grad_mode
+            )
             self._keep_compile()
-            self._keep_cache(cache)
-            if cache.can_see and self._session is None:
-                check_cache(record.observed)
-            check(config, record.observed)
+            self._keep_cache(watch)
+            self._mark(check_guard(config, watch))
+            if self._session is None:
+                self._mark(check_cache(config, record.observed, watch))
+            self._mark(check(config, record.observed))
             self._settle_garbage()  # compilation has left as much behind as loading
         return True
 
@@ -248,7 +267,7 @@ class BenchmarkRunner:
                 gather_ranks(self.team, record, self._require_request().loaded.device)
             record.steadiness = judge(record)
             assert record.observed is not None
-            check(config, record.observed, [each.index for each in record.calls("measurement")])
+            self._mark(check(config, record.observed, [each.index for each in record.calls("measurement")]))
 
     def _inspect(self, config: BenchmarkConfig, num_tokens_to_profile: int) -> None:
         """What is looked at once the figures are in."""
@@ -299,13 +318,15 @@ class BenchmarkRunner:
         assert observed is not None
         compiled = observed.compile.events if observed.compile is not None else []
         layers = observed.shape.layers if observed.shape is not None else None
-        request, cache = self._require_request(), CacheWatch()
-        with cache.watching(request.loaded.model):
+        request, watch = self._require_request(), CallWatch()
+        with watch.watching(request.loaded.model, batched=self._session is not None):
             seen = inspection.observe_attention(request, self._session, observed.attention, compiled, layers)
         self._require_record().observed = dataclasses.replace(observed, attention=seen)
-        check_attention(config, seen)
-        if cache.can_see and self._session is None and seen.error is None and observed.kv_cache is not None:
-            check_same_cache(config, observed.kv_cache, cache.class_name)
+        self._mark(check_attention(config, seen, request.loaded.device, layers))
+        if watch.grad_mode is not None:
+            check_guard(config, watch)
+        if watch.steps and seen.error is None and observed.kv_cache is not None:
+            check_same_cache(config, observed.kv_cache, watch.cache)
 
     def time_generate(
         self, config: BenchmarkConfig, warmup: bool
@@ -331,12 +352,14 @@ class BenchmarkRunner:
                 return self.time_generate(config, warmup=False)
         self._journal.iteration = len(self._require_record().iterations)
         self._last_call = None
+        watch = self._watch or CallWatch()
         with self._limits(config):
             self._last_call = make_call(
                 self._require_request(),
                 self._clock,
                 session=self._session,
                 monitor=None if warmup else self._monitor,
+                steps=None if self._watch is None or self._session is not None else lambda: watch.steps,
             )
         if (call := self._last_call) is None:
             return -1.0, [], str(self._skipped), None
@@ -422,7 +445,7 @@ class BenchmarkRunner:
                 phase=phase,
                 start_s=call.start_s - self._origin,
                 e2e_s=timed[0],
-                token_times_s=list(timed[1]),
+                token_times_s=[] if self._late_tokens else list(timed[1]),
                 graphs=call.graphs,
                 compile_s=call.compile_s,
                 device_reserved_bytes=memory.reserved(self._require_request().loaded.device),
@@ -441,14 +464,32 @@ class BenchmarkRunner:
         else:
             record.memory = dataclasses.replace(record.memory, warmup_peak=peak)
 
-    def _keep_cache(self, cache: CacheWatch) -> None:
+    def _mark(self, unverified: Sequence[Unverified]) -> None:
+        """Keep what could not be seen, each once."""
+        record = self._require_record()
+        assert record.observed is not None
+        known = dict.fromkeys([*record.observed.unverified, *unverified])
+        record.observed = dataclasses.replace(record.observed, unverified=list(known))
+
+    def _note_late_tokens(self, steps: int) -> None:
+        """Keep no time of a token where generate hands it out after a later step has begun: it is another's time."""
+        if steps:
+            self._late_tokens = True
+            reason = (
+                f"transformers {transformers.__version__} hands tokens out {steps} step(s) late on "
+                f"{self._require_request().loaded.device.type}: TTFT and the times of tokens are not known"
+            )
+            self._mark([Unverified(key="token times", reason=reason)])
+
+    def _keep_cache(self, watch: CallWatch) -> None:
         """What the KV cache took, and what it must hold."""
         record, request = self._require_record(), self._require_request()
         assert record.observed is not None
-        name, held = cache.class_name, cache.bytes
+        name, held = watch.cache, watch.cache_bytes
         if self._session is not None:
             batching = self._session.observe()
             name, held = batching.kv_cache, batching.cache_bytes
+            self._mark([Unverified(key="generation.continuous_batching", reason=each) for each in batching.unseen])
             attention = dataclasses.replace(record.observed.attention, implementation=batching.attention_implementation)
             record.observed = dataclasses.replace(record.observed, attention=attention)
         record.observed = dataclasses.replace(record.observed, kv_cache=name)
@@ -467,7 +508,7 @@ class BenchmarkRunner:
     def _keep_compile(self) -> None:
         record = self._require_record()
         if record.observed is not None and self._counters is not None:
-            compiled = compilation.observe(self._require_request().loaded.model, self._counters, self._journal)
+            compiled = compilation.observe(self._compiled_with, self._counters, self._journal)
             record.observed = dataclasses.replace(record.observed, compile=compiled)
 
     # ---- small things ------------------------------------------------------------------------------------------

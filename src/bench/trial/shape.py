@@ -16,6 +16,7 @@ from torch import nn
 
 from bench.analysis.roofline import kv_entries, kv_entry_bytes
 from bench.record import ModelShape
+from bench.trial.compat.transformers_internals import is_quantized
 
 # Configs name these after their papers: the first that is there counts.
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
@@ -65,7 +66,7 @@ def observed_cache_bytes(cache: Any) -> int | None:
     A slice that a window cuts from a longer tensor counts as the slice.
     """
     layers = getattr(cache, "layers", None)
-    if not isinstance(layers, list) or any(hasattr(layer, "_quantized_keys") for layer in layers):
+    if not isinstance(layers, list) or any(map(is_quantized, layers)):
         return None
     kept = [getattr(layer, name, None) for layer in layers for name in ("keys", "values")]
     tensors = [each for each in kept if isinstance(each, torch.Tensor) and each.numel()]

@@ -20,6 +20,14 @@ class NotHonouredError(RuntimeError):
     """What ran is not what was asked for: no limit, and never ok."""
 
 
+class CannotRunHereError(RuntimeError):
+    """A limit of the installed versions that bench itself has met; args: key, value as typed, cause, remedy."""
+
+    def __str__(self) -> str:
+        key, value, cause, remedy = self.args
+        return f"{key}={value} cannot run here: {cause}; {remedy}"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limit:
     """A known limit: how its error reads, which key asked for it and what to do instead."""
@@ -202,6 +210,8 @@ LIMITS = (
 
 def limit_reached(error: BaseException, config: BenchmarkConfig) -> str | None:
     """One line that names key, value, cause and remedy when the error is a known limit; None when it is not."""
+    if isinstance(error, CannotRunHereError):
+        return str(error)
     text = f"{type(error).__name__}: {error}"
     for limit in LIMITS:
         if re.search(limit.pattern, text, re.IGNORECASE) and limit.concerns(config):

@@ -56,12 +56,12 @@ def check_split(model_config: ModelConfig, architecture: Any, skeleton: Any, siz
     """
     if skeleton is None:
         return
-    plan = getattr(skeleton, "_tp_plan", None) or {}
-    if not plan:
+    config = architecture.get_text_config(decoder=True)
+    plan = getattr(config, "base_model_tp_plan", None) or {}
+    if not skeleton.supports_tp_plan:
         remedy = f"transformers {transformers.__version__} has no plan for {type(skeleton).__name__}; set it to null"
         raise ConfigError("model.tp_plan", model_config.tp_plan, remedy)
     split = {name.rsplit(".", 1)[-1] for name, style in plan.items() if style == "colwise"}
-    config = architecture.get_text_config(decoder=True)
     names = ["num_attention_heads"] if split & {"q_proj", *KV_PLANNED} else []
     names += ["num_key_value_heads"] if split & set(KV_PLANNED) else []
     for name in names:

@@ -1,0 +1,60 @@
+"""Try out, at once and with next to nothing, whether what torch tells of itself can be read.
+
+That something was not seen is evidence only where it would have been seen. Before a job fails because nothing was
+compiled, because no compiled code ran or because no known kernel did, the same thing is done here on purpose and looked
+for in the same way. What is not found then cannot be seen with this version of torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+_SOURCE = "def added(values):\n    return values + 1\n"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What came of compiling a function of one addition."""
+
+    compiled: bool  # whether torch.compile handed it to its backend
+    events: Sequence[Any]  # of torch.profiler, of a call of the compiled function
+
+
+def compile_trivially() -> Trial:
+    """Compile a function that was never compiled before, with a backend that runs it as it is, and profile a call."""
+    graphs: list[Any] = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    made: dict[str, Any] = {}
+    exec(compile(_SOURCE, __file__, "exec"), made)  # noqa: S102 - a new code object each time, so never compiled before
+    values = torch.ones(2)
+    with torch.compiler.set_stance("default"), torch.no_grad():
+        function = torch.compile(made["added"], backend=backend)
+        function(values)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+            function(values)
+    return Trial(compiled=bool(graphs), events=list(profiler.events() or []))
+
+
+def is_of_probe(file: str | None) -> bool:
+    """Whether a compiled function is the one that was compiled here."""
+    return file == __file__
+
+
+def profile_sdpa(device: torch.device, dtype: torch.dtype) -> Sequence[Any]:
+    """The events of one call of torch's scaled_dot_product_attention, with the backend that torch chooses."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    query = torch.zeros(1, 1, 8, 16, device=device, dtype=dtype)  # batch, heads, tokens, head size
+    with torch.no_grad(), torch.profiler.profile(activities=activities) as profiler:
+        functional.scaled_dot_product_attention(query, query, query, is_causal=True)
+    return list(profiler.events() or [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,8 +11,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+import factories
+from bench.conductor import jobs
 from bench.conductor.course import Course
 from bench.conductor.finish import finish
+from bench.record import Record, Unverified
+from sweep_in_fork import SWEEP, run
 
 
 class Publisher:
@@ -64,3 +69,40 @@ def test_records_that_are_missing_are_counted_in_one_line(tmp_path) -> None:
 
 def test_a_sweep_that_is_all_there_says_nothing(tmp_path) -> None:
     assert said(tmp_path, Publisher(missing=0, is_ended=True, is_concluded=True)) == []
+
+
+def seen_in_part(*, keys: tuple[str, ...]) -> None:
+    """From here on, in this process, made records say that nothing shows whether these keys were honoured."""
+    whole = factories.make_record
+
+    def make_record(**changes: Any) -> Record:
+        record = whole(**changes)
+        assert record.observed is not None
+        unverified = [Unverified(key=key, reason="the profiler cannot run: no CUPTI") for key in keys]
+        return dataclasses.replace(record, observed=dataclasses.replace(record.observed, unverified=unverified))
+
+    factories.make_record = make_record
+
+
+@pytest.mark.parametrize("sweep", [SWEEP, (*SWEEP, "hydra/sweeper=optuna", "search.trials=3")])
+def test_a_sweep_says_in_its_last_line_what_is_unverified_and_ends_well(tmp_path, sweep: tuple[str, ...]) -> None:
+    ended = run(tmp_path, *sweep, prepare=lambda: seen_in_part(keys=("attention.implementation", "compile.mode")))
+    assert ended.status == 0, ended.out
+    line = "3 settings unverified: attention.implementation, compile.mode: the profiler cannot run: no CUPTI"
+    assert ended.out.splitlines()[-1] == line
+    assert ended.out.count("  unverified  E2E") == 3
+
+
+def test_a_single_run_says_in_its_last_line_what_is_unverified_and_ends_well(tmp_path) -> None:
+    def prepare() -> None:
+        seen_in_part(keys=("compile.mode",))
+        jobs.make_ready = lambda *_: None  # without torch
+
+    ended = run(tmp_path, "tracking=off", "fidelity.reference=none", prepare=prepare)
+    assert ended.status == 0, ended.out
+    assert ended.out.splitlines()[-1] == "1 setting unverified: compile.mode: the profiler cannot run: no CUPTI"
+
+
+def test_a_sweep_whose_evidence_saw_all_ends_with_the_ways_on(tmp_path) -> None:
+    ended = run(tmp_path, *SWEEP)
+    assert ended.out.splitlines()[-1].startswith("Records: ")

@@ -121,9 +121,15 @@ class CompileObserved:
 
     @property
     def cache_state(self) -> str | None:
-        """How the compile cache on disk met this job: "cold", "warm" or "mixed"; None when nothing was compiled."""
+        """How the compile cache on disk met this job: "cold", "warm" or "mixed".
+
+        None when nothing was compiled, and where torch does not tell. With hits and an unknown number of misses it is
+        "mixed": that all code came from the cache is not known.
+        """
+        if self.cache_hits is None:
+            return None
         if self.cache_hits:
-            return "mixed" if self.cache_misses else "warm"
+            return "warm" if self.cache_misses == 0 else "mixed"
         return "cold" if self.cache_misses or self.graphs else None
 
 

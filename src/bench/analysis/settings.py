@@ -20,7 +20,7 @@ from scipy.special import bdtr, ndtri  # type: ignore[import-untyped]
 
 from bench.analysis.code_sources import differing_copies, pool_ids, pool_marks
 from bench.analysis.series import effective_n, lag1_autocorrelation, median_rank
-from bench.record import Iteration, Record
+from bench.record import Iteration, Record, Unverified
 
 METRICS = ("e2e", "ttft", "itl", "tpot")
 # The keys that make a model another one. Its number format is a choice for speed like any other.
@@ -82,6 +82,24 @@ class Setting:
     def wrong(self) -> list[Record]:
         """The processes whose output differs from the reference's."""
         return [each for each in self.records if each.fidelity is not None and each.fidelity.agrees is False]
+
+    @property
+    def unverified(self) -> list[Unverified]:
+        """What its evidence could not see; with anything in it the setting is marked *unverified*."""
+        return unverified_in(self.records)
+
+
+def unverified_in(records: Iterable[Record]) -> list[Unverified]:
+    """What the evidence of a setting could not see in at least one process, each key and reason once.
+
+    A setting with any is marked *unverified*, and may be ranked with the mark. Processes that came through count, for
+    the status of any other says more; a reference run is no process of a setting.
+
+    Args:
+        records: of one setting, with any status.
+    """
+    counted = (each for each in records if each.status == "ok" and each.kind != "reference")
+    return list(dict.fromkeys(found for each in counted for found in each.unverified))
 
 
 def steady_words(records: Sequence[Record]) -> str:

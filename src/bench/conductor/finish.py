@@ -132,7 +132,16 @@ def finish(
         course.say(f"{many} records are not published; later: {later}", "yellow")
     elif not all(is_complete):
         course.say(f"the sweep's own run in MLflow is not complete; later: {later}", "yellow")
+    steps.must("what is unverified cannot be shown", lambda: _tell_unverified(course, records))
     return steps.is_cut
+
+
+def _tell_unverified(course: Course, records: Sequence[Record]) -> None:
+    """Say in the last lines how many settings nothing confirms, which the exit status does not tell."""
+    from bench.report.unverified import count_line  # noqa: PLC0415
+
+    if (line := count_line(records)) is not None:
+        course.say(line, "yellow")
 
 
 def _report(

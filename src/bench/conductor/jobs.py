@@ -81,6 +81,7 @@ def run_single(config: BenchmarkConfig, folder: Path, ready: Ready) -> int:
         OSError: the folder cannot take the result; it was not begun.
     """
     from bench.report.table import print_table  # noqa: PLC0415
+    from bench.report.unverified import count_line  # noqa: PLC0415
     from bench.sweep.job import new_record  # noqa: PLC0415
 
     console, publisher, record = ready.console, ready.publisher, new_record(config)
@@ -97,6 +98,8 @@ def run_single(config: BenchmarkConfig, folder: Path, ready: Ready) -> int:
     print_ways_on(console, publisher, folder, sweep_id=None)
     if publisher is not None and (hint := publisher.unpublished) is not None:
         console.print(hint, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if (unseen := count_line([record])) is not None:
+        console.print(unseen, style="yellow", markup=False, highlight=False, soft_wrap=True)
     return exit_status([record])
 
 

@@ -13,14 +13,14 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bench.analysis.break_even import BreakEven, break_evens
 from bench.analysis.comparison import MARGIN, Comparison, compare, compare_sweeps
 from bench.analysis.noise_floor import NoiseFloor, noise_floor
 from bench.analysis.settings import Setting, processes, settings_of
-from bench.record import Record
+from bench.record import Record, Unverified
 
 SCHEMA_VERSION = 1  # of to_json
 
@@ -36,6 +36,7 @@ class Row:
     lost: dict[str, int]  # status → repeats that ended so
     lost_reason: str | None
     steady: tuple[int, int]  # processes judged steady, and all
+    unverified: list[Unverified] = field(default_factory=list)  # what the evidence of its processes could not see
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +192,7 @@ def _row(setting: Setting, metric: str) -> Row:
         lost=setting.lost,
         lost_reason=setting.lost_reason,
         steady=setting.steady,
+        unverified=setting.unverified,
     )
 
 

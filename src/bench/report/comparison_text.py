@@ -18,8 +18,8 @@ from bench.analysis.break_even import CALLS, BreakEven
 from bench.analysis.comparison import Comparison
 from bench.analysis.noise_floor import NoiseFloor
 from bench.analysis.settings import Difference
-from bench.report import markdown
-from bench.report.comparison import ComparisonReport, SlowerCheck
+from bench.report import markdown, unverified
+from bench.report.comparison import ComparisonReport, Row, SlowerCheck
 from bench.report.format import UNDEFINED, milliseconds, one_line, significant
 from bench.report.layout import PLAIN_WIDTH, grid, is_watched, natural_width, print_at
 
@@ -111,7 +111,8 @@ def sections(report: ComparisonReport, check: SlowerCheck | None = None) -> Iter
     """Everything in order, in words that text and Markdown share; sections without content are left out."""
     if report.comparisons:
         yield Section(title=_headline(report), columns=_comparison_columns(report))
-    lines = [*_legend(report), *_reasons(report.comparisons), *_named(report.comparisons), *_missing(report)]
+    comparisons = report.comparisons
+    lines = [*_legend(report), *_reasons(comparisons), *_named(comparisons), *_unverified(report), *_missing(report)]
     if lines:
         yield Section(lines=lines)
     if check is not None and report.comparisons:
@@ -161,17 +162,22 @@ def _comparison_columns(report: ComparisonReport) -> dict[str, list[str]]:
             rows.append(("",) * len(headers))
         first = group[0]
         time = milliseconds(before[baseline_id].median_s)
-        rows.append((one_line(first.baseline), time, "1", "", "", "", "baseline", first.steady[0]))
-        rows += [_comparison_cells(each, after[each.setting_id].median_s) for each in group]
+        rows.append((_marked(before[baseline_id]), time, "1", "", "", "", "baseline", first.steady[0]))
+        rows += [_comparison_cells(each, after[each.setting_id]) for each in group]
     return {header: [row[place] for row in rows] for place, header in enumerate(headers)}
 
 
-def _comparison_cells(comparison: Comparison, median_s: float | None) -> tuple[str, ...]:
+def _marked(row: Row) -> str:
+    """A setting's name, with the mark where its evidence could not see all."""
+    return f"{one_line(row.name)} {unverified.MARK}" if row.unverified else one_line(row.name)
+
+
+def _comparison_cells(comparison: Comparison, row: Row) -> tuple[str, ...]:
     found, verdict = comparison.effect, comparison.verdict
     ratio, low, high = (found.ratio, found.low, found.high) if found is not None else (None, None, None)
     return (
-        one_line(comparison.setting),
-        milliseconds(median_s),
+        _marked(row),
+        milliseconds(row.median_s),
         significant(ratio),
         _change(ratio),
         UNDEFINED if low is None or high is None else f"{_change(low)} … {_change(high)}",
@@ -212,12 +218,22 @@ def _told(found: Difference) -> tuple[str, str, str, bool]:
     return one_line(found.key), one_line(found.b), one_line(found.a), found.bars
 
 
+def _unverified(report: ComparisonReport) -> Iterator[str]:
+    """Which sides the mark *unverified* stands at, and why; of settings without any figure nothing is said."""
+    rows = [(f"{one_line(row.name)}{side}", row) for side, rows in _sides(report) for row in rows if row.processes]
+    yield from unverified.notes([(name, row.unverified) for name, row in rows])
+
+
+def _sides(report: ComparisonReport) -> list[tuple[str, list[Row]]]:
+    """What is said behind a name, and the settings of which it is said."""
+    if report.before is None:
+        return [("", report.settings)]
+    return [(" (before)", report.before), (" (after)", report.settings)]
+
+
 def _missing(report: ComparisonReport) -> Iterator[str]:
     """Repeats that came to nothing, and settings that stand in no comparison."""
-    sides = [("", report.settings)]
-    if report.before is not None:
-        sides = [(" (before)", report.before), (" (after)", report.settings)]
-    for side, rows in sides:
+    for side, rows in _sides(report):
         for row in rows:
             if row.lost and row.processes:  # a setting of which nothing is left has that for its reason
                 ends = ", ".join(f"{count} {status}" for status, count in row.lost.items())

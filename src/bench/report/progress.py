@@ -20,8 +20,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from bench.analysis.settings import unverified_in
 from bench.analysis.summary import summarize
 from bench.record import Record
+from bench.report import unverified
 from bench.report.format import (
     FAILURE_STYLE,
     UNDEFINED,
@@ -53,6 +55,7 @@ SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 NAME_CELLS = 24  # a name's column in the lines that stay
 NAME_CELLS_KEPT = 16  # of a name in the live line, before other pieces have to make room
 BAR_CELLS = (6, 20)  # the narrowest bar worth showing, and the widest
+REASON_CELLS = 24  # the fewest that a reason is worth beginning in
 GAP = "   "
 WAITING_FOR = "waiting for a neighbour: "
 SHORT_WAIT_S = 1.0  # not worth a line that stays
@@ -246,6 +249,7 @@ def print_job_line(console: Console, record: Record, job: int, jobs: int) -> Non
     On a terminal it is cut to the width; elsewhere it is one whole line, whatever its length.
     """
     watched = is_watched(console)
+    unseen = unverified.words(unverified_in([record]))
     line = Text(f"{job:>{len(str(jobs))}}/{jobs}  " if jobs > 1 else "", end="")
     line.append(f"{record.status:<7}", style=status_style(record.status))
     name = Text(run_title(record))
@@ -254,10 +258,14 @@ def print_job_line(console: Console, record: Record, job: int, jobs: int) -> Non
     if record.status == "ok":
         if is_wrong(record):
             line.append("  OUTPUT DIFFERS", style=FAILURE_STYLE)
+        if unseen is not None:
+            line.append(f"  {unverified.WORD}", style="yellow")
         for piece in _headline(record):
             # Half a figure misleads: a narrow terminal gets fewer of them.
             if not watched or line.cell_len + 2 + len(piece) <= console.width:
                 line.append(f"  {piece}")
+        if unseen is not None and (not watched or line.cell_len + REASON_CELLS <= console.width):
+            line.append(f"  {unseen}")
     else:
         line.append(f"  {reason(record)}")
     if watched:

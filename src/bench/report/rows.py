@@ -17,8 +17,10 @@ from typing import Any
 from bench.analysis.code_sources import unusual_sources
 from bench.analysis.headline import headline, is_ranked
 from bench.analysis.phases import NAMES, outside_generate_s, phases_of
+from bench.analysis.settings import unverified_in
 from bench.analysis.summary import Stats, Summary, summarize
 from bench.record import Record
+from bench.report import unverified
 from bench.report.format import bare, is_wrong, one_line
 
 # Column → meaning. The swept keys stand between "repeat" and "status", each under its own name.
@@ -50,6 +52,7 @@ COLUMNS = {
     "steady": "whether the measured calls stayed on one level; none when they cannot tell",
     "steady_flags": "what was found against it, with spaces between",
     "fidelity": "whether the output agrees with the reference's; none when it was not compared",
+    "unverified": "parts of the request that no evidence could see, and why; none where all was seen, or it is not ok",
     "calls": "measured calls",
     "warmup_calls": "calls before them, the validation call left out",
     "warmup_status": "fixed, converged or not_converged",
@@ -151,6 +154,7 @@ def _facts(record: Record) -> Row:
         "status": record.status,
         "ranked": is_ranked(record) and not is_wrong(record) and (judged is None or judged.steady is not False),
         "steady_flags": " ".join(judged.flags) if judged is not None else None,
+        "unverified": unverified.words(unverified_in([record])),
         "calls": len(record.calls("measurement")),
         "warmup_calls": len(record.calls("warmup")),
         "warmup_status": record.warmup_status,

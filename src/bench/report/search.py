@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from bench.analysis.objectives import objectives_of, order_of, pareto_front
-from bench.analysis.settings import steady_words
-from bench.record import Record
-from bench.report import markdown
+from bench.analysis.settings import steady_words, unverified_in
+from bench.record import Record, Unverified
+from bench.report import markdown, unverified
 from bench.report.comparison_text import Section
 from bench.report.format import one_line, significant, title
 from bench.report.layout import PLAIN_WIDTH, grid, is_watched, print_at
@@ -37,6 +37,7 @@ class Row:
     steady: str  # in one word
     values: dict[str, float] | None  # objective → value; None: pruned
     reason: str | None = None  # why
+    unverified: list[Unverified] = field(default_factory=list)  # what its evidence could not see
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,7 @@ def build_search_report(
                 steady=steady_words([record]),
                 values=values if isinstance(values, dict) else None,
                 reason=None if told else str(values),
+                unverified=unverified_in([record]),
             )
         )
     return SearchReport(
@@ -156,7 +158,8 @@ def search_to_json(report: SearchReport) -> dict[str, Any]:
 
 
 def _plain(row: Row) -> dict[str, Any]:
-    about = {"name": row.name, "trial_id": row.trial_id, "swept": row.swept, "steady": row.steady}
+    about: dict[str, Any] = {"name": row.name, "trial_id": row.trial_id, "swept": row.swept, "steady": row.steady}
+    about["unverified"] = [asdict(each) for each in row.unverified]
     return about | ({"values": row.values} if row.values is not None else {"reason": row.reason})
 
 
@@ -172,7 +175,7 @@ def _heading(report: SearchReport) -> str:
 
 def _columns(report: SearchReport) -> dict[str, list[str]]:
     front = report.front
-    columns = {"setting": [row.name for row in front]}
+    columns = {"setting": [f"{row.name} {unverified.MARK}" if row.unverified else row.name for row in front]}
     for name in report.goals:
         columns[name] = [significant(row.values[name]) for row in front if row.values is not None]
     return columns | {"steady": [row.steady for row in front]}
@@ -188,9 +191,18 @@ def _lines(report: SearchReport, *, with_reasons: bool) -> list[str]:
     if with_reasons:
         lines += [f"{row.name}: pruned, {one_line(row.reason or '')}" for row in report.rows if row.values is None]
     lines += [one_line(each) for each in report.refused]
+    lines += _unverified_lines(report, with_reasons=with_reasons)
     work = [key for key in report.space if key.partition(".")[0] == "workload"]
     if report.front and work and (favoured := [name for name in report.goals if name in BY_WORK]):
         lines.append(
             f"settings differ in {', '.join(work)}: {', '.join(favoured)} favours less work; tok_per_s is fair"
         )
     return [*lines, CAUTION] if report.front else lines
+
+
+def _unverified_lines(report: SearchReport, *, with_reasons: bool) -> list[str]:
+    """Which of the best settings have the mark, and why."""
+    if with_reasons:
+        return unverified.notes([(row.name, row.unverified) for row in report.front])
+    marked = [row.name for row in report.front if row.unverified]
+    return [f"{unverified.MARK} {unverified.WORD}, see above: {', '.join(marked)}"] if marked else []

@@ -1,10 +1,10 @@
 """The closing table of a sweep, and the list of jobs of a dry run.
 
 It shows one row a setting and orders the rows; it does not judge. The setting with the lowest median is marked as
-just that; one that did not stay on a level, one whose output differs from the reference's and one whose warm-up did not
-converge, which comes after all that did, carry marks of their own; and what makes rows incomparable (another workload,
-model or device, another kind of KV cache) is named below the table. Verdicts need several processes a setting:
-``bench.report.comparison`` shows them.
+just that; one that did not stay on a level, one whose output differs from the reference's, one whose warm-up did not
+converge, which comes after all that did, and one whose evidence could not see all carry marks of their own; and what
+makes rows incomparable (another workload, model or device, another kind of KV cache) is named below the table. Verdicts
+need several processes a setting: ``bench.report.comparison`` shows them.
 
 A figure of several repeats is the median over the processes that came through of each one's own figure.
 """
@@ -21,9 +21,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.analysis.code_sources import pool_ids, pool_marks, unusual_sources
-from bench.analysis.settings import MODEL_KEYS, asked, steady_words
+from bench.analysis.settings import MODEL_KEYS, asked, steady_words, unverified_in
 from bench.analysis.summary import Stats, Summary, compiled_while_measured, summarize
-from bench.record import STATUSES, Record
+from bench.record import STATUSES, Record, Unverified
+from bench.report import unverified
 from bench.report.compiled import compiles_itself, graphs_words, starts_warm
 from bench.report.format import (
     FAILURE_STYLE,
@@ -47,7 +48,7 @@ EXPENDABLE = (
     "MBU %", "peak MiB", "ITL ms", "warm-up", "graphs", "cold s", "TTFT ms", "±%", "steady", "output", "runs", "tok/s"
 )  # fmt: skip
 # Marks behind a setting's name, which stay whatever column is left out; each is explained below the table.
-LOWEST, UNSTEADY, WRONG, NOT_WARM = "*", "!", "≠", "~"
+LOWEST, UNSTEADY, WRONG, NOT_WARM, UNVERIFIED = "*", "!", "≠", "~", unverified.MARK
 NAMES_SHOWN = 4
 
 
@@ -121,6 +122,11 @@ class Setting:
     def starts_warm(self) -> bool:
         """Whether the first call was no cold start."""
         return starts_warm(self.counted)
+
+    @property
+    def unverified(self) -> list[Unverified]:
+        """What its evidence could not see."""
+        return unverified_in(self.counted)
 
 
 def print_table(console: Console, records: Sequence[Record]) -> None:
@@ -273,7 +279,12 @@ def _lowest(ranked: Sequence[Setting]) -> list[Setting]:
 def _marks(setting: Setting, lowest: Sequence[Setting]) -> list[str]:
     if setting.status != "ok":  # says itself what is wrong, and ranks nowhere
         return []
-    found = {UNSTEADY: setting.is_unsteady, WRONG: setting.is_wrong, NOT_WARM: not setting.is_warm}
+    found = {
+        UNSTEADY: setting.is_unsteady,
+        WRONG: setting.is_wrong,
+        NOT_WARM: not setting.is_warm,
+        UNVERIFIED: bool(setting.unverified),
+    }
     return [LOWEST] * (setting in lowest) + [mark for mark, is_due in found.items() if is_due]
 
 
@@ -312,6 +323,7 @@ def _trust_notes(records: Sequence[Record], settings: Sequence[Setting]) -> Iter
         if count := compiled_while_measured(each):
             yield f"{run_title(each)}: compiled anew in {count} of {len(each.calls('measurement'))} measured calls"
     yield from _steadiness_notes(settings)
+    yield from unverified.notes([(each.name, each.unverified) for each in settings if each.status == "ok"])
     yield from _neighbour_notes(records)
     yield from _source_notes(records)
     if any(each.starts_warm for each in settings):

@@ -18,6 +18,7 @@ from bench.analysis.settings import Setting, identity, settings_of
 from bench.analysis.summary import Stats, Summary, summarize
 from bench.palette import colour, positions_of
 from bench.record import Record
+from bench.report import unverified
 from bench.report.format import one_line
 
 MOST_NAMED = 12
@@ -197,4 +198,6 @@ def _remark(setting: Setting, counted: Sequence[Record], *, is_baseline: bool) -
         words.append("output differs")
     if setting.records and 2 * len(setting.not_warm) >= len(setting.records):
         words.append("not warm")
+    if setting.unverified:
+        words.append(unverified.WORD)
     return ", ".join(words)

@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.analysis.code_sources import sources, unusual_sources
 from bench.record import AttentionObserved, CompileObserved, Observed, PhaseEvidence, Record
+from bench.report import unverified
 from bench.report.format import UNDEFINED, mebibytes, one_line, reason, run_title, significant
 from bench.report.page.content import Facts, Failure, Plain
 from bench.report.page.measured import Measured
@@ -66,7 +67,10 @@ def observed(settings: Sequence[Measured]) -> tuple[list[Facts], str]:
     for each in settings:
         seen = each.counted[0].observed
         if seen is not None:
-            groups.setdefault(tuple(_facts(seen).items()), []).append(each.name)
+            facts = _facts(seen)
+            if (unseen := unverified.words(each.unverified)) is not None:
+                facts[unverified.WORD] = unseen
+            groups.setdefault(tuple(facts.items()), []).append(each.name)
     found = [Facts(of=_some(names), facts=dict(facts)) for facts, names in groups.items()]
     return found[:GROUPS_SHOWN], _left_out(len(found), GROUPS_SHOWN, "kinds")
 
@@ -111,19 +115,19 @@ def _kernels(phase: PhaseEvidence | None) -> str | None:
 
 def _compile_facts(seen: CompileObserved) -> dict[str, str | None]:
     breaks = [f"{why[:BREAK_LENGTH]} (×{count})" for why, count in seen.graph_breaks.items()]
-    if seen.graphs is None:
-        return {"compiled": "this version of torch does not tell"}
-    if not seen.graphs and not breaks:
+    if seen.graphs == 0 and not breaks:
         return {"compiled": "no"}
     arguments = ", ".join(f"{key}={value}" for key, value in seen.arguments.items())
     own = f", {seen.attention_graphs} of them by flex_attention itself" if seen.attention_graphs else ""
-    graphs = "1 graph" if seen.graphs == 1 else f"{seen.graphs} graphs"
+    graphs, none = "1 graph" if seen.graphs == 1 else f"{seen.graphs} graphs", "none"
+    if seen.graphs is None:  # then that nothing else is known is no sign that there was none
+        graphs, none = f"{UNDEFINED} (torch does not tell)", UNDEFINED
     return {
         "compiled": f"{graphs}{own}" + (f"; torch.compile({arguments})" if arguments else ""),
-        "graph breaks": _some(breaks, REASONS_SHOWN) if breaks else "none",
-        "recompiles": _some([each[:BREAK_LENGTH] for each in seen.recompiles], REASONS_SHOWN) or "none",
-        "without CUDA graph": str(seen.cudagraph_skips) if seen.cudagraph_skips else None,
-        "compile cache": seen.cache_state,
+        "graph breaks": _some(breaks, REASONS_SHOWN) if breaks else none,
+        "recompiles": _some([each[:BREAK_LENGTH] for each in seen.recompiles], REASONS_SHOWN) or none,
+        "without CUDA graph": UNDEFINED if seen.cudagraph_skips is None else str(seen.cudagraph_skips or ""),
+        "compile cache": seen.cache_state or UNDEFINED,
     }
 
 
@@ -151,10 +155,10 @@ def _numbers(record: Record) -> tuple[str, ...]:
     compiled, said, share = record.observed.compile, record.fidelity, record.roofline
     cache = record.memory.kv_cache_bytes
     return (
-        significant(compiled.compile_s, 3) if compiled is not None and compiled.compile_s is not None else UNDEFINED,
+        significant(compiled.compile_s, 3) if compiled is not None else UNDEFINED,
         significant(compiled.autotune_s, 3) if compiled is not None and compiled.autotune_s else UNDEFINED,
-        str(sum(compiled.graph_breaks.values())) if compiled is not None else UNDEFINED,
-        str(len(compiled.recompiles)) if compiled is not None else UNDEFINED,
+        _counted_events(compiled, sum(compiled.graph_breaks.values())) if compiled is not None else UNDEFINED,
+        _counted_events(compiled, len(compiled.recompiles)) if compiled is not None else UNDEFINED,
         mebibytes(cache) if cache is not None else UNDEFINED,
         _percent(said.equal_tokens_share) if said is not None else UNDEFINED,
         _divergence(record),
@@ -164,6 +168,11 @@ def _numbers(record: Record) -> tuple[str, ...]:
         _percent(share.prefill_mfu) if share is not None else UNDEFINED,
         _percent(share.decode_mfu) if share is not None else UNDEFINED,
     )
+
+
+def _counted_events(compiled: CompileObserved, count: int) -> str:
+    """A number of graph breaks or recompilations; 0 only where torch tells of graphs at all."""
+    return str(count) if count or compiled.graphs is not None else UNDEFINED
 
 
 def _divergence(record: Record) -> str:

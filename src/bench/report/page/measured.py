@@ -14,7 +14,7 @@ from bench.analysis.code_sources import pool_ids
 from bench.analysis.settings import Setting, settings_of, steady_words
 from bench.analysis.summary import Stats, Summary
 from bench.palette import colour, positions_of
-from bench.record import STATUSES, Record
+from bench.record import STATUSES, Record, Unverified
 from bench.report.comparison import in_order
 from bench.report.compiled import compiles_itself, graphs_words, starts_warm
 from bench.report.format import UNDEFINED, one_line
@@ -109,6 +109,11 @@ class Measured:
     def starts_warm(self) -> bool:
         """Whether the first call was no cold start."""
         return starts_warm(self.counted)
+
+    @property
+    def unverified(self) -> list[Unverified]:
+        """What its evidence could not see."""
+        return self.setting.unverified
 
     @property
     def flags(self) -> list[str]:

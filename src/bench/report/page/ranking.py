@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from bench.analysis.comparison import FEWEST_PROCESSES, Comparison
 from bench.analysis.settings import UNKNOWN, asked, identity
+from bench.report import unverified
 from bench.report.format import UNDEFINED, milliseconds, one_line
 from bench.report.page.measured import Measured
 
@@ -110,12 +111,15 @@ def _repeats_asked(setting: Measured) -> int:
 
 def doubts(setting: Measured) -> list[str]:
     """What speaks against the figures of a setting that is named all the same."""
+    found = []
     if setting.steady in ("few", "noisy"):
         why = "too few" if setting.steady == "few" else "too noisy"
-        return [f"{setting.name}: its calls are {why} to tell whether they stayed on one level"]
-    if setting.steady.partition(" ")[1]:
-        return [f"{setting.name}: {setting.steady} processes are known to have stayed on one level"]
-    return []
+        found.append(f"{setting.name}: its calls are {why} to tell whether they stayed on one level")
+    elif setting.steady.partition(" ")[1]:
+        found.append(f"{setting.name}: {setting.steady} processes are known to have stayed on one level")
+    if (unseen := unverified.words(setting.unverified)) is not None:
+        found.append(f"{setting.name} is {unverified.WORD}: {unseen}")
+    return found
 
 
 # ---- words ---------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from bench.analysis.summary import Summary, compiled_while_measured
 from bench.record import STATUSES
+from bench.report import unverified
 from bench.report.format import UNDEFINED, bare, mebibytes, milliseconds, one_line, percent, run_title, significant
 from bench.report.page.content import Cell, Column, SettingRow, SettingsTable
 from bench.report.page.measured import Measured, Read, median_of
@@ -172,6 +173,8 @@ def _marks(setting: Measured, lowest: str | None) -> Iterator[str]:
         yield "not warm"
     if setting.is_unsteady:
         yield "! unsteady"
+    if setting.unverified:
+        yield f"{unverified.MARK} {unverified.WORD}"
 
 
 # ---- notes ---------------------------------------------------------------------------------------------------------
@@ -179,7 +182,7 @@ def _marks(setting: Measured, lowest: str | None) -> Iterator[str]:
 
 def _notes(settings: Sequence[Measured]) -> Iterator[str]:
     """What speaks against figures, and what they cannot tell; each kind cut to a length that one reads."""
-    for kind in (_distrusted(settings), _troubles(settings), _unequal(settings)):
+    for kind in (_distrusted(settings), _unverified(settings), _troubles(settings), _unequal(settings)):
         lines = list(kind)
         yield from lines[:NOTES_SHOWN]
         if len(lines) > NOTES_SHOWN:
@@ -190,6 +193,10 @@ def _distrusted(settings: Sequence[Measured]) -> Iterator[str]:
     for each in settings:
         if each.processes and each.distrust is not None:
             yield f"{each.name} is not ranked: {each.distrust}"
+
+
+def _unverified(settings: Sequence[Measured]) -> list[str]:
+    return unverified.notes([(each.name, each.unverified) for each in settings if each.processes])
 
 
 def _troubles(settings: Sequence[Measured]) -> Iterator[str]:

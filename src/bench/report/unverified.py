@@ -1,0 +1,77 @@
+"""How the mark *unverified* is written: behind a name, below a table, in a row, and in the last lines of a sweep.
+
+Which settings have the mark, and why, is decided in ``bench.analysis.settings``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from bench.analysis.settings import settings_of
+from bench.record import Record, Unverified
+from bench.report.format import one_line
+
+MARK, WORD = "?", "unverified"
+NAMES_SHOWN = 4
+REASON_SHOWN = 200  # characters, in the line that ends a sweep
+
+
+def words(found: Iterable[Unverified]) -> str | None:
+    """The keys and reasons of one setting in a line, keys with the same reason together; None where there are none."""
+    texts = [f"{', '.join(keys)}: {reason}" for reason, keys in _by_reason(found).items()]
+    return "; ".join(texts) or None
+
+
+def notes(settings: Sequence[tuple[str, Sequence[Unverified]]]) -> list[str]:
+    """The lines that explain the mark: one for each reason, with its keys and the names of the settings.
+
+    Args:
+        settings: name and what its evidence could not see, of all settings that have figures.
+    """
+    reasons: dict[str, dict[str, list[str]]] = {}
+    for name, found in settings:
+        for reason, keys in _by_reason(found).items():
+            for key in keys:
+                reasons.setdefault(reason, {}).setdefault(key, []).append(name)
+    return [f"{MARK} {WORD}: {_keys_with_names(keys, len(settings))}: {why}" for why, keys in reasons.items()]
+
+
+def count_line(records: Sequence[Record]) -> str | None:
+    """How many settings are unverified, and in what, for the last lines of a sweep; None where none is.
+
+    Args:
+        records: of the sweep, with any status.
+    """
+    marked = [found for each in settings_of(records) if (found := each.unverified)]
+    if not marked:
+        return None
+    reasons = _by_reason(each for found in marked for each in found)
+    keys = ", ".join(dict.fromkeys(key for keys in reasons.values() for key in keys))
+    why = next(iter(reasons)) if len(reasons) == 1 else f"{len(reasons)} reasons, below the table"
+    cut = why if len(why) <= REASON_SHOWN else f"{why[:REASON_SHOWN]} …"
+    return f"{len(marked)} {'setting' if len(marked) == 1 else 'settings'} {WORD}: {keys}: {cut}"
+
+
+def _by_reason(found: Iterable[Unverified]) -> dict[str, list[str]]:
+    """Reason → keys, each once."""
+    reasons: dict[str, dict[str, None]] = {}
+    for each in found:
+        reasons.setdefault(one_line(each.reason) or "no reason is known", {})[one_line(each.key)] = None
+    return {reason: list(keys) for reason, keys in reasons.items()}
+
+
+def _keys_with_names(keys: Mapping[str, Sequence[str]], settings: int) -> str:
+    """Keys, and in which settings: those of the same settings together, and no names where there is one setting."""
+    together: dict[tuple[str, ...], list[str]] = {}
+    for key, names in keys.items():
+        together.setdefault(tuple(names), []).append(key)
+    parts = []
+    for names, alike in together.items():
+        where = "" if settings == 1 else " in all settings" if len(names) == settings else f" in {_some(names)}"
+        parts.append(f"{', '.join(alike)}{where}")
+    return "; ".join(parts)
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:NAMES_SHOWN])
+    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"

@@ -58,9 +58,10 @@ def run(*command: object, folder: Path) -> str:
 def test_the_wheel_holds_the_package_the_plugin_and_every_config_file(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     conf = {f"bench/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
-    kinds = ("*.py", "*.j2", "*.css", "*.js")  # the page's template and what goes into it are read beside the code
+    # The page's template and what goes into it, and the tested versions, are read beside the code.
+    kinds = ("*.py", "*.j2", "*.css", "*.js", "*.json")
     sources = {path.relative_to(ROOT / "src").as_posix() for kind in kinds for path in (ROOT / "src").rglob(kind)}
-    assert "bench/report/page/page.html.j2" in sources
+    assert {"bench/report/page/page.html.j2", "bench/tested_versions.json"} <= sources
     expected = conf | sources | {"bench/conf/config.yaml", "bench/cli.py", "bench/py.typed"}
     assert expected - names == set()
 

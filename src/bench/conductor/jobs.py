@@ -21,6 +21,7 @@ from bench.rules import ConfigError
 from bench.sweep.engine import EngineStop
 from bench.sweep.returned import Returned
 from bench.sweep.unstarted import explain
+from bench.tested_versions import newer_line
 
 if TYPE_CHECKING:
     from bench.sweep.assignment import Assignment
@@ -85,6 +86,7 @@ def run_single(config: BenchmarkConfig, folder: Path, ready: Ready) -> int:
     from bench.sweep.job import new_record  # noqa: PLC0415
 
     console, publisher, record = ready.console, ready.publisher, new_record(config)
+    tell_untested(console)
     place = Place(
         left_s=_foreseen_s(console, config, [Path("multirun"), folder.parent]),
         references=folder if config.fidelity.reference == "eager" else None,
@@ -316,6 +318,12 @@ def _publisher_of(
         if ahead:
             _opened_ahead.append(_publishers[where])
     return _publishers[where]
+
+
+def tell_untested(console: Console) -> None:
+    """Name, in one line at the start of a command, what is newer here than any version that was tested."""
+    if (line := newer_line()) is not None:
+        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_ways_on(console: Console, publisher: Publisher | None, folder: Path, *, sweep_id: str | None) -> None:

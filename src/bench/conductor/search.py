@@ -27,7 +27,7 @@ from bench.conductor.course import Course, records_of, resume_command
 from bench.conductor.destination import decided
 from bench.conductor.finish import finish
 from bench.conductor.interrupt import INTERRUPTED
-from bench.conductor.jobs import exit_status, make_ready, open_publisher
+from bench.conductor.jobs import exit_status, make_ready, open_publisher, tell_untested
 from bench.conductor.sweep import (
     Launch,
     begin,
@@ -267,6 +267,7 @@ class _Search:
         publisher = self._make_ready(examples)
         self.course = dataclasses.replace(self.course, publisher=publisher)
         self.study = self._open_study(sweep_id)
+        tell_untested(self.console)  # not before: what is refused costs one line
         try:
             put_unusable_aside(self.course, environment)
             return self._run_and_show()

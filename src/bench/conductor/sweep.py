@@ -16,7 +16,7 @@ from bench.conductor.course import Course, records_of, resume_command
 from bench.conductor.destination import decided, resumed, written_down
 from bench.conductor.finish import finish, import_ahead
 from bench.conductor.interrupt import INTERRUPTED
-from bench.conductor.jobs import exit_status, make_ready, open_publisher
+from bench.conductor.jobs import exit_status, make_ready, open_publisher, tell_untested
 from bench.conductor.restore import bring_back
 from bench.config import BenchmarkConfig
 from bench.record import Record, RecordError
@@ -165,6 +165,7 @@ def _conduct(
         end_fork_server()
         publisher = open_publisher(config, console, destination)
     course = dataclasses.replace(course, publisher=publisher)
+    tell_untested(console)  # not before: what is refused costs one line
     put_unusable_aside(course, current_environment(is_local=is_local))
     try:
         return _run_and_show(course, launch)

@@ -1,0 +1,144 @@
+"""Which versions of the libraries and of Python bench was tested with, from `tested_versions.json` beside this module.
+
+The test matrix writes that file; nothing else does. It is a JSON object:
+
+- ``written``: the day on which it was written, as ``YYYY-MM-DD``;
+- ``legs``: a list with one object for each environment of the matrix, in the order in which they are shown:
+  - ``leg``: its name, such as ``oldest``, ``pinned`` or ``newest``;
+  - ``python``: the interpreter's version, such as ``3.11.7``;
+  - ``result``: ``passed``, or another word such as ``failed``; only legs that passed count as tested;
+  - ``versions``: name of the distribution → installed version, a local part such as ``+cpu`` included.
+
+A version that is newer than any tested one is told in one line when a command starts (`newer_line`); it may well work,
+so it is no reason to refuse. A file that is missing or broken tells nothing, and an object in it that is broken is
+left out.
+
+Not covered: versions that are older than the tested ones, which the ranges of `pyproject.toml` bound.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from packaging.version import InvalidVersion, Version
+
+from bench.machine import versions
+
+FILE = Path(__file__).with_suffix(".json")
+LIBRARIES = ("torch", "transformers", "hydra-core", "omegaconf", "mlflow")  # whose private names and behaviour matter
+PYTHON = "python"  # its key beside the libraries
+PASSED = "passed"
+SHOWN = (*LIBRARIES, "optuna")  # columns of the table
+MORE = "docs/versions.md"
+UNKNOWN = "–"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leg:
+    """One environment of the test matrix."""
+
+    name: str
+    python: str
+    result: str
+    versions: dict[str, str] = field(default_factory=dict)  # distribution → version
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tested:
+    """What the file holds."""
+
+    written: str | None = None  # the day, as YYYY-MM-DD; None: not known
+    legs: tuple[Leg, ...] = ()
+
+
+def read(path: Path = FILE) -> Tested:
+    """What was tested; without legs where the file is missing or broken."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return Tested()
+    if not isinstance(found, dict):
+        return Tested()
+    legs, written = found.get("legs"), found.get("written")
+    return Tested(
+        written=written if isinstance(written, str) else None,
+        legs=tuple(_legs(legs)) if isinstance(legs, list) else (),
+    )
+
+
+def newest_tested(path: Path = FILE) -> dict[str, str]:
+    """The newest version of each library in a leg that passed, without a local part; under `PYTHON` as in "3.13".
+
+    A library of which no version can be read is left out.
+    """
+    newest: dict[str, Version] = {}
+    for leg in read(path).legs:
+        tested = leg.versions | {PYTHON: leg.python} if leg.result == PASSED else {}
+        for name, text in tested.items():
+            if (version := _parsed(text)) is not None:
+                newest[name] = max(version, newest.get(name, version))
+    return {name: _minor(version) if name == PYTHON else str(version) for name, version in newest.items()}
+
+
+def newer_line(path: Path = FILE) -> str | None:
+    """Name the main libraries, and Python, that are newer here than in any leg that passed; None where none is.
+
+    What is installed is taken from its metadata: nothing is imported. A development or pre-release version counts as
+    newer than the releases before it. Nothing is raised.
+    """
+    try:
+        newer = list(_newer(newest_tested(path), versions()))
+    except Exception:  # noqa: BLE001 - metadata may be damaged in any way, and a hint must cost no measurement
+        return None
+    return f"bench: newer than any tested version: {', '.join(newer)}; see {MORE}" if newer else None
+
+
+def table(path: Path = FILE) -> list[str]:
+    """The legs as the lines of a Markdown table, a row each; [] without any."""
+    legs = read(path).legs
+    if not legs:
+        return []
+    cells = [(leg.name, leg.python, *(_shown(leg.versions.get(each)) for each in SHOWN), leg.result) for leg in legs]
+    rows = [("leg", "Python", *SHOWN, "result"), ("---",) * (len(SHOWN) + 3), *cells]
+    return [f"| {' | '.join(' '.join(cell.split()).replace('|', '/') for cell in row)} |" for row in rows]
+
+
+def _newer(tested: Mapping[str, str], installed: Mapping[str, str | None]) -> Iterator[str]:
+    for name in (*LIBRARIES, PYTHON):
+        newest, here = _parsed(tested.get(name)), _parsed(installed.get(name))
+        if newest is None or here is None:
+            continue
+        if name == PYTHON:
+            if here.release[:2] > newest.release[:2]:
+                yield f"Python {_minor(here)} (tested up to {_minor(newest)})"
+        elif here > newest:
+            yield f"{name} {here} (tested up to {newest})"
+
+
+def _legs(found: Iterable[Any]) -> Iterator[Leg]:
+    """The legs that are whole; versions that are no texts are left out."""
+    for each in found:
+        match each:
+            case {"leg": str(name), "python": str(python), "result": str(result), "versions": dict(held)}:
+                known = {library: text for library, text in held.items() if isinstance(text, str)}
+                yield Leg(name=name, python=python, result=result, versions=known)
+
+
+def _parsed(text: str | None) -> Version | None:
+    """A version without its local part; None for a text that is none. Python built from a checkout ends in a plus."""
+    try:
+        return None if text is None else Version(Version(text.removesuffix("+")).public)
+    except InvalidVersion:
+        return None
+
+
+def _minor(version: Version) -> str:
+    return f"{version.major}.{version.minor}"
+
+
+def _shown(text: str | None) -> str:
+    return str(_parsed(text) or text or UNKNOWN)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+import bench
 from bench.analysis.settings import settings_of, unverified_in
 from bench.record import CompileEvent, CompileObserved, Failure, Record, Unverified
 from bench.report.comparison import build_report_of_records, build_report_of_two, to_json
@@ -28,7 +29,7 @@ from bench.report.search import build_search_report, print_search, search_sectio
 from bench.report.table import print_table
 from bench.report.unverified import count_line
 from factories import make_iterations, make_record
-from sweeps import EAGER, SDPA, job, jobs
+from sweeps import EAGER, SDPA, job, jobs, sweep
 
 ATTENTION, CACHE, COMPILE = "attention.implementation", "generation.kv_cache", "compile.mode"
 NO_PROFILER = "the profiler cannot run: CUPTI_ERROR_INSUFFICIENT_PRIVILEGES"
@@ -328,6 +329,14 @@ def test_rows_hold_null_for_what_is_not_told() -> None:
     assert all(each["graphs"] is None for each in json.loads(rows_to_json(rows)))
     header, first, _ = to_csv(rows).splitlines()
     assert first.split(",")[header.split(",").index("graphs")] == ""
+
+
+def test_a_data_frame_has_na_for_what_is_not_told_and_the_reasons_as_texts(tmp_path) -> None:
+    frame = bench.load_records(sweep(tmp_path, [*SILENT, EAGER_UNSEEN]))
+    assert frame["graphs"].dtype == "Int64"
+    assert list(frame["graphs"].isna()) == [True, True, False]
+    assert frame["unverified"].dtype == "string"
+    assert frame["unverified"].fillna("").to_list() == ["", "", f"{ATTENTION}: {NO_PROFILER}"]
 
 
 def test_the_page_shows_dashes_and_takes_nothing_for_zero() -> None:

@@ -55,7 +55,6 @@ SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 NAME_CELLS = 24  # a name's column in the lines that stay
 NAME_CELLS_KEPT = 16  # of a name in the live line, before other pieces have to make room
 BAR_CELLS = (6, 20)  # the narrowest bar worth showing, and the widest
-REASON_CELLS = 24  # the fewest that a reason is worth beginning in
 GAP = "   "
 WAITING_FOR = "waiting for a neighbour: "
 SHORT_WAIT_S = 1.0  # not worth a line that stays
@@ -264,7 +263,7 @@ def print_job_line(console: Console, record: Record, job: int, jobs: int) -> Non
             # Half a figure misleads: a narrow terminal gets fewer of them.
             if not watched or line.cell_len + 2 + len(piece) <= console.width:
                 line.append(f"  {piece}")
-        if unseen is not None and (not watched or line.cell_len + REASON_CELLS <= console.width):
+        if unseen is not None:
             line.append(f"  {unseen}")
     else:
         line.append(f"  {reason(record)}")

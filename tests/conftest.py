@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import collections
 import os
 import shutil
 import subprocess
@@ -27,6 +28,21 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
+
+
+# Seconds of a test by its markers, roughly: enough to tell long files from short ones.
+SECONDS = {"real_model": 60.0, "compiled": 30.0, "slow": 8.0}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first, so that no worker is left with one of them while the others are done.
+
+    With xdist's `--dist loadfile --no-loadscope-reorder` files are handed out in this order.
+    """
+    seconds: collections.Counter[Path] = collections.Counter()
+    for item in items:
+        seconds[item.path] += max((SECONDS.get(each.name, 0.5) for each in item.iter_markers()), default=0.5)
+    items.sort(key=lambda item: -seconds[item.path])  # stable: the order within a file stays
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 import faults
 from bench.record import Record
 
-pytestmark = [pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen:

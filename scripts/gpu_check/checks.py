@@ -169,6 +169,9 @@ def check_compiled(run: Run, judge: Judge) -> None:
         compiled = record.observed.compile
         if job.mode is None or compiled is None:
             continue
+        if compiled.graphs is None or compiled.attention_graphs is None:
+            judge.check(job.name, None, "torch counts no graphs")
+            continue
         own = compiled.graphs - compiled.attention_graphs
         late = compiled_while_measured(record)
         what = f"{own} graph(s), {compiled.cache_state}, {late} late"
@@ -185,7 +188,7 @@ def check_autotuning(run: Run, judge: Judge) -> None:
         assert record.observed is not None
         if job.mode and job.mode.startswith("max-autotune") and record.observed.compile is not None:
             spent_s = record.observed.compile.autotune_s
-            judge.check(job.name, spent_s > 0 or None, f"{significant(spent_s, 3)} s")
+            judge.check(job.name, True if spent_s else None, f"{significant(spent_s, 3)} s")
 
 
 def check_monitor(run: Run, judge: Judge) -> None:

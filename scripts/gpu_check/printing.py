@@ -66,7 +66,7 @@ def _proof(outcome: Outcome) -> list[str]:
         outcome.job.name,
         _with_share(attention.prefill),
         _with_share(attention.decode),
-        UNDEFINED if compiled is None else str(compiled.graphs),
+        UNDEFINED if compiled is None or compiled.graphs is None else str(compiled.graphs),
         UNDEFINED if compiled is None else str(len(compiled.recompiles)),
         UNDEFINED if attention.decode is None else str(attention.decode.cudagraph_launches),
         (compiled.cache_state if compiled is not None else None) or UNDEFINED,

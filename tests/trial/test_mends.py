@@ -25,10 +25,8 @@ from bench.trial.runner import BenchmarkRunner
 STATIC = GenerationConfig(kv_cache="static")
 COMPILED = CompileConfig(mode="default")
 OVER = "transformers {} does without this mend: remove it from bench.trial.mends, and what speaks of it"
-calls_contiguous = pytest.mark.skipif(
-    tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (5, 18),
-    reason="transformers before 5.18 does not call BlockMask.contiguous",
-)
+VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+CALLS = mends.CALLS_CONTIGUOUS[0] <= VERSION < mends.CALLS_CONTIGUOUS[1]
 
 
 @pytest.fixture
@@ -97,14 +95,14 @@ def test_a_compiled_job_runs_on_this_cpu_and_keeps_the_tokens(tiny) -> None:
 # ---- whether they are still needed ----------------------------------------------------------------------------------
 
 
-@calls_contiguous
-def test_without_contiguous_a_static_cache_fails(traced_only, tiny) -> None:
+def test_without_contiguous_a_static_cache_fails_with_the_versions_that_call_it(traced_only, tiny) -> None:
     try:
         logits_of(tiny(attn_implementation="flex_attention", generation=STATIC))
     except AttributeError as error:
         assert str(error) == "'BlockMask' object has no attribute 'contiguous'"  # noqa: PT017 - or there is no error
+        assert CALLS, f"transformers {transformers.__version__} calls it again"
     else:
-        pytest.fail(OVER.format(transformers.__version__))
+        assert not CALLS, OVER.format(transformers.__version__)
 
 
 def test_without_a_copy_the_mask_shows_one_position_too_many(traced_only, tiny) -> None:
@@ -140,15 +138,15 @@ def test_continuous_batching_makes_its_masks_elsewhere(tiny) -> None:
         assert lines == []
 
 
-@calls_contiguous
+@pytest.mark.parametrize("version", ["5.17.0", "5.18.0", "5.23.1", "5.24.0"])
 @pytest.mark.parametrize("keywords", [{"generation": STATIC}, {"compile": COMPILED}])
-def test_each_mend_is_one_line_that_names_the_versions(tiny, keywords) -> None:
+def test_each_mend_is_one_line_that_names_the_versions(tiny, monkeypatch, keywords, version) -> None:
+    monkeypatch.setattr(mends.transformers, "__version__", version)
     with mended(tiny(attn_implementation="flex_attention", **keywords)) as lines:
-        contiguous, mask = lines
-    assert contiguous == (
-        f"BlockMask.contiguous: transformers {transformers.__version__} calls it and torch {torch.__version__} has none"
-    )
-    assert mask.startswith(f"flex_attention mask: transformers {transformers.__version__} ")
+        *contiguous, mask = lines
+    called = f"BlockMask.contiguous: transformers {version} calls it and torch {torch.__version__} has none"
+    assert contiguous == ([called] if version in ("5.18.0", "5.23.1") else [])
+    assert mask.startswith(f"flex_attention mask: transformers {version} ")
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError("the setting failed")])
@@ -165,13 +163,14 @@ def test_nothing_stays_behind(tiny, error) -> None:
 def test_what_a_library_brings_itself_is_not_replaced(tiny, monkeypatch) -> None:
     theirs = lambda mask: mask  # noqa: E731 - a method as any other
     monkeypatch.setattr(BlockMask, "contiguous", theirs, raising=False)
+    monkeypatch.setattr(mends.transformers, "__version__", "5.23.0")
     with mended(tiny(attn_implementation="flex_attention", generation=STATIC)) as lines:
         assert BlockMask.contiguous is theirs
     assert not any(line.startswith("BlockMask.contiguous") for line in lines)
 
 
 def test_a_version_that_does_not_call_contiguous_is_not_mended(tiny, monkeypatch) -> None:
-    monkeypatch.setattr(mends.transformers, "__version__", "5.17.0")
+    monkeypatch.setattr(mends.transformers, "__version__", "5.24.0")
     with mended(tiny(attn_implementation="flex_attention", generation=STATIC)) as lines:
         assert not hasattr(BlockMask, "contiguous")
     assert [line.partition(":")[0] for line in lines] == ["flex_attention mask"]

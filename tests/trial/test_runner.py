@@ -381,11 +381,8 @@ def test_a_revision_of_a_folder_is_refused_rather_than_ignored(runner, tmp_path)
         runner.setup_benchmark(str(tmp_path), config)
 
 
-def test_nothing_that_fails_to_compile_goes_on_uncompiled(runner, tiny, monkeypatch) -> None:
-    from torch._dynamo import config as dynamo_config
-
-    monkeypatch.setattr(dynamo_config, "suppress_errors", True)  # as TORCHDYNAMO_SUPPRESS_ERRORS=1 does
-
+@torch._dynamo.config.patch(suppress_errors=True)  # as TORCHDYNAMO_SUPPRESS_ERRORS=1 does
+def test_nothing_that_fails_to_compile_goes_on_uncompiled(runner, tiny) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("no code for this")
 

@@ -23,6 +23,8 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from bench import cli
+from bench.compat import hydra_internals
+from bench.typed.loading import text_loader
 from hydra_plugins.bench_sweeper.composing import Composer, JobLoader
 
 EXPERIMENT = """
@@ -112,6 +114,7 @@ def check(loader: ConfigLoaderImpl, master: DictConfig, points: list[list[str]])
     for _ in range(2):
         for point, right in zip(points, expected, strict=True):
             assert outcome(composer.compose, point) == right, point
+    assert composer.is_quick  # none of them came out otherwise, and no step failed
 
 
 VALUES = [
@@ -271,17 +274,20 @@ def test_a_command_line_is_composed_once_and_as_hydra_composes_it(loader, monkey
     asked = [*typed, f"hydra.mode={mode.name}"]
     right = job_outcome(lambda lines: Hydra("bench", loader).compose_config("config", lines, mode), asked)[:2]
     calls = []
-    load = loader.load_configuration
-    monkeypatch.setattr(loader, "load_configuration", lambda *args, **named: calls.append(args) or load(*args, **named))
+    ours = text_loader(loader.get_search_path())
+    load = ours._load_configuration_impl
+    monkeypatch.setattr(
+        ours, "_load_configuration_impl", lambda *args, **named: calls.append(1) or load(*args, **named)
+    )
     monkeypatch.setattr(cli._Command, "is_sweep", mode is RunMode.MULTIRUN)
-    command = cli._Command("bench", loader)
+    command = hydra_internals.command_class(cli._Command)("bench", ours)
     assert command.get_mode("config", typed) is None
     assert job_outcome(lambda lines: command.compose_config("config", lines, mode), asked)[:2] == right
     assert len(calls) == 1
 
 
 def test_a_command_line_that_no_config_was_composed_for_is_left_to_hydra(loader) -> None:
-    command = cli._Command("bench", loader)
+    command = hydra_internals.command_class(cli._Command)("bench", loader)
     assert command.get_mode("config", ["workload.batch_size=3"]) is None
     assert command.compose_config("config", ["workload.batch_size=4"], RunMode.RUN).workload.batch_size == 4
 

@@ -27,14 +27,15 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from bench import cli
+from bench.compat.override_internals import in_quotes
 from bench.config import BenchmarkConfig, ModelConfig, SweepConfig, TrackingConfig
 from bench.report.page.again import command_of
 from bench.rules import ConfigError
 from bench.sources import OVERRIDES, _overrides
 from bench.sweep.plan import file_name, short_name
 from bench.typed.keys import Kind, _declared, kind_of
-from bench.typed.loading import TextLoader
-from bench.typed.overrides import in_quotes, parse, quoted, values_as_typed
+from bench.typed.loading import text_loader
+from bench.typed.overrides import parse, quoted, values_as_typed
 from conftest import run_bench
 from hydra_plugins.bench_sweeper.bench_sweeper import BenchSweeper, values_of
 from hydra_plugins.bench_sweeper.composing import Composer
@@ -80,7 +81,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def loader(folder: Path) -> Iterator[TextLoader]:
+def loader(folder: Path) -> Iterator[Any]:
     """The loader of the command, over conf/ and a folder of a user's own."""
     before = Singleton.get_state()
     Plugins.instance()
@@ -89,17 +90,17 @@ def loader(folder: Path) -> Iterator[TextLoader]:
     GlobalHydra.instance().clear()
     search_path = create_config_search_path(str(cli.conf_folder()))
     search_path.get_path().insert(-1, SearchPathElement("command-line", str(folder)))
-    yield TextLoader(search_path)
+    yield text_loader(search_path)
     Singleton.set_state(before)
 
 
 @pytest.fixture(scope="module")
-def master(loader: TextLoader) -> Composer:
+def master(loader: Any) -> Composer:
     """What composes the points of a sweep in which nothing else was typed."""
     return Composer(loader, composed(loader, mode=RunMode.MULTIRUN))
 
 
-def composed(loader: TextLoader, *typed: str, mode: RunMode = RunMode.RUN) -> DictConfig:
+def composed(loader: Any, *typed: str, mode: RunMode = RunMode.RUN) -> DictConfig:
     return loader.load_configuration("config", list(typed), mode)
 
 
@@ -138,7 +139,7 @@ def as_yaml(values: dict[str, str]) -> str:
     return "\n".join(lines(tree, "")) + "\n"
 
 
-def sweeper(loader: TextLoader, *typed: str) -> tuple[BenchSweeper, DictConfig]:
+def sweeper(loader: Any, *typed: str) -> tuple[BenchSweeper, DictConfig]:
     """A sweeper as Hydra sets it up for a command line, without its launcher."""
     master = composed(loader, *typed, mode=RunMode.MULTIRUN)
     plain = OmegaConf.to_container(master.hydra.sweeper, resolve=True)
@@ -147,7 +148,7 @@ def sweeper(loader: TextLoader, *typed: str) -> tuple[BenchSweeper, DictConfig]:
     return made, master
 
 
-def points(loader: TextLoader, *typed: str) -> list[DictConfig]:
+def points(loader: Any, *typed: str) -> list[DictConfig]:
     """The composed points of a sweep."""
     made, master = sweeper(loader, *typed)
     composer = Composer(loader, master)

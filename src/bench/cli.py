@@ -11,35 +11,30 @@ import copy
 import errno
 import functools
 import io
-import logging
 import os
 import string
 import sys
 import warnings
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-import hydra
-from hydra._internal import hydra as hydra_module
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, configure_log, env_override
+from hydra.core.utils import JobReturn, env_override
 from hydra.errors import HydraException
 from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from bench import start_folder
+from bench.compat import hydra_internals, omegaconf_internals
 from bench.composed import hide_secrets
 from bench.conductor import interrupt
 from bench.config import BenchmarkConfig, no_such_key
@@ -50,7 +45,8 @@ from bench.quoting import TEXTS_OF_HYDRA, readable
 from bench.rules import ConfigError
 from bench.secrets import has_credentials, scrub, without_credentials
 from bench.typed.keys import as_tags
-from bench.typed.loading import TextLoader
+from bench.typed.loading import restore, text_loader
+from bench.typed.overrides import quoted
 from bench.user_path import expanded
 
 REFUSED = 2
@@ -104,16 +100,17 @@ def _run(arguments: Sequence[str]) -> None:
         print(keys_text([each for each in arguments if each != KEYS_FLAG]), end="", flush=True)
         return
     flags = _check_flags(arguments)
+    _typed[:] = arguments
+    readable_arguments = [_as_hydra_reads(each) for each in arguments]
     if not flags.shell_completion:  # half a line may well be wrong
         check_overrides(flags.overrides, OF_HYDRA)
-    _typed[:] = arguments
-    sys.argv[1:] = [_as_hydra_reads(each) for each in arguments]
+        readable_arguments = [each if each.startswith("-") else quoted(each) for each in readable_arguments]
+    sys.argv[1:] = readable_arguments
     _Command.is_sweep = flags.multirun
     warnings.filterwarnings("ignore", message="Experimental rerun CLI option")
     warnings.filterwarnings("error", message=r"provider=hydra\.searchpath.*is not available")
     _register()
-    hydra_module.Hydra = _Command  # type: ignore[misc]  # where `hydra.main` takes it from; it can be given none
-    hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(job)()
+    hydra_internals.run_command(job, config_path=str(conf_folder()), config_name="config", command=_Command)
 
 
 def _as_hydra_reads(argument: str) -> str:
@@ -122,88 +119,80 @@ def _as_hydra_reads(argument: str) -> str:
     return f"{flag}={expanded(value)}" if equals and flag in FOLDER_FLAGS else readable(argument)
 
 
-class _Command(hydra_module.Hydra):
-    """Hydra, but it composes a command line once, and help lists only the groups that its text names.
+class _Command:
+    """Takes the place of methods of Hydra's command, which composes a command line once instead of twice then.
 
     By itself it composes everything to learn whether this is a sweep, and once more to run it, and for `--help` it
-    lists all groups twice: a tenth of a second, and most of one. What comes out is the same.
+    lists all groups twice: a tenth of a second, and most of one. What comes out is the same. Releases of Hydra give
+    some methods further arguments (`more`), which are handed on.
     """
 
+    config_loader: Any
     is_sweep = False  # -m was typed
     _asked: tuple[str | None, list[str]] | None = None  # config and overrides that `_composed` is made of
     _composed: DictConfig | Exception
 
     @classmethod
-    def create_main_hydra2(cls, task_name: str, config_search_path: ConfigSearchPath) -> hydra_module.Hydra:
+    def create_main_hydra2(cls, task_name: str, config_search_path: ConfigSearchPath) -> Any:
         """As Hydra does it, with a loader that keeps texts as they are typed."""
-        command = cls(task_name=task_name, config_loader=TextLoader(config_search_path))
+        above: Any = super()
+        if (loader := text_loader(config_search_path)) is None:
+            return above.create_main_hydra2(task_name, config_search_path)
+        make: Any = cls
+        command = make(task_name=task_name, config_loader=loader)
         GlobalHydra.instance().initialize(command)
         return command
 
-    def get_mode(self, config_name: str | None, overrides: list[str]) -> Any:
+    def get_mode(self, config_name: str | None, overrides: list[str], **more: Any) -> Any:
         """The mode that the config asks for; None where it asks for none, or cannot be composed."""
+        above: Any = super()
+        if more:  # Hydra 1.4 composes nothing to learn it
+            return above.get_mode(config_name, overrides, **more)
         self._asked = (config_name, list(overrides))
         mode = RunMode.MULTIRUN if self.is_sweep else RunMode.RUN
         try:
-            self._composed = self.config_loader.load_configuration(
-                config_name, overrides, run_mode=mode, validate_sweep_overrides=False
-            )
+            composed: DictConfig = self.config_loader.load_configuration(config_name, overrides, run_mode=mode)
         except Exception as error:  # noqa: BLE001 - raised when the config is asked for
             self._composed = error
             if self.is_sweep or MISSING not in str(error):
                 return None
             self._asked = None  # a choice that is missing is no error in a sweep, and a config may ask for one
-            return super().get_mode(config_name, overrides)
-        return self._composed.hydra.mode
+            return above.get_mode(config_name, overrides)
+        self._composed = composed
+        return composed.hydra.mode
 
-    def compose_config(  # noqa: PLR0917 - as Hydra calls it
-        self,
-        config_name: str | None,
-        overrides: list[str],
-        run_mode: RunMode,
-        with_log_configuration: bool = False,
-        from_shell: bool = True,
-        validate_sweep_overrides: bool = True,
+    def compose_config(
+        self, config_name: str | None, overrides: list[str], run_mode: RunMode, *rest: Any, **more: Any
     ) -> DictConfig:
         """The config, ready for use: home folders are written out, and what no run or sweep can do is refused."""
-        config = self._compose(
-            config_name, overrides, run_mode, with_log_configuration, from_shell, validate_sweep_overrides
-        )
+        above: Any = super()
+        with self._known(config_name, overrides, run_mode):
+            config: DictConfig = above.compose_config(config_name, overrides, run_mode, *rest, **more)
         _expand_home(config)
-        if with_log_configuration and run_mode is RunMode.MULTIRUN:  # a single run is checked before it is composed so
+        is_logged = rest[0] if rest else more.get("with_log_configuration", False)
+        if is_logged and run_mode is RunMode.MULTIRUN:  # a single run is checked before it is composed so
             _check_command(config, run_mode)
         return config
 
-    def _compose(  # noqa: PLR0917 - as above
-        self,
-        config_name: str | None,
-        overrides: list[str],
-        run_mode: RunMode,
-        with_log_configuration: bool,
-        from_shell: bool,
-        validate_sweep_overrides: bool,
-    ) -> DictConfig:
-        """What `get_mode` has composed, where it was the same that is asked for now."""
+    @contextlib.contextmanager
+    def _known(self, config_name: str | None, overrides: list[str], run_mode: RunMode) -> Iterator[None]:
+        """Have the loader give what was composed already, where it was the same that is asked for now."""
         chosen = f"hydra.mode={run_mode.name}"  # what Hydra adds to the overrides when the config names no mode
         asked, self._asked = self._asked, None
         known = [] if asked is None else [asked, (asked[0], [*asked[1], chosen])]
-        if (config_name, overrides) not in known or (run_mode is RunMode.MULTIRUN) is not self.is_sweep:
-            return super().compose_config(
-                config_name, overrides, run_mode, with_log_configuration, from_shell, validate_sweep_overrides
-            )
-        parsed = OverridesParser.create().parse_overrides(overrides)
-        ConfigLoaderImpl.validate_sweep_overrides_legal(parsed, run_mode, from_shell)
-        config = self._composed
-        if isinstance(config, Exception):
-            raise config
-        if (config_name, overrides) == known[1]:
-            config.hydra.mode = run_mode
-            config.hydra.overrides.hydra.append(chosen)
-        if with_log_configuration:
-            configure_log(config.hydra.hydra_logging, config.hydra.verbose)
-            hydra_module.log = logging.getLogger(hydra_module.__name__)
-            self._print_debug_info(config_name, overrides, run_mode)
-        return config
+        is_known = (config_name, overrides) in known and (run_mode is RunMode.MULTIRUN) is self.is_sweep
+        if is_known:
+            config = self._composed
+            if isinstance(config, Exception):
+                raise config
+            if (config_name, overrides) == known[1]:
+                config.hydra.mode = run_mode
+                config.hydra.overrides.hydra.append(chosen)
+            self.config_loader.ready = config
+        try:
+            yield
+        finally:
+            self.config_loader.ready = None
 
     def run(
         self,
@@ -211,14 +200,17 @@ class _Command(hydra_module.Hydra):
         task_function: TaskFunction,  # noqa: ARG002 - what a single run does follows here
         overrides: list[str],
         with_log_configuration: bool = True,
+        **more: Any,
     ) -> JobReturn:
         """Run one setting. All that may be refused is refused before Hydra makes or writes anything."""
-        composed = self.compose_config(config_name, overrides, RunMode.RUN)
+        above: Any = super()
+        composed = self.compose_config(config_name, overrides, RunMode.RUN, **more)
         _check_command(composed, RunMode.RUN)
         self._asked, self._composed = (config_name, list(overrides)), composed  # what Hydra composes next
         with contextlib.ExitStack() as stack:
             measure = _single_run(composed, stack)
-            return super().run(config_name, measure, overrides, with_log_configuration)
+            result: JobReturn = above.run(config_name, measure, overrides, with_log_configuration, **more)
+            return result
 
     def show_cfg(
         self,
@@ -227,20 +219,25 @@ class _Command(hydra_module.Hydra):
         cfg_type: str,
         package: str | None,
         resolve: bool = False,
+        **more: Any,
     ) -> None:
         """Print the config. ConfigError for a package that it has not."""
+        above: Any = super()
         if package not in (None, "_global_"):
-            config = self.compose_config(config_name, overrides, RunMode.RUN)
+            config = self.compose_config(config_name, overrides, RunMode.RUN, **more)
             if OmegaConf.select(config, package) is None:
                 raise OverrideError(f"--package {package}", no_such_key(str(package), OF_HYDRA))
-        super().show_cfg(config_name, overrides, cfg_type, package, resolve)
+        above.show_cfg(config_name, overrides, cfg_type, package, resolve, **more)
 
-    def get_help(self, help_cfg: DictConfig, cfg: DictConfig, args_parser: ArgumentParser, resolve: bool) -> str:
+    def get_help(
+        self, help_cfg: DictConfig, cfg: DictConfig, args_parser: ArgumentParser, resolve: bool, **more: Any
+    ) -> str:
         """The template, with Hydra's texts in it where it has a place for them."""
+        above: Any = super()
         try:
             return string.Template(help_cfg.template).substitute()
         except KeyError:
-            return super().get_help(help_cfg, cfg, args_parser, resolve)
+            return str(above.get_help(help_cfg, cfg, args_parser, resolve, **more))
 
 
 def _expand_home(config: DictConfig) -> None:
@@ -289,7 +286,7 @@ def _check_sweeper(config: DictConfig, run_mode: RunMode) -> None:
 
     sweeper = config.hydra.sweeper
     chosen = config.hydra.runtime.choices
-    if str(sweeper.get("_target_")).startswith("hydra._internal.core_plugins.basic_sweeper"):
+    if str(sweeper.get("_target_")).endswith(".BasicSweeper"):
         remedy = "plans and resumes nothing; leave it out for the sweeper of bench, or use hydra/sweeper=optuna"
         raise ConfigError("hydra/sweeper", "basic", remedy)
     for group in ("hydra/sweeper", "hydra/launcher"):
@@ -313,7 +310,9 @@ def _check_sweeper(config: DictConfig, run_mode: RunMode) -> None:
 
 def _check_flags(arguments: Sequence[str]) -> Namespace:
     """Refuse a flag that Hydra's parser does not know, in one line: by itself it prints the whole usage."""
-    parser = get_args_parser()
+    parser = hydra_internals.flags_parser()
+    if parser is None:
+        return _few_flags(arguments)
 
     def refuse(message: str) -> NoReturn:
         _, _, unknown = message.partition("unrecognized arguments: ")
@@ -332,6 +331,16 @@ def _check_flags(arguments: Sequence[str]) -> Namespace:
     if flags.package and not flags.cfg:
         refuse(f"--package {flags.package}: says what --cfg shows; add --cfg job")
     return flags
+
+
+def _few_flags(arguments: Sequence[str]) -> Namespace:
+    """The flags that are looked at here; Hydra refuses what it does not know."""
+    flags = [each for each in arguments if each.startswith("-")]
+    return Namespace(
+        multirun=any(each in ("-m", "--multirun") for each in flags),
+        shell_completion=any(each in ("-sc", "--shell-completion", "--shell_completion") for each in flags),
+        overrides=[each for each in arguments if "=" in each and not each.startswith("-")],
+    )
 
 
 def _set_up_process() -> None:
@@ -385,19 +394,19 @@ def _register() -> None:
         OmegaConf.set_struct(open_ended, False)  # any key may be set there, without a + in front
     ConfigStore.instance().store(name="schema", node=schema)
     Plugins.instance()  # all are imported: hydra-submitit-launcher, too, registers choices of these names
-    install_config_files()
+    # Hydra's loader knows where a defaults list puts a file; without ours in its place only the file itself tells.
+    is_ours = hydra_internals.restores_files() and hydra_internals.command_class(_Command) is not None
+    install_config_files(None if is_ours else restore)
     launchers = ConfigStore.instance().repo["hydra"]["launcher"]
     for choice in OURS_IN_CONF:  # else Hydra would check ours in conf/ against theirs
         launchers.pop(f"{choice}.yaml", None)
-    OmegaConf.register_new_resolver("bench_help", _help, replace=True)
-    OmegaConf.register_new_resolver("bench_sweep_folder", _sweep_folder, use_cache=True, replace=True)
+    omegaconf_internals.register_resolver("bench_help", _help)
+    omegaconf_internals.register_resolver("bench_sweep_folder", _sweep_folder, use_cache=True)
 
 
 def _help() -> str:
     """What `hydra.help.template` becomes. Hydra puts texts for $NAMES in it, so a dollar of our own is doubled."""
-    loader = GlobalHydra.instance().config_loader()
-    assert isinstance(loader, ConfigLoaderImpl)
-    _, files = loader._parse_overrides_and_create_caching_repo(None, [])  # noqa: SLF001 - else made once a group
+    files = hydra_internals.group_lister(GlobalHydra.instance().config_loader())
     found = files.get_group_options("", results_filter=ObjectType.GROUP)
     names = [*(each for each in GROUPS if each in found), *(each for each in found if each not in (*GROUPS, "hydra"))]
     groups = {each: sorted(files.get_group_options(each)) for each in (*names, "hydra/sweeper", "hydra/launcher")}
@@ -463,7 +472,7 @@ def _check_no_credentials(composed: DictConfig) -> None:
     }
     for key, way in elsewhere.items():
         name, _, leaf = key.partition(".")
-        section = composed._get_node(name)  # noqa: SLF001 - as it is, references unresolved
+        section = None if OmegaConf.is_interpolation(composed, name) else composed.get(name)
         plain = OmegaConf.to_container(section, resolve=False) if isinstance(section, DictConfig) else None
         address = plain.get(leaf) if isinstance(plain, dict) else None
         if isinstance(address, str) and "${" not in address and has_credentials(address):

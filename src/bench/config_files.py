@@ -10,22 +10,23 @@ Hydra reads files through a *source*; ours (`ConfigFiles`) takes the place of it
 
 from __future__ import annotations
 
+import builtins
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException
-from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bench.compat.hydra_internals import name_of_file_source, replace_file_source
 from bench.user_path import expanded
 
 HEADER = 512  # characters in which Hydra looks for `# @package`
@@ -54,6 +55,7 @@ class LoadedFile:
 
 _loaded: dict[str, LoadedFile] = {}  # in the order of loading
 _folders: dict[str, None] = {}  # of all sources
+_restoring: list[Callable[[ConfigResult, str | None, str], None]] = []  # none, or what puts a file's texts back
 
 
 def loaded_files() -> list[LoadedFile]:
@@ -87,37 +89,68 @@ def groups() -> list[str]:
     return sorted(found)
 
 
-def install() -> None:
-    """Have Hydra read files through `ConfigFiles`."""
+def install(restore: Callable[[ConfigResult, str | None, str], None] | None = None) -> None:
+    """Have Hydra read files through `ConfigFiles`.
+
+    Args:
+        restore: puts the texts of a file in the places of what YAML made of them, where Hydra's loader does not: it is
+            given the loaded file, its package and its path below the folder of configs.
+    """
     _loaded.clear()
     _folders.clear()
-    SourcesRegistry.instance().types[FileConfigSource.scheme()] = ConfigFiles
+    _restoring[:] = [restore] if restore is not None else []
+    replace_file_source(ConfigFiles)
 
 
-class ConfigFiles(FileConfigSource):
-    """Hydra's source of files, with one line for a file that cannot be read."""
+class ConfigFiles(ConfigSource):
+    """A source of files as Hydra's own, with one line for a file that cannot be read."""
 
     def __init__(self, provider: str, path: str) -> None:
-        scheme, separator, rest = path.rpartition("://")
-        super().__init__(provider, f"{scheme}{separator}{expanded(rest)}")
+        _, separator, rest = path.rpartition("://")
+        super().__init__(provider, f"{self.scheme()}://{expanded(rest if separator else path)}")
         _folders[self.path] = None
+
+    @staticmethod
+    def scheme() -> str:
+        """What an address of such a source begins with."""
+        return "file"
 
     def available(self) -> bool:
         """Whether there is such a folder. One that a user names for the search must be there: Hydra only warns."""
-        found = super().available()
+        found = self.is_group("")
         if not found and self.provider.startswith("hydra.searchpath"):
             remedy = "name a folder that exists, as file://FOLDER"
             raise ConfigFileError(f"hydra.searchpath=[{self.full_path()}]: no such folder; {remedy}")
-        return bool(found)
+        return found
+
+    def is_group(self, config_path: str) -> bool:
+        """Whether there is such a folder."""
+        return os.path.isdir(self._place(config_path))  # noqa: PTH112 - a name that is too long is none
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether there is such a file."""
+        return os.path.isfile(self._place(_with_ending(config_path)))  # noqa: PTH113 - as above
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> builtins.list[str]:
+        """The names of the groups and configs in a folder, or of those alone that are asked for."""
+        found: set[str] = set()
+        for each in Path(self._place(config_path)).iterdir():
+            if each.name == "__pycache__":
+                continue
+            if each.is_dir() and results_filter in (None, ObjectType.GROUP):
+                found.add(each.name)
+            if each.suffix == ".yaml" and each.is_file() and results_filter in (None, ObjectType.CONFIG):
+                found.add(each.stem)
+        return sorted(found)
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Read a file. ConfigFileError where it cannot be read as a config."""
-        path = os.path.realpath(Path(self.path) / self._normalize_file_name(config_path))
+        path = self._place(_with_ending(config_path))
         if not Path(path).exists():
-            return super().load_config(config_path)  # which raises as Hydra expects it
+            raise ConfigLoadError(f"Config not found : {path}")
         text = _read(path)
         try:
-            header = ConfigSource._get_header_dict(text[:HEADER])  # noqa: SLF001 - as Hydra's own source does
+            header = _header(text[:HEADER])
         except ValueError as error:
             remedy = "write # @package _global_"
             raise ConfigFileError(f"{place(path, 1)}: {shortened(error)}; {remedy}") from error
@@ -128,11 +161,53 @@ class ConfigFiles(FileConfigSource):
             _check_single_choices(config, path, text)
             for keys in (("defaults",), PARAMS, *([("params",)] if name.startswith("hydra/sweeper/") else [])):
                 _keep_typed(config, keys, text)
-        return ConfigResult(config=config, path=self.full_path(), provider=self.provider, header=header)
+        result = ConfigResult(config=config, path=self.full_path(), provider=self.provider, header=header)
+        for restore in _restoring:
+            _restore_below(restore, result, name)
+        return result
+
+    def _place(self, config_path: str) -> str:
+        return os.path.realpath(Path(self.path) / config_path)
 
 
 # Hydra registers its sources anew in each process, and tells classes by name: ours stays in the place of its own.
-ConfigFiles.__name__ = FileConfigSource.__name__
+ConfigFiles.__name__ = name_of_file_source()
+
+
+def _with_ending(config_path: str) -> str:
+    return config_path if config_path.endswith(".yaml") else f"{config_path}.yaml"
+
+
+def _header(text: str) -> dict[str, str | None]:
+    """The words of the comments that begin a file, such as `# @package _global_`. Raises ValueError."""
+    header: dict[str, str | None] = {"package": None}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        if not re.match(r"#\s*@", line):
+            return header
+        words = line.lstrip("#").split()
+        if len(words) != 2:
+            expected = "Too many components in" if len(words) > 2 else "Expected header format: KEY VALUE, got"
+            raise ValueError(f"{expected} '{line.lstrip('#').strip()}'")
+        header[words[0].removeprefix("@")] = words[1]
+    return header
+
+
+def _restore_below(restore: Callable[[ConfigResult, str | None, str], None], result: ConfigResult, name: str) -> None:
+    """Restore a file's texts at the place that the file itself says, which a defaults list may change."""
+    package = result.header["package"]
+    where = "" if package == "_global_" else name.rpartition("/")[0].replace("/", ".")
+    if package is not None and not package.startswith("_"):
+        where = package
+    content: Any = result.config
+    kept = {key: content.pop(key) for key in ("defaults",) if isinstance(content, DictConfig) and key in content}
+    below = OmegaConf.create()
+    OmegaConf.update(below, where, content, merge=False) if where else below.merge_with(content)
+    whole = ConfigResult(config=below, path=result.path, provider=result.provider, header=result.header)
+    restore(whole, where, name)
+    found: Any = OmegaConf.select(whole.config, where) if where else whole.config
+    if isinstance(found, DictConfig):
+        plain: Any = OmegaConf.to_container(found, resolve=False)
+        result.config = OmegaConf.create({**kept, **plain})
 
 
 def _check_single_choices(config: DictConfig, path: str, text: str) -> None:

@@ -11,10 +11,9 @@ import re
 import shlex
 import typing
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
+from bench.compat.override_internals import in_quotes, parse
 from bench.config import BenchmarkConfig, walk
 
 # Keys of Hydra's own that are paths or texts.
@@ -55,7 +54,7 @@ def readable(argument: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    return str(QuotedString(text=text, quote=Quote.double).with_quotes())
+    return in_quotes(text, '"')
 
 
 def offending(value: str) -> tuple[str, int] | None:
@@ -73,7 +72,7 @@ def quoted_form(key: str, value: str) -> str | None:
         return None
     override = f"{key}={_quoted(value)}"
     try:
-        (parsed,) = OverridesParser.create().parse_overrides([override])
+        (parsed,) = parse([override])
         if "${" in value or parsed.value() != value:
             return None
     except (HydraException, ValueError):

@@ -4,7 +4,6 @@ YAML decides by its looks what a value is: `name: 2024_11_29` is the number 2024
 017 is fifteen. Where the key holds a text, the characters that stand in the file take the number's place, before a
 schema makes a text of the number.
 """
-# ruff: noqa: SLF001 - a step of Hydra's composition, and the nodes of a config, have no public names
 
 from __future__ import annotations
 
@@ -14,45 +13,54 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
-from hydra.core.default_element import ResultDefault
-from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import Container, DictConfig, ListConfig, Node
+from omegaconf import DictConfig, OmegaConf
 
+from bench.compat.hydra_internals import AsTyped, typed_loader
 from bench.typed.keys import PARAMS, TEXT_MAPPINGS, Kind, groups_and_sections, kind_of
 from bench.typed.overrides import check_digits, quoted
 
 MERGE = "tag:yaml.org,2002:merge"  # of the key <<
 
 
-class TextLoader(ConfigLoaderImpl):
-    """Hydra's own loader, which quotes texts in the overrides and restores those of the files."""
+def text_loader(search_path: Any) -> Any:
+    """Hydra's own loader, which quotes texts in the overrides and restores those of the files.
 
-    def _parse_overrides_and_create_caching_repo(
-        self, config_name: str | None, overrides: list[str]
-    ) -> tuple[list[Override], CachingConfigRepository]:
-        return super()._parse_overrides_and_create_caching_repo(config_name, [quoted(each) for each in overrides])
+    Args:
+        search_path: where Hydra looks for configs.
 
-    def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
-        loaded = super()._load_single_config(default=default, repo=repo)
-        package = loaded.header["package"] if default.package is None else default.package
-        if isinstance(loaded.config, DictConfig) and any(_unsure(loaded.config, "")):
-            typed = _as_in_file(loaded.path, str(default.config_path))
-            for name in reversed(package.split(".") if package else []):
-                typed = {name: typed}
-            _restore(loaded.config, typed, "")
-        return loaded
+    Returns:
+        The loader; None where this version of Hydra has no such loader to be made of.
+    """
+    return typed_loader(search_path, AsTyped(quoted, restore))
 
 
-def _unsure(config: Container, key: str) -> Iterator[bool]:
+def restore(loaded: ConfigResult, package: str | None, config_path: str) -> None:
+    """Put the characters of a file in the places of what YAML made of them.
+
+    Args:
+        loaded: the file below its package.
+        package: the keys below which the file's content is put.
+        config_path: the file, below the folder of configs.
+    """
+    if not isinstance(loaded.config, DictConfig) or loaded.path.partition("://")[0] not in ("file", "pkg"):
+        return
+    plain = OmegaConf.to_container(loaded.config, resolve=False)
+    if not any(_unsure(plain, "")):
+        return
+    typed = _as_in_file(loaded.path, config_path)
+    for name in reversed(package.split(".") if package else []):
+        typed = {name: typed}
+    loaded.config = OmegaConf.create(_restored(plain, typed, ""))
+
+
+def _unsure(value: Any, key: str) -> Iterator[bool]:
     """Something for each value in a config that its file may spell differently."""
-    for name, node in _nodes(config):
+    for name, each in _pairs(value):
         path = _path(key, name)
-        if isinstance(node, DictConfig | ListConfig):
-            yield from () if _is_list_of_params(node, path) else _unsure(node, path)
-        elif _may_differ(node._value(), path) or _is_misread_name(config, name, key):
+        if isinstance(each, dict | list):
+            yield from () if _is_list_of_params(each, path) else _unsure(each, path)
+        if _is_misread_name(value, name, key) or (not isinstance(each, dict | list) and _may_differ(each, path)):
             yield True
 
 
@@ -74,55 +82,50 @@ def _kind_in_file(key: str) -> Kind:
     return kind_of(key)
 
 
-def _is_list_of_params(node: Container, key: str) -> bool:
+def _is_list_of_params(value: Any, key: str) -> bool:
     """Whether this is a list as the one value of a key, whose elements need not be texts."""
-    return isinstance(node, ListConfig) and key.startswith(f"{PARAMS}.")
+    return isinstance(value, list) and key.startswith(f"{PARAMS}.")
 
 
-def _is_misread_name(config: Container, name: object, key: str) -> bool:
-    return isinstance(config, DictConfig) and not isinstance(name, str) and key in TEXT_MAPPINGS
+def _is_misread_name(container: Any, name: object, key: str) -> bool:
+    return isinstance(container, dict) and not isinstance(name, str) and key in TEXT_MAPPINGS
 
 
-def _restore(config: Container, typed: Any, key: str) -> None:
-    """Put the characters of the file in the places of what was read of them."""
-    nodes = _nodes(config)
-    if isinstance(typed, dict) and any(_is_misread_name(config, name, key) for name, _ in nodes):
-        nodes = [(name, node) for name, (_, node) in zip(typed, nodes, strict=True)]
-        _content(config).clear()
-        for name, node in nodes:
-            node._set_key(name)
-            _content(config)[name] = node
-    for name, node in nodes:
+def _restored(value: Any, typed: Any, key: str) -> Any:
+    """A value with the characters of the file in the places of what was read of them."""
+    names = [name for name, _ in _pairs(value)]
+    if (
+        isinstance(typed, dict)
+        and len(typed) == len(names)
+        and any(_is_misread_name(value, each, key) for each in names)
+    ):
+        value = dict(zip(typed, value.values(), strict=True))
+    made = []
+    for name, each in _pairs(value):
         path = _path(key, name)
         text = _found(typed, name)
-        if isinstance(node, DictConfig | ListConfig):
-            if not _is_list_of_params(node, path):
-                _restore(node, text, path)
-        elif isinstance(text, str) and _may_differ(node._value(), path):
-            _restore_value(node, text, path)
+        if isinstance(each, dict | list):
+            made.append((name, each if _is_list_of_params(each, path) else _restored(each, text, path)))
+        else:
+            made.append((name, _restored_value(each, text, path) if isinstance(text, str) else each))
+    return dict(made) if isinstance(value, dict) else [each for _, each in made]
 
 
-def _restore_value(node: Node, text: str, key: str) -> None:
-    if node._value() is None:
-        node._set_value("null")  # whatever YAML's word for it
-    elif _kind_in_file(key) is not Kind.NUMBER:
-        node._set_value(text)
-    elif isinstance(node._value(), float):
+def _restored_value(value: Any, text: str, key: str) -> Any:
+    if not _may_differ(value, key):
+        return value
+    if value is None:
+        return "null"  # whatever YAML's word for it
+    if _kind_in_file(key) is not Kind.NUMBER:
+        return text
+    if isinstance(value, float):
         check_digits(key, text)
+    return value
 
 
-def _nodes(config: Container) -> list[tuple[Any, Any]]:
-    if config._is_none() or config._is_missing() or config._is_interpolation():
-        return []
-    if isinstance(config, ListConfig):
-        return [(position, config._get_node(position)) for position in range(len(config))]
-    return list(_content(config).items())
-
-
-def _content(config: Any) -> dict[Any, Any]:
-    content = config._content
-    assert isinstance(content, dict)
-    return content
+def _pairs(value: Any) -> list[tuple[Any, Any]]:
+    """Names and values of a mapping, positions and values of a list."""
+    return list(value.items()) if isinstance(value, dict) else list(enumerate(value))
 
 
 def _path(key: str, name: object) -> str:

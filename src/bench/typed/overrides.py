@@ -14,20 +14,14 @@ import functools
 import math
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
-from antlr4 import CommonTokenStream, InputStream, ParserRuleContext  # type: ignore[import-untyped]
-from hydra._internal.grammar import grammar_functions
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.overrides_visitor import HydraErrorListener
-from hydra.core.override_parser.types import Override, Quote, QuotedString, RangeSweep
 from hydra.errors import HydraException
-from hydra.grammar.gen.OverrideLexer import OverrideLexer
-from hydra.grammar.gen.OverrideParser import OverrideParser
 
+from bench.compat import override_internals
+from bench.compat.override_internals import Grammar, as_text, in_quotes
 from bench.decimals import Series, decimal
 from bench.rules import ConfigError
 from bench.typed.keys import Kind, kind_of
@@ -36,7 +30,12 @@ _OVERRIDE = re.compile(r"(?P<sign>[~+]*)(?P<key>[^=@]*)(?:@[^=]*)?=(?P<value>.*)
 # A value without any of these holds nothing that the grammar takes for a number, true, false or null.
 _SUSPECT = re.compile(r"\d|inf|nan|true|false|null", re.IGNORECASE)
 _WORD = re.compile(r"(?!(?:inf|nan|true|false|null)\Z)[A-Za-z_][\w/.-]*", re.IGNORECASE | re.ASCII)
-_TYPED_TOKENS = (OverrideLexer.INT, OverrideLexer.FLOAT, OverrideLexer.BOOL)
+_TYPED_TOKENS = ("INT", "FLOAT", "BOOL")
+# What the grammar takes for a number, true or false, and what makes a value more than words and commas.
+_TYPED = re.compile(r"[-+]?((\d[\d_]*)?\.?\d[\d_]*\.?(e[-+]?\d[\d_]*)?|inf|nan)|true|false", re.IGNORECASE | re.ASCII)
+_STRUCTURE = re.compile(r"[(){}\[\]\"'\\]|\$\{")
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\$\{[^}]*\}")
+_SEPARATORS = re.compile(r"[\s,:=(){}\[\]]+")
 # Functions of the grammar whose arguments are values of the key; the others take numbers, or patterns.
 _OF_VALUES = ("choice", "shuffle", "sort", "str", "tag")
 _ARGUMENTS_OF_VALUES = ("list", "sweep", "value")
@@ -62,105 +61,133 @@ def quoted(line: str) -> str:
     key = found["key"].strip()
     if kind_of(key) is Kind.OTHER and "{" not in found["value"]:
         return line
+    grammar = override_internals.grammar()
+    if grammar is None:
+        return _quoted_by_looks(line, key, found.start("value"))
     try:
-        value = _tree(line).value()
+        value = grammar.tree(line).value()
     except HydraException:
         return line
     if value is None:
         return line
-    for token in reversed(list(_texts(value, key))):
+    for token in reversed(list(_Texts(grammar).of(value, key))):
         line = line[: token.start] + in_quotes(token.text) + line[token.stop + 1 :]
     return line
 
 
-def in_quotes(text: str) -> str:
-    """A text as the grammar reads it whatever it looks like."""
-    return str(QuotedString(text=text, quote=Quote.single).with_quotes())
-
-
-def _tree(line: str) -> Any:
-    """The grammar's own view of a line. Raises HydraException."""
-    lexer = OverrideLexer(InputStream(line))
-    parser: Any = OverrideParser(CommonTokenStream(lexer))
-    for each in (lexer, parser):
-        each.removeErrorListeners()
-        each.addErrorListener(HydraErrorListener())
-    return parser.override()
-
-
-def _texts(tree: Any, key: str, *, every: bool = False) -> Iterator[Any]:
-    """The tokens of a value that are texts and would be read as something else, in order.
+def _quoted_by_looks(line: str, key: str, start: int) -> str:
+    """The same without the grammar's help, for words and commas; what has a structure is refused where it matters.
 
     Args:
-        tree: of the value.
-        key: that it is a value of.
-        every: also those of which a text is made without loss.
+        line: an override.
+        key: its key.
+        start: where its value begins.
     """
-    if isinstance(tree, OverrideParser.PrimitiveContext):
-        yield from _text(tree, key, every=every)
-    elif isinstance(tree, OverrideParser.DictKeyValuePairContext):
-        name, value = (each for each in tree.getChildren() if isinstance(each, ParserRuleContext))
-        yield from _texts(value, f"{key}.{_name(name, key)}", every=every)
-    elif isinstance(tree, OverrideParser.FunctionContext):
-        is_sorted = tree.getChild(0).getText() == "sort"
-        yield from _texts_of_function(tree, key, every=every or (is_sorted and not _are_numbers(tree)))
-    elif isinstance(tree, ParserRuleContext):
-        for child in tree.getChildren():
-            yield from _texts(child, key, every=every)
-
-
-def _text(primitive: Any, key: str, *, every: bool) -> Iterator[Any]:
-    token = _only_token(primitive)
-    if token is None or token.type not in _TYPED_TOKENS:
-        return
+    value = line[start:]
     kind = kind_of(key)
-    if kind is Kind.FREE_TEXT or (kind is Kind.TEXT and (every or not _reads_the_same(token))):
-        yield token
-    elif kind is Kind.NUMBER and token.type == OverrideLexer.FLOAT:
-        check_digits(key, token.text)
+    is_text = kind in (Kind.TEXT, Kind.FREE_TEXT)
+    if not _STRUCTURE.search(value):
+        words = [each.strip() for each in value.split(",")]
+        if kind is Kind.NUMBER:
+            for each in words:
+                if _TYPED.fullmatch(each):
+                    check_digits(key, each)
+        changes = [is_text and _is_changed(each, always=kind is Kind.FREE_TEXT) for each in words]
+        return line[:start] + ",".join(in_quotes(w) if c else w for w, c in zip(words, changes, strict=True))
+    for each in _SEPARATORS.split(_QUOTED.sub("", value)) if is_text else ():
+        if _is_changed(each):
+            remedy = f"this version of Hydra would read {each} as something else: put quotes around it, '{each}'"
+            raise ConfigError(key, value, remedy)
+    return line
 
 
-def _only_token(context: Any) -> Any:
-    """The one token that a value, or a name in braces, consists of; None where there are several."""
-    tokens = [getattr(each, "symbol", None) for each in context.getChildren()]
-    tokens = [each for each in tokens if each is None or each.type != OverrideLexer.WS]
-    return tokens[0] if len(tokens) == 1 else None
+def _is_changed(word: str, *, always: bool = False) -> bool:
+    """Whether the grammar makes something else of a word, of which no text as typed can be made again."""
+    if not _TYPED.fullmatch(word):
+        return False
+    kind = "BOOL" if word.lower() in ("true", "false") else "FLOAT" if re.search(r"[.ein]", word.lower()) else "INT"
+    return always or not _reads_the_same(word, kind)
 
 
-def _reads_the_same(token: Any) -> bool:
-    """Whether a text that is made of what the grammar reads is what was typed."""
-    text = token.text
-    if token.type == OverrideLexer.BOOL:
+class _Texts:
+    """Finds the texts of a value in the grammar's view of it."""
+
+    def __init__(self, grammar: Grammar) -> None:
+        self._grammar = grammar
+
+    def of(self, tree: Any, key: str, *, every: bool = False) -> Iterator[Any]:
+        """The tokens of a value that are texts and would be read as something else, in order.
+
+        Args:
+            tree: of the value.
+            key: that it is a value of.
+            every: also those of which a text is made without loss.
+        """
+        if self._grammar.is_rule(tree, "Primitive"):
+            yield from self._text(tree, key, every=every)
+        elif self._grammar.is_rule(tree, "DictKeyValuePair"):
+            name, value = (each for each in tree.getChildren() if self._grammar.is_rule(each))
+            yield from self.of(value, f"{key}.{self._name(name, key)}", every=every)
+        elif self._grammar.is_rule(tree, "Function"):
+            is_sorted = tree.getChild(0).getText() == "sort"
+            yield from self._of_function(tree, key, every=every or (is_sorted and not self._are_numbers(tree)))
+        elif self._grammar.is_rule(tree):
+            for child in tree.getChildren():
+                yield from self.of(child, key, every=every)
+
+    def _text(self, primitive: Any, key: str, *, every: bool) -> Iterator[Any]:
+        token = self._only_token(primitive)
+        if token is None or not self._grammar.is_token(token, *_TYPED_TOKENS):
+            return
+        kind = kind_of(key)
+        if kind is Kind.FREE_TEXT or (kind is Kind.TEXT and (every or not self._reads_the_same(token))):
+            yield token
+        elif kind is Kind.NUMBER and self._grammar.is_token(token, "FLOAT"):
+            check_digits(key, token.text)
+
+    def _only_token(self, context: Any) -> Any:
+        """The one token that a value, or a name in braces, consists of; None where there are several."""
+        tokens = [getattr(each, "symbol", None) for each in context.getChildren()]
+        tokens = [each for each in tokens if each is None or not self._grammar.is_token(each, "WS")]
+        return tokens[0] if len(tokens) == 1 else None
+
+    def _reads_the_same(self, token: Any) -> bool:
+        kind = next(each for each in _TYPED_TOKENS if self._grammar.is_token(token, each))
+        return _reads_the_same(token.text, kind)
+
+    def _name(self, dict_key: Any, key: str) -> str:
+        token = self._only_token(dict_key)
+        is_misread = token is not None and self._grammar.is_token(token, *_TYPED_TOKENS, "NULL")
+        if is_misread and kind_of(key) is not Kind.OTHER:
+            remedy = "in braces the grammar takes such a name for a number, true, false or null; "
+            raise ConfigError(key, f"{{{token.text}: ...}}", f"{remedy}type {key}.{token.text}=VALUE")
+        return str(dict_key.getText()).strip()
+
+    def _are_numbers(self, function: Any) -> bool:
+        """Whether all arguments are numbers that make texts without loss: `sort` compares no texts with numbers."""
+        values = [each.getChild(0) for each in function.getChildren() if self._grammar.is_rule(each, "Element")]
+        tokens = [self._only_token(each) for each in values if self._grammar.is_rule(each)]
+        typed = [each is not None and self._grammar.is_token(each, *_TYPED_TOKENS) for each in tokens]
+        return all(is_typed and self._reads_the_same(each) for is_typed, each in zip(typed, tokens, strict=True))
+
+    def _of_function(self, function: Any, key: str, *, every: bool) -> Iterator[Any]:
+        if function.getChild(0).getText() not in _OF_VALUES:
+            return
+        argument = None
+        for child in function.getChildren():
+            if self._grammar.is_rule(child, "ArgName"):
+                argument = child.getChild(0).getText()
+            elif self._grammar.is_rule(child, "Element") and argument in (None, *_ARGUMENTS_OF_VALUES):
+                yield from self.of(child, key, every=every)
+
+
+def _reads_the_same(text: str, kind: str) -> bool:
+    """Whether a text that is made of what the grammar reads as an INT, FLOAT or BOOL is what was typed."""
+    if kind == "BOOL":
         return text in ("True", "False")
     if len(text) > _LONGEST_NUMBER:
         return False
-    return bool(text == str(int(text) if token.type == OverrideLexer.INT else float(text)))
-
-
-def _name(dict_key: Any, key: str) -> str:
-    token = _only_token(dict_key)
-    if token is not None and token.type in (*_TYPED_TOKENS, OverrideLexer.NULL) and kind_of(key) is not Kind.OTHER:
-        remedy = "in braces the grammar takes such a name for a number, true, false or null; "
-        raise ConfigError(key, f"{{{token.text}: ...}}", f"{remedy}type {key}.{token.text}=VALUE")
-    return str(dict_key.getText()).strip()
-
-
-def _are_numbers(function: Any) -> bool:
-    """Whether all arguments are numbers that make texts without loss: `sort` compares no texts with numbers."""
-    values = [each for each in function.getChildren() if isinstance(each, OverrideParser.ElementContext)]
-    tokens = [_only_token(each.getChild(0)) for each in values if isinstance(each.getChild(0), ParserRuleContext)]
-    return all(each is not None and each.type in _TYPED_TOKENS and _reads_the_same(each) for each in tokens)
-
-
-def _texts_of_function(function: Any, key: str, *, every: bool) -> Iterator[Any]:
-    if function.getChild(0).getText() not in _OF_VALUES:
-        return
-    argument = None
-    for child in function.getChildren():
-        if isinstance(child, OverrideParser.ArgNameContext):
-            argument = child.getChild(0).getText()
-        elif isinstance(child, OverrideParser.ElementContext) and argument in (None, *_ARGUMENTS_OF_VALUES):
-            yield from _texts(child, key, every=every)
+    return bool(text == str(int(text) if kind == "INT" else float(text)))
 
 
 def check_digits(key: str, text: str) -> None:
@@ -183,43 +210,49 @@ def check_digits(key: str, text: str) -> None:
         raise ConfigError(key, text, remedy)
 
 
-def parse(lines: Sequence[str], config_loader: ConfigLoader | None = None) -> list[Override]:
+def parse(lines: Sequence[str], config_loader: Any = None) -> list[Any]:
     """Parse overrides with their texts as typed.
 
     Args:
         lines: as on the command line.
-        config_loader: needed to list the choices of a glob.
+        config_loader: Hydra's, needed to list the choices of a glob.
+
+    Returns:
+        Hydra's own objects, one for each line.
 
     Raises:
         ConfigError: see `quoted`.
         OverrideParseException: the grammar refuses a line.
     """
-    parser = OverridesParser.create(config_loader=config_loader)
-    parser.functions.functions["sort"] = _sort
-    return parser.parse_overrides([quoted(each) for each in lines])
+    return override_internals.parse([quoted(each) for each in lines], config_loader, _sorting_ranges)
 
 
-def _sort(*args: Any, **named: Any) -> Any:
+def _sorting_ranges(sort: Callable[..., Any]) -> Callable[..., Any]:
     """The grammar's sort, but of a range it makes the same numbers in another order."""
-    found: Any = grammar_functions.sort(*args, **named)
-    asked: Any = named.get("sweep", args[0] if args else None)
-    if isinstance(found, RangeSweep) and (numbers := Series(asked.start, asked.stop, asked.step)):
-        first, last = sorted([numbers[0], numbers[-1]], reverse=bool(named.get("reverse", False)))
-        found.step = abs(asked.step) if first <= last else -abs(asked.step)
-        found.start, found.stop = first, last + (found.step if isinstance(first, int) else found.step / 2)
-    return found
+
+    def sort_values(*args: Any, **named: Any) -> Any:
+        found = sort(*args, **named)
+        asked: Any = named.get("sweep", args[0] if args else None)
+        is_range = hasattr(found, "stop") and hasattr(found, "step")
+        if is_range and (numbers := Series(asked.start, asked.stop, asked.step)):
+            first, last = sorted([numbers[0], numbers[-1]], reverse=bool(named.get("reverse", False)))
+            found.step = abs(asked.step) if first <= last else -abs(asked.step)
+            found.start, found.stop = first, last + (found.step if isinstance(first, int) else found.step / 2)
+        return found
+
+    return sort_values
 
 
 # ---- values --------------------------------------------------------------------------------------------------------
 
 
-def last_of_each(overrides: Sequence[Override]) -> dict[str, Override]:
+def last_of_each(overrides: Sequence[Any]) -> dict[str, Any]:
     """Key with its sign → the last override of it, in the order in which the keys were typed first.
 
     The signs make no other key: ++a=3 takes the place of a=1,2, and a=3 that of +a=1,2, whose sign it then needs.
     """
     signs: dict[str, str] = {}
-    last: dict[str, Override] = {}
+    last: dict[str, Any] = {}
     for each in overrides:
         typed = each.get_key_element()
         key = typed.lstrip("+")
@@ -228,15 +261,17 @@ def last_of_each(overrides: Sequence[Override]) -> dict[str, Override]:
     return {f"{signs[key]}{key}": each for key, each in last.items()}
 
 
-def values_as_typed(override: Override) -> Sequence[str]:
+def values_as_typed(override: Any) -> Sequence[str]:
     """The values of an override as right sides of overrides, each of which is read as what it is.
 
     Raises:
         HydraException: an interval, or a range without values to count.
     """
     if not override.is_sweep_override():
-        return [written(override._value)]  # noqa: SLF001 - `value` tells quoted from plain no more
-    if isinstance(sweep := override.value(), RangeSweep):
+        value = override.value()
+        return [_as_typed(override.get_value_element_as_str(), value)]  # `value` tells quoted from plain no more
+    if override.is_range_sweep():
+        sweep: Any = override.value()
         numbers = series(override)
         if sweep.shuffle and len(numbers) <= _LONGEST_SHUFFLED:
             return [str(each) for each in random.sample(numbers, len(numbers))]
@@ -246,7 +281,7 @@ def values_as_typed(override: Override) -> Sequence[str]:
     return [written(each) for each in override.sweep_iterator()]
 
 
-def series(override: Override) -> Series:
+def series(override: Any) -> Series:
     """The numbers of a range. Raises HydraException where it has no end, or no step."""
     sweep: Any = override.value()
     try:
@@ -271,7 +306,11 @@ class _Written(Sequence[str]):
 
 def written(value: Any) -> str:
     """A parsed value as the right side of an override. The grammar's functions drop quotes, and here they come back."""
-    line = str(Override._get_value_element_as_str(value))  # noqa: SLF001 - what Hydra's own iterators call
+    return _as_typed(as_text(value), value)
+
+
+def _as_typed(line: str, value: Any) -> str:
+    """The right side of an override as it is, or in quotes where it would be read as another value than this."""
     if not isinstance(value, str) or _WORD.fullmatch(line) or _read(line) == value:
         return line
     return in_quotes(value)
@@ -280,7 +319,7 @@ def written(value: Any) -> str:
 @functools.lru_cache(maxsize=10_000)
 def _read(value: str) -> Any:
     try:
-        found = OverridesParser.create().parse_rule(value, "value")
+        (found,) = override_internals.parse([f"key={value}"])
     except HydraException:
         return None
-    return found.text if isinstance(found, QuotedString) else found
+    return found.value()

@@ -11,14 +11,13 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn
 
-from bench.interpreter import is_current_folder, is_in_pythonpath
 from hydra_plugins.bench_launchers.engine import EngineJob, EngineLauncher, OnReturn, lost
+from hydra_plugins.bench_launchers.ray_internals import config_without_current_folder
 
 LOOK_S = 1.0  # so often a Ctrl-C is heard, and the nodes are looked at
 CANCEL_S = 60.0  # for cancelled jobs to write their records
@@ -45,7 +44,7 @@ class RayLauncher(EngineLauncher):
         if options.get("address"):
             del options["include_dashboard"]  # is the cluster's matter
         if not (options.get("address") or os.environ.get("RAY_ADDRESS") or "").startswith("ray://"):
-            options.setdefault("job_config", _without_current_folder())  # a client's server adds nothing
+            options.setdefault("job_config", config_without_current_folder())  # a client's server adds nothing
         try:
             if not ray.is_initialized():
                 ray.init(configure_logging=True, logging_level=logging.ERROR, **options)
@@ -94,25 +93,6 @@ class RayLauncher(EngineLauncher):
         except BaseException:
             _cancel(waiting, keep)
             raise
-
-
-class _Additions(list[str]):
-    """What Ray adds to the path of its workers: all but the driver's current folder, unless the user has put it there.
-
-    It would stand first of all, and Ray has no option for it.
-    """
-
-    def extend(self, folders: Iterable[str]) -> None:
-        super().extend(each for each in folders if not is_current_folder(each) or is_in_pythonpath(each))
-
-
-def _without_current_folder() -> Any:
-    """The job's config for `ray.init`."""
-    from ray.job_config import JobConfig  # noqa: PLC0415 - see above
-
-    config = JobConfig()
-    config._py_driver_sys_path = _Additions()  # noqa: SLF001 - see there
-    return config
 
 
 def _run(job: EngineJob, overrides: list[str], number: int, attempt: int, threads: str | None) -> JobReturn:

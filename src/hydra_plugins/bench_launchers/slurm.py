@@ -20,7 +20,9 @@ from typing import Any
 
 from hydra.core.utils import JobReturn
 
+from bench.compat.hydra_internals import returned
 from hydra_plugins.bench_launchers.engine import EngineJob, EngineLauncher, OnReturn, lost
+from hydra_plugins.bench_launchers.submitit_internals import refusals
 
 POLL_S = (0.5, 10.0)  # between looks at Slurm and the shared folder: at first, and in a long sweep
 GRACE_S = 20.0  # for a result to appear in a shared folder after Slurm has seen its job end
@@ -226,12 +228,10 @@ def _need_submitit(choice: str) -> None:
 
 def _submit(executor: Any, job: EngineJob, overrides: list[list[str]], numbers: list[int]) -> list[Any]:
     """Hand over one array of jobs. ConfigError where the engine refuses it."""
-    import submitit  # noqa: PLC0415 - see above
-
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # sbatch's own lines come again in the error
             submitted: list[Any] = executor.map_array(job, overrides, numbers)
-    except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
+    except refusals() as error:
         raise _refused(error) from error
     return submitted
 
@@ -267,7 +267,7 @@ def reason_of(error: Exception) -> str:
 
 def _is_interrupted(result: JobReturn) -> bool:
     """Whether the engine broke it off: it may be about to start it again."""
-    return getattr(result._return_value, "status", None) == "interrupted"  # noqa: SLF001 - the public way may raise
+    return getattr(returned(result), "status", None) == "interrupted"
 
 
 def _ask(*command: str) -> subprocess.CompletedProcess[str] | None:

@@ -5,6 +5,7 @@ Hydra's plugin scan cannot resolve them in a dataclass.)
 """
 
 import contextlib
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -12,9 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
@@ -22,6 +21,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from bench.compat.hydra_internals import returned
+from bench.compat.override_internals import in_quotes
 from hydra_plugins.bench_launchers.engine import EngineLauncher
 from hydra_plugins.bench_sweeper.composing import Composer, JobLoader
 from hydra_plugins.bench_sweeper.params import lines_of, words_of
@@ -84,9 +85,10 @@ class BenchSweeper(Sweeper):
         assert self.hydra_context is not None
         assert self.config is not None
         composer = Composer(self.hydra_context.config_loader, self.config)
-        if isinstance(self.launcher, BasicLauncher):  # the others compose a job where it runs
-            loader = JobLoader(self.hydra_context.config_loader, composer)
-            self.launcher.hydra_context = HydraContext(config_loader=loader, callbacks=self.hydra_context.callbacks)
+        if self._runs_one_by_one():  # the others compose a job where it runs
+            loader: Any = JobLoader(self.hydra_context.config_loader, composer)
+            launcher: Any = self.launcher
+            launcher.hydra_context = dataclasses.replace(self.hydra_context, config_loader=loader)
         return composer
 
     def _check_launcher(self, *, dry_run: bool) -> None:
@@ -99,7 +101,8 @@ class BenchSweeper(Sweeper):
         return Path(str(self.config.hydra.sweep.dir)).absolute()
 
     def _runs_one_by_one(self) -> bool:
-        return isinstance(self.launcher, BasicLauncher)
+        """Whether Hydra's own launcher runs the jobs, in this process."""
+        return type(self.launcher).__name__ == "BasicLauncher"
 
     def _launch_plan(self, plan: Any, assignments: Any, on_return: Any) -> None:
         """Run a plan's jobs that are not done."""
@@ -125,7 +128,7 @@ class BenchSweeper(Sweeper):
 
         def pass_on(index: int, result: JobReturn) -> None:
             passed_on.add(index)
-            on_return(numbers[index], result._return_value)  # noqa: SLF001 - the public way raises what a job raised
+            on_return(numbers[index], returned(result))
 
         if isinstance(self.launcher, EngineLauncher):
             self.launcher.on_return = pass_on
@@ -164,7 +167,6 @@ class BenchSweeper(Sweeper):
 def _place(sweep_folder: Path, folder: str, assignment: Any) -> list[str]:
     """Overrides that say where a job runs and which one it is."""
     from bench.sweep.assignment import VARIABLE  # noqa: PLC0415
-    from bench.typed.overrides import in_quotes  # noqa: PLC0415
 
     return [
         f"hydra.sweep.dir={in_quotes(str(sweep_folder))}",
@@ -173,7 +175,7 @@ def _place(sweep_folder: Path, folder: str, assignment: Any) -> list[str]:
     ]
 
 
-def values_of(overrides: list[Override]) -> dict[str, Sequence[str]]:
+def values_of(overrides: list[Any]) -> dict[str, Sequence[str]]:
     """Each key's values (choices, ranges, globs); a later override of a key takes the place of an earlier one."""
     from bench.override_checks import OverrideError, values_missing  # noqa: PLC0415 - see above
     from bench.typed.overrides import last_of_each, values_as_typed  # noqa: PLC0415

@@ -8,25 +8,25 @@ that Hydra applies them with: the results, and the errors with their texts, are 
 A job's config, with Hydra's own part, is made in the same way when the job is launched (`JobLoader`).
 
 What cannot be told apart that way is left to Hydra itself: overrides of Hydra's own values, and references to them.
+So is everything where this version of Hydra has no such steps (`bench.compat.hydra_internals`), or where the first
+point comes out otherwise than from Hydra. Hydra also has the last word on what is wrong.
 
 Hydra imports this file at every start, so nothing heavy may be imported at its top.
 """
-# ruff: noqa: SLF001 - the steps of Hydra's composition, and what a config holds unresolved, have no public names
 
 import copy
 import dataclasses
 import os
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.types import RunMode
 from omegaconf import DictConfig, Node, OmegaConf, open_dict
 
-from hydra_plugins.bench_sweeper.loading import Loading, content_of
+from bench.compat import override_internals
+from bench.compat.hydra_internals import steps_of
+from bench.compat.omegaconf_internals import can_share_nodes, content_of, fill
+from hydra_plugins.bench_sweeper.loading import Loading
 
 # A reference such as ${hydra.job.num}, to what a config without its key `hydra` no longer holds. The resolver in
 # ${hydra:job.num} asks Hydra's global state, whatever is composed here.
@@ -50,15 +50,19 @@ class _Base:
 class Composer:
     """Composes points of one sweep. One instance serves the whole sweep, for it keeps what it has read."""
 
-    def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
+    def __init__(self, loader: Any, master: DictConfig) -> None:
         """Take Hydra's loader and the config that it composed for the sweep as a whole."""
-        assert isinstance(loader, ConfigLoaderImpl)  # the one there is; its steps are called singly here
         self._loader = loader
         self._master = master
-        self._loading = Loading(loader, master.hydra.job.config_name, list(master.hydra.overrides.hydra))
-        self._parser = OverridesParser.create()
-        self._parsed: dict[str, Override] = {}
+        self._loading = _loading(loader, master)
+        self._compared: set[str] = set()
+        self._parsed: dict[str, Any] = {}
         self._bases: dict[tuple[str, ...], _Base] = {}
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether points are composed without Hydra's loader."""
+        return self._loading is not None
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The config of a point, without the key `hydra`, as `load_sweep_config` makes it of the same overrides.
@@ -72,21 +76,7 @@ class Composer:
         Raises:
             What Hydra and OmegaConf raise for the same overrides, in the same words.
         """
-        parsed = [self._parse(each) for each in overrides]
-        self._loader.validate_sweep_overrides_legal([*self._loading.overrides, *parsed], RunMode.RUN, from_shell=True)
-        groups = [each for each in parsed if self._loading.chooses_file(each)]
-        values = [each for each in parsed if not self._loading.chooses_file(each)]
-        if any(_concerns_hydra(each) for each in values):
-            return self._compose_by_hydra(overrides)
-        base = self._base(groups)
-        with_references = base.has_references or any("$" in str(each.input_line) for each in values)
-        if with_references and (base.has_references_to_hydra or any(_refers_to_hydra(each) for each in values)):
-            return self._compose_by_hydra(overrides)
-        # References would lead from an override into sections that it does not name.
-        changed = base.sections if with_references else {each.key_or_group.partition(".")[0] for each in values}
-        config = _config(base, changed)
-        self._loader._apply_overrides_to_config(values, config)
-        return _without_hydra(config)
+        return self._compose("points", overrides, self._compose_point, self._point_by_hydra)
 
     def compose_job(self, overrides: Sequence[str]) -> DictConfig:
         """The config of a job, with the key `hydra`, as `load_sweep_config` makes it; nobody else's, to be changed.
@@ -97,22 +87,77 @@ class Composer:
         Raises:
             What Hydra and OmegaConf raise for the same overrides, in the same words.
         """
+        return self._compose("jobs", overrides, self._compose_job, self._job_by_hydra)
+
+    def _compose(
+        self,
+        kind: str,
+        overrides: Sequence[str],
+        quickly: Callable[[Loading, Sequence[str]], DictConfig | None],
+        by_hydra: Callable[[Sequence[str]], DictConfig],
+    ) -> DictConfig:
+        """Compose in the quick way; the first of a kind, and what cannot be composed, also in Hydra's.
+
+        Where the two differ, or Hydra finds nothing wrong, all that follow are left to Hydra.
+
+        Args:
+            kind: of configs, each with a first one.
+            overrides: of this one.
+            quickly: the quick way, which gives None for what it leaves to Hydra.
+            by_hydra: Hydra's.
+        """
+        made, has_failed = None, False
+        if self._loading is not None:
+            try:
+                made = quickly(self._loading, overrides)
+            except Exception:  # noqa: BLE001 - whatever a step of another version raises, Hydra has the last word
+                has_failed = True
+        if made is not None and kind in self._compared:
+            return made
+        right = by_hydra(overrides)
+        if has_failed or (made is not None and not _are_same(made, right)):
+            self._loading = None
+            return right
+        if made is None:
+            return right
+        self._compared.add(kind)
+        return made
+
+    def _compose_point(self, loading: Loading, overrides: Sequence[str]) -> DictConfig | None:
+        parsed = [self._parse(each) for each in overrides]
+        loading.steps.check_overrides([*loading.overrides, *parsed])
+        groups = [each for each in parsed if loading.chooses_file(each)]
+        values = [each for each in parsed if not loading.chooses_file(each)]
+        if any(_concerns_hydra(each) for each in values):
+            return None
+        base = self._base(loading, groups)
+        with_references = base.has_references or any("$" in str(each.input_line) for each in values)
+        if with_references and (base.has_references_to_hydra or any(_refers_to_hydra(each) for each in values)):
+            return None
+        # References would lead from an override into sections that it does not name.
+        changed = base.sections if with_references else {each.key_or_group.partition(".")[0] for each in values}
+        config = _config(base, changed)
+        loading.steps.apply(values, config)
+        return _without_hydra(config)
+
+    def _compose_job(self, loading: Loading, overrides: Sequence[str]) -> DictConfig | None:
         parsed = [*map(self._parse, overrides)]
-        groups = [each for each in parsed if self._loading.chooses_file(each)]
-        values = [each for each in parsed if not self._loading.chooses_file(each)]
+        groups = [each for each in parsed if loading.chooses_file(each)]
+        values = [each for each in parsed if not loading.chooses_file(each)]
         if any(_concerns_hydra(each) and not _is_place(each) for each in values):
-            return self._loader.load_sweep_config(self._master, list(overrides))
-        self._loader.validate_sweep_overrides_legal([*self._loading.overrides, *parsed], RunMode.RUN, from_shell=True)
-        merged = self._loading.compose(groups)
+            return None
+        loading.steps.check_overrides([*loading.overrides, *parsed])
+        merged = loading.compose(groups)
         config = copy.deepcopy(merged.root)
-        _fill(config, copy.deepcopy({"hydra": merged.hydra, **merged.sections}))
-        self._loader._apply_overrides_to_config(values, config)
-        self._tell_of_itself(config, [*self._loading.overrides, *parsed], merged.choices)
+        fill(config, copy.deepcopy({"hydra": merged.hydra, **merged.sections}))
+        loading.steps.apply(values, config)
+        self._tell_of_itself(loading, config, [*loading.overrides, *parsed], merged.choices)
+        loading.steps.check_plugins(self._master, config.hydra, merged.choices)
         OmegaConf.copy_cache(from_config=self._master, to_config=config)
         return config
 
     def _tell_of_itself(
-        self, config: DictConfig, overrides: Sequence[Override], choices: Mapping[str, str | None]
+        self, loading: Loading, config: DictConfig, overrides: Sequence[Any], choices: Mapping[str, str | None]
     ) -> None:
         """Note what the config was composed of, as Hydra does after it has applied all values."""
         of_the_job = [each for each in overrides if not each.is_hydra_override()]
@@ -124,32 +169,27 @@ class Composer:
                 config.hydra.job.env_set[name] = os.environ[name]
         for name in ("version", "version_base", "cwd", "config_sources"):  # the same for all of this process
             config.hydra.runtime[name] = self._master.hydra.runtime[name]
-        naming = config.hydra.job.config.override_dirname
-        config.hydra.job.override_dirname = get_overrides_dirname(
-            overrides=of_the_job,
-            kv_sep=naming.kv_sep,
-            item_sep=naming.item_sep,
-            exclude_keys=naming.exclude_keys,
-        )
+        loading.steps.name_folder(config, of_the_job)
         for name in ("name", "config_name"):
             if name not in config.hydra.job:
                 config.hydra.job[name] = self._master.hydra.job[name]
 
-    def _parse(self, line: str) -> Override:
+    def _parse(self, line: str) -> Any:
         if line not in self._parsed:
-            self._parsed[line] = self._parser.parse_overrides([line])[0]
+            (self._parsed[line],) = override_internals.parse([line])
         return self._parsed[line]
 
-    def _base(self, groups: list[Override]) -> _Base:
+    def _base(self, loading: Loading, groups: list[Any]) -> _Base:
         key = tuple(str(each.input_line) for each in groups)
         if key not in self._bases:
             if len(self._bases) == _BASES_KEPT:
                 self._bases.clear()
-            self._bases[key] = self._make_base(groups)
+            self._bases[key] = self._make_base(loading, groups)
         return self._bases[key]
 
-    def _make_base(self, groups: list[Override]) -> _Base:
-        merged = self._loading.compose(groups)
+    def _make_base(self, loading: Loading, groups: list[Any]) -> _Base:
+        merged = loading.compose(groups)
+        loading.steps.check_plugins(self._master, merged.hydra, merged.choices)
         text = repr(merged.sections)
         has_references = "${" in text
         return _Base(
@@ -159,16 +199,38 @@ class Composer:
             has_references_to_hydra=has_references and _OF_HYDRA.search(text) is not None,
         )
 
-    def _compose_by_hydra(self, overrides: Sequence[str]) -> DictConfig:
-        return _without_hydra(self._loader.load_sweep_config(self._master, list(overrides)))
+    def _point_by_hydra(self, overrides: Sequence[str]) -> DictConfig:
+        config = self._job_by_hydra(overrides)
+        if can_share_nodes():
+            return _without_hydra(config)
+        return OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
+
+    def _job_by_hydra(self, overrides: Sequence[str]) -> DictConfig:
+        config: DictConfig = self._loader.load_sweep_config(self._master, list(overrides))
+        return config
 
 
-class JobLoader(ConfigLoaderImpl):
+def _loading(loader: Any, master: DictConfig) -> Loading | None:
+    """What loads the files of a sweep once; None where it cannot be done with this version of Hydra."""
+    steps = steps_of(loader, master)
+    if steps is None:
+        return None
+    try:
+        return Loading(steps, master.hydra.job.config_name, list(master.hydra.overrides.hydra))
+    except Exception:  # noqa: BLE001 - as when a point is composed
+        return None
+
+
+def _are_same(one: DictConfig, other: DictConfig) -> bool:
+    one_text, other_text = (str(OmegaConf.to_yaml(each)) for each in (one, other))
+    return one_text == other_text
+
+
+class JobLoader:
     """Hydra's loader for a launcher that runs jobs one by one in this process: it composes them the faster way."""
 
-    def __init__(self, loader: ConfigLoader, composer: Composer) -> None:
-        assert isinstance(loader, ConfigLoaderImpl)
-        super().__init__(loader.config_search_path)
+    def __init__(self, loader: Any, composer: Composer) -> None:
+        self._loader = loader
         self._composer = composer
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
@@ -176,16 +238,20 @@ class JobLoader(ConfigLoaderImpl):
         del master_config
         return self._composer.compose_job(sweep_overrides)
 
+    def __getattr__(self, name: str) -> Any:
+        """All else is as the loader has it."""
+        return getattr(self._loader, name)
 
-def _is_place(override: Override) -> bool:
+
+def _is_place(override: Any) -> bool:
     return override.key_or_group in _PLACE or override.key_or_group.startswith(_VARIABLE)
 
 
-def _concerns_hydra(override: Override) -> bool:
+def _concerns_hydra(override: Any) -> bool:
     return override.is_hydra_override() or override.key_or_group == "hydra"
 
 
-def _refers_to_hydra(override: Override) -> bool:
+def _refers_to_hydra(override: Any) -> bool:
     line = str(override.input_line)
     return "$" in line and _OF_HYDRA.search(line) is not None
 
@@ -193,19 +259,12 @@ def _refers_to_hydra(override: Override) -> bool:
 def _config(base: _Base, changed: Container[str]) -> DictConfig:
     """A config of which these sections may be changed; the others are the base's own."""
     config = copy.deepcopy(base.root)
-    _fill(config, {name: copy.deepcopy(node) if name in changed else node for name, node in base.sections.items()})
+    fill(config, {name: copy.deepcopy(node) if name in changed else node for name, node in base.sections.items()})
     return config
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:
     """What `OmegaConf.masked_copy` makes, but of the same nodes: copying them takes most of the time."""
     kept = OmegaConf.create()
-    _fill(kept, {name: node for name, node in content_of(config).items() if name != "hydra"})
+    fill(kept, {name: node for name, node in content_of(config).items() if name != "hydra"})
     return kept
-
-
-def _fill(config: DictConfig, nodes: dict[str, Node]) -> None:
-    # Setting an item would look through all that is in it.
-    for node in nodes.values():
-        node._set_parent(config)
-    content_of(config).update(nodes)

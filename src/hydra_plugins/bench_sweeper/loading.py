@@ -9,22 +9,19 @@ Two things make it cheap, and neither holds in all cases; where it does not, Hyd
 
 Hydra imports this file at every start, so nothing heavy may be imported at its top.
 """
-# ruff: noqa: SLF001 - the steps of Hydra's composition, and what a config holds unresolved, have no public names
 
 import copy
 import dataclasses
-import typing
 from collections.abc import Sequence
+from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository
-from hydra._internal.defaults_list import DefaultsList, create_defaults_list
-from hydra.core.default_element import ResultDefault
-from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import ConfigCompositionException
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from bench.compat.hydra_internals import Steps
+from bench.compat.omegaconf_internals import content_of
 
 ROOT = ""  # stands for what belongs to no section
 HYDRA = "hydra"
@@ -42,57 +39,33 @@ class Merged:
     choices: dict[str, str | None]  # of each group, for `hydra.runtime.choices`
 
 
-class _Copies(CachingConfigRepository):
-    """What another repository has read, as copies, for merging changes what it is given.
-
-    Hydra would make a new repository instead, which reads all files anew and first copies all that plugins have stored.
-    """
-
-    def __init__(self, files: CachingConfigRepository) -> None:
-        self.delegate, self.cache = files, {}  # not the parent's way: it copies what it delegates to
-
-    def load_config(self, config_path: str) -> ConfigResult | None:
-        """A copy of what was read; Hydra asks once for each place in its list of files."""
-        found = self.delegate.load_config(config_path)
-        if found is None:
-            return None
-        found = copy.copy(found)
-        found.config = copy.deepcopy(found.config)
-        return found
-
-
-def content_of(config: DictConfig) -> dict[str, Node]:
-    """The nodes of a mapping, unresolved: those themselves, in its own dictionary."""
-    content = config._content
-    assert isinstance(content, dict)
-    return typing.cast("dict[str, Node]", content)
-
-
 class Loading:
     """What Hydra loads for one sweep, whose own overrides and search path hold for all points."""
 
-    def __init__(self, loader: ConfigLoaderImpl, config_name: str | None, overrides: Sequence[str]) -> None:
-        """Take Hydra's loader, and the overrides of Hydra's own config that were typed for the whole sweep."""
-        self._loader = loader
+    def __init__(self, steps: Steps, config_name: str | None, overrides: Sequence[str]) -> None:
+        """Take the steps of Hydra's loader, and the overrides of its own config that were typed for the whole sweep."""
+        self.steps = steps
         self._config_name = config_name
         # A repository that keeps what it has read. Hydra makes one for each config.
-        self.overrides, self._files = loader._parse_overrides_and_create_caching_repo(config_name, list(overrides))
+        self.overrides, self._files = steps.files(config_name, overrides)
         self._is_group: dict[str, bool] = {}
-        self._copies = _Copies(self._files)
-        self._lists: dict[tuple[str, ...], tuple[list[Override], DefaultsList]] = {}
+        self._copies = steps.copies_of(self._files)
+        self._lists: dict[tuple[str, ...], tuple[list[Any], Any]] = {}
         self._read: dict[_Part, dict[str, bool]] = {}
         self._made: dict[_Key, Node] = {}
 
-    def chooses_file(self, override: Override) -> bool:
+    def chooses_file(self, override: Any) -> bool:
         """Whether an override chooses a file of a group (and is not a value's), as Hydra's defaults list decides it."""
         name = override.key_or_group
         if name not in self._is_group:
             self._is_group[name] = self._files.group_exists(name)
+        if getattr(override, "is_value_path", False):  # Hydra 1.4: a key spelt so that it can be no group
+            return False
         return self._is_group[name] and not isinstance(override.value(), dict)
 
-    def compose(self, groups: Sequence[Override]) -> Merged:
+    def compose(self, groups: Sequence[Any]) -> Merged:
         """What these choices make, with no value overridden but Hydra's own. Raises what Hydra raises."""
-        self._loader.ensure_main_config_source_available()
+        self.steps.check_source()
         try:
             return self._merge(*self._list(groups))
         except OmegaConfBaseException as error:
@@ -100,7 +73,7 @@ class Loading:
 
     # ---- the list of files -------------------------------------------------------------------------------------
 
-    def _list(self, groups: Sequence[Override]) -> tuple[list[ResultDefault], dict[str, str | None]]:
+    def _list(self, groups: Sequence[Any]) -> tuple[list[Any], dict[str, str | None]]:
         """Hydra's defaults list for these choices, and the choice of every group."""
         shape = tuple(each.get_key_element() for each in groups)
         if shape in self._lists:
@@ -112,20 +85,14 @@ class Loading:
                     if one.value() != other.value()
                 }
                 return replaced, known.overrides.known_choices | others
-        found = create_defaults_list(
-            repo=self._files,
-            config_name=self._config_name,
-            overrides_list=[*self.overrides, *groups],
-            prepend_hydra=True,
-            skip_missing=False,
-        )
+        found = self.steps.defaults(self._files, self._config_name, [*self.overrides, *groups])
         if not any(self._has_reference(each) for each in found.defaults):
             self._lists[shape] = (list(groups), found)
         return found.defaults, found.overrides.known_choices
 
     def _with_others_in_place(
-        self, before: Sequence[Override], defaults: Sequence[ResultDefault], groups: Sequence[Override]
-    ) -> list[ResultDefault] | None:
+        self, before: Sequence[Any], defaults: Sequence[Any], groups: Sequence[Any]
+    ) -> list[Any] | None:
         """A list that was made for other choices of the same groups, with these in their places; None: it cannot be."""
         replaced = list(defaults)
         for one, other in zip(before, groups, strict=True):
@@ -141,7 +108,7 @@ class Loading:
             replaced[places[0]] = default
         return replaced
 
-    def _are_alike(self, one: Override, other: Override) -> bool:
+    def _are_alike(self, one: Any, other: Any) -> bool:
         """Whether two choices of a group differ in nothing but what their files hold."""
         loaded = [self._choice(each) for each in (one, other)]
         if any(each is None or each.defaults_list for each in loaded):
@@ -149,21 +116,24 @@ class Loading:
         packages = {str(each.header["package"]) for each in loaded if each is not None}
         return len(packages) == 1 and "_name_" not in packages.pop()
 
-    def _choice(self, override: Override) -> ConfigResult | None:
+    def _choice(self, override: Any) -> ConfigResult | None:
         """The file of a plain choice; None where there is none."""
         name = override.value()
-        if override.type != OverrideType.CHANGE or override.package is not None or not isinstance(name, str):
+        if override.get_key_element() != override.key_or_group or not isinstance(name, str):  # a sign, or a package
             return None
-        return None if "?" in name or "$" in name else self._files.load_config(f"{override.key_or_group}/{name}")
+        if "?" in name or "$" in name:
+            return None
+        found: ConfigResult | None = self._files.load_config(f"{override.key_or_group}/{name}")
+        return found
 
-    def _has_reference(self, default: ResultDefault) -> bool:
+    def _has_reference(self, default: Any) -> bool:
         """Whether other choices decide what this one's own defaults list means."""
         loaded = self._files.load_config(str(default.config_path))
         return loaded is None or any("${" in str(vars(each)) for each in loaded.defaults_list or [])
 
     # ---- the merging -------------------------------------------------------------------------------------------
 
-    def _merge(self, defaults: list[ResultDefault], choices: dict[str, str | None]) -> Merged:
+    def _merge(self, defaults: list[Any], choices: dict[str, str | None]) -> Merged:
         keys = self._keys(defaults)
         if keys is not None and all(key in self._made for key in keys):
             made = {key[0]: self._made[key] for key in keys}
@@ -175,17 +145,17 @@ class Loading:
         sections = {name: node for name, node in made.items() if name not in (ROOT, HYDRA)}
         return Merged(root=root, sections=sections, hydra=made[HYDRA], choices=choices)
 
-    def _merge_by_hydra(self, defaults: list[ResultDefault]) -> dict[str, Node]:
-        config = self._loader._compose_config_from_defaults_list(defaults=defaults, repo=self._copies)
+    def _merge_by_hydra(self, defaults: list[Any]) -> dict[str, Node]:
+        config = self.steps.merge(defaults, self._copies)
         OmegaConf.set_struct(config, True)
         OmegaConf.set_readonly(config.hydra, False)
         values = [each for each in self.overrides if not self.chooses_file(each)]  # of Hydra's own config, all of them
-        self._loader._apply_overrides_to_config(values, config)
+        self.steps.apply(values, config)
         sections = dict(content_of(config))
         content_of(config).clear()
         return {ROOT: config, **sections}
 
-    def _keys(self, defaults: Sequence[ResultDefault]) -> list[_Key] | None:
+    def _keys(self, defaults: Sequence[Any]) -> list[_Key] | None:
         """The sections of a config, each with its files; None where they depend on each other."""
         sections: dict[str, list[_Part]] = {ROOT: []}
         for default in defaults:
@@ -201,10 +171,10 @@ class Loading:
                 return None
         return [(name, tuple(parts)) for name, parts in sections.items()]
 
-    def _sections_in(self, default: ResultDefault, part: _Part) -> dict[str, bool]:
+    def _sections_in(self, default: Any, part: _Part) -> dict[str, bool]:
         """What a file has of which sections: whether there are references in it."""
         if part not in self._read:
-            config = self._loader._load_single_config(default=default, repo=self._copies).config
+            config = self.steps.load(default, self._copies).config
             content = content_of(config) if isinstance(config, DictConfig) else {}
             self._read[part] = {name: "${" in repr(node) for name, node in content.items()}
         return self._read[part]

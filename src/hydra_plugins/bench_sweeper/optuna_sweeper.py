@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -67,7 +66,7 @@ class OptunaSweeper(BenchSweeper):
         )
 
 
-def space_of(overrides: list[Override]) -> Space:
+def space_of(overrides: list[Any]) -> Space:
     """What the overrides leave free; a later override of a key wins.
 
     Raises:
@@ -87,7 +86,7 @@ def space_of(overrides: list[Override]) -> Space:
     return Space(fixed=fixed, parameters=tuple(free.values()))
 
 
-def _parameter(key: str, override: Override) -> Choice | Range | str:
+def _parameter(key: str, override: Any) -> Choice | Range | str:
     """A key that is free, or its value where it has only one."""
     from bench.sweep.space import Choice, Range  # noqa: PLC0415
     from bench.typed.overrides import series, values_as_typed  # noqa: PLC0415
@@ -96,7 +95,7 @@ def _parameter(key: str, override: Override) -> Choice | Range | str:
         return values_as_typed(override)[0]
     sweep: Any = override.value()
     is_log = "log" in getattr(sweep, "tags", ())
-    if isinstance(sweep, IntervalSweep):
+    if override.is_interval_sweep():
         low: Any = sweep.start
         high: Any = sweep.end
         is_int = isinstance(low, int) and isinstance(high, int)
@@ -110,7 +109,7 @@ def _parameter(key: str, override: Override) -> Choice | Range | str:
         from bench.override_checks import OverrideError, values_missing  # noqa: PLC0415
 
         raise OverrideError(str(override.input_line), f"gives no values; {values_missing(str(override.input_line))}")
-    if isinstance(sweep, RangeSweep) and len(values) > 1:
+    if override.is_range_sweep() and len(values) > 1:
         numbers = series(override)
         low, high = sorted([numbers[0], numbers[-1]])
         return Range(key=key, low=low, high=high, step=abs(sweep.step), is_int=isinstance(low, int))

@@ -8,9 +8,10 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import Container, OmegaConf
+
+from bench.compat.override_internals import in_quotes
 
 # Text that is one value to Hydra's grammar as it stands.
 _PLAIN = re.compile(r"[\w./+@%$*-]+( [\w./+@%$*-]+)*", re.ASCII)
@@ -59,7 +60,7 @@ def _element(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, str):
         plain = _PLAIN.fullmatch(value) or re.fullmatch(r"\$\{[^}]*\}", value)
-        return value if plain else str(QuotedString(text=value, quote=Quote.double).with_quotes())
+        return value if plain else in_quotes(value, '"')
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{name}:{_element(each)}" for name, each in value.items()) + "}"
     if isinstance(value, Sequence):

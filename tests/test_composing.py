@@ -61,12 +61,12 @@ FILES = {
 @pytest.fixture(scope="module")
 def loader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConfigLoaderImpl]:
     """Hydra's loader over conf/ and some files of a user's own."""
+    Plugins.instance()  # registers choices once a process
     before = Singleton.get_state()
     folder = tmp_path_factory.mktemp("conf")
     for name, text in FILES.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text.lstrip(), encoding="utf-8")
-    Plugins.instance()
     setup_globals()
     cli._register()
     GlobalHydra.instance().clear()

@@ -296,8 +296,8 @@ def test_no_rule_about_commands_is_idle() -> None:
 @pytest.fixture(scope="module")
 def loader() -> Iterator[ConfigLoaderImpl]:
     """Hydra's loader over conf/."""
+    Plugins.instance()  # registers choices once a process
     before = Singleton.get_state()
-    Plugins.instance()
     setup_globals()
     cli._register()
     GlobalHydra.instance().clear()

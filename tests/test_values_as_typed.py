@@ -83,8 +83,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def loader(folder: Path) -> Iterator[Any]:
     """The loader of the command, over conf/ and a folder of a user's own."""
+    Plugins.instance()  # registers choices once a process
     before = Singleton.get_state()
-    Plugins.instance()
     setup_globals()
     cli._register()
     GlobalHydra.instance().clear()

@@ -392,12 +392,13 @@ def _register() -> None:
     schema = OmegaConf.structured(BenchmarkConfig)
     for open_ended in (schema.compile.options, schema.tracking.tags):
         OmegaConf.set_struct(open_ended, False)  # any key may be set there, without a + in front
+    ConfigStore.instance().repo.pop("schema.yaml", None)  # Hydra 1.4 warns of a name that is there already
     ConfigStore.instance().store(name="schema", node=schema)
     Plugins.instance()  # all are imported: hydra-submitit-launcher, too, registers choices of these names
     # Hydra's loader knows where a defaults list puts a file; without ours in its place only the file itself tells.
     is_ours = hydra_internals.restores_files() and hydra_internals.command_class(_Command) is not None
     install_config_files(None if is_ours else restore)
-    launchers = ConfigStore.instance().repo["hydra"]["launcher"]
+    launchers = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
     for choice in OURS_IN_CONF:  # else Hydra would check ours in conf/ against theirs
         launchers.pop(f"{choice}.yaml", None)
     omegaconf_internals.register_resolver("bench_help", _help)

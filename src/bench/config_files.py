@@ -246,7 +246,7 @@ def _parse(path: str, text: str) -> Any:
     try:
         return OmegaConf.load(io.StringIO(text))
     except yaml.YAMLError as error:
-        raise ConfigFileError(_yaml_mistake(path, text, error)) from error
+        raise ConfigFileError(_yaml_mistake(path, text, _in_python(text) or error)) from error
     except OmegaConfBaseException as error:
         lines = enumerate(text.splitlines(), 1)
         line, reference = next(((n, each.strip()) for n, each in lines if "${" in each and not _CLOSED.search(each)),
@@ -275,6 +275,15 @@ _YAML_MISTAKES = (
     (r"expected ',' or '(\]|\})'", "a bracket is not closed; close it with {0}"),
     (r"expected <block end>", "the line is not indented as the others of its section; align it"),
 )  # fmt: skip
+
+
+def _in_python(text: str) -> yaml.YAMLError | None:
+    """What the parser that is written in Python says: OmegaConf 2.4 uses the one in C, which tells less."""
+    try:
+        yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        return error
+    return None
 
 
 def _yaml_mistake(path: str, text: str, error: yaml.YAMLError) -> str:

@@ -525,13 +525,42 @@ def _check_model_name(config: BenchmarkConfig, overrides: Sequence[str]) -> None
 def job(composed: DictConfig) -> Any:
     """Hydra's task in a sweep: run one composed config in its output folder; returns what the launcher brings back."""
     from bench.conductor import jobs  # noqa: PLC0415 - neither help nor a refused config has use for it
+    from bench.sweep.assignment import VARIABLE  # noqa: PLC0415
 
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
+    if VARIABLE not in os.environ and settings.mode is RunMode.RUN:
+        _run_after_hydra(composed, folder)
     start_folder.enter(settings.runtime.cwd, folder)  # Hydra may have left it: hydra.job.chdir
     if settings.output_subdir is not None:
         hide_secrets(folder / settings.output_subdir, composed, [*settings.overrides.task, *settings.overrides.hydra])
     return jobs.run_sweep_job(to_config(composed, settings.overrides.task), folder)
+
+
+def _run_after_hydra(composed: DictConfig, folder: Path) -> NoReturn:
+    """Run one setting whose output folder Hydra has made already: `_Command` does not fit into this version of it."""
+    from bench.conductor import jobs  # noqa: PLC0415 - neither help nor a refused config has use for it
+
+    settings = HydraConfig.get()
+    start_folder.enter(settings.runtime.cwd, folder)
+    whole = copy.deepcopy(composed)
+    OmegaConf.update(whole, "hydra", settings, merge=False, force_add=True)
+    try:
+        _check_command(whole, RunMode.RUN)
+        config = to_config(composed, settings.overrides.task)
+        ready = jobs.prepare_single(config, folder)
+        if ready is None:
+            sys.exit(0)
+        if settings.output_subdir is not None:
+            hide_secrets(
+                folder / settings.output_subdir, composed, [*settings.overrides.task, *settings.overrides.hydra]
+            )
+        status = jobs.run_single(config, folder, ready)
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        _refuse(error)  # here, for Hydra prints a line of its own about what a job raises
+    except OSError as error:
+        _give_up(error)
+    sys.exit(status)
 
 
 def _single_run(composed: DictConfig, stack: contextlib.ExitStack) -> TaskFunction:

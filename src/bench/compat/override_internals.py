@@ -61,6 +61,7 @@ LISTENER = PrivateName(
 # Classes of the generated parser, and constants of the lexer, that `Grammar` asks for.
 _RULES = ("Primitive", "DictKeyValuePair", "Function", "ArgName", "Element")
 _TOKENS = ("INT", "FLOAT", "BOOL", "NULL", "WS")
+_MISREAD = ("inf", "nan", "true", "false", "null")  # words that are no texts
 
 
 def parse(
@@ -110,7 +111,7 @@ def as_text(value: Any) -> str:
 
 
 def _written(value: Any) -> str:
-    """The same, without Hydra's help: every text is quoted."""
+    """The same, without Hydra's help: a text that is more than a word is quoted."""
     if value is None:
         return "null"
     if isinstance(value, bool | int | float):
@@ -120,7 +121,9 @@ def _written(value: Any) -> str:
     if isinstance(value, dict):
         pairs = ((name if isinstance(name, str) else _written(name), each) for name, each in value.items())
         return "{" + ",".join(f"{name}:{_written(each)}" for name, each in pairs) + "}"
-    return in_quotes(str(text_of(value)))
+    text = str(text_of(value))
+    is_word = re.fullmatch(r"[A-Za-z_][\w/.-]*", text, re.ASCII) and text.lower() not in _MISREAD
+    return text if is_word and text is value else in_quotes(text)
 
 
 def text_of(value: Any) -> Any:

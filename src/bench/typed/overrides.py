@@ -272,13 +272,18 @@ def values_as_typed(override: Any) -> Sequence[str]:
         return [_as_typed(override.get_value_element_as_str(), value)]  # `value` tells quoted from plain no more
     if override.is_range_sweep():
         sweep: Any = override.value()
-        numbers = series(override)
+        numbers: Sequence[Any] = series(override)
         if sweep.shuffle and len(numbers) <= _LONGEST_SHUFFLED:
-            return [str(each) for each in random.sample(numbers, len(numbers))]
-        return _Written(numbers)
+            numbers = random.sample(numbers, len(numbers))
+        return _Written(numbers, casts_of(sweep))
     if not override.is_discrete_sweep():
         raise HydraException(f"{override.input_line}: an interval has no list of values; use a choice or a range")
     return [written(each) for each in override.sweep_iterator()]
+
+
+def casts_of(sweep: Any) -> tuple[Callable[[Any], Any], ...]:
+    """What is made of each number of a range, as in float(range(1,3)): Hydra 1.4 casts numbers, 1.3 their bounds."""
+    return tuple(getattr(sweep, "transformers", ()))
 
 
 def series(override: Any) -> Series:
@@ -293,15 +298,21 @@ def series(override: Any) -> Series:
 class _Written(Sequence[str]):
     """Numbers as they are typed, written when they are asked for."""
 
-    def __init__(self, numbers: Series) -> None:
+    def __init__(self, numbers: Sequence[Any], casts: Sequence[Callable[[Any], Any]]) -> None:
         self._numbers = numbers
+        self._casts = casts
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     def __getitem__(self, position: Any) -> Any:
         found = self._numbers[position]
-        return [str(each) for each in found] if isinstance(position, slice) else str(found)
+        return [self._write(each) for each in found] if isinstance(position, slice) else self._write(found)
+
+    def _write(self, number: Any) -> str:
+        for cast in self._casts:
+            number = cast(number)
+        return written(number) if self._casts else str(number)
 
 
 def written(value: Any) -> str:

@@ -244,11 +244,11 @@ class JobLoader:
 
 
 def _is_place(override: Any) -> bool:
-    return override.key_or_group in _PLACE or override.key_or_group.startswith(_VARIABLE)
+    return bool(override.key_or_group in _PLACE or override.key_or_group.startswith(_VARIABLE))
 
 
 def _concerns_hydra(override: Any) -> bool:
-    return override.is_hydra_override() or override.key_or_group == "hydra"
+    return bool(override.is_hydra_override() or override.key_or_group == "hydra")
 
 
 def _refers_to_hydra(override: Any) -> bool:

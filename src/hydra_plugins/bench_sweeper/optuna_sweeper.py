@@ -89,7 +89,7 @@ def space_of(overrides: list[Any]) -> Space:
 def _parameter(key: str, override: Any) -> Choice | Range | str:
     """A key that is free, or its value where it has only one."""
     from bench.sweep.space import Choice, Range  # noqa: PLC0415
-    from bench.typed.overrides import series, values_as_typed  # noqa: PLC0415
+    from bench.typed.overrides import casts_of, series, values_as_typed  # noqa: PLC0415
 
     if not override.is_sweep_override():
         return values_as_typed(override)[0]
@@ -112,6 +112,10 @@ def _parameter(key: str, override: Any) -> Choice | Range | str:
     if override.is_range_sweep() and len(values) > 1:
         numbers = series(override)
         low, high = sorted([numbers[0], numbers[-1]])
-        return Range(key=key, low=low, high=high, step=abs(sweep.step), is_int=isinstance(low, int))
+        step = abs(sweep.step)
+        for cast in casts_of(sweep):
+            low, high, step = cast(low), cast(high), cast(step)
+        if isinstance(low, float) or not casts_of(sweep):  # as whole numbers or texts the steps may be no longer even
+            return Range(key=key, low=low, high=high, step=step, is_int=isinstance(low, int))
     different = tuple(dict.fromkeys(values))
     return different[0] if len(different) == 1 else Choice(key=key, values=different)

@@ -24,8 +24,9 @@ MLFLOW_PREFIX = "mlflow."  # of the tags that MLflow gives a meaning
 OWN_TAGS = frozenset((
     "arm", "baseline", "compile_cache", "complete", "error", "fidelity_reason", "kind", "measurement_status",
     "measurement_stop", "n_crashed", "n_failed", "n_interrupted", "n_jobs", "n_ok", "n_oom", "n_skipped", "n_timeout",
-    "neighbours", "neighbours_unknown", "owner", "record_key", "repeat", "setting_id", "settings", "stage", "status",
-    "steadiness", "steady_flags", "steady_shape", "sweep_id", "sweep_name", "trial_id", "warmup_status", "warmup_stop",
+    "n_unverified", "neighbours", "neighbours_unknown", "owner", "record_key", "repeat", "setting_id", "settings",
+    "stage", "status", "steadiness", "steady_flags", "steady_shape", "sweep_id", "sweep_name", "trial_id",
+    "unverified", "warmup_status", "warmup_stop",
 ))  # fmt: skip
 USER_PREFIX = "user."  # put before a user's tag that has one of those names
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shlex
 import sqlite3
 import subprocess
@@ -11,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.tracking import mlflow_internals, store, sync, ui
+from bench.tracking.fetch import fetch_sweep
+from bench.tracking.mlflow_internals import REVISIONS, installed
 from bench.tracking.store import TrackingError, look_ahead, open_store
 
 OLDER = "400f98739977"  # of MLflow 2.x
@@ -64,6 +68,96 @@ def test_a_newer_schema_asks_for_a_newer_mlflow(database) -> None:
     assert "pip install --upgrade mlflow" in line
     assert "db upgrade" not in line
     assert database.read_bytes() == content
+
+
+# Schema version → what the line says of the release that has it, for the releases that it is told by.
+OF_RELEASES = {
+    "3.10.0": "it is of MLflow 3.10: make a copy of it, for no MLflow before {installed} can open it afterwards, then run ",
+    "3.16.1": "it is of MLflow 3.16: make a copy of it, for no MLflow before {installed} can open it afterwards, then run ",
+    "9.9.9": "MLflow 9.9 has changed it: pip install 'mlflow>=9.9'",
+}
+
+
+@pytest.mark.parametrize("release", OF_RELEASES)
+def test_the_line_names_the_release_that_a_schema_version_is_of(database, release, monkeypatch) -> None:
+    known = REVISIONS | {"9.9.9": "abcdef012345"}
+    if known[release] == known.get(installed()):
+        pytest.skip("it is the installed one")
+    monkeypatch.setattr(mlflow_internals, "REVISIONS", known)
+    content = change(database, f"UPDATE alembic_version SET version_num = '{known[release]}'")
+    assert OF_RELEASES[release].format(installed=installed()) in refused(database)
+    assert database.read_bytes() == content
+
+
+def test_a_schema_version_before_the_known_ones_is_of_an_mlflow_before_the_first(database) -> None:
+    change(database, f"UPDATE alembic_version SET version_num = '{OLDER}'")
+    assert "it is of an MLflow before 3.10: make a copy of it" in refused(database)
+
+
+def test_where_nothing_tells_which_is_newer_both_commands_are_named(database, monkeypatch) -> None:
+    monkeypatch.setattr(
+        mlflow_internals, "ALEMBIC_CONFIG", dataclasses.replace(mlflow_internals.ALEMBIC_CONFIG, where="no:name")
+    )
+    change(database, "UPDATE alembic_version SET version_num = 'fedcba987654'")
+    line = refused(database)
+    assert f"db upgrade {shlex.quote(f'sqlite:///{database}')}" in line
+    assert "pip install --upgrade mlflow" in line
+
+
+def test_a_database_with_a_study_of_optuna_is_told_from_one_of_another_mlflow(tmp_path) -> None:
+    optuna = pytest.importorskip("optuna")
+    optuna.create_study(storage=f"sqlite:///{tmp_path}/mlflow.db")
+    content = (tmp_path / "mlflow.db").read_bytes()
+    line = refused(tmp_path / "mlflow.db")
+    assert "it holds a study of Optuna: set tracking.uri or search.storage to another database" in line
+    assert (tmp_path / "mlflow.db").read_bytes() == content
+
+
+def test_the_ui_refuses_another_schema_in_one_line(database, capsys) -> None:
+    content = change(database, f"UPDATE alembic_version SET version_num = '{OLDER}'", "DROP TABLE webhooks")
+    assert ui.main([str(database.parent)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"cannot be shown: the database has schema version {OLDER}" in line
+    assert f"db upgrade {shlex.quote(f'sqlite:///{database}')}" in line
+    assert database.read_bytes() == content
+
+
+def test_reading_a_sweep_leaves_another_schema_alone(database) -> None:
+    make_a_run = "INSERT INTO runs (run_uuid, name, status, lifecycle_stage) VALUES ('a', 'a', 'FINISHED', 'active')"
+    older = f"UPDATE alembic_version SET version_num = '{OLDER}'"
+    content = change(database, make_a_run, older, "DROP TABLE webhooks")
+    with pytest.raises(TrackingError, match="cannot be read: the database has schema version") as error:
+        fetch_sweep(f"sqlite:///{database}", "night", database.parent)
+    assert f"db upgrade {shlex.quote(f'sqlite:///{database}')}" in str(error.value)
+    assert database.read_bytes() == content
+
+
+def test_catching_up_leaves_another_schema_alone_and_keeps_the_records(database, sweep_on_disk, capsys) -> None:
+    content = change(database, f"UPDATE alembic_version SET version_num = '{OLDER}'", "DROP TABLE webhooks")
+    jobs = sweep_on_disk(database.parent)
+    assert sync.main([str(database.parent)]) == 1
+    out, err = capsys.readouterr()
+    assert out == "published 0, already there 0, failed 3\n"
+    (line,) = err.splitlines()
+    assert f"db upgrade {shlex.quote(f'sqlite:///{database}')}" in line
+    assert database.read_bytes() == content
+    assert all((folder / "record.json").is_file() for _, folder in jobs)
+
+
+@pytest.mark.parametrize("version", [OLDER, "fedcba987654"])
+def test_the_database_of_a_server_is_asked_before_mlflow_opens_it(version, tmp_path, monkeypatch) -> None:
+    """With an SQLite file in its place: what is asked is the same."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "server.db")) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        connection.execute("INSERT INTO alembic_version VALUES (?)", (version,))
+        connection.commit()
+    content = (tmp_path / "server.db").read_bytes()
+    address = f"sqlite:///{tmp_path}/server.db"
+    monkeypatch.setattr(store, "sqlite_file", lambda _: None)
+    monkeypatch.setattr(store, "_lock_file", lambda _: tmp_path / "lock")
+    with pytest.raises(TrackingError, match=f"schema version {version}"):
+        open_store(address, "bench", tmp_path)
+    assert (tmp_path / "server.db").read_bytes() == content
 
 
 def test_the_look_ahead_leaves_another_schema_alone(database) -> None:

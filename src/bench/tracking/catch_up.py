@@ -38,8 +38,15 @@ from bench.tracking.store import (
     open_store,
 )
 from bench.tracking.sweep_file import SweepInfo, conclusions, is_locked, read_sweep, sweep_of
-from bench.tracking.sweeps import end_sweep, ensure_sweep, gather_sweep, is_complete, is_owned_by_the_living
-from bench.tracking.view import save_view
+from bench.tracking.sweeps import (
+    UNVERIFIED_COUNT,
+    end_sweep,
+    ensure_sweep,
+    gather_sweep,
+    is_complete,
+    is_owned_by_the_living,
+)
+from bench.tracking.view import NoViewError, save_view
 
 LOCK_S = 60.0  # for another process that publishes the same folder
 
@@ -316,8 +323,19 @@ class CatchUp:
             is_cut = "interrupted" in statuses or (sweep.jobs is not None and len(records) < sweep.jobs)
             ended_at_s = max(each.ended_at_s or each.started_at_s for each in records)
             run_id = gather_sweep(store, sweep.sweep_id) or str(run.info.run_id)
-            end_sweep(store, run_id, statuses=statuses, ended_at_s=ended_at_s, interrupted=is_cut)
-            save_view(store, sweep_id=sweep.sweep_id, swept_keys=sweep.swept)
+            unverified = sum(bool(each.unverified) for each in records)
+            end_sweep(
+                store,
+                run_id,
+                statuses=statuses,
+                ended_at_s=ended_at_s,
+                interrupted=is_cut,
+                unverified=unverified if unverified or UNVERIFIED_COUNT in run.data.tags else None,
+            )
+            try:
+                save_view(store, sweep_id=sweep.sweep_id, swept_keys=sweep.swept, unverified=unverified > 0)
+            except NoViewError as error:
+                self._say_once(str(error))
             for file in conclusions(folder):
                 below = file.relative_to(folder).parent.as_posix()
                 store.upload(run_id, file, None if below == "." else below)

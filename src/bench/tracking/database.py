@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.files import keep_mode, make_beside
+from bench.tracking.mlflow_internals import create_tables
 
 ANSWER_S = 2.0  # for another process to let go of a database
 ROOM_BYTES = 1 << 20  # what the records of some jobs take
@@ -38,7 +39,7 @@ class Template:
 def make_template(artifacts: Path) -> Template:
     """Make an empty database that names this folder for artifacts. Raises what MLflow raises."""
     template = Template(tempfile.TemporaryDirectory(prefix="bench-mlflow-", ignore_cleanup_errors=True), artifacts)
-    _create_tables(template.file, artifacts)
+    create_tables(template.file, artifacts)
     return template
 
 
@@ -64,7 +65,7 @@ def make_database(database: Path, artifacts: Path, template: Template | None = N
             if template is not None and template.artifacts == artifacts:
                 shutil.copyfile(template.file, unfinished)
             else:
-                _create_tables(unfinished, artifacts)
+                create_tables(unfinished, artifacts)
             _put_in_place(unfinished, database)
         finally:
             _remove(unfinished)
@@ -79,13 +80,6 @@ def _put_in_place(unfinished: Path, database: Path) -> None:
             unfinished.replace(database)
     except OSError:  # a file system without hard links
         unfinished.replace(database)
-
-
-def _create_tables(database: Path, artifacts: Path) -> None:
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415 - slow, and seldom needed
-
-    # No other connection than this one may be left when the file gets its name.
-    SqlAlchemyStore(f"sqlite:///{database}", artifacts.as_uri()).engine.dispose()
 
 
 def check_writable(database: Path, timeout_s: float, *, room_bytes: int = 0) -> None:

@@ -12,9 +12,11 @@ import re
 from bench.analysis.code_sources import unusual_sources
 from bench.analysis.headline import headline, is_ranked
 from bench.analysis.summary import Summary
+from bench.mlflow_names import LONGEST_TAG
 from bench.record import Record
 
 TAG = "mlflow.note.content"
+UNVERIFIED = "unverified"  # the tag of a trial with parts of its request that nothing confirms or contradicts
 FIGURES = ("e2e_ms", "ttft_ms", "itl_ms", "tok_per_s", "cold_s", "peak_mib")  # more have no room in the UI
 SPACE = "\u00a0"  # that does not break
 
@@ -26,6 +28,15 @@ def describe(record: Record, summary: Summary) -> str:
         error = f"{record.error.type}: {record.error.message}"
         lines += ["", *(f"    {line}" for line in error.splitlines())]
     return "\n".join([*lines, "", *_ran(record), *_trust(record, summary)])
+
+
+def unverified_tag(record: Record) -> str | None:
+    """The parts of the request that nothing confirms or contradicts, each with its reason; None where there are none.
+
+    No longer than MLflow keeps a tag; what is left out is in the record.
+    """
+    text = "; ".join(f"{each.key}: {each.reason}" for each in record.unverified)
+    return (text if len(text) <= LONGEST_TAG else f"{text[: LONGEST_TAG - 1]}…") or None
 
 
 def roomy(markdown: str) -> str:
@@ -71,6 +82,7 @@ def _ran(record: Record) -> list[str]:
         ]
         if seen.attention.error:
             lines.append(f"- attention not seen: {seen.attention.error}")
+        lines += [f"- **unverified: {each.key}**: {each.reason}" for each in record.unverified]
         lines += [f"- mended: {each}" for each in seen.mends]
         lines += [f"- **imported: {library} {words}**" for library, words in unusual_sources(record).items()]
     if (output := record.fidelity) is not None:

@@ -24,12 +24,15 @@ from mlflow import MlflowClient
 from bench.record import FILE_NAME, Record, RecordError
 from bench.secrets import without_credentials
 from bench.tracking.database import sqlite_file
-from bench.tracking.destination import DEFAULT_URI, URI_KEY, AddressError, decide
+from bench.tracking.destination import DEFAULT_URI, SERVED, URI_KEY, AddressError, decide
+from bench.tracking.mlflow_internals import number_of_runs
 from bench.tracking.moved import artifacts_now
+from bench.tracking.schema import check_schema, check_schema_at, explain_schema
 from bench.tracking.store import (
     PUBLISH,
     TrackingError,
     absolute_uri,
+    mlflow_command,
     pages,
     reason_of,
     runs_where,
@@ -68,6 +71,7 @@ def fetch_sweep(uri: str | None, sweep_id: str, folder: Path) -> FetchedSweep:
     """
     uri = _existing(uri, folder.absolute())
     with _explained(uri):
+        _check_schema(uri)
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         experiments = [str(each.experiment_id) for each in pages(client.search_experiments)]
         trials = newest(runs_where(client, experiments, trials_filter(sweep_id)))
@@ -106,14 +110,22 @@ def _existing(uri: str | None, folder: Path) -> str:
         raise TrackingError(f"no MLflow database at {database}: give its address with --tracking-uri")
     try:
         with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=20)) as connection:
-            found = connection.execute("SELECT count(*) FROM runs").fetchone()[0]
+            found = number_of_runs(connection)
     except sqlite3.Error as error:
         raise TrackingError(
             f"{database} cannot be read as an MLflow database ({error}): give another one's address with --tracking-uri"
         ) from error
-    if not found:  # without experiments, too: MLflow would make a first one
+    if found == 0:  # without experiments, too: MLflow would make a first one
         raise TrackingError(f"the MLflow database {database} holds no runs: give another's address with --tracking-uri")
     return uri
+
+
+def _check_schema(uri: str) -> None:
+    """Refuse a database of another MLflow version, which MLflow might change as it opens it to read."""
+    if (database := sqlite_file(uri)) is not None:
+        check_schema(database)
+    elif not uri.startswith(SERVED):
+        check_schema_at(uri)
 
 
 @contextlib.contextmanager
@@ -124,8 +136,11 @@ def _explained(uri: str) -> Iterator[None]:
     except TrackingError:
         raise
     except Exception as error:
+        where, reason = without_credentials(uri), reason_of(error, uri)
         remedy = "check that the server runs" if uri.startswith(("http:", "https:")) else "check that store"
-        text = f"MLflow at {without_credentials(uri)} cannot be read: {reason_of(error, uri)}; {remedy}"
+        if schema := explain_schema(error, where, mlflow_command()):
+            reason, remedy = schema
+        text = f"MLflow at {where} cannot be read: {reason}; {remedy}"
         raise TrackingError(f"{text}, or give another address with --tracking-uri") from error
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from bench.tracking.links import find_fastest, sweep_links
+from bench.tracking.mlflow_internals import view_tag
 from bench.tracking.store import Store, check_answers, connect, experiment_address, explained, tags_filter
 from bench.tracking.store import pages as listed
 from bench.tracking.sweeps import NAME
-from bench.tracking.view import TAG_PREFIX, view_key
+from bench.tracking.view import view_key
 
 
 def pages(address: str, *, sweep_id: str | None, experiment: str | None) -> list[str]:
@@ -38,7 +39,7 @@ def pages(address: str, *, sweep_id: str | None, experiment: str | None) -> list
     tags = run.data.tags
     shown, sweep_id = experiments[str(run.info.experiment_id)], tags["sweep_id"]
     store = _store(address, shown, client)
-    view = key if TAG_PREFIX + (key := view_key(sweep_id)) in shown.tags else None
+    view = key if view_tag(key := view_key(sweep_id)) in shown.tags else None
     fastest = find_fastest(store, sweep_id, int(tags.get("n_ok", 0)))
     return [
         f"  sweep: {tags.get(NAME) or sweep_id}",

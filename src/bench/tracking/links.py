@@ -1,15 +1,14 @@
 """The pages of MLflow's UI that show a sweep: its table, its charts, and its fastest trials side by side.
 
-MLflow does not document the addresses of its pages; these are those of 3.17.2. How one comes to a store's UI is in
-`bench.tracking.store` (`ui_command`), and what the table shows in `bench.tracking.view`.
+MLflow does not document the addresses of its pages (`bench.tracking.mlflow_internals`). How one comes to a store's UI
+is in `bench.tracking.store` (`ui_command`), and what the table shows in `bench.tracking.view`.
 """
 
 from __future__ import annotations
 
-import json
-import urllib.parse
 from dataclasses import dataclass
 
+from bench.tracking.mlflow_internals import compare_page, missing_pages
 from bench.tracking.store import LOCAL_UI, SERVERS, Store, experiment_address, explained, trials_filter
 
 SIDE_BY_SIDE = 10  # with more, the page has no room for their figures
@@ -41,14 +40,10 @@ def find_fastest(store: Store, sweep_id: str, of: int) -> Fastest:
     return Fastest(run_ids=run_ids, of=max(of, len(run_ids)))
 
 
-def compare_address(store: Store, run_ids: list[str], base: str = LOCAL_UI) -> str:
-    """The page that shows these runs side by side; encoded, so that a terminal finds the whole of it."""
+def compare_address(store: Store, run_ids: list[str], base: str = LOCAL_UI) -> str | None:
+    """The page that shows these runs side by side; None where this MLflow has no such page."""
     base = store.address if store.uri.startswith(SERVERS) else base
-    query = {"runs": run_ids, "experiments": [store.experiment_id]}
-    values = urllib.parse.urlencode(
-        {name: json.dumps(value, separators=(",", ":")) for name, value in query.items()}, quote_via=urllib.parse.quote
-    )
-    return f"{base.rstrip('/')}/#/compare-runs?{values}"
+    return compare_page(base.rstrip("/"), run_ids, [store.experiment_id])
 
 
 def sweep_links(
@@ -70,5 +65,6 @@ def sweep_links(
     if fastest is not None and len(fastest.run_ids) > 1:
         shown = len(fastest.run_ids)
         which = f" (the {shown} fastest of {fastest.of})" if fastest.of > shown else ""
-        lines.append(f"compare: {compare_address(store, fastest.run_ids, base)}{which}")
-    return lines
+        if (address := compare_address(store, fastest.run_ids, base)) is not None:
+            lines.append(f"compare: {address}{which}")
+    return [*lines, *(f"   note: {line}" for line in missing_pages())]

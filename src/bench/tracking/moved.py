@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.tracking.database import ANSWER_S, sqlite_file
+from bench.tracking.mlflow_internals import without_known_addresses
 
 ARTIFACTS = "mlartifacts"  # beside the database
 CHOSEN = "bench.artifact_location"  # the tag of an experiment whose location is not the default
@@ -43,6 +44,9 @@ def bring_along(database: Path) -> list[str]:
     Raises:
         sqlite3.Error: the file cannot be read or written.
     """
+    with contextlib.closing(_connect(database, "ro")) as connection:
+        if problem := without_known_addresses(connection):
+            return [f"{database}: {problem}"]
     lines = []
     for old, folder in _former_places(database):
         count = _change(database, old, (database.parent / ARTIFACTS).as_uri())

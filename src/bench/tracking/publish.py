@@ -30,15 +30,15 @@ from bench.palette import colour
 from bench.record import FILE_NAME, Iteration, MemoryUse, Record, config_folder
 from bench.secrets import without_credentials
 from bench.tracking.description import TAG as NOTE
-from bench.tracking.description import describe, requested, roomy
+from bench.tracking.description import UNVERIFIED, describe, requested, roomy, unverified_tag
 from bench.tracking.mark import record_key
+from bench.tracking.mlflow_internals import ui_tags
 from bench.tracking.owner import TAG as OWNER
 from bench.tracking.owner import own_tag
 from bench.tracking.run_names import last_part, short_name
 from bench.tracking.store import COMPLETE, PUBLISH, Point, Store
 from bench.tracking.sweep_file import SweepInfo
 from bench.tracking.tables import CALLS, calls_of, table_text, tag_text
-from bench.tracking.tables import TAG as TABLES
 
 ARTIFACTS = (
     FILE_NAME,
@@ -52,7 +52,6 @@ ARTIFACTS = (
 ERROR_LENGTH = 5000
 SUMMARY = "summary.md"
 PARENT = "mlflow.parentRunId"
-COLOUR = "mlflow.runColor"
 UNLISTED = 256  # colours for settings that their sweep does not list, after as many for those that it does
 ADDRESSES = ("tracking.uri", "search.storage")  # keys whose value may hold a user's name and password
 
@@ -199,11 +198,11 @@ def _tags(
         "neighbours": str(beside.count) if (beside := record.neighbours) is not None and beside.count else None,
         "neighbours_unknown": beside.unknown if beside is not None else None,
         "fidelity_reason": record.fidelity.reason if record.fidelity is not None else None,
+        UNVERIFIED: unverified_tag(record),
         **{f"source.{library}": words[:ERROR_LENGTH] for library, words in published_sources(record).items()},
         PARENT: parent_run_id,
-        COLOUR: colour_of(record, sweep),
         NOTE: roomy(describe(record, summary)),
-        TABLES: tag_text(CALLS) if record.iterations else None,
+        **ui_tags(colour=colour_of(record, sweep), tables=tag_text(CALLS) if record.iterations else None),
     }
     return {name: value for name, value in tags.items() if value is not None}
 

@@ -55,7 +55,7 @@ from bench.tracking.sweeps import (
     upload_plan,
 )
 from bench.tracking.tables import upload_table
-from bench.tracking.view import save_view, view_key
+from bench.tracking.view import save_view, saved_key
 
 # How long the main thread waits.
 OPEN_S = 20.0  # a new database takes 3 to 7 s, and longer when several sweeps start at once
@@ -114,6 +114,7 @@ class Publisher:
         self._folders: dict[str, Path] = {}  # sweep id → its folder
         self._parents: dict[str, str] = {}  # sweep id → its run
         self._views: dict[str, str] = {}  # sweep id → key of its saved view
+        self._unverified: set[str] = set()  # sweeps with a record that is, whose views have a column for it
         self._fastest: dict[str, Fastest] = {}  # sweep id → its fastest trials when it ended
         # Both sides of a call that was not in time write marks; the lock is for these two, and for the marks.
         self._lock = threading.Lock()
@@ -231,17 +232,23 @@ class Publisher:
         What the store is still busy with is waited for, as long as ending the run itself may take.
         """
         sweep_id = next((each.sweep_id for each in records if each.sweep_id is not None), None)
-        statuses = [each.status for each in records]
+        ending: dict[str, Any] = {
+            "statuses": [each.status for each in records],
+            "interrupted": interrupted,
+            "unverified": sum(bool(each.unverified) for each in records) or None,
+        }
 
         def end(store: Store) -> None:
             ended_at_s = time.time()
             if run_id is not None:  # first: over a slow line, the rest may take longer than there is time for
-                end_sweep(store, run_id, statuses=statuses, ended_at_s=ended_at_s, interrupted=interrupted)
+                end_sweep(store, run_id, ended_at_s=ended_at_s, **ending)
             found = gather_sweep(store, sweep_id) if sweep_id is not None else None
             if found is not None and found != run_id:
-                end_sweep(store, found, statuses=statuses, ended_at_s=ended_at_s, interrupted=interrupted)
+                end_sweep(store, found, ended_at_s=ended_at_s, **ending)
             if (found := found or run_id) is not None:
                 self._mark_sweep(sweep_id, records, found)
+            if sweep_id is not None and any(each.unverified for each in records):
+                self._show_unverified(store, self._sweep_known(sweep_id))
             if sweep_id is not None:
                 # Now, and not when somebody asks for the way there: a server that hangs would be waited for again.
                 with contextlib.suppress(TrackingError):  # it costs that line
@@ -371,6 +378,8 @@ class Publisher:
                 parent = parent_run_id or self._parent(store, record, folder)
                 known = self._sweep_of(record, folder)
                 run_id = publish(store, record, folder, parent_run_id=parent, tags=self._tags, sweep=known)
+                if record.unverified and record.sweep_id is not None and record.sweep_id not in self._unverified:
+                    self._show_unverified(store, known)
                 with self._lock:  # here and not by the main thread, which may have gone on
                     self._published.add(key)
                     self._missing.pop(folder, None)
@@ -423,6 +432,17 @@ class Publisher:
         written = read_sweep(folder.parent)
         return written if written is not None and written.sweep_id == record.sweep_id else begun
 
+    def _sweep_known(self, sweep_id: str) -> SweepInfo | None:
+        """A sweep as it was begun here, else as the file in its folder tells."""
+        folder = self._folders.get(sweep_id)
+        return self._sweeps.get(sweep_id) or (read_sweep(folder) if folder is not None else None)
+
+    def _show_unverified(self, store: Store, sweep: SweepInfo | None) -> None:
+        """Give the view of a sweep the column that shows which of its trials are unverified."""
+        if sweep is not None:  # else nobody knows its other columns; each such run has the tag all the same
+            self._unverified.add(sweep.sweep_id)
+            self._save_view(store, sweep)
+
     def _ready(self) -> Store:
         """The store, opened if it is not yet, and seen to answer."""
         if self._store is not None:
@@ -455,7 +475,8 @@ class Publisher:
             sweep = self._sweeps.get(sweep_id) or written or sweep_of(record)
             run = self._find_or_make(store, sweep, folder.parent if written is not None else None)
             self._parents[sweep_id] = str(run.info.run_id)
-            self._views.setdefault(sweep_id, view_key(sweep_id))
+            if (key := saved_key(sweep_id)) is not None:
+                self._views.setdefault(sweep_id, key)
         return self._parents[sweep_id]
 
     def _find_or_make(self, store: Store, sweep: SweepInfo, folder: Path | None) -> Any:
@@ -476,7 +497,12 @@ class Publisher:
 
     def _save_view(self, store: Store, sweep: SweepInfo) -> TrackingError | None:
         try:
-            self._views[sweep.sweep_id] = save_view(store, sweep_id=sweep.sweep_id, swept_keys=sweep.swept)
+            self._views[sweep.sweep_id] = save_view(
+                store,
+                sweep_id=sweep.sweep_id,
+                swept_keys=sweep.swept,
+                unverified=sweep.sweep_id in self._unverified,
+            )
         except TrackingError as error:
             return error
         return None

@@ -51,9 +51,10 @@ from bench.tracking.destination import (
     absolute_address,
     location_uri,
 )
+from bench.tracking.mlflow_internals import column, quiet_store, runs_page
 from bench.tracking.moved import ARTIFACTS
 from bench.tracking.request_time import time_for
-from bench.tracking.schema import check_schema, explain_schema
+from bench.tracking.schema import check_schema, check_schema_at, explain_schema
 
 # Read by MLflow when it is imported or when it makes a request; what the user has set stays. With MLflow's own
 # retries one call to a server that refuses connections takes four minutes.
@@ -77,8 +78,7 @@ from mlflow.exceptions import MlflowException  # noqa: E402
 logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-# It writes a traceback of a hundred lines for each error of the database, and raises the error as well.
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+quiet_store()
 
 LOGIN = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 LOCAL_UI = "http://127.0.0.1:5000"  # where `mlflow ui` answers
@@ -347,6 +347,8 @@ def open_store(
                     check_answers(uri)
                     check_schema(database)
                     notes = moved.bring_along(database)
+                elif not is_served:
+                    check_schema_at(uri)
                 client = client or ahead.client or connect(uri)
                 found = _known_experiment(client, experiment, experiment_id)
                 if found is None and experiment is not None and experiment_id is None:
@@ -443,10 +445,10 @@ def ui_command(store: Store) -> str:
     """The shell line that starts the UI on this store; for a server, which has one, its address."""
     if store.uri.startswith(SERVERS):
         return store.address
-    return f"{_mlflow_command()} ui --backend-store-uri {shlex.quote(store.address)} --host 127.0.0.1"
+    return f"{mlflow_command()} ui --backend-store-uri {shlex.quote(store.address)} --host 127.0.0.1"
 
 
-def _mlflow_command() -> str:
+def mlflow_command() -> str:
     """`mlflow` as one can type it: with its folder where the shell would not find the one of this environment."""
     own = Path(sys.executable).with_name("mlflow")
     found = shutil.which("mlflow")
@@ -472,16 +474,14 @@ def experiment_address(
     """
     if store.uri.startswith(SERVERS):
         base = store.address
-    query = {"workflowType": "machine_learning"}
-    if view is not None:
-        query["viewStateShareKey"] = view  # and no filter beside it: with one in the address the UI ignores the view
-    elif sweep_id is not None:
-        # Sorted by when they were made, the trials would be folded away under their sweep's run.
-        query |= {"searchFilter": trials_filter(sweep_id), "orderByKey": "metrics.`e2e_ms`", "orderByAsc": "true"}
-    if charts:
-        query["compareRunsMode"] = "CHART"
-    values = urllib.parse.urlencode(query, quote_via=urllib.parse.quote)
-    return f"{base.rstrip('/')}/#/experiments/{store.experiment_id}/runs?{values}"
+    return runs_page(
+        base.rstrip("/"),
+        store.experiment_id,
+        view=view,
+        filter_by=None if sweep_id is None else trials_filter(sweep_id),
+        sort_by=column("metrics", "e2e_ms"),
+        charts=charts,
+    )
 
 
 def trials_filter(sweep_id: str) -> str:
@@ -512,7 +512,7 @@ def explained(
     except Exception as error:
         where, status = without_credentials(uri), status_of(error)
         reason = reason_of(error, uri)
-        if schema := explain_schema(str(error), where, _mlflow_command()):
+        if schema := explain_schema(error, where, mlflow_command()):
             kind, (reason, remedy) = UnreachableError, schema
         elif status == http.client.UNAUTHORIZED:
             kind, remedy = UnreachableError, f"{'check' if _has_login() else 'set'} {LOGIN}"

@@ -21,6 +21,7 @@ from bench.tracking.sweep_file import SweepInfo
 
 PLAN = "sweep.md"  # among the files of a sweep's run: its keys and their values
 NAME = "sweep_name"  # the run's own name may be changed in the UI
+UNVERIFIED_COUNT = "n_unverified"  # how many trials carry the tag `unverified`; missing where none ever did
 
 
 def begin_sweep(store: Store, sweep: SweepInfo, *, tags: dict[str, str]) -> str:
@@ -38,6 +39,8 @@ def begin_sweep(store: Store, sweep: SweepInfo, *, tags: dict[str, str]) -> str:
     if run.info.status != "RUNNING":
         store.reopen_run(run_id)
         resumed = {"status": "running"}
+        if UNVERIFIED_COUNT in run.data.tags:
+            resumed[UNVERIFIED_COUNT] = "0"  # until it ends again
     _describe(store, run, sweep, tags | resumed)
     return run_id
 
@@ -89,7 +92,15 @@ def gather_sweep(store: Store, sweep_id: str) -> str | None:
     return run_id
 
 
-def end_sweep(store: Store, run_id: str, *, statuses: Sequence[str], ended_at_s: float, interrupted: bool) -> None:
+def end_sweep(
+    store: Store,
+    run_id: str,
+    *,
+    statuses: Sequence[str],
+    ended_at_s: float,
+    interrupted: bool,
+    unverified: int | None = None,
+) -> None:
     """End a sweep's run.
 
     Args:
@@ -98,11 +109,14 @@ def end_sweep(store: Store, run_id: str, *, statuses: Sequence[str], ended_at_s:
         statuses: of the jobs that left a record.
         ended_at_s: Unix time.
         interrupted: whether the user stopped it.
+        unverified: how many of the records are; None: none, and the run says nothing of it.
     """
     failed = any(status not in ("ok", "skipped") for status in statuses)
     status = "interrupted" if interrupted else "failed" if failed else "ok"
     store.end_run(run_id, RUN_STATUS.get(status, "FAILED"), ended_at_s)
     counts = {f"n_{each}": str(statuses.count(each)) for each in STATUSES}
+    if unverified is not None:
+        counts[UNVERIFIED_COUNT] = str(unverified)
     store.log(run_id, tags={"status": status, "n_jobs": str(len(statuses)), **counts})
 
 

@@ -11,9 +11,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from bench.record import Iteration, Record
+from bench.tracking.mlflow_internals import TABLES as TAG
+from bench.tracking.mlflow_internals import ui_tags
 from bench.tracking.store import Store, explained
 
-TAG = "mlflow.loggedArtifacts"  # where the UI finds out which artifacts are tables
 CALLS = "calls.json"
 DIGITS = 6
 
@@ -34,7 +35,7 @@ def upload_table(store: Store, run_id: str, name: str, columns: Mapping[str, Seq
     store.upload_texts(run_id, {name: table_text(columns)})
     with explained(store.uri, "look at a run"):
         before = store.client.get_run(run_id).data.tags.get(TAG)
-    store.log(run_id, tags={TAG: tag_text(name, before)})
+    store.log(run_id, tags=ui_tags(tables=tag_text(name, before)))
 
 
 def table_text(columns: Mapping[str, Sequence[object]]) -> str:

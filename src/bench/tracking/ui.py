@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import http.client
 import os
 import re
 import signal
@@ -34,6 +35,7 @@ from bench.tracking.database import sqlite_file
 from bench.tracking.destination import AddressError
 from bench.tracking.found_store import DATABASE_NAME, Found, find_store
 from bench.tracking.moved import bring_along
+from bench.tracking.schema import SchemaError, check_schema, check_schema_at, explain_schema
 from bench.user_path import expanded
 
 PORT = 5000
@@ -99,6 +101,7 @@ def _run(folder: Path, port: int | None) -> int:
     if found.uri.startswith(("http://", "https://")):
         _print_pages(found, found.uri)
         return 0
+    _check_schema(found.uri)
     _bring_along(found.uri)
     for name in ("no_proxy", "NO_PROXY"):  # a proxy that the environment names does not know our server
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
@@ -106,6 +109,23 @@ def _run(folder: Path, port: int | None) -> int:
         _print_pages(found, address)
         print(f"The UI of {_shown(found.uri)} runs; Ctrl-C ends it.", flush=True)
         raise UiError(f"the UI ended by itself, with status {server.wait()}")
+
+
+def _check_schema(uri: str) -> None:
+    """Refuse a database of another MLflow version: the server would change it, or end with a traceback."""
+    database = sqlite_file(uri)
+    try:
+        if database is None:
+            check_schema_at(uri)
+        elif database.is_file():
+            check_schema(database)
+    except SchemaError as error:
+        from bench.tracking.store import mlflow_command  # noqa: PLC0415 - imports MLflow
+
+        reason, remedy = explain_schema(error, _shown(uri), mlflow_command()) or (str(error), "")
+        raise UiError(f"MLflow at {_shown(uri)} cannot be shown: {reason}; {remedy}", REFUSED) from error
+    except sqlite3.Error:  # which MLflow itself is about to say
+        return
 
 
 def _bring_along(uri: str) -> None:
@@ -195,15 +215,24 @@ def _wait_until_it_answers(server: subprocess.Popen[bytes], address: str, log: I
 
     deadline_s = time.monotonic() + START_S
     while server.poll() is None:
-        with (
-            contextlib.suppress(OSError, urllib.error.URLError),
-            urllib.request.urlopen(f"{address}/health", timeout=LOOK_S * 20),  # noqa: S310 - http
-        ):
+        if _answers(address):
             return
         if time.monotonic() > deadline_s:
             raise UiError(f"MLflow's server does not answer at {address} after {START_S:g} s: {_last_error(log)}")
         time.sleep(LOOK_S)
     raise UiError(f"MLflow's server ended with status {server.returncode}: {_last_error(log)}")
+
+
+def _answers(address: str) -> bool:
+    """Whether a server answers, if only that it has no such path."""
+    try:
+        urllib.request.urlopen(f"{address}/health", timeout=LOOK_S * 20).close()  # noqa: S310 - http
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code < http.client.INTERNAL_SERVER_ERROR
+    except OSError:
+        return False
+    return True
 
 
 def _last_error(log: IO[bytes]) -> str:

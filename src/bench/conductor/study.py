@@ -22,10 +22,12 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, TPESampler
+from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.study import Study as OptunaStudy
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from bench.conductor.optuna_internals import notes_of, params_of, waiting_attributes
 from bench.secrets import scrub, without_credentials
 from bench.sweep.space import Choice, Range, Space
 
@@ -73,9 +75,10 @@ class Study:
         self._distributions = {each.key: _distribution(each) for each in space.parameters}
         self._keys = {each.key: each for each in space.parameters}
         with self._told("cannot be opened"):
+            self._trials = InMemoryStorage() if storage is None else RDBStorage(_address(storage))
             self._study = optuna.create_study(
                 study_name=name,
-                storage=None if storage is None else _address(storage),
+                storage=self._trials,
                 directions=[StudyDirection[goal.upper()] for goal in goals.values()],
                 load_if_exists=True,
             )
@@ -108,9 +111,10 @@ class Study:
     def note(self, number: int, **notes: Any) -> None:
         """Keep something with a trial."""
         with self._told("takes no more"):
-            trial_id = self._study.get_trials(deepcopy=False)[number]._trial_id  # noqa: SLF001 - no public way to it
+            study_id = self._trials.get_study_id_from_name(self._study.study_name)
+            trial_id = self._trials.get_trial_id_from_study_id_trial_number(study_id, number)
             for name, value in notes.items():
-                self._study._storage.set_trial_user_attr(trial_id, name, value)  # noqa: SLF001
+                self._trials.set_trial_user_attr(trial_id, name, value)
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """Say what came of a trial that runs; a reason instead of values prunes it."""
@@ -127,11 +131,11 @@ class Study:
         self.note(number, reason=reason)
         with self._told("takes no more"):
             trials = self._study.get_trials(deepcopy=False)
-            params = _params(trials[number])
-            waiting = [_point(_params(each)) for each in trials if each.state == TrialState.WAITING]
+            params = params_of(trials[number])
+            waiting = [_point(params_of(each)) for each in trials if each.state == TrialState.WAITING]
             # First this: killed in between, the next start finds the trial running and its setting waiting already.
             if _point(params) not in waiting:
-                self._study.enqueue_trial(params)
+                self._study.enqueue_trial(params, user_attrs=waiting_attributes(params))
             self._study.tell(number, state=TrialState.FAIL)
 
     def add(self, values: Mapping[str, str], outcome: Outcome, **notes: Any) -> None:
@@ -158,7 +162,7 @@ class Study:
         """The settings that will be asked for again."""
         with self._told("cannot be read"):
             trials = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-            return [self._values(_params(each)) for each in trials]
+            return [self._values(params_of(each)) for each in trials]
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
@@ -170,10 +174,10 @@ class Study:
             outcome = str(trial.user_attrs.get("reason", "pruned"))
         return Trial(
             number=trial.number,
-            values=self._values(_params(trial)),
+            values=self._values(params_of(trial)),
             is_running=trial.state == TrialState.RUNNING,
             outcome=outcome,
-            notes=dict(trial.user_attrs),
+            notes=notes_of(trial),
         )
 
     def _values(self, params: Mapping[str, Any]) -> dict[str, str]:
@@ -309,17 +313,12 @@ class _Untried(BaseSampler):
 
 def _tried(trials: Sequence[FrozenTrial]) -> set[tuple[Any, ...]]:
     """The settings that were asked for, are running, or wait; not those that were given back."""
-    return {_point(_params(each)) for each in trials if each.state != TrialState.FAIL}
+    return {_point(params_of(each)) for each in trials if each.state != TrialState.FAIL}
 
 
 def _point(params: Mapping[str, Any]) -> tuple[Any, ...]:
     # Optuna's steps add up to 0.30000000000000004 where 0.3 was typed.
     return tuple(round(params[key], 9) if isinstance(params[key], float) else params[key] for key in sorted(params))
-
-
-def _params(trial: FrozenTrial) -> dict[str, Any]:
-    """Those that a trial has, or will have when it is asked for."""
-    return dict(trial.params or trial.system_attrs.get("fixed_params", {}))
 
 
 def _distribution(parameter: Choice | Range) -> BaseDistribution:

@@ -1,0 +1,72 @@
+"""A study without the one key of Optuna's that is not part of its public interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from bench.conductor import optuna_internals
+from bench.conductor.study import Study
+from bench.sweep.space import Choice, Space
+
+SPACE = Space(parameters=(Choice(key="a", values=["x", "y", "z"]), Choice(key="b", values=["1", "2"])), fixed={})
+
+
+def study(folder: Path) -> Study:
+    return Study(space=SPACE, goals={"e2e_ms": "minimize"}, storage=f"sqlite:///{folder}/s.db", name="s", seed=0)
+
+
+@pytest.fixture(params=["here", "gone"])
+def fixed_params(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key as Optuna has it, and as one that it has no more."""
+    if request.param == "gone":
+        monkeypatch.setattr(optuna_internals, "_FIXED_PARAMS", "no_such_key")
+
+
+@pytest.mark.usefixtures("fixed_params")
+def test_what_is_given_back_waits_with_its_values_and_comes_first(tmp_path) -> None:
+    asking = study(tmp_path)
+    first = asking.ask()
+    assert first is not None
+    asking.give_back(first.number, "killed")
+    assert asking.waiting() == [first.values]
+    again = study(tmp_path).ask()
+    assert again is not None
+    assert again.values == first.values
+
+
+def test_what_is_given_back_twice_waits_once(tmp_path) -> None:
+    asking = study(tmp_path)
+    for _ in range(2):
+        trial = asking.ask()
+        assert trial is not None
+        asking.give_back(trial.number, "killed")
+    assert asking.waiting() == [trial.values]
+
+
+def test_a_trial_that_waits_in_a_database_of_before_keeps_its_values(tmp_path) -> None:
+    study(tmp_path)
+    optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/s.db").enqueue_trial({"a": "z", "b": "2"})
+    asking = study(tmp_path)
+    assert asking.waiting() == [{"a": "z", "b": "2"}]
+    assert asking.ask().values == {"a": "z", "b": "2"}
+
+
+def test_notes_are_kept_by_whoever_knows_the_number(tmp_path) -> None:
+    first = study(tmp_path).ask()
+    assert first is not None
+    study(tmp_path).note(first.number, folder="0_x", measured_s=1.5)
+    (trial,) = study(tmp_path).trials()
+    assert trial.notes == {"folder": "0_x", "measured_s": 1.5}
+
+
+def test_notes_hold_nothing_of_what_bench_keeps_itself(tmp_path) -> None:
+    asking = study(tmp_path)
+    first = asking.ask()
+    assert first is not None
+    asking.give_back(first.number, "killed")
+    again = asking.ask()
+    assert again is not None
+    assert again.notes == {}

@@ -15,6 +15,8 @@ import pytest
 from bench.tracking import mlflow_internals, store, sync, ui
 from bench.tracking.fetch import fetch_sweep
 from bench.tracking.mlflow_internals import REVISIONS, installed
+from bench.tracking.publisher import Publisher
+from bench.tracking.schema import SchemaError, explain_schema
 from bench.tracking.store import TrackingError, look_ahead, open_store
 
 OLDER = "400f98739977"  # of MLflow 2.x
@@ -142,6 +144,28 @@ def test_catching_up_leaves_another_schema_alone_and_keeps_the_records(database,
     assert f"db upgrade {shlex.quote(f'sqlite:///{database}')}" in line
     assert database.read_bytes() == content
     assert all((folder / "record.json").is_file() for _, folder in jobs)
+
+
+def test_a_sweep_says_it_once_and_how_its_records_are_published_later(database, sweep_on_disk) -> None:
+    content = change(database, f"UPDATE alembic_version SET version_num = '{OLDER}'", "DROP TABLE webhooks")
+    jobs, warnings = sweep_on_disk(database.parent), []
+    publisher = Publisher(uri=None, experiment="bench", tags={}, folder=database.parent, warn=warnings.append)
+    assert publisher.begin_sweep(sweep_id="night-1", name="s", swept={}, settings=[], baseline=None) is None
+    assert [publisher.publish(record, folder) for record, folder in jobs] == [False] * 3
+    assert publisher.publish_missing([folder for _, folder in jobs], None) == 3
+    assert not publisher.end_sweep(None, [record for record, _ in jobs], interrupted=False)
+    (line,) = warnings
+    assert "db upgrade" in line
+    assert publisher.unpublished is not None
+    assert publisher.unpublished.startswith("3 records are not published; later: python -m bench.tracking.sync ")
+    assert database.read_bytes() == content
+
+
+def test_the_command_has_no_password_and_says_that_it_needs_one() -> None:
+    uri = "postgresql://me:hunter22@host/mlflow"
+    found = explain_schema(SchemaError(REVISIONS["3.10.0"], REVISIONS["3.11.1"]), uri, "mlflow")
+    assert found is not None
+    assert found[1].endswith("then run mlflow db upgrade postgresql://host/mlflow (with its user and password)")
 
 
 @pytest.mark.parametrize("version", [OLDER, "fedcba987654"])

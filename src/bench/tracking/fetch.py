@@ -138,7 +138,7 @@ def _explained(uri: str) -> Iterator[None]:
     except Exception as error:
         where, reason = without_credentials(uri), reason_of(error, uri)
         remedy = "check that the server runs" if uri.startswith(("http:", "https:")) else "check that store"
-        if schema := explain_schema(error, where, mlflow_command()):
+        if schema := explain_schema(error, uri, mlflow_command()):
             reason, remedy = schema
         text = f"MLflow at {where} cannot be read: {reason}; {remedy}"
         raise TrackingError(f"{text}, or give another address with --tracking-uri") from error

@@ -33,6 +33,7 @@ from bench.tracking.restore import Restored, Slot, Wanted, find, put_back
 from bench.tracking.store import (
     ANSWER_S,
     Ahead,
+    OtherSchemaError,
     Store,
     TrackingError,
     UnreachableError,
@@ -108,6 +109,7 @@ class Publisher:
         self._folder = folder.absolute()
         self._warn_user = warn
         self._warned: str | None = None  # the last line
+        self._other_schema: str | None = None  # why a database of another version cannot be used, once that is said
         self._thread = BoundedThread()
         self._store: Store | None = None
         self._sweeps: dict[str, SweepInfo] = {}  # those begun here
@@ -178,7 +180,7 @@ class Publisher:
         try:
             run_id, view_error = self._do(begin, SWEEP_S)
         except TrackingError as error:
-            self._warn(f"not published: {error}")
+            self._complain("not published", error)
             return None
         # A file of its own, before any job has one: a store that takes no files is found out now.
         self._tell(
@@ -195,7 +197,7 @@ class Publisher:
         """
         error = self._attempt(record, folder, parent_run_id, JOB_S)
         if error is not None:
-            self._warn(f"{record.name or 'the run'} is not published (its record is in {folder}): {error}")
+            self._complain(f"{record.name or 'the run'} is not published (its record is in {folder})", error)
         return error is None
 
     def publish_missing(self, folders: Sequence[Path], parent_run_id: str | None) -> int:
@@ -218,7 +220,7 @@ class Publisher:
             )
             if error is None:
                 continue
-            self._warn(f"{record.name or 'the run'} is not published (its record is in {folder}): {error}")
+            self._complain(f"{record.name or 'the run'} is not published (its record is in {folder})", error)
             if isinstance(error, UnreachableError):
                 with self._lock:
                     self._missing |= {each: None for _, each in missing[number:]}
@@ -355,9 +357,17 @@ class Publisher:
         try:
             self._do(work, within_s)
         except TrackingError as error:
-            self._warn(f"{what}: {error}")
+            self._complain(what, error)
             return False
         return True
+
+    def _complain(self, what: str, error: TrackingError) -> None:
+        """Say what failed and why; that the database is of another version is said once, for nothing changes it."""
+        if isinstance(error, OtherSchemaError):
+            if str(error) == self._other_schema:
+                return
+            self._other_schema = str(error)
+        self._warn(f"{what}: {error}")
 
     def _warn(self, line: str) -> None:
         """Hand one line on, unless it is the last one again."""

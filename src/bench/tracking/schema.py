@@ -17,6 +17,7 @@ import shlex
 import sqlite3
 from pathlib import Path
 
+from bench.secrets import without_credentials
 from bench.tracking.mlflow_internals import (
     installed,
     is_older,
@@ -59,12 +60,12 @@ def _check(found: str | None) -> None:
         raise SchemaError(found, expected)
 
 
-def explain_schema(error: Exception, address: str, command: str) -> tuple[str, str] | None:
+def explain_schema(error: Exception, uri: str, command: str) -> tuple[str, str] | None:
     """The reason and the remedy, where an error says that a database has another schema; else None.
 
     Args:
         error: a `SchemaError`, or MLflow's own.
-        address: the database's, without credentials.
+        uri: the database's address; the command that is named has none of its credentials.
         command: `mlflow`, as one can type it.
     """
     if not isinstance(error, SchemaError):
@@ -72,7 +73,9 @@ def explain_schema(error: Exception, address: str, command: str) -> tuple[str, s
         if versions is None:
             return None
         error = SchemaError(*versions)
-    return str(error), _remedy(error.found, f"{command} db upgrade {shlex.quote(address)}")
+    address = without_credentials(uri)
+    hidden = "" if address == uri else " (with its user and password)"
+    return str(error), _remedy(error.found, f"{command} db upgrade {shlex.quote(address)}{hidden}")
 
 
 def _remedy(found: str, upgrade: str) -> str:

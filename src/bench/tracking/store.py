@@ -113,6 +113,10 @@ class ForbiddenError(UnreachableError):
     """The server knows us, and does not let us do that."""
 
 
+class OtherSchemaError(UnreachableError):
+    """The database is of another MLflow version, and is left as it is."""
+
+
 class Point(NamedTuple):
     """One value of one metric."""
 
@@ -512,8 +516,8 @@ def explained(
     except Exception as error:
         where, status = without_credentials(uri), status_of(error)
         reason = reason_of(error, uri)
-        if schema := explain_schema(error, where, mlflow_command()):
-            kind, (reason, remedy) = UnreachableError, schema
+        if schema := explain_schema(error, uri, mlflow_command()):
+            kind, (reason, remedy) = OtherSchemaError, schema
         elif status == http.client.UNAUTHORIZED:
             kind, remedy = UnreachableError, f"{'check' if _has_login() else 'set'} {LOGIN}"
         elif status == http.client.FORBIDDEN:

@@ -122,7 +122,7 @@ def _check_schema(uri: str) -> None:
     except SchemaError as error:
         from bench.tracking.store import mlflow_command  # noqa: PLC0415 - imports MLflow
 
-        reason, remedy = explain_schema(error, _shown(uri), mlflow_command()) or (str(error), "")
+        reason, remedy = explain_schema(error, uri, mlflow_command()) or (str(error), "")
         raise UiError(f"MLflow at {_shown(uri)} cannot be shown: {reason}; {remedy}", REFUSED) from error
     except sqlite3.Error:  # which MLflow itself is about to say
         return

@@ -84,6 +84,17 @@ def test_without_it_a_sweep_is_published_and_read_back(name, start, store, monke
     assert mark.published
 
 
+def test_without_saved_views_catching_up_ends_the_sweeps_run_and_says_so_once(
+    start, store, monkeypatch, sweep_on_disk, capsys
+) -> None:
+    folder = sweep_on_disk(start, sweep_id="caught up")[0][1].parent
+    remove(monkeypatch, "SAVED_VIEW")
+    assert sync.main([str(folder)]) == 0
+    assert capsys.readouterr().err.splitlines() == [f"bench.tracking.sync: {mlflow_internals.SAVED_VIEW.unseen()}"]
+    (run,) = store.find_runs(kind="sweep", sweep_id="caught up")
+    assert run.info.status == "FINISHED"
+
+
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
 def test_every_entry_is_here_and_says_what_is_lost(entry) -> None:
     assert entry.is_here()

@@ -1,0 +1,157 @@
+"""The command line of scripts/test-versions."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from versions import renewal, results
+from versions.legs import ENVIRONMENTS, LEGS, NEWEST, ROOT, interpreter_for, pins
+
+NOXFILE = Path(__file__).with_name("noxfile.py")
+PROGRAM = "test-versions"
+
+
+def parsed(arguments: list[str] | None) -> argparse.Namespace:
+    """Return the arguments; a wrong one ends the program with one line and status 2."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/test-versions",
+        description="Run the contract suite (pytest -m contract) with several versions of the libraries, each in an "
+        "environment of its own under .cache/versions, which a later call uses again. Without LEG, all legs but those "
+        "on request. What follows -- goes to pytest.",
+        epilog="Exit status: 0 all legs passed or were skipped for want of a Python; 1 one failed; 2 wrong arguments.",
+    )
+    parser.add_argument("legs", metavar="LEG", nargs="*", help="names of legs (--list)")
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument("--list", action="store_true", help="list the legs, and run nothing")
+    modes.add_argument("--install-only", action="store_true", help="make the environments, and run no test")
+    modes.add_argument("--write", action="store_true", help="write the results to src/bench/tested_versions.json")
+    modes.add_argument(
+        "--renew", metavar="FILE", choices=list(renewal.TARGETS), help="write a file of versions anew: %(choices)s"
+    )
+    given = sys.argv[1:] if arguments is None else arguments
+    at = given.index("--") if "--" in given else len(given)
+    asked = parser.parse_args(given[:at])
+    asked.pytest = given[at + 1 :]
+    unknown = [name for name in asked.legs if name not in LEGS]
+    if unknown:
+        refuse(f"no leg {unknown[0]!r}; there are {', '.join(LEGS)}")
+    if asked.legs and (asked.list or asked.renew):
+        refuse(f"{'--list' if asked.list else '--renew'} takes no LEG; leave out {asked.legs[0]!r}")
+    if asked.pytest and asked.write:
+        refuse("--write takes no arguments for pytest: a file of tested versions is of the whole suite")
+    asked.legs = list(dict.fromkeys(asked.legs)) or [leg.name for leg in LEGS.values() if not leg.on_request]
+    return asked
+
+
+def refuse(line: str) -> None:
+    """End the program with one line and status 2."""
+    print(f"{PROGRAM}: {line}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def list_legs() -> None:
+    """Print the legs with their Python and what they are."""
+    for leg in LEGS.values():
+        there = "" if interpreter_for(leg.python) else " (not found: is skipped)"
+        request = "  on request" if leg.on_request else ""
+        print(f"{leg.name:<11} Python {leg.python}{there}  {leg.what}{request}")
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Hold the environments: a second call waits, for both would make the same."""
+    ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
+    with (ENVIRONMENTS / "lock").open("w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            print(f"{PROGRAM}: waits for another call in this checkout", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def run_nox(session: str, *options: str) -> tuple[str, str]:
+    """Run one session; return nox's word for its result, and its reason where it was skipped."""
+    report = ENVIRONMENTS / f"{session}.report.json"
+    report.unlink(missing_ok=True)
+    command = [sys.executable, "-P", "-m", "nox", "--noxfile", str(NOXFILE), "--no-error-on-missing-interpreters"]
+    command += ["--report", str(report), "--sessions", session, *options]
+    subprocess.run(command, check=False)  # noqa: S603
+    try:
+        (told,) = json.loads(report.read_text(encoding="utf-8"))["sessions"]
+    except (OSError, ValueError):
+        return "failed", ""
+    return told["result"], told["reason"] or ""
+
+
+def run_leg(name: str, pytest: list[str]) -> results.Result:
+    """Run one leg, and print its result."""
+    leg = LEGS[name]
+    print(f"=== {name}: {leg.what}", flush=True)
+    for former in (leg.junit, leg.versions):
+        former.unlink(missing_ok=True)
+    started = time.monotonic()
+    session, _ = run_nox(name, *(["--", *pytest] if pytest else []))
+    lacking = f"no Python {leg.python} was found"
+    result = results.read_result(leg, session=session, reason=lacking, seconds=time.monotonic() - started)
+    print(f"=== {name}: {result.result}{f' ({result.reason})' if result.reason else ''}", flush=True)
+    return result
+
+
+def tell_today(result: results.Result) -> None:
+    """Print what ``newest`` would have to change to be what pip installs today."""
+    newest = pins((ROOT / NEWEST).read_text(encoding="utf-8"))
+    changed = renewal.differences(newest, renewal.portable(result.versions))
+    print(f"\n{NEWEST} differs from what is newest today in {len(changed)} packages" + (":" if changed else ""))
+    print("".join(f"  {line}\n" for line in changed), end="")
+    if changed:
+        print(f"To write them there, once the suite passes with them: scripts/{PROGRAM} --renew newest")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what was asked for; return the exit status."""
+    asked = parsed(arguments)
+    if asked.list:
+        list_legs()
+        return 0
+    today = datetime.now(tz=UTC).date().isoformat()
+    with alone():
+        if asked.renew:
+            session, _ = run_nox(f"renew-{asked.renew}")
+            if session != "success":
+                print(f"{PROGRAM}: nothing was written: the install did not succeed", file=sys.stderr)
+                return 1
+            shutil.rmtree(ENVIRONMENTS / f"renew-{asked.renew}")  # several GB, of use for nothing else
+            print("\n".join(renewal.write(asked.renew, today)) or "nothing changed")
+            return 0
+        if asked.install_only:
+            ended = [run_nox(name, "--install-only")[0] for name in asked.legs]
+            return int("failed" in ended)
+        found = [run_leg(name, asked.pytest) for name in asked.legs]
+    for each in found:
+        if each.leg == "today" and each.versions:
+            tell_today(each)
+    print("\n" + results.table(found), flush=True)
+    if asked.write:
+        results.FILE.write_text(results.as_json(found, today), encoding="utf-8")
+        print(f"written to {results.FILE.relative_to(ROOT)}")
+    return int(any(each.result == "failed" for each in found))
+
+
+if __name__ == "__main__":
+    try:
+        status = main()
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: interrupted; an environment whose install was not finished is made anew", file=sys.stderr)
+        status = 130
+    sys.exit(status)

@@ -1,0 +1,94 @@
+"""Sessions of nox: one a leg, and one that installs anew what ``--renew`` writes down.
+
+``scripts/test-versions`` starts nox with this file; it can be called by hand as well
+(``python -m nox -f scripts/versions/noxfile.py --list``), with ``scripts`` in PYTHONPATH.
+
+An environment is used again when its mark, written as the last step of an install, names the digest of what it would be
+made from today. Otherwise nox removes it and makes it anew: after a changed version nothing of the former remains, and
+an install that was interrupted left no mark.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+
+import nox
+
+from versions.legs import ENVIRONMENTS, EXTRA, LEGS, ROOT, Leg, digest, interpreter_for, is_ready, mark_of, merged_pins
+from versions.renewal import TARGETS, constraints_of, freeze_of
+
+nox.needs_version = ">=2024.4"
+nox.options.envdir = str(ENVIRONMENTS)
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False
+
+TELL_VERSIONS = """
+import importlib.metadata, json, platform
+found = {each.name: each.version for each in importlib.metadata.distributions() if each.name}
+print(json.dumps(found | {"python": platform.python_version()}))
+"""
+
+
+def install(session: nox.Session, extra: str, pins: dict[str, str], name: str) -> None:
+    """Install bench with an extra, editable, in these versions. pip honours the user's own configuration besides.
+
+    The variables reach the builds that pip starts too. Their path is relative, for pip splits it at spaces. Modules are
+    compiled when they are first imported: a leg imports a small part of what is installed.
+    """
+    file = ENVIRONMENTS / f"{name}.constraints.txt"
+    file.write_text("".join(f"{each}=={version}\n" for each, version in sorted(pins.items())), encoding="utf-8")
+    relative = os.path.relpath(file, ROOT)
+    env: dict[str, str | None] = {"PIP_CONSTRAINT": relative, "PIP_BUILD_CONSTRAINT": relative} if pins else {}
+    options = ["--no-compile", "--no-input", "--disable-pip-version-check", "--progress-bar=off"]
+    session.install(*options, "--editable", f".[{extra}]", env=env, silent=True)
+
+
+def run_leg(session: nox.Session, leg: Leg) -> None:
+    """Install what the leg lacks, write down the versions, and run the contract suite."""
+    session.chdir(ROOT)
+    interpreter = interpreter_for(leg.python)
+    assert interpreter is not None  # nox skips a session whose Python is not found
+    environment = leg.environment
+    if not is_ready(leg, interpreter):
+        install(session, EXTRA, merged_pins(leg), leg.name)
+        mark_of(environment).write_text(digest(leg, interpreter), encoding="utf-8")
+    told = session.run("python", "-P", "-c", TELL_VERSIONS, silent=True)
+    if told is None:
+        return  # --install-only
+    leg.versions.write_text(json.dumps(json.loads(told), indent=1), encoding="utf-8")
+    options = ["-m", "contract", "--numprocesses=2", "--dist=loadfile", "-p", "no:cacheprovider"]
+    arguments = [*options, f"--junitxml={leg.junit}", *session.posargs]
+    session.run("python", "-m", "pytest", *arguments, env={"PYTHONPATH": None})
+
+
+def run_renewal(session: nox.Session, target: str) -> None:
+    """Install anew what a file of versions is to state, and leave pip's list of it."""
+    session.chdir(ROOT)
+    install(session, TARGETS[target].extra, constraints_of(target), f"renew-{target}")
+    listed = session.run("python", "-m", "pip", "freeze", "--all", "--exclude-editable", silent=True)
+    assert listed is not None
+    freeze_of(target).write_text(listed, encoding="utf-8")
+
+
+def _register(name: str, python: str, function: Callable[[nox.Session], None], *, default: bool, reuse: bool) -> None:
+    function.__doc__ = function.__doc__ or name
+    nox.session(name=name, python=interpreter_for(python) or python, reuse_venv=reuse, default=default)(function)
+
+
+ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
+for each in LEGS.values():
+    found = interpreter_for(each.python)
+
+    def session_of_leg(session: nox.Session, leg: Leg = each) -> None:
+        run_leg(session, leg)
+
+    ready = found is not None and is_ready(each, found)
+    _register(each.name, each.python, session_of_leg, default=not each.on_request, reuse=ready)
+for wanted in TARGETS:
+
+    def session_of_renewal(session: nox.Session, target: str = wanted) -> None:
+        run_renewal(session, target)
+
+    _register(f"renew-{wanted}", "3.11", session_of_renewal, default=False, reuse=False)

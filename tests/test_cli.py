@@ -16,6 +16,8 @@ from bench.wording import explain
 from conftest import run_bench
 from factories import make_record
 
+pytestmark = pytest.mark.contract
+
 
 @pytest.mark.parametrize(
     ("arguments", "line"),

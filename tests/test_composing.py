@@ -254,6 +254,7 @@ def job_outcome(compose: Any, overrides: list[str]) -> tuple[Any, ...]:
 PLACE = ["hydra.sweep.dir='/some/where'", "hydra.sweep.subdir='3-a=b'", "+hydra.job.env_set.BENCH_X='{\"a\": 1}'"]
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("points", [VALUES[::4], GROUPS[::3], REFERENCES[::2]], ids=["values", "groups", "references"])
 @pytest.mark.parametrize("typed", [[], ["hydra.job.env_copy=[HOME]", "hydra/job_logging=default", "sweep.name=all"]])
 @pytest.mark.filterwarnings("ignore:provider=hydra.searchpath")
@@ -266,6 +267,7 @@ def test_a_jobs_config_and_its_files_are_those_that_hydra_makes(loader, points: 
         assert job_outcome(lambda lines: jobs.load_sweep_config(master, lines), overrides) == right, point
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("mode", [RunMode.RUN, RunMode.MULTIRUN])
 @pytest.mark.parametrize(
     "typed", [[], ["attention=eager", "workload.batch_size=3", "hydra.job.name=x"], ["model=nowhere"], ["nothing=3"]]
@@ -286,12 +288,14 @@ def test_a_command_line_is_composed_once_and_as_hydra_composes_it(loader, monkey
     assert len(calls) == 1
 
 
+@pytest.mark.contract
 def test_a_command_line_that_no_config_was_composed_for_is_left_to_hydra(loader) -> None:
     command = hydra_internals.command_class(cli._Command)("bench", loader)
     assert command.get_mode("config", ["workload.batch_size=3"]) is None
     assert command.compose_config("config", ["workload.batch_size=4"], RunMode.RUN).workload.batch_size == 4
 
 
+@pytest.mark.contract
 def test_a_job_may_change_its_config(loader) -> None:
     composer = Composer(loader, master_of(loader))
     composer.compose_job(PLACE).hydra.job.num = 3
@@ -300,17 +304,20 @@ def test_a_job_may_change_its_config(loader) -> None:
     assert (OmegaConf.is_missing(again.hydra.job, "num"), again.workload.batch_size) == (True, 1)
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("points", [VALUES, GROUPS, REFERENCES], ids=["values", "groups", "references"])
 @pytest.mark.filterwarnings("ignore:provider=hydra.searchpath")
 def test_it_composes_what_hydra_does(loader, points: list[list[str]]) -> None:
     check(loader, master_of(loader), points)
 
 
+@pytest.mark.contract
 def test_the_command_lines_own_hydra_overrides_hold(loader) -> None:
     typed = ["hydra.job.name=x", "hydra/job_logging=default", "sweep.name=all"]
     check(loader, master_of(loader, *typed), [["sweep.name=all"], *VALUES[:4], *GROUPS[:4], *REFERENCES[-6:]])
 
 
+@pytest.mark.contract
 def test_the_resolver_of_hydra_asks_the_job_that_runs(loader) -> None:
     master = master_of(loader)
     HydraConfig.instance().set_config(master)
@@ -319,6 +326,7 @@ def test_the_resolver_of_hydra_asks_the_job_that_runs(loader) -> None:
     assert Composer(loader, master).compose(point).workload.prompt_file == f"{Path.cwd()}/x"
 
 
+@pytest.mark.contract
 def test_the_product_of_groups_is_made_of_few_sections(loader) -> None:
     master = master_of(loader)
     points = [
@@ -335,6 +343,7 @@ def test_the_product_of_groups_is_made_of_few_sections(loader) -> None:
     assert (first.attention.implementation, second.attention.implementation) == ("eager", "flex_attention")
 
 
+@pytest.mark.contract
 def test_one_points_values_are_not_the_nexts(loader) -> None:
     composer = Composer(loader, master_of(loader))
     first = composer.compose(["workload.batch_size=3", "+compile.options.a=1"])

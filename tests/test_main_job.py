@@ -115,6 +115,7 @@ def test_results_lie_below_the_folder_of_the_command(modes) -> None:
     assert {path.name for path in modes.folder.iterdir()} >= {"mlflow.db", "mlartifacts", "multirun"}
 
 
+@pytest.mark.contract
 @pytest.mark.slow
 def test_four_settings_generate_the_same_tokens(matrix) -> None:
     assert matrix.done.returncode == 0, matrix.done.stdout + matrix.done.stderr
@@ -125,12 +126,14 @@ def test_four_settings_generate_the_same_tokens(matrix) -> None:
     assert len(set(outputs[0][0])) > 4  # a repeated token would prove nothing
 
 
+@pytest.mark.contract
 @pytest.mark.slow
 def test_what_is_not_to_be_compiled_is_not(matrix) -> None:
     graphs = {name: record.observed.compile.graphs for name, record in matrix.records.items()}
     assert graphs == {"eager off": 0, "sdpa off": 0, "eager default": 1, "sdpa default": 1}
 
 
+@pytest.mark.contract
 @pytest.mark.slow
 def test_every_setting_proves_its_attention_and_agrees_with_the_reference(matrix) -> None:
     for name, record in matrix.records.items():
@@ -142,6 +145,7 @@ def test_every_setting_proves_its_attention_and_agrees_with_the_reference(matrix
     assert len(list(matrix.folder.glob("multirun/*/references/*/record.json"))) == 1
 
 
+@pytest.mark.contract
 @pytest.mark.slow
 def test_each_setting_ran_in_a_process_and_a_cache_of_its_own(matrix) -> None:
     for name in ("eager default", "sdpa default"):

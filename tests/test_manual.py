@@ -15,6 +15,8 @@ from bench.manual import EVERYDAY, keys_text
 from bench.rules import ConfigError
 from conftest import run_bench
 
+pytestmark = pytest.mark.contract
+
 SCREEN = (100, 45)  # columns, lines
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 

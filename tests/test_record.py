@@ -8,6 +8,8 @@ import pytest
 from bench.record import Iteration, Record, RecordError
 from factories import make_record
 
+pytestmark = pytest.mark.contract
+
 
 def call(times: list[float]) -> Iteration:
     return Iteration(index=0, phase="measurement", start_s=0.0, e2e_s=1.0, token_times_s=times, graphs=0, compile_s=0.0)

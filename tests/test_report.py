@@ -360,6 +360,7 @@ def ended(folder: Path, records: Sequence[Record], *, publisher: Any = None, **o
     return out.getvalue().splitlines()
 
 
+@pytest.mark.contract
 def test_the_end_of_a_sweep_writes_its_report_and_says_where(tmp_path) -> None:
     lines = ended(tmp_path / "night", jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]}))
     assert f" Report: {tmp_path}/night/report.html" in lines
@@ -413,6 +414,7 @@ def test_a_sweep_without_a_record_has_none(tmp_path) -> None:
     assert list((tmp_path / "night").iterdir()) == []
 
 
+@pytest.mark.contract
 def test_the_report_is_published_with_table_and_answer(tmp_path) -> None:
     kept = Kept()
     ended(tmp_path / "night", jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]}), publisher=kept)
@@ -423,6 +425,7 @@ def test_the_report_is_published_with_table_and_answer(tmp_path) -> None:
     assert given["answer"].startswith("**Lowest median, no verdict: sdpa**\n")
 
 
+@pytest.mark.contract
 def test_a_search_has_the_report_beside_what_it_concludes(tmp_path) -> None:
     best = Section(title="Best of 2 trials", columns={"setting": ["sdpa"]})
     records = jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]})

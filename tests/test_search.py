@@ -66,6 +66,7 @@ def parsed(*overrides: str) -> Space:
 # ---- the space ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.contract
 def test_what_has_one_value_is_fixed_and_what_has_several_is_free() -> None:
     space = parsed(
         "attention=eager,sdpa", "warmup.iterations=3", "workload.batch_size=range(1,9,4)", "model.seed=choice(1)"
@@ -75,6 +76,7 @@ def test_what_has_one_value_is_fixed_and_what_has_several_is_free() -> None:
     assert space.size() == 4
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize(
     ("override", "parameter"),
     [
@@ -95,17 +97,20 @@ def test_each_kind_of_sweep_is_a_kind_of_parameter(override: str, parameter: Cho
     assert parsed(override).parameters == (parameter,)
 
 
+@pytest.mark.contract
 def test_the_last_of_two_overrides_of_a_key_counts() -> None:
     assert parsed("a=1,2", "a=3") == Space(fixed={"a": "3"}, parameters=())
     assert parsed("a=3", "a=1,2").size() == 2
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("override", ["a=interval(2,1)", "a=tag(log,interval(0,1))"])
 def test_an_interval_without_numbers_is_refused(override: str) -> None:
     with pytest.raises(HydraException, match="needs a lower and a higher bound"):
         parsed(override)
 
 
+@pytest.mark.contract
 def test_values_are_written_as_one_types_them() -> None:
     (steps,) = parsed("a=range(0.1,0.6,0.1)").parameters
     assert steps.shown() == ["0.1", "0.2", "0.3", "0.4", "0.5"]
@@ -114,6 +119,7 @@ def test_values_are_written_as_one_types_them() -> None:
     assert between.shown() == ["0.0..1.0"]
 
 
+@pytest.mark.contract
 def test_a_space_knows_its_own_values() -> None:
     space = parsed("a=x,y", "b=range(1,9,4)", "c=interval(0,1)")
     assert space.size() is None
@@ -124,6 +130,7 @@ def test_a_space_knows_its_own_values() -> None:
     assert not space.holds({"a": "x", "b": "5"})
 
 
+@pytest.mark.contract
 def test_the_examples_hold_each_value() -> None:
     examples = list(GRID.examples())
     assert len(examples) == 4
@@ -134,16 +141,19 @@ def test_the_examples_hold_each_value() -> None:
 # ---- objectives --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.contract
 def test_each_objective_is_a_headline_metric() -> None:
     record = make_record()
     assert set(OBJECTIVES) < set(headline(record, summarize(record)))
 
 
+@pytest.mark.contract
 def test_the_values_are_those_of_the_headline_in_full_precision() -> None:
     values = objectives_of(make_record(), ["peak_mib", "e2e_ms"])
     assert values == {"peak_mib": PEAK_MIB, "e2e_ms": pytest.approx(MEDIAN_E2E_S * 1e3, rel=1e-12)}
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -158,15 +168,18 @@ def test_what_must_not_win_has_no_values_but_a_reason(changes: dict[str, Any], r
     assert objectives_of(make_record(**changes), ["e2e_ms"]) == reason
 
 
+@pytest.mark.contract
 def test_a_figure_that_the_job_cannot_tell_is_a_reason() -> None:
     assert objectives_of(make_record(), ["e2e_ms", "j_per_tok"]) == "no value: this job cannot tell j_per_tok"
 
 
+@pytest.mark.contract
 def test_an_output_that_could_not_be_compared_has_values() -> None:
     fidelity = Fidelity(reference="eager", agrees=None, reason="no reference")
     assert isinstance(objectives_of(make_record(fidelity=fidelity), ["e2e_ms"]), dict)
 
 
+@pytest.mark.contract
 def test_the_front_is_what_nothing_else_dominates() -> None:
     draw = random.Random(1)
     points = [(draw.randrange(6), draw.randrange(6)) for _ in range(60)]
@@ -178,6 +191,7 @@ def test_the_front_is_what_nothing_else_dominates() -> None:
     assert pareto_front([], ["minimize"]) == []
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
@@ -194,6 +208,7 @@ def test_objectives_that_are_none_are_refused(settings: dict[str, Any], line: st
         BenchmarkConfig(search=SearchConfig(**settings))
 
 
+@pytest.mark.contract
 def test_directions_are_known_by_the_name_or_said() -> None:
     assert SearchConfig(objectives=["peak_mib", "tok_per_s"]).goals() == {
         "peak_mib": "minimize",
@@ -245,11 +260,13 @@ def rate_below(limit: int, *, interaction: float, seeds: int) -> float:
     return sum(found) / len(found)
 
 
+@pytest.mark.contract
 def test_the_best_of_24_is_found_in_fewer_than_15_trials_wherever_it_is() -> None:
     """Additive times with 2 % noise; drawn at random without repeats it would be 14 of 24, which is 58 %."""
     assert rate_below(15, interaction=0.0, seeds=5) >= 0.95
 
 
+@pytest.mark.contract
 def test_an_exhausted_space_ends_the_asking_with_each_setting_asked_once() -> None:
     asking = study()
     seen = []
@@ -259,6 +276,7 @@ def test_an_exhausted_space_ends_the_asking_with_each_setting_asked_once() -> No
     assert sorted(seen) == sorted(itertools.product(*(each.shown() for each in GRID.parameters)))
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize(
     "override", ["a=range(0.1,1.2,0.1)", "a=int(interval(1,11))", "a=tag(log,int(interval(1,11)))"]
 )
@@ -273,6 +291,7 @@ def test_a_range_is_gone_through_without_repeats(override: str) -> None:
     assert set(seen) == set(space.parameters[0].shown())
 
 
+@pytest.mark.contract
 def test_an_interval_has_no_end() -> None:
     asking = study(parsed("a=interval(0,1)", "b=x,y"))
     for _ in range(15):
@@ -282,6 +301,7 @@ def test_an_interval_has_no_end() -> None:
     assert len({trial.values["a"] for trial in asking.trials()}) == 15
 
 
+@pytest.mark.contract
 def test_settings_that_are_asked_for_at_once_are_different() -> None:
     asking = study(parallel=8)
     for _ in range(3):
@@ -292,6 +312,7 @@ def test_settings_that_are_asked_for_at_once_are_different() -> None:
     assert len({tuple(trial.values.values()) for trial in asking.trials()}) == 24
 
 
+@pytest.mark.contract
 def test_what_is_given_back_is_asked_for_again_and_first(tmp_path) -> None:
     asking = study(storage=f"sqlite:///{tmp_path}/s.db")
     first = asking.ask()
@@ -302,6 +323,7 @@ def test_what_is_given_back_is_asked_for_again_and_first(tmp_path) -> None:
     assert again.ask().values != first.values
 
 
+@pytest.mark.contract
 def test_several_objectives_may_be_pruned_too() -> None:
     asking = study(goals={"e2e_ms": "minimize", "tok_per_s": "maximize"})
     for number in range(12):
@@ -310,6 +332,7 @@ def test_several_objectives_may_be_pruned_too() -> None:
     assert [trial.outcome for trial in asking.trials()][:2] == ["failed: x", {"e2e_ms": 1, "tok_per_s": 1}]
 
 
+@pytest.mark.contract
 def test_a_study_of_another_space_or_other_objectives_is_not_gone_on_with(tmp_path) -> None:
     storage = f"sqlite:///{tmp_path}/s.db"
     study(parsed("a=x,y"), storage)
@@ -320,6 +343,7 @@ def test_a_study_of_another_space_or_other_objectives_is_not_gone_on_with(tmp_pa
         study(parsed("a=x,y"), storage, goals={"tok_per_s": "maximize"})
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize(
     "storage", ["sqlite:////nowhere/at/all.db", "nosuch://localhost/x", "postgresql://me:hunter22@localhost:1/x"]
 )
@@ -330,6 +354,7 @@ def test_a_database_that_cannot_be_opened_is_one_line_without_its_password(stora
     assert "hunter22" not in str(caught.value)
 
 
+@pytest.mark.contract
 def test_postgresql_is_reached_by_the_driver_that_is_installed(monkeypatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert _address("postgresql://host/x") == "postgresql+psycopg2://host/x"
@@ -339,6 +364,7 @@ def test_postgresql_is_reached_by_the_driver_that_is_installed(monkeypatch) -> N
     assert _address("postgresql://host/x") == "postgresql://host/x"
 
 
+@pytest.mark.contract
 def test_only_one_module_imports_optuna() -> None:
     users = [path.name for path in (ROOT / "src").rglob("*.py") if "import optuna" in path.read_text(encoding="utf-8")]
     assert users == ["study.py"]
@@ -411,6 +437,7 @@ def _same_environment(monkeypatch) -> None:
     monkeypatch.setattr(course, "current_environment", lambda *, is_local: {})
 
 
+@pytest.mark.contract
 def test_so_many_jobs_run_as_trials_were_asked_for(tmp_path, capsys) -> None:
     status, launcher = run(tmp_path)
     assert (status, len(launcher.ran), len(set(launcher.ran))) == (0, 6, 6)
@@ -420,6 +447,7 @@ def test_so_many_jobs_run_as_trials_were_asked_for(tmp_path, capsys) -> None:
     assert "descriptive, one process each: not a verdict" in text
 
 
+@pytest.mark.contract
 def test_more_trials_go_on_where_the_search_was(tmp_path, capsys) -> None:
     _, first = run(tmp_path)
     _, second = run(tmp_path, search=SearchConfig(trials=10))
@@ -430,6 +458,7 @@ def test_more_trials_go_on_where_the_search_was(tmp_path, capsys) -> None:
     assert third.ran == []
 
 
+@pytest.mark.contract
 def test_a_study_that_is_lost_is_made_again_from_the_records(tmp_path) -> None:
     _, first = run(tmp_path)
     (tmp_path / "multirun/s/search.db").unlink()
@@ -439,6 +468,7 @@ def test_a_study_that_is_lost_is_made_again_from_the_records(tmp_path) -> None:
     assert len(found(tmp_path)["trials"]) == 9
 
 
+@pytest.mark.contract
 def test_a_space_that_is_used_up_ends_the_search(tmp_path, capsys) -> None:
     status, launcher = run(tmp_path, space=SMALL, search=SearchConfig(trials=100, parallel=4))
     assert (status, len(launcher.ran)) == (0, 6)
@@ -447,6 +477,7 @@ def test_a_space_that_is_used_up_ends_the_search(tmp_path, capsys) -> None:
     assert best["swept"]["workload.batch_size"] == "1"
 
 
+@pytest.mark.contract
 def test_another_spelling_of_a_setting_is_no_second_job(tmp_path) -> None:
     space = Space(
         fixed={},
@@ -459,6 +490,7 @@ def test_another_spelling_of_a_setting_is_no_second_job(tmp_path) -> None:
     assert (status, len(launcher.ran)) == (0, 3)
 
 
+@pytest.mark.contract
 def test_an_interval_that_means_nothing_ends_as_well(tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setattr(course, "IDLE", 10)
     space = Space(fixed={}, parameters=(Range(key="warmup.max_s", low=1, high=2, step=None, is_int=False),))
@@ -467,6 +499,7 @@ def test_an_interval_that_means_nothing_ends_as_well(tmp_path, capsys, monkeypat
     assert "10 settings in a row were known" in capsys.readouterr().out
 
 
+@pytest.mark.contract
 def test_what_fails_is_pruned_and_the_search_goes_on(tmp_path) -> None:
     fates = {"eager batch_size=2": "crashed", "sdpa batch_size=2": "crashed", "sdpa batch_size=1": "skipped"}
     fates["sdpa batch_size=4"] = "lost"
@@ -477,6 +510,7 @@ def test_what_fails_is_pruned_and_the_search_goes_on(tmp_path) -> None:
     assert found(tmp_path)["jobs"] == 6
 
 
+@pytest.mark.contract
 def test_a_setting_that_the_rules_refuse_is_pruned_with_the_reason(tmp_path) -> None:
     def picky(values: dict[str, str]) -> Point:
         if values["attention"] == "sdpa" and values["workload.batch_size"] == "4":
@@ -491,6 +525,7 @@ def test_a_setting_that_the_rules_refuse_is_pruned_with_the_reason(tmp_path) -> 
     assert found(tmp_path)["refused"] == ["refused: attention=sdpa: not with four"]
 
 
+@pytest.mark.contract
 def test_a_value_that_never_works_is_a_slip(tmp_path) -> None:
     def picky(values: dict[str, str]) -> Point:
         if values["attention"] == "sdpa":
@@ -502,6 +537,7 @@ def test_a_value_that_never_works_is_a_slip(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.contract
 def test_a_launcher_that_fails_costs_the_job_and_the_search_goes_on(tmp_path, capsys) -> None:
     class Failing(Launcher):
         def __call__(self, plan: Plan, assignments: Mapping[int, Any], on_return: Any) -> None:
@@ -517,6 +553,7 @@ def test_a_launcher_that_fails_costs_the_job_and_the_search_goes_on(tmp_path, ca
     assert "ulimit -u" in capsys.readouterr().out
 
 
+@pytest.mark.contract
 def test_a_plan_that_cannot_be_written_for_a_moment_costs_no_job(tmp_path, capsys, monkeypatch) -> None:
     real, tries = SweepFile.write, []
 
@@ -539,6 +576,7 @@ def test_a_plan_that_cannot_be_written_for_a_moment_costs_no_job(tmp_path, capsy
     assert "sweep.json lacks the jobs to come: Too many open files" in capsys.readouterr().out
 
 
+@pytest.mark.contract
 def test_a_search_that_is_resumed_with_more_to_make_is_refused(tmp_path) -> None:
     run(tmp_path)
     with pytest.raises(ConfigError, match=r"of the jobs that are done 6 would have to run again \(no profile\)"):
@@ -546,6 +584,7 @@ def test_a_search_that_is_resumed_with_more_to_make_is_refused(tmp_path) -> None
     assert len(list(tmp_path.glob("multirun/s/*/record.json"))) == 6
 
 
+@pytest.mark.contract
 def test_an_interruption_between_jobs_keeps_what_is_done(tmp_path, capsys) -> None:
     fates = {"sdpa batch_size=1": "interrupt"}
     before = Launcher(tmp_path / "multirun/s", fates)
@@ -557,6 +596,7 @@ def test_an_interruption_between_jobs_keeps_what_is_done(tmp_path, capsys) -> No
     assert len([*before.ran, *after.ran]) == len({*before.ran, *after.ran}) == 6
 
 
+@pytest.mark.contract
 def test_other_fixed_overrides_are_not_mixed_with_a_search(tmp_path) -> None:
     run(tmp_path)
     workload = dataclasses.replace(compose({}).config.workload, num_tokens_to_generate=9)
@@ -573,6 +613,7 @@ def test_other_fixed_overrides_are_not_mixed_with_a_search(tmp_path) -> None:
         search(GRID, other, folder=tmp_path / "multirun/s", launch=Launcher(tmp_path), is_local=False)
 
 
+@pytest.mark.contract
 def test_another_environment_ends_a_search(tmp_path, monkeypatch) -> None:
     run(tmp_path)
     monkeypatch.setattr(course, "current_environment", lambda *, is_local: {"torch": "9"})
@@ -580,6 +621,7 @@ def test_another_environment_ends_a_search(tmp_path, monkeypatch) -> None:
         run(tmp_path)
 
 
+@pytest.mark.contract
 def test_a_search_whose_database_goes_away_stops_with_what_it_has(tmp_path, capsys) -> None:
     folder = tmp_path / "multirun/s"
     launcher = Launcher(folder)
@@ -599,6 +641,7 @@ def test_a_search_whose_database_goes_away_stops_with_what_it_has(tmp_path, caps
     assert len(found(tmp_path)["trials"]) == 6
 
 
+@pytest.mark.contract
 def test_a_missing_optuna_is_one_line(tmp_path) -> None:
     (tmp_path / "optuna.py").write_text("raise ImportError('No module named optuna')", encoding="utf-8")
     done = run_bench(
@@ -612,6 +655,7 @@ def test_a_missing_optuna_is_one_line(tmp_path) -> None:
 # ---- the command -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -637,6 +681,7 @@ def test_a_slip_is_one_line_and_leaves_nothing(tmp_path, arguments: list[str], l
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.contract
 def test_a_dry_run_tells_the_space_and_makes_nothing(tmp_path) -> None:
     done = run_bench(
         "-m", "hydra/sweeper=optuna", "attention=eager,sdpa", "workload.batch_size=range(1,5)", "search.trials=5",
@@ -649,6 +694,7 @@ def test_a_dry_run_tells_the_space_and_makes_nothing(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.contract
 def test_an_experiment_file_is_a_space(tmp_path) -> None:
     done = run_bench(
         "-m", "hydra/sweeper=optuna", "experiment=attention_x_compile", "sweep.dry_run=true", folder=tmp_path

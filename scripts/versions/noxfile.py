@@ -59,8 +59,14 @@ def run_leg(session: nox.Session, leg: Leg) -> None:
         return  # --install-only
     leg.versions.write_text(json.dumps(json.loads(told), indent=1), encoding="utf-8")
     options = ["-m", "contract", "--numprocesses=2", "--dist=loadfile", "-p", "no:cacheprovider"]
-    arguments = [*options, f"--junitxml={leg.junit}", *session.posargs]
+    arguments = [*options, f"--junitxml={leg.junit}", *session.posargs, *contract_files()]
     session.run("python", "-m", "pytest", *arguments, env={"PYTHONPATH": None})
+
+
+def contract_files() -> list[str]:
+    """Return the test files that have such a test: to collect them all takes each of two processes ten seconds."""
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    return [str(path.relative_to(ROOT)) for path in files if "mark.contract" in path.read_text(encoding="utf-8")]
 
 
 def run_renewal(session: nox.Session, target: str) -> None:

@@ -21,6 +21,8 @@ from bench.sweep.reference import FOLDER as REFERENCES
 from bench.sweep.resume import check_is_free, check_is_resumable, claimed, look, put_aside, resume, unusable_references
 from bench.sweep.sweep_folder import SWEEPER, keep_config
 
+pytestmark = pytest.mark.contract
+
 HERE = {"torch": "2.13.0", "cpu": "One"}
 
 

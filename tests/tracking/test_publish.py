@@ -79,11 +79,13 @@ def run(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Any:
 # ---- metrics -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.contract
 def test_headline_latencies_are_the_medians_in_milliseconds(run):
     metrics = run.data.metrics
     assert [metrics[name] for name in ("e2e_ms", "ttft_ms", "itl_ms", "tpot_ms")] == [948.0, 100.0, 209.5, 209.5]
 
 
+@pytest.mark.contract
 def test_headline_rates_cold_start_and_peak_have_four_digits(run):
     metrics = run.data.metrics
     assert [metrics[name] for name in ("tok_per_s", "decode_tps", "cold_s", "peak_mib")] == [10.55, 9.547, 5.0, 512.0]
@@ -94,6 +96,7 @@ def test_headline_names_fit_the_columns_of_the_ui(run):
     assert max(len(name) for name in [*HEADLINE, *PROVEN]) <= 12
 
 
+@pytest.mark.contract
 def test_what_a_record_proves_is_in_the_headline_and_in_groups(store, sweep_id, tmp_path):
     run = published(store, make_record(sweep_id=sweep_id, **make_evidence()), tmp_path)
     metrics = run.data.metrics
@@ -174,12 +177,14 @@ def test_the_parts_of_its_time_are_a_group_and_publishing_is_this_ones_and_not_a
     assert metrics["phases/start_s"] == 0.123456789
 
 
+@pytest.mark.contract
 def test_every_call_is_a_step_warmup_included(store, run):
     history = store.client.get_metric_history(run.info.run_id, "per_iter/e2e_ms")
     assert [each.step for each in history] == list(range(26))
     assert [each.value for each in history[:2]] == pytest.approx([5000.0, 1348.0])
 
 
+@pytest.mark.contract
 def test_steps_tell_which_calls_do_not_count(store, run):
     history = store.client.get_metric_history(run.info.run_id, "per_iter/warmup")
     assert [each.value for each in history] == [1.0] * 6 + [0.0] * 20
@@ -196,6 +201,7 @@ def test_the_rate_of_a_step_counts_the_whole_batch(store, run):
     assert first_measured.value == pytest.approx(BATCH_SIZE * (NEW_TOKENS - 1) / 0.8)
 
 
+@pytest.mark.contract
 def test_more_points_than_one_request_may_hold_are_all_logged(store, sweep_id, tmp_path):
     run = published(store, make_record(sweep_id=sweep_id, iterations=make_iterations(200)), tmp_path)
     for name in ("e2e_ms", "itl_ms", "graphs"):
@@ -211,6 +217,7 @@ def test_more_params_and_tags_than_one_request_may_hold_are_all_logged(store, ru
     assert len(store.client.get_metric_history(run.info.run_id, "once")) == 1
 
 
+@pytest.mark.contract
 def test_unknown_and_infinite_values_are_left_out(store, sweep_id, tmp_path):
     observed = make_record().observed
     assert observed is not None
@@ -224,6 +231,7 @@ def test_unknown_and_infinite_values_are_left_out(store, sweep_id, tmp_path):
 # ---- params and tags ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.contract
 def test_params_are_the_dotted_config_keys_with_values_as_typed(run):
     params = run.data.params
     assert params["compile.mode"] == "default"

@@ -15,7 +15,7 @@ from bench.tracking.view import TAG_PREFIX
 from conftest import run_bench
 from factories import make_record
 
-pytestmark = pytest.mark.usefixtures("patient")
+pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("patient")]
 
 DEAD = "http://127.0.0.1:9"  # the discard port: nothing answers
 

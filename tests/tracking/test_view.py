@@ -14,6 +14,8 @@ from bench.tracking.store import Store, TrackingError, open_store
 from bench.tracking.view import FIRST, HEADLINE, SECTIONS, TAG_PREFIX, save_view
 from factories import make_evidence, make_record
 
+pytestmark = pytest.mark.contract
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:

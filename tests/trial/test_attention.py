@@ -46,6 +46,7 @@ def seen(*events, on_gpu=False, compiled=()):
 # ---- real profiles -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize(
     ("attention", "family", "operator"),
     [
@@ -62,7 +63,8 @@ def test_each_setting_shows_its_own_kernels(tiny, attention, family, operator) -
     for phase, steps, layers in ((attention.prefill, 1, 2), (attention.decode, 1, 2)):
         assert (phase.families, phase.steps) == ([family], steps)
         shown = {each.name: each.calls for each in phase.operators}
-        assert shown[operator] in (steps * layers, 2 * steps * layers)  # eager multiplies twice
+        # eager multiplies twice, and with older versions the rotary embedding does once a step more
+        assert shown[operator] in (steps * layers, 2 * steps * layers, 2 * steps * layers + steps)
         assert 0 < phase.attention_share < 1
         assert phase.compiled_regions == 0
 

@@ -44,6 +44,7 @@ def generated(config: BenchmarkConfig, loaded: LoadedModel, prompts: list[list[i
     return output[:, config.workload.sequence_length :].tolist()
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_each_row_gets_the_tokens_that_generate_gives_it(tiny: Callable, attention: str) -> None:
     config = tiny(attn_implementation=attention, continuous_batching=True, batch_size=3, num_tokens_to_generate=12)
@@ -57,6 +58,7 @@ def test_each_row_gets_the_tokens_that_generate_gives_it(tiny: Callable, attenti
     assert generated(config, loaded, prompts) == expected  # and the model is as it was
 
 
+@pytest.mark.contract
 def test_an_end_token_is_never_chosen_as_in_generate(tiny: Callable) -> None:
     config = tiny(continuous_batching=True, batch_size=1, num_tokens_to_generate=8)
     loaded, prompts, _ = prepare(config)
@@ -73,6 +75,7 @@ def test_an_end_token_is_never_chosen_as_in_generate(tiny: Callable) -> None:
     assert len(tokens[0]) == 8
 
 
+@pytest.mark.contract
 def test_times_increase_and_lie_within_the_call(tiny: Callable) -> None:
     config = tiny(continuous_batching=True, batch_size=2, num_tokens_to_generate=6)
     _, prompts, session = prepare(config)
@@ -86,12 +89,14 @@ def test_times_increase_and_lie_within_the_call(tiny: Callable) -> None:
                 assert all(earlier < later for earlier, later in pairwise([start, *times, end]))
 
 
+@pytest.mark.contract
 def test_a_step_ends_with_the_last_of_its_requests() -> None:
     assert step_times([[1.0, 2.5, 3.0], [1.5, 2.0, 4.0]]) == [1.5, 2.5, 4.0]
     with pytest.raises(ValueError, match="shorter"):
         step_times([[1.0, 2.0], [1.0]])
 
 
+@pytest.mark.contract
 def test_every_call_prefills_every_row_in_full(tiny: Callable) -> None:
     # Two pages of 256 tokens a row, the same in each row: what prefix caching would share.
     config = tiny(continuous_batching=True, batch_size=3, sequence_length=512, num_tokens_to_generate=3)
@@ -114,6 +119,7 @@ def test_every_call_prefills_every_row_in_full(tiny: Callable) -> None:
     assert works == [3 * (512 + 2)] * 3  # the prompt, and each new token but the last
 
 
+@pytest.mark.contract
 def test_a_call_can_be_shorter_than_the_workload(tiny: Callable) -> None:
     _, prompts, session = prepare(tiny(continuous_batching=True, batch_size=2, num_tokens_to_generate=6))
     with session:
@@ -123,6 +129,7 @@ def test_a_call_can_be_shorter_than_the_workload(tiny: Callable) -> None:
     assert [len(times) for times in part.request_times_s] == [2, 2]
 
 
+@pytest.mark.contract
 def test_the_cache_holds_the_workload_and_no_more_than_a_few_pages(tiny: Callable) -> None:
     config = tiny(continuous_batching=True, batch_size=4, sequence_length=300, num_tokens_to_generate=4)
     loaded, _, session = prepare(config)
@@ -140,6 +147,7 @@ def test_the_cache_holds_the_workload_and_no_more_than_a_few_pages(tiny: Callabl
     assert not observed.async_batching
 
 
+@pytest.mark.contract
 def test_long_prompts_prefill_in_steps_of_bounded_size(tiny: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "MAX_BATCH_TOKENS", 64)
     config = tiny(continuous_batching=True, batch_size=2, sequence_length=100, num_tokens_to_generate=4)
@@ -149,6 +157,7 @@ def test_long_prompts_prefill_in_steps_of_bounded_size(tiny: Callable, monkeypat
     assert result.token_ids == generated(config, loaded, prompts)
 
 
+@pytest.mark.contract
 def test_a_model_of_mixed_layers_fits_at_once(tiny: Callable) -> None:
     # Three sliding layers for each full one: pages of several kinds, which older versions count differently.
     sizes = {
@@ -166,6 +175,7 @@ def test_a_model_of_mixed_layers_fits_at_once(tiny: Callable) -> None:
     assert result.token_ids == generated(config, loaded, prompts)
 
 
+@pytest.mark.contract
 def test_a_worker_that_fails_without_raising_is_an_error_with_its_cause(tiny: Callable) -> None:
     loaded, prompts, session = prepare(tiny(continuous_batching=True))
 
@@ -184,6 +194,7 @@ def test_a_worker_that_fails_without_raising_is_an_error_with_its_cause(tiny: Ca
             session.call(prompts)  # it drops requests in silence now
 
 
+@pytest.mark.contract
 def test_an_sdpa_backend_that_cannot_run_is_a_limit_seen_through_the_worker(tiny: Callable) -> None:
     attention = AttentionConfig(implementation="sdpa", sdpa_backend="efficient_attention")
     config = tiny(device="cpu", continuous_batching=True, attention=attention)  # a GPU can run it
@@ -195,6 +206,7 @@ def test_an_sdpa_backend_that_cannot_run_is_a_limit_seen_through_the_worker(tiny
     )
 
 
+@pytest.mark.contract
 def test_flex_attention_is_a_limit_with_a_remedy(tiny: Callable) -> None:
     config = tiny(continuous_batching=True, attn_implementation="flex_attention")
     loaded, _, session = prepare(config)
@@ -206,6 +218,7 @@ def test_flex_attention_is_a_limit_with_a_remedy(tiny: Callable) -> None:
     assert loaded.model.config._attn_implementation == "flex_attention"
 
 
+@pytest.mark.contract
 def test_layers_that_continuous_batching_does_not_know_are_a_limit(tiny: Callable) -> None:
     config = tiny(continuous_batching=True)
     loaded, _, session = prepare(config)
@@ -216,6 +229,7 @@ def test_layers_that_continuous_batching_does_not_know_are_a_limit(tiny: Callabl
     assert reason.startswith("generation.continuous_batching=true cannot run here: ")
 
 
+@pytest.mark.contract
 def test_another_implementation_than_requested_is_not_honoured_and_undone(tiny: Callable) -> None:
     loaded, _, session = prepare(tiny(continuous_batching=True, attn_implementation="sdpa"))
     original = loaded.model.init_continuous_batching
@@ -231,6 +245,7 @@ def test_another_implementation_than_requested_is_not_honoured_and_undone(tiny: 
     assert loaded.model.config._attn_implementation == "sdpa"
 
 
+@pytest.mark.contract
 def test_requests_that_lost_tokens_or_times_are_an_error() -> None:
     times = [[0.1, 0.2], [0.1]]
     whole = [[1, 2], [1, 2]]
@@ -240,6 +255,7 @@ def test_requests_that_lost_tokens_or_times_are_an_error() -> None:
         batching._check_counts(batching.BatchResult(token_ids=whole, request_times_s=times), 3)
 
 
+@pytest.mark.contract
 def test_a_session_works_whatever_the_callers_grad_mode(tiny: Callable) -> None:
     # Tensors made in inference mode could not be written to by the worker; the session makes none.
     _, prompts, session = prepare(tiny(continuous_batching=True))
@@ -272,6 +288,7 @@ def test_a_worker_under_another_guard_fails_the_job(tiny: Callable, monkeypatch:
             runner.run_benchmark(config)
 
 
+@pytest.mark.contract
 def test_a_session_that_is_closed_takes_no_calls_and_closes_again(tiny: Callable) -> None:
     _, prompts, session = prepare(tiny(continuous_batching=True))
     with session:

@@ -14,6 +14,8 @@ from bench.trial.call import make_call
 from bench.trial.model import load
 from bench.trial.request import Request
 
+pytestmark = pytest.mark.contract
+
 
 @pytest.fixture
 def request_of():

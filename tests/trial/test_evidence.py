@@ -14,6 +14,8 @@ from bench.trial.evidence import CallWatch, check, check_cache, check_guard, che
 from bench.trial.support import NotHonouredError
 from factories import make_record
 
+pytestmark = pytest.mark.contract
+
 CUDAGRAPHS = {"triton": {"cudagraphs": True}}
 SHAPE = ModelShape(layers=2, heads=3, kv_heads=1, head_dim=8, matmul_parameters=100, lm_head_parameters=40)
 

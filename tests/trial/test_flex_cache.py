@@ -35,6 +35,7 @@ def flex(tiny, cache: str) -> BenchmarkConfig:
     return config
 
 
+@pytest.mark.contract
 def test_uncompiled_flex_has_the_cache_that_is_asked_for(tiny, cache_place: Path, tmp_path: Path) -> None:
     fresh, shared = flex(tiny, "fresh"), flex(tiny, "shared")
     with runner.use_compile_cache(fresh, CPU, tmp_path / "fresh"):

@@ -67,18 +67,21 @@ def model_of(runner):
 # ---- compilation -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.contract
 def test_an_honest_compiled_setting_is_ok(run, tiny) -> None:
     record = run(tiny(compile_kwargs=QUICK))
     assert (record.status, record.error) == ("ok", None)
     assert record.observed.attention.decode.compiled_regions == record.observed.attention.decode.steps == 2
 
 
+@pytest.mark.contract
 def test_compilation_that_is_disabled_from_the_start_fails(run, tiny, stance) -> None:
     record = run(tiny(compile_kwargs=QUICK), lambda runner: stance("force_eager"))
     assert (record.status, record.stage) == ("failed", "validation")
     assert record.error.message.startswith("compile.mode=default: generate compiled nothing")
 
 
+@pytest.mark.contract
 def test_compiled_code_that_is_not_called_after_the_validation_call_fails(run, tiny) -> None:
     """The counters are content by then: only the profiled call shows that no compiled code runs."""
 
@@ -90,12 +93,14 @@ def test_compiled_code_that_is_not_called_after_the_validation_call_fails(run, t
     assert record.error.message == "compile.mode=default: compiled code ran in 0 of 2 decoding steps"
 
 
+@pytest.mark.contract
 def test_compilation_that_is_disabled_after_the_validation_call_fails(run, tiny, stance) -> None:
     record = run(tiny(compile_kwargs=QUICK), after_calls(1, lambda runner: stance("force_eager")))
     assert record.status == "failed"
     assert "force_eager" in record.error.message
 
 
+@pytest.mark.contract
 def test_a_model_that_is_compiled_although_nobody_asked_fails(run, tiny) -> None:
     def compile_layers(runner) -> None:
         for layer in model_of(runner).model.layers:
@@ -106,6 +111,7 @@ def test_a_model_that_is_compiled_although_nobody_asked_fails(run, tiny) -> None
     assert record.error.message.startswith("compile.mode=null: ")
 
 
+@pytest.mark.contract
 def test_a_compilation_in_every_call_fails(run, tiny) -> None:
     def forget_before_each_call(runner) -> None:
         original = runner.time_generate
@@ -122,6 +128,7 @@ def test_a_compilation_in_every_call_fails(run, tiny) -> None:
     assert len(record.calls("measurement")) == 3
 
 
+@pytest.mark.contract
 def test_a_recompilation_in_every_call_fails_with_its_guard(run, tiny) -> None:
     """A number in the model that changes with each call invalidates the compiled code each time."""
 
@@ -150,6 +157,7 @@ def test_a_recompilation_in_every_call_fails_with_its_guard(run, tiny) -> None:
     assert [each.iteration for each in record.observed.compile.events if each.kind == "recompile"] == [1, 2, 3, 4]
 
 
+@pytest.mark.contract
 @torch._dynamo.config.patch(recompile_limit=2)
 def test_the_recompile_limit_is_an_error_and_not_eager_execution(tiny) -> None:
     config = tiny(compile_kwargs={**QUICK, "dynamic": False}, warmup_iterations=4)
@@ -197,6 +205,7 @@ def swap(monkeypatch, name, function) -> None:
     monkeypatch.setitem(transformers.modeling_utils.ALL_ATTENTION_FUNCTIONS._global_mapping, name, function)
 
 
+@pytest.mark.contract
 def test_eager_attention_in_place_of_sdpa_fails(run, tiny, monkeypatch) -> None:
     swap(monkeypatch, "sdpa", eager_attention_forward)
     record = run(tiny())
@@ -204,6 +213,7 @@ def test_eager_attention_in_place_of_sdpa_fails(run, tiny, monkeypatch) -> None:
     assert record.error.message == "attention.implementation=sdpa: prefill ran eager (aten::bmm)"
 
 
+@pytest.mark.contract
 def test_sdpa_in_place_of_eager_attention_fails(run, tiny, monkeypatch) -> None:
     sdpa = transformers.modeling_utils.ALL_ATTENTION_FUNCTIONS["sdpa"]
 
@@ -216,6 +226,7 @@ def test_sdpa_in_place_of_eager_attention_fails(run, tiny, monkeypatch) -> None:
     assert record.error.message.startswith("attention.implementation=eager: prefill ran flash_attention")
 
 
+@pytest.mark.contract
 def test_eager_attention_in_one_layer_of_sdpa_fails(run, tiny, monkeypatch) -> None:
     honest = transformers.modeling_utils.ALL_ATTENTION_FUNCTIONS["sdpa"]
 
@@ -229,6 +240,7 @@ def test_eager_attention_in_one_layer_of_sdpa_fails(run, tiny, monkeypatch) -> N
     assert record.error.message.startswith("attention.implementation=sdpa: prefill ran eager")
 
 
+@pytest.mark.contract
 def test_another_cache_after_the_validation_call_fails(run, tiny) -> None:
     def change(runner) -> None:
         runner._request.generation.cache_implementation = "static"
@@ -238,6 +250,7 @@ def test_another_cache_after_the_validation_call_fails(run, tiny) -> None:
     assert "generate began with DynamicCache and ended with StaticCache" in record.error.message
 
 
+@pytest.mark.contract
 def test_generation_without_a_cache_fails(run, tiny) -> None:
     def change(runner) -> None:
         runner._request.generation.use_cache = False
@@ -247,6 +260,7 @@ def test_generation_without_a_cache_fails(run, tiny) -> None:
     assert record.error.message.startswith("generation.kv_cache: generate made none")
 
 
+@pytest.mark.contract
 def test_another_sdpa_backend_than_requested_fails(run, tiny, monkeypatch) -> None:
     from bench.trial import request
 
@@ -269,11 +283,13 @@ def reference(tiny, tmp_path):
     return tmp_path / "reference.safetensors"
 
 
+@pytest.mark.contract
 def test_an_honest_setting_agrees_with_the_reference(run, tiny, reference) -> None:
     record = run(tiny(), reference=reference)
     assert (record.status, record.fidelity.agrees, record.fidelity.reason) == ("ok", True, None)
 
 
+@pytest.mark.contract
 def test_one_perturbed_layer_differs_from_the_reference(run, tiny, reference) -> None:
     def perturb(runner) -> None:
         weight = model_of(runner).model.layers[1].mlp.down_proj.weight
@@ -285,6 +301,7 @@ def test_one_perturbed_layer_differs_from_the_reference(run, tiny, reference) ->
     assert "exceeds" in record.fidelity.reason
 
 
+@pytest.mark.contract
 def test_a_layer_left_out_differs_from_the_reference(run, tiny, reference) -> None:
     def leave_out(runner) -> None:
         model_of(runner).model.layers[1].mlp.forward = torch.zeros_like
@@ -292,6 +309,7 @@ def test_a_layer_left_out_differs_from_the_reference(run, tiny, reference) -> No
     assert run(tiny(), leave_out, reference=reference).fidelity.agrees is False
 
 
+@pytest.mark.contract
 def test_output_that_is_not_a_number_differs_from_the_reference(run, tiny, reference) -> None:
     def poison(runner) -> None:
         model_of(runner).model.norm.weight.data[0] = float("nan")

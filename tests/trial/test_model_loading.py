@@ -91,6 +91,7 @@ def shard(folder: Path) -> list[Path]:
 # ---- what works --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("sizes", [{}, {"tie_word_embeddings": True}], ids=["plain", "tied"])
 def test_a_saved_model_loads_with_its_own_weights(tmp_path, sizes: dict) -> None:
     folder = save_model(tmp_path, **sizes)
@@ -103,11 +104,13 @@ def test_a_saved_model_loads_with_its_own_weights(tmp_path, sizes: dict) -> None
     )
 
 
+@pytest.mark.contract
 def test_a_sharded_model_loads(checkpoint) -> None:
     shard(checkpoint)
     assert load(BenchmarkConfig(device="cpu", model=ModelConfig(id=str(checkpoint)))).model.config.vocab_size == 258
 
 
+@pytest.mark.contract
 def test_experts_that_are_stored_one_by_one_and_held_as_one_tensor_pass(tmp_path) -> None:
     sizes = SIZES | {"num_local_experts": 4, "num_experts_per_tok": 2}
     architecture = transformers.AutoConfig.for_model("mixtral", **sizes)
@@ -123,6 +126,7 @@ def test_experts_that_are_stored_one_by_one_and_held_as_one_tensor_pass(tmp_path
     )
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("missing", ["pad_token", "eos_token"])
 def test_a_tokenizer_with_one_of_padding_and_end_passes(checkpoint, missing: str) -> None:
     rewrite(checkpoint / "tokenizer_config.json", lambda content: content.pop(missing))
@@ -130,6 +134,7 @@ def test_a_tokenizer_with_one_of_padding_and_end_passes(checkpoint, missing: str
     assert [tokenizer.pad_token is None, tokenizer.eos_token is None].count(True) == 1
 
 
+@pytest.mark.contract
 def test_the_draft_reads_no_weights(checkpoint, monkeypatch) -> None:
     def read(*_: object, **__: object) -> None:
         raise AssertionError("weights were read")
@@ -145,6 +150,7 @@ def test_the_draft_reads_no_weights(checkpoint, monkeypatch) -> None:
     assert found.rows == 258
 
 
+@pytest.mark.contract
 def test_code_that_comes_with_a_model_that_transformers_knows_is_left_alone(checkpoint) -> None:
     spy = checkpoint.parent / "was-run"
     (checkpoint / "modeling_own.py").write_text(f"open({str(spy)!r}, 'w')", encoding="utf-8")
@@ -157,6 +163,7 @@ def test_code_that_comes_with_a_model_that_transformers_knows_is_left_alone(chec
 # ---- where a model comes from ------------------------------------------------------------------------------------
 
 
+@pytest.mark.contract
 def test_a_path_that_leads_nowhere_is_told_from_a_hub_id(tmp_path) -> None:
     path = tmp_path / "none"
     assert refusal(ModelConfig(id=str(path))) == f"model.id={path}: there is no such folder"
@@ -170,6 +177,7 @@ def test_a_path_that_leads_nowhere_is_told_from_a_hub_id(tmp_path) -> None:
     assert "neither a folder here nor a hub id" in refusal(ModelConfig(id="no one"))
 
 
+@pytest.mark.contract
 def test_a_file_in_place_of_its_folder_is_named(checkpoint) -> None:
     path = checkpoint / "model.Q8_0.gguf"
     path.write_bytes(b"GGUF")
@@ -178,11 +186,13 @@ def test_a_file_in_place_of_its_folder_is_named(checkpoint) -> None:
     )
 
 
+@pytest.mark.contract
 def test_a_folder_has_no_revision(checkpoint) -> None:
     line = refusal(ModelConfig(id=str(checkpoint), revision="main"))
     assert line == f"model.revision=main: {checkpoint} is a folder and has none; set it to null"
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -210,6 +220,7 @@ def test_a_config_json_that_cannot_serve_is_refused(checkpoint, content: bytes |
 # ---- weights -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.contract
 def test_pickles_are_never_read(checkpoint) -> None:
     (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
     assert refusal(ModelConfig(id=str(checkpoint))) == (
@@ -218,11 +229,13 @@ def test_pickles_are_never_read(checkpoint) -> None:
     )
 
 
+@pytest.mark.contract
 def test_a_folder_without_weights_is_refused(checkpoint) -> None:
     (checkpoint / "model.safetensors").unlink()
     assert "the folder holds no weights (model.safetensors)" in refusal(ModelConfig(id=str(checkpoint)))
 
 
+@pytest.mark.contract
 def test_missing_shards_are_counted_and_named(checkpoint) -> None:
     shards = shard(checkpoint)
     shards[1].unlink()
@@ -232,6 +245,7 @@ def test_missing_shards_are_counted_and_named(checkpoint) -> None:
     )
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("content", [b"[]", b"{", b'{"weight_map": 3}', b"\xff"])
 def test_a_broken_index_is_refused(checkpoint, content: bytes) -> None:
     shard(checkpoint)
@@ -239,6 +253,7 @@ def test_a_broken_index_is_refused(checkpoint, content: bytes) -> None:
     assert "model.safetensors.index.json cannot be read" in refusal(ModelConfig(id=str(checkpoint)))
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("size", [0, 5, 3000, -1])
 def test_a_truncated_file_is_refused_by_its_header(checkpoint, size: int) -> None:
     weights = checkpoint / "model.safetensors"
@@ -246,6 +261,7 @@ def test_a_truncated_file_is_refused_by_its_header(checkpoint, size: int) -> Non
     assert "model.safetensors is truncated or damaged" in refusal(ModelConfig(id=str(checkpoint)))
 
 
+@pytest.mark.contract
 def test_a_pointer_in_place_of_the_weights_is_refused(checkpoint) -> None:
     (checkpoint / "model.safetensors").write_text(
         "version https://git-lfs.github.com/spec/v1\nsize 9\n", encoding="utf-8"
@@ -268,6 +284,7 @@ def bend(folder: Path) -> str:
     return "model.norm.weight has the shape [5] where config.json makes it [32]; use the weights and the config.json of"
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("break_it", [lose_one, lose_many, bend])
 def test_weights_that_would_be_random_are_refused_before_and_at_the_load(checkpoint, monkeypatch, break_it) -> None:
     reason = break_it(checkpoint)
@@ -316,6 +333,7 @@ def gguf_saved(saved: Path, tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.contract
 def test_a_gguf_file_loads(gguf_saved) -> None:
     config = ModelConfig(id=str(gguf_saved.parent), gguf_file=gguf_saved.name)
     loaded = load(BenchmarkConfig(device="cpu", model=config))
@@ -323,12 +341,14 @@ def test_a_gguf_file_loads(gguf_saved) -> None:
     assert loaded.model.config.max_position_embeddings == 256
 
 
+@pytest.mark.contract
 def test_a_gguf_file_that_is_not_there_is_named_with_those_that_are(gguf_saved) -> None:
     folder = gguf_saved.parent
     line = refusal(ModelConfig(id=str(folder), gguf_file="none.gguf"))
     assert line == f"model.gguf_file=none.gguf: is not in {folder}; there: small.gguf"
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("lost", ["a byte", "half", "nearly all"])
 def test_a_truncated_gguf_file_is_refused(gguf_saved, tmp_path, lost: str) -> None:
     size = gguf_saved.stat().st_size
@@ -340,6 +360,7 @@ def test_a_truncated_gguf_file_is_refused(gguf_saved, tmp_path, lost: str) -> No
     )
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("content", [b"", b"PK\3\4 something else"])
 def test_what_is_no_gguf_file_is_refused(tmp_path, content: bytes) -> None:
     (tmp_path / "other.gguf").write_bytes(content)
@@ -351,6 +372,7 @@ def test_what_is_no_gguf_file_is_refused(tmp_path, content: bytes) -> None:
 # ---- tokenizers and workloads --------------------------------------------------------------------------------------
 
 
+@pytest.mark.contract
 def test_a_tokenizer_with_neither_padding_nor_end_is_refused(checkpoint) -> None:
     def bare(content: dict) -> None:
         del content["pad_token"], content["eos_token"]
@@ -362,6 +384,7 @@ def test_a_tokenizer_with_neither_padding_nor_end_is_refused(checkpoint) -> None
     )
 
 
+@pytest.mark.contract
 def test_a_folder_without_a_tokenizer_is_refused(checkpoint) -> None:
     (checkpoint / "tokenizer.json").unlink()
     (checkpoint / "tokenizer_config.json").unlink()
@@ -370,6 +393,7 @@ def test_a_folder_without_a_tokenizer_is_refused(checkpoint) -> None:
     )
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("content", ["{", '{"model": {"type": "X"}}', "[]", ""])
 def test_a_broken_tokenizer_is_refused(checkpoint, content: str) -> None:
     (checkpoint / "tokenizer.json").write_text(content, encoding="utf-8")
@@ -377,6 +401,7 @@ def test_a_broken_tokenizer_is_refused(checkpoint, content: str) -> None:
     assert line.startswith(f"model.id={checkpoint}: its tokenizer cannot be read (")
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("rows", [100, 256])
 def test_a_tokenizer_of_another_model_is_refused(tmp_path, rows: int) -> None:
     folder = save_model(tmp_path, vocab_size=rows)
@@ -384,6 +409,7 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path, rows: int) -> None:
     assert f"its tokenizer has token 256, its embedding only {rows} rows" in line
 
 
+@pytest.mark.contract
 def test_a_padding_token_may_lie_beyond_the_embedding(tmp_path) -> None:
     """No prompt is padded, for all have the same length; many tuned models have such a token."""
     folder = save_model(tmp_path, vocab_size=257)
@@ -391,6 +417,7 @@ def test_a_padding_token_may_lie_beyond_the_embedding(tmp_path) -> None:
     assert loaded.tokenizer.pad_token_id == 257 == loaded.model.config.vocab_size
 
 
+@pytest.mark.contract
 def test_an_added_token_that_no_call_uses_may_lie_beyond_the_embedding(checkpoint) -> None:
     """As the place of an image in text models that share their tokenizer with one that sees."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
@@ -400,6 +427,7 @@ def test_an_added_token_that_no_call_uses_may_lie_beyond_the_embedding(checkpoin
     assert len(found.tokenizer) == 259 > found.rows
 
 
+@pytest.mark.contract
 def test_a_prompt_with_such_a_token_is_refused(checkpoint, tmp_path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
     tokenizer.add_tokens(["<image>"])
@@ -411,6 +439,7 @@ def test_a_prompt_with_such_a_token_is_refused(checkpoint, tmp_path) -> None:
     assert "its tokenizer makes token 258 of the prompt, its embedding has only 258 rows" in refusal(config)
 
 
+@pytest.mark.contract
 def test_a_workload_beyond_the_models_positions_is_refused(checkpoint) -> None:
     workload = WorkloadConfig(sequence_length=250, num_tokens_to_generate=7)
     config = BenchmarkConfig(device="cpu", model=ModelConfig(id=str(checkpoint)), workload=workload)
@@ -420,6 +449,7 @@ def test_a_workload_beyond_the_models_positions_is_refused(checkpoint) -> None:
 # ---- sizes of random models --------------------------------------------------------------------------------------
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize(
     ("sizes", "line"),
     [
@@ -448,6 +478,7 @@ def test_sizes_that_make_no_model_are_refused(tiny, sizes: dict, line: str) -> N
     assert refusal(config).startswith(line)
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize(
     ("sizes", "line"),
     [
@@ -463,6 +494,7 @@ def test_sizes_that_only_a_call_tells_apart_are_refused_before_any_job(tiny, siz
     assert str(error.value).startswith(line)
 
 
+@pytest.mark.contract
 def test_the_job_does_not_try_the_sizes_out_again(tiny, monkeypatch) -> None:
     """It would take 10 ms a layer, and the job's own first call tells the same."""
     tried = []
@@ -473,6 +505,7 @@ def test_the_job_does_not_try_the_sizes_out_again(tiny, monkeypatch) -> None:
     assert len(tried) == 1
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize(
     ("model_type", "more"),
     [
@@ -501,6 +534,7 @@ def test_sizes_that_make_one_pass(tiny, model_type: str, more: dict) -> None:
     assert load(config).model.config.model_type == model_type
 
 
+@pytest.mark.contract
 def test_eight_billion_parameters_are_looked_at_without_memory(monkeypatch) -> None:
     import psutil
     import yaml
@@ -522,6 +556,7 @@ def test_eight_billion_parameters_are_looked_at_without_memory(monkeypatch) -> N
 # ---- code that comes with a model --------------------------------------------------------------------------------
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("part", ["config.json", "tokenizer_config.json"])
 def test_code_that_comes_with_a_model_is_not_run_and_the_remedy_named(checkpoint, part: str) -> None:
     spy = checkpoint.parent / "was-run"
@@ -544,12 +579,14 @@ def test_code_that_comes_with_a_model_is_not_run_and_the_remedy_named(checkpoint
 # ---- devices -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.contract
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("device", ["cuda", "cuda:7"])
 def test_a_gpu_that_is_not_there_is_refused(tiny, device: str) -> None:
     assert refusal(tiny(device=device)) == f"device={device}: torch finds no CUDA GPU here; use device=cpu"
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("index", [2, 7, 258, 10**30])
 def test_a_gpu_beyond_the_last_is_refused(monkeypatch, index: int) -> None:
     monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: False)
@@ -563,6 +600,7 @@ def test_a_gpu_beyond_the_last_is_refused(monkeypatch, index: int) -> None:
 # ---- prompt files ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize(
     ("make", "reason"),
     [

@@ -15,6 +15,8 @@ from bench.trial import compilation
 from bench.trial.runner import BenchmarkRunner
 from bench.trial.support import NotHonouredError
 
+pytestmark = pytest.mark.contract
+
 
 @pytest.fixture
 def runner():

@@ -22,8 +22,6 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 # initialises the driver, and no process forked afterwards can use CUDA; with this variable it asks NVML instead.
 CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
 MODULES = (
-    "torch._dynamo",
-    "torch._inductor",
     "transformers.models.llama.modeling_llama",
     "scipy.special",
     "bench.trial.worker",
@@ -32,6 +30,8 @@ CLASSES = ("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer", "CompileConfig
 
 
 def _import_all() -> None:
+    for private in importlib.import_module("bench.trial.compat.torch_internals").PRELOADED:
+        private.get()
     for module in MODULES:
         importlib.import_module(module)
     transformers = importlib.import_module("transformers")

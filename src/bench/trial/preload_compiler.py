@@ -8,12 +8,13 @@ Nothing here starts a thread or initialises CUDA.
 from __future__ import annotations
 
 import gc
-import importlib
+
+from bench.trial.compat.torch_internals import CUDAGRAPH_TREES
 
 _collects = gc.isenabled()
 gc.disable()  # see bench.trial.preload
 try:
-    importlib.import_module("torch._inductor.cudagraph_trees")
+    CUDAGRAPH_TREES.get()
 finally:
     if _collects:
         gc.freeze()

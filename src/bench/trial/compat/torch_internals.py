@@ -5,7 +5,7 @@ compilation, graph breaks, the reasons for missing CUDA graphs, the names of reg
 no such name, the function here answers None (or does nothing), the entry's key is marked as unverified in the record
 (`bench.trial.evidence`), and the job goes on.
 
-Read with torch 2.11.0 to 2.14.1.
+Read with torch 2.11.0 to 2.15.0.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from bench.compat.private_name import PrivateName
 
-OLDEST, NEWEST = "2.11.0", "2.14.1"
+OLDEST, NEWEST = "2.11.0", "2.15.0"
 
 
 def _name(where: str, lost: str) -> PrivateName:
@@ -185,6 +185,14 @@ def keep_headers_in(folder: str) -> None:
         if each.is_here():
             attribute = each.where.partition(":")[2]
             setattr(module, attribute, f"{folder}/{attribute.strip('_').lower()}")
+
+
+# Imported before a job's first call, so that its cold start is that of the compiler and not of the disk.
+PRELOADED = (
+    _name("torch._dynamo", "the first call of a job imports the compiler"),
+    _name("torch._inductor", "the first call of a job imports the compiler"),
+)
+CUDAGRAPH_TREES = _name("torch._inductor.cudagraph_trees", "the first call of a compiled job imports Inductor")
 
 
 # ---- CUDA and the profiler ----------------------------------------------------------------------------------------

@@ -28,7 +28,9 @@ COMMIT = _name(
     on_instances=True,
 )
 QUANTIZED_KEYS = _name(
-    "transformers:QuantizedLayer._quantized_keys", "a quantised KV cache is counted as an empty one", on_instances=True
+    "transformers.cache_utils:QuantizedLayer._quantized_keys",
+    "a quantised KV cache is counted as an empty one",
+    on_instances=True,
 )
 
 
@@ -80,6 +82,7 @@ def mask_function(implementation: str) -> Callable[..., Any] | None:
 
 # ---- hub kernels --------------------------------------------------------------------------------------------------
 
+# Both are put there by the package kernels, where it is installed.
 KERNEL_LAYER = _name(
     "transformers.models.llama.modeling_llama:LlamaRMSNorm.kernel_layer_name",
     "which layers a hub kernel can replace is not known",

@@ -16,9 +16,8 @@ from bench.wording import explain
 from conftest import run_bench
 from factories import make_record
 
-pytestmark = pytest.mark.contract
 
-
+@pytest.mark.contract
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -47,11 +46,13 @@ def test_a_refused_config_is_one_line_and_starts_nothing(tmp_path, arguments: li
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.contract
 def test_options_of_the_compiler_need_no_plus(tmp_path) -> None:
     done = run_bench("--cfg", "job", "compile.mode=default", "compile.options.triton.cudagraphs=true", folder=tmp_path)
     assert "triton:\n      cudagraphs: true" in done.stdout
 
 
+@pytest.mark.contract
 def test_a_dry_run_prints_every_job_and_runs_none(tmp_path) -> None:
     done = run_bench(
         "-m", "attention=eager,sdpa", "compile=off,default", "sweep.dry_run=true", "sweep.repeats=2", folder=tmp_path
@@ -62,6 +63,7 @@ def test_a_dry_run_prints_every_job_and_runs_none(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.contract
 def test_a_name_that_is_taken_is_refused(tmp_path) -> None:
     (tmp_path / "multirun/mine").mkdir(parents=True)
     (tmp_path / "multirun/mine/sweep.json").write_text("{}", encoding="utf-8")
@@ -103,6 +105,7 @@ def test_a_failing_job_does_not_end_the_sweep_and_fails_it(tmp_path) -> None:
     assert "planted failure" in done.stdout
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize(
     ("statuses", "expected"),
     [(["ok", "ok"], 0), (["ok", "skipped"], 0), (["ok", "failed"], 1), (["timeout"], 1), (["interrupted"], 1)],
@@ -111,6 +114,7 @@ def test_the_exit_status_is_that_of_the_worst_job(statuses: list[str], expected:
     assert exit_status([make_record(status=status) for status in statuses]) == expected
 
 
+@pytest.mark.contract
 def test_an_unknown_key_is_shown_with_the_value_that_was_typed() -> None:
     error = ConfigAttributeError("nope")
     error.full_key = "monitor.intervall_s"
@@ -119,6 +123,7 @@ def test_an_unknown_key_is_shown_with_the_value_that_was_typed() -> None:
     )
 
 
+@pytest.mark.contract
 def test_a_models_name_on_the_small_random_model_is_refused(tmp_path) -> None:
     done = run_bench("model.id=org/real-model", folder=tmp_path)
     assert done.returncode == 2
@@ -135,6 +140,7 @@ def test_a_folder_that_cannot_keep_a_reference_costs_no_measurement(tmp_path) ->
     assert "output not compared: no reference could be kept" in " ".join(done.stdout.split())
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("flag", ["--help", "--keys"])
 def test_a_reader_who_has_read_enough_is_no_error(tmp_path, flag: str) -> None:
     command = f"'{sys.executable}' -m bench {flag} | head -n 1"
@@ -152,6 +158,7 @@ main()
 """
 
 
+@pytest.mark.contract
 def test_the_end_of_the_command_looks_for_no_garbage(tmp_path) -> None:
     done = subprocess.run([sys.executable, "-c", END], cwd=tmp_path, capture_output=True, text=True, timeout=60)  # noqa: PLW1510
     assert done.stdout.endswith("frozen: True\n"), done.stderr

@@ -75,6 +75,7 @@ SCRIPTS = {  # and what they run
     "scripts/plan-scale": "scripts/plan_scale.py",
     "scripts/gpu-check": "scripts/gpu_check",
     "scripts/pictures": "scripts/pictures.py",
+    "scripts/test-versions": "versions",
     "scripts/ui": "bench.tracking.ui",
 }
 # What a fragment of a command line cannot be without.

@@ -260,7 +260,6 @@ def rate_below(limit: int, *, interaction: float, seeds: int) -> float:
     return sum(found) / len(found)
 
 
-@pytest.mark.contract
 def test_the_best_of_24_is_found_in_fewer_than_15_trials_wherever_it_is() -> None:
     """Additive times with 2 % noise; drawn at random without repeats it would be 14 of 24, which is 58 %."""
     assert rate_below(15, interaction=0.0, seeds=5) >= 0.95
@@ -312,7 +311,6 @@ def test_settings_that_are_asked_for_at_once_are_different() -> None:
     assert len({tuple(trial.values.values()) for trial in asking.trials()}) == 24
 
 
-@pytest.mark.contract
 def test_what_is_given_back_is_asked_for_again_and_first(tmp_path) -> None:
     asking = study(storage=f"sqlite:///{tmp_path}/s.db")
     first = asking.ask()
@@ -332,7 +330,6 @@ def test_several_objectives_may_be_pruned_too() -> None:
     assert [trial.outcome for trial in asking.trials()][:2] == ["failed: x", {"e2e_ms": 1, "tok_per_s": 1}]
 
 
-@pytest.mark.contract
 def test_a_study_of_another_space_or_other_objectives_is_not_gone_on_with(tmp_path) -> None:
     storage = f"sqlite:///{tmp_path}/s.db"
     study(parsed("a=x,y"), storage)
@@ -447,7 +444,6 @@ def test_so_many_jobs_run_as_trials_were_asked_for(tmp_path, capsys) -> None:
     assert "descriptive, one process each: not a verdict" in text
 
 
-@pytest.mark.contract
 def test_more_trials_go_on_where_the_search_was(tmp_path, capsys) -> None:
     _, first = run(tmp_path)
     _, second = run(tmp_path, search=SearchConfig(trials=10))
@@ -468,7 +464,6 @@ def test_a_study_that_is_lost_is_made_again_from_the_records(tmp_path) -> None:
     assert len(found(tmp_path)["trials"]) == 9
 
 
-@pytest.mark.contract
 def test_a_space_that_is_used_up_ends_the_search(tmp_path, capsys) -> None:
     status, launcher = run(tmp_path, space=SMALL, search=SearchConfig(trials=100, parallel=4))
     assert (status, len(launcher.ran)) == (0, 6)
@@ -477,7 +472,6 @@ def test_a_space_that_is_used_up_ends_the_search(tmp_path, capsys) -> None:
     assert best["swept"]["workload.batch_size"] == "1"
 
 
-@pytest.mark.contract
 def test_another_spelling_of_a_setting_is_no_second_job(tmp_path) -> None:
     space = Space(
         fixed={},
@@ -490,7 +484,6 @@ def test_another_spelling_of_a_setting_is_no_second_job(tmp_path) -> None:
     assert (status, len(launcher.ran)) == (0, 3)
 
 
-@pytest.mark.contract
 def test_an_interval_that_means_nothing_ends_as_well(tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setattr(course, "IDLE", 10)
     space = Space(fixed={}, parameters=(Range(key="warmup.max_s", low=1, high=2, step=None, is_int=False),))
@@ -510,7 +503,6 @@ def test_what_fails_is_pruned_and_the_search_goes_on(tmp_path) -> None:
     assert found(tmp_path)["jobs"] == 6
 
 
-@pytest.mark.contract
 def test_a_setting_that_the_rules_refuse_is_pruned_with_the_reason(tmp_path) -> None:
     def picky(values: dict[str, str]) -> Point:
         if values["attention"] == "sdpa" and values["workload.batch_size"] == "4":
@@ -525,7 +517,6 @@ def test_a_setting_that_the_rules_refuse_is_pruned_with_the_reason(tmp_path) -> 
     assert found(tmp_path)["refused"] == ["refused: attention=sdpa: not with four"]
 
 
-@pytest.mark.contract
 def test_a_value_that_never_works_is_a_slip(tmp_path) -> None:
     def picky(values: dict[str, str]) -> Point:
         if values["attention"] == "sdpa":
@@ -537,7 +528,6 @@ def test_a_value_that_never_works_is_a_slip(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.contract
 def test_a_launcher_that_fails_costs_the_job_and_the_search_goes_on(tmp_path, capsys) -> None:
     class Failing(Launcher):
         def __call__(self, plan: Plan, assignments: Mapping[int, Any], on_return: Any) -> None:
@@ -553,7 +543,6 @@ def test_a_launcher_that_fails_costs_the_job_and_the_search_goes_on(tmp_path, ca
     assert "ulimit -u" in capsys.readouterr().out
 
 
-@pytest.mark.contract
 def test_a_plan_that_cannot_be_written_for_a_moment_costs_no_job(tmp_path, capsys, monkeypatch) -> None:
     real, tries = SweepFile.write, []
 
@@ -576,7 +565,6 @@ def test_a_plan_that_cannot_be_written_for_a_moment_costs_no_job(tmp_path, capsy
     assert "sweep.json lacks the jobs to come: Too many open files" in capsys.readouterr().out
 
 
-@pytest.mark.contract
 def test_a_search_that_is_resumed_with_more_to_make_is_refused(tmp_path) -> None:
     run(tmp_path)
     with pytest.raises(ConfigError, match=r"of the jobs that are done 6 would have to run again \(no profile\)"):
@@ -584,7 +572,6 @@ def test_a_search_that_is_resumed_with_more_to_make_is_refused(tmp_path) -> None
     assert len(list(tmp_path.glob("multirun/s/*/record.json"))) == 6
 
 
-@pytest.mark.contract
 def test_an_interruption_between_jobs_keeps_what_is_done(tmp_path, capsys) -> None:
     fates = {"sdpa batch_size=1": "interrupt"}
     before = Launcher(tmp_path / "multirun/s", fates)
@@ -596,7 +583,6 @@ def test_an_interruption_between_jobs_keeps_what_is_done(tmp_path, capsys) -> No
     assert len([*before.ran, *after.ran]) == len({*before.ran, *after.ran}) == 6
 
 
-@pytest.mark.contract
 def test_other_fixed_overrides_are_not_mixed_with_a_search(tmp_path) -> None:
     run(tmp_path)
     workload = dataclasses.replace(compose({}).config.workload, num_tokens_to_generate=9)
@@ -613,7 +599,6 @@ def test_other_fixed_overrides_are_not_mixed_with_a_search(tmp_path) -> None:
         search(GRID, other, folder=tmp_path / "multirun/s", launch=Launcher(tmp_path), is_local=False)
 
 
-@pytest.mark.contract
 def test_another_environment_ends_a_search(tmp_path, monkeypatch) -> None:
     run(tmp_path)
     monkeypatch.setattr(course, "current_environment", lambda *, is_local: {"torch": "9"})
@@ -621,7 +606,6 @@ def test_another_environment_ends_a_search(tmp_path, monkeypatch) -> None:
         run(tmp_path)
 
 
-@pytest.mark.contract
 def test_a_search_whose_database_goes_away_stops_with_what_it_has(tmp_path, capsys) -> None:
     folder = tmp_path / "multirun/s"
     launcher = Launcher(folder)
@@ -641,7 +625,6 @@ def test_a_search_whose_database_goes_away_stops_with_what_it_has(tmp_path, caps
     assert len(found(tmp_path)["trials"]) == 6
 
 
-@pytest.mark.contract
 def test_a_missing_optuna_is_one_line(tmp_path) -> None:
     (tmp_path / "optuna.py").write_text("raise ImportError('No module named optuna')", encoding="utf-8")
     done = run_bench(
@@ -655,7 +638,6 @@ def test_a_missing_optuna_is_one_line(tmp_path) -> None:
 # ---- the command -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.contract
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -681,7 +663,6 @@ def test_a_slip_is_one_line_and_leaves_nothing(tmp_path, arguments: list[str], l
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.contract
 def test_a_dry_run_tells_the_space_and_makes_nothing(tmp_path) -> None:
     done = run_bench(
         "-m", "hydra/sweeper=optuna", "attention=eager,sdpa", "workload.batch_size=range(1,5)", "search.trials=5",
@@ -694,7 +675,6 @@ def test_a_dry_run_tells_the_space_and_makes_nothing(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.contract
 def test_an_experiment_file_is_a_space(tmp_path) -> None:
     done = run_bench(
         "-m", "hydra/sweeper=optuna", "experiment=attention_x_compile", "sweep.dry_run=true", folder=tmp_path

@@ -117,10 +117,16 @@ def test_an_environment_whose_install_was_interrupted_is_not_used_again(environm
     assert not legs.is_ready(LEG, "/usr/bin/python3.11")
 
 
-def test_another_python_or_another_version_makes_an_environment_anew(environments, tmp_path, monkeypatch) -> None:
+def test_another_python_another_version_or_another_requirement_makes_an_environment_anew(
+    environments, tmp_path, monkeypatch
+) -> None:
     installed(LEG, "/usr/bin/python3.11")
     assert not legs.is_ready(LEG, "/opt/python3.11")
-    monkeypatch.setattr(legs, "merged_pins", lambda leg: {"torch": "9.9"})
+    with monkeypatch.context() as patch:
+        patch.setattr(legs, "merged_pins", lambda leg: {"torch": "9.9"})
+        assert not legs.is_ready(LEG, "/usr/bin/python3.11")
+    assert legs.is_ready(LEG, "/usr/bin/python3.11")
+    monkeypatch.setattr(legs, "requirements", lambda: [Requirement("torch>=2.11"), Requirement("new")])
     assert not legs.is_ready(LEG, "/usr/bin/python3.11")
 
 
@@ -274,14 +280,40 @@ def test_without_a_name_all_legs_but_those_on_request_run(environments, monkeypa
     assert started[5:] == ["oldest", "py313"]
 
 
-def test_results_are_written_when_asked_for(environments, monkeypatch, capsys) -> None:
+def test_results_are_written_to_their_file_and_the_pages_when_asked_for(environments, monkeypatch, capsys) -> None:
     monkeypatch.setattr(command, "run_nox", lambda session, *_: (left(legs.LEGS[session]), ("success", ""))[1])
-    monkeypatch.setattr(results, "FILE", ROOT / ".cache/tested-by-a-test.json")
-    try:
-        assert command.main(["oldest", "--write"]) == 0
-        assert [each["leg"] for each in json.loads(results.FILE.read_text())["legs"]] == ["oldest"]
-    finally:
-        results.FILE.unlink(missing_ok=True)
+    for name in ("README", "PAGE", "FILE"):
+        place = environments / getattr(results, name).name
+        if name != "FILE":
+            place.write_text(getattr(results, name).read_text())
+        monkeypatch.setattr(results, name, place)
+    assert command.main(["oldest", "--write"]) == 0
+    tested = json.loads(results.FILE.read_text())
+    assert [each["leg"] for each in tested["legs"]] == ["oldest"]
+    assert results.sentence(tested) in results.README.read_text()
+    assert results.page_table(tested) in results.PAGE.read_text()
+    assert "| `newest` | 3." not in results.PAGE.read_text()
+
+
+def test_the_pages_say_what_the_file_of_tested_versions_says() -> None:
+    tested = json.loads(results.FILE.read_text())
+    assert results.sentence(tested) in results.README.read_text()
+    assert results.page_table(tested) in results.PAGE.read_text()
+
+
+def test_only_what_passed_is_called_tested() -> None:
+    legs_of = [("a", "passed", "2.9.1"), ("b", "failed", "2.1"), ("c", "passed", "2.14.0"), ("d", "passed", "2.10.0")]
+    tested = {
+        "written": "2026-11-29",
+        "legs": [
+            {"leg": leg, "python": "3.11.7", "result": result, "versions": {"torch": version}}
+            for leg, result, version in legs_of
+        ],
+    }
+    assert results.sentence(tested) == (
+        "Tested on 2026-11-29 with torch 2.9.1 to 2.14.0, Python 3.11.7: [which with which](docs/versions.md)."
+    )
+    assert results.page_table(tested).splitlines()[3] == "| `b` | 3.11.7 | 2.1 | – | – | – | – | – | failed |"
 
 
 def test_a_former_result_does_not_count_for_a_leg_that_cannot_be_installed(environments, monkeypatch) -> None:

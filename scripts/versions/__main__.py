@@ -34,7 +34,11 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument("--list", action="store_true", help="list the legs, and run nothing")
     modes.add_argument("--install-only", action="store_true", help="make the environments, and run no test")
-    modes.add_argument("--write", action="store_true", help="write the results to src/bench/tested_versions.json")
+    modes.add_argument(
+        "--write",
+        action="store_true",
+        help="write the results to src/bench/tested_versions.json, and into README.md and docs/versions.md",
+    )
     modes.add_argument(
         "--renew", metavar="FILE", choices=list(renewal.TARGETS), help="write a file of versions anew: %(choices)s"
     )
@@ -143,8 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
             tell_today(each)
     print("\n" + results.table(found), flush=True)
     if asked.write:
-        results.FILE.write_text(results.as_json(found, today), encoding="utf-8")
-        print(f"written to {results.FILE.relative_to(ROOT)}")
+        print(f"written to {', '.join(path.name for path in results.write(found, today))}")
     return int(any(each.result == "failed" for each in found))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import itertools
 import os
 import re
 import subprocess
@@ -99,29 +98,29 @@ def merged_pins(leg: Leg) -> dict[str, str]:
 
 def lower_bounds(extra: str = EXTRA) -> dict[str, str]:
     """Return the least version that pyproject.toml allows of each package that a leg installs by name."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     found: dict[str, str] = {}
-    for requirement in _requirements(project, extra):
+    for requirement in requirements(extra):
         least = [each.version for each in requirement.specifier if each.operator in {">=", "==", "~="}]
         name = canonical(requirement.name)
         found[name] = max([*least, *([found[name]] if name in found else [])], key=Version)
     return found
 
 
-def _requirements(project: dict[str, dict[str, list[str]]], extra: str) -> Iterator[Requirement]:
-    """Yield what a wheel with this extra requires by name, extras that refer to other extras followed."""
-    waiting = [Requirement(each) for each in (*project["dependencies"], *project["optional-dependencies"][extra])]
+def requirements(extra: str = EXTRA) -> Iterator[Requirement]:
+    """Yield what bench with this extra requires by name; an extra that names other extras of bench is followed."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    waiting = [Requirement(each) for each in (*project["dependencies"], *extras[extra])]
     for requirement in waiting:
         if canonical(requirement.name) == project["name"]:
-            more = (project["optional-dependencies"][name] for name in requirement.extras)
-            waiting += [Requirement(each) for each in itertools.chain.from_iterable(more)]
+            waiting += [Requirement(each) for name in sorted(requirement.extras) for each in extras[name]]
         else:
             yield requirement
 
 
 def digest(leg: Leg, interpreter: str) -> str:
     """Return what an environment of this leg was made from: other files, another Python or another place is another."""
-    parts = [str(ROOT), interpreter, (ROOT / "pyproject.toml").read_text(encoding="utf-8")]
+    parts = [str(ROOT), interpreter, *map(str, requirements())]
     parts += [f"{name}=={version}" for name, version in sorted(merged_pins(leg).items())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

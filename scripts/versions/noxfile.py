@@ -19,7 +19,6 @@ import nox
 from versions.legs import ENVIRONMENTS, EXTRA, LEGS, ROOT, Leg, digest, interpreter_for, is_ready, mark_of, merged_pins
 from versions.renewal import TARGETS, constraints_of, freeze_of
 
-nox.needs_version = ">=2024.4"
 nox.options.envdir = str(ENVIRONMENTS)
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
+
+from packaging.version import Version
 
 from versions.legs import ROOT, Leg, canonical
 
 # The libraries whose versions matter to a user, in the order of the tables.
 SHOWN = ("torch", "transformers", "hydra-core", "omegaconf", "mlflow", "optuna")
 FILE = ROOT / "src/bench/tested_versions.json"
+README, PAGE = ROOT / "README.md", ROOT / "docs/versions.md"
+SENTENCE = re.compile(r"^Tested on .*?\(docs/versions\.md\)\.$", re.MULTILINE | re.DOTALL)
+TABLE = re.compile(r"^\| leg \| Python \|.*?(?=\n\n)", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,3 +116,36 @@ def as_json(results: list[Result], date: str) -> str:
         if each.versions
     ]
     return json.dumps({"written": date, "legs": legs}, indent=2) + "\n"
+
+
+def sentence(tested: dict[str, Any]) -> str:
+    """Return what README.md says of a file of tested versions: the least and the greatest of each that passed."""
+    passed = [leg for leg in tested["legs"] if leg["result"] == "passed"]
+    parts = []
+    for name in (*SHOWN, "Python"):
+        found = [leg["python"] if name == "Python" else leg["versions"].get(name) for leg in passed]
+        ordered = sorted({each for each in found if each}, key=Version)
+        if ordered:
+            parts.append(f"{name} {ordered[0]}" + (f" to {ordered[-1]}" if len(ordered) > 1 else ""))
+    text = f"Tested on {tested['written']} with {', '.join(parts)}: [which with which](docs/versions.md)."
+    return "\n".join(textwrap.wrap(text, 120, break_on_hyphens=False, break_long_words=False))
+
+
+def page_table(tested: dict[str, Any]) -> str:
+    """Return the table that docs/versions.md has of a file of tested versions."""
+    head = ["leg", "Python", *SHOWN, f"result on {tested['written']}"]
+    rows = [head, ["---"] * len(head)]
+    for leg in tested["legs"]:
+        versions = [leg["versions"].get(name, "–") for name in SHOWN]
+        rows += [[f"`{leg['leg']}`", leg["python"], *versions, leg["result"]]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def write(found: list[Result], date: str) -> list[Path]:
+    """Write the file of tested versions and what the pages say of it; return what was written."""
+    text = as_json(found, date)
+    tested = json.loads(text)
+    FILE.write_text(text, encoding="utf-8")
+    for page, pattern, new in ((README, SENTENCE, sentence(tested)), (PAGE, TABLE, page_table(tested))):
+        page.write_text(pattern.sub(lambda _, new=new: new, page.read_text(encoding="utf-8")), encoding="utf-8")
+    return [FILE, README, PAGE]

@@ -15,7 +15,7 @@ from bench.tracking.view import TAG_PREFIX
 from conftest import run_bench
 from factories import make_record
 
-pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("patient")]
+pytestmark = pytest.mark.usefixtures("patient")
 
 DEAD = "http://127.0.0.1:9"  # the discard port: nothing answers
 
@@ -62,6 +62,7 @@ def test_a_store_says_how_to_look_at_a_single_run(tmp_path) -> None:
     assert page.endswith("#/experiments/1/runs?workflowType=machine_learning")
 
 
+@pytest.mark.contract
 def test_a_sweep_leads_to_its_view_from_its_beginning_on(tmp_path) -> None:
     warnings: list[str] = []
     publisher = make(None, tmp_path, warnings)
@@ -115,6 +116,7 @@ def ended(tmp_path: Path, statuses: list[str], warnings: list[str]) -> tuple[Pub
     return publisher, run_id
 
 
+@pytest.mark.contract
 def test_a_sweep_leads_to_its_fastest_trials_side_by_side(tmp_path) -> None:
     warnings: list[str] = []
     publisher, _ = ended(tmp_path, ["ok", "oom", "ok"], warnings)
@@ -215,6 +217,7 @@ def test_a_table_that_is_none_costs_a_line(tmp_path) -> None:
     assert warning.startswith("the sweep's results are not published: ValueError: ")
 
 
+@pytest.mark.contract
 def test_the_runs_of_a_sweep_have_the_names_and_colours_of_its_settings(tmp_path) -> None:
     publisher = make(None, tmp_path, [])
     swept = {"compile": ["off", "max-autotune"], "workload.batch_size": ["1", "2"]}

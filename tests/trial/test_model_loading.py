@@ -449,7 +449,6 @@ def test_a_workload_beyond_the_models_positions_is_refused(checkpoint) -> None:
 # ---- sizes of random models --------------------------------------------------------------------------------------
 
 
-@pytest.mark.contract
 @pytest.mark.parametrize(
     ("sizes", "line"),
     [
@@ -478,7 +477,6 @@ def test_sizes_that_make_no_model_are_refused(tiny, sizes: dict, line: str) -> N
     assert refusal(config).startswith(line)
 
 
-@pytest.mark.contract
 @pytest.mark.parametrize(
     ("sizes", "line"),
     [
@@ -505,7 +503,6 @@ def test_the_job_does_not_try_the_sizes_out_again(tiny, monkeypatch) -> None:
     assert len(tried) == 1
 
 
-@pytest.mark.contract
 @pytest.mark.parametrize(
     ("model_type", "more"),
     [

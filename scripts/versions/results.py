@@ -12,11 +12,12 @@ from xml.etree import ElementTree as ET
 
 from packaging.version import Version
 
+from bench.tested_versions import FILE
+from bench.tested_versions import table as table_of_page
 from versions.legs import ROOT, Leg, canonical
 
 # The libraries whose versions matter to a user, in the order of the tables.
 SHOWN = ("torch", "transformers", "hydra-core", "omegaconf", "mlflow", "optuna")
-FILE = ROOT / "src/bench/tested_versions.json"
 README, PAGE = ROOT / "README.md", ROOT / "docs/versions.md"
 SENTENCE = re.compile(r"^Tested on .*?\(docs/versions\.md\)\.$", re.MULTILINE | re.DOTALL)
 TABLE = re.compile(r"^\| leg \| Python \|.*?(?=\n\n)", re.MULTILINE | re.DOTALL)
@@ -131,21 +132,11 @@ def sentence(tested: dict[str, Any]) -> str:
     return "\n".join(textwrap.wrap(text, 120, break_on_hyphens=False, break_long_words=False))
 
 
-def page_table(tested: dict[str, Any]) -> str:
-    """Return the table that docs/versions.md has of a file of tested versions."""
-    head = ["leg", "Python", *SHOWN, f"result on {tested['written']}"]
-    rows = [head, ["---"] * len(head)]
-    for leg in tested["legs"]:
-        versions = [leg["versions"].get(name, "–") for name in SHOWN]
-        rows += [[f"`{leg['leg']}`", leg["python"], *versions, leg["result"]]]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
 def write(found: list[Result], date: str) -> list[Path]:
     """Write the file of tested versions and what the pages say of it; return what was written."""
     text = as_json(found, date)
     tested = json.loads(text)
     FILE.write_text(text, encoding="utf-8")
-    for page, pattern, new in ((README, SENTENCE, sentence(tested)), (PAGE, TABLE, page_table(tested))):
+    for page, pattern, new in ((README, SENTENCE, sentence(tested)), (PAGE, TABLE, "\n".join(table_of_page(FILE)))):
         page.write_text(pattern.sub(lambda _, new=new: new, page.read_text(encoding="utf-8")), encoding="utf-8")
     return [FILE, README, PAGE]

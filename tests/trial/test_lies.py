@@ -158,6 +158,23 @@ def test_a_recompilation_in_every_call_fails_with_its_guard(run, tiny) -> None:
 
 
 @pytest.mark.contract
+def compile_otherwise(runner) -> None:
+    """Let generate compile in another way than was asked for."""
+    runner._request.generation.compile_config.dynamic = True
+
+
+def test_another_argument_of_torch_compile_than_asked_for_fails(run, tiny) -> None:
+    record = run(tiny(compile_kwargs=QUICK), compile_otherwise)
+    assert (record.status, record.stage) == ("failed", "validation")
+    assert record.error.message == "compile.dynamic=None: torch.compile was called with True"
+
+
+def test_another_argument_of_torch_compile_after_the_validation_call_fails(run, tiny) -> None:
+    record = run(tiny(compile_kwargs=QUICK), after_calls(1, compile_otherwise))
+    assert record.status == "failed"
+    assert "dynamic was None at first and True at the end" in record.error.message
+
+
 @torch._dynamo.config.patch(recompile_limit=2)
 def test_the_recompile_limit_is_an_error_and_not_eager_execution(tiny) -> None:
     config = tiny(compile_kwargs={**QUICK, "dynamic": False}, warmup_iterations=4)

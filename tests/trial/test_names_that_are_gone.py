@@ -186,6 +186,14 @@ def test_counters_that_are_counted_under_other_names_mark_the_job(tiny, monkeypa
     assert "counts no compilation" in record.unverified[0].reason
 
 
+def test_arguments_of_torch_compile_that_are_not_seen_mark_the_job(tiny, monkeypatch) -> None:
+    """As where generate asks for the compiled model in another way."""
+    monkeypatch.setattr(compilation.CompileWatch, "watching", lambda self, model: contextlib.nullcontext())
+    record = run(tiny(compile_kwargs=QUICK))
+    assert (record.status, keys_of(record)) == ("ok", {"compile.mode"})
+    assert "with which arguments" in record.unverified[0].reason
+
+
 def test_the_probe_sees_what_this_torch_does_and_leaves_no_trace(tiny) -> None:
     assert compilation.counts_compilations()
     with compilation.Journal() as journal:

@@ -159,8 +159,7 @@ class CompileWatch:
     """Notes the arguments with which generate compiles a model that it is `watching`."""
 
     def __init__(self) -> None:
-        self.arguments: dict[str, Any] = {}  # of the last call; {} while nothing was compiled
-        self.can_see = False  # whether generate asks the model for its compiled form where this looks
+        self.arguments: dict[str, Any] = {}  # of the last call; {} while none was seen
 
     @contextlib.contextmanager
     def watching(self, model: Any) -> Iterator[None]:
@@ -174,7 +173,7 @@ class CompileWatch:
         def watched(*positional: Any, **keywords: Any) -> Any:
             for each in (*positional, *keywords.values()):
                 if isinstance(each, transformers.CompileConfig):
-                    self.can_see, self.arguments = True, each.to_dict()
+                    self.arguments = each.to_dict()
             return original(*positional, **keywords)
 
         model.get_compiled_call = watched

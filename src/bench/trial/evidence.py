@@ -243,3 +243,16 @@ def check_same_cache(config: BenchmarkConfig, first: str, last: str | None) -> N
     if first != last:
         requested = config.generation.kv_cache
         raise NotHonouredError(f"generation.kv_cache={requested}: generate began with {first} and ended with {last}")
+
+
+def check_same_arguments(config: BenchmarkConfig, first: dict[str, Any], last: dict[str, Any]) -> None:
+    """Raise NotHonouredError when torch.compile got other arguments for the profiled call than for the first one.
+
+    {}: they were not seen.
+    """
+    for name in first.keys() & last.keys():
+        if first[name] != last[name]:
+            mode = config.compile.mode
+            raise NotHonouredError(
+                f"compile.mode={mode}: {name} was {first[name]} at first and {last[name]} at the end"
+            )

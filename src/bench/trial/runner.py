@@ -41,6 +41,7 @@ from bench.trial.evidence import (
     check_attention,
     check_cache,
     check_guard,
+    check_same_arguments,
     check_same_cache,
     observe_model,
 )
@@ -318,13 +319,15 @@ class BenchmarkRunner:
         assert observed is not None
         compiled = observed.compile.events if observed.compile is not None else []
         layers = observed.shape.layers if observed.shape is not None else None
-        request, watch = self._require_request(), CallWatch()
-        with watch.watching(request.loaded.model, batched=self._session is not None):
+        request, watch, compiling = self._require_request(), CallWatch(), compilation.CompileWatch()
+        model, batched = request.loaded.model, self._session is not None
+        with compiling.watching(model), watch.watching(model, batched=batched):
             seen = inspection.observe_attention(request, self._session, observed.attention, compiled, layers)
         self._require_record().observed = dataclasses.replace(observed, attention=seen)
         self._mark(check_attention(config, seen, request.loaded.device, layers))
         if watch.grad_mode is not None:
             check_guard(config, watch)
+        check_same_arguments(config, self._compiled_with, compiling.arguments)
         if watch.steps and seen.error is None and observed.kv_cache is not None:
             check_same_cache(config, observed.kv_cache, watch.cache)
 

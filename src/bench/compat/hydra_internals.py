@@ -52,7 +52,7 @@ FLAGS = PrivateName(
 LOADER = PrivateName(where=_LOADER, since=_OLDEST, until=_NEWEST, lost=f"{_FILES}; {_SLOWER}")
 LOAD_FILE = _of_loader("_load_single_config", f"{_FILES}; {_SLOWER}")
 LOAD_WHOLE = _of_loader("_load_configuration", "a single run is composed twice", since="1.4.0rc3")
-PARSE_ALL = _of_loader("parse_overrides", "hydra.mode in a config is not looked at", since="1.4.0rc3")
+PARSE_ALL = _of_loader("parse_overrides", "hydra.mode cannot be set through an alias", since="1.4.0rc3")
 PARSE = _of_loader("_parse_overrides_and_create_caching_repo", f"{_SLOWER}, and help takes longer")
 APPLY = _of_loader("_apply_overrides_to_config", _SLOWER)
 MERGE = _of_loader("_compose_config_from_defaults_list", _SLOWER)
@@ -206,10 +206,17 @@ class _LoadingWhole:
             return ready
         return above._load_configuration(*given, **named)  # type: ignore[no-any-return]  # noqa: SLF001 - LOAD_WHOLE
 
+
+class _LoadingMode:
+    """Reads `hydra.mode` as Hydra 1.4 does, which hands the overrides, parsed, to a loader of its own class alone."""
+
     def get_mode(self, config_name: str | None, overrides: list[str], parsed_overrides: Any = None) -> Any:
         above: Any = super()
         if parsed_overrides is None:
-            parsed_overrides = PARSE_ALL.of(self)(config_name, overrides)
+            parse = PARSE_ALL.of(self)
+            parsed_overrides = (
+                override_internals.parse(overrides) if parse is MISSING else parse(config_name, overrides)
+            )
         return above.get_mode(config_name, overrides, parsed_overrides)
 
 
@@ -246,8 +253,10 @@ def _loader_class() -> type | None:
     if base is MISSING or not _takes(base, "config_search_path"):
         return None
     parts: list[type] = [_Loading]
-    if LOAD_WHOLE.is_here() and PARSE_ALL.is_here():
+    if LOAD_WHOLE.is_here():
         parts.append(_LoadingWhole)
+    if _takes(getattr(base, "get_mode", None), "config_name", "overrides", "parsed_overrides"):
+        parts.append(_LoadingMode)
     if restores_files():
         parts.append(_LoadingFiles)
     return type("TextLoader", (*parts, base), {})

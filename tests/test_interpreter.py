@@ -75,14 +75,14 @@ def test_jobs_of_submitit_are_started_without_the_current_folder_whatever_their_
 
 def test_ray_adds_all_but_the_current_folder_to_its_workers_path(tmp_path, monkeypatch) -> None:
     pytest.importorskip("ray")
-    from hydra_plugins.bench_launchers.ray import _without_current_folder
+    from hydra_plugins.bench_launchers.ray_internals import config_without_current_folder
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    config = _without_current_folder()
+    config = config_without_current_folder()
     config._py_driver_sys_path.extend(["/scripts", str(Path.cwd())])
     assert list(config._get_proto_job_config().py_driver_sys_path) == ["/scripts"]
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    config = _without_current_folder()
+    config = config_without_current_folder()
     config._py_driver_sys_path.extend([str(Path.cwd())])
     assert list(config._get_proto_job_config().py_driver_sys_path) == [str(tmp_path)]

@@ -119,6 +119,17 @@ def test_an_environment_whose_install_was_interrupted_is_not_used_again(environm
     assert not legs.is_ready(LEG, "/usr/bin/python3.11")
 
 
+def test_an_environment_whose_removal_was_interrupted_is_not_used_again(environments, monkeypatch) -> None:
+    monkeypatch.setattr(command, "interpreter_for", lambda python: "/usr/bin/python3.11")
+    installed(LEG, "/usr/bin/python3.11")
+    command.forget_what_is_outdated("newest")
+    assert legs.is_ready(LEG, "/usr/bin/python3.11")  # nothing was outdated
+    with monkeypatch.context() as patch:
+        patch.setattr(legs, "merged_pins", lambda leg: {"torch": "9.9"})
+        command.forget_what_is_outdated("newest")
+    assert not legs.is_ready(LEG, "/usr/bin/python3.11")  # with the former versions again
+
+
 def test_another_python_another_version_or_another_requirement_makes_an_environment_anew(
     environments, tmp_path, monkeypatch
 ) -> None:

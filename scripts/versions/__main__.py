@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from versions import renewal, results
-from versions.legs import ENVIRONMENTS, LEGS, NEWEST, ROOT, interpreter_for, pins
+from versions.legs import ENVIRONMENTS, LEGS, NEWEST, ROOT, interpreter_for, is_ready, mark_of, pins
 
 NOXFILE = Path(__file__).with_name("noxfile.py")
 PROGRAM = "test-versions"
@@ -84,10 +84,19 @@ def alone() -> Iterator[None]:
         yield
 
 
+def forget_what_is_outdated(session: str) -> None:
+    """Remove the mark of an environment that nox is going to remove: an interrupted removal leaves no whole one."""
+    leg = LEGS.get(session)
+    interpreter = interpreter_for(leg.python) if leg is not None else None
+    if leg is not None and (interpreter is None or not is_ready(leg, interpreter)):
+        mark_of(leg.environment).unlink(missing_ok=True)
+
+
 def run_nox(session: str, *options: str) -> tuple[str, str]:
     """Run one session; return nox's word for its result, and its reason where it was skipped."""
     report = ENVIRONMENTS / f"{session}.report.json"
     report.unlink(missing_ok=True)
+    forget_what_is_outdated(session)
     command = [sys.executable, "-P", "-m", "nox", "--noxfile", str(NOXFILE), "--no-error-on-missing-interpreters"]
     command += ["--report", str(report), "--sessions", session, *options]
     subprocess.run(command, check=False)  # noqa: S603

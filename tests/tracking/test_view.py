@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench.tracking import view
 from bench.tracking.publish import publish
 from bench.tracking.store import Store, TrackingError, open_store
 from bench.tracking.view import FIRST, HEADLINE, SECTIONS, TAG_PREFIX, save_view
@@ -113,6 +114,38 @@ def test_the_charts_begin_with_the_curves_and_show_every_run(store):
     shown = [section["name"] for section in state["compareRunSections"] if section["display"]]
     assert shown == ["per_iter", "Model metrics"]
     assert state["runsHiddenMode"] == "SHOW_ALL"
+
+
+def text_for(release: str | None, keys: int = 2) -> str:
+    """A view as it is saved for a UI of this release, with so many swept keys."""
+    swept = [f"generation.a_key_{number}" for number in range(keys)]
+    return view._view("night", swept, unverified=True, release=release)
+
+
+def unpacked(text: str) -> dict[str, Any]:
+    return json.loads(zlib.decompress(base64.b64decode(text.removeprefix("deflate;"))))
+
+
+def test_a_release_that_names_views_gets_one_with_its_name():
+    saved_view = json.loads(text_for("3.18.0"))
+    assert set(saved_view) == {"name", "createdAt", "updatedAt", "state"}
+    assert saved_view["name"] == "night"
+
+
+@pytest.mark.parametrize("release", ["3.10.0", None])
+def test_another_release_finds_the_whole_state_in_the_view_itself(release):
+    saved_view = json.loads(text_for(release))
+    state = unpacked(json.loads(text_for("3.18.0"))["state"])
+    assert saved_view["name"] == "night"
+    assert unpacked(saved_view["state"]) == state
+    assert {name: saved_view[name] for name in state} == state
+    assert saved_view["runsPinned"] == []  # such a release fills in nothing
+
+
+def test_a_view_with_very_many_params_is_still_no_longer_than_a_tag():
+    text = text_for(None, keys=60)
+    assert len(text) <= 5000
+    assert len(unpacked(text)["selectedColumns"]) == len(HEADLINE) + 1 + 60
 
 
 def test_a_view_saved_again_replaces_the_first_and_others_stay(store):

@@ -335,6 +335,23 @@ def _minor(version: str) -> str:
 # ---- pages of the UI -------------------------------------------------------------------------------------------------
 
 VIEW_TAG = "mlflow.sharedViewState."
+NAMED_VIEWS = "3.15.2"  # the first release seen to keep a view's state in a field of its own, beside its name
+LONGEST_VIEW = 5000  # characters that every release keeps of an experiment's tag
+# What a release before that asks of a view beside what `view_text` puts into it: it fills in nothing.
+WHOLE_STATE = {
+    "autoRefreshEnabled": True,
+    "globalLineChartConfig": {"lineSmoothness": 0, "selectedXAxisMetricKey": "", "xAxisKey": "step"},
+    "groupBy": None,
+    "groupsExpanded": {},
+    "hideEmptyCharts": True,
+    "runListHidden": False,
+    "runsExpanded": {},
+    "runsHidden": [],
+    "runsPinned": [],
+    "runsVisibilityMap": {},
+    "useGroupedValuesInCharts": True,
+    "viewMaximized": False,
+}
 # Columns of the UI's own. "runDateAndNestInfo" is when the run was made, and the sign for how it ended.
 RUN_NAME, MADE, DURATION = "attributes.`Run Name`", "runDateAndNestInfo", "duration"
 UNGROUPED = "Model metrics"  # what the UI calls the section of metrics without a prefix
@@ -347,6 +364,7 @@ def view_tag(key: str) -> str | None:
 
 def view_text(
     *,
+    release: str | None,
     name: str,
     now_ms: int,
     filter_by: str,
@@ -358,6 +376,7 @@ def view_text(
     """A view in the form in which the UI saves one.
 
     Args:
+        release: of the MLflow that shows it; None: not known, and so in a form that all releases read.
         name: the view's.
         now_ms: Unix time.
         filter_by: the filter of the runs.
@@ -382,8 +401,17 @@ def view_text(
         ],
         "isAccordionReordered": True,  # else by name
     }
-    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
-    return json.dumps({"name": name, "createdAt": now_ms, "updatedAt": now_ms, "state": f"deflate;{packed}"})
+    view = {"name": name, "createdAt": now_ms, "updatedAt": now_ms, "state": _packed(state)}
+    if release is not None and _numbers(release) >= _numbers(NAMED_VIEWS):
+        return json.dumps(view)
+    # A release before reads the state from these fields themselves, and its page never loads where they are missing.
+    both = json.dumps(view | WHOLE_STATE | state, separators=(",", ":"))
+    # The packed state by itself is read by all releases too, and has no name.
+    return both if len(both) <= LONGEST_VIEW else _packed(WHOLE_STATE | state)
+
+
+def _packed(state: Mapping[str, Any]) -> str:
+    return f"deflate;{base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()}"
 
 
 def column(kind: str, name: str) -> str:

@@ -19,11 +19,12 @@ from bench.tracking.mlflow_internals import (
     SAVED_VIEW,
     UNGROUPED,
     column,
+    installed,
     view_tag,
     view_text,
 )
 from bench.tracking.mlflow_internals import VIEW_TAG as TAG_PREFIX
-from bench.tracking.store import Store, TrackingError, explained, trials_filter
+from bench.tracking.store import SERVERS, Store, TrackingError, explained, trials_filter
 
 __all__ = ["FIRST", "HEADLINE", "SECTIONS", "TAG_PREFIX", "NoViewError", "save_view", "saved_key", "view_key"]
 
@@ -88,7 +89,8 @@ def save_view(store: Store, *, sweep_id: str, swept_keys: Iterable[str], unverif
     tag = view_tag(key)
     if tag is None:
         raise NoViewError(SAVED_VIEW.unseen())
-    text = _view(sweep_id, swept_keys, unverified=unverified)
+    release = None if store.uri.startswith(SERVERS) else installed()
+    text = _view(sweep_id, swept_keys, unverified=unverified, release=release)
     with explained(store.uri, "save the sweep's view"):
         store.client.set_experiment_tag(store.experiment_id, tag, text)
     return key
@@ -105,7 +107,7 @@ def saved_key(sweep_id: str) -> str | None:
     return None if view_tag(key) is None else key
 
 
-def _view(sweep_id: str, swept_keys: Iterable[str], *, unverified: bool) -> str:
+def _view(sweep_id: str, swept_keys: Iterable[str], *, unverified: bool, release: str | None) -> str:
     metrics = {column("metrics", name): name for name in HEADLINE}
     params = {column("params", name): name for name in _param_names(swept_keys)}
     sort_by, *_ = metrics  # a failed trial has no such metric and comes last
@@ -119,6 +121,7 @@ def _view(sweep_id: str, swept_keys: Iterable[str], *, unverified: bool) -> str:
     widths = {each: max(72, 24 + 7 * len(name)) for each, name in (metrics | tags).items()}
     widths |= OWN_WIDTHS | dict.fromkeys(params, PARAM_WIDTH)
     return view_text(
+        release=release,
         name=sweep_id,
         now_ms=round(time.time() * 1000),
         filter_by=trials_filter(sweep_id),

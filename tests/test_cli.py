@@ -114,7 +114,6 @@ def test_the_exit_status_is_that_of_the_worst_job(statuses: list[str], expected:
     assert exit_status([make_record(status=status) for status in statuses]) == expected
 
 
-@pytest.mark.contract
 def test_an_unknown_key_is_shown_with_the_value_that_was_typed() -> None:
     error = ConfigAttributeError("nope")
     error.full_key = "monitor.intervall_s"

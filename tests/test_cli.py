@@ -114,7 +114,8 @@ def test_the_exit_status_is_that_of_the_worst_job(statuses: list[str], expected:
     assert exit_status([make_record(status=status) for status in statuses]) == expected
 
 
-def test_an_unknown_key_is_shown_with_the_value_that_was_typed() -> None:
+def test_an_unknown_key_is_shown_with_the_value_that_was_typed(monkeypatch) -> None:
+    monkeypatch.setattr("bench.config_files._loaded", {})  # by earlier tests
     error = ConfigAttributeError("nope")
     error.full_key = "monitor.intervall_s"
     assert explain(error, ["monitor.intervall_s=2"]) == (

@@ -1,4 +1,4 @@
-"""Long sweeps of short jobs, with a real MLflow database: what three hundred jobs leave, and what twenty kills lose."""
+"""Long sweeps of short jobs, with a real MLflow database: what many jobs leave, and what many kills lose."""
 
 from __future__ import annotations
 
@@ -79,10 +79,19 @@ def look(process: psutil.Process, folder: Path) -> Look | None:
         return None
 
 
-def test_three_hundred_jobs_leave_nothing_and_take_no_more_each(tmp_path) -> None:
+LONG = 160
+
+
+def test_many_jobs_leave_nothing_and_take_no_more_each(tmp_path) -> None:
     model = faults.make_model(tmp_path / "model")
     shared_memory = set(Path("/dev/shm").iterdir())
-    command = ["-m", *faults.arguments(model), "model.seed=range(300)", "sweep.name=long", "fidelity.reference=none"]
+    command = [
+        "-m",
+        *faults.arguments(model),
+        f"model.seed=range({LONG})",
+        "sweep.name=long",
+        "fidelity.reference=none",
+    ]
     sweep = start(tmp_path, *command)
     process, looks = psutil.Process(sweep.pid), []
     while sweep.poll() is None:
@@ -90,17 +99,17 @@ def test_three_hundred_jobs_leave_nothing_and_take_no_more_each(tmp_path) -> Non
         time.sleep(0.5)
     assert sweep.returncode == 0, (tmp_path / "out").read_text()[-3000:]
     found = records(tmp_path)
-    assert [record.status for record in found] == ["ok"] * 300
-    assert len(trials(tmp_path)) == 300
+    assert [record.status for record in found] == ["ok"] * LONG
+    assert len(trials(tmp_path)) == LONG
 
     early = [seen for seen in looks if 5 <= seen.jobs < 30]
-    late = [seen for seen in looks if 270 <= seen.jobs < 300]
+    late = [seen for seen in looks if LONG - 30 <= seen.jobs < LONG]
     grown = statistics.median(seen.rss_bytes for seen in late) - statistics.median(seen.rss_bytes for seen in early)
     gaps = [after.started_at_s - before.started_at_s for before, after in itertools.pairwise(found)]
-    first, last = cpu_s_a_job(looks, 5, 100), cpu_s_a_job(looks, 200, 295)
+    first, last = cpu_s_a_job(looks, 5, 60), cpu_s_a_job(looks, LONG - 60, LONG - 5)
     print(f"parent RSS grew by {grown / 2**20:.1f} MiB to {late[-1].rss_bytes / 2**20:.0f} MiB; "
           f"CPU of the parent for a job: {first:.3f} s at the beginning, {last:.3f} s at the end; from start to start: "
-          f"{statistics.median(gaps[:100]):.3f} s, {statistics.median(gaps[-100:]):.3f} s")  # fmt: skip
+          f"{statistics.median(gaps[:50]):.3f} s, {statistics.median(gaps[-50:]):.3f} s")  # fmt: skip
     assert grown < 30 << 20
     # What a job itself takes is the same; the machine's unrest is no part of CPU time.
     assert last < 1.3 * first
@@ -133,8 +142,8 @@ def environment(process: psutil.Process) -> list[str]:
         return []
 
 
-JOBS = 30
-KILLS = 20
+JOBS = 20
+KILLS = 10
 
 
 def wait_at_random(chance: random.Random, sweep: subprocess.Popen, folder: Path) -> None:
@@ -152,7 +161,7 @@ def wait_at_random(chance: random.Random, sweep: subprocess.Popen, folder: Path)
     time.sleep(chance.uniform(0.0, 1.0))
 
 
-def test_twenty_kills_of_the_parent_lose_nothing_and_double_nothing(tmp_path) -> None:
+def test_kills_of_the_parent_lose_nothing_and_double_nothing(tmp_path) -> None:
     model = faults.make_model(tmp_path / "model")
     command = ["-m", *faults.arguments(model), f"model.seed=range({JOBS})", "sweep.name=long", "sweep.resume=true"]
     chance = random.Random(20261125)
@@ -170,7 +179,7 @@ def test_twenty_kills_of_the_parent_lose_nothing_and_double_nothing(tmp_path) ->
         assert all(found[seed].started_at_s == started for seed, started in before.items())
         before = {seed: record.started_at_s for seed, record in found.items()}
         finished_at_kill.append(len(before))
-    assert len(set(finished_at_kill)) > 5  # kills fell among the jobs, and not only into the starts
+    assert len(set(finished_at_kill)) > 2  # kills fell among the jobs, and not only into the starts
     last = start(tmp_path, *command)
     assert last.wait(600) == 0, (tmp_path / "out").read_text()[-3000:]
     print(f"finished at each kill: {finished_at_kill}")

@@ -139,8 +139,7 @@ def test_a_split_model_compiles(split, tmp_path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+@pytest.mark.parametrize(("rank", "number"), [(0, signal.SIGSEGV), (1, signal.SIGKILL)])
 def test_a_rank_that_dies_ends_the_job_and_is_named(split, tmp_path, rank: int, number: int) -> None:
     def kill(phase: str, done: int, *_: object) -> None:
         if (phase, done) == ("measurement", 1):

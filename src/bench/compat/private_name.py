@@ -70,8 +70,14 @@ class PrivateName:
 
 
 def entries(module: ModuleType) -> dict[str, PrivateName]:
-    """The entries of a library's module, by the names of the constants that hold them."""
-    return {name: each for name, each in vars(module).items() if isinstance(each, PrivateName)}
+    """The entries of a library's module, by the constants that hold them; those of a tuple are numbered."""
+    found = {}
+    for name, value in vars(module).items():
+        if isinstance(value, PrivateName):
+            found[name] = value
+        elif isinstance(value, tuple) and all(isinstance(each, PrivateName) for each in value):
+            found |= {f"{name}[{index}]": each for index, each in enumerate(value)}
+    return found
 
 
 @functools.cache

@@ -235,7 +235,7 @@ class BatchingSession:
 
 def worker_follows_caller() -> bool:
     """Whether the worker runs in inference mode when it is started in it; before transformers 5.24 it never does."""
-    return tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (5, 24)
+    return transformers_internals.release() >= (5, 24)
 
 
 def _greedy(generation_config: Any) -> Any:

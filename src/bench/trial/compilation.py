@@ -274,9 +274,12 @@ def _not_compiled_as_asked(requested: CompileConfig, observed: CompileObserved) 
 
 def unseen(config: BenchmarkConfig, observed: CompileObserved) -> str | None:
     """What of the request to compile can be neither confirmed nor contradicted, in one line; None when all can."""
+    graphs = _graphs_of_the_model(observed)
+    if graphs is None:
+        return "whether, and how often, the model was compiled is not known"
     if config.compile.mode is None:
-        return None if _graphs_of_the_model(observed) is not None else "whether anything was compiled is not known"
-    if not _graphs_of_the_model(observed):
+        return None
+    if graphs <= 0:
         return f"torch {torch.__version__} counts no compilation, not even of a function compiled to try that out"
     if not observed.arguments:
         return f"with which arguments transformers {transformers.__version__} called torch.compile cannot be seen"

@@ -71,9 +71,8 @@ def makes_block_masks_ahead(config: BenchmarkConfig) -> bool:
 
 
 def _lacks_contiguous() -> bool:
-    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
     first, end = CALLS_CONTIGUOUS
-    return first <= version < end and not hasattr(BlockMask, "contiguous")
+    return first <= transformers_internals.release() < end and not hasattr(BlockMask, "contiguous")
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import transformers
+
 from bench.compat.private_name import MISSING, PrivateName
 
 OLDEST, NEWEST = "5.17.0", "5.24.0"
@@ -15,6 +17,11 @@ OLDEST, NEWEST = "5.17.0", "5.24.0"
 
 def _name(where: str, lost: str, *, on_instances: bool = False) -> PrivateName:
     return PrivateName(where=where, since=OLDEST, until=NEWEST, lost=lost, on_instances=on_instances)
+
+
+def release() -> tuple[int, ...]:
+    """The installed release as major and minor number."""
+    return tuple(int(part) for part in transformers.__version__.split(".")[:2])
 
 
 # ---- the model ----------------------------------------------------------------------------------------------------

@@ -22,6 +22,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Tests side by side are no neighbours of each other, nor of what else runs on this machine: none waits for another's job.
 os.environ["BENCH_HOST_FOLDER"] = tempfile.mkdtemp(prefix="bench-test-host-")
 atexit.register(shutil.rmtree, os.environ["BENCH_HOST_FOLDER"], ignore_errors=True)
+# g++ makes the kernels of the tiny model once, and not again in each of many tests that compile it.
+COMPILER = Path(__file__).parent / "compiler"
+if str(COMPILER) not in os.environ["PATH"].split(os.pathsep):
+    os.environ["PATH"] = f"{COMPILER}{os.pathsep}{os.environ['PATH']}"
+os.environ.setdefault("BENCH_TEST_COMPILED", str(Path(__file__).parents[1] / ".cache/compiled"))
 # Test processes side by side on few cores: threads of one that wait for each other at every operator, while another
 # holds a core, make calls ten times as long.
 if "PYTEST_XDIST_WORKER" in os.environ:

@@ -105,8 +105,9 @@ class CompileObserved:
 
     graphs: int | None = 0  # graphs captured
     attention_graphs: int | None = 0  # those of them that flex_attention made of itself, whatever the setting
-    graph_breaks: dict[str, int] = field(default_factory=dict)  # reason → count; functions given up as a whole included
-    recompiles: list[str] = field(default_factory=list)  # the failed guard of each recompilation
+    # reason → count; functions given up as a whole included
+    graph_breaks: dict[str, int] | None = field(default_factory=dict)
+    recompiles: list[str] | None = field(default_factory=list)  # the failed guard of each recompilation
     cudagraph_skips: int | None = 0
     compile_s: float | None = 0.0
     autotune_s: float | None = 0.0  # of compile_s and of calls: benchmarking of candidate kernels
@@ -187,7 +188,7 @@ class ModelShape:
 class Unverified:
     """A part of the request of which nothing shows whether it was honoured: neither confirmed nor contradicted."""
 
-    key: str  # of the config, such as "generation.kv_cache"; or "token times"
+    key: str  # of the config, such as "generation.kv_cache"; or "token times", which belong to no key
     reason: str  # what could not be seen, and why: one line
 
 

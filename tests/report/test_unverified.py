@@ -287,6 +287,8 @@ def test_a_search_says_nothing_of_settings_that_are_not_its_best() -> None:
 NOT_TOLD = CompileObserved(
     graphs=None,
     attention_graphs=None,
+    graph_breaks=None,
+    recompiles=None,
     cudagraph_skips=None,
     compile_s=None,
     autotune_s=None,

@@ -95,9 +95,8 @@ def test_published_again_it_is_the_same(store, tmp_path) -> None:
 
 
 def test_counts_that_torch_does_not_tell_are_no_metrics(store, tmp_path) -> None:
-    unknown = dict.fromkeys(
-        ("graphs", "attention_graphs", "cudagraph_skips", "compile_s", "autotune_s", "cache_hits", "cache_misses")
-    )
+    counts = ("graphs", "attention_graphs", "graph_breaks", "recompiles", "cudagraph_skips")
+    unknown = dict.fromkeys((*counts, "compile_s", "autotune_s", "cache_hits", "cache_misses"))
     calls = [dataclasses.replace(each, graphs=None, compile_s=None) for each in make_iterations()]
     seen = make_record().observed
     assert seen is not None

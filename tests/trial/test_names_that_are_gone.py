@@ -109,15 +109,17 @@ def test_continuous_batching_works_without_the_name(name, tiny, hide) -> None:
     assert keys_of(record) == ({marked[name]} if name in marked else set())
 
 
-@pytest.mark.parametrize("name", ["COUNTERS", "COMPILATIONS"])
+@pytest.mark.parametrize("name", ["COUNTERS", "COMPILATIONS", "GRAPH_BREAKS"])
 def test_what_torch_does_not_count_is_not_a_count_of_none(name, tiny, hide) -> None:
     hide(TORCH[name])
     hide(TORCH["COUNTERS"])
     record = run(tiny(compile_kwargs=QUICK))
+    compiled = record.observed.compile
     known = name != "COMPILATIONS"  # the list of compilations counts graphs as well
-    assert (record.observed.compile.graphs is not None) == known
+    assert (compiled.graphs is not None, compiled.recompiles is not None) == (known, known)
     assert (record.iterations[0].graphs is not None) == known
-    assert record.observed.compile.cudagraph_skips is None
+    assert compiled.cudagraph_skips is None
+    assert compiled.graph_breaks == (None if name == "GRAPH_BREAKS" else {})
 
 
 # ---- a lie that is visible in another way ----------------------------------------------------------------------------

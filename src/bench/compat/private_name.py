@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import operator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
@@ -59,6 +60,14 @@ class PrivateName:
     def of(self, owner: object) -> Any:
         """The attribute of this name that an object has now; `MISSING` where it has none."""
         return getattr(owner, self.where.rpartition(":")[2].rpartition(".")[2], MISSING)
+
+    def replace(self, value: object) -> None:
+        """Let the name stand for another value; nothing happens where this version of the library has no such name."""
+        if self.is_here():
+            module, _, attributes = self.where.partition(":")
+            owner, _, last = attributes.rpartition(".")
+            found = importlib.import_module(module)
+            setattr(operator.attrgetter(owner)(found) if owner else found, last, value)
 
     def is_here(self) -> bool:
         """Whether this version of the library has it."""

@@ -276,8 +276,10 @@ def _detail(record: Record, summary: Summary) -> dict[str, float | None]:
         detail["compile/autotune_s"] = compiled.autotune_s
         detail["compile/graphs"] = compiled.graphs
         detail["compile/attention_graphs"] = compiled.attention_graphs
-        detail["compile/graph_breaks"] = sum(compiled.graph_breaks.values())
-        detail["compile/recompiles"] = len(compiled.recompiles)
+        if compiled.graph_breaks is not None:
+            detail["compile/graph_breaks"] = sum(compiled.graph_breaks.values())
+        if compiled.recompiles is not None:
+            detail["compile/recompiles"] = len(compiled.recompiles)
         detail["compile/cudagraph_skips"] = compiled.cudagraph_skips
         detail["compile/cache_hits"] = compiled.cache_hits
         detail["compile/cache_misses"] = compiled.cache_misses

@@ -52,7 +52,7 @@ class Counters:
 
     graphs: int | None
     attention_graphs: int | None  # those that flex_attention made of itself
-    recompiles: list[str]
+    recompiles: list[str] | None
     cudagraph_skips: int | None
     compile_s: float | None
     autotune_s: float | None
@@ -78,7 +78,7 @@ def read_counters() -> Counters:
     return Counters(
         graphs=graphs,
         attention_graphs=listed.attention_graphs if known else None,
-        recompiles=listed.recompiles,
+        recompiles=listed.recompiles if known else None,
         cudagraph_skips=skips,
         compile_s=listed.compile_s if known else None,
         autotune_s=listed.autotune_us / 1e6 if known else None,
@@ -191,8 +191,8 @@ def observe(arguments: dict[str, Any] | None, before: Counters, journal: Journal
     return CompileObserved(
         graphs=_growth(before.graphs, now.graphs),
         attention_graphs=_growth(before.attention_graphs, now.attention_graphs),
-        graph_breaks=dict(breaks),
-        recompiles=now.recompiles[len(before.recompiles) :],
+        graph_breaks=dict(breaks) if breaks or torch_internals.graph_breaks() is not None else None,
+        recompiles=None if now.recompiles is None else now.recompiles[len(before.recompiles or ()) :],
         cudagraph_skips=_growth(before.cudagraph_skips, now.cudagraph_skips),
         compile_s=_growth(before.compile_s, now.compile_s),
         autotune_s=_growth(before.autotune_s, now.autotune_s),

@@ -114,18 +114,19 @@ def _kernels(phase: PhaseEvidence | None) -> str | None:
 
 
 def _compile_facts(seen: CompileObserved) -> dict[str, str | None]:
-    breaks = [f"{why[:BREAK_LENGTH]} (×{count})" for why, count in seen.graph_breaks.items()]
+    breaks = [f"{why[:BREAK_LENGTH]} (×{count})" for why, count in (seen.graph_breaks or {}).items()]
+    recompiles = None if seen.recompiles is None else [each[:BREAK_LENGTH] for each in seen.recompiles]
     if seen.graphs == 0 and not breaks:
         return {"compiled": "no"}
     arguments = ", ".join(f"{key}={value}" for key, value in seen.arguments.items())
     own = f", {seen.attention_graphs} of them by flex_attention itself" if seen.attention_graphs else ""
-    graphs, none = "1 graph" if seen.graphs == 1 else f"{seen.graphs} graphs", "none"
-    if seen.graphs is None:  # then that nothing else is known is no sign that there was none
-        graphs, none = f"{UNDEFINED} (torch does not tell)", UNDEFINED
+    graphs = "1 graph" if seen.graphs == 1 else f"{seen.graphs} graphs"
+    if seen.graphs is None:
+        graphs = f"{UNDEFINED} (torch does not tell)"
     return {
         "compiled": f"{graphs}{own}" + (f"; torch.compile({arguments})" if arguments else ""),
-        "graph breaks": _some(breaks, REASONS_SHOWN) if breaks else none,
-        "recompiles": _some([each[:BREAK_LENGTH] for each in seen.recompiles], REASONS_SHOWN) or none,
+        "graph breaks": UNDEFINED if seen.graph_breaks is None else _some(breaks, REASONS_SHOWN) or "none",
+        "recompiles": UNDEFINED if recompiles is None else _some(recompiles, REASONS_SHOWN) or "none",
         "without CUDA graph": UNDEFINED if seen.cudagraph_skips is None else str(seen.cudagraph_skips or ""),
         "compile cache": seen.cache_state or UNDEFINED,
     }
@@ -157,8 +158,8 @@ def _numbers(record: Record) -> tuple[str, ...]:
     return (
         significant(compiled.compile_s, 3) if compiled is not None else UNDEFINED,
         significant(compiled.autotune_s, 3) if compiled is not None and compiled.autotune_s else UNDEFINED,
-        _counted_events(compiled, sum(compiled.graph_breaks.values())) if compiled is not None else UNDEFINED,
-        _counted_events(compiled, len(compiled.recompiles)) if compiled is not None else UNDEFINED,
+        _graph_breaks(compiled),
+        UNDEFINED if compiled is None or compiled.recompiles is None else str(len(compiled.recompiles)),
         mebibytes(cache) if cache is not None else UNDEFINED,
         _percent(said.equal_tokens_share) if said is not None else UNDEFINED,
         _divergence(record),
@@ -170,9 +171,9 @@ def _numbers(record: Record) -> tuple[str, ...]:
     )
 
 
-def _counted_events(compiled: CompileObserved, count: int) -> str:
-    """A number of graph breaks or recompilations; 0 only where torch tells of graphs at all."""
-    return str(count) if count or compiled.graphs is not None else UNDEFINED
+def _graph_breaks(compiled: CompileObserved | None) -> str:
+    known = None if compiled is None else compiled.graph_breaks
+    return UNDEFINED if known is None else str(sum(known.values()))
 
 
 def _divergence(record: Record) -> str:

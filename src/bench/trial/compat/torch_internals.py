@@ -180,11 +180,8 @@ def keep_compilations(count: int) -> None:
 
 def keep_headers_in(folder: str) -> None:
     """Let Inductor keep the C++ headers that it precompiles below `folder`."""
-    module: Any = _name("torch._inductor.codecache", "").get()
-    for each in HEADER_FOLDERS:
-        if each.is_here():
-            attribute = each.where.partition(":")[2]
-            setattr(module, attribute, f"{folder}/{attribute.strip('_').lower()}")
+    for each, name in zip(HEADER_FOLDERS, ("header_dir", "header_lock_dir"), strict=True):
+        each.replace(f"{folder}/{name}")
 
 
 # Imported before a job's first call, so that its cold start is that of the compiler and not of the disk.

@@ -9,6 +9,9 @@ Each desk has a user id without an entry in the passwd file, and umask 077. Beyo
 
 Decoys in the start folder, modules with names of libraries, are planted by the tests themselves.
 
+Both are tried at the same time: most of what they do is one process after the other. What the second says is printed
+after the first.
+
 The user id comes from a user namespace (unshare), in which the files of whoever started this belong to that user; or
 for root, where the system forbids namespaces, from setpriv. Where it forbids both, that is said and nothing is run.
 Exit status: that of pytest.
@@ -22,13 +25,15 @@ import stat
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 USER = 54321
 LONG = "a-temporary-folder-whose-path-is-far-too-long-for-the-socket-of-a-fork-server-" + "x" * 30
 KEPT = ("PATH", "LANG", "LC_ALL", "CI", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "BENCH_TEST_OUTPUT")
-DESKS = {"no-home": "tests", "bare-home": "tests/test_as_user.py"}  # desk → the tests
+DESKS = ("no-home", "bare-home")
 
 
 def main(arguments: list[str]) -> int:
@@ -39,15 +44,24 @@ def main(arguments: list[str]) -> int:
     except RuntimeError as error:
         print(f"as another user: skipped, for {error}")
         return 0
-    statuses = []
-    for desk in DESKS:
-        print(f"=== as another user, {desk}: {' '.join(prefix)}")
-        folder = Path(tempfile.mkdtemp(prefix="bench-desk-"))
-        try:
-            statuses.append(run_at(desk, folder, prefix, arguments))
-        finally:
-            remove(folder)
+    print(f"=== as another user, at the desks {' and '.join(DESKS)}: {' '.join(prefix)}")
+    with ThreadPoolExecutor(len(DESKS)) as threads, tempfile.TemporaryFile() as kept:
+        first, *others = (
+            threads.submit(tried_at, desk, prefix, arguments, None if desk == DESKS[0] else kept) for desk in DESKS
+        )
+        statuses = [first.result()]
+        for desk, other in zip(DESKS[1:], others, strict=True):
+            statuses.append(other.result())
+            kept.seek(0)
+            print(f"=== as another user, at the desk {desk}\n{kept.read().decode(errors='replace')}")
     return max(statuses)
+
+
+def tests_for(desk: str) -> list[Path]:
+    """Return the files that have tests for a desk: to collect all others takes each process ten seconds."""
+    if desk == "bare-home":
+        return [CHECKOUT / "tests/test_as_user.py"]
+    return [each for each in sorted(CHECKOUT.glob("tests/**/test_*.py")) if "mark.as_user" in each.read_text("utf-8")]
 
 
 def other_user() -> list[str]:
@@ -73,8 +87,17 @@ def other_user() -> list[str]:
     raise RuntimeError("; ".join(reasons))
 
 
-def run_at(desk: str, folder: Path, prefix: list[str], arguments: list[str]) -> int:
-    """Run pytest at one desk, which is set up in `folder`; returns its exit status."""
+def tried_at(desk: str, prefix: list[str], arguments: list[str], output: IO[bytes] | None) -> int:
+    """Set up one desk, run its tests there, and clear it away; returns pytest's exit status."""
+    folder = Path(tempfile.mkdtemp(prefix="bench-desk-"))
+    try:
+        return run_at(desk, folder, prefix, arguments, output)
+    finally:
+        remove(folder)
+
+
+def run_at(desk: str, folder: Path, prefix: list[str], arguments: list[str], output: IO[bytes] | None) -> int:
+    """Run pytest at one desk, which is set up in `folder`; returns its exit status. `output` None: to the screen."""
     start, home, temporary = folder / "start", folder / "home", folder / "tmp"
     if desk == "no-home":
         temporary /= LONG
@@ -90,9 +113,9 @@ def run_at(desk: str, folder: Path, prefix: list[str], arguments: list[str]) -> 
                 os.chown(each, USER, USER)
     home.chmod(0o555)
     command = [*prefix, sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "-m", "as_user"]
-    command += [f"--rootdir={CHECKOUT}", f"--config-file={CHECKOUT / 'pyproject.toml'}", str(CHECKOUT / DESKS[desk])]
+    command += [f"--rootdir={CHECKOUT}", f"--config-file={CHECKOUT / 'pyproject.toml'}", *map(str, tests_for(desk))]
     ended = subprocess.run(  # noqa: S603 - pytest, with what was typed
-        [*command, *arguments], cwd=start, env=environment, umask=0o077, check=False
+        [*command, *arguments], cwd=start, env=environment, umask=0o077, stdout=output, stderr=output, check=False
     )
     return abs(ended.returncode)
 

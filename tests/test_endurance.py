@@ -79,7 +79,7 @@ def look(process: psutil.Process, folder: Path) -> Look | None:
         return None
 
 
-LONG = 160
+LONG = 120
 
 
 def test_many_jobs_leave_nothing_and_take_no_more_each(tmp_path) -> None:
@@ -143,7 +143,7 @@ def environment(process: psutil.Process) -> list[str]:
 
 
 JOBS = 20
-KILLS = 10
+KILLS = 8
 
 
 def wait_at_random(chance: random.Random, sweep: subprocess.Popen, folder: Path) -> None:

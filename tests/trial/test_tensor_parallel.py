@@ -178,27 +178,27 @@ def test_ctrl_c_ends_all_ranks_and_keeps_what_was_measured(split, tmp_path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("fault", "status", "message"),
-    [
-        ("allocation", "oom", "rank 1: "),
-        ("plain_exception", "failed", "rank 1: planted failure"),
-        ("sys_exit", "crashed", "rank 1: sys.exit(3) was called"),
-        ("os_exit", "crashed", "rank 1 ended with exit status 7 in "),
-    ],
-)
-def test_what_one_rank_raises_is_the_end_of_all(tmp_path, fault: str, status: str, message: str) -> None:
+def test_what_one_rank_raises_is_the_end_of_all(tmp_path) -> None:
+    fates = {
+        "allocation": ("oom", "rank 1: "),
+        "plain_exception": ("failed", "rank 1: planted failure"),
+        "sys_exit": ("crashed", "rank 1: sys.exit(3) was called"),
+        "os_exit": ("crashed", "rank 1 ended with exit status 7 in "),
+    }
     model = faults.make_model(tmp_path / "model")
     with (model / "modeling_faulty.py").open("a", encoding="utf-8") as file:
-        file.write(f"\n\ndef in_rank_1():\n    if os.environ.get('RANK') == '1':\n        {fault}()\n")
-    faults.plant(model, {1: ("in_rank_1", 2)})
+        for fault in fates:
+            file.write(f"\n\ndef {fault}_in_rank_1():\n    if os.environ.get('RANK') == '1':\n        {fault}()\n")
+    faults.plant(model, {size: (f"{fault}_in_rank_1", 2) for size, fault in enumerate(fates, 1)})
     split = ["model.tp_plan=auto", "model.tp_size=2", "device=cpu", "tracking=off"]
-    done = run_bench(*faults.arguments(model), *split, folder=tmp_path)
-    (path,) = tmp_path.glob("outputs/*/record.json")
-    record = Record.read(path)
-    assert (done.returncode, record.status) == (1, status)
-    assert record.error.message.startswith(message)
-    assert not any(is_running(pid) for pid in pids_of(path.parent).values())
+    done = run_bench("-m", *faults.arguments(model), *split, "workload.batch_size=1,2,3,4", folder=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    records = {path.parent: Record.read(path) for path in tmp_path.glob("multirun/*/*/record.json")}
+    found = {each.requested["workload"]["batch_size"]: each for each in records.values()}
+    for size, (status, message) in enumerate(fates.values(), 1):
+        assert found[size].status == status
+        assert found[size].error.message.startswith(message)
+    assert not any(is_running(pid) for folder in records for pid in pids_of(folder).values())
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------------

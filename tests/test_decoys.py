@@ -71,14 +71,6 @@ def test_the_bench_command_runs_its_own_code_whatever_checkout_it_is_typed_in(tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["spawn", "none"])
-def test_nor_does_a_run_that_is_isolated_otherwise(folder, marks, mode: str) -> None:
-    done = run_bench(*FEW, f"isolation.mode={mode}", "tracking=off", folder=folder)
-    assert decoys.imported(marks) == []
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.slow
 def test_nor_do_the_ranks_of_a_model_that_is_split(folder, marks) -> None:
     done = run_bench(*FEW, "model.tp_plan=auto", "model.tp_size=2", "tracking=off", folder=folder)
     assert decoys.imported(marks) == []
@@ -89,27 +81,18 @@ def test_nor_do_the_ranks_of_a_model_that_is_split(folder, marks) -> None:
 @pytest.mark.parametrize(
     "launcher",
     [
-        ("hydra/launcher=basic",),
         ("hydra/launcher=submitit_local",),
         ("hydra/launcher=ray", "hydra.launcher.num_gpus=0", "+hydra.launcher.init.num_cpus=1"),
         ("hydra/sweeper=optuna", "search.trials=2"),
     ],
-    ids=["basic", "submitit", "ray", "search"],
+    ids=["submitit", "ray", "search"],
 )
 def test_nor_does_a_sweep(folder, marks, launcher: tuple[str, ...]) -> None:
-    if (name := launcher[0].rpartition("=")[2].partition("_")[0]) != "basic":
-        pytest.importorskip(name)
+    pytest.importorskip(launcher[0].rpartition("=")[2].partition("_")[0])
     done = run_bench("-m", *FEW, "attention=eager,sdpa", *launcher, folder=folder, **NO_TOKEN)
     assert decoys.imported(marks) == []
     assert done.returncode == 0, done.stdout + done.stderr
     assert [each.status for each in records(folder)] == ["ok", "ok"]
-
-
-@pytest.mark.compiled
-def test_nor_do_the_compiler_s_own_processes(folder, marks) -> None:
-    done = run_bench(*FEW, "compile=default", "tracking=off", folder=folder)
-    assert decoys.imported(marks) == []
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # ---- the small commands --------------------------------------------------------------------------------------------

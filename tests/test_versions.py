@@ -7,7 +7,9 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import IO
 
 import pytest
 from packaging.requirements import Requirement
@@ -267,7 +269,7 @@ def test_the_table_has_a_row_for_each_leg_and_the_reasons_below(environments) ->
     ],
 )
 def test_a_mistake_is_one_line_and_starts_nothing(capsys, monkeypatch, arguments: list[str], line: str) -> None:
-    monkeypatch.setattr(command, "run_nox", lambda *_: pytest.fail("nox was started"))
+    monkeypatch.setattr(command, "run_nox", lambda *_, **__: pytest.fail("nox was started"))
     with pytest.raises(SystemExit) as raised:
         command.main(arguments)
     assert raised.value.code == 2
@@ -278,7 +280,7 @@ def test_a_mistake_is_one_line_and_starts_nothing(capsys, monkeypatch, arguments
 def test_without_a_name_all_legs_but_those_on_request_run(environments, monkeypatch, capsys) -> None:
     started = []
 
-    def nox(session: str, *options: str) -> tuple[str, str]:
+    def nox(session: str, *options: str, output: IO[str] | None = None) -> tuple[str, str]:
         started.append(session)
         left(legs.LEGS[session], failures=int(session == "newest"))
         return ("failed" if session == "newest" else "success"), ""
@@ -293,8 +295,28 @@ def test_without_a_name_all_legs_but_those_on_request_run(environments, monkeypa
     assert started[5:] == ["oldest", "py313"]
 
 
+def test_legs_that_run_together_wait_for_each_other_and_are_printed_one_after_the_other(
+    environments, monkeypatch, capsys
+) -> None:
+    meet = threading.Barrier(2, timeout=20)
+
+    def nox(session: str, *_: str, output: IO[str] | None = None) -> tuple[str, str]:
+        meet.wait()  # breaks where one leg runs before the other
+        for part in ("first", "second"):
+            subprocess.run(["echo", f"{session} {part}"], stdout=output, check=True)
+        left(legs.LEGS[session])
+        return "success", ""
+
+    monkeypatch.setattr(command, "run_nox", nox)
+    assert command.main(["oldest", "newest", "--together"]) == 0
+    said = capsys.readouterr().out
+    for name in ("oldest", "newest"):
+        told = f"=== {name}: {legs.LEGS[name].what}\n{name} first\n{name} second\n=== {name}: passed\n"
+        assert said.count(told) == 1
+
+
 def test_results_are_written_to_their_file_and_the_pages_when_asked_for(environments, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(command, "run_nox", lambda session, *_: (left(legs.LEGS[session]), ("success", ""))[1])
+    monkeypatch.setattr(command, "run_nox", lambda session, *_, **__: (left(legs.LEGS[session]), ("success", ""))[1])
     for name in ("README", "PAGE", "FILE"):
         place = environments / getattr(results, name).name
         if name != "FILE":
@@ -331,14 +353,14 @@ def test_only_what_passed_is_called_tested() -> None:
 
 def test_a_former_result_does_not_count_for_a_leg_that_cannot_be_installed(environments, monkeypatch) -> None:
     left(LEG)
-    monkeypatch.setattr(command, "run_nox", lambda *_: ("failed", ""))
+    monkeypatch.setattr(command, "run_nox", lambda *_, **__: ("failed", ""))
     assert command.run_leg("newest", []).reason == "could not be installed"
 
 
 def test_what_is_newest_today_is_told_beside_what_is_written(environments, monkeypatch, capsys) -> None:
     newest = legs.pins((ROOT / legs.NEWEST).read_text())
 
-    def nox(session: str, *options: str) -> tuple[str, str]:
+    def nox(session: str, *options: str, output: IO[str] | None = None) -> tuple[str, str]:
         left(legs.LEGS[session])
         now = newest | {"transformers": "99.0", "python": "3.11.7", "pip": "26", "bench": "0.1", "triton": "3.8.0"}
         legs.LEGS[session].versions.write_text(json.dumps(now))

@@ -11,8 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from versions import renewal, results
 from versions.legs import ENVIRONMENTS, LEGS, NEWEST, ROOT, interpreter_for, is_ready, mark_of, pins
@@ -31,6 +33,9 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
         epilog="Exit status: 0 all legs passed or were skipped for want of a Python; 1 one failed; 2 wrong arguments.",
     )
     parser.add_argument("legs", metavar="LEG", nargs="*", help="names of legs (--list)")
+    parser.add_argument(
+        "--together", action="store_true", help="run the legs at the same time, and print what each says when it ends"
+    )
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument("--list", action="store_true", help="list the legs, and run nothing")
     modes.add_argument("--install-only", action="store_true", help="make the environments, and run no test")
@@ -92,14 +97,17 @@ def forget_what_is_outdated(session: str) -> None:
         mark_of(leg.environment).unlink(missing_ok=True)
 
 
-def run_nox(session: str, *options: str) -> tuple[str, str]:
-    """Run one session; return nox's word for its result, and its reason where it was skipped."""
+def run_nox(session: str, *options: str, output: IO[str] | None = None) -> tuple[str, str]:
+    """Run one session, whose words go to the screen where no `output` is given.
+
+    Returns nox's word for its result, and its reason where it was skipped.
+    """
     report = ENVIRONMENTS / f"{session}.report.json"
     report.unlink(missing_ok=True)
     forget_what_is_outdated(session)
     command = [sys.executable, "-P", "-m", "nox", "--noxfile", str(NOXFILE), "--no-error-on-missing-interpreters"]
     command += ["--report", str(report), "--sessions", session, *options]
-    subprocess.run(command, check=False)  # noqa: S603
+    subprocess.run(command, stdout=output, stderr=output, check=False)  # noqa: S603
     try:
         (told,) = json.loads(report.read_text(encoding="utf-8"))["sessions"]
     except (OSError, ValueError):
@@ -107,17 +115,31 @@ def run_nox(session: str, *options: str) -> tuple[str, str]:
     return told["result"], told["reason"] or ""
 
 
-def run_leg(name: str, pytest: list[str]) -> results.Result:
-    """Run one leg, and print its result."""
+def run_together(names: list[str], pytest: list[str]) -> list[results.Result]:
+    """Run legs at the same time, and print each as a whole."""
+
+    def run(name: str) -> results.Result:
+        with LEGS[name].log.open("w+", encoding="utf-8") as output:
+            result = run_leg(name, pytest, output)
+            output.seek(0)
+            print(output.read(), end="", flush=True)
+        return result
+
+    with ThreadPoolExecutor(len(names)) as threads:
+        return list(threads.map(run, names))
+
+
+def run_leg(name: str, pytest: list[str], output: IO[str] | None = None) -> results.Result:
+    """Run one leg, and print its result: to the screen where no `output` is given."""
     leg = LEGS[name]
-    print(f"=== {name}: {leg.what}", flush=True)
+    print(f"=== {name}: {leg.what}", file=output, flush=True)
     for former in (leg.junit, leg.versions):
         former.unlink(missing_ok=True)
     started = time.monotonic()
-    session, _ = run_nox(name, *(["--", *pytest] if pytest else []))
+    session, _ = run_nox(name, *(["--", *pytest] if pytest else []), output=output)
     lacking = f"no Python {leg.python} was found"
     result = results.read_result(leg, session=session, reason=lacking, seconds=time.monotonic() - started)
-    print(f"=== {name}: {result.result}{f' ({result.reason})' if result.reason else ''}", flush=True)
+    print(f"=== {name}: {result.result}{f' ({result.reason})' if result.reason else ''}", file=output, flush=True)
     return result
 
 
@@ -150,7 +172,10 @@ def main(arguments: list[str] | None = None) -> int:
         if asked.install_only:
             ended = [run_nox(name, "--install-only")[0] for name in asked.legs]
             return int("failed" in ended)
-        found = [run_leg(name, asked.pytest) for name in asked.legs]
+        if asked.together:
+            found = run_together(asked.legs, asked.pytest)
+        else:
+            found = [run_leg(name, asked.pytest) for name in asked.legs]
     for each in found:
         if each.leg == "today" and each.versions:
             tell_today(each)

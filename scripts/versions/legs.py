@@ -49,6 +49,11 @@ class Leg:
         return ENVIRONMENTS / f"{self.name}.constraints.txt"
 
     @property
+    def log(self) -> Path:
+        """What its run said, where it runs beside others."""
+        return ENVIRONMENTS / f"{self.name}.log"
+
+    @property
     def junit(self) -> Path:
         return ENVIRONMENTS / f"{self.name}.junit.xml"
 

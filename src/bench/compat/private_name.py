@@ -61,7 +61,7 @@ class PrivateName:
         """The attribute of this name that an object has now; `MISSING` where it has none."""
         return getattr(owner, self.where.rpartition(":")[2].rpartition(".")[2], MISSING)
 
-    def replace(self, value: object) -> None:
+    def put(self, value: object) -> None:
         """Let the name stand for another value; nothing happens where this version of the library has no such name."""
         if self.is_here():
             module, _, attributes = self.where.partition(":")

@@ -181,7 +181,7 @@ def keep_compilations(count: int) -> None:
 def keep_headers_in(folder: str) -> None:
     """Let Inductor keep the C++ headers that it precompiles below `folder`."""
     for each, name in zip(HEADER_FOLDERS, ("header_dir", "header_lock_dir"), strict=True):
-        each.replace(f"{folder}/{name}")
+        each.put(f"{folder}/{name}")
 
 
 # Imported before a job's first call, so that its cold start is that of the compiler and not of the disk.

@@ -326,7 +326,6 @@ def test_the_resolver_of_hydra_asks_the_job_that_runs(loader) -> None:
     assert Composer(loader, master).compose(point).workload.prompt_file == f"{Path.cwd()}/x"
 
 
-@pytest.mark.contract
 def test_the_product_of_groups_is_made_of_few_sections(loader) -> None:
     master = master_of(loader)
     points = [

@@ -50,11 +50,8 @@ SPAWN = ("isolation.mode=spawn",)
         ("leave_and_hang_in_python", signal.SIGKILL, SPAWN),
         ("leave_and_hang_in_native_code", signal.SIGTERM, ()),
         ("leave_and_hang_with_signals_blocked", signal.SIGHUP, SWEEP),
-        pytest.param("leave_and_hang_in_python", signal.SIGKILL, (), marks=pytest.mark.slow),
-        pytest.param("leave_and_hang_in_python", signal.SIGHUP, (), marks=pytest.mark.slow),
-        pytest.param("leave_and_hang_in_native_code", signal.SIGKILL, (*SWEEP, *SPAWN), marks=pytest.mark.slow),
-        pytest.param("leave_and_hang_in_native_code", signal.SIGHUP, SPAWN, marks=pytest.mark.slow),
-        pytest.param("leave_and_hang_with_signals_blocked", signal.SIGTERM, (*SWEEP, *SPAWN), marks=pytest.mark.slow),
+        ("leave_and_hang_in_python", signal.SIGHUP, ()),
+        ("leave_and_hang_with_signals_blocked", signal.SIGTERM, (*SWEEP, *SPAWN)),
     ],
 )
 def test_nothing_outlives_a_parent(model, tmp_path, fault: str, number: int, arguments: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -44,6 +45,19 @@ def test_uncompiled_flex_has_the_cache_that_is_asked_for(tiny, cache_place: Path
     with runner.use_compile_cache(shared, CPU, tmp_path / "fresh"):
         assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]).parent == cache_place / "compile"
     assert compilation.shared_cache(shared, CPU) != compilation.shared_cache(flex(tiny, "fresh"), CPU)
+
+
+@pytest.mark.contract
+def test_a_later_job_of_a_process_does_not_look_for_headers_where_an_earlier_one_had_them(
+    cache_place: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """torch remembers where they are, and the folder of an earlier job is gone."""
+    monkeypatch.setattr(codecache, "_precompile_header", functools.cache(lambda header: codecache._HEADER_DIR))
+    found = []
+    for name in ("one", "two"):
+        compilation.use_cache(tmp_path / name)
+        found.append(codecache._precompile_header("x"))
+    assert found == [str(tmp_path / name / "header_dir") for name in ("one", "two")]
 
 
 @pytest.mark.slow

@@ -157,12 +157,12 @@ def test_a_recompilation_in_every_call_fails_with_its_guard(run, tiny) -> None:
     assert [each.iteration for each in record.observed.compile.events if each.kind == "recompile"] == [1, 2, 3, 4]
 
 
-@pytest.mark.contract
 def compile_otherwise(runner) -> None:
     """Let generate compile in another way than was asked for."""
     runner._request.generation.compile_config.dynamic = True
 
 
+@pytest.mark.contract
 def test_another_argument_of_torch_compile_than_asked_for_fails(run, tiny) -> None:
     record = run(tiny(compile_kwargs=QUICK), compile_otherwise)
     assert (record.status, record.stage) == ("failed", "validation")

@@ -127,6 +127,10 @@ HEADER_FOLDERS = (
     _name("torch._inductor.codecache:_HEADER_DIR", "the first job of a machine precompiles C++ headers for the others"),
     _name("torch._inductor.codecache:_HEADER_LOCK_DIR", "the first job of a machine precompiles C++ headers, likewise"),
 )
+HEADERS = _name(
+    "torch._inductor.codecache:_precompile_header",
+    "of several jobs in one process only the first can compile for the CPU",
+)
 
 
 def set_option(name: str, value: bool) -> None:
@@ -179,7 +183,13 @@ def keep_compilations(count: int) -> None:
 
 
 def keep_headers_in(folder: str) -> None:
-    """Let Inductor keep the C++ headers that it precompiles below `folder`."""
+    """Let Inductor keep the C++ headers that it precompiles below `folder`.
+
+    It remembers for the life of the process where they are (torch 2.13), be that the folder of an earlier job, which is
+    gone.
+    """
+    if hasattr(known := HEADERS.get(), "cache_clear"):
+        known.cache_clear()
     for each, name in zip(HEADER_FOLDERS, ("header_dir", "header_lock_dir"), strict=True):
         each.put(f"{folder}/{name}")
 

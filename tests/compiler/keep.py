@@ -1,5 +1,5 @@
 """The g++ of the tests: what it made once is copied the next time, for the tests compile the same small model again
-and again, and three quarters of that time is g++'s.
+and again, and three quarters of what compiling takes are g++'s.
 
 tests/conftest.py puts this folder first in PATH. Inductor, its own caches and what bench observes of them stay as they
 are: they see a compiler that answers sooner. ccache cannot do it, for Inductor compiles and links in one command, in a

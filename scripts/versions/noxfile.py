@@ -59,7 +59,9 @@ def run_leg(session: nox.Session, leg: Leg) -> None:
     leg.versions.write_text(json.dumps(json.loads(told), indent=1), encoding="utf-8")
     options = ["-m", "contract", "--numprocesses=2", "--dist=loadfile", "-p", "no:cacheprovider"]
     arguments = [*options, f"--junitxml={leg.junit}", *session.posargs, *contract_files()]
-    session.run("python", "-m", "pytest", *arguments, env={"PYTHONPATH": None})
+    # Without PYTHONDONTWRITEBYTECODE, which images of containers set: what was installed has yet to be compiled.
+    variables = {"PYTHONPATH": None, "PYTHONDONTWRITEBYTECODE": None}
+    session.run("python", "-m", "pytest", *arguments, env=variables)
 
 
 def contract_files() -> list[str]:

@@ -29,6 +29,15 @@ UNKNOWN = "–"
 # Which GPU a job was given is told by the device's name; its number only tells jobs side by side apart.
 _NOT_NAMED = ("CUDA_VISIBLE_DEVICES",)
 
+# How the steadiness of a process is told: in a column, and in a sentence. What speaks against it stands first.
+_STEADY = {
+    "no": "unsteady",
+    "yes": "steady",
+    "noisy": "too noisy to tell",
+    "few": "with too few calls to tell",
+    UNKNOWN: "not judged",
+}
+
 _Facts = Callable[[Record], Iterator[tuple[str, Any]]]
 
 
@@ -53,7 +62,7 @@ class Difference:
 
 @dataclass(kw_only=True)
 class Setting:
-    """All processes of one setting; `records` are the ok ones, at most one a repeat."""
+    """All processes of one setting; `records` are the ok ones, at most one per repeat."""
 
     name: str
     setting_id: str
@@ -61,6 +70,7 @@ class Setting:
     records: list[Record] = field(default_factory=list)
     lost: dict[str, int] = field(default_factory=dict)  # status → repeats that ended so
     lost_reason: str | None = None  # how the first of them ended, in one line
+    every: list[Record] = field(default_factory=list)  # of each repeat the record that counts, with any status
 
     @property
     def steady(self) -> tuple[int, int]:
@@ -103,11 +113,28 @@ def unverified_in(records: Iterable[Record]) -> list[Unverified]:
 
 
 def steady_words(records: Sequence[Record]) -> str:
-    """Whether these processes stayed on one level: one word where it is the same for all, else how many did."""
+    """Whether these processes were steady, for a narrow column: one word where all agree, else counts.
+
+    The words are "yes", "no", "noisy" (too noisy to tell), "few" (too few calls) and "–";
+    counts look like "2 no 3 yes".
+    """
     words = [_steady_word(each) for each in records]
-    if not words:
-        return UNKNOWN
-    return words[0] if len(set(words)) == 1 else f"{words.count('yes')} of {len(words)}"
+    counts = {word: words.count(word) for word in _STEADY if word in words}
+    if len(counts) < 2:
+        return words[0] if words else UNKNOWN
+    return " ".join(f"{count} {word}" for word, count in counts.items())
+
+
+def steadiness_counts(records: Sequence[Record]) -> str:
+    """The same in full words: "2 of 5 processes unsteady, 3 too noisy to tell"; "" without a record."""
+    words = [_steady_word(each) for each in records]
+    counts = {word: words.count(word) for word in _STEADY if word in words}
+    parts = [f"{count} {_STEADY[word]}" for word, count in counts.items()]
+    if not parts:
+        return ""
+    first, count = _STEADY[next(iter(counts))], next(iter(counts.values()))
+    processes = "process" if len(words) == 1 else "processes"
+    return ", ".join([f"{count} of {len(words)} {processes} {first}", *parts[1:]])
 
 
 def _steady_word(record: Record) -> str:
@@ -221,7 +248,7 @@ def _setting(setting_id: str, records: list[Record], mark: str) -> Setting:
     for record in records:
         if record.status != "ok":
             lost[record.status] = lost.get(record.status, 0) + 1
-            reasons.append(_ending(record))
+            reasons.append(ending_of(record))
     return Setting(
         name=_title(records[0]) + mark,
         setting_id=setting_id,
@@ -229,6 +256,7 @@ def _setting(setting_id: str, records: list[Record], mark: str) -> Setting:
         records=[each for each in records if each.status == "ok"],
         lost=lost,
         lost_reason=reasons[0] if reasons else None,
+        every=records,
     )
 
 
@@ -236,8 +264,8 @@ def _title(record: Record) -> str:
     return record.name or asked(record, "model.id") or "model without a name"
 
 
-def _ending(record: Record) -> str:
-    """How a job ended that is not ok, in one line."""
+def ending_of(record: Record) -> str:
+    """Say how a job ended that is not ok, in one line."""
     if record.error is None:
         return f"{record.status} in {record.stage or 'no known stage'}"
     if record.status == "skipped":

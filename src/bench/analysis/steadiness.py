@@ -125,6 +125,11 @@ def judge_series(
     )
 
 
+def deciding_flags(judged: Steadiness) -> list[str]:
+    """The flags that make a series unsteady; `cv_high` and `autocorrelated` are notes and no reasons."""
+    return [flag for flag in judged.flags if flag in STRUCTURAL]
+
+
 def _power(n: int, cv: float | None, *, clean: bool) -> str:
     """Whether the tests could have found something; `cv` is that of the winsorised series.
 

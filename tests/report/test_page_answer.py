@@ -15,7 +15,7 @@ from bench.report.comparison import build_report_of_records
 from bench.report.page.answer import Answer, build_answer, to_markdown
 from bench.report.page.build import Sweep, build_page
 from bench.report.page.content import SettingRow
-from bench.report.page.measured import measure
+from bench.report.measured import measure
 from factories import make_config, make_record
 from sweeps import EAGER, NEAR, SDPA, job, jobs
 

@@ -183,10 +183,8 @@ def _of_status(status: str, records: Sequence[Record]) -> Reason:
 
 
 def _of_output(wrong: Sequence[Record], counted: Sequence[Record]) -> Reason:
-    fidelity = wrong[0].fidelity
-    return _reason(
-        "output", "its output differs from the reference's", _share(wrong, counted), fidelity and fidelity.reason
-    )
+    why = next((each.fidelity.reason for each in wrong if each.fidelity is not None), None)
+    return _reason("output", "its output differs from the reference's", _share(wrong, counted), why)
 
 
 def _of_warmup(cold: Sequence[Record], counted: Sequence[Record]) -> Reason:

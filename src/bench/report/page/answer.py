@@ -19,7 +19,7 @@ from bench.analysis.summary import Summary
 from bench.report import markdown
 from bench.report.comparison import ComparisonReport
 from bench.report.format import UNDEFINED, mebibytes, milliseconds, one_line, percent, significant
-from bench.report.page.measured import Measured, median_of
+from bench.report.measured import Measured, median_of
 from bench.report.page.ranking import (
     NAMES_SHOWN,
     differing_keys,

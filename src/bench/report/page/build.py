@@ -17,7 +17,7 @@ from bench.report.page.answer import build_answer
 from bench.report.page.content import Page
 from bench.report.page.evidence import environment, failures, not_as_installed, numbers, observed
 from bench.report.page.formulas import FORMULAS
-from bench.report.page.measured import Measured, measure
+from bench.report.measured import Measured, measure
 from bench.report.page.ranking import groups_of
 from bench.report.page.settings import build_table
 

@@ -15,7 +15,7 @@ from bench.record import AttentionObserved, CompileObserved, Observed, PhaseEvid
 from bench.report import unverified
 from bench.report.format import UNDEFINED, mebibytes, one_line, reason, run_title, significant
 from bench.report.page.content import Facts, Failure, Plain
-from bench.report.page.measured import Measured
+from bench.report.measured import Measured
 
 NAMES_SHOWN = 12
 FAILURES_SHOWN = 40

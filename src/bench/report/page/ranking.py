@@ -15,7 +15,7 @@ from bench.analysis.comparison import FEWEST_PROCESSES, Comparison
 from bench.analysis.settings import UNKNOWN, asked, identity
 from bench.report import unverified
 from bench.report.format import UNDEFINED, milliseconds, one_line
-from bench.report.page.measured import Measured
+from bench.report.measured import Measured
 
 NAMES_SHOWN = 4
 

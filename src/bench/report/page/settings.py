@@ -13,7 +13,7 @@ from bench.record import STATUSES
 from bench.report import unverified
 from bench.report.format import UNDEFINED, bare, mebibytes, milliseconds, one_line, percent, run_title, significant
 from bench.report.page.content import Cell, Column, SettingRow, SettingsTable
-from bench.report.page.measured import Measured, Read, median_of
+from bench.report.measured import Measured, Read, median_of
 
 ROWS_SHOWN = 2000
 NOTES_SHOWN = 12  # of one kind

@@ -254,7 +254,6 @@ def job_outcome(compose: Any, overrides: list[str]) -> tuple[Any, ...]:
 PLACE = ["hydra.sweep.dir='/some/where'", "hydra.sweep.subdir='3-a=b'", "+hydra.job.env_set.BENCH_X='{\"a\": 1}'"]
 
 
-@pytest.mark.contract
 @pytest.mark.parametrize("points", [VALUES[::4], GROUPS[::3], REFERENCES[::2]], ids=["values", "groups", "references"])
 @pytest.mark.parametrize("typed", [[], ["hydra.job.env_copy=[HOME]", "hydra/job_logging=default", "sweep.name=all"]])
 @pytest.mark.filterwarnings("ignore:provider=hydra.searchpath")

@@ -12,10 +12,10 @@ import pytest
 from bench.analysis.summary import summarize
 from bench.record import CompileObserved, Energy, Failure, Fidelity, Record, Steadiness
 from bench.report.comparison import build_report_of_records
+from bench.report.measured import measure
 from bench.report.page.answer import Answer, build_answer, to_markdown
 from bench.report.page.build import Sweep, build_page
 from bench.report.page.content import SettingRow
-from bench.report.measured import measure
 from factories import make_config, make_record
 from sweeps import EAGER, NEAR, SDPA, job, jobs
 
@@ -171,7 +171,7 @@ def test_where_all_were_tested_nothing_is_named_as_not_judged() -> None:
 def test_a_noisy_baseline_without_a_rival_is_a_doubt(other) -> None:
     noisy = Steadiness(steady=None, flags=[], shape="flat", power="too noisy to tell")
     found = answer(jobs({"eager": EAGER, "other": tuple(other * each for each in EAGER)}, steadiness=noisy))
-    assert "eager: its calls are too noisy to tell whether they stayed on one level" in found.cautions
+    assert "eager: its calls are too noisy to tell whether they were steady" in found.cautions
 
 
 def test_the_correction_counts_the_tests_of_all_groups() -> None:
@@ -221,8 +221,8 @@ def test_one_process_never_wins(words) -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"steadiness": UNSTEADY}, "it did not stay on one level"),
-        ({"fidelity": DIFFERS}, "its output DIFFERS from the reference's"),
+        ({"steadiness": UNSTEADY}, "it was unsteady during measurement"),
+        ({"fidelity": DIFFERS}, "its output differs from the reference's"),
         ({"warmup_status": "not_converged"}, "its warm-up did not converge"),
         ({"status": "failed", "stage": "fidelity"}, "came to nothing"),
     ],
@@ -239,8 +239,8 @@ def test_what_is_not_to_be_trusted_is_never_the_answer(changes, why, repeats) ->
 
 def test_where_nothing_is_to_be_trusted_no_setting_is_named() -> None:
     found = answer(jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]}, steadiness=UNSTEADY))
-    assert (found.headline, found.setting, found.tiles) == ("No setting can be called best", None, [])
-    assert found.cautions == ["not ranked (it did not stay on one level): eager, sdpa"]
+    assert (found.headline, found.setting, found.tiles) == ("No setting can be called fastest", None, [])
+    assert found.cautions == ["not ranked (it was unsteady during measurement): eager, sdpa"]
 
 
 def test_a_lone_setting_among_untrusted_ones_has_no_lowest_median() -> None:
@@ -252,13 +252,13 @@ def test_calls_that_are_too_noisy_are_a_doubt() -> None:
     noisy = Steadiness(steady=None, flags=[], shape="flat", power="too noisy to tell")
     found = answer(jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]}, steadiness=noisy))
     assert found.setting == "sdpa"
-    assert "sdpa: its calls are too noisy to tell whether they stayed on one level" in found.cautions
+    assert "sdpa: its calls are too noisy to tell whether they were steady" in found.cautions
 
 
 def test_processes_of_which_only_some_are_steady_are_a_doubt() -> None:
     records = jobs({"eager": EAGER, "sdpa": SDPA}, steadiness=STEADY)
     records[1].steadiness = UNSTEADY
-    assert "sdpa: 4 of 5 processes are known to have stayed on one level" in answer(records).cautions
+    assert "sdpa: 1 of 5 processes unsteady, 4 steady" in answer(records).cautions
 
 
 def test_a_single_setting_is_compared_with_nothing() -> None:

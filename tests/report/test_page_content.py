@@ -75,7 +75,7 @@ def test_what_is_not_to_be_trusted_is_marked_in_words() -> None:
     records = [*jobs({"a": EAGER[:1], "b": SDPA[:1]}), job("c", 0.1, steadiness=unsteady)]
     records.append(job("d", 0.1, warmup_status="not_converged"))
     marks = {row.name: row.marks for row in table(records).rows}
-    assert marks == {"a": [], "b": ["lowest median"], "c": ["! unsteady"], "d": ["not warm"]}
+    assert marks == {"a": [], "b": ["lowest median"], "c": ["! unsteady"], "d": ["~ not warm"]}
 
 
 def test_a_column_of_which_nothing_is_known_is_left_out_with_the_reason() -> None:

@@ -17,7 +17,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.analysis.settings import Setting, ending_of, identity, processes, steadiness_counts
+from bench.analysis.settings import Setting, ending_of, identity, steadiness_counts
 from bench.analysis.steadiness import deciding_flags
 from bench.record import STATUSES, Record
 
@@ -106,7 +106,8 @@ def standing_of(records: Sequence[Record]) -> Standing:
 
 def e2e_of(setting: Setting) -> float | None:
     """The headline figure, which orders settings: the median over the ok processes of each one's median E2E, in s."""
-    medians_s = [each.median_s for each in processes(setting, "e2e").values()]
+    series = [[call.e2e_s for call in each.calls("measurement")] for each in setting.records]
+    medians_s = [statistics.median(each) for each in series if each]
     return statistics.median(medians_s) if medians_s else None
 
 
@@ -172,7 +173,7 @@ def _reasons(counted: Sequence[Record]) -> list[Reason]:
         found.append(_of_warmup(cold, counted))
     if is_doubtful and unsteady:
         found.append(_of_unsteadiness(unsteady, counted))
-    if not any(call.e2e_s > 0 for each in counted for call in each.calls("measurement")):
+    if not any(each.calls("measurement") for each in counted):
         found.append(_reason("no calls", "it has no measured call"))
     return found
 

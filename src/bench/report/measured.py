@@ -1,7 +1,7 @@
-"""The settings of a sweep with the figures that the page shows of them; each statistic is derived once.
+"""The settings of a sweep with the figures that terminal and page show of them; each statistic is derived once.
 
-A figure of several repeats is the median over the processes that came through of each one's own figure. Nothing is
-judged here: whether a setting may be called best at all (`Measured.distrust`) follows from what its records say.
+A figure of several repeats is the median over the ok processes of each one's own figure. Nothing is judged here:
+`bench.analysis.ranking` decides which settings are ranked, in which order.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.analysis.code_sources import pool_ids
+from bench.analysis.ranking import Standing, lowest, rank
 from bench.analysis.settings import Setting, settings_of, steady_words
 from bench.analysis.summary import Stats, Summary
 from bench.palette import colour, positions_of
-from bench.record import STATUSES, Record, Unverified
+from bench.record import Record, Unverified
 from bench.report.comparison import in_order
 from bench.report.compiled import compiles_itself, graphs_words, starts_warm
 from bench.report.format import UNDEFINED, one_line
@@ -27,7 +28,10 @@ class Measured:
     """One setting: all its processes, and the figures of those that count (the ok ones, or all where none is)."""
 
     setting: Setting  # its records are the ok ones
-    records: list[Record]  # all, those that came to nothing too
+    standing: Standing
+    place: int  # in the order of `bench.analysis.ranking.rank`, from 0
+    is_lowest: bool  # whether it has the lowest median of several comparable ranked settings
+    records: list[Record]  # all attempts, with any status
     counted: list[Record]
     summaries: list[Summary]  # of those that count
     position: int  # among the settings as typed, from 0
@@ -44,8 +48,8 @@ class Measured:
 
     @property
     def status(self) -> str:
-        """The worst of the processes that count."""
-        return max((each.status for each in self.counted), key=STATUSES.index)
+        """Of the setting: ok when any process is, else the worst status."""
+        return self.standing.status
 
     @property
     def processes(self) -> int:
@@ -69,22 +73,17 @@ class Measured:
 
     @property
     def steady(self) -> str:
-        """In one word whether its processes stayed on one level, or how many of them did."""
+        """Whether its processes were steady: one word, or counts."""
         return steady_words(self.counted)
 
     @property
-    def is_unsteady(self) -> bool:
-        """Whether at least half of its processes left their level while they were measured."""
-        return 0 < len(self.setting.unsteady) >= self.processes / 2
-
-    @property
-    def is_warm(self) -> bool:
-        """Whether the warm-up did its work in more than half of its processes."""
-        return 2 * len(self.setting.not_warm) < max(self.processes, 1)
+    def is_ranked(self) -> bool:
+        """Whether it may be called fastest."""
+        return self.standing.is_ranked
 
     @property
     def is_wrong(self) -> bool:
-        """Whether any of its processes put out something else than the reference."""
+        """Whether any of its processes has another output than the reference."""
         return any(each.fidelity is not None and each.fidelity.agrees is False for each in self.counted)
 
     @property
@@ -116,26 +115,9 @@ class Measured:
         return self.setting.unverified
 
     @property
-    def flags(self) -> list[str]:
-        """What was found against its steadiness in any process."""
-        judged = [each.steadiness for each in self.setting.unsteady if each.steadiness is not None]
-        return list(dict.fromkeys(flag for each in judged for flag in each.flags))
-
-    @property
-    def distrust(self) -> str | None:
-        """Why it must not be called best, whatever its median; None where nothing speaks against it."""
-        if not self.setting.records:
-            return one_line(self.setting.lost_reason or self.status)
-        if self.is_wrong:
-            said = self.setting.wrong[0].fidelity
-            why = f" ({one_line(said.reason)})" if said is not None and said.reason else ""
-            return f"its output DIFFERS from the reference's{why}"
-        if not self.is_warm:
-            stop = self.setting.not_warm[0].warmup_stop
-            return "its warm-up did not converge" + (f" ({one_line(stop)})" if stop else "")
-        if self.is_unsteady:
-            return f"it did not stay on one level ({', '.join(self.flags)})"
-        return None if self.e2e_s is not None else "it has no measured call"
+    def not_ranked(self) -> str | None:
+        """The first reason why it must not be called fastest, in one line; None when it is ranked."""
+        return one_line(self.standing.reasons[0].text) if self.standing.reasons else None
 
 
 def measure(
@@ -155,12 +137,19 @@ def measure(
         groups.setdefault(pool, []).append(record)
     found = []
     settings = in_order(settings_of(records), typed)
+    ranking = rank(settings)
+    places = {each.setting.setting_id: (place, each.standing) for place, each in enumerate(ranking)}
+    lowest_ids = {each.setting.setting_id for each in lowest(ranking)}
     positions = positions_of([each.name for each in settings], typed or [])
     for position, setting in zip(positions, settings, strict=True):
         counted = setting.records or groups[setting.setting_id]
+        place, standing = places[setting.setting_id]
         found.append(
             Measured(
                 setting=setting,
+                standing=standing,
+                place=place,
+                is_lowest=setting.setting_id in lowest_ids,
                 records=groups[setting.setting_id],
                 counted=counted,
                 summaries=[known[id(each)] for each in counted],

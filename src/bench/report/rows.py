@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.analysis.code_sources import unusual_sources
-from bench.analysis.headline import headline, is_ranked
+from bench.analysis.headline import headline
 from bench.analysis.phases import NAMES, outside_generate_s, phases_of
+from bench.analysis.ranking import standing_of
 from bench.analysis.settings import unverified_in
 from bench.analysis.summary import Stats, Summary, summarize
 from bench.record import Record
 from bench.report import unverified
-from bench.report.format import bare, is_wrong, one_line
+from bench.report.format import bare, one_line
 
 # Column → meaning. The swept keys stand between "repeat" and "status", each under its own name.
 COLUMNS = {
@@ -31,7 +32,9 @@ COLUMNS = {
     "sweep_id": "the sweep; none for a single run",
     "repeat": "from 1; each in a process of its own",
     "status": "ok, skipped, failed, oom, timeout, crashed or interrupted",
-    "ranked": "whether its figures may be compared: ok, warm, on one level, and no other output than the reference",
+    "ranked": "whether its figures may be compared: ok, warm, steady, and the same output as the reference",
+    "marks": "≠ other output, ~ not warm, ! unsteady, ? unverified; none where there is none",
+    "reason": "why it is not ranked; none where it is",
     "e2e_ms": "median E2E of the measured calls",
     "e2e_low_ms": "lower end of the median's 95 % interval over the calls of this process",
     "e2e_high_ms": "upper end",
@@ -49,7 +52,7 @@ COLUMNS = {
     "peak_mib": "peak memory: the GPU's reserve, or on the CPU the RSS",
     "mbu_pct": "share of the measured memory bandwidth that decoding reached",
     "j_per_tok": "energy of the measured calls over their tokens",
-    "steady": "whether the measured calls stayed on one level; none when they cannot tell",
+    "steady": "whether the measured calls were steady; none when they cannot tell",
     "steady_flags": "what was found against it, with spaces between",
     "fidelity": "whether the output agrees with the reference's; none when it was not compared",
     "unverified": "parts of the request that no evidence could see, and why; none where all was seen, or it is not ok",
@@ -143,7 +146,7 @@ def _figures(record: Record, summary: Summary) -> Row:
 
 
 def _facts(record: Record) -> Row:
-    seen, judged = record.observed, record.steadiness
+    seen, judged, standing = record.observed, record.steadiness, standing_of([record])
     compiled = seen.compile if seen is not None else None
     return {
         "name": record.name,
@@ -152,7 +155,9 @@ def _facts(record: Record) -> Row:
         "sweep_id": record.sweep_id,
         "repeat": record.repeat,
         "status": record.status,
-        "ranked": is_ranked(record) and not is_wrong(record) and (judged is None or judged.steady is not False),
+        "ranked": standing.is_ranked,
+        "marks": standing.marks or None,
+        "reason": "; ".join(one_line(each.text) for each in standing.reasons) or None,
         "steady_flags": " ".join(judged.flags) if judged is not None else None,
         "unverified": unverified.words(unverified_in([record])),
         "calls": len(record.calls("measurement")),

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from bench.analysis.ranking import UNVERIFIED
 from bench.analysis.settings import settings_of
 from bench.record import Record, Unverified
 from bench.report.format import one_line
 
-MARK, WORD = "?", "unverified"
+MARK, WORD = UNVERIFIED, "unverified"
 NAMES_SHOWN = 4
 REASON_SHOWN = 200  # characters, in the line that ends a sweep
 

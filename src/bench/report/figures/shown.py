@@ -14,6 +14,7 @@ from typing import Any
 
 from bench.analysis.baselines import baseline_ids
 from bench.analysis.code_sources import pool_ids
+from bench.analysis.ranking import Standing, standing_of_setting
 from bench.analysis.settings import Setting, identity, settings_of
 from bench.analysis.summary import Stats, Summary, summarize
 from bench.palette import colour, positions_of
@@ -22,6 +23,7 @@ from bench.report import unverified
 from bench.report.format import one_line
 
 MOST_NAMED = 12
+REMARKS = {"output": "output differs", "warm-up": "not warm", "unsteady": "unsteady", "no calls": "no calls"}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 
@@ -33,9 +35,9 @@ class Shown:
     name: str  # in one line; may be long
     position: int  # among the settings as typed: its colour, and its name in the SVG
     setting: Setting
+    standing: Standing
     records: list[Record]
     summaries: list[Summary]  # of those records
-    is_ok: bool  # whether those are ok processes
     remark: str  # what speaks against its figures, or that it is the baseline; "" for nothing
 
     @property
@@ -54,12 +56,14 @@ class Shown:
         return f"{self.name} ({self.remark})" if self.remark else self.name
 
     @property
+    def is_ok(self) -> bool:
+        """Whether the records are ok processes."""
+        return self.standing.status == "ok"
+
+    @property
     def is_ranked(self) -> bool:
-        """Whether it may be called best at something: it came through warm, on one level, with the right output."""
-        left_level = sum(each.steadiness is not None and each.steadiness.steady is False for each in self.records)
-        is_unsteady = left_level > 0 and 2 * left_level >= len(self.records)
-        is_warm = 2 * len(self.setting.not_warm) < len(self.setting.records)
-        return self.is_ok and is_warm and not is_unsteady and not self.setting.wrong
+        """Whether it may be called best at something."""
+        return self.standing.is_ranked
 
     @property
     def e2e_s(self) -> float | None:
@@ -109,15 +113,16 @@ def settings_shown(
     for position, setting in ordered:
         counted = setting.records or lost.get(setting.setting_id, [])
         if counted:
+            standing = standing_of_setting(setting)
             shown.append(
                 Shown(
                     name=one_line(setting.name),
                     position=position,
                     setting=setting,
+                    standing=standing,
                     records=counted,
                     summaries=[summarize(each) for each in counted],
-                    is_ok=bool(setting.records),
-                    remark=_remark(setting, counted, is_baseline=setting.setting_id in baselines),
+                    remark=_remark(standing, is_baseline=setting.setting_id in baselines),
                 )
             )
     return shown
@@ -190,14 +195,9 @@ def processes_words(settings: Sequence[Shown]) -> str:
     return f"{most} processes each" if fewest == most else f"{fewest} to {most} processes each"
 
 
-def _remark(setting: Setting, counted: Sequence[Record], *, is_baseline: bool) -> str:
+def _remark(standing: Standing, *, is_baseline: bool) -> str:
     words = ["baseline"] if is_baseline else []
-    if not setting.records:
-        words.append(counted[0].status)
-    if setting.wrong:
-        words.append("output differs")
-    if setting.records and 2 * len(setting.not_warm) >= len(setting.records):
-        words.append("not warm")
-    if setting.unverified:
+    words += [REMARKS.get(each.kind, each.title) for each in standing.reasons]
+    if standing.is_unverified:
         words.append(unverified.WORD)
     return ", ".join(words)

@@ -121,8 +121,8 @@ def _caption(choice: Choice, front: Sequence[Shown]) -> str:
     return (
         "Further up is faster, further left takes less: one point a setting, the median over its processes "
         f"({processes_words(settings)}). Rings and the line mark the Pareto front, the settings that no other one "
-        "beats in both; it is read from the medians and is no verdict. Settings whose output differs, that were not "
-        "warm or that did not stay on one level cannot be on it." + choice.words(best)
+        "beats in both; it is read from the medians and is no verdict. Settings that are not "
+        "ranked cannot be on it." + choice.words(best)
     )
 
 

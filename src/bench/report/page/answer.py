@@ -1,9 +1,9 @@
 """The answer of a sweep in a few sentences: which setting is best, by how much, how sure that is, and at what price.
 
 It says no more than the data do. A setting is called faster only on a verdict of ``bench.analysis.comparison``; without
-one there is a lowest median, which is descriptive. One that failed, whose output differs from the reference's, whose
-warm-up did not converge or whose calls left their level is never called best, however low its median. Settings whose
-work, model or device differ are not compared: each group of comparable ones has an answer of its own.
+one there is a lowest median, which is descriptive. A setting that is not ranked (`bench.analysis.ranking`) is never
+called best, however low its median. Settings whose work, model or device differ are not compared: each group of
+comparable ones has an answer of its own.
 
 Not covered: what a reader wants beside speed. The price (cold start, memory, energy, output) stands beside the answer.
 """
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.analysis.comparison import Comparison
+from bench.analysis.ranking import FAIR_ON_RATE, work_of
 from bench.analysis.summary import Summary
 from bench.report import markdown
 from bench.report.comparison import ComparisonReport
@@ -22,7 +23,7 @@ from bench.report.format import UNDEFINED, mebibytes, milliseconds, one_line, pe
 from bench.report.measured import Measured, median_of
 from bench.report.page.ranking import (
     NAMES_SHOWN,
-    differing_keys,
+    differing_between,
     doubts,
     groups_of,
     not_judged,
@@ -30,18 +31,16 @@ from bench.report.page.ranking import (
     some,
     unlike_processes,
     why_no_verdict,
-    work_of,
 )
 
 KINDS = ("verdict", "no verdict", "alone", "nothing", "several")
 GROUPS_SHOWN = 6
 REASONS_SHOWN = 3
-# Where only the amount of work differs, the rate stays fair; other prompts or models are other work altogether.
-FAIR_ON_RATE = {"workload.batch_size", "workload.num_tokens_to_generate"}
-UNTRUSTED = (
-    "What came through is not to be trusted on speed. warmup=auto measurement=adaptive takes as many calls as it "
-    "needs; a quieter machine helps more."
+UNSTABLE = (
+    "The completed runs were too unstable to compare. Run again with warmup=auto measurement=adaptive, which make as "
+    "many calls as they need; a quieter machine helps more."
 )
+ALL_DIFFER = "Every completed setting generates other tokens than the reference, so their speed does not matter yet."
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -127,10 +126,10 @@ def _nothing(settings: Sequence[Measured], missing: list[str]) -> Answer:
 
 
 def _of_several(groups: Sequence[Sequence[Measured]], report: ComparisonReport | None) -> Answer:
-    differing = differing_keys(groups)
+    differing = differing_between(groups)
     sentences = [f"They differ in {some(differing)}, so E2E is compared within each of {len(groups)} groups only."]
     if set(differing) <= FAIR_ON_RATE:
-        rated = [each for group in groups for each in group if each.distrust is None]
+        rated = [each for group in groups for each in group if each.is_ranked]
         rates = [(rate, each) for each in rated if (rate := each.figure(_rate)) is not None]
         if rates:
             rate, highest = max(rates, key=lambda pair: pair[0])
@@ -140,7 +139,7 @@ def _of_several(groups: Sequence[Sequence[Measured]], report: ComparisonReport |
             )
     answers = []
     for group in groups[:GROUPS_SHOWN]:
-        of = ", ".join(f"{key}={work_of(group[0]).get(key, UNDEFINED)}" for key in differing)
+        of = ", ".join(f"{key}={work_of(group[0].setting).get(key, UNDEFINED)}" for key in differing)
         answer = _of_group(group, report)
         answers.append(Answer(**vars(answer) | {"headline": f"{one_line(of)}: {answer.headline}"}))
     more = [f"{len(groups) - GROUPS_SHOWN} more groups are in the table"] if len(groups) > GROUPS_SHOWN else []
@@ -169,13 +168,13 @@ def _of_group(settings: Sequence[Measured], report: ComparisonReport | None) -> 
 
 
 def _of_comparable(settings: Sequence[Measured], report: ComparisonReport | None) -> Answer:
-    ranked = sorted((each for each in settings if each.distrust is None), key=lambda each: each.e2e_s or 0.0)
-    left_out = not_ranked([each for each in settings if each.distrust is not None])
+    ranked = sorted((each for each in settings if each.is_ranked), key=lambda each: each.place)
+    left_out = not_ranked([each for each in settings if not each.is_ranked])
     if not ranked:
         return Answer(
             kind="no verdict",
-            headline="No setting can be called best",
-            sentences=[UNTRUSTED],
+            headline="No setting can be called fastest",
+            sentences=[_why_none(settings)],
             cautions=left_out,
         )
     ids = {each.setting.setting_id for each in settings}
@@ -185,6 +184,12 @@ def _of_comparable(settings: Sequence[Measured], report: ComparisonReport | None
     if report is not None and any(each.verdict.p is not None for each in comparisons):
         return _judged(ranked, comparisons, report, left_out)
     return _descriptive(ranked, settings, comparisons, left_out)
+
+
+def _why_none(settings: Sequence[Measured]) -> str:
+    """Say why none is ranked, and what to do; each reason in full stands in the cautions."""
+    firsts = {each.standing.reasons[0].kind for each in settings}
+    return ALL_DIFFER if firsts == {"output"} else UNSTABLE
 
 
 def _alone(only: Measured) -> Answer:
@@ -227,8 +232,9 @@ def _judged(
     if len({each.baseline_id for each in judged}) > 1:
         return _by_baseline(ranked, judged, left_out)
     by_id = {each.setting.setting_id: each for each in ranked}
-    faster = sorted((each for each in judged if each.verdict.word == "faster"), key=_ratio)
-    faster = [each for each in faster if each.setting_id in by_id]
+    # In the order of the ranking: of several that are faster, the table's first one is named.
+    verdicts = {each.setting_id: each for each in judged if each.verdict.word == "faster"}
+    faster = [verdicts[setting_id] for setting_id in by_id if setting_id in verdicts]
     if faster:
         tested = sum(each.verdict.p is not None for each in report.comparisons)
         return _with_winner(by_id[faster[0].setting_id], faster, tested, left_out)

@@ -12,13 +12,12 @@ from bench.record import Record
 from bench.report.comparison import ComparisonReport
 from bench.report.comparison_text import Section, sections
 from bench.report.format import one_line, title
+from bench.report.measured import Measured, measure
 from bench.report.page.again import build_again
 from bench.report.page.answer import build_answer
 from bench.report.page.content import Page
 from bench.report.page.evidence import environment, failures, not_as_installed, numbers, observed
 from bench.report.page.formulas import FORMULAS
-from bench.report.measured import Measured, measure
-from bench.report.page.ranking import groups_of
 from bench.report.page.settings import build_table
 
 ROWS_SHOWN = 200  # of a table below the one of all settings
@@ -56,7 +55,6 @@ def build_page(
     answer = build_answer(settings, report, jobs=sweep.jobs)
     trials = [each for each in records if each.kind != "reference"]
     sweep_id = next((each.sweep_id for each in trials if each.sweep_id is not None), None)
-    lowest = _lowest(settings)
     swept = list(dict.fromkeys(key for each in settings for key in each.setting.swept))
     ended, ended_left_out = failures(trials)
     ran, ran_left_out = observed(settings)
@@ -65,7 +63,7 @@ def build_page(
         title=_title(trials, sweep_id),
         about=_about(trials, settings, sweep),
         answer=answer,
-        settings=build_table(settings, swept, lowest) if settings else None,
+        settings=build_table(settings, swept) if settings else None,
         comparison=[_cut(each) for each in (*sweep.found, *(sections(report) if report is not None else ()))],
         failures=ended,
         failures_left_out=ended_left_out,
@@ -107,15 +105,6 @@ def _about(trials: Sequence[Record], settings: Sequence[Measured], sweep: Sweep)
 def _day(trials: Sequence[Record]) -> str:
     first = dt.datetime.fromtimestamp(min(each.started_at_s for each in trials), tz=dt.UTC)
     return first.strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _lowest(settings: Sequence[Measured]) -> str | None:
-    """The setting to mark in the table: the lowest median where all may be compared, and there are two to rank."""
-    alive = [each for each in settings if each.setting.records]
-    ranked = [each for each in alive if each.distrust is None and each.e2e_s is not None]
-    if len(ranked) < 2 or len(groups_of(alive)) > 1:
-        return None
-    return min(ranked, key=lambda each: each.e2e_s or 0.0).setting.setting_id
 
 
 def _cut(section: Section) -> Section:

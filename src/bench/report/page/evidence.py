@@ -14,8 +14,8 @@ from bench.analysis.code_sources import sources, unusual_sources
 from bench.record import AttentionObserved, CompileObserved, Observed, PhaseEvidence, Record
 from bench.report import unverified
 from bench.report.format import UNDEFINED, mebibytes, one_line, reason, run_title, significant
-from bench.report.page.content import Facts, Failure, Plain
 from bench.report.measured import Measured
+from bench.report.page.content import Facts, Failure, Plain
 
 NAMES_SHOWN = 12
 FAILURES_SHOWN = 40

@@ -9,12 +9,13 @@ Not covered: which setting is best, and how much faster; ``answer`` says that.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from bench.analysis.comparison import FEWEST_PROCESSES, Comparison
-from bench.analysis.settings import UNKNOWN, asked, identity
+from bench.analysis.ranking import comparable_groups, differing_keys, work_values
+from bench.analysis.settings import asked, steadiness_counts
 from bench.report import unverified
-from bench.report.format import UNDEFINED, milliseconds, one_line
+from bench.report.format import milliseconds, one_line
 from bench.report.measured import Measured
 
 NAMES_SHOWN = 4
@@ -24,44 +25,26 @@ NAMES_SHOWN = 4
 
 def groups_of(settings: Sequence[Measured]) -> list[list[Measured]]:
     """Settings of the same model, work and device, in order of first appearance."""
-    groups: dict[tuple[tuple[str, str], ...], list[Measured]] = {}
-    for each in settings:
-        groups.setdefault(tuple(sorted(work_of(each).items())), []).append(each)
-    return list(groups.values())
+    by_id = {each.setting.setting_id: each for each in settings}
+    groups = comparable_groups([each.setting for each in settings])
+    return [[by_id[each.setting_id] for each in group] for group in groups]
 
 
-def work_of(setting: Measured) -> dict[str, str]:
-    """Model, work and device of all processes that came through: key → value, several with commas between them."""
-    texts = {key: ", ".join(sorted(values)) for key, values in _values_of(setting).items()}
-    return {key: text for key, text in texts.items() if text != UNKNOWN}
-
-
-def differing_keys(groups: Sequence[Sequence[Measured]]) -> list[str]:
-    """In what the groups differ."""
-    works = [work_of(group[0]) for group in groups]
-    keys = dict.fromkeys(key for work in works for key in work)
-    differing = [key for key in keys if len({work.get(key, UNDEFINED) for work in works}) > 1]
-    return differing or ["what is known of them"]
+def differing_between(groups: Sequence[Sequence[Measured]]) -> list[str]:
+    """In which keys the groups differ."""
+    return differing_keys([group[0].setting for group in groups]) or ["what is known of them"]
 
 
 def unlike_processes(settings: Sequence[Measured]) -> list[str]:
     """Settings whose own processes did not all run the same model and work on the same device."""
     kinds: dict[str, list[str]] = {}
     for each in settings:
-        several = {key: sorted(values) for key, values in _values_of(each).items() if len(values) > 1}
+        several = {key: sorted(values) for key, values in work_values(each.setting).items() if len(values) > 1}
         if several:
             kinds.setdefault("; ".join(f"{key} {_listed(values)}" for key, values in several.items()), []).append(
                 each.name
             )
     return [f"processes of one setting differ ({one_line(kind)}): {some(names)}" for kind, names in kinds.items()]
-
-
-def _values_of(setting: Measured) -> Mapping[str, set[str]]:
-    found: dict[str, set[str]] = {}
-    for record in setting.setting.records:
-        for key, value in identity(record).items():
-            found.setdefault(key, set()).add(value)
-    return found
 
 
 def _listed(values: Sequence[str]) -> str:
@@ -75,7 +58,7 @@ def not_ranked(settings: Sequence[Measured]) -> list[str]:
     """What is left out of the ranking, settings of one kind of reason in a line; the table has the details."""
     kinds: dict[str, list[str]] = {}
     for each in settings:
-        kinds.setdefault(str(each.distrust).partition(" (")[0], []).append(each.name)
+        kinds.setdefault(each.standing.reasons[0].title, []).append(each.name)
     return [f"not ranked ({reason}): {some(names)}" for reason, names in kinds.items()]
 
 
@@ -114,9 +97,9 @@ def doubts(setting: Measured) -> list[str]:
     found = []
     if setting.steady in ("few", "noisy"):
         why = "too few" if setting.steady == "few" else "too noisy"
-        found.append(f"{setting.name}: its calls are {why} to tell whether they stayed on one level")
-    elif setting.steady.partition(" ")[1]:
-        found.append(f"{setting.name}: {setting.steady} processes are known to have stayed on one level")
+        found.append(f"{setting.name}: its calls are {why} to tell whether they were steady")
+    elif " " in setting.steady:
+        found.append(f"{setting.name}: {steadiness_counts(setting.counted)}")
     if (unseen := unverified.words(setting.unverified)) is not None:
         found.append(f"{setting.name} is {unverified.WORD}: {unseen}")
     return found

@@ -1,19 +1,20 @@
 """The page's table of settings, and what to mind in reading it.
 
-The rows stand by E2E: first what may be ranked, then what may not (another output, not warm, unsteady), then what came
-to nothing. A column of which nothing is known is left out, and a note says why.
+The rows stand in the order of `bench.analysis.ranking`. A column of which nothing is known is left out, and a note says
+why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from bench.analysis.ranking import MARKS
 from bench.analysis.summary import Summary, compiled_while_measured
 from bench.record import STATUSES
 from bench.report import unverified
 from bench.report.format import UNDEFINED, bare, mebibytes, milliseconds, one_line, percent, run_title, significant
-from bench.report.page.content import Cell, Column, SettingRow, SettingsTable
 from bench.report.measured import Measured, Read, median_of
+from bench.report.page.content import Cell, Column, SettingRow, SettingsTable
 
 ROWS_SHOWN = 2000
 NOTES_SHOWN = 12  # of one kind
@@ -72,18 +73,18 @@ _FIGURES: tuple[tuple[Column, Read, Write], ...] = (
     ),
     (Column(header="Energy", unit="J/token", meaning="of the measured calls"), _plain("joules_per_token"), significant),
 )
+MARK_WORDS = {"output": "output DIFFERS", "warm-up": "not warm", "unsteady": "unsteady"}
 _MAY_BE_UNKNOWN = ("MBU", "Energy")  # on whole machines
 
 
-def build_table(settings: Sequence[Measured], swept: Sequence[str], lowest: str | None) -> SettingsTable:
+def build_table(settings: Sequence[Measured], swept: Sequence[str]) -> SettingsTable:
     """The table.
 
     Args:
         settings: as typed.
         swept: override keys that stand as columns.
-        lowest: id of the setting with the lowest median; None where there is none to mark.
     """
-    ordered = sorted(settings, key=_place)[:ROWS_SHOWN]
+    ordered = sorted(settings, key=lambda each: each.place)[:ROWS_SHOWN]
     columns = [Column(header="Status", meaning="how its jobs ended", is_number=False)]
     rows = [[_status(each)] for each in ordered]
     if any(len(each.records) > 1 for each in settings):
@@ -102,7 +103,7 @@ def build_table(settings: Sequence[Measured], swept: Sequence[str], lowest: str 
             columns.append(Column(header="±", unit="%", meaning="half of the median's 95 % interval over the calls"))
             _add(rows, [Cell(text=percent(each.half_width), value=each.half_width) for each in ordered])
     columns += [
-        Column(header="Steady", meaning="whether the calls stayed on one level", is_number=False),
+        Column(header="Steady", meaning="whether the measured calls were steady", is_number=False),
         Column(header="Output", meaning="whether tokens and logits are the reference's", is_number=False),
         Column(header="Graphs", meaning="that torch.compile made, as observed"),
         *(Column(header=one_line(key), meaning="swept", is_number=False) for key in swept),
@@ -113,7 +114,7 @@ def build_table(settings: Sequence[Measured], swept: Sequence[str], lowest: str 
     return SettingsTable(
         columns=columns,
         rows=[
-            SettingRow(name=each.name, colour=each.colour, marks=list(_marks(each, lowest)), cells=cells)
+            SettingRow(name=each.name, colour=each.colour, marks=list(_marks(each)), cells=cells)
             for each, cells in zip(ordered, rows, strict=True)
         ],
         notes=[*_notes(settings), *notes],
@@ -123,11 +124,6 @@ def build_table(settings: Sequence[Measured], swept: Sequence[str], lowest: str 
 def _add(rows: Sequence[list[Cell]], cells: Iterable[Cell]) -> None:
     for row, cell in zip(rows, cells, strict=True):
         row.append(cell)
-
-
-def _place(setting: Measured) -> tuple[int, bool, float]:
-    e2e_s = setting.e2e_s
-    return STATUSES.index(setting.status), setting.distrust is not None, float("inf") if e2e_s is None else e2e_s
 
 
 # ---- cells ---------------------------------------------------------------------------------------------------------
@@ -150,7 +146,7 @@ def _figure(setting: Measured, read: Read, write: Write, *, is_start: bool) -> C
 
 
 def _steady(setting: Measured) -> Cell:
-    tone = "doubt" if setting.is_unsteady else ""
+    tone = "doubt" if setting.standing.has("unsteady") else ""
     return Cell(text=setting.steady, tone=tone)
 
 
@@ -164,15 +160,12 @@ def _graphs(setting: Measured) -> Cell:
     return Cell(text=text, value=float(first) if first.isdecimal() else None)
 
 
-def _marks(setting: Measured, lowest: str | None) -> Iterator[str]:
-    if setting.setting.setting_id == lowest:
+def _marks(setting: Measured) -> Iterator[str]:
+    if setting.is_lowest:
         yield "lowest median"
-    if setting.is_wrong:
-        yield "output DIFFERS"
-    if not setting.is_warm:
-        yield "not warm"
-    if setting.is_unsteady:
-        yield "! unsteady"
+    for each in setting.standing.reasons:
+        if each.kind in MARK_WORDS:
+            yield f"{MARKS[each.kind]} {MARK_WORDS[each.kind]}"
     if setting.unverified:
         yield f"{unverified.MARK} {unverified.WORD}"
 
@@ -182,17 +175,18 @@ def _marks(setting: Measured, lowest: str | None) -> Iterator[str]:
 
 def _notes(settings: Sequence[Measured]) -> Iterator[str]:
     """What speaks against figures, and what they cannot tell; each kind cut to a length that one reads."""
-    for kind in (_distrusted(settings), _unverified(settings), _troubles(settings), _unequal(settings)):
+    for kind in (_not_ranked(settings), _unverified(settings), _troubles(settings), _unequal(settings)):
         lines = list(kind)
         yield from lines[:NOTES_SHOWN]
         if len(lines) > NOTES_SHOWN:
             yield f"and {len(lines) - NOTES_SHOWN} more notes of this kind"
 
 
-def _distrusted(settings: Sequence[Measured]) -> Iterator[str]:
+def _not_ranked(settings: Sequence[Measured]) -> Iterator[str]:
     for each in settings:
-        if each.processes and each.distrust is not None:
-            yield f"{each.name} is not ranked: {each.distrust}"
+        if each.processes and not each.is_ranked:
+            reasons = "; ".join(one_line(reason.text) for reason in each.standing.reasons)
+            yield f"{each.name} is not ranked: {reasons}"
 
 
 def _unverified(settings: Sequence[Measured]) -> list[str]:

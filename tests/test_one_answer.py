@@ -1,0 +1,223 @@
+"""Every view of a sweep names the same first setting, the same ranked ones and the same marks.
+
+Hypothesis makes the sweeps, the same ones in every run. What they come to is told once more here, in a few lines that
+share nothing with the code.
+"""
+
+from __future__ import annotations
+
+import io
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from bench.analysis.ranking import rank
+from bench.analysis.settings import settings_of
+from bench.record import Failure, Fidelity, Record, Steadiness, Unverified
+from bench.report.comparison import build_report_of_records
+from bench.report.figures.shown import choose, settings_shown
+from bench.report.page.build import Sweep, build_page
+from bench.report.rows import rows_of
+from bench.report.table import print_table
+from sweeps import job
+
+NAMES = ("eager", "sdpa", "flex", "flash", "math")
+STEADINESS = {
+    "yes": Steadiness(steady=True, flags=[], shape="flat", power="enough"),
+    "no": Steadiness(steady=False, flags=["changepoint", "cv_high"], shape="slowdown", power="enough"),
+    "noisy": Steadiness(steady=None, flags=["cv_high", "autocorrelated"], shape="flat", power="too noisy to tell"),
+    "few": Steadiness(steady=None, flags=[], shape=None, power="too few calls"),
+}
+STATUSES = ("ok", "ok", "ok", "ok", "skipped", "failed", "crashed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """What is drawn of one process."""
+
+    status: str
+    e2e_s: float
+    steady: str
+    agrees: bool | None
+    is_warm: bool
+    is_verified: bool
+
+
+processes = st.builds(
+    Process,
+    status=st.sampled_from(STATUSES),
+    e2e_s=st.floats(0.5, 2.0).map(lambda value: round(value, 3)),
+    steady=st.sampled_from(["yes", "yes", "no", "noisy", "few"]),
+    agrees=st.sampled_from([True, True, True, None, False]),
+    is_warm=st.sampled_from([True, True, True, False]),
+    is_verified=st.sampled_from([True, True, False]),
+)
+one_each = st.lists(processes.map(lambda each: [each]), min_size=1, max_size=len(NAMES))
+repeated = st.integers(1, 4).flatmap(
+    lambda repeats: st.lists(st.lists(processes, min_size=repeats, max_size=repeats), min_size=1, max_size=len(NAMES))
+)
+
+
+def examples(number: int) -> Callable[[Any], Any]:
+    return settings(
+        max_examples=number,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+
+
+def record_of(name: str, repeat: int, drawn: Process) -> Record:
+    record = job(name, drawn.e2e_s, repeat, steadiness=STEADINESS[drawn.steady])
+    record.status = drawn.status
+    record.fidelity = Fidelity(reference="eager", agrees=drawn.agrees, reason=None if drawn.agrees else "reasons")
+    record.warmup_status = "converged" if drawn.is_warm else "not_converged"
+    if record.observed is not None and not drawn.is_verified:
+        record.observed.unverified.append(Unverified(key="attention", reason="the profiler failed"))
+    if drawn.status != "ok":
+        record.error = Failure(type="RuntimeError", message="no such layer")
+        record.iterations = []
+    return record
+
+
+def records_of(sweep: Sequence[Sequence[Process]]) -> list[Record]:
+    repeats = max(map(len, sweep))
+    return [
+        record_of(name, repeat + 1, drawn[repeat])
+        for repeat in range(repeats)
+        for name, drawn in zip(NAMES, sweep, strict=False)
+    ]
+
+
+def marks_of(drawn: Sequence[Process]) -> str | None:
+    """The marks of a setting that came through; None for one that did not."""
+    ok = [each for each in drawn if each.status == "ok"]
+    if not ok:
+        return None
+    unsteady = [each.steady == "no" for each in ok]
+    cold = [not each.is_warm for each in ok]
+    bad = sum(a or b for a, b in zip(unsteady, cold, strict=True))
+    rules = 2 * bad >= len(ok)
+    found = "≠" * any(each.agrees is False for each in ok)
+    found += "~" * (rules and any(cold)) + "!" * (rules and any(unsteady))
+    return found + "?" * any(not each.is_verified for each in ok)
+
+
+def ranked_of(sweep: Sequence[Sequence[Process]]) -> list[str]:
+    """The names of the ranked settings, the fastest first."""
+    medians = {}
+    for name, drawn in zip(NAMES, sweep, strict=False):
+        marks = marks_of(drawn)
+        if marks is not None and not marks.strip("?"):
+            medians[name] = statistics.median(each.e2e_s for each in drawn if each.status == "ok")
+    return sorted(medians, key=lambda name: medians[name])
+
+
+def printed(records: Sequence[Record]) -> tuple[list[str], dict[str, str]]:
+    """Names in the order of the terminal's table, and the marks of each."""
+    file = io.StringIO()
+    print_table(Console(file=file, width=200, _environ={}), records)
+    lines = file.getvalue().splitlines()
+    names, marks = [], {}
+    header = next(at for at, line in enumerate(lines) if line.startswith("setting"))
+    for line in lines[header + 1 : lines.index("") if "" in lines else len(lines)]:
+        cells = line.split()
+        statuses = [at for at, cell in enumerate(cells) if cell in STATUSES]
+        names.append(cells[0])
+        marks[cells[0]] = "".join(cells[1 : statuses[0]])
+    return names, marks
+
+
+def expect(sweep: Sequence[Sequence[Process]], names: Sequence[str], ranked: Sequence[str]) -> None:
+    """That a view begins with the ranked settings, in order."""
+    assert list(ranked) == ranked_of(sweep)
+    assert list(names[: len(ranked)]) == list(ranked)
+
+
+@given(sweep=repeated)
+@examples(150)
+def test_the_ranking_is_that_of_its_definition(sweep) -> None:
+    places = rank(settings_of(records_of(sweep)))
+    ranked = [each.setting.name for each in places if each.standing.is_ranked]
+    expect(sweep, [each.setting.name for each in places], ranked)
+    drawn = dict(zip(NAMES, sweep, strict=False))
+    for each in places:
+        wanted = marks_of(drawn[each.setting.name])
+        assert each.standing.marks == (wanted or "")
+        assert each.standing.is_ranked == (not each.standing.reasons)
+
+
+@given(sweep=repeated)
+@examples(60)
+def test_the_terminals_table_shows_it(sweep) -> None:
+    names, marks = printed(records_of(sweep))
+    ranked = ranked_of(sweep)
+    assert names[: len(ranked)] == ranked
+    for name, drawn in zip(NAMES, sweep, strict=False):
+        assert marks[name].replace("*", "") == (marks_of(drawn) or "")
+        lowest = len(ranked) > 1 and name == ranked[0]
+        assert ("*" in marks[name]) >= lowest
+    assert "*" not in "".join(marks.values()) or len(ranked) > 1
+
+
+@given(sweep=repeated)
+@examples(25)
+def test_the_page_shows_it(sweep) -> None:
+    records = records_of(sweep)
+    page = build_page(records, Sweep(), build_report_of_records(records))
+    assert page.settings is not None
+    ranked = ranked_of(sweep)
+    assert [row.name for row in page.settings.rows][: len(ranked)] == ranked
+    for row in page.settings.rows:
+        wanted = marks_of(dict(zip(NAMES, sweep, strict=False))[row.name]) or ""
+        assert "".join(each[0] for each in row.marks if each != "lowest median") == wanted
+    if page.answer.setting is not None:
+        assert page.answer.setting in ranked
+    if page.answer.kind == "no verdict" and ranked:
+        assert page.answer.setting == ranked[0]
+
+
+@given(sweep=repeated)
+@examples(25)
+def test_the_figures_name_the_ranked_ones_first(sweep) -> None:
+    choice = choose(settings_shown(records_of(sweep)))
+    names = [each.setting.name for each in choice.named]
+    ranked = ranked_of(sweep)
+    assert names[: len(ranked)] == ranked
+    assert [each.setting.name for each in choice.named if each.is_ranked] == ranked
+
+
+@given(sweep=one_each)
+@examples(60)
+def test_each_row_of_the_csv_says_it_of_its_trial(sweep) -> None:
+    rows = rows_of(records_of(sweep))
+    assert {row["name"] for row in rows if row["ranked"]} == set(ranked_of(sweep))
+    for row in rows:
+        wanted = marks_of(dict(zip(NAMES, sweep, strict=False))[row["name"]])
+        assert (row["marks"] or "") == (wanted or "")
+        assert (row["reason"] is None) == row["ranked"]
+
+
+@given(sweep=repeated)
+@examples(60)
+def test_a_comparison_judges_ranked_settings_alone(sweep) -> None:
+    ranked = ranked_of(sweep)
+    for each in build_report_of_records(records_of(sweep)).comparisons:
+        if each.setting not in ranked or each.baseline not in ranked:
+            assert each.verdict.word == "inconclusive"
+            assert each.verdict.p is None
+
+
+@given(sweep=repeated)
+@examples(60)
+def test_flags_that_do_not_decide_are_no_reasons(sweep) -> None:
+    for each in rank(settings_of(records_of(sweep))):
+        text = " ".join(reason.text for reason in each.standing.reasons)
+        assert "cv_high" not in text
+        assert "autocorrelated" not in text

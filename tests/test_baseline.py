@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from bench.baseline import find_baselines
+from bench.compare import _parser as compare_parser
+from bench.config import BenchmarkConfig, walk
 from bench.rules import ConfigError
+from refusals import answer
 
 COMPILE_X_BATCH = [
     (f"{mode} batch_size={size}", {"compile": mode, "workload.batch_size": size})
@@ -57,6 +60,24 @@ def test_quotes_and_plus_signs_are_not_part_of_a_value() -> None:
 def test_a_baseline_that_is_no_setting_is_refused_with_the_settings_names(wanted: str) -> None:
     with pytest.raises(ConfigError, match=r"sweep.baseline=.*off batch_size=1, off batch_size=4"):
         find_baselines(COMPILE_X_BATCH, wanted)
+
+
+@pytest.mark.parametrize(
+    "wanted", ["off batch_size=4", "compile=off", "compile:off", "compile=off,workload.batch_size=4"]
+)
+def test_the_key_and_the_flag_take_the_same(tmp_path, wanted: str) -> None:
+    expected = find_baselines(COMPILE_X_BATCH, wanted)
+    typed = answer(tmp_path, "-m", "compile=off,default", f"sweep.baseline={wanted}").points[0].config.sweep.baseline
+    flag = compare_parser().parse_args(["multirun/night", "--baseline", wanted]).baseline
+    assert find_baselines(COMPILE_X_BATCH, typed) == find_baselines(COMPILE_X_BATCH, flag) == expected
+
+
+def test_the_key_the_flag_and_the_error_say_the_same() -> None:
+    with pytest.raises(ConfigError, match=r"name one, or a swept value as key=value, such as compile=off; settings: "):
+        find_baselines(COMPILE_X_BATCH, "nonsense")
+    (key,) = [rule.doc for path, _, rule, _ in walk(BenchmarkConfig) if path == "sweep.baseline"]
+    assert "a setting's name or key=value" in key
+    assert "--baseline NAME|KEY=VALUE" in compare_parser().format_help()
 
 
 def test_a_single_setting_is_compared_with_nothing() -> None:

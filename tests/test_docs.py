@@ -39,6 +39,7 @@ from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from bench import cli
+from bench.command import COMMANDS as WORDS
 from bench.config import BenchmarkConfig
 from bench.rules import ConfigError
 from bench.sweep.plan import Point, check_size, make_plan
@@ -85,7 +86,8 @@ NEEDS = {
     "sweep.resume": "sweep.name=night",
 }
 PROGRAMS = ("scripts/", "python -m bench", "python -m mlflow", "mlflow ", ".venv/bin/", ".ci/")
-NAMES = ("bench", "python -m bench", *(f"python -m {each}" for each in MODULES))  # of programs, not what is typed
+# Of programs, not what is typed.
+NAMES = ("bench", "python -m bench", *(f"python -m {each}" for each in MODULES), *(f"bench {each}" for each in WORDS))
 MANY = 100  # points of a sweep: of more, so many are composed
 OVERRIDE = re.compile(r"[~+]{0,2}[a-z][a-z0-9_]*([./@][a-z0-9_-]+)*=\S+")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -172,9 +174,10 @@ def is_file_name(text: str) -> bool:
 def kind_of(words: tuple[str, ...]) -> str | None:
     """What a command is; None for what is known to nobody."""
     first, rest = words[0], words[1:]
-    if first in ("python", ".venv/bin/python") and rest[:1] == ("-m",):
-        if rest[1] in MODULES:
-            return "module"
+    is_module = first in ("python", ".venv/bin/python") and rest[:1] == ("-m",)
+    if word_of(words) is not None or (is_module and rest[1] in MODULES):
+        return "module"
+    if is_module:
         return {"bench": "bench", "mlflow": "mlflow"}.get(rest[1])
     if first in ("bench", "scripts/run", ".venv/bin/bench"):
         return "bench"
@@ -193,8 +196,17 @@ def of_kind(kind: str) -> list[Command]:
     return list({each.words: each for each in COMMANDS if kind_of(each.words) == kind}.values())
 
 
+def word_of(words: tuple[str, ...]) -> str | None:
+    """The word of a small command behind `bench`, in whatever form that is typed; None where there is none."""
+    programs = [("bench",), ("scripts/run",), (".venv/bin/bench",), ("python", "-m", "bench")]
+    behind = [words[len(each) :] for each in programs if words[: len(each)] == each]
+    return next((each[0] for each in behind if each and each[0] in WORDS), None)
+
+
 def arguments_of(each: Command) -> list[str]:
     """What follows the program."""
+    if (word := word_of(each.words)) is not None:
+        return list(each.words[each.words.index(word) + 1 :])
     skipped = 3 if each.words[1:2] == ("-m",) and each.words[0].endswith("python") else 1
     return list(each.words[skipped:])
 
@@ -404,7 +416,10 @@ def test_other_commands_are_taken_by_their_own_parsers(each: Command, monkeypatc
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
     monkeypatch.setattr(sys, "argv", [each.words[0], *arguments_of(each)])
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    what = each.words[2] if kind_of(each.words) == "module" else SCRIPTS[each.words[0]]
+    if (word := word_of(each.words)) is not None:
+        what = WORDS[word][1].split()[-1]
+    else:
+        what = each.words[2] if kind_of(each.words) == "module" else SCRIPTS[each.words[0]]
     run = runpy.run_path if what.startswith("scripts/") else runpy.run_module
     monkeypatch.chdir(ROOT)
     with pytest.raises(Parsed):

@@ -133,7 +133,7 @@ def test_the_same_setting_under_two_labels_runs_twice(tmp_path) -> None:
 def test_a_baseline_that_is_no_setting_is_refused_before_anything_runs(tmp_path) -> None:
     done = run_bench("-m", "compile=off,default", "sweep.baseline=max", folder=tmp_path)
     assert done.returncode == 2
-    line = "bench: sweep.baseline=max: no such setting; name one, or a swept value as key=value; settings: off, default"
+    line = "bench: sweep.baseline=max: no such setting; name one, or a swept value as key=value, such as compile=off; settings: off, default"
     assert done.stderr.strip() == line
     assert list(tmp_path.iterdir()) == []
 

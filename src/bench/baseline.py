@@ -23,9 +23,8 @@ def find_baselines(settings: Sequence[tuple[str, Swept]], wanted: str | None) ->
 
     Args:
         settings: name and swept values of each, in the order in which they were typed.
-        wanted: a setting's name; or swept values as `key=value` or `key:value` (which needs no quotes in a shell),
-            several with commas or spaces between them, which leave the other swept values as they are; None: the first
-            setting.
+        wanted: a setting's name; or swept values as `key=value` (also `key:value`), several with commas or spaces
+            between them, which leave the other swept values as they are; None: the first setting.
 
     Raises:
         ConfigError: `wanted` is neither the name nor a value of any setting.
@@ -45,7 +44,9 @@ def find_baselines(settings: Sequence[tuple[str, Swept]], wanted: str | None) ->
         sought = [swept | values for swept in plain]
     else:
         shown = ", ".join(dict.fromkeys(name for name in names if name)) or "none: nothing is swept"
-        raise ConfigError(KEY, wanted, f"no such setting; name one, or a swept value as key=value; settings: {shown}")
+        example = next((f", such as {key}={value}" for key, value in plain[0].items()), "")
+        remedy = f"no such setting; name one, or a swept value as key=value{example}; settings: {shown}"
+        raise ConfigError(KEY, wanted, remedy)
     found = [where.get(_identity(each)) for each in sought]
     return [None if each == position else each for position, each in enumerate(found)]
 

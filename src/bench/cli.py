@@ -33,11 +33,11 @@ from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from bench import start_folder
+from bench import opening, start_folder
 from bench.compat import hydra_internals, omegaconf_internals
 from bench.composed import hide_secrets
 from bench.conductor import interrupt
-from bench.config import BenchmarkConfig, no_such_key
+from bench.config import BenchmarkConfig, ComposedConfig, no_such_key
 from bench.config_files import install as install_config_files
 from bench.manual import help_text, keys_text
 from bench.override_checks import OF_HYDRA, OverrideError, check_overrides
@@ -320,6 +320,7 @@ def _check_flags(arguments: Sequence[str]) -> Namespace:
             message += f": a key has no dashes before it: {dashed[0].lstrip('-')}"
         elif unknown and not any(each.startswith("-") for each in unknown.split()):
             message = f"{unknown}: a flag stands between overrides; flags come before all key=value, or after"
+        opening.erase()
         print(f"bench: {scrub(message)}; bench --help shows examples, bench --hydra-help the flags", file=sys.stderr)
         sys.exit(REFUSED)
 
@@ -359,6 +360,7 @@ def _set_up_process() -> None:
 
 
 def _give_up(error: OSError | ValueError) -> NoReturn:
+    opening.erase()
     print(f"bench: {_of_the_machine(error)}", file=sys.stderr)
     sys.exit(1)
 
@@ -384,12 +386,13 @@ def _is_of_composition(error: Exception) -> bool:
 def _refuse(error: Exception) -> NoReturn:
     from bench.wording import explain  # noqa: PLC0415 - as above
 
+    opening.erase()
     print(f"bench: {scrub(explain(error, _typed or sys.argv[1:]))}", file=sys.stderr)
     sys.exit(REFUSED)
 
 
 def _register() -> None:
-    schema = OmegaConf.structured(BenchmarkConfig)
+    schema = OmegaConf.structured(ComposedConfig)
     for open_ended in (schema.compile.options, schema.tracking.tags):
         OmegaConf.set_struct(open_ended, False)  # any key may be set there, without a + in front
     ConfigStore.instance().repo.pop("schema.yaml", None)  # Hydra 1.4 warns of a name that is there already

@@ -40,7 +40,7 @@ exit status: 0; 1 a setting is slower than --fail-if-slower allows; 2 wrong argu
 3 a comparison is inconclusive, with --fail-if-inconclusive (1 comes before 3)
 
 examples:
-  python -m bench.compare multirun/night --baseline attention.implementation=eager
+  python -m bench.compare multirun/night --baseline attention=eager
   python -m bench.compare multirun/before multirun/after --fail-if-slower 3%"""
 
 

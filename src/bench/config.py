@@ -211,9 +211,11 @@ class SweepConfig:
 class SearchConfig:
     """Instead of a grid: with hydra/sweeper=optuna a study chooses what to measure next."""
 
-    objectives: list[str] = key(["e2e_ms"], "headline metrics to search for, as MLflow has them; several: Pareto front")
+    objectives: list[str] = key(
+        ["e2e_ms"], "headline metric to search for, as MLflow has it, or a list of them: Pareto front", words=True
+    )
     directions: list[str] | None = key(
-        None, "minimize or maximize, one for each objective; null: throughput and MBU up, all else down"
+        None, "minimize or maximize, one for each objective; null: throughput and MBU up, all else down", words=True
     )
     trials: int = key(20, "jobs at most, those of an earlier start included", minimum=1)
     parallel: int = key(1, "jobs that are asked for at once; 1 learns from each, more suit a cluster", minimum=1)
@@ -221,6 +223,11 @@ class SearchConfig:
                               "folder", pattern=r"\w[\w+.-]*://.+", form="an address such as sqlite:///FILE or "
                               "postgresql://HOST/NAME")  # fmt: skip
     seed: int = key(0, "seed of the sampler", minimum=0)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Take one word for the list of it, whoever sets it."""
+        is_word = name in ("objectives", "directions") and isinstance(value, str)
+        super().__setattr__(name, [value] if is_word else value)
 
     def goals(self) -> dict[str, str]:
         """Objective → minimize or maximize, in order."""
@@ -342,7 +349,8 @@ class BenchmarkConfig:
     def check(self) -> None:
         """Raise ConfigError for the first value, or pair of values, that cannot be honoured anywhere."""
         for path, value, rule, kind in walk(self):
-            _check_type(path, value, kind)
+            if not rule.words:  # else the rule says it
+                _check_type(path, value, kind)
             rule.check(path, value)
             for leaf, each in flatten(value).items() if isinstance(value, dict) else ():
                 if isinstance(each, float) and not math.isfinite(each):
@@ -506,6 +514,21 @@ class BenchmarkConfig:
             defining[section] = {each: defining[section][each] for each in ("policy", *counted)}
         text = json.dumps(defining, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(kw_only=True)
+class _SearchConfig(SearchConfig):
+    """The section as OmegaConf is told of it, which has no type for a word or a list of words."""
+
+    objectives: Any = field(default_factory=lambda: SearchConfig().objectives)
+    directions: Any = None
+
+
+@dataclass(init=False, kw_only=True)
+class ComposedConfig(BenchmarkConfig):
+    """The schema that Hydra composes by: of keys that take a word or a list, the config's own rules check the type."""
+
+    search: SearchConfig = field(default_factory=_SearchConfig)
 
 
 def walk(config: object, prefix: str = "") -> Iterator[tuple[str, Any, Rule, Any]]:

@@ -144,7 +144,7 @@ class _Look:
                 if type(None) not in classes:
                     default = _default(rule)
                     wrong = f"needs a value; leave it out for its default ({default})"
-            elif "${" not in value.value and not _fits(value, classes):
+            elif "${" not in value.value and not rule.words and not _fits(value, classes):
                 wrong = f"must be {_kinds(classes)}"
             if wrong:
                 yield line, f"{path}={typed}: {wrong}"

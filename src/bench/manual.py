@@ -9,10 +9,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from bench.command import COMMANDS
 from bench.config import BenchmarkConfig, walk
 from bench.rules import ConfigError, nearest
 
 WIDTH = 100
+COMMAND_CELLS = (31, 28, 18)  # the columns of commands: two beside each other, each with what it does
 KEY_CELLS = 36  # the column of a key and its default
 GROUP_CELLS = 16
 # What most command lines are made of; all others are behind --keys.
@@ -30,6 +32,15 @@ EVERYDAY = (
     "sweep.dry_run",
 )
 
+# Command → its arguments, and what it does.
+DOES = {
+    "compare": ("multirun/A [B]", "verdicts; or B against A"),
+    "report": ("multirun/A", "a page; --format csv: rows"),
+    "sync": ("multirun/A", "publish what is not yet"),
+    "ui": ("", "MLflow's pages of it"),
+    "calibrate": ("", "test the statistics"),
+}
+
 HELP = """\
 bench measures which settings generate fastest with Transformers, on this model and this machine.
 
@@ -41,9 +52,7 @@ Examples (-m: a sweep over all combinations, a process for each)
   bench model.id=HUB_ID_OR_FOLDER model.weights=pretrained model.architecture=null
   bench -m compile=off,default sweep.name=x sweep.resume=true   run only what the sweep x lacks
   bench -m hydra/sweeper=optuna attention=eager,sdpa compile=off,default    search, not a grid
-  python -m bench.report multirun/NAME               the results as a page; --format csv: as rows
-  python -m bench.compare multirun/NAME              the verdicts once more, or of two sweeps
-  python -m bench.tracking.sync multirun/NAME        publish what could not be published
+{commands}
 
 Groups (group=choice; here the one in brackets)
 {groups}
@@ -67,7 +76,7 @@ def help_text(groups: Mapping[str, Sequence[str]], chosen: Mapping[str, str]) ->
     rules = {path: (value, rule.doc) for path, value, rule, _ in walk(BenchmarkConfig)}
     lines = [line for group, choices in groups.items() for line in _group(group, choices, chosen.get(group))]
     keys = [line for path in EVERYDAY for line in _key(path, *rules[path])]
-    return HELP.format(groups="\n".join(lines), keys="\n".join(keys), count=len(rules))
+    return HELP.format(groups="\n".join(lines), keys="\n".join(keys), commands=_commands(), count=len(rules))
 
 
 def keys_text(sections: Sequence[str] = ()) -> str:
@@ -86,6 +95,16 @@ def keys_text(sections: Sequence[str] = ()) -> str:
             hint = f"did you mean {near}?" if near else f"known: {', '.join(listed)}"
             raise ConfigError("--keys", each, f"no such section; {hint}")
     return "\n\n".join("\n".join(listed[each]) for each in sections or listed) + "\n"
+
+
+def _commands() -> str:
+    """The commands beside measuring, two in a line."""
+    name, text, second = COMMAND_CELLS
+    told = [(f"bench {each} {DOES[each][0]}", DOES[each][1]) for each in COMMANDS]
+    told.append(("bench COMMAND --help", ""))
+    half = len(told) // 2
+    rows = zip(told[:half], told[half:], strict=True)
+    return "\n".join(f"  {a:{name}}{b:{text}}{c:{second}}{d}".rstrip() for (a, b), (c, d) in rows)
 
 
 def _group(name: str, choices: Sequence[str], chosen: str | None) -> list[str]:

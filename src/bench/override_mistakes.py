@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 
+from bench.command import COMMANDS
 from bench.config import no_such_key
 from bench.config_mistakes import kinds_of
 from bench.override_checks import LONGEST
@@ -23,6 +25,7 @@ FUNCTIONS = {
 }
 CASTS = ("int", "float", "str", "bool", "json_str", "tag", "extend_list")
 CLOSING = {"[": "]", "{": "}", "(": ")"}
+COMMAND_TYPO = 0.75  # how near a word must be to a command's, which are near to sections: compare, compile
 
 
 def unreadable(override: str, names: Mapping[str, str]) -> str:
@@ -52,6 +55,8 @@ def _without_value(bare: str, names: Mapping[str, str]) -> str:
         return f"is no key=value; type {parts[1]}={parts[2]}"
     if is_text(bare):
         return f"has no value; type {bare}=VALUE"
+    if meant := difflib.get_close_matches(bare, COMMANDS, 1, COMMAND_TYPO):
+        return f"is no key=value; a command stands first: bench {meant[0]}"
     near = no_such_key(bare, names)
     if kinds_of(bare) is None and "hydra" not in bare and "mean" in near and f"mean {bare}?" not in near:
         return f"{near} An override is key=value"

@@ -19,6 +19,7 @@ from bench.config import BenchmarkConfig, walk
 # Keys of Hydra's own that are paths or texts.
 TEXTS_OF_HYDRA = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.launcher.submitit_folder")
 OPEN_TEXTS = ("tracking.tags.",)  # below which every value is shown as text
+UNSWEPT = ("sweep.baseline",)  # texts of which a sweep has one, so that a comma is a part of it
 _KEY = re.compile(r"\+{0,2}([\w.$/@-]+)=", re.ASCII)
 # What the grammar takes outside of quotes, without a meaning of its own; a comma separates the values of a sweep.
 _PLAIN = r"A-Za-z0-9_/\-\\+.$%*@?|: \t"
@@ -47,7 +48,11 @@ def readable(argument: str) -> str:
     if found is None or not is_text(found[1]):
         return argument
     value = argument[found.end() :]
-    if not _UNREADABLE.search(value) or _STRUCTURE.search(value) or value.startswith("="):
+    if _STRUCTURE.search(value) or value.startswith("="):
+        return argument
+    if found[1] in UNSWEPT and "," in value:
+        return argument[: found.end()] + _quoted(value)
+    if not _UNREADABLE.search(value):
         return argument
     values = [_quoted(each) if _UNREADABLE.search(each) else each for each in value.split(",")]
     return argument[: found.end()] + ",".join(values)

@@ -42,12 +42,15 @@ class Rule:
     above: float | None = None
     pattern: str | None = None
     form: str | None = None
+    words: bool = False  # a list of texts, for which one text may stand by itself
 
     def check(self, path: str, value: object) -> None:
         """Raise ConfigError when the value of the key at ``path`` breaks this rule."""
         check_plain(path, value)
         if value == self.default:
             return
+        if self.words:
+            _check_words(path, value)
         if value is None:
             return
         if self.allowed and value not in self.allowed:
@@ -84,6 +87,13 @@ def check_plain(path: str, value: object, depth: int = 0) -> None:
             check_plain(path if name is None else f"{path}.{name}", each, depth + 1)
     elif problem := _problem(value):
         raise ConfigError(path, value, problem)
+
+
+def _check_words(path: str, value: object) -> None:
+    """Raise ConfigError for what is neither a text nor a list of texts."""
+    words = [value] if isinstance(value, str) else value
+    if not isinstance(words, list) or not all(isinstance(each, str) for each in words):
+        raise ConfigError(path, value, "must be a word, or a list of words: [A,B]")
 
 
 def _problem(value: object) -> str | None:

@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from bench.analysis.calibration import level, verdicts, warmup
 from bench.analysis.calibration.rows import MISSED, WITHIN_NOISE, Case, Row, measure
+from bench.command import Parser, run
 
+NAME = "bench.analysis.calibrate"
 TRIALS = 300
 HEADER = ("property", "case", "measured", "95 % bounds", "target", "result")
 
@@ -62,13 +64,18 @@ def conclusion(rows: Sequence[Row], trials: int, seed: int) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 0 when every row is met, 1 when one is missed, 2 for arguments that are wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.analysis.calibrate", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    return run(NAME, lambda: _run(_parser().parse_args(arguments)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog=f"python -m {NAME}", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--trials", type=_at_least(2), default=TRIALS, help="of each row (default %(default)s)")
     parser.add_argument("--seed", type=_at_least(0), default=0, help="default %(default)s")
     parser.add_argument("--format", choices=("text", "markdown"), default="text", help="default %(default)s")
-    asked = parser.parse_args(arguments)
+    return parser
+
+
+def _run(asked: argparse.Namespace) -> int:
     rows = list(calibrate(trials=asked.trials, seed=asked.seed))
     print((as_markdown if asked.format == "markdown" else as_text)(rows))
     print(f"\n{conclusion(rows, asked.trials, asked.seed)}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from bench.command import program
 from bench.config import BenchmarkConfig
 from bench.record import Record, RecordError
 from bench.secrets import scrub
@@ -62,7 +63,7 @@ def resume_command(course: Course) -> str:
     typed = [each for each in sys.argv[1:] if not re.match(r"\+*sweep\.(resume|name)=", each)]
     named = course.config.sweep.name or not any("hydra.sweep.dir=" in each for each in typed)
     names = [f"sweep.name={course.folder.name}"] if named else []
-    return shlex.join(["python", "-m", "bench", *typed, *names, "sweep.resume=true"])
+    return shlex.join([*program(), *typed, *names, "sweep.resume=true"])
 
 
 def command_again() -> str:

@@ -12,6 +12,8 @@ from typing import IO, Any, cast
 
 from rich.console import Console
 
+from bench import opening
+
 
 class _Unfailing:
     """A stream whose writes raise no OSError; after the first that fails, what is written goes nowhere."""
@@ -21,6 +23,7 @@ class _Unfailing:
 
     def write(self, text: str) -> int:
         """Write the text, or drop it."""
+        opening.erase()
         try:
             return self._stream.write(text)
         except OSError:

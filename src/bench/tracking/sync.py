@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.command import CommandError, Parser
+from bench.command import CommandError, Parser, name_of
 from bench.record import FILE_NAME
 from bench.tracking.sweep_file import FILE_NAME as SWEEP_FILE_NAME
 from bench.user_path import expanded
@@ -124,7 +124,7 @@ def _jobs(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _say(line: str) -> None:
-    print(f"bench.tracking.sync: {' '.join(line.split())}", file=sys.stderr)
+    print(f"{name_of('bench.tracking.sync')}: {' '.join(line.split())}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -30,7 +30,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from bench.command import CommandError, Parser
+from bench.command import CommandError, Parser, name_of
 from bench.tracking.database import sqlite_file
 from bench.tracking.destination import AddressError
 from bench.tracking.found_store import DATABASE_NAME, Found, find_store
@@ -72,10 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _handled(_interrupt, ENDS):
             return _run(Path(options.folder), options.port)
     except CommandError as error:
-        print(f"bench.tracking.ui: {' '.join(str(error).split())}", file=sys.stderr)
+        _say(str(error))
         return REFUSED
     except UiError as error:
-        print(f"bench.tracking.ui: {' '.join(str(error).split())}", file=sys.stderr)
+        _say(str(error))
         return error.status
     except KeyboardInterrupt:
         return 0
@@ -140,7 +140,7 @@ def _bring_along(uri: str) -> None:
     except sqlite3.DatabaseError:  # it is none, which MLflow itself is about to say
         return
     for line in lines:
-        print(f"bench.tracking.ui: {line}", file=sys.stderr)
+        _say(line)
 
 
 def _free_port(wanted: int | None) -> int:
@@ -277,6 +277,10 @@ def _print_pages(found: Found, address: str) -> None:
     except TrackingError as error:
         raise UiError(str(error).removesuffix(", or set tracking.enabled=false")) from error
     print("\n".join(lines), flush=True)
+
+
+def _say(line: str) -> None:
+    print(f"{name_of('bench.tracking.ui')}: {' '.join(line.split())}", file=sys.stderr)
 
 
 def _shown(uri: str) -> str:

@@ -14,9 +14,12 @@ from rich.console import Console
 import factories
 from bench.conductor import jobs
 from bench.conductor.course import Course
-from bench.conductor.finish import finish
-from bench.record import Record, Unverified
-from sweep_in_fork import SWEEP, run
+from bench.conductor.finish import Concluded, finish
+from bench.record import Record, Steadiness, Unverified
+from bench.sweep import job
+from sweep_in_fork import SWEEP, measure_nothing, run
+
+ALIKE = [each.replace("workload.batch_size", "warmup.iterations") for each in SWEEP]  # settings that do the same work
 
 
 class Publisher:
@@ -51,7 +54,7 @@ def said(folder: Path, publisher: Publisher) -> list[str]:
         is_local=True,
         destination=SimpleNamespace(),  # type: ignore[arg-type]
     )
-    finish(course, "run", [], interrupted=False, conclude=lambda _: ([], []))
+    finish(course, "run", [], interrupted=False, conclude=lambda _: Concluded())
     return [line for line in console.file.getvalue().splitlines() if "bench.tracking.sync" in line]  # type: ignore[attr-defined]
 
 
@@ -84,25 +87,127 @@ def seen_in_part(*, keys: tuple[str, ...]) -> None:
     factories.make_record = make_record
 
 
+def last_block(out: str) -> list[str]:
+    """What stands below the last empty line."""
+    return out.rstrip("\n").rpartition("\n\n")[2].splitlines()
+
+
+def answer(out: str) -> list[str]:
+    """The lines between the last empty line and the links; fails where anything else stands in that block."""
+    block = last_block(out)
+    (first, *_) = [place for place, line in enumerate(block) if line.startswith((" Report: ", "Records: "))]
+    links = (" Report: ", "Records: ", " Resume: ")
+    assert [line for line in block[first:] if not line.startswith(links)] == []
+    assert 1 <= first <= 3
+    assert max(map(len, block[:first])) <= 100
+    return block[:first]
+
+
+def above_answer(out: str) -> str:
+    """The line above the last empty line."""
+    return out.rstrip("\n").rpartition("\n\n")[0].splitlines()[-1]
+
+
 @pytest.mark.parametrize("sweep", [SWEEP, (*SWEEP, "hydra/sweeper=optuna", "search.trials=3")])
-def test_a_sweep_says_in_its_last_line_what_is_unverified_and_ends_well(tmp_path, sweep: tuple[str, ...]) -> None:
+def test_a_sweep_says_above_its_answer_what_is_unverified_and_ends_well(tmp_path, sweep: tuple[str, ...]) -> None:
     ended = run(tmp_path, *sweep, prepare=lambda: seen_in_part(keys=("attention.implementation", "compile.mode")))
     assert ended.status == 0, ended.out
     line = "3 settings unverified: attention.implementation, compile.mode: the profiler cannot run: no CUPTI"
-    assert ended.out.splitlines()[-1] == line
+    assert above_answer(ended.out) == line
     assert ended.out.count("  unverified  E2E") == 3
 
 
-def test_a_single_run_says_in_its_last_line_what_is_unverified_and_ends_well(tmp_path) -> None:
+def test_a_single_run_says_above_its_answer_what_is_unverified_and_ends_well(tmp_path) -> None:
     def prepare() -> None:
         seen_in_part(keys=("compile.mode",))
         jobs.make_ready = lambda *_: None  # without torch
 
     ended = run(tmp_path, "tracking=off", "fidelity.reference=none", prepare=prepare)
     assert ended.status == 0, ended.out
-    assert ended.out.splitlines()[-1] == "1 setting unverified: compile.mode: the profiler cannot run: no CUPTI"
+    assert above_answer(ended.out) == "1 setting unverified: compile.mode: the profiler cannot run: no CUPTI"
+    assert answer(ended.out) == ["tiny: 948.0 ms a call, 5.274 tok/s"]
 
 
 def test_a_sweep_whose_evidence_saw_all_ends_with_the_ways_on(tmp_path) -> None:
     ended = run(tmp_path, *SWEEP)
     assert ended.out.splitlines()[-1].startswith("Records: ")
+
+
+def unsteady() -> None:
+    """From here on, in this process, the jobs are unsteady."""
+
+    def measure(config: Any, record: Record, folder: Path, *others: Any) -> Record:
+        measure_nothing(config, record, folder, *others)
+        record.steadiness = Steadiness(steady=False, flags=["trend"], shape="slowdown", power="enough")
+        record.write(folder)
+        return record
+
+    job.run_job = measure  # type: ignore[assignment]
+
+
+def test_a_sweep_ends_with_its_answer_and_the_links(tmp_path) -> None:
+    ended = run(tmp_path, *ALIKE)
+    assert " ".join(answer(ended.out)).startswith("Lowest median, no verdict: ")
+    assert "sweep.repeats=5" in " ".join(answer(ended.out))
+
+
+def test_the_answer_is_that_of_the_report_where_there_is_one(tmp_path) -> None:
+    whole = run(tmp_path / "with", *ALIKE, with_report=True)
+    without = run(tmp_path / "without", *ALIKE)
+    assert answer(whole.out) == answer(without.out)
+    assert " ".join(answer(whole.out)).split(".")[0] in (whole.folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_sweep_of_which_nothing_is_ranked_ends_with_what_to_type(tmp_path) -> None:
+    ended = run(tmp_path, *ALIKE, prepare=unsteady)
+    text = " ".join(answer(ended.out))
+    assert text.startswith("No setting can be called ")
+    assert text.endswith("Run again with warmup=auto measurement=adaptive; a quieter machine helps more.")
+
+
+def test_a_search_ends_with_its_best(tmp_path) -> None:
+    search = ("hydra/sweeper=optuna", "search.trials=3", "search.objectives=tok_per_s")
+    ended = run(tmp_path, *SWEEP, *search)
+    assert " ".join(answer(ended.out)).startswith("Best of 3 trials, tok_per_s maximized: batch_size=")
+
+
+def test_a_search_of_which_nothing_is_ranked_ends_with_what_to_type(tmp_path) -> None:
+    ended = run(tmp_path, *SWEEP, "hydra/sweeper=optuna", "search.trials=3", prepare=unsteady)
+    text = " ".join(answer(ended.out))
+    assert text.startswith("No setting can be called best, e2e_ms minimized: none of 3 trials is ranked.")
+    assert text.endswith("Search again with warmup=auto measurement=adaptive; a quieter machine helps more.")
+
+
+def test_an_aa_sweep_ends_with_the_one_sentence_that_it_was_run_for(tmp_path) -> None:
+    ended = run(tmp_path, "-m", "experiment=aa", "sweep.name=s", "tracking=off", "fidelity.reference=none")
+    assert " ".join(answer(ended.out)).startswith("What this machine can tell: 5 repeats find a difference of ")
+
+
+def test_a_sweep_in_which_nothing_came_through_ends_so_too(tmp_path) -> None:
+    def fail() -> None:
+        def raising(*_: Any, **__: Any) -> Record:
+            raise RuntimeError("planted")
+
+        job.run_job = raising
+
+    ended = run(tmp_path, *SWEEP, prepare=fail)
+    assert ended.status == 1
+    assert " ".join(answer(ended.out)).startswith("No setting came through. 3 jobs: 3 failed.")
+
+
+def test_a_sweep_that_is_interrupted_ends_so_too(tmp_path) -> None:
+    def interrupt() -> None:
+        real, done = job.run_job, []
+
+        def once(*arguments: Any, **keywords: Any) -> Record:
+            if done:
+                raise KeyboardInterrupt
+            done.append(real(*arguments, **keywords))
+            return done[0]
+
+        job.run_job = once
+
+    ended = run(tmp_path, *SWEEP, prepare=interrupt)
+    assert ended.status == 130, ended.out
+    assert " jobs left no record." in " ".join(answer(ended.out))
+    assert last_block(ended.out)[-1].startswith(" Resume: ")

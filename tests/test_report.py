@@ -21,7 +21,7 @@ from rich.console import Console
 import bench
 from bench import files
 from bench.conductor.course import Course
-from bench.conductor.finish import finish
+from bench.conductor.finish import Concluded, finish
 from bench.config import BenchmarkConfig, SweepConfig
 from bench.record import Failure, Record
 from bench.report.comparison_text import Section
@@ -379,7 +379,8 @@ def test_ctrl_c_while_the_report_is_made_costs_the_report_alone(tmp_path, monkey
     # What would take long is left out after an interruption, and said.
     assert "conclude" not in dict(kept.given)
     later = f"python -m bench.tracking.sync {tmp_path}/night"
-    assert lines[-1] == f"the sweep's own run in MLflow is not complete; later: {later}"
+    assert f"the sweep's own run in MLflow is not complete; later: {later}" in lines
+    assert "Lowest median, no verdict: sdpa." in lines[-2] + lines[-3] + lines[-4]
 
 
 def test_a_fault_of_the_comparison_costs_a_line(tmp_path, monkeypatch) -> None:
@@ -410,7 +411,8 @@ def test_an_interrupted_sweep_has_its_report_too(tmp_path) -> None:
 
 
 def test_a_sweep_without_a_record_has_none(tmp_path) -> None:
-    assert ended(tmp_path / "night", []) == [f"Records: {tmp_path}/night"]
+    lines = ended(tmp_path / "night", [])
+    assert lines == ["", "Nothing was measured: no job left a record.", f"Records: {tmp_path}/night"]
     assert list((tmp_path / "night").iterdir()) == []
 
 
@@ -429,8 +431,8 @@ def test_the_report_is_published_with_table_and_answer(tmp_path) -> None:
 def test_a_search_has_the_report_beside_what_it_concludes(tmp_path) -> None:
     best = Section(title="Best of 2 trials", columns={"setting": ["sdpa"]})
     records = jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]})
-    lines = ended(tmp_path / "night", records, conclude=lambda records: ([], [best]))
-    assert f" Report: {tmp_path}/night/report.html" in lines
+    lines = ended(tmp_path / "night", records, conclude=lambda _: Concluded(sections=[best], answer="The best: sdpa."))
+    assert lines[-4:] == ["", "The best: sdpa.", f" Report: {tmp_path}/night/report.html", f"Records: {tmp_path}/night"]
     assert "**Best of 2 trials**" in (tmp_path / "night/report.md").read_text(encoding="utf-8")
     assert not (tmp_path / "night" / "comparison.json").exists()
 

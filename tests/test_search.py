@@ -21,6 +21,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+import refusals
 import timed_model
 from bench.analysis.headline import headline
 from bench.analysis.objectives import objectives_of, pareto_front
@@ -45,6 +46,7 @@ from bench.sweep.space import Choice, Range, Space
 from conftest import ROOT, run_bench
 from factories import MEDIAN_E2E_S, PEAK_MIB, make_config, make_iteration, make_record
 from hydra_plugins.bench_sweeper.optuna_sweeper import space_of
+from refusals import refused
 from started import default_signals
 
 GRID = Space(
@@ -201,6 +203,11 @@ def test_the_front_is_what_nothing_else_dominates() -> None:
         ({"objectives": []}, "search.objectives=.*: name one at least"),
         ({"directions": ["minimise"]}, r"search.directions=minimise: allowed: .*; did you mean minimize\?"),
         ({"directions": ["minimize", "maximize"]}, "must be one for each of the 1 search.objectives: e2e_ms"),
+        ({"objectives": "e2e"}, r"search.objectives=e2e: allowed: e2e_ms, .*; did you mean e2e_ms\?"),
+        ({"objectives": None}, r"search.objectives=null: must be a word, or a list of words: \[A,B\]"),
+        ({"objectives": [1]}, r"search.objectives=\[1\]: must be a word, or a list of words: \[A,B\]"),
+        ({"objectives": {"e2e_ms": 1}}, "search.objectives=.*: must be a word, or a list of words"),
+        ({"directions": "minimise"}, r"search.directions=minimise: allowed: .*; did you mean minimize\?"),
     ],
 )
 def test_objectives_that_are_none_are_refused(settings: dict[str, Any], line: str) -> None:
@@ -215,6 +222,49 @@ def test_directions_are_known_by_the_name_or_said() -> None:
         "tok_per_s": "maximize",
     }
     assert SearchConfig(directions=["maximize"]).goals() == {"e2e_ms": "maximize"}
+
+
+@pytest.mark.contract
+def test_one_objective_is_a_word_wherever_it_is_typed(tmp_path) -> None:
+    assert SearchConfig(objectives="tok_per_s").goals() == {"tok_per_s": "maximize"}  # type: ignore[arg-type]
+    assert SearchConfig(objectives="peak_mib", directions="maximize").goals() == {"peak_mib": "maximize"}  # type: ignore[arg-type]
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/mine.yaml").write_text(
+        "# @package _global_\nsearch:\n  objectives: peak_mib\n  directions: maximize\n", encoding="utf-8"
+    )
+    for typed, goals in (
+        (["search.objectives=tok_per_s"], {"tok_per_s": "maximize"}),
+        (["search.objectives=[tok_per_s]"], {"tok_per_s": "maximize"}),
+        (["search.objectives=[tok_per_s,peak_mib]"], {"tok_per_s": "maximize", "peak_mib": "minimize"}),
+        (["search.objectives=e2e_ms", "search.directions=maximize"], {"e2e_ms": "maximize"}),
+        (["--config-dir", "conf", "experiment=mine"], {"peak_mib": "maximize"}),
+        (["--config-dir", "conf", "experiment=mine", "search.objectives=e2e_ms"], {"e2e_ms": "maximize"}),
+    ):
+        assert refusals.answer(tmp_path, *typed).config.search.goals() == goals, typed
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        (["search.objectives=e2e"], "search.objectives=e2e: allowed: e2e_ms, "),
+        (["search.objectives=null"], "search.objectives=null: "),
+        (["search.objectives={a:1}"], "search.objectives="),
+        (["search.objectives=[e2e_ms,[tok_per_s]]"], "search.objectives="),
+    ],
+)
+def test_a_wrong_objective_is_one_line(tmp_path, typed: list[str], line: str) -> None:
+    assert refused(tmp_path, *typed).startswith(line)
+
+
+def test_another_mistake_beside_a_plain_word_in_a_file_is_the_one_that_is_told(tmp_path) -> None:
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/mine.yaml").write_text(
+        "# @package _global_\nsearch:\n  objectives: peak_mib\n  trails: 3\n", encoding="utf-8"
+    )
+    line = refused(tmp_path, "--config-dir", "conf", "experiment=mine")
+    assert "search.trails=3: no such key" in line
+    assert "objectives" not in line
 
 
 # ---- the study ---------------------------------------------------------------------------------------------------
@@ -648,6 +698,8 @@ def test_a_missing_optuna_is_one_line(tmp_path) -> None:
         (["attention=eager,sdpa", "sweep.repeats=2"], "sweep.repeats=2: a search measures each setting once"),
         (["attention=eager,sdpa", "sweep.baseline=eager"], "sweep.baseline=eager: a search compares with none"),
         (["search.seed=1,2"], "search.seed=1,2: is one for the whole search"),
+        (["search.objectives=tok_per_s,peak_mib"], "search.objectives=tok_per_s,peak_mib: with commas alone it is a key "
+         "to search; several of them are a list: 'search.objectives=[tok_per_s,peak_mib]'"),
         (["experiment=level1"], "hydra.sweeper.settings="),
         (["attention=eager,sdpa", "search.trials=2000"], "sweep.max_jobs=1000: this sweep has 2000 jobs"),
         (["attention=eager,sdpa", "search.storage=postgresql://me:hunter22@localhost/x"],
@@ -844,7 +896,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_setting_is_measured_later(tmp_path) -
     assert process.wait(120) == 130
     text = (tmp_path / "out").read_text(encoding="utf-8")
     assert "Resume: python -m bench -m hydra/sweeper=optuna" in text
-    assert "Best of 1 trials" in text
+    assert "Best of 1 trial, " in text
     assert states(tmp_path) == ["COMPLETE", "FAIL", "WAITING"]
     timed_model.plant(model)
     done = run_bench(*command, "sweep.resume=true", folder=tmp_path)

@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from bench.config import SweepConfig
-from bench.record import Failure, Record
+from bench.record import Failure, Fidelity, Record, Steadiness
 from bench.report.progress import JobProgress, Position, estimate_left, live_line, print_job_line
 from factories import make_config, make_record
 
@@ -260,6 +260,20 @@ def test_ci_gets_no_live_line_even_on_a_terminal(monkeypatch, value: str, expect
 def test_the_line_of_an_ok_job() -> None:
     assert job_line(pipe(), make_record(name="sdpa default")) == (
         "2/8  ok       sdpa default              E2E 948.0 ms  TTFT 100.0 ms  10.55 tok/s  cold 5.000 s\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steadiness": Steadiness(steady=False, flags=["trend"], shape="slowdown", power="enough")}, "unsteady"),
+        ({"warmup_status": "not_converged"}, "not warm"),
+        ({"fidelity": Fidelity(reference="eager", agrees=False)}, "OUTPUT DIFFERS"),
+    ],
+)
+def test_an_ok_job_that_may_not_be_ranked_says_why_before_its_figures(changes, words: str) -> None:
+    assert f"{'sdpa default':24}  {words}  E2E 948.0 ms" in job_line(
+        pipe(), make_record(name="sdpa default", **changes)
     )
 
 

@@ -1,8 +1,9 @@
-"""What a search is told of a trial: the values of its objectives, or why it has none; and which trials are best.
+"""Say what a search is told of a trial: the values of its objectives, or why it has none; and which trials are best.
 
 A trial without values is pruned, and its reason begins with what kind of reason it is: the job's status, `not warm`,
-`output differs` or `no value`. An output that differs from the reference's prunes whatever the speed: a wrong answer
-that comes fast must never win.
+`output differs` or `no value`. Which trial has which reason is decided in `bench.analysis.ranking`. A wrong output
+prunes whatever the speed, and so does a warm-up that did not converge, whose figures are those of another state. An
+unsteady trial keeps its values: they steer the search, but such a trial is never called best.
 """
 
 from __future__ import annotations
@@ -10,24 +11,27 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from bench.analysis.headline import headline, is_ranked
+from bench.analysis.headline import headline
+from bench.analysis.ranking import standing_of
 from bench.analysis.summary import summarize
 from bench.record import Record
 
 
 def objectives_of(record: Record, names: Sequence[str]) -> dict[str, float] | str:
-    """Objective → value in full precision, or in one line why this trial must not be compared.
+    """Give each objective's value in full precision, or in one line the reason why this trial has no values.
 
     Args:
         record: of a job with any status.
         names: of headline metrics, as in `bench.config.OBJECTIVES`.
     """
-    if record.status != "ok":
+    standing = standing_of([record])
+    if standing.has("status"):
         message = record.error.message if record.error is not None else f"ended in {record.stage or 'no known stage'}"
         return _one_line(f"{record.status}: {message}")
-    if record.fidelity is not None and record.fidelity.agrees is False:
-        return _one_line(f"output differs: {record.fidelity.reason or 'from the reference'}")
-    if not is_ranked(record):
+    if standing.has("output"):
+        reason = record.fidelity.reason if record.fidelity is not None else None
+        return _one_line(f"output differs: {reason or 'from the reference'}")
+    if standing.has("warm-up"):
         return _one_line(f"not warm: {record.warmup_stop or 'the warm-up did not converge'}")
     figures = headline(record, summarize(record))
     values = {}

@@ -1,4 +1,7 @@
-"""How a sweep ends: what is left is published, everything is shown, the report is written."""
+"""How a sweep ends: what is left is published, everything is shown, the report is written.
+
+The last lines are the answer, with what to do next, and below it the links. Whatever went wrong is said above them.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ import json
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
+from bench.command import to_type
 from bench.conductor.course import Course, command_again
 from bench.conductor.jobs import print_ways_on
 from bench.files import write_whole
@@ -20,11 +24,21 @@ from bench.sweep.unstarted import explain
 if TYPE_CHECKING:
     from bench.report.comparison import ComparisonReport
     from bench.report.comparison_text import Section
+    from bench.report.page.answer import Answer
     from bench.report.page.write import Report
 
 TRIALS = "trials.json"  # the table of all trials, in the sweep's run
 
 _Result = TypeVar("_Result")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Concluded:
+    """What a search came to, in the place of a comparison."""
+
+    files: list[Path] = dataclasses.field(default_factory=list)  # that it is kept in
+    sections: list[Section] = dataclasses.field(default_factory=list)  # for the report
+    answer: str | None = None  # in a sentence or two; None: that of the settings
 
 
 def import_ahead() -> None:
@@ -81,12 +95,16 @@ def finish(
     records: list[Record],
     *,
     interrupted: bool,
-    conclude: Callable[[list[Record]], tuple[list[Path], list[Section]]] | None = None,
+    conclude: Callable[[list[Record]], Concluded] | None = None,
 ) -> bool:
-    """Publish what is not yet, end the sweep's run, show everything, and write the report.
+    """Publish what is not yet, end the sweep's run, show everything, write the report, and end with the answer.
 
-    `conclude` shows what follows from the records, and returns the files that it is kept in, and sections for the
-    report; None: the comparison.
+    Args:
+        course: the sweep.
+        run_id: of its own run in MLflow; None: it has none.
+        records: of its jobs.
+        interrupted: whether the user stopped it before its end.
+        conclude: shows what follows from the records, and returns it; None: the comparison.
 
     Returns:
         Whether the user interrupted this.
@@ -105,12 +123,13 @@ def finish(
         )
     steps.must("the table cannot be shown", lambda: print_table(course.console, records))
     nothing: tuple[ComparisonReport | None, list[Path]] = (None, [])
-    (comparison, files), found = nothing, cast("list[Section]", [])
+    (comparison, files), found = nothing, Concluded()
     if conclude is None:
         comparison, files = steps.do("not compared", lambda: _compare(course, records), nothing)
     else:
-        files, found = steps.do("the result cannot be shown", lambda: conclude(records), (files, found))
-    report, written = _report(course, steps, records, comparison, found) if records else (None, [])
+        found = steps.do("the result cannot be shown", lambda: conclude(records), found)
+        files = found.files
+    report, written = _report(course, steps, records, comparison, found.sections) if records else (None, [])
     if publisher is not None:
         tables = {TRIALS: report.trials} if report is not None else {}
         answer = report.answer if report is not None else None
@@ -121,27 +140,65 @@ def finish(
             False,
         )
         is_complete.append(is_concluded)
-    sweep_id = course.plan.sweep_id
-    steps.must(
-        "the ways on cannot be shown",
-        lambda: print_ways_on(course.console, publisher, course.folder, sweep_id=sweep_id),
-    )
-    later = f"python -m bench.tracking.sync {shlex.quote(str(course.folder))}"
+    later = shlex.join([*to_type("sync"), str(course.folder)])
     if unpublished:
         many = f"up to {unpublished}" if steps.is_cut else f"{unpublished}"
         course.say(f"{many} records are not published; later: {later}", "yellow")
     elif not all(is_complete):
         course.say(f"the sweep's own run in MLflow is not complete; later: {later}", "yellow")
     steps.must("what is unverified cannot be shown", lambda: _tell_unverified(course, records))
+    steps.must("the answer cannot be shown", lambda: _print_answer(course, report, records, comparison, found.answer))
+    if written:
+        steps.must("the report's place cannot be shown", lambda: course.say(f" Report: {written[0]}"))
+    sweep_id = course.plan.sweep_id
+    steps.must(
+        "the ways on cannot be shown",
+        lambda: print_ways_on(course.console, publisher, course.folder, sweep_id=sweep_id),
+    )
     return steps.is_cut
 
 
 def _tell_unverified(course: Course, records: Sequence[Record]) -> None:
-    """Say in the last lines how many settings nothing confirms, which the exit status does not tell."""
+    """Say above the answer how many settings nothing confirms, which the exit status does not tell."""
     from bench.report.unverified import count_line  # noqa: PLC0415
 
     if (line := count_line(records)) is not None:
         course.say(line, "yellow")
+
+
+def _print_answer(
+    course: Course,
+    report: Report | None,
+    records: Sequence[Record],
+    comparison: ComparisonReport | None,
+    found: str | None,
+) -> None:
+    """Print what the sweep came to, and what to do next, in three lines at most of 100 columns.
+
+    Args:
+        course: the sweep.
+        report: that was made; None where it could not be.
+        records: of the jobs.
+        comparison: of the settings.
+        found: what a search came to; None: it was none, or nothing was found out.
+    """
+    from bench.report.answer_text import answer_of_sweep, print_answer  # noqa: PLC0415
+
+    if (text := found) is None:
+        answer = report.page.answer if report is not None else _answer_of(course, records, comparison)
+        text = answer_of_sweep(answer, records, comparison)
+    print_answer(course.console, text)
+
+
+def _answer_of(course: Course, records: Sequence[Record], comparison: ComparisonReport | None) -> Answer:
+    """The report's answer, where there is no report."""
+    from bench.analysis.summary import summarize  # noqa: PLC0415
+    from bench.report.page.answer import build_answer  # noqa: PLC0415
+    from bench.report.page.measured import measure  # noqa: PLC0415
+
+    trials = [each for each in records if each.kind != "reference"]
+    settings = measure(trials, [summarize(each) for each in trials], course.plan.settings)
+    return build_answer(settings, comparison, jobs=len(course.plan.jobs))
 
 
 def _report(
@@ -178,12 +235,11 @@ def _report(
         steps.is_cut = True
         _not_written(course, "interrupted")
         return None, []
-    course.say(f" Report: {files[0]}")
     return report, files
 
 
 def _not_written(course: Course, reason: str) -> None:
-    later = f"python -m bench.report {shlex.quote(_relative(course.folder))}"
+    later = shlex.join([*to_type("report"), _relative(course.folder)])
     course.say(f"the report is not written: {' '.join(reason.split())}; later: {later}", "yellow")
 
 

@@ -81,6 +81,7 @@ def run_single(config: BenchmarkConfig, folder: Path, ready: Ready) -> int:
     Raises:
         OSError: the folder cannot take the result; it was not begun.
     """
+    from bench.report.answer_text import answer_of_run  # noqa: PLC0415
     from bench.report.table import print_table  # noqa: PLC0415
     from bench.report.unverified import count_line  # noqa: PLC0415
     from bench.sweep.job import new_record  # noqa: PLC0415
@@ -97,11 +98,13 @@ def run_single(config: BenchmarkConfig, folder: Path, ready: Ready) -> int:
         if publisher is not None and (folder / FILE_NAME).exists():
             publisher.publish(record, folder)
     print_table(console, [record])
-    print_ways_on(console, publisher, folder, sweep_id=None)
     if publisher is not None and (hint := publisher.unpublished) is not None:
         console.print(hint, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if (unseen := count_line([record])) is not None:
         console.print(unseen, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    console.print()
+    console.print(answer_of_run(record), style="bold", markup=False, highlight=False, soft_wrap=True)
+    print_ways_on(console, publisher, folder, sweep_id=None)
     return exit_status([record])
 
 

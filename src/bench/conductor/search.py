@@ -25,7 +25,7 @@ from rich.console import Console
 from bench.analysis.objectives import objectives_of
 from bench.conductor.course import Course, records_of, resume_command
 from bench.conductor.destination import decided
-from bench.conductor.finish import finish
+from bench.conductor.finish import Concluded, finish
 from bench.conductor.interrupt import INTERRUPTED
 from bench.conductor.jobs import exit_status, make_ready, open_publisher, tell_untested
 from bench.conductor.sweep import (
@@ -50,11 +50,11 @@ from bench.user_path import expanded
 
 if TYPE_CHECKING:
     from bench.conductor.study import Outcome, Study, Trial
-    from bench.report.comparison_text import Section
     from bench.tracking.publisher import Publisher
 
 DATABASE = "search.db"
 FIXED_SECTIONS = ("sweep", "search", "tracking", "hydra")
+LISTS = ("search.objectives", "search.directions")  # keys that several values belong to as one list
 TRIES = 20  # settings that are composed before a value is taken for one that never can be
 IDLE = 100  # settings in a row that bring no job: the space holds no more than what is known
 
@@ -117,7 +117,11 @@ def _check_space(space: Space) -> None:
     for each in space.parameters:
         key = each.key.lstrip("+")
         if key.replace("/", ".").partition(".")[0] in FIXED_SECTIONS:
-            raise ConfigError(key, ",".join(each.shown()), "is one for the whole search and cannot be searched")
+            values = ",".join(each.shown())
+            remedy = "is one for the whole search and cannot be searched"
+            if key in LISTS:
+                remedy = f"with commas alone it is a key to search; several of them are a list: '{key}=[{values}]'"
+            raise ConfigError(key, values, remedy)
 
 
 def _check_config(config: BenchmarkConfig) -> None:
@@ -455,10 +459,10 @@ class _Search:
         interrupted, stopped = self._measure()
         records = self._records()
         course = self._course_of_all()
-        cut = finish(course, run_id, records, interrupted=interrupted, conclude=self._conclude)
-        interrupted = interrupted or cut
         if self.lost:
             self._say(f"{self.lost} jobs left no record")
+        cut = finish(course, run_id, records, interrupted=interrupted, conclude=self._conclude)
+        interrupted = interrupted or cut
         found_none = all(isinstance(each, str) for each in self.known.values())
         status = max(exit_status(records), int(self.lost > 0 or stopped or found_none))
         if interrupted or stopped or self.lost:
@@ -606,12 +610,13 @@ class _Search:
     def _records(self) -> list[Record]:
         return records_of(self._course_of_all())
 
-    def _conclude(self, records: list[Record]) -> tuple[list[Path], list[Section]]:
-        """Show what was found, and keep it as files; returns those, and the section of the report."""
+    def _conclude(self, records: list[Record]) -> Concluded:
+        """Show what was found, and keep it as files."""
         from bench.conductor.study import StudyError  # noqa: PLC0415
         from bench.report.search import (  # noqa: PLC0415
             build_search_report,
             print_search,
+            search_answer,
             search_section,
             search_to_json,
             search_to_markdown,
@@ -637,7 +642,7 @@ class _Search:
         except OSError as error:
             self._say(f"what was found is not kept: {error}")
             files = []
-        return files, [search_section(report)]
+        return Concluded(files=files, sections=[search_section(report)], answer=search_answer(report))
 
     def _wanted(self) -> str:
         return ", ".join(f"{name} ({goal})" for name, goal in self.config.search.goals().items())

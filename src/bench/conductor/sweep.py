@@ -206,10 +206,10 @@ def _run_and_finish(course: Course, file: SweepFile, launch: Launch) -> int:
         records = records_of(course)
     except KeyboardInterrupt:  # all jobs have ended: they are shown all the same
         interrupted, records = True, records_of(course)
-    interrupted = finish(course, file.parent_run_id, records, interrupted=interrupted) or interrupted
     missing = len(course.plan.jobs) - len(records)
     if missing and not interrupted:
         course.say(f"{missing} of {len(course.plan.jobs)} jobs left no record")
+    interrupted = finish(course, file.parent_run_id, records, interrupted=interrupted) or interrupted
     status = max(exit_status(records), 1 if missing or stopped else 0)
     if interrupted or status:
         course.say(f" Resume: {resume_command(course)}")

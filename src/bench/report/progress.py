@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from bench.analysis.ranking import standing_of
 from bench.analysis.settings import unverified_in
 from bench.analysis.summary import summarize
 from bench.record import Record
@@ -28,7 +29,6 @@ from bench.report.format import (
     FAILURE_STYLE,
     UNDEFINED,
     clock,
-    is_wrong,
     milliseconds,
     one_line,
     reason,
@@ -48,6 +48,12 @@ PHASE_WORDS = {
     "fidelity": "Comparing",
     "roofline": "Rating",
     "profile": "Profiling",
+}
+# Kind of reason why an ok job is not ranked → what its line says, and how.
+WARNINGS = {
+    "output": ("OUTPUT DIFFERS", FAILURE_STYLE),
+    "warm-up": ("not warm", "yellow"),
+    "unsteady": ("unsteady", "yellow"),
 }
 COUNTED = ("warmup", "measurement")  # the phases with a bar; the others are one step each
 REDRAWS_PER_S = 4
@@ -255,8 +261,10 @@ def print_job_line(console: Console, record: Record, job: int, jobs: int) -> Non
     name.truncate(max(name.cell_len, NAME_CELLS), pad=True)
     line.append("  ").append_text(name)
     if record.status == "ok":
-        if is_wrong(record):
-            line.append("  OUTPUT DIFFERS", style=FAILURE_STYLE)
+        for each in standing_of([record]).reasons:
+            if each.kind in WARNINGS:
+                words, style = WARNINGS[each.kind]
+                line.append(f"  {words}", style=style)
         if unseen is not None:
             line.append(f"  {unverified.WORD}", style="yellow")
         for piece in _headline(record):

@@ -1,6 +1,8 @@
-"""What a search found: its best setting, or with several objectives its Pareto front, for the terminal and as files.
+"""Show what a search found, on the terminal and as files: its best setting, or with several objectives a Pareto front.
 
-It describes: each setting ran in one process, and processes differ. Verdicts need repeats (`bench.report.comparison`).
+Only trials that may be ranked (`bench.analysis.ranking`) are best. The others with values are shown with their marks
+where they would be as good as the best. All of it is descriptive: each setting ran in one process, and processes
+differ. Verdicts need repeats (`bench.report.comparison`).
 """
 
 from __future__ import annotations
@@ -14,16 +16,22 @@ from rich.console import Console
 from rich.text import Text
 
 from bench.analysis.objectives import objectives_of, order_of, pareto_front
-from bench.analysis.settings import steady_words, unverified_in
+from bench.analysis.ranking import FAIR_ON_RATE, Standing, rank, standing_of
+from bench.analysis.settings import settings_of, steady_words, unverified_in
 from bench.record import Record, Unverified
 from bench.report import markdown, unverified
+from bench.report.answer_text import shortened
 from bench.report.comparison_text import Section
 from bench.report.format import one_line, significant, title
 from bench.report.layout import PLAIN_WIDTH, grid, is_watched, print_at
+from bench.report.remedy import remedy
 
 # Objectives that a smaller workload improves whatever the settings are.
 BY_WORK = ("e2e_ms", "ttft_ms", "cold_s", "peak_mib")
+RATE = "tok_per_s"  # the objective that stays fair where only the amount of work differs
 LEFT = ("setting", "steady")  # columns of words
+NAMES_SHOWN = 4
+CONTENDERS_SHOWN = 3
 CAUTION = "descriptive, one process each: not a verdict; sweep.repeats=5 over these settings gives one"
 
 
@@ -35,9 +43,16 @@ class Row:
     trial_id: str
     swept: dict[str, str]
     steady: str  # in one word
+    standing: Standing
+    place: int  # in the order of the ranking, from 0
     values: dict[str, float] | None  # objective → value; None: pruned
-    reason: str | None = None  # why
+    reason: str | None = None  # why it is pruned
     unverified: list[Unverified] = field(default_factory=list)  # what its evidence could not see
+
+    @property
+    def label(self) -> str:
+        """The name with its marks behind it."""
+        return f"{self.name} {self.standing.marks}".rstrip()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +65,32 @@ class SearchReport:
     rows: list[Row]  # in the order in which they were asked for
     refused: list[str]  # why settings were not run at all
     lost: int = 0  # jobs that left no record
+    remedy: str = ""  # what would let its trials be ranked, where none is
 
     @property
     def front(self) -> list[Row]:
-        """The settings that no other one beats in everything, the best in the first objective first."""
-        told = [(row, row.values) for row in self.rows if row.values is not None]
+        """The ranked settings that no other ranked one beats in everything, the best in the first objective first."""
+        return self._best_of([row for row in self.rows if row.standing.is_ranked])
+
+    @property
+    def contenders(self) -> list[Row]:
+        """The settings that would be as good as those of the front, or better, if they were ranked."""
+        front = {row.trial_id for row in self.front}
+        unranked = {row.trial_id for row in self.not_ranked}
+        best = self._best_of([row for row in self.rows if row.trial_id in front | unranked])
+        return [row for row in best if row.trial_id in unranked]
+
+    @property
+    def not_ranked(self) -> list[Row]:
+        """The settings that have values and may not be called best."""
+        return [row for row in self.rows if row.values is not None and not row.standing.is_ranked]
+
+    def _best_of(self, rows: Sequence[Row]) -> list[Row]:
+        """Those that no other one beats in everything, in order; equal ones as in the ranking."""
+        told = [(row, row.values) for row in rows if row.values is not None]
         found = pareto_front([list(values.values()) for _, values in told], list(self.goals.values()))
-        return [told[place][0] for place in sorted(found, key=lambda place: order_of(told[place][1], self.goals))]
+        best = sorted((told[each] for each in found), key=lambda each: (*order_of(each[1], self.goals), each[0].place))
+        return [row for row, _ in best]
 
     @property
     def pruned(self) -> dict[str, int]:
@@ -86,6 +120,9 @@ def build_search_report(
         lost: jobs that left no record.
     """
     rows = []
+    places = {
+        id(each): place for place, ranked in enumerate(rank(settings_of(records))) for each in ranked.setting.every
+    }
     for record in records:
         values = objectives_of(record, list(goals))
         told = isinstance(values, dict)
@@ -95,11 +132,15 @@ def build_search_report(
                 trial_id=record.trial_id,
                 swept=record.swept,
                 steady=steady_words([record]),
+                standing=standing_of([record]),
+                place=places.get(id(record), len(places)),
                 values=values if isinstance(values, dict) else None,
                 reason=None if told else str(values),
                 unverified=unverified_in([record]),
             )
         )
+    standings = [row.standing for row in rows]
+    none_is_ranked = not any(each.is_ranked for each in standings)
     return SearchReport(
         goals=dict(goals),
         space={key: list(values) for key, values in space.items()},
@@ -107,6 +148,7 @@ def build_search_report(
         rows=rows,
         refused=list(refused),
         lost=lost,
+        remedy=remedy(standings, records, verb="Search") if none_is_ranked else "",
     )
 
 
@@ -115,7 +157,7 @@ def print_search(console: Console, report: SearchReport) -> None:
     console.print()
     console.print(Text(_heading(report), style="bold"), soft_wrap=True)
     columns = _columns(report)
-    if report.front:
+    if columns:
         table = grid(gap=2)
         for header in columns:
             table.add_column(header, justify="left" if header in LEFT else "right", overflow="fold")
@@ -130,7 +172,7 @@ def search_to_markdown(report: SearchReport) -> str:
     """The same as a heading, a table and a list that GitHub renders."""
     parts = [f"**{markdown.escaped(_heading(report))}**"]
     columns = _columns(report)
-    if report.front:
+    if columns:
         parts.append(markdown.table(columns, left=LEFT))
     parts.append("\n".join(f"- {markdown.escaped(line)}" for line in _lines(report, with_reasons=True)))
     return "\n\n".join(parts) + "\n"
@@ -138,8 +180,24 @@ def search_to_markdown(report: SearchReport) -> str:
 
 def search_section(report: SearchReport) -> Section:
     """The same for the sweep's page."""
-    columns = _columns(report) if report.front else {}
-    return Section(title=_heading(report), columns=columns, lines=_lines(report, with_reasons=True))
+    return Section(title=_heading(report), columns=_columns(report), lines=_lines(report, with_reasons=True))
+
+
+def search_answer(report: SearchReport) -> str:
+    """What the search came to, for the last lines of its output: the best, or why there is none; and what to do."""
+    front = report.front
+    if not front:
+        pruned = _pruned(report)
+        return shortened([f"{_heading(report)}.", *([f"P{pruned[1:]}."] if pruned else [])], report.remedy)
+    best = "; ".join(f"{row.label} ({_values(report, row)})" for row in front[:NAMES_SHOWN])
+    more = f" and {len(front) - NAMES_SHOWN} more" if len(front) > NAMES_SHOWN else ""
+    return shortened([f"{_heading(report)}: {best}{more}."], f"{CAUTION[0].upper()}{CAUTION[1:]}.")
+
+
+def _pruned(report: SearchReport) -> str:
+    """How many trials have no values, by kind of reason; "" where all have some."""
+    counts = ", ".join(f"{count} {kind}" for kind, count in report.pruned.items())
+    return f"pruned {sum(report.pruned.values())}: {counts}" if counts else ""
 
 
 def search_to_json(report: SearchReport) -> dict[str, Any]:
@@ -152,6 +210,8 @@ def search_to_json(report: SearchReport) -> dict[str, Any]:
         "pruned": report.pruned,
         "refused": report.refused,
         "front": [_plain(row) for row in report.front],
+        "not_ranked": [_plain(row) for row in report.not_ranked],
+        "remedy": report.remedy or None,
         "trials": [_plain(row) for row in report.rows],
         "note": CAUTION,
     }
@@ -159,6 +219,8 @@ def search_to_json(report: SearchReport) -> dict[str, Any]:
 
 def _plain(row: Row) -> dict[str, Any]:
     about: dict[str, Any] = {"name": row.name, "trial_id": row.trial_id, "swept": row.swept, "steady": row.steady}
+    about |= {"ranked": row.standing.is_ranked, "marks": row.standing.marks}
+    about["not_ranked_because"] = [each.text for each in row.standing.reasons]
     about["unverified"] = [asdict(each) for each in row.unverified]
     return about | ({"values": row.values} if row.values is not None else {"reason": row.reason})
 
@@ -166,43 +228,83 @@ def _plain(row: Row) -> dict[str, Any]:
 def _heading(report: SearchReport) -> str:
     wanted = ", ".join(f"{name} {goal}d" for name, goal in report.goals.items())
     told = sum(row.values is not None for row in report.rows)
-    if not report.front:
+    if not told:
         return f"Nothing found: no trial has values of {', '.join(report.goals)}"
+    ranked = told - len(report.not_ranked)
+    if not ranked:
+        trials = "the only trial with values is not ranked" if told == 1 else f"none of {told} trials is ranked"
+        return f"No setting can be called best, {wanted}: {trials}"
+    of = f"{ranked}{'' if ranked == told else ' ranked'} {'trial' if ranked == 1 else 'trials'}"
     if len(report.goals) == 1:
-        return f"Best of {told} trials, {wanted}"
-    return f"Pareto front: {len(report.front)} of {told} trials, {wanted}"
+        return f"Best of {of}, {wanted}"
+    return f"Pareto front: {len(report.front)} of {of}, {wanted}"
 
 
 def _columns(report: SearchReport) -> dict[str, list[str]]:
-    front = report.front
-    columns = {"setting": [f"{row.name} {unverified.MARK}" if row.unverified else row.name for row in front]}
+    """The front, and below it what would be as good if it were ranked, with its marks; {} where nothing has values."""
+    shown = [*report.front, *report.contenders[:CONTENDERS_SHOWN]]
+    if not shown:
+        return {}
+    columns = {"setting": [row.label for row in shown]}
     for name in report.goals:
-        columns[name] = [significant(row.values[name]) for row in front if row.values is not None]
-    return columns | {"steady": [row.steady for row in front]}
+        columns[name] = [significant(row.values[name]) for row in shown if row.values is not None]
+    return columns | {"steady": [row.steady for row in shown]}
+
+
+def _values(report: SearchReport, row: Row) -> str:
+    return ", ".join(f"{name} {significant((row.values or {}).get(name))}" for name in report.goals)
 
 
 def _lines(report: SearchReport, *, with_reasons: bool) -> list[str]:
     jobs = len(report.rows) + report.lost
     of = "settings without end" if report.size is None else f"{report.size} settings"
     lines = [f"{jobs} {'job' if jobs == 1 else 'jobs'} out of {of}"]
-    if report.pruned:
-        counts = ", ".join(f"{count} {kind}" for kind, count in report.pruned.items())
-        lines[0] += f"; pruned {sum(report.pruned.values())}: {counts}"
+    if pruned := _pruned(report):
+        lines[0] += f"; {pruned}"
     if with_reasons:
         lines += [f"{row.name}: pruned, {one_line(row.reason or '')}" for row in report.rows if row.values is None]
     lines += [one_line(each) for each in report.refused]
+    lines += _not_ranked_lines(report, with_reasons=with_reasons)
     lines += _unverified_lines(report, with_reasons=with_reasons)
-    work = [key for key in report.space if key.partition(".")[0] == "workload"]
-    if report.front and work and (favoured := [name for name in report.goals if name in BY_WORK]):
-        lines.append(
-            f"settings differ in {', '.join(work)}: {', '.join(favoured)} favours less work; tok_per_s is fair"
-        )
-    return [*lines, CAUTION] if report.front else lines
+    lines += _work_lines(report)
+    return [*lines, CAUTION] if report.front else [*lines, *([report.remedy] if report.remedy else [])]
+
+
+def _not_ranked_lines(report: SearchReport, *, with_reasons: bool) -> list[str]:
+    """Which trials with values may not be called best, and why."""
+    if with_reasons:
+        return [
+            f"{row.label}: not ranked, {'; '.join(one_line(each.text) for each in row.standing.reasons)}"
+            for row in report.not_ranked
+        ]
+    kinds: dict[str, list[str]] = {}
+    for row in report.not_ranked:
+        kinds.setdefault(", ".join(each.title for each in row.standing.reasons), []).append(row.label)
+    return [f"not ranked ({reason}): {_some(labels)}" for reason, labels in kinds.items()]
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:NAMES_SHOWN])
+    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"
+
+
+def _work_lines(report: SearchReport) -> list[str]:
+    """Which objectives are not fair between these settings, for they do not all do the same work."""
+    work = [key.lstrip("+") for key in report.space if key.lstrip("+").partition(".")[0] == "workload"]
+    if not report.front or not work:
+        return []
+    is_fair_on_rate = set(work) <= FAIR_ON_RATE
+    favoured = [name for name in report.goals if name in BY_WORK or (name == RATE and not is_fair_on_rate)]
+    if not favoured:
+        return []
+    instead = f"; {RATE} is fair" if is_fair_on_rate else ""
+    return [f"settings differ in {', '.join(work)}: {', '.join(favoured)} favours less work{instead}"]
 
 
 def _unverified_lines(report: SearchReport, *, with_reasons: bool) -> list[str]:
     """Which of the best settings have the mark, and why."""
+    shown = [*report.front, *report.contenders[:CONTENDERS_SHOWN]]
     if with_reasons:
-        return unverified.notes([(row.name, row.unverified) for row in report.front])
-    marked = [row.name for row in report.front if row.unverified]
+        return unverified.notes([(row.name, row.unverified) for row in shown])
+    marked = [row.name for row in shown if row.unverified]
     return [f"{unverified.MARK} {unverified.WORD}, see above: {', '.join(marked)}"] if marked else []

@@ -1,0 +1,164 @@
+"""Say in at most three lines of 100 columns what a sweep, an A/A sweep or a single run came to, and what to do next.
+
+These lines end a command's output, above the links. They shorten the report's answer (`bench.report.page.answer`) and
+judge nothing: what does not fit is left out sentence by sentence, the instruction last.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.cells import cell_len, chop_cells
+from rich.console import Console
+from rich.text import Text
+
+from bench.analysis.ranking import RankedSetting, rank, standing_of
+from bench.analysis.settings import asked, settings_of
+from bench.analysis.summary import summarize
+from bench.record import Record
+from bench.report.comparison import ComparisonReport
+from bench.report.format import milliseconds, one_line, significant, title
+from bench.report.format import reason as reason_of
+from bench.report.layout import is_watched
+from bench.report.page.answer import Answer
+from bench.report.remedy import remedy
+
+COLUMNS, LINES = 100, 3
+ARM = "sweep.arm"  # the key that makes one setting several
+INSTRUCTIONS = ("sweep.repeats=", "sweep.resume=")  # what a sentence has in it that says how to get a verdict
+CUT = " …"
+
+
+def answer_of_sweep(answer: Answer, records: Sequence[Record], comparison: ComparisonReport | None) -> str:
+    """Return what a sweep came to; the text of an A/A sweep is that of its noise floor.
+
+    Args:
+        answer: the report's.
+        records: of its jobs, with any status.
+        comparison: of its settings on E2E; None where they were not compared.
+    """
+    trials = [each for each in records if each.kind != "reference"]
+    if answer.kind == "nothing":
+        return shortened(_sentences(answer.headline, *answer.cautions, *answer.sentences))
+    if is_aa(trials):
+        return shortened(_of_aa(comparison, trials))
+    missing = [each for each in answer.cautions if "left no record" in each]
+    left_out = [f"N{each[1:]}" for each in answer.cautions if each.startswith("not ranked")]
+    ranking = rank(settings_of(trials))
+    if not any(each.standing.is_ranked for each in ranking):
+        instruction = remedy([each.standing for each in ranking], trials)
+        return shortened(_sentences(answer.headline, *missing, *_why_none(ranking)), instruction)
+    instruction = next((each for each in answer.sentences if any(word in each for word in INSTRUCTIONS)), "")
+    told = [each for each in answer.sentences if each != instruction]
+    groups = ["; ".join(one_line(each.headline) for each in answer.groups)]  # all of them or none
+    return shortened(_sentences(answer.headline, *missing, *told, *groups, *left_out), one_line(instruction))
+
+
+def answer_of_run(record: Record) -> str:
+    """Return what a single run came to, in one sentence or two."""
+    standing = standing_of([record])
+    name = title(record)
+    if record.status != "ok":
+        return f"{name}: {record.status}: {reason_of(record)}"
+    summary = summarize(record)
+    e2e_s = summary.e2e_s.median if summary.e2e_s is not None else None
+    figures = f"{milliseconds(e2e_s)} ms a call"
+    if (rate := summary.output_tokens_per_s) is not None:
+        figures += f", {significant(rate)} tok/s"
+    text = f"{name}: {figures}" if e2e_s is not None else f"{name}: no measured call"
+    if standing.is_ranked:
+        return text
+    why = "; ".join(one_line(each.title) for each in standing.reasons)
+    return f"{text}, not to be compared: {why}. {remedy([standing], [record])}".rstrip(" .") + "."
+
+
+def print_answer(console: Console, text: str) -> None:
+    """Print the text with an empty line before it, in lines of 100 columns or of the terminal's fewer."""
+    width = min(console.width, COLUMNS) if is_watched(console) else COLUMNS
+    console.print()
+    for line in lines_of(text, width):
+        console.print(Text(line, style="bold"), soft_wrap=True)
+
+
+def is_aa(records: Sequence[Record]) -> bool:
+    """Whether all settings are the same one under several labels, as in `experiment=aa`."""
+    return bool(records) and all(set(each.swept) == {ARM} for each in records)
+
+
+def shortened(sentences: Sequence[str], instruction: str = "") -> str:
+    """Return as many whole sentences as three lines hold, with the instruction, which is never left out.
+
+    A first sentence that is too long by itself is cut.
+
+    Args:
+        sentences: the first of which is the most important one.
+        instruction: what to do; "" for nothing.
+    """
+    first, *others = sentences
+    room = LINES * COLUMNS - (cell_len(instruction) + 1 if instruction else 0)
+    while len(lines_of(" ".join(filter(None, [first, instruction])))) > LINES and room > len(CUT):
+        room -= 10
+        first = _cut(first, room)
+    kept = [first]
+    for each in others:
+        if len(lines_of(" ".join([*kept, each, *([instruction] if instruction else [])]))) <= LINES:
+            kept.append(each)
+    return " ".join([*kept, *([instruction] if instruction else [])])
+
+
+def lines_of(text: str, width: int = COLUMNS) -> list[str]:
+    """Break a text into lines of so many columns, at spaces, and inside words that are longer than a line."""
+    lines: list[str] = []
+    for word in text.split():
+        whole = f"{lines[-1]} {word}" if lines else word
+        if lines and cell_len(whole) <= width:
+            lines[-1] = whole
+        else:
+            lines += chop_cells(word, width)
+    return lines
+
+
+# ---- sentences -----------------------------------------------------------------------------------------------------
+
+
+def _of_aa(comparison: ComparisonReport | None, trials: Sequence[Record]) -> list[str]:
+    """What an A/A sweep was run for: the difference that this machine can tell; and what its arms came to."""
+    floor = comparison.noise_floor if comparison is not None else None
+    if floor is None:
+        asked_for = max((value for each in trials if isinstance(value := asked(each, "sweep.repeats"), int)), default=1)
+        wanted = max(5, asked_for)
+        why = "fewer than 3 processes of each label came through"
+        return [
+            f"What difference this machine can tell is not known, for {why}.",
+            f"Run again with sweep.repeats={wanted}.",
+        ]
+    sentences = [f"What this machine can tell: {floor.advice()[0]}"]
+    for each in comparison.comparisons if comparison is not None else ():
+        told = f"{each.setting} against {each.baseline}, the same setting: {each.verdict.word}"
+        if each.verdict.word in ("faster", "slower"):
+            told += ", so something beside the setting differed"
+        sentences.append(told)
+    return _sentences(*sentences)
+
+
+def _why_none(ranking: Sequence[RankedSetting]) -> list[str]:
+    """Why no setting is ranked: each kind of reason with the number of settings that it is the first of."""
+    kinds = Counter(each.standing.reasons[0].title for each in ranking)
+    return [f"Not ranked ({why}): {count} of {_settings(len(ranking))}" for why, count in kinds.items()]
+
+
+def _sentences(*texts: str) -> list[str]:
+    """Each text in one line that ends in a full stop."""
+    lines = [one_line(each) for each in texts]
+    return [each if each.endswith((".", "!", "?")) else f"{each}." for each in lines if each]
+
+
+def _settings(count: int) -> str:
+    return "1 setting" if count == 1 else f"{count} settings"
+
+
+def _cut(text: str, cells: int) -> str:
+    """The beginning of a text, with a mark that it is one."""
+    pieces = chop_cells(text, max(1, cells - cell_len(CUT)))
+    return f"{pieces[0].rstrip()}{CUT}" if len(pieces) > 1 else text

@@ -14,8 +14,8 @@ from bench.analysis.summary import summarize
 from bench.record import Failure, Fidelity, Record, Steadiness
 from bench.report.answer_text import answer_of_run, answer_of_sweep, lines_of, print_answer, shortened
 from bench.report.comparison import build_report_of_records
+from bench.report.measured import measure
 from bench.report.page.answer import build_answer
-from bench.report.page.measured import measure
 from sweeps import EAGER, NEAR, SDPA, job, jobs
 
 UNSTEADY = Steadiness(steady=False, flags=["trend"], shape="slowdown", power="enough")

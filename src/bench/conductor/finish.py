@@ -193,8 +193,8 @@ def _print_answer(
 def _answer_of(course: Course, records: Sequence[Record], comparison: ComparisonReport | None) -> Answer:
     """The report's answer, where there is no report."""
     from bench.analysis.summary import summarize  # noqa: PLC0415
+    from bench.report.measured import measure  # noqa: PLC0415
     from bench.report.page.answer import build_answer  # noqa: PLC0415
-    from bench.report.page.measured import measure  # noqa: PLC0415
 
     trials = [each for each in records if each.kind != "reference"]
     settings = measure(trials, [summarize(each) for each in trials], course.plan.settings)

@@ -32,15 +32,13 @@ from bench.report.page.ranking import (
     unlike_processes,
     why_no_verdict,
 )
+from bench.report.remedy import remedy
 
 KINDS = ("verdict", "no verdict", "alone", "nothing", "several")
 GROUPS_SHOWN = 6
 REASONS_SHOWN = 3
-UNSTABLE = (
-    "The completed runs were too unstable to compare. Run again with warmup=auto measurement=adaptive, which make as "
-    "many calls as they need; a quieter machine helps more."
-)
-ALL_DIFFER = "Every completed setting generates other tokens than the reference, so their speed does not matter yet."
+UNSTABLE = "The completed runs were too unstable to compare."
+ALL_DIFFER = "The output of every completed setting differs from the reference's."
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -188,8 +186,9 @@ def _of_comparable(settings: Sequence[Measured], report: ComparisonReport | None
 
 def _why_none(settings: Sequence[Measured]) -> str:
     """Say why none is ranked, and what to do; each reason in full stands in the cautions."""
-    firsts = {each.standing.reasons[0].kind for each in settings}
-    return ALL_DIFFER if firsts == {"output"} else UNSTABLE
+    kinds = {each.standing.reasons[0].kind for each in settings}
+    why = ALL_DIFFER if kinds == {"output"} else UNSTABLE
+    return f"{why} {remedy([each.standing for each in settings], [each for one in settings for each in one.records])}"
 
 
 def _alone(only: Measured) -> Answer:

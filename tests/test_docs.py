@@ -41,6 +41,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bench import cli
 from bench.command import COMMANDS as WORDS
 from bench.config import BenchmarkConfig
+from bench.quoting import readable
 from bench.rules import ConfigError
 from bench.sweep.plan import Point, check_size, make_plan
 from conftest import ROOT, run_bench
@@ -383,7 +384,8 @@ def test_every_command_of_bench_composes(loader) -> None:
             assert set(arguments) - {"--keys"} <= set(BenchmarkConfig.__dataclass_fields__), each
             continue
         try:
-            checked.check(get_args_parser().parse_args(arguments).overrides)  # flags are those that Hydra has
+            overrides = get_args_parser().parse_args(arguments).overrides  # flags are those that Hydra has
+            checked.check([readable(override) for override in overrides])
         except Exception as error:
             raise AssertionError(f"{each}: {error}") from error
 

@@ -1,11 +1,13 @@
 """`python -m bench.compare`: the settings of a sweep beside their baseline, or one sweep beside another.
 
-Only speaking happens here: a source's records are read by ``bench.sources``, ``bench.analysis`` compares them and
-``bench.report`` shows the outcome. Libraries are imported where they are used, so that ``--help`` and a mistyped option
+This module reads arguments and prints: ``bench.sources`` reads the records, ``bench.analysis`` compares them and
+``bench.report`` shows the result. Libraries are imported where they are used, so that ``--help`` and a mistyped option
 answer at once.
 
-Exit status: 0; 1 when a setting is slower than --fail-if-slower allows; 2 for wrong arguments and sources that cannot
-be read, in one line; 3 when --fail-if-inconclusive and some comparison is.
+With --fail-if-slower or --fail-if-inconclusive it is a regression gate, which passes only what it could compare. Exit
+status, the first that applies: 2 for wrong arguments and sources that cannot be read, in one line; 1 when a setting is
+slower than --fail-if-slower allows; 4 when a setting that worked failed, vanished, changed its output or became
+incomparable; 3 when a comparison is inconclusive, with --fail-if-inconclusive (else a warning); 0.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from bench.report.comparison import ComparisonReport, SlowerCheck
 
 NAME = "bench.compare"
-SLOWER, INCONCLUSIVE = 1, 3
+SLOWER, INCONCLUSIVE, BROKEN = 1, 3, 4
 METRICS = ("e2e", "ttft", "itl", "tpot")
 FORMATS = ("text", "json", "markdown")
 
@@ -36,12 +38,16 @@ A SOURCE is a sweep's folder (multirun/NAME), the folder or record.json of one j
 written mlflow:ID; a path that exists comes first). With two sources the first is the baseline, before, and the second
 is what came after.
 
-exit status: 0; 1 a setting is slower than --fail-if-slower allows; 2 wrong arguments, or a source that cannot be read;
-3 a comparison is inconclusive, with --fail-if-inconclusive (1 comes before 3)
+exit status, the first that applies:
+  2  wrong arguments, or a source that cannot be read
+  1  a setting is slower than --fail-if-slower allows
+  4  with either --fail-if option: a setting failed, vanished, changed its output, or became incomparable
+  3  with --fail-if-inconclusive: a comparison is inconclusive (without it, a warning)
+  0  none of these
 
 examples:
   python -m bench.compare multirun/night --baseline attention=eager
-  python -m bench.compare multirun/before multirun/after --fail-if-slower 3%"""
+  python -m bench.compare multirun/before multirun/after --fail-if-slower 3% --fail-if-inconclusive"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,29 +66,50 @@ def _run(options: argparse.Namespace) -> int:
     except ConfigError as error:
         where = "--baseline" if options.baseline is not None else f"the baseline of {sources[0].label},"
         raise CommandError(f"{where} {error.value}: {error.remedy}") from error
-    # Of one setting the noise floor may be shown; whoever asks for a judgement must not take silence for a good one.
-    judged = options.fail_if_slower is not None or options.fail_if_inconclusive
-    if not report.comparisons and (judged or len(report.settings) > 1 or report.noise_floor is None):
+    check = _check_of(report, options)
+    # Of one setting the noise floor may be shown; a gate must not pass because there was nothing to judge.
+    is_empty = len(report.settings) > 1 or report.noise_floor is None
+    if not report.comparisons and (not check.broken if check is not None else is_empty):
         raise CommandError(_nothing(report))
-    check = _slower_check(report, options.fail_if_slower)
     _print(report, check, options.format)
-    return _status(report, check, options)
+    return 0 if check is None else _status(report, check, options)
 
 
-def _status(report: ComparisonReport, check: SlowerCheck | None, options: argparse.Namespace) -> int:
-    if check is not None and check.slower:
-        if options.format != "text":  # where the text says so itself
-            names = ", ".join(check.slower)
-            say(NAME, f"slower by {check.limit * 100:g} % or more: {names}")
+def _status(report: ComparisonReport, check: SlowerCheck, options: argparse.Namespace) -> int:
+    """Say what the gate objects to, a line for each kind and reason, and return the exit status."""
+    if check.slower and check.limit is not None and options.format != "text":  # where the text says so itself
+        say(NAME, f"slower by {check.limit * 100:g} % or more: {', '.join(check.slower)}")
+    for each in check.broken:
+        say(NAME, f"cannot be compared: {each.setting}: {each.reason}")
+    inconclusive = _inconclusive(report, check)
+    kind = "inconclusive" if options.fail_if_inconclusive else "warning: inconclusive"
+    for reason, names in inconclusive.items():
+        say(NAME, f"{kind}: {', '.join(names)}: {reason}")
+    if check.slower:
         return SLOWER
-    inconclusive = any(each.verdict.word == "inconclusive" for each in report.comparisons)
+    if check.broken:
+        return BROKEN
     return INCONCLUSIVE if options.fail_if_inconclusive and inconclusive else 0
 
 
-def _slower_check(report: ComparisonReport, limit: float | None) -> SlowerCheck | None:
+def _inconclusive(report: ComparisonReport, check: SlowerCheck) -> dict[str, list[str]]:
+    """Reason → settings without a verdict, those that the gate objects to already left out."""
+    done = {each.setting for each in check.broken}
+    found: dict[str, list[str]] = {}
+    for each in report.comparisons:
+        if each.verdict.word == "inconclusive" and each.setting not in done:
+            found.setdefault(each.verdict.reason or "no reason is known", []).append(each.setting)
+    if report.before is None and report.unmatched:
+        found["no baseline to compare it with"] = report.unmatched
+    return found
+
+
+def _check_of(report: ComparisonReport, options: argparse.Namespace) -> SlowerCheck | None:
+    """What the gate says; None where none was asked for."""
     from bench.report.comparison import check_slower  # noqa: PLC0415
 
-    return check_slower(report, limit) if limit is not None else None
+    is_gate = options.fail_if_slower is not None or options.fail_if_inconclusive
+    return check_slower(report, options.fail_if_slower) if is_gate else None
 
 
 def _print(report: ComparisonReport, check: SlowerCheck | None, form: str) -> None:

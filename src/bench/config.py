@@ -498,9 +498,8 @@ class BenchmarkConfig:
         for name, (section, rule) in _keys(type(self)).items():
             if rule is None and name not in ("sweep", "search", "tracking", "isolation", "profile", "fidelity"):
                 defining[name] = {each: getattr(getattr(self, name), each) for each in _keys(section)}
-        if self.workload.prompt_file is not None:
-            content = Path(expanded(self.workload.prompt_file)).read_bytes()
-            defining["workload"]["prompt_file"] = hashlib.sha256(content).hexdigest()
+        if (digest := prompt_digest(self.workload)) is not None:
+            defining["workload"]["prompt_file"] = digest
         if self.model.tp_plan is None:
             del defining["model"]["tp_plan"], defining["model"]["tp_size"]
         if self.compile.mode is None:
@@ -529,6 +528,13 @@ class ComposedConfig(BenchmarkConfig):
     """The schema that Hydra composes by: of keys that take a word or a list, the config's own rules check the type."""
 
     search: SearchConfig = field(default_factory=_SearchConfig)
+
+
+def prompt_digest(workload: WorkloadConfig) -> str | None:
+    """The SHA-256 of the prompt file's bytes, in hexadecimal; None for the built-in text."""
+    if workload.prompt_file is None:
+        return None
+    return hashlib.sha256(Path(expanded(workload.prompt_file)).read_bytes()).hexdigest()
 
 
 def walk(config: object, prefix: str = "") -> Iterator[tuple[str, Any, Rule, Any]]:

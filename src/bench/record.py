@@ -22,8 +22,8 @@ from bench.files import write_whole
 from bench.plain import load
 from bench.secrets import scrub
 
-SCHEMA_VERSION = 6
-READABLE = (4, 5, SCHEMA_VERSION)  # versions 4 and 5 lack what has a default here
+SCHEMA_VERSION = 7
+READABLE = (4, 5, 6, SCHEMA_VERSION)  # earlier versions lack what has a default here
 FILE_NAME = "record.json"
 REFERENCE_NAME = "reference.safetensors"  # what a reference run leaves beside its record
 CONFIG_FOLDER = ".hydra"  # of the composed config, beside the record
@@ -208,6 +208,7 @@ class Observed:
     grad_mode: str | None = None  # the autograd guard of each call
     kv_cache: str | None = None  # class of the cache that generate used
     compile: CompileObserved | None = None  # None until the validation call has come through
+    prompt_digest: str | None = None  # SHA-256 of workload.prompt_file; None for the built-in text, or before version 7
     prompt_tokens: int | None = None  # per row
     new_tokens: int | None = None  # per row
     kernels: list[str] = field(default_factory=list)  # generation.kernelize: layers that run a hub kernel

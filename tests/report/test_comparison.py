@@ -16,6 +16,7 @@ from bench.analysis.comparison import Comparison, Effect, Verdict
 from bench.analysis.noise_floor import NoiseFloor
 from bench.analysis.settings import Difference, Setting
 from bench.report.comparison import (
+    BrokenSetting,
     ComparisonReport,
     Row,
     SlowerCheck,
@@ -28,16 +29,16 @@ from bench.report.comparison_text import print_comparison, to_markdown
 
 def row(name: str, median_s: float | None = 1.0, **changes: Any) -> Row:
     fields = {
-        "name": name, "setting_id": f"id-{name}", "median_s": median_s, "processes": 5, "lost": {}, "lost_reason": None,
-        "steady": (5, 5),
+        "name": name, "setting_id": f"id-{name}", "median_s": median_s, "geometric_mean_s": median_s, "processes": 5,
+        "ok": 5, "lost": {}, "lost_reason": None, "steady": {"yes": 5},
     }  # fmt: skip
     return Row(**fields | changes)
 
 
 def effect(ratio: float = 0.9, low: float | None = 0.88, high: float | None = 0.92, **changes: Any) -> Effect:
     fields = {
-        "ratio": ratio, "low": low, "high": high, "processes": 5, "left_out": 0, "paired": True, "p": 0.0001,
-        "p_beyond": 0.0002, "inside": False,
+        "ratio": ratio, "geometric_mean_s": ratio, "baseline_geometric_mean_s": 1.0, "low": low, "high": high,
+        "processes": 5, "left_out": 0, "paired": True, "p": 0.0001, "p_beyond": 0.0002, "inside": False,
     }  # fmt: skip
     return Effect(**fields | changes)
 
@@ -47,7 +48,7 @@ def comparison(setting: str = "sdpa", word: str = "faster", found: Effect | None
     fields = {
         "setting": setting, "baseline": "eager", "setting_id": f"id-{setting}", "baseline_id": "id-eager",
         "metric": "e2e", "effect": found or effect(), "verdict": Verdict(word=word, p=0.0004, reason=reason),
-        "differences": [], "steady": ("4 of 5", "5 of 5"),
+        "differences": [], "steady": ("1 no 4 yes", "yes"),
     }  # fmt: skip
     return Comparison(**fields | changes)
 
@@ -81,7 +82,7 @@ class Floor(NoiseFloor):
 
 def noise_floor() -> NoiseFloor:
     return Floor(
-        metric="e2e", margin=0.01, settings=2, processes=10, repeats=5, calls=20.0, process_sd=0.012, call_sd=0.008,
+        metric="e2e", margin=0.01, paired=True, settings=2, processes=10, repeats=5, calls=20.0, process_sd=0.012, call_sd=0.008,
         median_noise=0.0022, process_share=0.968, detectable={3: 0.061, 5: 0.025, 10: 0.014},
         detectable_beyond={3: 0.072, 5: 0.035, 10: 0.024}, repeats_for={0.01: 18, 0.02: 7, 0.05: None},
         process_cost_s=30.0, call_cost_s=0.5, best_calls=12,
@@ -124,7 +125,7 @@ def test_what_was_not_tested_is_not_corrected_for():
 
 
 def test_times_and_ratios_of_several_processes_are_explained():
-    legend = "E2E ms: median over processes; ratio: of their geometric means"
+    legend = "E2E ms: geometric mean of the processes' medians; ratio: the setting's over the baseline's"
     assert legend in said(report(comparison()))
     assert legend not in said(report(comparison(found=effect(processes=1))))
 
@@ -133,14 +134,14 @@ def test_one_comparison_needs_no_correction():
     assert "Holm" not in "".join(text(report(comparison())))
 
 
-def test_a_row_holds_median_ratio_change_interval_p_verdict_and_steadiness():
+def test_a_row_holds_time_ratio_change_interval_p_verdict_and_steadiness():
     found = line_of(text(report(comparison())), "sdpa").split()
-    assert found == ["sdpa", "900.0", "0.9000", "-10.0", "-12.0", "…", "-8.00", "<0.001", "faster", "5", "of", "5"]
+    assert found == ["sdpa", "900.0", "0.9000", "-10.0", "-12.0", "…", "-8.00", "<0.001", "faster", "yes"]
 
 
 def test_the_baseline_comes_first_and_is_marked():
     lines = text(report(comparison()))
-    assert lines[2].split() == ["eager", "1000", "1", "baseline", "4", "of", "5"]
+    assert lines[2].split() == ["eager", "1000", "1", "baseline", "1", "no", "4", "yes"]
     assert lines[3].startswith("sdpa")
 
 
@@ -176,6 +177,49 @@ def test_changes_have_a_sign_and_as_many_digits_as_matter(ratio, shown):
     assert line_of(text(report(comparison(found=effect(ratio)))), "sdpa").split()[3] == shown
 
 
+def printed(lines: list[str]) -> list[tuple[float, float, str]]:
+    """Setting's time, its baseline's time and ratio of each row below a baseline, as a reader finds them."""
+    header = next(each for each in lines if each.startswith("setting"))
+    rows = [each.split() for each in lines[lines.index(header) + 1 :]]
+    rows = rows[: next((at for at, each in enumerate(rows) if not each), len(rows))]
+    base = float(next(each[1] for each in rows if "baseline" in each))
+    has_column = "baseline E2E ms" in header
+    others = [each for each in rows if "baseline" not in each]
+    if has_column:
+        return [(float(each[1]), float(each[2]), each[3]) for each in others]
+    return [(float(each[1]), base, each[2]) for each in others]
+
+
+RATIOS = (0.89615, 0.99995, 1.000049, 0.5, 12.3456, 0.896249999, 1.10049999)
+
+
+@pytest.mark.parametrize("base_s", [0.001, 0.48421, 0.9999, 7.77])
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_the_two_printed_times_divide_to_the_printed_ratio(base_s, ratio):
+    found = effect(ratio, geometric_mean_s=base_s * ratio, baseline_geometric_mean_s=base_s)
+    shown = report(comparison(found=found), settings=[row("eager", base_s), row("sdpa", base_s * 2)])
+    ((own, base, told),) = printed(text(shown))
+    digits = len(told.replace(".", "").lstrip("0"))
+    assert f"{own / base:.{len(told.partition('.')[2])}f}" == told
+    assert digits >= 4
+
+
+def test_times_have_no_more_digits_than_the_division_needs():
+    assert line_of(text(report(comparison())), "sdpa").split()[1] == "900.0"
+
+
+def test_a_baseline_of_other_blocks_stands_beside_the_ratio():
+    """As for a setting that lost a repeat: it is compared with the baseline's other repeats alone."""
+    own = effect(0.75, geometric_mean_s=0.9, baseline_geometric_mean_s=1.2)
+    lines = text(report(comparison("flex", found=own), comparison("sdpa", found=effect(0.9))))
+    assert "baseline E2E ms" in line_of(lines, "setting")
+    assert printed(lines) == [(900.0, 1200.0, "0.7500"), (900.0, 1000.0, "0.9000")]
+
+
+def test_no_column_repeats_a_baseline_that_is_the_same_for_all():
+    assert "baseline E2E ms" not in "\n".join(text(report(comparison("flex"), comparison("sdpa"))))
+
+
 @pytest.mark.parametrize(("metric", "name"), [("e2e", "E2E"), ("ttft", "TTFT"), ("itl", "ITL"), ("tpot", "TPOT")])
 def test_the_metric_has_its_name_in_title_and_header(metric, name):
     lines = text(report(comparison(), metric=metric))
@@ -186,14 +230,14 @@ def test_the_metric_has_its_name_in_title_and_header(metric, name):
 def test_two_sweeps_name_their_sources_and_are_not_paired():
     shown = report(
         comparison("eager", found=effect(paired=False)),
-        settings=[row("eager", 0.9)],
+        settings=[row("eager", 0.8)],
         before=[row("eager", 1.0)],
         sources=("multirun/a", "multirun/b"),
     )
     lines = text(shown)
     assert lines[0].startswith("E2E: multirun/b against multirun/a, the baseline; ")
     assert ", not paired" in lines[0]
-    assert [each.split()[1] for each in lines[2:4]] == ["1000", "900.0"]
+    assert [each.split()[:3] for each in lines[2:4]] == [["eager", "(before)", "1000"], ["eager", "(after)", "900.0"]]
 
 
 # ---- below the table ---------------------------------------------------------------------------------------------
@@ -274,13 +318,89 @@ def test_a_ratio_above_the_limit_alone_is_no_failure():
     assert judged("inconclusive", 1.1, 1.3)[0] == []
 
 
-def test_the_text_tells_all_three_apart():
-    check = SlowerCheck(limit=0.03, slower=["a"], ruled_out=["b"], undecided=["c", "d"])
-    assert text(report(comparison()), check=check)[-3:] == [
+def test_the_text_tells_all_four_apart():
+    broken = [BrokenSetting(setting="e", reason="is not in after")]
+    check = SlowerCheck(limit=0.03, slower=["a"], ruled_out=["b"], undecided=["c", "d"], broken=broken)
+    assert text(report(comparison()), check=check)[-4:] == [
         "SLOWER by 3 % or more: a",
+        "CANNOT BE COMPARED: e: is not in after",
         "not slower by 3 % or more, though inconclusive: b",
         "cannot tell whether slower by 3 % or more: c, d",
     ]
+
+
+def broken(comparison_changes: dict[str, Any], old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Reasons of the setting eager of two sweeps."""
+    shown = report(
+        comparison("eager", **comparison_changes),
+        settings=[row("eager", **new)],
+        before=[row("eager", **old)],
+        sources=("a", "b"),
+    )
+    return [each.reason for each in check_slower(shown, 0.03).broken]
+
+
+CRASHED = {"processes": 4, "ok": 4, "lost": {"crashed": 1}, "lost_reason": "crashed in load: Killed: no memory"}
+
+
+def test_a_setting_that_works_as_before_is_not_broken():
+    assert broken({}, {}, {}) == []
+
+
+def test_a_repeat_that_crashed_breaks_a_setting():
+    assert broken({}, {}, CRASHED) == ["1 crashed of 5 repeats: crashed in load: Killed: no memory"]
+
+
+def test_a_setting_that_never_worked_cannot_break():
+    assert broken({}, {"processes": 0, "ok": 0, "lost": {"failed": 5}}, CRASHED) == []
+
+
+def test_an_output_that_became_wrong_breaks_a_setting_and_one_that_was_wrong_does_not():
+    wrong = {"wrong_output": "its output differs from the reference's"}
+    assert broken({}, {}, wrong) == ["its output differs from the reference's"]
+    assert broken({}, wrong, wrong) == []
+
+
+def test_another_device_breaks_a_setting_and_another_library_does_not():
+    device, library = (Difference(key=key, a="A", b="B", bars=key == "device") for key in ("device", "torch"))
+    assert broken({"differences": [device, library]}, {}, {}) == ["not comparable: device is B, in the baseline A"]
+    assert broken({"differences": [library]}, {}, {}) == []
+
+
+def test_other_tokens_break_a_setting_unless_a_reference_confirms_them():
+    tokens = {"differences": [Difference(key="generated tokens", a="5", b="3 of 5 equal", bars=False)]}
+    (reason,) = broken(tokens, {}, {})
+    assert reason.startswith("its generated tokens changed (3 of 5 equal) and no reference run confirms them: set fid")
+    assert broken(tokens, {}, {"agrees": True}) == []
+
+
+def test_a_setting_that_vanished_is_broken_and_a_new_one_is_not():
+    shown = report(comparison("eager"), settings=[row("eager"), row("new")], before=[row("eager"), row("old")])
+    assert check_slower(shown, 0.03).broken == [BrokenSetting(setting="old", reason="is not in the second sweep")]
+
+
+def test_a_setting_that_is_slower_is_in_no_other_list():
+    slow = report(
+        comparison("eager", word="slower", found=effect(1.1, 1.05, 1.2)),
+        settings=[row("eager", **CRASHED)],
+        before=[row("eager")],
+    )
+    found = check_slower(slow, 0.03)
+    assert (found.slower, found.broken, found.undecided) == (["eager"], [], [])
+
+
+def test_in_one_sweep_a_skipped_setting_is_undecided_and_a_crashed_baseline_breaks_all():
+    unjudged = Verdict(word="inconclusive", p=None, reason="no process of the setting is ok")
+    skipped = comparison("flex", word="inconclusive", verdict=unjudged)
+    found = check_slower(report(skipped, settings=[row("eager"), row("flex", lost={"skipped": 5}, ok=0)]), 0.03)
+    assert (found.broken, found.undecided) == ([], ["flex"])
+    found = check_slower(report(comparison(), settings=[row("eager", **CRASHED), row("sdpa")]), 0.03)
+    assert [each.reason.partition(":")[0] for each in found.broken] == ["its baseline eager"]
+
+
+def test_in_one_sweep_a_setting_without_a_baseline_is_undecided():
+    found = check_slower(report(comparison(), settings=[row("eager"), row("sdpa"), row("batch 4")]), 0.03)
+    assert found.undecided == ["batch 4"]
 
 
 # ---- break-even and noise floor ----------------------------------------------------------------------------------
@@ -408,19 +528,24 @@ def test_json_is_plain_and_complete():
         "schema_version", "metric", "margin", "settings", "before", "comparisons", "break_evens", "noise_floor",
         "sources", "unmatched", "slower_check",
     }  # fmt: skip
-    assert found["schema_version"] == 1
+    assert found["schema_version"] == 2
 
 
 def test_json_has_full_precision_and_seconds():
     found = to_json(report(comparison(found=effect(0.912345678901))))["comparisons"][0]
     assert found["effect"]["ratio"] == 0.912345678901
-    assert (found["median_s"], found["baseline_median_s"]) == (0.9, 1.0)
+    assert (found["geometric_mean_s"], found["baseline_geometric_mean_s"]) == (0.912345678901, 1.0)
 
 
-def test_json_takes_the_baselines_median_from_the_first_of_two_sweeps():
-    shown = report(comparison("eager"), settings=[row("eager", 0.8)], before=[row("eager", 1.1)])
-    found = to_json(shown)["comparisons"][0]
-    assert (found["median_s"], found["baseline_median_s"]) == (0.8, 1.1)
+def test_json_has_no_times_where_there_is_no_ratio():
+    failed = dataclasses.replace(comparison(word="inconclusive", reason="failed"), effect=None)
+    found = to_json(report(failed))["comparisons"][0]
+    assert (found["geometric_mean_s"], found["baseline_geometric_mean_s"]) == (None, None)
+
+
+def test_json_tells_steady_unsteady_and_unjudged_processes_apart():
+    shown = report(comparison(), settings=[row("eager"), row("sdpa", steady={"no": 2, "noisy": 3})])
+    assert to_json(shown)["settings"][1]["steady"] == {"no": 2, "noisy": 3}
 
 
 def test_json_keys_are_strings_throughout():
@@ -441,7 +566,7 @@ def test_json_has_none_for_what_it_has_no_number_for():
 def test_json_holds_the_check():
     check = SlowerCheck(limit=0.03, slower=["a"], ruled_out=[], undecided=[])
     assert to_json(report(comparison()), check=check)["slower_check"] == {
-        "limit": 0.03, "slower": ["a"], "ruled_out": [], "undecided": [],
+        "limit": 0.03, "slower": ["a"], "ruled_out": [], "undecided": [], "broken": [],
     }  # fmt: skip
 
 

@@ -112,7 +112,7 @@ def test_what_cannot_be_told_is_said_with_what_this_machine_could_tell() -> None
     assert found.headline == "No setting was found to be faster than eager"
     assert "1 inconclusive" in text(found)
     assert "The lowest median is that of" not in found.headline
-    assert "5 repeats find a difference of" in text(found)
+    assert "With 5 repeats, 80 % power needs a difference of" in text(found)
 
 
 def test_settings_with_baselines_of_their_own_have_no_common_winner() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -174,6 +176,16 @@ def test_shapes_are_what_was_asked_for(runner, tiny, batch: int, length: int, ne
     assert {len(each.token_times_s) for each in record.iterations} == {new}
     assert record.observed.prompt_tokens == length
     assert record.observed.new_tokens == new
+
+
+def test_a_prompt_file_is_recorded_by_its_content(runner, tiny, tmp_path: Path) -> None:
+    path = tmp_path / "prompt.txt"
+    path.write_text("Once more the harbour lay quiet.", encoding="utf-8")
+    config = tiny(warmup_iterations=0, measurement_iterations=1)
+    config.workload.prompt_file = str(path)
+    runner.setup_benchmark("tiny", config)
+    record = runner.run_benchmark(config)
+    assert record.observed.prompt_digest == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_eos_never_ends_a_call_early(runner, tiny) -> None:

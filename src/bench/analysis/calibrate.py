@@ -2,9 +2,10 @@
 
 For each property that the statistics must hold, many series or sweeps are made whose truth is known, and a row says
 how often the statistic was right, the 95 % bounds of that rate (exact, Clopper-Pearson; of a mean by Student's t), the
-target, and whether it is met. A row is MISSED when its bounds lie wholly beyond the target; where the rate alone is
-beyond, it is "met (within noise)": more trials tell. A bias is the mean over all trials of a signed deviation, for its
-chance part comes from the calls measured and not from the rule. Seeds are fixed row by row.
+target, and whether it is met. A row is MISSED when its bounds lie wholly beyond the target (where n rows measure one
+property, its bounds at 1 - 5 %/n); where the rate alone is beyond, it is "met (within noise)": more trials tell. A bias
+is the mean over all trials of a signed deviation, for its chance part comes from the calls measured and not from the
+rule. Rows that are computed at once have ten times the trials. Seeds are fixed row by row.
 
 The trials are synthetic: that the statistics suit a real machine, a sweep of a setting beside itself shows there.
 """
@@ -59,7 +60,9 @@ def conclusion(rows: Sequence[Row], trials: int, seed: int) -> str:
     """The last line: how many rows, of what, and how they came out."""
     missed = sum(row.verdict == MISSED for row in rows)
     near = sum(row.verdict == WITHIN_NOISE for row in rows)
-    return f"{len(rows)} rows of {trials} trials, seed {seed}: {missed} missed, {near} met within noise"
+    more = [row.trials for row in rows if row.trials > trials]
+    exceptions = f" ({len(more)} of {max(more)})" if more else ""
+    return f"{len(rows)} rows of {trials} trials{exceptions}, seed {seed}: {missed} missed, {near} met within noise"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

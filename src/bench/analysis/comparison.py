@@ -5,21 +5,20 @@ means of that, which as a ratio has no unit and turns into its inverse when the 
 for more than an interval without 0: the whole of it must lie beyond a margin, 1 % unless said otherwise, for smaller
 differences are real now and gone with the next driver.
 
-Within one sweep two intervals are had, and the narrower counts. The one paired by block takes out what all settings of
-a block share, such as a machine that grows warm, and pays with half of the degrees of freedom; the other (Welch's) pays
-nothing, and what blocks share only widens it. With few blocks pairing costs more than it brings unless they share much
-(Diehr et al., "Breaking the matches in a paired t-test", Statistics in Medicine 1995), and which is the case cannot be
-told from three or five of them. So both are made, at levels of 2 % and 4.5 %, which together are wrong in at most 5 %
-of cases: simulated are 4.0 % for 3 processes each, 4.7 % for 5, 4.8 % for 8 and 4.5 % for 50, fewer where blocks do
-share something, and up to 5.1 % where one setting's processes scatter ten times as much as the other's. Of the true
-differences of 3 % between processes that scatter by 1 % it finds 96 % with 5 processes, and 71 % with the margin; the
-paired interval alone finds 91 % and 61 %.
+Within one sweep the interval is the paired t interval of the R blocks (repeats), with R - 1 degrees of freedom; between
+two sweeps, which share no block, it is Welch's. All settings of a block run one after the other in random order, so
+that their processes may be correlated: positively where the whole machine is slow for a while, negatively where one
+process leaves heat or a full cache to the next. The paired interval is wrong in 5 % of cases for any such correlation
+and for sides of different variance. Welch's assumes independent sides: it is wrong more often where the correlation is
+negative, and so is the narrower of the two. A Welch interval that allows for a correlation of -0.6 must be wider by
+sqrt(1.6) and has 1.5 (R - 1) degrees of freedom, which leaves it no narrower than the paired one. The price of pairing
+is power where blocks share nothing; ``python -m bench.analysis.calibrate`` measures both.
 
 No standard error is taken for smaller than the noise of the calls alone makes it: three processes agree by chance far
 better than their own medians are known.
 
-Not covered: whether the calls of a process were steady and its output right. Those judgements are in the records; here
-they turn a verdict into "inconclusive".
+Not covered: whether a setting may be compared at all. ``bench.analysis.ranking`` decides that, and a setting that is
+not ranked makes the verdict "inconclusive" here.
 """
 
 from __future__ import annotations
@@ -32,13 +31,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
 
+from bench.analysis.ranking import standing_of_setting
 from bench.analysis.settings import Difference, Process, Setting, differences, processes, steady_words
 from bench.baseline import find_baselines
 
 MARGIN = 0.01  # as a fraction
 LEVEL = 0.05
-PAIRED_LEVEL, UNPAIRED_LEVEL = 0.02, 0.045  # of the two intervals within a sweep, see above
 FEWEST_PROCESSES = 3  # of each side, for a verdict
+TOKENS_KEY = "generated tokens"  # of the difference that is named where two sweeps generated other tokens
 WORDS = ("faster", "slower", "equivalent", "inconclusive")
 _MINUS = "\N{MINUS SIGN}"
 
@@ -47,12 +47,14 @@ _MINUS = "\N{MINUS SIGN}"
 class Effect:
     """The ratio of b's time to a's (the baseline's): below 1 b is faster."""
 
-    ratio: float
+    ratio: float  # geometric_mean_s / baseline_geometric_mean_s
+    geometric_mean_s: float  # of b: over the medians of exactly those processes that the ratio is made from
+    baseline_geometric_mean_s: float  # of a
     low: float | None  # 95 % interval; None from one process of a side
     high: float | None
     processes: int  # of each side: pairs; or, unpaired, those of the side that has fewer
     left_out: int  # blocks in which one side alone has a result; 0 when unpaired
-    paired: bool  # whether blocks were known; whether they made the interval narrower is another question
+    paired: bool  # paired t interval by block (within one sweep); else Welch's (two sweeps)
     p: float | None  # two-sided, of no difference; None without an interval
     p_beyond: float | None  # of one within the margin: 2 × the smaller one-sided p, at most 1; None when too few
     inside: bool | None  # whether the whole interval lies within the margin; None without one
@@ -79,26 +81,25 @@ class Comparison:
     effect: Effect | None  # None where a side has no process that came through
     verdict: Verdict
     differences: list[Difference]  # `a` is the baseline's side
-    steady: tuple[str, str]  # of the baseline and of the setting: "yes", "no", "noisy", "few", or as in "4 of 5"
+    steady: tuple[str, str]  # of the baseline and of the setting, as `steady_words` gives them: "yes", or "2 no 3 yes"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Spread:
-    """How well a difference of means is known, in one way of looking at it."""
+    """How well a difference of means is known."""
 
     error: float  # standard error, on the log scale
     freedom: float  # degrees of
-    level: float  # of the interval made from it
 
     def reach(self) -> float:
         """Half of the interval's width."""
-        return -self.error * float(stdtrit(self.freedom, self.level / 2))
+        return float(reach_of(np.float64(self.error), self.freedom))
 
     def p(self, distance: float) -> float:
-        """Two-sided p value of a difference this far out, scaled so that `level` becomes 5 %."""
+        """Two-sided p value of a difference this far out."""
         if self.error == 0:
             return 0.0 if distance > 0 else 1.0
-        return min(1.0, 2 * float(stdtr(self.freedom, -distance / self.error)) * LEVEL / self.level)
+        return min(1.0, 2 * float(stdtr(self.freedom, -distance / self.error)))
 
 
 def effect(
@@ -122,20 +123,22 @@ def effect(
     if not first or not second:
         return None
     logs_a, logs_b = (np.log([each.median_s for each in side]) for side in (first, second))
-    difference = float(np.mean(logs_b) - np.mean(logs_a))
+    mean_a, mean_b = float(np.mean(logs_a)), float(np.mean(logs_b))
+    difference = mean_b - mean_a
     fewest, limit = min(len(first), len(second)), math.log1p(margin)
-    spreads = _spreads(logs_a, logs_b, floor=math.hypot(_floor(first), _floor(second)), paired=paired)
-    reach = min((each.reach() for each in spreads), default=None)
-    beyond = [each.p(abs(difference) - limit) for each in spreads]
+    spread = _spread(logs_a, logs_b, floor=math.hypot(_floor(first), _floor(second)), paired=paired)
+    reach = None if spread is None else spread.reach()
     return Effect(
         ratio=math.exp(difference),
+        geometric_mean_s=math.exp(mean_b),
+        baseline_geometric_mean_s=math.exp(mean_a),
         low=None if reach is None else math.exp(difference - reach),
         high=None if reach is None else math.exp(difference + reach),
         processes=fewest,
         left_out=left_out,
         paired=paired,
-        p=min((each.p(abs(difference)) for each in spreads), default=None),
-        p_beyond=min(beyond) if fewest >= FEWEST_PROCESSES else None,
+        p=None if spread is None else spread.p(abs(difference)),
+        p_beyond=None if spread is None or fewest < FEWEST_PROCESSES else spread.p(abs(difference) - limit),
         inside=None if reach is None else abs(difference) + reach < limit,
     )
 
@@ -152,7 +155,7 @@ def verdicts(effects: Sequence[Effect | None], *, margin: float = MARGIN) -> lis
     found = []
     for each in effects:
         if each is None:
-            found.append(_inconclusive("no process that came through on one side"))
+            found.append(_inconclusive("no process is ok on one side"))
         elif each.p_beyond is None:
             found.append(_inconclusive(_too_few(each)))
         else:
@@ -223,20 +226,41 @@ def compare_sweeps(
 # ---- effects ---------------------------------------------------------------------------------------------------------
 
 
-def _spreads(a: NDArray[np.float64], b: NDArray[np.float64], *, floor: float, paired: bool) -> list[_Spread]:
-    """The ways in which the difference of the means of two sides' log medians is known; [] from one process."""
+def _spread(a: NDArray[np.float64], b: NDArray[np.float64], *, floor: float, paired: bool) -> _Spread | None:
+    """How well the difference of the means of two sides' log medians is known; None from one process."""
     if min(len(a), len(b)) < 2:
-        return []
+        return None
+    if paired:
+        return _Spread(error=float(paired_error(b - a, np.float64(floor))), freedom=len(a) - 1)
     parts = [float(np.var(side, ddof=1)) / len(side) for side in (a, b)]
-    welch = _Spread(
-        error=max(math.sqrt(sum(parts)), floor),
-        freedom=satterthwaite(parts, [len(a), len(b)]),
-        level=UNPAIRED_LEVEL if paired else LEVEL,
-    )
-    if not paired:
-        return [welch]
-    error = float(np.std(b - a, ddof=1)) / math.sqrt(len(a))
-    return [welch, _Spread(error=max(error, floor), freedom=len(a) - 1, level=PAIRED_LEVEL)]
+    return _Spread(error=max(math.sqrt(sum(parts)), floor), freedom=satterthwaite(parts, [len(a), len(b)]))
+
+
+def paired_error(differences: NDArray[np.float64], floor: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
+    """Standard error of the mean of differences by block, over the last axis.
+
+    Args:
+        differences: of log medians; any axes before the last one are of other comparisons.
+        floor: the least that each error can be, for the noise of the calls (`error_of_calls` of both sides, added as
+            squares).
+    """
+    errors = np.std(differences, axis=-1, ddof=1) / math.sqrt(differences.shape[-1])
+    return np.asarray(np.maximum(errors, floor), dtype=np.float64)
+
+
+def reach_of(error: NDArray[np.float64] | np.float64, freedom: float) -> NDArray[np.float64]:
+    """Half the width of the 95 % t interval for each standard error."""
+    return np.asarray(-error * float(stdtrit(freedom, LEVEL / 2)), dtype=np.float64)
+
+
+def error_of_calls(noises: NDArray[np.float64], numbers: int) -> NDArray[np.float64]:
+    """Standard error of the mean of so many log medians that differ by their calls' noise alone.
+
+    Args:
+        noises: standard errors of the medians, over the last axis; those that are known.
+        numbers: of medians.
+    """
+    return np.asarray(np.sqrt(np.mean(noises**2, axis=-1) / numbers), dtype=np.float64)
 
 
 def satterthwaite(variances: Sequence[float], numbers: Sequence[int]) -> float:
@@ -255,8 +279,8 @@ def satterthwaite(variances: Sequence[float], numbers: Sequence[int]) -> float:
 
 def _floor(side: Sequence[Process]) -> float:
     """Standard error of the mean of a side's log medians if its processes differed by their calls' noise alone."""
-    known = [each.noise**2 for each in side if each.noise is not None]
-    return math.sqrt(sum(known) / len(known) / len(side)) if known else 0.0
+    known = [each.noise for each in side if each.noise is not None]
+    return float(error_of_calls(np.asarray(known), len(side))) if known else 0.0
 
 
 # ---- verdicts --------------------------------------------------------------------------------------------------------
@@ -305,7 +329,7 @@ def _change(ratio: float) -> str:
 def _comparisons(
     pairs: Sequence[tuple[Setting, Setting]], effects: Sequence[Effect | None], metric: str, margin: float
 ) -> list[Comparison]:
-    found = [differences(a, b) for a, b in pairs]
+    found = [[*differences(a, b), *_changed_tokens(a, b)] for a, b in pairs]
     barred = [_barred(a, b, differing, each) for (a, b), differing, each in zip(pairs, found, effects, strict=True)]
     # What is barred beforehand is not tested, so the others need no correction for it.
     judged = verdicts([None if reason else each for reason, each in zip(barred, effects, strict=True)], margin=margin)
@@ -325,40 +349,43 @@ def _comparisons(
     ]
 
 
+def _changed_tokens(a: Setting, b: Setting) -> list[Difference]:
+    """Name what the same setting of another sweep generated otherwise; it does not bar a verdict.
+
+    Other libraries may round otherwise. Nothing is said of settings that generate other tokens from call to call.
+    """
+    outputs = [each.output for side in (a, b) for each in side.records]
+    if a is b or a.setting_id != b.setting_id or any(each is None or not each.same_in_all_calls for each in outputs):
+        return []
+    first, second = (
+        {tuple(map(tuple, each.output.token_ids)) for each in side.records if each.output is not None}
+        for side in (a, b)
+    )
+    if not first or second <= first:
+        return []
+    before, after = min(first), min(second - first)
+    pairs = [pair for rows in zip(before, after, strict=False) for pair in zip(*rows, strict=False)]
+    equal = sum(one == other for one, other in pairs)
+    number = sum(map(len, before))
+    told = f"{equal} of {number} equal to the baseline's"
+    return [Difference(key=TOKENS_KEY, a=str(number), b=told, bars=False)]
+
+
 def _barred(a: Setting, b: Setting, differing: Sequence[Difference], each: Effect | None) -> str | None:
-    """Why the two cannot be judged, whatever the interval says; None where they can."""
+    """Why the two cannot be judged, whatever the interval says; None where they can.
+
+    A side that is not ranked (`bench.analysis.ranking`) bars the verdict, for the reason that decides there.
+    """
     sides = (("baseline", a), ("setting", b))
     for role, setting in sides:
         if not setting.records:
             ending = f" ({setting.lost_reason})" if setting.lost_reason else ""
-            return f"no process of the {role} came through{ending}"
+            return f"no process of the {role} is ok{ending}"
     if barring := [one for one in differing if one.bars]:
         return "not comparable: " + "; ".join(f"{one.key} is {one.a} and {one.b}" for one in barring)
     for role, setting in sides:
-        if reason := _distrusted(role, setting):
-            return reason
+        if reasons := standing_of_setting(setting).reasons:
+            return f"the {role} is not ranked: {reasons[0].text}"
     if each is None:
         return "there is no pair of results to compare"
     return None
-
-
-def _distrusted(role: str, setting: Setting) -> str | None:
-    """What the setting's own records say against it. A few bad processes only widen the interval; half of them rule."""
-    whole = len(setting.records)
-    if setting.wrong:
-        fidelity = setting.wrong[0].fidelity
-        why = f": {fidelity.reason}" if fidelity is not None and fidelity.reason else ""
-        return f"the output of the {role} differs from the reference's{why}"
-    if 2 * len(setting.not_warm) >= whole:
-        return f"the warm-up of the {role} did not converge in {len(setting.not_warm)} of {_processes(whole)}"
-    if 2 * len(setting.unsteady) >= whole:
-        flags = dict.fromkeys(
-            flag for each in setting.unsteady if each.steadiness is not None for flag in each.steadiness.flags
-        )
-        named = f" ({', '.join(flags)})" if flags else ""
-        return f"the {role} is unsteady in {len(setting.unsteady)} of {_processes(whole)}{named}"
-    return None
-
-
-def _processes(number: int) -> str:
-    return "1 process" if number == 1 else f"{number} processes"

@@ -6,9 +6,10 @@ medians (method of moments), so it is 0 where the calls explain all. What repeat
 counts as a difference of processes here. Several settings are pooled with their degrees of freedom; an A/A sweep, one
 setting under two labels, is the clean case.
 
-The detectable difference is that of the unpaired test of ``bench.analysis.comparison``, which decides where blocks
-share nothing. How many calls a process should make is Kalibera and Jones' optimum ("Rigorous benchmarking in
-reasonable time", ISMM 2013).
+The detectable difference is that of the test of ``bench.analysis.comparison``: within one sweep the paired t test with
+R - 1 degrees of freedom, between two sweeps Welch's with 2 (R - 1), both at a level of 5 %. It assumes that blocks
+share nothing; where a block's processes are positively correlated, the paired test finds smaller differences. How many
+calls a process should make is Kalibera and Jones' optimum ("Rigorous benchmarking in reasonable time", ISMM 2013).
 
 The calls' part errs on the large side, by a quarter of its variance for 20 normal calls a process and by more for
 fewer (see ``noise_of_median``), and the processes' part on the small side by as much. Their sum, from which the
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import nctdtr, stdtrit  # type: ignore[import-untyped]
 
-from bench.analysis.comparison import FEWEST_PROCESSES, MARGIN, UNPAIRED_LEVEL
+from bench.analysis.comparison import FEWEST_PROCESSES, LEVEL, MARGIN
 from bench.analysis.phases import until_ready_s
 from bench.analysis.series import lag1_autocorrelation
 from bench.analysis.settings import Setting, call_times, noise_of_median, processes
@@ -46,6 +47,7 @@ class NoiseFloor:
 
     metric: str
     margin: float  # that `detectable_beyond` counts with, as a fraction
+    paired: bool  # the test: paired within one sweep, else Welch's
     settings: int  # that were pooled
     processes: int  # of all of them
     repeats: int  # processes of a setting, the fewest among them
@@ -54,28 +56,28 @@ class NoiseFloor:
     call_sd: float | None  # between the calls of a process; None for one call each
     median_noise: float | None  # standard error of a process's median through its calls' noise
     process_share: float | None  # of a median's variance, the part between processes; None where nothing varies
-    detectable: dict[int, float]  # repeats → smallest difference found with 80 % power, as a fraction
+    detectable: dict[int, float]  # repeats → difference that needs them for 80 % power, as a fraction
     detectable_beyond: dict[int, float]  # the same for a verdict, which asks for a difference beyond the margin
-    repeats_for: dict[float, int | None]  # difference → repeats that find it; None: more than 1,000
+    repeats_for: dict[float, int | None]  # difference → repeats that it needs for 80 % power; None: more than 1,000
     process_cost_s: float | None  # a process until its first measured call, its start and its imports included
     call_cost_s: float | None  # from one measured call to the next
     best_calls: int | None  # measured calls of a process that give the most for the time; None where not known
 
     def advice(self) -> list[str]:
-        """What the figures come to, in sentences."""
+        """State the figures in lines, the first of which says what the repeats at hand can tell."""
         found, verdict = self.detectable[self.repeats], self.detectable_beyond[self.repeats]
-        lines = [f"{self.repeats} repeats find a difference of {_percent(found)} in four of five sweeps"]
-        lines[0] += f"; a verdict beyond {_percent(self.margin)} needs {_percent(verdict)}"
+        power = f"With {self.repeats} repeats, 80 % power needs a difference of {_percent(found)}"
+        lines = [f"{power}; a verdict beyond {_percent(self.margin)} needs {_percent(verdict)}"]
         reached = [(each, needed) for each, needed in self.repeats_for.items() if needed is not None]
         if reached:
-            wishes = ", ".join(f"{_percent(each)} with {needed}" for each, needed in reached)
-            lines.append(f"repeats that find other differences: {wishes}")
+            wishes = ", ".join(f"{_percent(each)} needs {needed} repeats" for each, needed in reached)
+            lines.append(f"For 80 % power a difference of {wishes}")
         if self.process_share is not None:
             lines.append(self._where())
         if self.best_calls is not None:
             calls = "1 measured call" if self.best_calls == 1 else f"{self.best_calls} measured calls"
             costs = f"{self.process_cost_s:.3g} s for a process, {self.call_cost_s:.3g} s for a call"
-            lines.append(f"{calls} a process would tell the most for the time ({costs}); there were {self.calls:g}")
+            lines.append(f"{calls} per process would be the most efficient ({costs}); there were {self.calls:g}")
         return lines
 
     def _where(self) -> str:
@@ -89,13 +91,16 @@ class NoiseFloor:
         return f"{split}, the rest between the calls of one: more repeats help, more measured calls a little"
 
 
-def noise_floor(settings: Sequence[Setting], *, metric: str = "e2e", margin: float = MARGIN) -> NoiseFloor | None:
+def noise_floor(
+    settings: Sequence[Setting], *, metric: str = "e2e", margin: float = MARGIN, paired: bool = True
+) -> NoiseFloor | None:
     """The noise of these settings together; those with fewer than 3 processes say nothing. None where all are such.
 
     Args:
         settings: of one sweep, or one alone.
         metric: one of METRICS.
         margin: what a verdict must exceed, as a fraction.
+        paired: whether the settings are compared by block, as in one sweep.
     """
     groups = []
     for setting in settings:
@@ -112,11 +117,12 @@ def noise_floor(settings: Sequence[Setting], *, metric: str = "e2e", margin: flo
     between = max(0.0, total - (by_calls or 0.0))
     whole = between + (by_calls or 0.0)
     at_hand = min(len(logs) for logs, _ in groups)
-    detectable = {each: _detectable(whole, each) for each in sorted({*REPEATS, at_hand})}
+    detectable = {each: _detectable(whole, each, paired=paired) for each in sorted({*REPEATS, at_hand})}
     process_cost_s, call_cost_s = _costs(every)
     return NoiseFloor(
         metric=metric,
         margin=margin,
+        paired=paired,
         settings=len(groups),
         processes=len(every),
         repeats=at_hand,
@@ -127,21 +133,25 @@ def noise_floor(settings: Sequence[Setting], *, metric: str = "e2e", margin: flo
         process_share=between / whole if whole > 0 else None,
         detectable={each: math.expm1(found) for each, found in detectable.items()},
         detectable_beyond={each: math.expm1(found + math.log1p(margin)) for each, found in detectable.items()},
-        repeats_for={each: _repeats_for(whole, math.log1p(each)) for each in DIFFERENCES},
+        repeats_for={each: _repeats_for(whole, math.log1p(each), paired=paired) for each in DIFFERENCES},
         process_cost_s=process_cost_s,
         call_cost_s=call_cost_s,
         best_calls=_best_calls(process_cost_s, call_cost_s, per_call, between),
     )
 
 
-def detectable_errors(repeats: int) -> float:
-    """How many standard errors a true difference must have for an unpaired t test to find it with 80 % power.
+def detectable_errors(repeats: int, *, paired: bool = True) -> float:
+    """How many standard errors a true difference must have for a t test at 5 % to find it with 80 % power.
 
-    The noncentrality δ with P(T' > t) = 0.8, for noncentral t of 2 (repeats - 1) degrees of freedom and t the
-    two-sided quantile at the unpaired level; the other tail adds nothing worth counting. Found by bisection, to 1e-9.
+    The noncentrality δ with P(T' > t) = 0.8, for noncentral t and t the two-sided quantile at 5 %; the other tail adds
+    nothing worth counting. Found by bisection, to 1e-9.
+
+    Args:
+        repeats: processes of each side.
+        paired: repeats - 1 degrees of freedom; else 2 (repeats - 1).
     """
-    freedom = 2 * (repeats - 1)
-    quantile = float(stdtrit(freedom, 1 - UNPAIRED_LEVEL / 2))
+    freedom = (repeats - 1) * (1 if paired else 2)
+    quantile = float(stdtrit(freedom, 1 - LEVEL / 2))
     low, high = 0.0, 4 * quantile + 4
     while high - low > 1e-9:
         middle = (low + high) / 2
@@ -171,19 +181,19 @@ def _calls_part(series: Sequence[Sequence[float]]) -> tuple[float | None, float 
     return _mean([square for square, _ in squares]), _mean([square * calls for square, calls in squares])
 
 
-def _detectable(variance: float, repeats: int) -> float:
+def _detectable(variance: float, repeats: int, *, paired: bool) -> float:
     """The smallest difference of two settings' log medians that is found; `variance` is of one process's."""
-    return detectable_errors(repeats) * math.sqrt(2 * variance / repeats)
+    return detectable_errors(repeats, paired=paired) * math.sqrt(2 * variance / repeats)
 
 
-def _repeats_for(variance: float, wanted: float) -> int | None:
+def _repeats_for(variance: float, wanted: float, *, paired: bool) -> int | None:
     """The fewest repeats, 3 at least, that find a difference on the log scale; None for more than MOST_REPEATS."""
     low, high = FEWEST_PROCESSES, MOST_REPEATS
-    if _detectable(variance, high) > wanted:
+    if _detectable(variance, high, paired=paired) > wanted:
         return None
     while low < high:
         middle = (low + high) // 2
-        if _detectable(variance, middle) <= wanted:
+        if _detectable(variance, middle, paired=paired) <= wanted:
             high = middle
         else:
             low = middle + 1

@@ -5,7 +5,7 @@ gives one median, together with how well its own calls determine it. Judging com
 ``bench.analysis.comparison``; what a setting was asked to do differently (its attention, its compilation) is what one
 compares and is no difference here.
 
-Not covered: differences that a record does not hold, such as other load on the machine or the text in a prompt file.
+Not covered: differences that a record does not hold, such as other load on the machine.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from bench.record import Iteration, Record, Unverified
 METRICS = ("e2e", "ttft", "itl", "tpot")
 # The keys that make a model another one. Its number format is a choice for speed like any other.
 MODEL_KEYS = ("model.id", "model.revision", "model.gguf_file", "model.weights", "model.architecture", "model.seed")
+PROMPT_KEY = "workload.prompt_file"
 UNKNOWN = "–"
 # Which GPU a job was given is told by the device's name; its number only tells jobs side by side apart.
 _NOT_NAMED = ("CUDA_VISIBLE_DEVICES",)
@@ -218,8 +219,8 @@ def differences(a: Setting, b: Setting) -> list[Difference]:
     """What makes two settings incomparable, or must be named beside a comparison; those that bar come first.
 
     Model, workload and device bar a verdict. Library versions and copies, driver, host, neighbours, environment
-    variables and the class of the KV cache are named: they may be the very thing that one compares. Nothing is said of
-    a setting without an ok process.
+    variables and the class of the KV cache are named: they may be the very thing that one compares. Prompt files are
+    compared by their content where the records know it. Nothing is said of a setting without an ok process.
     """
     if not a.records or not b.records:
         return []
@@ -231,7 +232,7 @@ def differences(a: Setting, b: Setting) -> list[Difference]:
         ]
         for facts, bars in ((_identity, True), (_circumstances, False))
     )
-    return [*barring, *named]
+    return [*_with_prompts_by_content(barring, a.records, b.records), *named]
 
 
 def identity(record: Record) -> dict[str, str]:
@@ -315,6 +316,29 @@ def _side_by_side(a: Iterable[Record], b: Iterable[Record], facts: _Facts) -> di
                 side.setdefault(key, set()).add(UNKNOWN if value is None else str(value))
     left, right = sides
     return {key: (_text(left.get(key)), _text(right.get(key))) for key in left | right}
+
+
+def _with_prompts_by_content(found: list[Difference], a: Sequence[Record], b: Sequence[Record]) -> list[Difference]:
+    """Replace the difference of the prompt files' paths by that of their contents.
+
+    The paths must do where a record does not know the content of its prompt file.
+    """
+    if any(asked(each, PROMPT_KEY) is not None and _prompt_digest(each) is None for each in (*a, *b)):
+        return found
+    others = [each for each in found if each.key != PROMPT_KEY]
+    if {_prompt_digest(each) for each in a} == {_prompt_digest(each) for each in b}:
+        return others
+    left, right = (_text({_prompt(each) for each in side}) for side in (a, b))
+    return [*others, Difference(key=PROMPT_KEY, a=left, b=right, bars=True)]
+
+
+def _prompt_digest(record: Record) -> str | None:
+    return record.observed.prompt_digest if record.observed is not None else None
+
+
+def _prompt(record: Record) -> str:
+    digest = _prompt_digest(record)
+    return UNKNOWN if digest is None else f"{asked(record, PROMPT_KEY)} (SHA-256 {digest[:12]})"
 
 
 def _text(values: set[str] | None) -> str:

@@ -157,5 +157,42 @@ def sweeps(
     return levels[..., None] * (1 + cv * rng.standard_normal((*shape, calls)))
 
 
+def correlated_pairs(
+    rng: Generator,
+    trials: int,
+    *,
+    repeats: int,
+    process_sds: tuple[float, float],
+    rho: float = 0.0,
+    cv: float,
+    calls: int = 20,
+    shift: float = 0.0,
+) -> Array:
+    """Two settings whose processes in one block are correlated, each repeat a process with a level of its own.
+
+    A positive correlation is what a block shares; a negative one is that of processes that disturb each other, or of
+    an effect of the position in the block. Levels are log-normal, so that both settings have the same geometric mean
+    whatever their deviations.
+
+    Args:
+        rng: seeded by the caller.
+        trials: pairs to make.
+        repeats: processes of each setting; repeat i of both is block i.
+        process_sds: standard deviations of the log levels of each setting's processes.
+        rho: correlation of the two log levels of a block.
+        cv: of the calls of a process.
+        calls: measured in each process.
+        shift: by which the second setting is slower, as a fraction.
+
+    Returns:
+        Trials × 2 × repeats × calls.
+    """
+    shared, own = rng.standard_normal((2, trials, repeats))
+    scores = np.stack([shared, rho * shared + np.sqrt(1 - rho**2) * own], axis=1)
+    levels = np.exp(scores * np.asarray(process_sds)[:, None])
+    levels[:, 1] *= 1 + shift
+    return np.asarray(levels[..., None] * (1 + cv * rng.standard_normal((trials, 2, repeats, calls))))
+
+
 def _signs(rng: Generator, trials: int) -> Array:
     return rng.choice([-1.0, 1.0], (trials, 1))

@@ -1,8 +1,8 @@
-"""The report of one sweep, or of one beside another: everything that a comparison comes to, also as plain values.
+"""The report of one sweep, or of one beside another: all results of a comparison, also as plain values.
 
-Nothing is judged here but one thing, which concerns a limit of the reader's own: whether a setting got slower by more
-than they allow (`check_slower`). Effects, verdicts, break-even points and the noise floor come from
-``bench.analysis``; ``bench.report.comparison_text`` puts them into words.
+Effects, verdicts, break-even points and the noise floor come from ``bench.analysis``;
+``bench.report.comparison_text`` puts them into words. Judged here is only what a regression gate asks (`check_slower`):
+whether a setting is slower than the reader allows, and whether each setting can still be compared at all.
 
 Not covered: where the records come from, and what a program does with the outcome.
 """
@@ -12,17 +12,20 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from bench.analysis.break_even import BreakEven, break_evens
-from bench.analysis.comparison import MARGIN, Comparison, compare, compare_sweeps
+from bench.analysis.comparison import MARGIN, TOKENS_KEY, Comparison, compare, compare_sweeps
 from bench.analysis.noise_floor import NoiseFloor, noise_floor
-from bench.analysis.settings import Setting, processes, settings_of
+from bench.analysis.ranking import standing_of_setting
+from bench.analysis.settings import Setting, processes, settings_of, steady_words
 from bench.record import Record, Unverified
 
-SCHEMA_VERSION = 1  # of to_json
+SCHEMA_VERSION = 2  # of to_json
+REFERENCE = "fidelity.reference=eager"  # what compares the output of a single setting as well
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +34,15 @@ class Row:
 
     name: str
     setting_id: str
-    median_s: float | None  # median over processes of each one's own median; None where none came through
-    processes: int
+    median_s: float | None  # median over processes of each one's own median; None where no process is ok
+    geometric_mean_s: float | None  # of the same medians of processes; None likewise
+    processes: int  # with a time of this metric
+    ok: int  # processes that are ok
     lost: dict[str, int]  # status → repeats that ended so
     lost_reason: str | None
-    steady: tuple[int, int]  # processes judged steady, and all
+    steady: dict[str, int]  # processes by the word of `bench.analysis.settings.steady_words`: yes, no, noisy, few, –
+    wrong_output: str | None = None  # how its output differs from the reference's; None where it does not
+    agrees: bool = False  # whether the output of all its processes was compared with a reference's and agrees
     unverified: list[Unverified] = field(default_factory=list)  # what the evidence of its processes could not see
 
 
@@ -59,17 +66,32 @@ class ComparisonReport:
         if self.before is None:
             return [row.name for row in self.settings if row.setting_id not in sides[0] | sides[1]]
         after = [f"{row.name} (only after)" for row in self.settings if row.setting_id not in sides[0]]
-        return [f"{row.name} (only before)" for row in self.before if row.setting_id not in sides[1]] + after
+        return [f"{row.name} (only before)" for row in self.only_before] + after
+
+    @property
+    def only_before(self) -> list[Row]:
+        """Of two sweeps the settings that the second one does not have."""
+        compared = {each.baseline_id for each in self.comparisons}
+        return [row for row in self.before or () if row.setting_id not in compared]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokenSetting:
+    """A setting that worked and cannot be compared any more."""
+
+    setting: str
+    reason: str  # in one line
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlowerCheck:
-    """Which settings are slower than a reader allows. The names are of settings, each in one list at most."""
+    """What a regression gate says of each setting. The names are of settings, each in one list at most."""
 
-    limit: float  # as a fraction: 0.03 allows all below 3 %
+    limit: float | None  # as a fraction: 0.03 allows all below 3 %; None: being slower is no failure
     slower: list[str]  # verdict "slower", by the limit or more: the check fails
     ruled_out: list[str]  # inconclusive, but its interval ends below the limit
     undecided: list[str]  # inconclusive, and as far as one can tell possibly slower by the limit or more
+    broken: list[BrokenSetting] = field(default_factory=list)  # failed, vanished, other output, incomparable
 
 
 # ---- building ----------------------------------------------------------------------------------------------------
@@ -149,7 +171,7 @@ def build_report_of_two(
         before=[_row(each, metric) for each in before],
         comparisons=compare_sweeps(before, after, metric=metric, margin=margin),
         break_evens=break_evens(after),
-        noise_floor=noise_floor([*before, *after], metric=metric, margin=margin),
+        noise_floor=noise_floor([*before, *after], metric=metric, margin=margin, paired=False),
         sources=sources,
     )
 
@@ -162,38 +184,105 @@ def in_order(settings: Sequence[Setting], typed: Sequence[str] | None) -> list[S
     return sorted(settings, key=lambda each: places.get(each.name, len(places)))
 
 
-def check_slower(report: ComparisonReport, limit: float) -> SlowerCheck:
-    """Which settings are slower by `limit` (a fraction) or more, and which may be, for all that one can tell.
+def check_slower(report: ComparisonReport, limit: float | None) -> SlowerCheck:
+    """Which settings are slower by `limit` (a fraction) or more, which may be, and which cannot be compared any more.
 
     An interval rules something out only where a verdict was possible: not below three processes, and not where what is
     compared differs in more than the setting, or cannot be trusted.
+
+    Args:
+        report: of one sweep, or of two.
+        limit: None where being slower is no failure; no setting is in `slower` then, nor in `ruled_out`.
     """
+    broken = list(_broken(report))
+    done = {each.setting for each in broken}
     slower: list[str] = []
     ruled_out: list[str] = []
     undecided: list[str] = []
     for each in report.comparisons:
         found, word = each.effect, each.verdict.word
-        if word == "slower" and found is not None and found.ratio >= 1 + limit:
+        if word == "slower" and found is not None and limit is not None and found.ratio >= 1 + limit:
             slower.append(each.setting)
-        elif word == "inconclusive":
-            judged = found is not None and each.verdict.p is not None
+            broken = [one for one in broken if one.setting != each.setting]
+        elif word == "inconclusive" and each.setting not in done:
+            judged = found is not None and each.verdict.p is not None and limit is not None
             high = found.high if judged and found is not None else None
-            (ruled_out if high is not None and high < 1 + limit else undecided).append(each.setting)
-    return SlowerCheck(limit=limit, slower=slower, ruled_out=ruled_out, undecided=undecided)
+            (ruled_out if high is not None and high < 1 + (limit or 0.0) else undecided).append(each.setting)
+    if report.before is None:
+        undecided += report.unmatched  # without a baseline there is nothing to say of them
+    return SlowerCheck(limit=limit, slower=slower, ruled_out=ruled_out, undecided=undecided, broken=broken)
+
+
+def _broken(report: ComparisonReport) -> Iterator[BrokenSetting]:
+    """Settings that worked before (in one sweep: should work beside their baseline) and cannot be compared now.
+
+    A setting that did not work before either is none of them: nothing got worse.
+    """
+    after = {row.setting_id: row for row in report.settings}
+    before = after if report.before is None else {row.setting_id: row for row in report.before}
+    for each in report.comparisons:
+        old, new = before[each.baseline_id], after[each.setting_id]
+        if report.before is not None and not old.processes:
+            continue
+        if (reason := _breakage(old, new, each, is_one_sweep=report.before is None)) is not None:
+            yield BrokenSetting(setting=each.setting, reason=reason)
+    for row in report.only_before:
+        if row.processes:
+            yield BrokenSetting(setting=row.name, reason=f"is not in {_after(report)}")
+
+
+def _breakage(old: Row, new: Row, compared: Comparison, *, is_one_sweep: bool) -> str | None:
+    """Why one setting cannot be compared with its baseline; None where it can, or was never expected to."""
+    if (failed := _failed(new, is_one_sweep=is_one_sweep)) is not None:
+        return failed
+    if new.wrong_output is not None and (is_one_sweep or old.wrong_output is None):
+        return new.wrong_output
+    if is_one_sweep:
+        of_baseline = _failed(old, is_one_sweep=True) or old.wrong_output
+        return None if of_baseline is None else f"its baseline {compared.baseline}: {of_baseline}"
+    if barring := [one for one in compared.differences if one.bars]:
+        return "not comparable: " + "; ".join(f"{one.key} is {one.b}, in the baseline {one.a}" for one in barring)
+    changed = [one for one in compared.differences if one.key == TOKENS_KEY]
+    if changed and not new.agrees:
+        return f"its generated tokens changed ({changed[0].b}) and no reference run confirms them: set {REFERENCE}"
+    return None
+
+
+def _failed(row: Row, *, is_one_sweep: bool) -> str | None:
+    """Which repeats are not ok; in one sweep a skipped setting cannot run on this machine, which is no fault."""
+    failed = {status: count for status, count in row.lost.items() if not is_one_sweep or status != "skipped"}
+    if not failed:
+        return None
+    ends = ", ".join(f"{count} {status}" for status, count in failed.items())
+    reason = f": {row.lost_reason}" if row.lost_reason else ""
+    return f"{ends} of {sum(row.lost.values()) + row.ok} repeats{reason}"
+
+
+def _after(report: ComparisonReport) -> str:
+    return report.sources[1] if len(report.sources) == 2 else "the second sweep"
 
 
 def _row(setting: Setting, metric: str) -> Row:
     medians_s = [each.median_s for each in processes(setting, metric).values()]
+    reasons = standing_of_setting(setting).reasons if setting.records else ()
     return Row(
         name=setting.name,
         setting_id=setting.setting_id,
         median_s=statistics.median(medians_s) if medians_s else None,
+        geometric_mean_s=statistics.geometric_mean(medians_s) if medians_s else None,
         processes=len(medians_s),
+        ok=len(setting.records),
         lost=setting.lost,
         lost_reason=setting.lost_reason,
-        steady=setting.steady,
+        steady=dict(Counter(steady_words([each]) for each in setting.records)),
+        wrong_output=next((each.text for each in reasons if each.kind == "output"), None),
+        agrees=bool(setting.records) and all(_agrees(each) for each in setting.records),
         unverified=setting.unverified,
     )
+
+
+def _agrees(record: Record) -> bool:
+    return record.fidelity is not None and record.fidelity.agrees is True
 
 
 # ---- plain values ------------------------------------------------------------------------------------------------
@@ -204,21 +293,19 @@ def to_json(report: ComparisonReport, *, check: SlowerCheck | None = None) -> di
 
     The keys are the fields of the dataclasses, so of `ComparisonReport` at the top; beside them stand
 
-    - ``schema_version``: 1; it counts up when a key changes its meaning or goes;
+    - ``schema_version``: 2; it counts up when a key changes its meaning or goes;
     - ``unmatched``: settings that stand in no comparison;
-    - in each of ``comparisons``: ``median_s`` and ``baseline_median_s``, medians over processes;
+    - in each of ``comparisons``: ``geometric_mean_s`` and ``baseline_geometric_mean_s``, whose quotient is the ratio;
     - in ``noise_floor``: ``advice``, sentences;
-    - ``slower_check``: a `SlowerCheck`, None where no limit was given.
+    - ``slower_check``: a `SlowerCheck`, None where no gate was asked for.
 
     Numbers that are keys (repeats, calls, differences) are strings, as JSON wants them.
     """
-    after = {row.setting_id: row.median_s for row in report.settings}
-    before = after if report.before is None else {row.setting_id: row.median_s for row in report.before}
     comparisons = [
         {
             **_plain(each),
-            "median_s": after.get(each.setting_id),
-            "baseline_median_s": before.get(each.baseline_id),
+            "geometric_mean_s": None if each.effect is None else each.effect.geometric_mean_s,
+            "baseline_geometric_mean_s": None if each.effect is None else each.effect.baseline_geometric_mean_s,
         }
         for each in report.comparisons
     ]

@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.text import Text
 
 from bench.analysis.break_even import CALLS, BreakEven
-from bench.analysis.comparison import Comparison
+from bench.analysis.comparison import Comparison, Effect
 from bench.analysis.noise_floor import NoiseFloor
 from bench.analysis.settings import Difference
 from bench.report import markdown, unverified
 from bench.report.comparison import ComparisonReport, Row, SlowerCheck
-from bench.report.format import UNDEFINED, milliseconds, one_line, significant
+from bench.report.format import UNDEFINED, one_line, significant
 from bench.report.layout import PLAIN_WIDTH, grid, is_watched, natural_width, print_at
 
 METRIC_NAMES = {"e2e": "E2E", "ttft": "TTFT", "itl": "ITL", "tpot": "TPOT"}
@@ -28,6 +28,7 @@ VERDICT_STYLES = {"faster": "green", "slower": "red", "inconclusive": "yellow"}
 LEFT = ("verdict", "status", "cache")  # columns of words, beside the first
 NARROWEST_NAME = 14
 EXPENDABLE = ("ratio", "p", "steady", "tokens")  # left out in this order where the console is too narrow for all
+DIGITS, MOST_DIGITS = 4, 12  # significant ones of a time; more where its quotient must give the ratio
 
 
 # ---- text --------------------------------------------------------------------------------------------------------
@@ -115,8 +116,8 @@ def sections(report: ComparisonReport, check: SlowerCheck | None = None) -> Iter
     lines = [*_legend(report), *_reasons(comparisons), *_named(comparisons), *_unverified(report), *_missing(report)]
     if lines:
         yield Section(lines=lines)
-    if check is not None and report.comparisons:
-        yield Section(lines=list(_check_lines(check)))
+    if check is not None and (lines := list(_check_lines(check))):
+        yield Section(lines=lines)
     if report.break_evens:
         title = "Break-even of compilation: calls until it has paid; ×N: speed-up over N calls, the start included"
         lines = [_break_even_line(each) for each in report.break_evens]
@@ -147,24 +148,66 @@ def _headline(report: ComparisonReport) -> str:
 
 
 def _comparison_columns(report: ComparisonReport) -> dict[str, list[str]]:
-    """Each baseline, and below it what was compared with it; an empty row between groups."""
+    """Each baseline, and below it what was compared with it; an empty row between groups.
+
+    The baseline has a column of its own where a ratio was made from other processes than those of the baseline's row:
+    by block, a setting that lost a repeat is compared with the baseline's other repeats alone.
+    """
     groups: dict[str, list[Comparison]] = {}
     for each in report.comparisons:
         groups.setdefault(each.baseline_id, []).append(each)
     after = {row.setting_id: row for row in report.settings}
     before = after if report.before is None else {row.setting_id: row for row in report.before}
+    metric = METRIC_NAMES[report.metric]
+    digits = _digits(report.comparisons)
     headers = (
-        "setting", f"{METRIC_NAMES[report.metric]} ms", "ratio", "change %", "95 % interval", "p", "verdict", "steady",
+        "setting", f"{metric} ms", f"baseline {metric} ms", "ratio", "change %", "95 % interval", "p", "verdict",
+        "steady",
     )  # fmt: skip
+    sides = dict(_sides(report))
+    old, new = ("", "") if report.before is None else sides
     rows: list[tuple[str, ...]] = []
     for baseline_id, group in groups.items():
         if rows and report.before is None:
             rows.append(("",) * len(headers))
-        first = group[0]
-        time = milliseconds(before[baseline_id].median_s)
-        rows.append((_marked(before[baseline_id]), time, "1", "", "", "", "baseline", first.steady[0]))
-        rows += [_comparison_cells(each, after[each.setting_id]) for each in group]
-    return {header: [row[place] for row in rows] for place, header in enumerate(headers)}
+        first, row = group[0], before[baseline_id]
+        time = _time(row.geometric_mean_s, digits)
+        rows.append((_marked(row) + old, time, "", "1", "", "", "", "baseline", first.steady[0]))
+        rows += [_comparison_cells(each, after[each.setting_id], new, digits) for each in group]
+    columns = {header: [row[place] for row in rows] for place, header in enumerate(headers)}
+    if _is_one_baseline_each(report.comparisons, before):
+        del columns[headers[2]]
+    return columns
+
+
+def _is_one_baseline_each(comparisons: Sequence[Comparison], before: Mapping[str, Row]) -> bool:
+    """Whether each ratio was made from all processes of its baseline, so that the baseline's row tells its time."""
+    found = [(each.effect, before[each.baseline_id].geometric_mean_s) for each in comparisons if each.effect]
+    return all(
+        own_s is not None and math.isclose(each.baseline_geometric_mean_s, own_s, rel_tol=1e-9) for each, own_s in found
+    )
+
+
+def _digits(comparisons: Sequence[Comparison]) -> int:
+    """How many significant digits the times need for their printed quotients to give the printed ratios."""
+    effects = [each.effect for each in comparisons if each.effect is not None]
+    return next(
+        (digits for digits in range(DIGITS, MOST_DIGITS) if all(_divides(each, digits) for each in effects)),
+        MOST_DIGITS,
+    )
+
+
+def _divides(effect: Effect, digits: int) -> bool:
+    shown = [_time(each, digits) for each in (effect.geometric_mean_s, effect.baseline_geometric_mean_s)]
+    if UNDEFINED in shown or float(shown[1]) == 0:
+        return True
+    quotient = float(shown[0]) / float(shown[1])
+    return (significant(quotient), _change(quotient)) == (significant(effect.ratio), _change(effect.ratio))
+
+
+def _time(duration_s: float | None, digits: int) -> str:
+    """Seconds as milliseconds with so many significant digits."""
+    return significant(None if duration_s is None else duration_s * 1e3, digits)
 
 
 def _marked(row: Row) -> str:
@@ -172,12 +215,14 @@ def _marked(row: Row) -> str:
     return f"{one_line(row.name)} {unverified.MARK}" if row.unverified else one_line(row.name)
 
 
-def _comparison_cells(comparison: Comparison, row: Row) -> tuple[str, ...]:
+def _comparison_cells(comparison: Comparison, row: Row, side: str, digits: int) -> tuple[str, ...]:
+    """One row; `side` stands behind the name."""
     found, verdict = comparison.effect, comparison.verdict
     ratio, low, high = (found.ratio, found.low, found.high) if found is not None else (None, None, None)
     return (
-        _marked(row),
-        milliseconds(row.median_s),
+        _marked(row) + side,
+        _time(row.geometric_mean_s if found is None else found.geometric_mean_s, digits),
+        _time(None if found is None else found.baseline_geometric_mean_s, digits),
         significant(ratio),
         _change(ratio),
         UNDEFINED if low is None or high is None else f"{_change(low)} … {_change(high)}",
@@ -188,9 +233,12 @@ def _comparison_cells(comparison: Comparison, row: Row) -> tuple[str, ...]:
 
 
 def _legend(report: ComparisonReport) -> Iterator[str]:
-    """Why a ratio is not quite that of the two times above it; of one process each it is."""
+    """Name the statistic in the column of times; of one process each it is the median of its calls."""
     if any(each.effect is not None and each.effect.processes > 1 for each in report.comparisons):
-        yield f"{METRIC_NAMES[report.metric]} ms: median over processes; ratio: of their geometric means"
+        yield (
+            f"{METRIC_NAMES[report.metric]} ms: geometric mean of the processes' medians; ratio: the setting's over "
+            f"the baseline's"
+        )
 
 
 def _reasons(comparisons: Sequence[Comparison]) -> Iterator[str]:
@@ -245,11 +293,16 @@ def _missing(report: ComparisonReport) -> Iterator[str]:
 
 
 def _check_lines(check: SlowerCheck) -> Iterator[str]:
-    limit = f"{check.limit * 100:g} %"
-    if check.slower:
-        yield f"SLOWER by {limit} or more: {_listed(check.slower)}"
-    else:
-        yield f"no setting was found to be slower by {limit} or more"
+    if check.limit is not None:
+        limit = f"{check.limit * 100:g} %"
+        if check.slower:
+            yield f"SLOWER by {limit} or more: {_listed(check.slower)}"
+        else:
+            yield f"no setting was found to be slower by {limit} or more"
+    for each in check.broken:
+        yield f"CANNOT BE COMPARED: {one_line(each.setting)}: {one_line(each.reason)}"
+    if check.limit is None:
+        return
     if check.ruled_out:
         yield f"not slower by {limit} or more, though inconclusive: {_listed(check.ruled_out)}"
     if check.undecided:
@@ -295,11 +348,11 @@ def _noise_title(floor: NoiseFloor) -> str:
 
 
 def _noise_columns(floor: NoiseFloor) -> dict[str, list[str]]:
-    """Smallest differences by repeats, the R at hand marked."""
+    """The differences that so many repeats find with 80 % power, the R at hand marked."""
     repeats = sorted(floor.detectable)
     return {
         "repeats": [f"{each} (here)" if each == floor.repeats else str(each) for each in repeats],
-        "smallest difference found %": [significant(floor.detectable[each] * 100, 2) for each in repeats],
+        "difference with 80 % power, %": [significant(floor.detectable[each] * 100, 2) for each in repeats],
         "for a verdict %": [significant(_scaled(floor.detectable_beyond.get(each)), 2) for each in repeats],
     }
 

@@ -19,7 +19,7 @@ import torch
 import transformers
 from torch.nn.attention import SDPBackend
 
-from bench.config import BenchmarkConfig
+from bench.config import BenchmarkConfig, prompt_digest
 from bench.record import AttentionObserved, Observed, Unverified
 from bench.trial import attention, compilation, memory, tensor_parallel
 from bench.trial.blind_spots import blind_spots
@@ -55,6 +55,7 @@ def observe_model(config: BenchmarkConfig, loaded: LoadedModel, prompt_tokens: i
         ),
         shape=shape_of(model),
         revision=revision_of(model),
+        prompt_digest=prompt_digest(config.workload),
         prompt_tokens=prompt_tokens,
         unverified=blind_spots(config, loaded),
         **tensor_parallel.observe(config, model),

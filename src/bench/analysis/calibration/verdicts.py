@@ -1,30 +1,41 @@
 """Rows on comparisons: identical settings must not differ, and a shift must be found.
 
+The rows on pairs of correlated settings compute all trials at once (`Intervals`), with the functions that
+`bench.analysis.comparison.effect` itself uses; a test holds both against each other.
+
 That one process each names no winner is a rule and has no rate: the tests of `bench.analysis.comparison` hold it.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from scipy.special import bdtr, ndtri  # type: ignore[import-untyped]
 
 from bench.analysis import comparison, synthetic
 from bench.analysis.calibration.rows import Case, least, most
-from bench.analysis.comparison import Effect
-from bench.analysis.series import Array
+from bench.analysis.comparison import MARGIN, Effect
+from bench.analysis.series import Array, median_rank
 from bench.analysis.settings import Process, noise_of_median
 
 CV = 0.01  # of the calls
 SETTINGS = 12
+TIMES = 10  # the trials of other rows, in those that are computed at once
+REPEATS = (3, 5, 8)
+CORRELATIONS = (-0.6, 0.0, 0.5, 0.8)  # of the two processes of a block
 WINNER = ("faster", "slower")
 Make = Callable[[np.random.Generator, int], Array]
 
 
 def cases() -> list[Case]:
     """All rows of this group."""
-    return [*_pairs(), *_sweeps(), *_shifts(), *_drifts()]
+    return [*_pairs(), *_correlated(), *_sweeps(), *_shifts(), *_drifts()]
 
 
 def _pairs() -> list[Case]:
@@ -51,19 +62,36 @@ def _sweeps() -> list[Case]:
     ]
 
 
+def _correlated() -> list[Case]:
+    """Whatever the processes of a block share, and however unlike the two settings scatter."""
+    spreads = [(f"process SD {100 * sd:g} %", (sd, sd)) for sd in (0.002, 0.01, 0.02)]
+    spreads.append(("process SD 1 % against 10 %", (0.01, 0.1)))
+    where = [(*spread, repeats, rho) for spread in spreads for repeats in REPEATS for rho in CORRELATIONS]
+    return [
+        Case(
+            name="identical settings differ",
+            case=f"{spread}, R = {repeats}, correlation in blocks {rho:g}",
+            target=most(0.05),
+            run=_differing_pair(repeats=repeats, process_sds=sds, rho=rho),
+            family=len(where),
+            times=TIMES,
+        )
+        for spread, sds, repeats, rho in where
+    ]
+
+
 def _shifts() -> list[Case]:
+    """Targets at a process SD of 1 %, which those of 0.2 % reach as well."""
     found = []
     for sd in (0.002, 0.01):
-        where, make = f"process SD {100 * sd:g} %, R = 5", _making(2, 5, sd, shift=0.03)
-        found += [
-            Case(name="a shift of 3 % found", case=where, target=least(0.95), run=_differing(make)),
-            Case(
-                name="a shift of 3 % called slower",
-                case=where,
-                target=least(0.70),
-                run=_judged(make, words=("slower",)),
-            ),
-        ]
+        for repeats, differing, slower in ((3, 0.45, 0.24), (5, 0.90, 0.60), (8, 0.99, 0.88)):
+            where = f"process SD {100 * sd:g} %, R = {repeats}"
+            about = {"repeats": repeats, "process_sds": (sd, sd), "shift": 0.03}
+            for name, least_rate, run in (
+                ("a shift of 3 % found", differing, _differing_pair(**about)),
+                ("a shift of 3 % called slower", slower, _slower_pair(**about)),
+            ):
+                found.append(Case(name=name, case=where, target=least(least_rate), run=run, times=TIMES))
     return found
 
 
@@ -103,6 +131,67 @@ def _judged(make: Make, *, words: Sequence[str] = WINNER) -> Callable[[np.random
         return [any(each.word in words for each in verdicts) for verdicts in judged]
 
     return run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intervals:
+    """Paired intervals of many trials at once, on the log scale."""
+
+    difference: Array
+    reach: Array
+
+    @property
+    def differ(self) -> npt.NDArray[np.bool_]:
+        """Whether the interval leaves out no difference."""
+        return np.abs(self.difference) > self.reach
+
+    @property
+    def slower(self) -> npt.NDArray[np.bool_]:
+        """Whether the second setting has the verdict "slower": the interval lies beyond the margin."""
+        return self.difference - self.reach > math.log1p(MARGIN)
+
+
+def intervals(pairs: Array) -> Intervals:
+    """Compare the second setting with the first in each trial, as `comparison.effect` does in one.
+
+    Args:
+        pairs: trials × 2 × repeats × calls.
+    """
+    medians = np.log(np.median(pairs, axis=-1))
+    differences = medians[:, 1] - medians[:, 0]
+    repeats = pairs.shape[-2]
+    of_sides = comparison.error_of_calls(_noises_of_medians(pairs), repeats)
+    error = comparison.paired_error(differences, np.hypot(of_sides[:, 0], of_sides[:, 1]))
+    return Intervals(difference=differences.mean(axis=-1), reach=comparison.reach_of(error, repeats - 1))
+
+
+def _noises_of_medians(times: Array) -> Array:
+    """`settings.noise_of_median` over the last axis, of 6 calls or more that are not all equal."""
+    logs = np.log(times)
+    n = logs.shape[-1]
+    rank = median_rank(n)
+    assert rank is not None
+    ordered = np.sort(logs, axis=-1)
+    error = (ordered[..., n - rank] - ordered[..., rank - 1]) / (-2 * float(ndtri(bdtr(rank - 1, n, 0.5))))
+    centred = logs - logs.mean(axis=-1, keepdims=True)
+    plain = np.sum(centred[..., 1:] * centred[..., :-1], axis=-1) / np.sum(centred**2, axis=-1)
+    rho = np.clip(plain + (1 + 3 * plain) / n, 0.0, 1.0)
+    independent = np.maximum(1.0, n * (1 - rho) / (1 + rho))
+    return np.asarray(error * np.sqrt(n / independent), dtype=np.float64)
+
+
+def _pairs_of(rng: np.random.Generator, trials: int, **about: Any) -> Intervals:
+    return intervals(synthetic.correlated_pairs(rng, trials, cv=CV, **about))
+
+
+def _differing_pair(**about: Any) -> Callable[[np.random.Generator, int], npt.NDArray[np.bool_]]:
+    """Whether the 95 % interval of a pair leaves out 1; `about` goes to `synthetic.correlated_pairs`."""
+    return lambda rng, trials: _pairs_of(rng, trials, **about).differ
+
+
+def _slower_pair(**about: Any) -> Callable[[np.random.Generator, int], npt.NDArray[np.bool_]]:
+    """Whether "slower" is said of the second setting of a pair."""
+    return lambda rng, trials: _pairs_of(rng, trials, **about).slower
 
 
 def effects(sweep: Array) -> list[Effect]:

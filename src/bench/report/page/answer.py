@@ -273,7 +273,7 @@ def _without_winner(
         seen = f" ({_signed_interval(own[0])})" if own else ""
         sentences.append(f"The lowest median is that of {lowest.name}{seen}, which is no verdict.")
     if counts["inconclusive"] and report.noise_floor is not None:
-        sentences.append(f"What this machine can tell: {report.noise_floor.advice()[0]}.")
+        sentences.append(f"{report.noise_floor.advice()[0]}.")
     return f"No setting was found to be faster than {baseline}", sentences
 
 

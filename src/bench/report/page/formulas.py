@@ -153,8 +153,8 @@ FORMULAS = (
         name="Effect",
         formula="ratio = exp(mean ln m_B − mean ln m_A) over processes; interval: exp(ln ratio ± t · s)",
         unit="ratio",
-        note="The unit is the process. Within a sweep the narrower of a paired t interval (blocks, 98 %) and Welch's "
-        "(95.5 %), wrong together in at most 5 %. s is never less than the calls' own noise makes it.",
+        note="The unit is the process, m its median. The 95 % interval is the paired t interval of the blocks within "
+        "a sweep (R − 1 degrees of freedom), and Welch's between two. s is at least what the calls' own noise makes.",
         source="analysis/comparison",
     ),
     Formula(
@@ -195,8 +195,8 @@ FORMULAS = (
         formula="δ = λ · √(2 σ² / R), σ² = variance between processes + variance of a process's median through its "
         "calls; shown: exp(δ) − 1, and exp(δ + ln 1.01) − 1 for a verdict",
         unit="share",
-        note="The smallest difference that R repeats find in four of five sweeps; λ the noncentrality of an unpaired "
-        "t test with a power of 80 %.",
+        note="The difference that R repeats find with a power of 80 %; λ the noncentrality of the test that decides: "
+        "the paired t test with R − 1 degrees of freedom, between two sweeps Welch's with 2 (R − 1).",
         source="analysis/noise_floor",
     ),
     Formula(

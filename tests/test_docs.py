@@ -329,6 +329,7 @@ class Checked:
 
     def check(self, typed: list[str]) -> None:
         """Raise what is wrong with a command line. Of a sweep with very many points, so manieth are composed."""
+        typed = [readable(each) for each in typed]  # as the command does
         of_hydra = tuple(each for each in typed if each.startswith("hydra"))
         of_all = (*of_hydra, *(each for each in typed if each.startswith("experiment=")))
         points = self.points(of_all, [each for each in typed if each not in of_hydra])

@@ -60,7 +60,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["device=gpu"], ["device=gpu: must be auto, cpu, cuda or cuda:N"]),
     (["tracking.uri=mlruns"], ["tracking.uri=mlruns: must be an address", "sqlite:///FILE"]),
     (["search.storage=x.db"], ["search.storage=x.db: must be an address"]),
-    (["search.objectives=e2e_ms"], ["search.objectives=e2e_ms: must be a list", "'search.objectives=[e2e_ms]'"]),
+    (["search.objectives=e2e"], ["search.objectives=e2e: allowed: e2e_ms, ", "did you mean e2e_ms?"]),
     (["tracking.tags=x"], ["tracking.tags=x: ", "type tracking.tags.NAME=VALUE"]),
     (["sweep.name=a/b"], ["sweep.name=a/b: must be 100 letters"]),
     (["sweep.name=" + "x" * 101], ["must be 100 letters"]),

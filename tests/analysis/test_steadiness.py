@@ -11,7 +11,7 @@ import pytest
 from bench.analysis import steadiness
 from bench.analysis.series import kendall_p
 from bench.analysis.steadiness import judge, judge_series, levels, optimal_partition, smallest_step
-from bench.record import CompileEvent, Monitor, MonitorSample, Segment
+from bench.record import CompileEvent, Monitor, MonitorSample, Record, Segment
 from factories import MEASURED, make_iterations, make_record
 
 N = 20
@@ -250,6 +250,13 @@ def test_the_unit_changes_no_judgement(series):
         assert getattr(milliseconds, name) == pytest.approx(getattr(seconds, name))
 
 
+# ---- throttling ------------------------------------------------------------------------------------------------------
+
+POWER_CAP, HARDWARE, THERMAL, BRAKE = 0x4, 0x8, 0x20, 0x80
+EVERY_BIT = [0x4, 0x8, 0x20, 0x40, 0x80]
+LATER = CALLS >= 10
+
+
 def on_gpu(*calls: list[MonitorSample]) -> Monitor:
     return Monitor(source="nvml", interval_s=0.1, samples=list(calls))
 
@@ -258,14 +265,92 @@ def sample(bits: int | None = None, clock: float | None = None) -> MonitorSample
     return MonitorSample(time_s=0.0, throttle_bits=bits, sm_clock_mhz=clock)
 
 
-@pytest.mark.parametrize("bits", [0x4, 0x8, 0x20, 0x40, 0x80, 0x1 | 0x20])
-def test_a_device_held_back_by_its_own_account_is_throttled(bits):
-    assert steadiness.was_throttled(on_gpu([sample(0)], [sample(0), sample(bits)]))
+def monitored(bits, clocks=None) -> Monitor:
+    """Three samples a call: the bits are seen in one of them, the clock is the median's."""
+    clocks = [None] * len(bits) if clocks is None else list(clocks)
+    return on_gpu(
+        *([sample(0, each), sample(bit, each), sample(0, each)] for bit, each in zip(bits, clocks, strict=True))
+    )
+
+
+def where(seen, bit: int) -> list[int]:
+    return [bit if each else 0 for each in seen]
+
+
+@pytest.mark.parametrize("bit", EVERY_BIT)
+@pytest.mark.parametrize(
+    "seen", [CALLS >= 0, LATER, CALLS == 7, CALLS % 2 == 0], ids=["all", "half", "one", "every second"]
+)
+@pytest.mark.parametrize("clocks", [[1410.0] * N, None], ids=["constant clock", "no clock"])
+def test_a_limit_that_changes_neither_clock_nor_time_does_not_throttle(bit, seen, clocks):
+    assert not steadiness.was_throttled(monitored(where(seen, bit), clocks), list(LEVEL))
+
+
+@pytest.mark.parametrize("bit", EVERY_BIT)
+@pytest.mark.parametrize(
+    "seen", [LATER, CALLS < 3, CALLS == 7, CALLS % 2 == 0], ids=["half", "first", "one", "every second"]
+)
+@pytest.mark.parametrize("what", ["clock", "time", "time, no clock"])
+def test_calls_with_a_bit_that_are_slower_or_at_a_lower_clock_are_throttled(bit, seen, what):
+    clocks = None if what == "time, no clock" else 1410.0 * (1 - 0.05 * (seen if what == "clock" else 0 * CALLS))
+    times = LEVEL + 0.05 * (seen if what != "clock" else 0 * CALLS)
+    assert steadiness.was_throttled(monitored(where(seen, bit), clocks), list(times))
+
+
+@pytest.mark.parametrize("clock", [0.05, 0.0])
+def test_calls_with_a_bit_that_are_faster_are_not_throttled(clock):
+    clocks = 1410.0 * (1 + clock * LATER)
+    assert not steadiness.was_throttled(monitored(where(LATER, POWER_CAP), clocks), list(LEVEL - 0.05 * LATER))
+
+
+def test_a_difference_of_less_than_two_percent_is_none():
+    quiet = 1 + 0.05 * NOISE
+    assert not steadiness.was_throttled(monitored(where(LATER, THERMAL)), list(quiet + 0.018 * LATER))
+    assert steadiness.was_throttled(monitored(where(LATER, THERMAL)), list(quiet + 0.022 * LATER))
+
+
+def test_one_slow_call_of_a_noisy_series_is_chance():
+    noisy = 1 + 4 * NOISE
+    slow = int(np.argsort(noisy)[-5])  # slower than the median by more than 2 %
+    assert noisy[slow] > 1.02 * np.median(noisy)
+    assert not steadiness.was_throttled(monitored(where(slow == CALLS, POWER_CAP)), list(noisy))
+
+
+def test_a_slowdown_during_a_constant_power_limit_is_found_by_its_own_bit():
+    bits = [POWER_CAP | (THERMAL if late else 0) for late in LATER]
+    assert steadiness.was_throttled(monitored(bits), list(LEVEL + 0.05 * LATER))
+    assert not steadiness.was_throttled(monitored(bits), list(LEVEL))
+
+
+@pytest.mark.parametrize("change", [LATER, CALLS / 19, np.isin(CALLS, [1, 2, 5, 8, 9, 12, 16, 17])])
+def test_a_clock_that_moves_under_a_limit_of_all_calls_is_throttled(change):
+    clocks = 1410.0 * (1 - 0.05 * change)
+    assert steadiness.was_throttled(monitored([BRAKE] * N, clocks), list(LEVEL))
+    assert not steadiness.was_throttled(monitored([0] * N, clocks), list(LEVEL))
+
+
+def test_without_a_clock_a_time_that_moves_under_a_limit_of_all_calls_is_throttled():
+    moved = list(LEVEL + 0.05 * LATER)
+    assert steadiness.was_throttled(monitored([HARDWARE] * N), moved)
+    assert not steadiness.was_throttled(monitored([HARDWARE] * N, [1410.0] * N), moved)  # something else moved it
+
+
+def test_calls_without_samples_are_on_neither_side():
+    """The monitor had ended: nothing is known of the later calls."""
+    seen = monitored([POWER_CAP] * 10).samples + [[]] * 10
+    assert not steadiness.was_throttled(on_gpu(*seen), list(LEVEL - 0.05 * LATER))
+
+
+def test_samples_of_more_or_fewer_calls_than_were_timed_are_taken_as_far_as_they_go():
+    assert not steadiness.was_throttled(monitored([POWER_CAP] * N), list(LEVEL[:3]))
+    assert not steadiness.was_throttled(monitored([POWER_CAP] * 3), list(LEVEL))
 
 
 @pytest.mark.parametrize("bits", [None, 0, 0x1, 0x2, 0x10, 0x100])
-def test_an_idle_device_or_one_on_set_clocks_is_not(bits):
-    assert not steadiness.was_throttled(on_gpu([sample(bits)]))
+def test_an_idle_device_or_one_on_set_clocks_is_not_throttled(bits):
+    seen = monitored([bits if late else 0 for late in LATER])
+    assert not steadiness.was_throttled(seen, list(LEVEL + 0.05 * LATER))
+    assert not steadiness.reports_throttling(seen)
 
 
 def test_a_call_far_below_the_highest_clock_is_throttled():
@@ -278,9 +363,33 @@ def test_one_low_sample_in_a_call_is_not():
     assert not steadiness.was_throttled(on_gpu([sample(0, 1980.0), sample(0, 210.0), sample(0, 1980.0)], []))
 
 
+def test_a_short_boost_at_the_start_of_every_call_is_not():
+    call = [sample(POWER_CAP, 1980.0), *[sample(POWER_CAP, 1200.0)] * 4]
+    assert not steadiness.was_throttled(on_gpu(*[call] * N), list(LEVEL))
+
+
 def test_the_cores_of_a_cpu_may_change_their_clock():
-    low = Monitor(source="psutil", interval_s=0.1, samples=[[sample(None, 3000.0)], [sample(None, 800.0)]])
-    assert not steadiness.was_throttled(low)
+    low = Monitor(source="psutil", interval_s=0.1, samples=[[sample(4, 3000.0)], [sample(4, 800.0)]])
+    assert not steadiness.was_throttled(low, [1.0, 2.0])
+    assert not steadiness.reports_throttling(low)
+
+
+@pytest.mark.parametrize("bit", EVERY_BIT)
+def test_bits_without_an_effect_are_noted_and_decide_nothing(bit):
+    found = judge(constant(monitored([bit, *[0] * (N - 1)], [1410.0] * N)))
+    assert (found.steady, found.flags) == (True, ["throttle_bits"])
+    assert steadiness.deciding_flags(found) == []
+
+
+def test_bits_with_an_effect_are_no_note_beside_the_flag():
+    found = judge(constant(monitored(where(LATER, THERMAL), 1410.0 * (1 - 0.05 * LATER))))
+    assert (found.steady, found.flags) == (False, ["throttled"])
+
+
+def constant(monitor: Monitor) -> Record:
+    """A record whose measured calls all take the same time."""
+    calls = [dataclasses.replace(each, e2e_s=1.0) for each in make_iterations() if each.phase == "measurement"]
+    return make_record(iterations=calls, monitor=monitor)
 
 
 def test_a_record_is_judged_by_its_measured_calls():
@@ -318,5 +427,8 @@ def test_growth_between_the_last_warm_up_call_and_the_first_measured_one_is_an_e
     assert "event" in judge(make_record(iterations=iterations)).flags
 
 
-def test_a_throttled_monitor_makes_the_record_unsteady():
-    assert "throttled" in judge(make_record(monitor=on_gpu([sample(0x40)]))).flags
+def test_the_calls_of_a_record_are_compared_with_their_own_samples():
+    """The factory's calls rise by 4 ms each, so that the later ones take 4 % longer."""
+    for seen, throttled in ((LATER, True), (~LATER, False)):
+        monitor = monitored(where(seen, THERMAL), [1410.0] * N)
+        assert ("throttled" in judge(make_record(monitor=monitor)).flags) is throttled

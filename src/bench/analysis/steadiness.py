@@ -2,10 +2,11 @@
 
 A median says something about the next call only when all calls came from one level. Each way of not doing so has a
 test of its own, because none sees them all: a *changepoint* between two levels, a *trend*, two levels that the calls
-switch between (*bimodal*), a *cycle*; and what the machine and the libraries report themselves: a device that was
-*throttled*, a call with an *event* (see `bench.analysis.events`). Any of those makes a series unsteady. *cv_high* and
-*autocorrelated* are reported beside them and do not: a noisy series may well be level, and the interval of the median
-knows of the dependence between calls.
+switch between (*bimodal*), a *cycle*; and what the machine and the libraries report themselves: a GPU that was
+*throttled*, a call with an *event* (see `bench.analysis.events`). Any of those makes a series unsteady. *cv_high*,
+*autocorrelated* and *throttle_bits* are reported beside them and do not: a noisy series may well be level, the interval
+of the median knows of the dependence between calls, and a GPU that works at its power limit from the first call to the
+last reports throttling although nothing changes.
 
 A clean series is called steady only where the tests could have found something: not with fewer than MIN_CALLS calls,
 and not above a coefficient of variation of MOST_CV.
@@ -22,14 +23,15 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import operator
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from bench.analysis.events import disturbed_calls
-from bench.analysis.series import Array, kendall_p, lag1_autocorrelation, noise, theil_sen_slope, winsorize
-from bench.record import Monitor, Record, Segment, Steadiness
+from bench.analysis.series import Array, kendall_p, lag1_autocorrelation, noise, robust_sd, theil_sen_slope, winsorize
+from bench.record import Monitor, MonitorSample, Record, Segment, Steadiness
 
 STRUCTURAL = ("changepoint", "trend", "bimodal", "cycle", "throttled", "event")  # flags that make a series unsteady
 SMALLEST_DIFFERENCE = 0.02  # between levels, as a fraction of the median
@@ -50,8 +52,10 @@ LAG1_HIGH = 0.3
 LAST_LEVEL_SHARE = 0.25  # of all calls that must be on the last level (500 of 2,000 in Barrett et al., OOPSLA 2017)
 # NVML's clocks-event reasons that say the device was held back: SwPowerCap, HwSlowdown, SwThermalSlowdown,
 # HwThermalSlowdown, HwPowerBrakeSlowdown.
-THROTTLE_BITS = 0x4 | 0x8 | 0x20 | 0x40 | 0x80
-LOWEST_CLOCK = 0.75  # of the highest SM clock in the job
+THROTTLE_REASONS = (0x4, 0x8, 0x20, 0x40, 0x80)
+THROTTLE_BITS = sum(THROTTLE_REASONS)
+LOWEST_CLOCK = 0.75  # of the highest median SM clock of a call
+CHANCE = 3.0  # standard errors by which the calls with a bit must differ from those without
 
 
 def judge(record: Record) -> Steadiness | None:
@@ -69,7 +73,8 @@ def judge(record: Record) -> Steadiness | None:
         before_s=[call.e2e_s for call in warmup],
         first_index=(warmup or measured)[0].index,
         event=any(call.index in disturbed for call in measured),
-        throttled=record.monitor is not None and was_throttled(record.monitor),
+        throttled=record.monitor is not None and was_throttled(record.monitor, [call.e2e_s for call in measured]),
+        throttle_bits=record.monitor is not None and reports_throttling(record.monitor),
     )
 
 
@@ -80,6 +85,7 @@ def judge_series(
     first_index: int = 0,
     event: bool = False,
     throttled: bool = False,
+    throttle_bits: bool = False,
 ) -> Steadiness:
     """Judge a series of measured calls.
 
@@ -88,7 +94,8 @@ def judge_series(
         before_s: of the warm-up calls before them, for the shape and the segments.
         first_index: index in the job of the first of all these calls.
         event: whether a measured call held a compilation, graph capture or growth of the allocator's reserve.
-        throttled: whether the device was held back during a measured call.
+        throttled: whether throttling moved the clock or the time of measured calls.
+        throttle_bits: whether the GPU reported throttling; noted where `throttled` does not hold.
     """
     n = len(measured_s)
     raw = np.asarray(measured_s, dtype=np.float64) / _scale(measured_s)
@@ -107,7 +114,11 @@ def judge_series(
             "cycle": is_cycle(series),
         }
     structural = [flag for flag in STRUCTURAL if found.get(flag)]
-    noted = {"cv_high": (cv or 0.0) > CV_HIGH, "autocorrelated": (lag1 or 0.0) > LAG1_HIGH}
+    noted = {
+        "cv_high": (cv or 0.0) > CV_HIGH,
+        "autocorrelated": (lag1 or 0.0) > LAG1_HIGH,
+        "throttle_bits": throttle_bits and not throttled,
+    }
     power = _power(n, _cv(series), clean=not structural)
     segments = own_levels
     if before_s and len(before_s) + n >= MIN_CALLS:
@@ -126,7 +137,7 @@ def judge_series(
 
 
 def deciding_flags(judged: Steadiness) -> list[str]:
-    """The flags that make a series unsteady; `cv_high` and `autocorrelated` are notes and no reasons."""
+    """The flags that make a series unsteady; the others are notes and no reasons."""
     return [flag for flag in judged.flags if flag in STRUCTURAL]
 
 
@@ -303,16 +314,82 @@ def _sinusoids(n: int) -> npt.NDArray[np.float64]:
     return np.stack(bases)
 
 
-def was_throttled(monitor: Monitor) -> bool:
-    """Whether the GPU was held back during a measured call: by its own account, or by a clock far below its highest.
+# ---- throttling ------------------------------------------------------------------------------------------------------
 
-    Always False for a monitor of the CPU, whose clock follows the load of all programs.
+
+def was_throttled(monitor: Monitor, e2e_s: Sequence[float] = ()) -> bool:
+    """Tell whether the GPU was throttled so that clock or E2E moved between the measured calls.
+
+    NVML's bits alone say only that a limit is in force, which may hold for all calls alike. One of these must hold:
+
+    - the median SM clock of a call is below LOWEST_CLOCK of the highest such median, with or without bits;
+    - the calls in which a bit was seen have a lower clock, or a longer E2E, than those in which it was not;
+    - among the calls with a bit the clock left its level, or the E2E where no clock is known.
+
+    Calls of which no bits are known count on neither side. Always False for a monitor of the CPU, whose clock follows
+    the load of all programs.
+
+    Args:
+        monitor: with the samples of each measured call.
+        e2e_s: of the same calls, in the same order; () where they are not known.
     """
     if monitor.source != "nvml":
         return False
-    bits = [sample.throttle_bits for call in monitor.samples for sample in call if sample.throttle_bits is not None]
-    if any(each & THROTTLE_BITS for each in bits):
+    clocks = [_median_clock(call) for call in monitor.samples]
+    known = [clock for clock in clocks if clock is not None]
+    if known and min(known) < LOWEST_CLOCK * max(known):
         return True
-    clocks = [[each.sm_clock_mhz for each in call if each.sm_clock_mhz is not None] for call in monitor.samples]
-    highest = max((clock for call in clocks for clock in call), default=0.0)
-    return any(float(np.median(call)) < LOWEST_CLOCK * highest for call in clocks if call)
+    bits = [_throttle_bits(call) for call in monitor.samples]
+    times = list(e2e_s[: len(bits)]) + [None] * (len(bits) - len(e2e_s))
+    # Each bit by itself as well: a thermal slowdown may begin while the power limit is in force all the time.
+    return any(
+        _differs(bits, clocks, mask, lower=True)
+        or _differs(bits, times, mask, lower=False)
+        or _moved(bits, clocks if known else times, mask)
+        for mask in (THROTTLE_BITS, *THROTTLE_REASONS)
+        if any(each is not None and each & mask for each in bits)
+    )
+
+
+def reports_throttling(monitor: Monitor) -> bool:
+    """Tell whether the GPU reported throttling in any measured call."""
+    return monitor.source == "nvml" and any(_throttle_bits(call) for call in monitor.samples)
+
+
+def _throttle_bits(call: Sequence[MonitorSample]) -> int | None:
+    """All bits of throttling that were set in a call at any time; None where none of its samples tells."""
+    known = [sample.throttle_bits for sample in call if sample.throttle_bits is not None]
+    return functools.reduce(operator.or_, known) & THROTTLE_BITS if known else None
+
+
+def _median_clock(call: Sequence[MonitorSample]) -> float | None:
+    """The median SM clock of a call in MHz, which the few samples at its ends do not move."""
+    known = [sample.sm_clock_mhz for sample in call if sample.sm_clock_mhz]
+    return float(np.median(known)) if known else None
+
+
+def _differs(bits: Sequence[int | None], values: Sequence[float | None], mask: int, *, lower: bool) -> bool:
+    """Tell whether the calls with a bit have lower (or higher) values than those without.
+
+    The medians must be more than SMALLEST_DIFFERENCE apart, and more than CHANCE standard errors of that difference,
+    from the deviations of all calls from the median of their side.
+    """
+    pairs = [
+        (each & mask, value) for each, value in zip(bits, values, strict=True) if each is not None and value is not None
+    ]
+    with_bit = np.asarray([value for each, value in pairs if each], dtype=np.float64)
+    without = np.asarray([value for each, value in pairs if not each], dtype=np.float64)
+    if not len(with_bit) or not len(without):
+        return False
+    middle = float(np.median(without))
+    drop = (middle - float(np.median(with_bit))) * (1 if lower else -1)
+    spread = robust_sd(np.concatenate([with_bit - np.median(with_bit), without - middle]))
+    error = spread * math.sqrt(math.pi / 2 * (1 / len(with_bit) + 1 / len(without)))
+    return drop > max(SMALLEST_DIFFERENCE * middle, CHANCE * error)
+
+
+def _moved(bits: Sequence[int | None], values: Sequence[float | None], mask: int) -> bool:
+    """Tell whether the values of the calls with a bit left their level, by the tests that judge the E2E."""
+    found = [value for each, value in zip(bits, values, strict=True) if each is not None and each & mask]
+    known = [value for value in found if value is not None]
+    return bool(known) and judge_series(known).steady is False

@@ -203,10 +203,12 @@ FORMULAS = (
         name="Steady",
         formula="none of: changepoint (optimal partition, segments of at least 3 calls, penalty 6 σ² ln n, medians "
         "over 2 % apart) · trend (Kendall p < 1 % and Theil–Sen drift > 2 %) · bimodal (each side ≥ 20 %, Ashman "
-        "D > 4.5, gap > 2 %) · cycle (best sinusoid, p < 0.1 %) · throttled · event",
+        "D > 4.5, gap > 2 %) · cycle (best sinusoid, p < 0.1 %) · throttled (a call's median SM clock below 75 % of "
+        "the highest, or calls in which NVML reports throttling slower, or at a lower clock, by over 2 %) · event",
         unit="yes, no, noisy, few",
         note="Of the measured E2E over its median, what lies beyond 5 robust deviations drawn in. noisy: CV above 2 %; "
-        "few: below 8 calls. cv_high (CV > 5 %) and autocorrelated (ρ > 0.3) are named and do not decide.",
+        "few: below 8 calls. cv_high (CV > 5 %), autocorrelated (ρ > 0.3) and throttle_bits (NVML reports throttling, "
+        "but neither clock nor E2E moved) are named and do not decide.",
         source="analysis/steadiness",
     ),
     Formula(

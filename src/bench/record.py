@@ -456,6 +456,8 @@ class Record:
     neighbours: Neighbours | None = None  # None: not counted
     started_at_s: float  # Unix time
     ended_at_s: float | None = None
+    # Whether the same set-up had made calls before, so that the first call here is no cold start (from Python only).
+    warm_start: bool = False
     requested: dict[str, Any]  # BenchmarkConfig.to_dict()
     observed: Observed | None = None
     iterations: list[Iteration] = field(default_factory=list)

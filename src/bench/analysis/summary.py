@@ -51,7 +51,7 @@ class Summary:
     tpot_s: Stats | None
     output_tokens_per_s: float | None  # batch size × new tokens of all measured calls / the sum of their E2E
     decode_tokens_per_s: float | None  # the same without each call's first token, over first to last token
-    cold_start_s: float | None  # the validation call's E2E
+    cold_start_s: float | None  # the validation call's E2E; None for a warm start
     compile_excess_s: float | None  # what the calls before the measurement took beyond the median E2E
     peak_bytes: int | None
     decode_mbu: float | None  # fraction of the device's memory bandwidth; None without a measured bandwidth
@@ -72,7 +72,7 @@ def summarize(record: Record) -> Summary:
         tpot_s=stats([call.tpot_s for call in decoded]),
         output_tokens_per_s=_rate(size, [(len(call.token_times_s), call.e2e_s) for call in measured]),
         decode_tokens_per_s=_rate(size, [(len(call.token_times_s) - 1, call.decode_s) for call in decoded]),
-        cold_start_s=validation[0].e2e_s if validation else None,
+        cold_start_s=validation[0].e2e_s if validation and not record.warm_start else None,
         compile_excess_s=_compile_excess([*validation, *record.calls("warmup")], e2e_s),
         peak_bytes=record.peak_bytes,
         decode_mbu=record.roofline.decode_mbu if record.roofline is not None else None,

@@ -30,9 +30,9 @@ from bench import cache_folder
 from bench.analysis.steadiness import judge
 from bench.config import BenchmarkConfig
 from bench.home import unusable_cache
-from bench.record import Energy, Iteration, Memory, MonitorSample, Output, Record, Unverified
+from bench.record import Energy, Iteration, Memory, MonitorSample, Observed, Output, Record, Unverified
 from bench.rules import ConfigError
-from bench.trial import compilation, inspection, memory
+from bench.trial import compilation, inspection, memory, stage_lines
 from bench.trial.batching import BatchingSession
 from bench.trial.call import Call, make_call
 from bench.trial.evidence import (
@@ -52,6 +52,7 @@ from bench.trial.model import LoadedModel, load, resolve_device
 from bench.trial.monitor import HardwareMonitor, gpu_uuid_of
 from bench.trial.pace import fixed_stop, measurement_stop, planned_calls, warmup_stop
 from bench.trial.request import Request
+from bench.trial.result import Result, title
 from bench.trial.shape import kv_cache_bytes
 from bench.trial.support import NotHonouredError, limit_reached
 from bench.trial.team import Order, Team, check_team, gather_ranks
@@ -65,17 +66,28 @@ COUNTED_STAGES = ("warmup", "measurement")
 Progress = Callable[[str, int | None], Iterable[int]]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _SetUp:
+    """What `setup_benchmark` leaves for each run on it."""
+
+    observed: Observed | None  # of the loaded model; None where it could not be loaded
+    memory: Memory
+    skipped: str | None
+    compile_cache: str | None  # folder
+
+
 class BenchmarkRunner:
     """Measures settings, one after the other, in this process.
 
     Args:
-        logger: takes warnings about skipped settings; None: the module's own.
+        logger: takes a line (INFO) at the end of each stage, and warnings about skipped settings; None: the module's
+            own.
         progress: progress bars; None: tqdm, named "Warmup" and "Benchmarking".
         enter: told the name of each stage as it begins.
         clock: seconds, monotonic, float64.
         folder: where a profile is written; None: the current folder.
-        record: the record to fill; None: a new one for each `setup_benchmark`. It is filled as the work goes on, so
-            that whatever ends the work leaves what was measured before.
+        record: the record to fill in the first run; None: a new one for each run. It is filled as the work goes on,
+            so that whatever ends the work leaves what was measured before.
         compile_cache: the folder for `compile.cache=fresh`; None: a temporary one, removed by `close`.
         reference: what `write_reference` wrote, to compare the output with; None: no comparison.
 
@@ -117,6 +129,8 @@ class BenchmarkRunner:
         self._watch: CallWatch | None = None  # while a call is watched
         self._compiled_with: dict[str, Any] = {}  # arguments of torch.compile
         self._late_tokens = False  # whether generate hands tokens out only after the next step has begun
+        self._set_up: _SetUp | None = None
+        self._has_run = self._has_called = False  # on this set-up
 
     # ---- the journey -------------------------------------------------------------------------------------------
 
@@ -136,9 +150,11 @@ class BenchmarkRunner:
         config.check()
         check_team(config, self.team)
         self._origin = self._clock()
-        self.record = self._given_record or Record(
+        self.record = self._given_record or Result(
             trial_id=config.trial_id(), started_at_s=time.time(), requested=config.to_dict()
         )
+        self._set_up = None
+        self._has_run = self._has_called = False
         if config.fidelity.reference == "eager" and self._reference is None and self.record.fidelity is None:
             remedy = "give the runner a reference (see write_reference), or run it as a job; or set it to none"
             raise ConfigError("fidelity.reference", "eager", remedy)
@@ -154,6 +170,7 @@ class BenchmarkRunner:
                 monitor = self._launch_monitor(config)
                 loaded = load_ready(config, self.team)
             if loaded is None:
+                self._remember_set_up()
                 return
             self._use_compile_cache(config, loaded)
             self._request = request = Request.prepare(config, loaded, self.team)
@@ -161,26 +178,31 @@ class BenchmarkRunner:
             self._settle_garbage()
             if monitor is not None:
                 monitor.wait_until_ready()  # so that nothing of its start is left for the calls
+        self._tell(stage_lines.loaded)
         with self._stage("validation"):
             observed = observe_model(config, loaded, request.inputs["input_ids"].shape[1])
             kernels = kernelized(loaded.model) if config.generation.kernelize else []
             self.record.observed = dataclasses.replace(observed, kernels=kernels, mends=mends)
             with self._limits(config):
                 self._start_batching(config, request)
+        self._remember_set_up()
 
-    def run_benchmark(self, config: BenchmarkConfig, num_tokens_to_profile: int = 0) -> Record | None:
+    def run_benchmark(self, config: BenchmarkConfig, num_tokens_to_profile: int = 0) -> Result | None:
         """Measure the setting that `setup_benchmark` prepared: validate, warm up, measure, then look at what ran.
+
+        It may be called again. Each run has a record and evidence of its own, and compiled code is compiled again, out
+        of the compile cache. Runs in one process are no repeats of each other, and only the first one has a cold start
+        (`Record.warm_start`).
 
         Returns:
             The record, or None when the setting cannot run here (the reason is logged and in `self.record`).
 
         Raises:
+            RuntimeError: another config than the prepared one, or nothing is prepared.
             NotHonouredError: what ran is not what the config asked for.
             Exception: whatever generate raises; the record keeps the calls before it.
         """
-        record = self._require_record()
-        if record.iterations or config.to_dict() != record.requested:
-            raise RuntimeError("run_benchmark runs once what setup_benchmark prepared; call that with this config")
+        record = self._begin_run(config)
         with self._journal:
             try:
                 if not self._validate(config):
@@ -195,7 +217,66 @@ class BenchmarkRunner:
                 raise
             self._inspect(config, num_tokens_to_profile)
         record.status, record.stage = "ok", None
+        return Result.of(record)
+
+    def _begin_run(self, config: BenchmarkConfig) -> Record:
+        """The record that this run fills: that of the set-up, or for a further run a new one."""
+        record = self._require_record()
+        if difference := _difference(record.requested, config.to_dict()):
+            raise RuntimeError(
+                f"{difference}; run_benchmark measures what setup_benchmark prepared: call that with this config first"
+            )
+        if self._has_run:
+            record = self._start_over()
+        elif record.iterations:
+            raise RuntimeError("record: it holds the calls of another run already; give the runner a new one, or none")
+        self._has_run = True
+        record.warm_start = self._has_called
         return record
+
+    def _start_over(self) -> Record:
+        """Make a new record, and let nothing of the runs before count in it.
+
+        Compiled code is forgotten, so that this run shows by itself that it compiles as asked: torch takes the code
+        from the compile cache, which is warm then.
+        """
+        before, set_up = self._require_record(), self._set_up
+        if set_up is None or (set_up.skipped is None and self._request is None):
+            raise RuntimeError("call setup_benchmark first: what it prepared was closed")
+        if self.team is not None:
+            raise RuntimeError("model.tp_plan: the ranks of a tensor-parallel job measure once; start another job")
+        compilation.reset()
+        if set_up.compile_cache is not None:
+            compilation.use_cache(Path(set_up.compile_cache))  # another runner may have named its own since
+        self._journal = Journal()
+        self._counters = self._last_call = None
+        self._compiled_with, self._late_tokens = {}, False
+        self._skipped = set_up.skipped
+        self._origin = self._clock()
+        self.record = Result(
+            kind=before.kind,
+            trial_id=before.trial_id,
+            sweep_id=before.sweep_id,
+            repeat=before.repeat,
+            name=before.name,
+            swept=before.swept,
+            started_at_s=time.time(),
+            requested=before.requested,
+            observed=set_up.observed,
+            memory=set_up.memory,
+            environment=before.environment,
+            fingerprint=before.fingerprint,
+        )
+        return self.record
+
+    def _remember_set_up(self) -> None:
+        record = self._require_record()
+        self._set_up = _SetUp(
+            observed=record.observed,
+            memory=record.memory,
+            skipped=self._skipped,
+            compile_cache=os.environ.get("TORCHINDUCTOR_CACHE_DIR"),
+        )
 
     def _validate(self, config: BenchmarkConfig) -> bool:
         """The first call: whether the setting works, and whether what it did is what was asked for."""
@@ -231,6 +312,7 @@ class BenchmarkRunner:
                 self._mark(check_cache(config, record.observed, watch))
             self._mark(check(config, record.observed))
             self._settle_garbage()  # compilation has left as much behind as loading
+        self._tell(stage_lines.validated)
         return True
 
     def _warm_up(self, config: BenchmarkConfig) -> None:
@@ -245,6 +327,7 @@ class BenchmarkRunner:
             stop = stop or fixed_stop(config.warmup)
             record.warmup_status, record.warmup_stop = stop.status, stop.reason
             self._keep_peak("warmup", of_process=True)
+        self._tell(stage_lines.warmed_up)
 
     def _measure(self, config: BenchmarkConfig, monitor: HardwareMonitor | None) -> None:
         """The calls that count."""
@@ -269,6 +352,7 @@ class BenchmarkRunner:
             record.steadiness = judge(record)
             assert record.observed is not None
             self._mark(check(config, record.observed, [each.index for each in record.calls("measurement")]))
+        self._tell(stage_lines.measured)
 
     def _inspect(self, config: BenchmarkConfig, num_tokens_to_profile: int) -> None:
         """What is looked at once the figures are in."""
@@ -282,6 +366,7 @@ class BenchmarkRunner:
                 assert record.observed is not None
                 tokens, dtype = record.output.token_ids, record.observed.dtype
                 record.fidelity = inspection.compare_with(self._reference, request, tokens, dtype)
+        self._tell(stage_lines.looked_at)
         with self._stage("roofline"):
             record.roofline = inspection.rate(record, request.loaded)
         if num_tokens_to_profile or config.profile.memory_snapshot:
@@ -302,6 +387,7 @@ class BenchmarkRunner:
         if self._skipped is not None:
             self._skip(config)
             return record
+        self._has_called = True
         with self._journal, self._stage("validation"):
             tokens = inspection.write_reference(self._require_request(), path)
             record.output = Output(
@@ -355,6 +441,7 @@ class BenchmarkRunner:
                 return self.time_generate(config, warmup=False)
         self._journal.iteration = len(self._require_record().iterations)
         self._last_call = None
+        self._has_called = True
         watch = self._watch or CallWatch()
         with self._limits(config):
             self._last_call = make_call(
@@ -522,6 +609,11 @@ class BenchmarkRunner:
         self.logger.warning("Skipping %s: %s", record.name or config.model.id, reason)
         record.skip(reason)
 
+    def _tell(self, line: Callable[[Record], str]) -> None:
+        """Log how a stage ended."""
+        record = self._require_record()
+        self.logger.info("%s: %s", title(record), line(record))
+
     def _limits(self, config: BenchmarkConfig) -> contextlib.AbstractContextManager[None, bool]:
         """A known limit of this machine or these libraries becomes the reason to skip; other errors pass."""
         return cast("contextlib.AbstractContextManager[None, bool]", self._catching_limits(config))
@@ -565,6 +657,22 @@ class BenchmarkRunner:
         if self._request is None:
             raise RuntimeError("call setup_benchmark first")
         return self._request
+
+
+def _difference(prepared: dict[str, Any], asked: dict[str, Any]) -> str | None:
+    """The first key in which a config differs from the prepared one, with both values; None where none does."""
+    if prepared == asked:
+        return None
+    for section, values in asked.items():
+        known = prepared.get(section)
+        if not isinstance(values, dict) or not isinstance(known, dict):
+            if values != known:
+                return f"{section}={values}: prepared was {known}"
+            continue
+        for name, value in values.items():
+            if value != known.get(name):
+                return f"{section}.{name}={value}: prepared was {known.get(name)}"
+    return "another config"
 
 
 def load_ready(config: BenchmarkConfig, team: Team | None) -> LoadedModel:

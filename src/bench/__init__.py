@@ -1,7 +1,7 @@
 """bench: which settings generate fastest, on this model and this machine?
 
 Importing this package costs nothing: torch and transformers are loaded when ``BenchmarkRunner`` is first touched,
-pandas when ``load_records`` is first called.
+pandas when ``load_records`` or ``load_settings`` is first called.
 """
 
 # First of all, and without `from __future__`, which is an import as well: see there.
@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 if typing.TYPE_CHECKING:
     from bench.config import BenchmarkConfig as BenchmarkConfig
     from bench.frame import load_records as load_records
+    from bench.frame import load_settings as load_settings
     from bench.record import Record as Record
     from bench.rules import ConfigError as ConfigError
     from bench.trial.runner import BenchmarkRunner as BenchmarkRunner
@@ -28,8 +29,17 @@ _HOMES = {
     "Record": "bench.record",
     "BenchmarkRunner": "bench.trial.runner",
     "load_records": "bench.frame",
+    "load_settings": "bench.frame",
 }
-__all__ = ["BenchmarkConfig", "BenchmarkRunner", "ConfigError", "Record", "__version__", "load_records"]
+__all__ = [
+    "BenchmarkConfig",
+    "BenchmarkRunner",
+    "ConfigError",
+    "Record",
+    "__version__",
+    "load_records",
+    "load_settings",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import tempfile
 from pathlib import Path
 
@@ -518,6 +519,14 @@ def test_a_second_run_on_the_same_set_up_is_measured_for_itself(runner, tiny) ->
     assert first.to_dict() == kept
 
 
+def test_evidence_of_one_run_is_not_taken_for_that_of_the_next(runner, tiny) -> None:
+    config = tiny(gpu_monitoring=False)
+    runner.setup_benchmark("tiny", config)
+    assert runner.run_benchmark(config).observed.attention.prefill is not None
+    runner._inspect = lambda *_: None
+    assert runner.run_benchmark(config).observed.attention.prefill is None
+
+
 def test_only_the_first_run_has_a_cold_start(runner, tiny, caplog) -> None:
     config = tiny(gpu_monitoring=False)
     runner.setup_benchmark("tiny", config)
@@ -538,6 +547,18 @@ def test_a_run_after_calls_by_hand_has_no_cold_start(runner, tiny) -> None:
     record = runner.run_benchmark(config)
     assert record.warm_start
     assert [each.index for each in record.iterations] == [0, 1, 2, 3]
+
+
+def test_a_second_run_uses_its_own_compile_cache_though_another_runner_had_one_since(runner, tiny) -> None:
+    config = tiny(gpu_monitoring=False)
+    runner.setup_benchmark("tiny", config)
+    own = os.environ["TORCHINDUCTOR_CACHE_DIR"]
+    runner.run_benchmark(config)
+    with BenchmarkRunner() as other:
+        other.setup_benchmark("tiny", tiny(gpu_monitoring=False))
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] != own
+    runner.run_benchmark(config)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == own
 
 
 @pytest.mark.compiled

@@ -23,6 +23,8 @@ from bench.report.comparison import build_report_of_records
 from bench.report.figures.shown import choose, settings_shown
 from bench.report.page.build import Sweep, build_page
 from bench.report.rows import rows_of
+from bench.report.search import build_search_report
+from bench.report.setting_rows import setting_rows
 from bench.report.table import print_table
 from sweeps import job
 
@@ -202,6 +204,25 @@ def test_each_row_of_the_csv_says_it_of_its_trial(sweep) -> None:
         wanted = marks_of(dict(zip(NAMES, sweep, strict=False))[row["name"]])
         assert (row["marks"] or "") == (wanted or "")
         assert (row["reason"] is None) == row["ranked"]
+
+
+@given(sweep=repeated)
+@examples(60)
+def test_the_rows_of_load_settings_say_it(sweep) -> None:
+    found = setting_rows([records_of(sweep)])
+    ranked = [name for name, is_ranked in zip(found["name"], found["ranked"], strict=True) if is_ranked]
+    expect(sweep, found["name"], ranked)
+    for name, marks in zip(found["name"], found["marks"], strict=True):
+        assert (marks or "") == (marks_of(dict(zip(NAMES, sweep, strict=False))[name]) or "")
+
+
+@given(sweep=one_each)
+@examples(60)
+def test_the_best_of_a_search_is_the_first_ranked_one(sweep) -> None:
+    found = build_search_report(records_of(sweep), goals={"e2e_ms": "minimize"}, space={}, size=len(sweep))
+    ranked = ranked_of(sweep)
+    assert [row.name for row in found.front][:1] == ranked[:1]
+    assert {row.name for row in found.rows if row.standing.is_ranked} == set(ranked)
 
 
 @given(sweep=repeated)

@@ -141,8 +141,9 @@ TRIALS = """
     SELECT runs.run_uuid, runs.experiment_id FROM runs
     JOIN tags AS sweep ON sweep.run_uuid = runs.run_uuid AND sweep.key = 'sweep_id' AND sweep.value = ?
     JOIN tags AS kind ON kind.run_uuid = runs.run_uuid AND kind.key = 'kind' AND kind.value = 'trial'
-    JOIN latest_metrics AS e2e ON e2e.run_uuid = runs.run_uuid AND e2e.key = 'e2e_ms'
-    ORDER BY e2e.value
+    LEFT JOIN latest_metrics AS place
+        ON place.run_uuid = runs.run_uuid AND place.key = 'rank' AND NOT place.is_nan
+    ORDER BY place.value IS NULL, place.value, runs.start_time
 """
 
 

@@ -21,7 +21,11 @@ from browser import Browser, Page, chromium
 
 import started
 from bench.palette import colour
-from bench.tracking.view import FIRST, HEADLINE
+from bench.record import Record
+from bench.tracking.publish import run_name
+from bench.tracking.standing import RANK, UNRANKED, is_unranked, ranking_of
+from bench.tracking.sweep_file import SweepInfo
+from bench.tracking.view import FIRST, HEADLINE, LEAST
 from conftest import ROOT, run_bench
 
 pytestmark = [
@@ -32,6 +36,7 @@ pytestmark = [
 OUTPUT = Path(os.environ.get("BENCH_TEST_OUTPUT", ROOT / ".cache" / "test-output"))
 SIZES = ("1", "2", "4")
 SWEEP = ["-m", "attention=eager,sdpa", f"workload.batch_size={','.join(SIZES)}", "sweep.name=six"]
+SWEPT = {"attention": ["eager", "sdpa"], "workload.batch_size": list(SIZES)}
 FEW = ["warmup.iterations=3", "measurement.iterations=8", "workload.sequence_length=16"]
 FIGURES = (
     "warmup_curves", "e2e_distributions", "ttft_vs_itl", "throughput_vs_memory", "roofline", "token_timeline",
@@ -46,6 +51,7 @@ class Seen:
     """A finished sweep, and its pages as they were announced."""
 
     folder: Path  # the sweep's
+    records: list[Record]
     pages: dict[str, str]  # "table", "charts", "compare" → address
     browser: Browser
 
@@ -62,7 +68,9 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         pages = announced(ui)
         OUTPUT.mkdir(parents=True, exist_ok=True)
         with Browser() as browser:
-            yield Seen(folder=start / "multirun/six", pages=pages, browser=browser)
+            folder = start / "multirun/six"
+            records = [Record.read(each) for each in folder.glob("*/record.json")]
+            yield Seen(folder=folder, records=records, pages=pages, browser=browser)
     finally:
         ui.send_signal(signal.SIGINT)
         assert ui.wait(60) == 0
@@ -92,6 +100,11 @@ def open_page(seen: Seen, name: str, until: str) -> Page:
     return seen.browser.open(seen.pages[name], width=1700, height=1200).wait(until).settle()
 
 
+def run_name_of(record: Record) -> str:
+    """The name of a record's run, among all that its sweep has."""
+    return run_name(record, SweepInfo(sweep_id="", name="", swept=SWEPT, started_at_s=0.0))
+
+
 def own_errors(page: Page) -> list[str]:
     return [each for each in page.errors if not any(known in each for known in OF_MLFLOW)]
 
@@ -107,20 +120,22 @@ def test_the_saved_view_shows_every_job_with_its_headline_and_its_swept_values(s
     page = open_page(seen, "table", "text=6 matching runs")
     page.picture(OUTPUT / "mlflow-table.png")
     names = texts(page, ".ag-row [col-id='attributes.`Run Name`'] a")
-    assert sorted(names) == sorted(f"{each} b{size}" for each in ("eager", "sdpa") for size in SIZES)
+    assert sorted(names) == sorted(run_name_of(each) for each in seen.records)
     assert all(len(each) <= 16 for each in names)
     columns = page.page.locator(".ag-header-cell[col-id]").evaluate_all(
         "cells => cells.map(c => c.getAttribute('col-id'))"
     )
     metrics = [each for each in HEADLINE if f"metrics.`{each}`" in columns]
     assert len(metrics) >= 6
-    for metric in ("e2e_ms", "ttft_ms", "itl_ms", "tok_per_s"):
-        values = texts(page, f".ag-row [col-id='metrics.`{metric}`']")
-        assert len(values) == 6
+    ranked = [each for each in seen.records if not is_unranked(each)]
+    for metric, count in {"e2e_ms": len(ranked), UNRANKED: 6 - len(ranked), "cold_s": 6}.items():
+        values = [each for each in texts(page, f".ag-row [col-id='metrics.`{metric}`']") if each.strip("-")]
+        assert len(values) == count
         assert all(float(each) > 0 for each in values), metric
     swept = ["params.`attention.implementation`", "params.`workload.batch_size`"]
     window = page.page.locator(".ag-center-cols-viewport").first.bounding_box()
-    for column in [*(f"metrics.`{each}`" for each in FIRST), *swept]:  # without scrolling
+    first = [each for each in (RANK, *FIRST) if each not in LEAST]
+    for column in [*(f"metrics.`{each}`" for each in first), *swept]:  # without scrolling
         box = page.page.locator(f'.ag-header-cell[col-id="{column}"]').bounding_box()
         assert box is not None
         assert box["x"] + box["width"] <= window["x"] + window["width"] + 1, column
@@ -128,36 +143,37 @@ def test_the_saved_view_shows_every_job_with_its_headline_and_its_swept_values(s
     assert page.foreign == []
 
 
-def test_the_saved_view_is_sorted_by_e2e(seen: Seen) -> None:
+def test_the_saved_view_has_the_order_of_the_report(seen: Seen) -> None:
     page = open_page(seen, "table", "text=6 matching runs")
     rows = page.page.locator(".ag-center-cols-container .ag-row")
     shown = {
-        int(row.get_attribute("row-index") or -1): row.locator("[col-id='metrics.`e2e_ms`']").inner_text()
+        int(row.get_attribute("row-index") or -1): row.locator(f"[col-id='metrics.`{RANK}`']").inner_text()
         for row in rows.all()
     }
-    values = [float(shown[index]) for index in sorted(shown)]
-    assert len(values) == 6
-    assert values == sorted(values)
+    places = [shown[index].strip().strip("-") for index in sorted(shown)]
+    count = sum(each.standing.is_ranked for each in ranking_of(seen.records))
+    assert places == [*map(str, range(1, count + 1)), *[""] * (6 - count)]
 
 
 def test_each_setting_has_its_own_colour(seen: Seen) -> None:
     page = open_page(seen, "table", "text=6 matching runs")
     cells = [each.split() for each in texts(page, ".ag-row [col-id='attributes.`Run Name`']")]
-    shown = {" ".join(name): dot for dot, *name in cells}  # MLflow writes the dot's colour beside it, for the picker
+    # MLflow writes the dot's colour beside it, for the picker; two words are the name, then come its marks.
+    shown = {" ".join(name[:2]): dot for dot, *name in cells}
     typed = [f"{each} b{size}" for each in ("eager", "sdpa") for size in SIZES]
     assert shown == {name: colour(position) for position, name in enumerate(typed)}
 
 
 def test_the_chart_page_shows_the_warm_up_curve_of_every_job(seen: Seen) -> None:
-    page = open_page(seen, "charts", "h4[title='per_iter/e2e_ms']")
-    page.picture(OUTPUT / "mlflow-charts.png")
+    open_page(seen, "charts", "h4[title='cold_s']").picture(OUTPUT / "mlflow-charts.png")
+    page = seen.browser.open(seen.pages["charts"], width=1700, height=4000).wait("h4[title='per_iter/e2e_ms']").settle()
     cards = page.page.locator("[data-testid='experiment-view-compare-runs-card']")
     card = cards.filter(has=page.page.locator("h4[title='per_iter/e2e_ms']"))
     # MLflow draws each curve twice, once without its points.
     points = card.locator(".scatterlayer .trace").evaluate_all(
         "all => all.map(each => each.querySelectorAll('path.point').length)"
     )
-    assert [each for each in points if each] == [1 + 3 + 8] * 6
+    assert [each for each in points if each] == [3 + 8] * 6
     strokes = card.locator(".scatterlayer .trace path.js-line").evaluate_all(
         "all => all.map(each => getComputedStyle(each).stroke)"
     )
@@ -165,8 +181,12 @@ def test_the_chart_page_shows_the_warm_up_curve_of_every_job(seen: Seen) -> None
     assert own_errors(page) == []
 
 
-def test_the_compare_page_shows_the_swept_keys(seen: Seen) -> None:
-    page = open_page(seen, "compare", "text=Comparing 6 Runs")
+def test_the_compare_page_shows_the_ranked_trials_and_the_swept_keys(seen: Seen) -> None:
+    ranked = sum(not is_unranked(each) for each in seen.records)
+    if ranked < 2:
+        assert "compare" not in seen.pages
+        return
+    page = open_page(seen, "compare", f"text=Comparing {ranked} Runs")
     page.picture(OUTPUT / "mlflow-compare.png")
     shown = page.page.inner_text("body")
     assert "attention.implementation" in shown
@@ -190,8 +210,8 @@ def test_the_answer_and_the_plots_open_in_mlflow(seen: Seen) -> None:
 
 
 def test_the_calls_of_a_trial_open_in_mlflow_as_a_table(seen: Seen) -> None:
-    (run_id, *_) = re.findall(r"%22([0-9a-f]{32})%22", seen.pages["compare"])
-    address = seen.pages["compare"].partition("/#/")[0] + f"/#/experiments/1/runs/{run_id}/artifacts/calls.json"
+    run_id, *_ = (json.loads(each.read_text())["run_id"] for each in seen.folder.glob("*/tracking.json"))
+    address = seen.pages["table"].partition("/#/")[0] + f"/#/experiments/1/runs/{run_id}/artifacts/calls.json"
     page = seen.browser.open(address, width=1600, height=1200).wait("text=View as table").wait("text=validation")
     page.picture(OUTPUT / "mlflow-calls.png")
 

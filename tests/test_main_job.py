@@ -28,7 +28,8 @@ class Sweep:
         self.client = client
 
     def children(self) -> dict[str, Run]:
-        return {run.info.run_name: run for run in self.runs if run.data.tags["kind"] == "trial"}
+        trials = (run for run in self.runs if run.data.tags["kind"] == "trial")
+        return {run.info.run_name.rstrip(" ≠~!?"): run for run in trials}
 
     def parents(self) -> list[Run]:
         return [run for run in self.runs if run.data.tags["kind"] == "sweep"]
@@ -68,12 +69,12 @@ def test_params_are_the_config_keys(modes) -> None:
     }
 
 
-def test_each_run_has_one_validation_five_warm_up_and_twenty_measured_steps(modes) -> None:
+def test_each_run_has_five_warm_up_and_twenty_measured_steps_after_its_validation_call(modes) -> None:
     for name, record in modes.records.items():
         phases = [each.phase for each in record.iterations]
         assert phases == ["validation"] + ["warmup"] * 5 + ["measurement"] * 20
         history = modes.client.get_metric_history(modes.children()[name].info.run_id, "per_iter/e2e_ms")
-        assert sorted(point.step for point in history) == list(range(26))
+        assert sorted(point.step for point in history) == list(range(1, 26))
         values = {point.step: point.value for point in history}
         assert values[25] == pytest.approx(record.iterations[25].e2e_s * 1e3)
 
@@ -93,7 +94,8 @@ def test_both_were_really_compiled_from_a_cold_cache(modes) -> None:
 def test_headline_metrics_are_those_of_the_record(modes) -> None:
     for name, run in modes.children().items():
         times = sorted(each.e2e_s for each in modes.records[name].calls("measurement"))
-        assert run.data.metrics["e2e_ms"] == pytest.approx((times[9] + times[10]) / 2 * 1e3, rel=1e-3)
+        shown = run.data.metrics.get("e2e_ms", run.data.metrics.get("unranked_ms"))  # this machine may be unsteady
+        assert shown == pytest.approx((times[9] + times[10]) / 2 * 1e3, rel=1e-3)
         assert run.data.metrics["cold_s"] == pytest.approx(modes.records[name].iterations[0].e2e_s, rel=1e-3)
 
 

@@ -22,10 +22,11 @@ LONGEST_TAG = 8000
 MLFLOW_PREFIX = "mlflow."  # of the tags that MLflow gives a meaning
 # The tags that bench itself gives to the runs of trials and sweeps.
 OWN_TAGS = frozenset((
-    "arm", "baseline", "compile_cache", "complete", "error", "fidelity_reason", "kind", "measurement_status",
-    "measurement_stop", "n_crashed", "n_failed", "n_interrupted", "n_jobs", "n_ok", "n_oom", "n_skipped", "n_timeout",
-    "n_unverified", "neighbours", "neighbours_unknown", "owner", "record_key", "repeat", "setting_id", "settings",
-    "stage", "status", "steadiness", "steady_flags", "steady_shape", "sweep_id", "sweep_name", "trial_id",
+    "arm", "baseline", "bench", "compile_cache", "complete", "device", "device_name", "dtype", "error",
+    "fidelity_reason", "git_commit", "git_dirty", "host", "kind", "layout", "measurement_status", "measurement_stop",
+    "n_crashed", "n_failed", "n_interrupted", "n_jobs", "n_ok", "n_oom", "n_skipped", "n_timeout", "n_unverified",
+    "neighbours", "neighbours_unknown", "owner", "record_key", "repeat", "setting_id", "settings", "stage", "status",
+    "steadiness", "steady_flags", "steady_shape", "sweep_id", "sweep_name", "torch", "transformers", "trial_id",
     "unverified", "warmup_status", "warmup_stop",
 ))  # fmt: skip
 USER_PREFIX = "user."  # put before a user's tag that has one of those names

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.record import Iteration
+from bench.record import Fidelity, Iteration
 from bench.tracking.links import SIDE_BY_SIDE, Fastest, compare_address, find_fastest, sweep_links
 from bench.tracking.publish import publish
+from bench.tracking.standing import rank_trials, ranking_of
 from bench.tracking.store import LOCAL_UI, Store, open_store
 from factories import make_iterations, make_record
 
@@ -47,9 +48,25 @@ def test_the_fastest_come_first_and_are_ten_at_most(store, sweep_id, tmp_path):
     run_ids = [
         add(store, sweep_id, tmp_path, number, iterations=slower(few, 0.1 * (12 - number))) for number in range(12)
     ]
-    fastest = find_fastest(store, sweep_id, 12)
+    fastest = find_fastest(store, sweep_id, 12, is_ranked=False)
     assert fastest == Fastest(run_ids=run_ids[:1:-1], of=12)
     assert len(fastest.run_ids) == SIDE_BY_SIDE
+
+
+def test_of_a_sweep_that_has_ended_those_of_the_first_setting_come_first(store, sweep_id, tmp_path):
+    few, records, run_ids = make_iterations(1), [], {}
+    # By setting 1.8 s and 1.9 s; by trial the fastest is one of the slower setting.
+    for trial_id, repeat, by_s in (("a", 1, 1.0), ("a", 2, 0.8), ("b", 1, 0.7), ("b", 2, 1.3), ("c", 1, 0.0)):
+        agrees = None if trial_id != "c" else Fidelity(reference="eager", agrees=False, reason="other tokens")
+        record = make_record(
+            sweep_id=sweep_id, trial_id=trial_id, repeat=repeat, iterations=slower(few, by_s), fidelity=agrees
+        )
+        run_ids[trial_id, repeat] = publish(store, record, tmp_path, parent_run_id=None, tags={})
+        records.append(record)
+    assert find_fastest(store, sweep_id, 5).run_ids == []  # before its trials have their ranks
+    assert rank_trials(store, sweep_id, ranking_of(records))
+    wanted = [run_ids[each] for each in (("a", 2), ("a", 1), ("b", 1), ("b", 2))]
+    assert find_fastest(store, sweep_id, 5) == Fastest(run_ids=wanted, of=5)
 
 
 def test_what_is_not_ranked_and_what_was_tried_before_is_not_among_them(store, sweep_id, tmp_path):
@@ -59,7 +76,7 @@ def test_what_is_not_ranked_and_what_was_tried_before_is_not_among_them(store, s
     add(store, sweep_id, tmp_path, 3, warmup_status="not_converged")
     add(store, "another", tmp_path, 4)
     store.create_run("parent", 0, {"kind": "sweep", "sweep_id": sweep_id})
-    assert find_fastest(store, sweep_id, 1).run_ids == [newest]
+    assert find_fastest(store, sweep_id, 1, is_ranked=False).run_ids == [newest]
 
 
 def test_the_address_holds_the_runs_in_order_and_nothing_that_ends_a_link_in_a_terminal(store):
@@ -90,6 +107,12 @@ def test_a_sweep_has_three_pages_and_the_last_says_when_it_holds_a_part(store, r
     assert table == f"  table: {page}"
     assert charts == f" charts: {page}&compareRunsMode=CHART"
     assert compare == f"compare: {compare_address(store, run_ids, 'http://127.0.0.1:81')}{said}"
+
+
+@pytest.mark.parametrize(("is_ranked", "metric"), [(False, "e2e_ms"), (True, "rank")])
+def test_without_a_saved_view_the_table_is_sorted_as_the_view_would_be(store, is_ranked, metric):
+    table, *_ = sweep_links(store, sweep_id="s", view=None, is_ranked=is_ranked)
+    assert f"orderByKey=metrics.%60{metric}%60&orderByAsc=true" in table
 
 
 @pytest.mark.parametrize("fastest", [None, Fastest(run_ids=[], of=0), Fastest(run_ids=["a"], of=1)])

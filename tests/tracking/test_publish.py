@@ -115,7 +115,7 @@ def test_an_output_that_differs_is_marked_in_metric_tag_and_note(store, sweep_id
     wrong = Fidelity(reference="eager", agrees=False, reason="kl_mean_nats 0.5 exceeds 1e-05 (float32)")
     run = published(store, make_record(sweep_id=sweep_id, fidelity=wrong), tmp_path)
     assert run.data.metrics["fidelity"] == 0.0
-    assert run.info.run_name.endswith(" ≠")
+    assert run.info.run_name == "tiny ≠"
     assert run.data.tags["fidelity_reason"] == wrong.reason
     assert "**DIFFERS from** the eager reference" in run.data.tags["mlflow.note.content"]
 
@@ -178,34 +178,33 @@ def test_the_parts_of_its_time_are_a_group_and_publishing_is_this_ones_and_not_a
 
 
 @pytest.mark.contract
-def test_every_call_is_a_step_warmup_included(store, run):
+def test_every_call_but_the_validation_call_is_a_step_warmup_included(store, run):
     history = store.client.get_metric_history(run.info.run_id, "per_iter/e2e_ms")
-    assert [each.step for each in history] == list(range(26))
-    assert [each.value for each in history[:2]] == pytest.approx([5000.0, 1348.0])
+    assert [each.step for each in history] == list(range(1, 26))
+    assert [each.value for each in history[:2]] == pytest.approx([1348.0, 1148.0])
 
 
-@pytest.mark.contract
-def test_steps_tell_which_calls_do_not_count(store, run):
-    history = store.client.get_metric_history(run.info.run_id, "per_iter/warmup")
-    assert [each.value for each in history] == [1.0] * 6 + [0.0] * 20
+def test_no_curve_shows_nothing(run):
+    curves = {name.removeprefix("per_iter/") for name in run.data.metrics if name.startswith("per_iter/")}
+    assert curves == {"e2e_ms", "ttft_ms", "tpot_ms", "itl_ms", "decode_tps"}
 
 
 def test_steps_carry_the_time_at_which_the_call_started(store, run):
     history = store.client.get_metric_history(run.info.run_id, "per_iter/ttft_ms")
-    started = [round((STARTED_AT_S + call.start_s) * 1000) for call in make_iterations()]
+    started = [round((STARTED_AT_S + call.start_s) * 1000) for call in make_iterations()[1:]]
     assert [each.timestamp for each in history] == started
 
 
 def test_the_rate_of_a_step_counts_the_whole_batch(store, run):
-    first_measured = store.client.get_metric_history(run.info.run_id, "per_iter/decode_tps")[6]
+    first_measured = store.client.get_metric_history(run.info.run_id, "per_iter/decode_tps")[5]
     assert first_measured.value == pytest.approx(BATCH_SIZE * (NEW_TOKENS - 1) / 0.8)
 
 
 @pytest.mark.contract
 def test_more_points_than_one_request_may_hold_are_all_logged(store, sweep_id, tmp_path):
     run = published(store, make_record(sweep_id=sweep_id, iterations=make_iterations(200)), tmp_path)
-    for name in ("e2e_ms", "itl_ms", "graphs"):
-        assert len(store.client.get_metric_history(run.info.run_id, f"per_iter/{name}")) == 206
+    for name in ("e2e_ms", "ttft_ms", "itl_ms", "tpot_ms", "decode_tps"):
+        assert len(store.client.get_metric_history(run.info.run_id, f"per_iter/{name}")) == 205
 
 
 def test_more_params_and_tags_than_one_request_may_hold_are_all_logged(store, run):
@@ -294,9 +293,8 @@ def test_the_note_begins_with_the_figures_as_a_table(run):
     assert line == "| " + " | ".join(["---:"] * 6) + " |"
 
 
-@pytest.mark.parametrize("changes", [{"status": "oom"}, {"warmup_status": "not_converged"}])
-def test_the_note_of_what_is_not_ranked_has_no_table(store, sweep_id, tmp_path, changes):
-    run = published(store, make_record(sweep_id=sweep_id, **changes), tmp_path)
+def test_the_note_of_what_is_not_ok_has_no_table(store, sweep_id, tmp_path):
+    run = published(store, make_record(sweep_id=sweep_id, status="oom"), tmp_path)
     assert "|" not in run.data.tags["mlflow.note.content"]
 
 
@@ -339,7 +337,7 @@ def test_publishing_twice_gives_one_run_with_the_same_steps(store, sweep_id, tmp
     second = published(store, record, tmp_path)
     assert first.info.run_id == second.info.run_id
     assert len(runs_of(store, sweep_id)) == 1
-    assert len(store.client.get_metric_history(first.info.run_id, "per_iter/e2e_ms")) == 26
+    assert len(store.client.get_metric_history(first.info.run_id, "per_iter/e2e_ms")) == 25
     assert len(store.client.get_metric_history(first.info.run_id, "e2e_ms")) == 1
 
 
@@ -570,14 +568,6 @@ def test_how_the_warm_up_ended_is_in_the_tags(store, tmp_path, sweep_id):
     assert run.data.metrics["e2e_ms"] == pytest.approx(948)
 
 
-def test_without_warm_up_there_is_no_headline_to_sort_by(store, tmp_path, sweep_id):
-    record = make_record(sweep_id=sweep_id, warmup_status="not_converged", warmup_stop="after 50 calls …")
-    run = published(store, record, tmp_path)
-    assert not [name for name in run.data.metrics if "/" not in name]
-    assert run.data.metrics["latency/e2e_median_s"] == pytest.approx(0.948)
-    assert "not ranked" in run.data.tags["mlflow.note.content"]
-
-
 def test_the_sweeps_run_names_its_settings_and_their_baseline(store, sweep_id):
     tags = store.client.get_run(begin(store, sweep_id, baseline="default")).data.tags
     assert json.loads(tags["settings"]) == ["default", "max-autotune"]
@@ -590,7 +580,7 @@ def test_steps_have_the_time_of_their_calls_and_not_that_of_the_start_of_the_pro
     run = published(store, record, tmp_path)
     history = store.client.get_metric_history(run.info.run_id, "per_iter/e2e_ms")
     times_s = {each.step: each.timestamp / 1000 for each in history}
-    assert times_s == pytest.approx({call.index: 1010.0 + call.start_s for call in record.iterations}, abs=0.001)
+    assert times_s == pytest.approx({call.index: 1010.0 + call.start_s for call in record.iterations[1:]}, abs=0.001)
 
 
 def test_a_text_that_no_database_takes_loses_a_character_and_not_the_record(store, tmp_path, sweep_id):

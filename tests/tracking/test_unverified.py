@@ -17,7 +17,7 @@ from bench.tracking import sync
 from bench.tracking.publish import publish
 from bench.tracking.publisher import Publisher
 from bench.tracking.store import Store, open_store
-from bench.tracking.view import FIRST, TAG_PREFIX, save_view, view_key
+from bench.tracking.view import FIRST, TAG_PREFIX, Extras, save_view, view_key
 from factories import make_iterations, make_record
 
 CACHE = Unverified(key="generation.kv_cache", reason="transformers 6.0 has no name for it")
@@ -114,7 +114,8 @@ def test_counts_that_torch_does_not_tell_are_no_metrics(store, tmp_path) -> None
 
 
 def test_the_column_stands_beside_fidelity_and_swept_params_keep_their_room(store) -> None:
-    save_view(store, sweep_id="v", swept_keys=["compile.mode", "workload.batch_size"], unverified=True)
+    extras = Extras(unverified=True)
+    save_view(store, sweep_id="v", swept_keys=["compile.mode", "workload.batch_size"], extras=extras)
     state = view_of(store, "v")
     order, widths = state["columnOrder"], state["columnWidths"]
     assert order[order.index("metrics.`fidelity`") + 1] == COLUMN

@@ -12,7 +12,7 @@ import pytest
 from bench.tracking import view
 from bench.tracking.publish import publish
 from bench.tracking.store import Store, TrackingError, open_store
-from bench.tracking.view import FIRST, HEADLINE, SECTIONS, TAG_PREFIX, save_view
+from bench.tracking.view import FIRST, HEADLINE, SECTIONS, TAG_PREFIX, Extras, save_view
 from factories import make_evidence, make_record
 
 pytestmark = pytest.mark.contract
@@ -29,9 +29,9 @@ def views(store: Store) -> dict[str, Any]:
     return {name.removeprefix(TAG_PREFIX): json.loads(tags[name]) for name in tags if name.startswith(TAG_PREFIX)}
 
 
-def saved(store: Store, sweep_id: str, *swept_keys: str) -> dict[str, Any]:
+def saved(store: Store, sweep_id: str, *swept_keys: str, **extras: bool) -> dict[str, Any]:
     """The state that the UI restores."""
-    key = save_view(store, sweep_id=sweep_id, swept_keys=swept_keys)
+    key = save_view(store, sweep_id=sweep_id, swept_keys=swept_keys, extras=Extras(**extras))
     packed = views(store)[key]["state"]
     method, _, text = packed.partition(";")
     assert method == "deflate"
@@ -50,7 +50,7 @@ def test_the_filter_finds_the_sweeps_trials_and_nothing_else(store, tmp_path):
     assert [run.info.run_id for run in found] == [kept]
 
 
-def test_the_fastest_comes_first_and_the_failed_last(store, tmp_path):
+def test_while_a_sweep_runs_the_fastest_comes_first_and_the_failed_last(store, tmp_path):
     for name, status, number in (("failed", "oom", 0), ("ok", "ok", 1)):
         record = make_record(sweep_id="sorted", name=name, status=status, repeat=number)
         publish(store, record, tmp_path, parent_run_id=None, tags={})
@@ -78,6 +78,29 @@ def test_six_metrics_and_the_swept_params_come_first_and_have_room_beside_each_o
     assert set(widths) == set(order)
     # Of 1700 pixels, what the UI's own panels leave when both are open: seen in a browser.
     assert sum(widths[each] for each in order[: len(first) + 2]) <= 960
+
+
+@pytest.mark.parametrize(
+    "extras",
+    [{"ranked": True}, {"ranked": True, "unranked": True}, {"ranked": True, "unranked": True, "unverified": True}],
+)
+def test_the_more_columns_a_sweep_has_the_fewer_metrics_stand_before_its_params(store, extras):
+    state = saved(store, "s", "compile.mode", "workload.batch_size", **extras)
+    order, widths = state["columnOrder"], state["columnWidths"]
+    last = order.index("params.`workload.batch_size`") + 1
+    assert sum(widths[each] for each in order[:last]) <= 960
+    own = {"ranked": "metrics.`rank`", "unranked": "metrics.`unranked_ms`", "unverified": "tags.`unverified`"}
+    needed = {"metrics.`e2e_ms`", "metrics.`steady`", "metrics.`fidelity`", *(own[each] for each in extras)}
+    assert needed <= set(order[:last])
+    assert set(order) == {*order[:2], "duration", *state["selectedColumns"]}
+    assert len(order) == len(set(order)) == len(widths)
+    assert {f"metrics.`{each}`" for each in HEADLINE} <= set(order)
+
+
+def test_the_table_of_a_sweep_that_has_ended_is_sorted_by_rank_which_is_the_first_column(store):
+    state = saved(store, "s", ranked=True)
+    assert (state["orderByKey"], state["orderByAsc"]) == ("metrics.`rank`", True)
+    assert state["columnOrder"][2:4] == ["metrics.`rank`", "metrics.`e2e_ms`"]
 
 
 def test_the_headline_is_what_is_published_without_a_prefix(store, tmp_path):
@@ -109,17 +132,17 @@ def test_every_such_param_is_published(store, tmp_path):
     assert set(columns(saved(store, "s", *groups), "params")) <= set(store.client.get_run(run_id).data.params)
 
 
-def test_the_charts_begin_with_the_curves_and_show_every_run(store):
+def test_the_charts_begin_with_the_bars_then_the_curves_and_show_every_run(store):
     state = saved(store, "s")
     shown = [section["name"] for section in state["compareRunSections"] if section["display"]]
-    assert shown == ["per_iter", "Model metrics"]
+    assert shown == ["Model metrics", "per_iter"]
     assert state["runsHiddenMode"] == "SHOW_ALL"
 
 
 def text_for(release: str | None, keys: int = 2) -> str:
     """A view as it is saved for a UI of this release, with so many swept keys."""
     swept = [f"generation.a_key_{number}" for number in range(keys)]
-    return view._view("night", swept, unverified=True, release=release)
+    return view._view("night", swept, extras=Extras(unverified=True), release=release)
 
 
 def unpacked(text: str) -> dict[str, Any]:

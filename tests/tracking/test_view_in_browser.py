@@ -9,12 +9,13 @@ import pytest
 from browser import Browser, Page, chromium, tracking_server
 from packaging.version import Version
 
-from bench.record import Unverified
+from bench.record import Fidelity, Unverified
 from bench.tracking.links import sweep_links
 from bench.tracking.mlflow_internals import NAMED_VIEWS, installed
 from bench.tracking.publisher import Publisher
+from bench.tracking.standing import RANK, UNRANKED
 from bench.tracking.store import open_store
-from bench.tracking.view import FIRST, view_key
+from bench.tracking.view import FIRST, HEADLINE, LEAST, view_key
 from factories import make_evidence, make_iterations, make_record
 
 pytestmark = [
@@ -27,12 +28,21 @@ ordered = pytest.mark.skipif(
     Version(installed()) < Version(NAMED_VIEWS), reason=f"MLflow {installed()} reads no widths of columns"
 )
 REASON = Unverified(key="generation.kv_cache", reason="nothing tells which cache was used")
-SWEPT = {"compile.mode": ["default"], "workload.batch_size": ["2"]}
+SWEPT = {"compile.mode": ["a", "b", "c", "wrong"], "workload.batch_size": ["2"]}
+WRONG = Fidelity(reference="eager", agrees=False, reason="other tokens")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """The pages of one sweep."""
+
+    table: Page
+    charts: Page
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """The table of a sweep of three trials, the first two of which are slower, and the last one unverified."""
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+    """A sweep of four settings: the fastest has a wrong output, and the next one is unverified."""
     start = tmp_path_factory.mktemp("start")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("bench.tracking.publisher.OPEN_S", 120.0)
@@ -40,23 +50,34 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         publisher = Publisher(uri=None, experiment="bench", tags={}, folder=start, warn=pytest.fail)
         run_id = publisher.begin_sweep(sweep_id="s", name="s", swept=SWEPT, settings=[], baseline=None)
         records = []
-        for number, slower_s in enumerate((0.3, 0.2, 0.0)):
+        for number, (name, slower_s) in enumerate([("wrong", 0.0), ("b", 0.2), ("c", 0.1), ("a", 0.3)]):
             calls = [dataclasses.replace(each, e2e_s=each.e2e_s + slower_s) for each in make_iterations()]
-            fields = make_evidence()
-            unverified = [REASON] if slower_s == 0 else []
+            fields = make_evidence() | ({"fidelity": WRONG} if name == "wrong" else {})
+            unverified = [REASON] if name == "c" else []
             fields["observed"] = dataclasses.replace(fields["observed"], unverified=unverified)
-            record = make_record(sweep_id="s", repeat=number + 1, started_at_s=9.0 + number, iterations=calls, **fields)
+            own = {"name": name, "trial_id": name, "started_at_s": 9.0 + number, "iterations": calls}
+            record = make_record(sweep_id="s", **own | fields)
             folder = start / "multirun" / str(number)
             folder.mkdir(parents=True)
             record.write(folder)
             assert publisher.publish(record, folder, run_id)
             records.append(record)
-        publisher.end_sweep(run_id, records, interrupted=False)
+        assert publisher.end_sweep(run_id, records, interrupted=False)
     store = open_store(None, "bench", start)
     with tracking_server(store.uri, log=start / "server.log") as address, Browser() as browser:
-        table, *_ = sweep_links(store, sweep_id="s", view=view_key("s"), base=address)
-        opened = browser.open(table.partition(": ")[2], width=1700, height=1000)
-        yield opened.wait("text=3 matching runs").settle()
+        table, charts, *_ = (
+            line.partition(": ")[2] for line in sweep_links(store, sweep_id="s", view=view_key("s"), base=address)
+        )
+        yield Shown(
+            table=browser.open(table, width=1700, height=1000).wait("text=4 matching runs").settle(),
+            charts=browser.open(charts, width=1700, height=4000).wait("h4[title='per_iter/e2e_ms']").settle(),
+        )
+
+
+@pytest.fixture
+def page(shown: Shown) -> Page:
+    """The table."""
+    return shown.table
 
 
 def columns(page: Page) -> dict[str, float]:
@@ -82,26 +103,60 @@ def cells(page: Page, column: str) -> list[str]:
 
 @ordered
 def test_the_link_opens_the_table_with_the_columns_of_the_view(page: Page) -> None:
-    shown = columns(page)
-    wanted = [f"metrics.`{each}`" for each in FIRST if each != "tok_per_s"]
-    assert set(wanted) <= set(shown)
-    assert {f"params.`{each}`" for each in SWEPT} <= set(shown)
+    seen = columns(page)
+    wanted = [f"metrics.`{each}`" for each in (RANK, UNRANKED, *FIRST) if each not in LEAST]
+    assert set(wanted) <= set(seen)
+    assert {f"params.`{each}`" for each in SWEPT} <= set(seen)
 
 
-def test_the_fastest_trial_is_in_the_first_row(page: Page) -> None:
-    values = [float(each) for each in cells(page, "metrics.`e2e_ms`")]
-    assert len(set(values)) == 3
+def test_the_rows_have_the_order_of_the_report_and_what_is_not_ranked_comes_last(page: Page) -> None:
+    assert [each.strip("-") for each in cells(page, f"metrics.`{RANK}`")] == ["1", "2", "3", ""]
+    *ranked, wrong = [each.strip("-") for each in cells(page, "metrics.`e2e_ms`")]
+    values = [float(each) for each in ranked]
     assert values == sorted(values)
+    assert wrong == ""
+    *others, shown_by_itself = [each.strip("-") for each in cells(page, f"metrics.`{UNRANKED}`")]
+    assert others == ["", "", ""]
+    assert float(shown_by_itself) < min(values)
+
+
+def test_the_marks_are_behind_the_names(page: Page) -> None:
+    names = page.page.locator(".ag-row [col-id='attributes.`Run Name`'] a").all_inner_texts()
+    assert sorted(each.strip() for each in names) == ["a", "b", "c ?", "wrong ≠"]
+
+
+def test_the_description_of_the_experiment_stands_above_the_runs_with_links_that_lead_to_them(page: Page) -> None:
+    said = page.page.inner_text("body")
+    assert "each run is one process that measured generate under one setting" in " ".join(said.split())
+    assert "<!--" not in said
+
+
+def test_the_charts_begin_with_the_bars_and_the_curves_have_no_cold_call(shown: Shown) -> None:
+    chart = shown.charts
+    titles = chart.page.locator("h4[title]").evaluate_all(
+        "all => all.map(each => [each.title, each.getBoundingClientRect().top])"
+    )
+    tops = dict(titles)
+    curves = [name for name in tops if name.startswith("per_iter/")]
+    assert set(curves) == {f"per_iter/{each}" for each in ("e2e_ms", "ttft_ms", "tpot_ms", "itl_ms", "decode_tps")}
+    assert tops["e2e_ms"] < min(tops[each] for each in curves)
+    assert min(tops, key=lambda name: tops[name]) in HEADLINE
+    cards = chart.page.locator("[data-testid='experiment-view-compare-runs-card']")
+    card = cards.filter(has=chart.page.locator("h4[title='per_iter/e2e_ms']"))
+    points = card.locator(".scatterlayer .trace").evaluate_all(
+        "all => all.map(each => each.querySelectorAll('path.point').length)"
+    )
+    assert [each for each in points if each] == [5 + 20] * 4  # MLflow draws each curve twice, once without its points
 
 
 @ordered
 def test_what_is_unverified_stands_beside_fidelity(page: Page) -> None:
-    shown = columns(page)
-    after = [each for each in sorted(shown, key=lambda each: shown[each]) if shown[each] > shown["metrics.`fidelity`"]]
+    seen = columns(page)
+    after = [each for each in sorted(seen, key=lambda each: seen[each]) if seen[each] > seen["metrics.`fidelity`"]]
     assert after[0] == "tags.`unverified`"
     first, *others = cells(page, "tags.`unverified`")
     assert first.startswith(REASON.key)
-    assert [each.strip("-") for each in others] == ["", ""]
+    assert [each.strip("-") for each in others] == ["", "", ""]
 
 
 def test_the_page_reports_no_error_of_its_own(page: Page) -> None:

@@ -39,6 +39,14 @@ def published_sources(record: Record) -> dict[str, str]:
     return ({OWN: _in_words(told)} if is_checkout else {}) | unusual_sources(record)
 
 
+def version_of(record: Record, library: str) -> str | None:
+    """The installed version of a library; that of the imported copy where it states another one; None: not known."""
+    installed = (record.environment.get("versions") or {}).get(library)
+    stated = ((record.environment.get("sources") or {}).get(library) or {}).get("version")
+    installed, stated = (each if isinstance(each, str) and each else None for each in (installed, stated))
+    return stated if installed is None or contradicts(stated, installed) else installed
+
+
 def differing_copies(record: Record) -> dict[str, str]:
     """What its fingerprint says of libraries that computed: key → copy; {} where all were as installed."""
     return {name: value for name, value in record.fingerprint.items() if name.endswith(KEY)}

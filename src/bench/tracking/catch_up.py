@@ -23,11 +23,13 @@ from bench.tracking.destination import (
     decide,
     with_known_credentials,
 )
+from bench.tracking.experiment_note import describe_experiment
 from bench.tracking.folder_lock import folder_lock
 from bench.tracking.mark import FILE_NAME as MARK_NAME
 from bench.tracking.mark import Mark, read_mark, record_key, sweep_key, write_mark
 from bench.tracking.moved import GoneError, address_now, start_of, way_to
 from bench.tracking.publish import publish
+from bench.tracking.standing import log_result, rank_trials, ranking_of
 from bench.tracking.store import (
     SERVERS,
     Store,
@@ -43,10 +45,10 @@ from bench.tracking.sweeps import (
     end_sweep,
     ensure_sweep,
     gather_sweep,
-    is_complete,
+    is_current,
     is_owned_by_the_living,
 )
-from bench.tracking.view import NoViewError, save_view
+from bench.tracking.view import NoViewError, extras_of, save_view
 
 LOCK_S = 60.0  # for another process that publishes the same folder
 
@@ -249,7 +251,7 @@ class CatchUp:
     def _publish_to(self, store: Store, job: Path, record: Record, sweep: SweepInfo | None) -> str:
         """The caller holds the folder's lock."""
         key = record_key(record)
-        run = next((each for each in store.find_runs(record_key=key) if is_complete(each)), None)
+        run = next((each for each in store.find_runs(record_key=key) if is_current(each)), None)
         if run is not None:
             run_id, done = str(run.info.run_id), "already"
         else:
@@ -332,10 +334,16 @@ class CatchUp:
                 interrupted=is_cut,
                 unverified=unverified if unverified or UNVERIFIED_COUNT in run.data.tags else None,
             )
+            ranking = ranking_of(records)
+            rank_trials(store, sweep.sweep_id, ranking)
+            log_result(store, run_id, records, ranking)
+            view = None
             try:
-                save_view(store, sweep_id=sweep.sweep_id, swept_keys=sweep.swept, unverified=unverified > 0)
+                extras = extras_of(records, ranked=True)
+                view = save_view(store, sweep_id=sweep.sweep_id, swept_keys=sweep.swept, extras=extras)
             except NoViewError as error:
                 self._say_once(str(error))
+            describe_experiment(store, sweep, view)
             for file in conclusions(folder):
                 below = file.relative_to(folder).parent.as_posix()
                 store.upload(run_id, file, None if below == "." else below)

@@ -1,8 +1,8 @@
 """What one wants to read on a trial's page: its figures, how it went, what ran, and how far to trust the median.
 
 It is Markdown, which the UI shows as the run's description, and a file among its artifacts. It decides no figure: some
-of those that MLflow has as headline metrics stand at the top, to the same four digits; a trial that is not ranked has
-none, and what is not known has no column.
+of those that MLflow has as headline metrics stand at the top, to the same four digits, and what is not known has no
+column. Of a trial that is not ranked it says why.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from __future__ import annotations
 import re
 
 from bench.analysis.code_sources import unusual_sources
-from bench.analysis.headline import headline, is_ranked
+from bench.analysis.ranking import standing_of
 from bench.analysis.summary import Summary
 from bench.mlflow_names import LONGEST_TAG
 from bench.record import Record
+from bench.tracking.standing import UNRANKED, published_headline
 
 TAG = "mlflow.note.content"
 UNVERIFIED = "unverified"  # the tag of a trial with parts of its request that nothing confirms or contradicts
-FIGURES = ("e2e_ms", "ttft_ms", "itl_ms", "tok_per_s", "cold_s", "peak_mib")  # more have no room in the UI
+FIGURES = ("e2e_ms", UNRANKED, "ttft_ms", "itl_ms", "tok_per_s", "cold_s", "peak_mib")  # more have no room in the UI
 SPACE = "\u00a0"  # that does not break
 
 
@@ -56,7 +57,7 @@ def requested(record: Record, section: str, key: str) -> object:
 
 
 def _figures(record: Record, summary: Summary) -> list[str]:
-    figures = headline(record, summary) if is_ranked(record) else {}
+    figures = published_headline(record, summary)
     shown = {name: value for name in FIGURES if (value := figures.get(name)) is not None}
     if not shown:
         return []
@@ -103,9 +104,9 @@ def _trust(record: Record, summary: Summary) -> list[str]:
         lines.append(f"- **jobs of bench beside it on the host: {beside.count}**")
     if record.warmup_status is not None:
         lines.append(f"- warm-up {record.warmup_status.replace('_', ' ')}: {record.warmup_stop}")
-        if record.warmup_status == "not_converged":
-            lines.append("- **not ranked**: without warm-up it has no headline metrics, only those in groups")
     if (judged := record.steadiness) is not None:
         word = {True: "steady", False: "**not steady**", None: judged.power}[judged.steady]
         lines.append(f"- E2E {word}; flags: {', '.join(judged.flags) or 'none'}; shape: {judged.shape or 'unknown'}")
+    if record.status == "ok":
+        lines += [f"- **not ranked**: {each.text}" for each in standing_of([record]).reasons]
     return lines

@@ -6,6 +6,7 @@ from typing import Any
 
 from bench.tracking.links import find_fastest, sweep_links
 from bench.tracking.mlflow_internals import view_tag
+from bench.tracking.standing import has_result
 from bench.tracking.store import Store, check_answers, connect, experiment_address, explained, tags_filter
 from bench.tracking.store import pages as listed
 from bench.tracking.sweeps import NAME
@@ -40,10 +41,11 @@ def pages(address: str, *, sweep_id: str | None, experiment: str | None) -> list
     shown, sweep_id = experiments[str(run.info.experiment_id)], tags["sweep_id"]
     store = _store(address, shown, client)
     view = key if view_tag(key := view_key(sweep_id)) in shown.tags else None
-    fastest = find_fastest(store, sweep_id, int(tags.get("n_ok", 0)))
+    is_ranked = has_result(run)
+    fastest = find_fastest(store, sweep_id, int(tags.get("n_ok", 0)), is_ranked=is_ranked)
     return [
         f"  sweep: {tags.get(NAME) or sweep_id}",
-        *sweep_links(store, sweep_id=sweep_id, view=view, fastest=fastest),
+        *sweep_links(store, sweep_id=sweep_id, view=view, fastest=fastest, is_ranked=is_ranked),
     ]
 
 

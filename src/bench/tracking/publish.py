@@ -1,12 +1,14 @@
 """What of a record MLflow gets to see: one run a trial and repeat, below that of its sweep (`bench.tracking.sweeps`).
 
-The headline metrics come first, without prefix, short and rounded, for the columns of the UI. Only a trial that is ok
-and whose warm-up did its work has them: whoever sorts by such a column sees no failed or cold setting win. The same
-figures in full precision and all others stand in groups, for every trial, with what it measured before it ended. Every
-call is a step under ``per_iter``, so that the UI draws the warm-up curve. A value that is not known is left out, never
-logged as 0.
+The headline metrics come first, without prefix, short and rounded, for the columns of the UI; which of them a trial has
+is decided in `bench.tracking.standing`. The same figures in full precision and all others stand in groups, for every
+trial, with what it measured before it ended. Every call but the first is a step under ``per_iter``, so that the UI
+draws the warm-up curve; the first one, the validation call, is ``cold_s``, and would flatten the curve. A value that is
+not known is left out, never logged as 0.
 
-Everything published has the time it was measured at, so publishing a record again changes nothing.
+Everything published has the time it was measured at, so publishing a record again changes nothing; where an earlier
+version published something else, the run gets what it would have now. MLflow deletes no metric: one that a run should
+not have any more becomes NaN, and the steps that an earlier version logged stay.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import statistics
 import time
 import zlib
@@ -22,8 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.analysis.code_sources import published_sources
-from bench.analysis.headline import headline, is_ranked
+from bench.analysis.headline import headline
 from bench.analysis.phases import phases_of, until_ready_s
+from bench.analysis.ranking import MARKS, standing_of
+from bench.analysis.ranking import UNVERIFIED as UNVERIFIED_MARK
 from bench.analysis.summary import Stats, Summary, batch_size, summarize
 from bench.mlflow_names import accepted_name
 from bench.palette import colour
@@ -31,12 +36,14 @@ from bench.record import FILE_NAME, Iteration, MemoryUse, Record, config_folder
 from bench.secrets import without_credentials
 from bench.tracking.description import TAG as NOTE
 from bench.tracking.description import UNVERIFIED, describe, requested, roomy, unverified_tag
+from bench.tracking.facts import SOURCE, USER, fact_tags, user_tag
 from bench.tracking.mark import record_key
 from bench.tracking.mlflow_internals import ui_tags
 from bench.tracking.owner import TAG as OWNER
 from bench.tracking.owner import own_tag
 from bench.tracking.run_names import last_part, short_name
-from bench.tracking.store import COMPLETE, PUBLISH, Point, Store
+from bench.tracking.standing import UNRANKED, published_headline
+from bench.tracking.store import COMPLETE, LAYOUT, PUBLISH, THIS_LAYOUT, Point, Store
 from bench.tracking.sweep_file import SweepInfo
 from bench.tracking.tables import CALLS, calls_of, table_text, tag_text
 
@@ -83,16 +90,23 @@ def publish(
     began_s = time.monotonic()
     summary = summarize(record)
     all_tags = tags | _tags(record, summary, parent_run_id, sweep)
+    name = run_name(record, sweep)
     run = store.sole_run(
         {"record_key": record_key(record)},
-        name=run_name(record, sweep),
+        name=name,
         started_at_s=record.started_at_s,
-        tags=all_tags,
+        tags=all_tags | user_tag(),
     )
     run_id = str(run.info.run_id)
+    if run.info.run_name != name and _without_marks(run.info.run_name) == _without_marks(name):
+        store.rename_run(run_id, name)  # a name that the user has given in the UI stays
+    if USER not in run.data.tags:  # of an earlier version; whoever publishes again does not take the run over
+        all_tags |= user_tag()
     # Ended before anything is logged: should the rest fail, no run is left that looks as if it were running.
     store.end_run(run_id, RUN_STATUS.get(record.status, "FAILED"), _end_s(record))
-    store.log(run_id, points=_points(record, summary), params=_params(record.requested), tags=all_tags)
+    figures = _gone(run, record, summary) | _figures(record, summary)
+    points = [*store.changed_points(run, figures, time_ms=round(_end_s(record) * 1000)), *_steps(record)]
+    store.log(run_id, points=points, params=_params(record.requested), tags=all_tags)
     for name in ARTIFACTS:
         parent = str(Path(name).parent)
         file = folder / name if parent == "." else config_folder(folder) / Path(name).name
@@ -103,7 +117,8 @@ def publish(
     if record.sweep_id is not None:
         _supersede(store, record)
     record.phases_s["publish"] = publish_s = time.monotonic() - began_s
-    store.log(run_id, points=[Point(PUBLISH, publish_s, round(time.time() * 1000))], tags={COMPLETE: "yes"})
+    took = Point(PUBLISH, publish_s, round(time.time() * 1000))
+    store.log(run_id, points=[took], tags={COMPLETE: "yes", LAYOUT: THIS_LAYOUT})
     return run_id
 
 
@@ -137,15 +152,21 @@ def _supersede(store: Store, record: Record) -> None:
 def run_name(record: Record, sweep: SweepInfo | None = None) -> str:
     """The swept values, short, or for a single run the model, and which repeat it is where there are several.
 
-    Every page and chart shows the name: so one whose output differs from the reference's has a ≠ behind it.
+    Every page and chart shows the name: so the marks of its standing are behind it.
     """
     known = {} if sweep is None else sweep.swept
     name = short_name(record.swept, known) or record.name or last_part(str(requested(record, "model", "id") or ""))
     repeats = requested(record, "sweep", "repeats")
     several = record.repeat > 1 or (isinstance(repeats, int) and repeats > 1)
-    mark = " ≠" if record.fidelity is not None and record.fidelity.agrees is False else ""
+    marks = standing_of([record]).marks
     name = name or "model without a name"
-    return (f"{name} r{record.repeat}" if several else name) + mark
+    return (f"{name} r{record.repeat}" if several else name) + (f" {marks}" if marks else "")
+
+
+def _without_marks(name: str) -> str:
+    """The name that bench gives a run, whatever its standing."""
+    letters = "".join(MARKS.values()) + UNVERIFIED_MARK
+    return re.sub(rf" [{re.escape(letters)}]+\Z", "", name)
 
 
 def colour_of(record: Record, sweep: SweepInfo | None) -> str:
@@ -199,6 +220,8 @@ def _tags(
         "neighbours_unknown": beside.unknown if beside is not None else None,
         "fidelity_reason": record.fidelity.reason if record.fidelity is not None else None,
         UNVERIFIED: unverified_tag(record),
+        **fact_tags(record),
+        **SOURCE,
         **{f"source.{library}": words[:ERROR_LENGTH] for library, words in published_sources(record).items()},
         PARENT: parent_run_id,
         NOTE: roomy(describe(record, summary)),
@@ -228,22 +251,32 @@ def param_name(key: str) -> str:
 # ---- metrics -----------------------------------------------------------------------------------------------------
 
 
-def _points(record: Record, summary: Summary) -> list[Point]:
-    """All metrics, the headline first; what is not known or not finite is left out."""
-    time_ms = round(_end_s(record) * 1000)
-    figures = headline(record, summary) if is_ranked(record) else {}
+def _figures(record: Record, summary: Summary) -> dict[str, float | None]:
+    """The metrics that a trial has once, the headline first; what is not known or not finite is left out."""
+    figures = published_headline(record, summary)
     rounded = {name: value if value is None else float(f"{value:.4g}") for name, value in figures.items()}
-    once = [(key, value, time_ms, 0) for key, value in {**rounded, **_detail(record, summary)}.items()]
-    ready_s = record.started_at_s + until_ready_s(record)
-    steps = [
-        (f"per_iter/{key}", value, round((ready_s + call.start_s) * 1000), call.index)
-        for call in record.iterations
-        for key, value in _step(call, batch_size(record)).items()
-    ]
-    return [
-        Point(key, float(value), at_ms, step)
-        for key, value, at_ms, step in [*once, *steps]
+    return {
+        key: float(value)
+        for key, value in {**rounded, **_detail(record, summary)}.items()
         if value is not None and math.isfinite(value)
+    }
+
+
+def _gone(run: Any, record: Record, summary: Summary) -> dict[str, float | None]:
+    """The headline metrics that a run has from before, each as one that it has no more."""
+    names = (*headline(record, summary), UNRANKED)
+    return {name: None for name in names if name in run.data.metrics}
+
+
+def _steps(record: Record) -> list[Point]:
+    """The metrics of every call but the validation call."""
+    ready_s = record.started_at_s + until_ready_s(record)
+    return [
+        Point(f"per_iter/{key}", float(value), round((ready_s + call.start_s) * 1000), call.index)
+        for call in record.iterations
+        if call.phase != "validation"
+        for key, value in _step(call, batch_size(record)).items()
+        if math.isfinite(value)
     ]
 
 
@@ -310,9 +343,9 @@ def _evidence(record: Record, summary: Summary) -> dict[str, float | None]:
     return detail
 
 
-def _step(call: Iteration, size: int | None) -> dict[str, float | None]:
-    """One call. `warmup` is 1 for each call that does not count, the validation call among them."""
-    step: dict[str, float | None] = {"e2e_ms": call.e2e_s * 1e3}  # the UI draws its charts in this order
+def _step(call: Iteration, size: int | None) -> dict[str, float]:
+    """One call."""
+    step = {"e2e_ms": call.e2e_s * 1e3}  # the UI draws its charts in this order
     if call.token_times_s:
         step["ttft_ms"] = call.ttft_s * 1e3
     if len(call.token_times_s) > 1:
@@ -320,8 +353,6 @@ def _step(call: Iteration, size: int | None) -> dict[str, float | None]:
         step["itl_ms"] = statistics.median(call.itl_s) * 1e3
         if size is not None and call.decode_s > 0:
             step["decode_tps"] = size * len(call.itl_s) / call.decode_s
-    step["warmup"] = 0 if call.phase == "measurement" else 1
-    step["graphs"] = call.graphs
     return step
 
 

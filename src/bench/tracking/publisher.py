@@ -23,6 +23,7 @@ from bench.secrets import without_credentials
 from bench.tracking.artifacts import check_artifacts
 from bench.tracking.bounded import BoundedThread, NotInTimeError
 from bench.tracking.destination import DEFAULT_URI
+from bench.tracking.experiment_note import describe_experiment
 from bench.tracking.folder_lock import LockedError, folder_lock
 from bench.tracking.links import Fastest, find_fastest, sweep_links
 from bench.tracking.mark import Mark, read_mark, record_key, sweep_key, write_mark
@@ -30,6 +31,7 @@ from bench.tracking.moved import GoneError, address_now, relative_database
 from bench.tracking.publish import publish, size_of
 from bench.tracking.request_time import seconds_for
 from bench.tracking.restore import Restored, Slot, Wanted, find, put_back
+from bench.tracking.standing import log_result, rank_trials, ranking_of
 from bench.tracking.store import (
     ANSWER_S,
     Ahead,
@@ -56,13 +58,14 @@ from bench.tracking.sweeps import (
     upload_plan,
 )
 from bench.tracking.tables import upload_table
-from bench.tracking.view import save_view, saved_key
+from bench.tracking.view import Extras, extras_of, save_view, saved_key
 
 # How long the main thread waits.
 OPEN_S = 20.0  # a new database takes 3 to 7 s, and longer when several sweeps start at once
 AHEAD_S = 180.0  # beside the examination of the settings, which may take two minutes; then `open` waits for it
 JOB_S = 5.0
 SWEEP_S = 10.0  # for what happens once a sweep
+RANK_S = 7.0  # of that, until the last trial has its rank
 CATCH_UP_S = 60.0
 RESTORE_S = 120.0  # hundreds of records
 LOOK_S = 0.2  # how often a job looks whether another one has made the sweep's run
@@ -116,7 +119,7 @@ class Publisher:
         self._folders: dict[str, Path] = {}  # sweep id → its folder
         self._parents: dict[str, str] = {}  # sweep id → its run
         self._views: dict[str, str] = {}  # sweep id → key of its saved view
-        self._unverified: set[str] = set()  # sweeps with a record that is, whose views have a column for it
+        self._extras: dict[str, Extras] = {}  # sweep id → the columns that its view has beside those of every sweep
         self._fastest: dict[str, Fastest] = {}  # sweep id → its fastest trials when it ended
         # Both sides of a call that was not in time write marks; the lock is for these two, and for the marks.
         self._lock = threading.Lock()
@@ -171,11 +174,15 @@ class Publisher:
             sweep_id=sweep_id, name=name, swept=swept, settings=settings, baseline=baseline, started_at_s=time.time()
         )
         self._sweeps[sweep_id] = sweep
+        self._extras[sweep_id] = replace(self._extras.get(sweep_id, Extras()), ranked=False)  # until it ends again
 
         def begin(store: Store) -> tuple[str, TrackingError | None]:
             self._parents[sweep_id] = begin_sweep(store, sweep, tags=self._tags)
             # Now and not at the end, so that it serves while the sweep runs and after one that was killed.
-            return self._parents[sweep_id], self._save_view(store, sweep)
+            view_error = self._save_view(store, sweep)
+            with contextlib.suppress(TrackingError):  # the end of the sweep writes it again
+                describe_experiment(store, sweep, self._views.get(sweep_id))
+            return self._parents[sweep_id], view_error
 
         try:
             run_id, view_error = self._do(begin, SWEEP_S)
@@ -228,7 +235,7 @@ class Publisher:
         return len(self._unpublished_in(folders))
 
     def end_sweep(self, run_id: str | None, records: Sequence[Record], *, interrupted: bool) -> bool:
-        """End the parent run, and return whether it is ended.
+        """End the parent run with the sweep's result, rank its trials, and return whether all of that is done.
 
         One that had to be made later than the sweep's start is found by the records.
         What the store is still busy with is waited for, as long as ending the run itself may take.
@@ -240,25 +247,26 @@ class Publisher:
             "unverified": sum(bool(each.unverified) for each in records) or None,
         }
 
+        is_ranked: list[bool] = []
+
         def end(store: Store) -> None:
-            ended_at_s = time.time()
+            ended_at_s, until_s = time.time(), time.monotonic() + RANK_S
             if run_id is not None:  # first: over a slow line, the rest may take longer than there is time for
                 end_sweep(store, run_id, ended_at_s=ended_at_s, **ending)
             found = gather_sweep(store, sweep_id) if sweep_id is not None else None
             if found is not None and found != run_id:
                 end_sweep(store, found, ended_at_s=ended_at_s, **ending)
-            if (found := found or run_id) is not None:
+            found = found or run_id
+            if sweep_id is not None and found is not None:
+                is_ranked.append(self._conclude_ranking(store, sweep_id, found, records, until_s))
+            if found is not None and all(is_ranked):  # else `bench.tracking.sync` goes on from here
                 self._mark_sweep(sweep_id, records, found)
-            if sweep_id is not None and any(each.unverified for each in records):
-                self._show_unverified(store, self._sweep_known(sweep_id))
-            if sweep_id is not None:
-                # Now, and not when somebody asks for the way there: a server that hangs would be waited for again.
-                with contextlib.suppress(TrackingError):  # it costs that line
-                    ok = sum(each.status == "ok" for each in records)
-                    self._fastest[sweep_id] = find_fastest(store, sweep_id, ok)
 
         self._thread.wait_until_free(SWEEP_S)
-        return self._tell("the sweep's run is not ended", end, SWEEP_S)
+        is_ended = self._tell("the sweep's run is not ended", end, SWEEP_S)
+        if is_ended and not all(is_ranked):
+            self._warn(f"not all trials have their rank in MLflow: {RANK_S:g} s were not enough")
+        return is_ended and all(is_ranked)
 
     def restore(
         self,
@@ -336,7 +344,8 @@ class Publisher:
         if sweep_id is None:
             return [start, f"   then: {experiment_address(self._store)}"]
         view, fastest = self._views.get(sweep_id), self._fastest.get(sweep_id)
-        return [start, *sweep_links(self._store, sweep_id=sweep_id, view=view, fastest=fastest)]
+        is_ranked = self._extras.get(sweep_id, Extras()).ranked
+        return [start, *sweep_links(self._store, sweep_id=sweep_id, view=view, fastest=fastest, is_ranked=is_ranked)]
 
     # ---- in the main thread ------------------------------------------------------------------------------------
 
@@ -388,8 +397,8 @@ class Publisher:
                 parent = parent_run_id or self._parent(store, record, folder)
                 known = self._sweep_of(record, folder)
                 run_id = publish(store, record, folder, parent_run_id=parent, tags=self._tags, sweep=known)
-                if record.unverified and record.sweep_id is not None and record.sweep_id not in self._unverified:
-                    self._show_unverified(store, known)
+                if record.sweep_id is not None:
+                    self._show(store, known, extras_of([record]))
                 with self._lock:  # here and not by the main thread, which may have gone on
                     self._published.add(key)
                     self._missing.pop(folder, None)
@@ -447,10 +456,31 @@ class Publisher:
         folder = self._folders.get(sweep_id)
         return self._sweeps.get(sweep_id) or (read_sweep(folder) if folder is not None else None)
 
-    def _show_unverified(self, store: Store, sweep: SweepInfo | None) -> None:
-        """Give the view of a sweep the column that shows which of its trials are unverified."""
-        if sweep is not None:  # else nobody knows its other columns; each such run has the tag all the same
-            self._unverified.add(sweep.sweep_id)
+    def _conclude_ranking(
+        self, store: Store, sweep_id: str, run_id: str, records: Sequence[Record], until_s: float
+    ) -> bool:
+        """Rank the trials of a sweep that has ended; returns whether there was time for all of them."""
+        ranking = ranking_of(records)
+        is_done = rank_trials(store, sweep_id, ranking, until_s=until_s)
+        if is_done:
+            log_result(store, run_id, records, ranking)
+        sweep = self._sweep_known(sweep_id)
+        self._show(store, sweep, extras_of(records, ranked=is_done))
+        with contextlib.suppress(TrackingError):  # they cost those lines
+            describe_experiment(store, sweep, self._views.get(sweep_id))
+            # Now, and not when somebody asks for the way there: a server that hangs would be waited for again.
+            if is_done:
+                ok = sum(each.status == "ok" for each in records)
+                self._fastest[sweep_id] = find_fastest(store, sweep_id, ok)
+        return is_done
+
+    def _show(self, store: Store, sweep: SweepInfo | None, extras: Extras) -> None:
+        """Give the view of a sweep these columns too."""
+        if sweep is None:  # then nobody knows its other columns; each run has the tag or metric all the same
+            return
+        before = self._extras.get(sweep.sweep_id, Extras())
+        if before | extras != before:
+            self._extras[sweep.sweep_id] = before | extras
             self._save_view(store, sweep)
 
     def _ready(self) -> Store:
@@ -511,7 +541,7 @@ class Publisher:
                 store,
                 sweep_id=sweep.sweep_id,
                 swept_keys=sweep.swept,
-                unverified=sweep.sweep_id in self._unverified,
+                extras=self._extras.get(sweep.sweep_id, Extras()),
             )
         except TrackingError as error:
             return error

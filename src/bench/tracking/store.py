@@ -17,6 +17,7 @@ import http.client
 import itertools
 import json
 import logging
+import math
 import os
 import shlex
 import shutil
@@ -95,6 +96,7 @@ PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
 
 COMPLETE = "complete"  # the tag of a run that has all of its record; it comes last
+LAYOUT, THIS_LAYOUT = "layout", "2"  # a tag beside it; it changes with what a run holds of a record. Earlier: none
 PUBLISH = "phases/publish_s"  # the metric of what publishing a record took
 DOUBLE = "double"  # the kind of a run that is a copy of another one, where it may not be deleted
 
@@ -237,6 +239,51 @@ class Store:
                         [Param(*each) for each in some_texts],
                         [RunTag(*each) for each in some_marks],
                     )
+
+    def set_metrics(
+        self, run: Any, figures: Mapping[str, float | None], *, tags: Mapping[str, str] | None = None
+    ) -> None:
+        """Give a run these metrics, with the time of now, in the place of what it had of the same names.
+
+        Args:
+            run: as MLflow returned it, with its metrics.
+            figures: name → value; None: it has none (any more).
+            tags: to log with them.
+        """
+        points = self.changed_points(run, figures, time_ms=_milliseconds(time.time()))
+        if points or tags:
+            self.log(str(run.info.run_id), points=points, tags=tags)
+
+    def changed_points(self, run: Any, figures: Mapping[str, float | None], *, time_ms: int) -> list[Point]:
+        """The points to log so that a run has these metrics; those that it has already are left out.
+
+        MLflow deletes no metric and shows the value with the latest time. So a value that replaces another one gets a
+        later time, and a metric that a run should not have any more becomes NaN: MLflow sorts it behind all values, in
+        both directions, and no filter that compares finds it.
+
+        Args:
+            run: as MLflow returned it, with its metrics.
+            figures: name → value; None: it has none (any more).
+            time_ms: Unix time of the values that replace none.
+        """
+        before, points = run.data.metrics, []
+        for name, figure in figures.items():
+            value = math.nan if figure is None else float(figure)
+            if name not in before:
+                points += [] if figure is None else [Point(name, value, time_ms)]
+            elif before[name] != value and not (math.isnan(before[name]) and math.isnan(value)):
+                points.append(Point(name, value, max(time_ms, self._latest_ms(run, name) + 1)))
+        return points
+
+    def _latest_ms(self, run: Any, name: str) -> int:
+        with explained(self.uri, "look at a metric"):
+            history = self.client.get_metric_history(str(run.info.run_id), name)
+        return max((int(each.timestamp) for each in history), default=0)
+
+    def rename_run(self, run_id: str, name: str) -> None:
+        """Give a run another name."""
+        with explained(self.uri, "rename a run"):
+            self.client.update_run(run_id, name=_stored(scrub(name), LONGEST_RUN_NAME))
 
     def upload(self, run_id: str, file: Path, artifact_folder: str | None) -> None:
         """Copy a file to the run's artifacts, over one of that name."""
@@ -466,6 +513,7 @@ def experiment_address(
     sweep_id: str | None = None,
     view: str | None = None,
     charts: bool = False,
+    sort_by: str = "e2e_ms",
 ) -> str:
     """A page of the experiment's runs.
 
@@ -475,6 +523,7 @@ def experiment_address(
         sweep_id: show only the trials of this sweep.
         view: show them as saved under this key, which `bench.tracking.view.save_view` returns.
         charts: show charts in place of the table.
+        sort_by: the metric that they are sorted by where there is no view.
     """
     if store.uri.startswith(SERVERS):
         base = store.address
@@ -483,7 +532,7 @@ def experiment_address(
         store.experiment_id,
         view=view,
         filter_by=None if sweep_id is None else trials_filter(sweep_id),
-        sort_by=column("metrics", "e2e_ms"),
+        sort_by=column("metrics", sort_by),
         charts=charts,
     )
 

@@ -13,10 +13,11 @@ from typing import Any
 from bench.record import STATUSES
 from bench.tracking.description import TAG as NOTE
 from bench.tracking.description import roomy
+from bench.tracking.facts import SOURCE, user_tag
 from bench.tracking.owner import TAG as OWNER
 from bench.tracking.owner import is_gone, own_tag
 from bench.tracking.publish import PARENT, RUN_STATUS, param_name
-from bench.tracking.store import COMPLETE, TAG_LENGTH, Store, explained
+from bench.tracking.store import COMPLETE, LAYOUT, TAG_LENGTH, THIS_LAYOUT, Store, explained
 from bench.tracking.sweep_file import SweepInfo
 
 PLAN = "sweep.md"  # among the files of a sweep's run: its keys and their values
@@ -141,7 +142,7 @@ def end_abandoned(store: Store) -> int:
 
 def _sweep_run(store: Store, sweep: SweepInfo, tags: dict[str, str]) -> Any:
     own = {"kind": "sweep", "sweep_id": sweep.sweep_id}
-    more = tags | {OWNER: own_tag()}
+    more = tags | {OWNER: own_tag()} | SOURCE | user_tag()
     return store.sole_run(own, name=sweep.name, started_at_s=sweep.started_at_s or time.time(), tags=more)
 
 
@@ -190,3 +191,8 @@ def is_owned_by_the_living(run: Any) -> bool:
 def is_complete(run: Any) -> bool:
     """Whether all of a record came through to its run."""
     return COMPLETE in run.data.tags
+
+
+def is_current(run: Any) -> bool:
+    """Whether that was done by a version that publishes what this one does."""
+    return is_complete(run) and run.data.tags.get(LAYOUT) == THIS_LAYOUT

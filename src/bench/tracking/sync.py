@@ -138,7 +138,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("folders", nargs="+", type=expanded, metavar="DIR", help="what to publish")
     parser.add_argument("--tracking-uri", metavar="URI", help="the store; default: the one that each job was meant for")
     parser.add_argument("--experiment", metavar="NAME", help="the experiment; default: the one of each job")
-    parser.add_argument("--all", action="store_true", help="look in MLflow for the records marked as published, too")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="look in MLflow for the records marked as published, too, and renew runs of an earlier version",
+    )
     return parser
 
 

@@ -1,4 +1,7 @@
-"""A sweep's own view in the MLflow UI: its trials alone, the fastest first, with the columns that tell them apart.
+"""A sweep's own view in the MLflow UI: its trials alone, the best first, with the columns that tell them apart.
+
+While the sweep runs its table is sorted by E2E, which ranked trials alone have; from its end on by the rank of each
+trial's setting, as the report.
 
 Without one the UI opens on a collapsed parent run and shows no metric. MLflow does not document how it keeps views
 (`bench.tracking.mlflow_internals`). A version that keeps them otherwise says so on the page and shows the experiment's
@@ -9,8 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
+from bench.record import Record
 from bench.tracking.description import UNVERIFIED
 from bench.tracking.mlflow_internals import (
     DURATION,
@@ -24,21 +29,37 @@ from bench.tracking.mlflow_internals import (
     view_text,
 )
 from bench.tracking.mlflow_internals import VIEW_TAG as TAG_PREFIX
+from bench.tracking.standing import RANK, UNRANKED, is_unranked
 from bench.tracking.store import SERVERS, Store, TrackingError, explained, trials_filter
 
-__all__ = ["FIRST", "HEADLINE", "SECTIONS", "TAG_PREFIX", "NoViewError", "save_view", "saved_key", "view_key"]
+__all__ = [
+    "FIRST",
+    "HEADLINE",
+    "SECTIONS",
+    "TAG_PREFIX",
+    "Extras",
+    "NoViewError",
+    "extras_of",
+    "save_view",
+    "saved_key",
+    "view_key",
+]
 
-# Beside the latency stands whether it was steady and the output right. These and the swept params must not need
+# Beside the latency stands whether it was steady and the output right. These and the swept params should not need
 # scrolling to be seen, on a page 1700 pixels wide with MLflow's side panel open; the others may.
 FIRST = ("e2e_ms", "steady", "fidelity", "ttft_ms", "itl_ms", "tok_per_s")
 HEADLINE = (*FIRST, "tpot_ms", "decode_tps", "cold_s", "peak_mib", "mbu_pct", "j_per_tok")
 BESIDE = "fidelity"  # stands before the column of the tag `unverified`, where a sweep has that column
-LEAST = "tok_per_s"  # follows the params there, so that these still need no scrolling
+LEAST = ("tok_per_s", "itl_ms", "ttft_ms")  # follow the params, in this order, as far as there is no room before them
 
 # The UI's own columns, with widths in pixels. Of the one for when a run was made, the sign for how it ended is all that
 # a sweep's table needs.
 OWN_WIDTHS = {RUN_NAME: 200, MADE: 46, DURATION: 84}
 PARAM_WIDTH = 104  # a longer name is cut at its end, and shown when one points at it
+RANK_WIDTH = 60
+LEAST_WIDTH, LETTER_WIDTH = 22, 7  # of other columns: without its name, and for each letter of it
+ROOM = 960  # of the 1700 pixels, what the UI's own panels leave when both are open: seen in a browser
+PARAMS_SEEN = 2  # that have room beside the first columns
 
 # What stands for an override without a dot: a config group's choice by the key that its files differ in. A group
 # that is missing here has no such key and gets no column; the choice is in the runs' names.
@@ -50,10 +71,10 @@ MAIN_KEYS = {
     "workload": "workload.sequence_length",
 }
 
-# The sections of the chart page, and which of them are open: the curves and the headline bars are what one came for.
+# The sections of the chart page, and which of them are open: the headline bars are the answer, then come the curves.
 SECTIONS = {
-    "per_iter": True,
     UNGROUPED: True,
+    "per_iter": True,
     "latency": False,
     "warmup": False,
     "compile": False,
@@ -65,18 +86,48 @@ SECTIONS = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """Which columns the table of a sweep has only where its trials have values for them."""
+
+    unverified: bool = False  # the tag of that name
+    unranked: bool = False  # the E2E of a trial that is ok and not ranked
+    ranked: bool = False  # the rank of each trial's setting, which then sorts the table
+
+    def __or__(self, other: Extras) -> Extras:
+        """The columns of both."""
+        return Extras(
+            unverified=self.unverified or other.unverified,
+            unranked=self.unranked or other.unranked,
+            ranked=self.ranked or other.ranked,
+        )
+
+
+def extras_of(records: Iterable[Record], *, ranked: bool = False) -> Extras:
+    """The columns that these trials need.
+
+    Args:
+        records: of one sweep.
+        ranked: whether they have their ranks.
+    """
+    extras = Extras(ranked=ranked)
+    for each in records:
+        extras |= Extras(unverified=bool(each.unverified), unranked=is_unranked(each))
+    return extras
+
+
 class NoViewError(TrackingError):
     """This MLflow keeps no saved views; a sweep's page then shows MLflow's own columns."""
 
 
-def save_view(store: Store, *, sweep_id: str, swept_keys: Iterable[str], unverified: bool = False) -> str:
+def save_view(store: Store, *, sweep_id: str, swept_keys: Iterable[str], extras: Extras = Extras()) -> str:
     """Save the view of a sweep, over the one it had; it may have no trials yet.
 
     Args:
         store: where to.
         sweep_id: the sweep's; the view carries it as its name.
         swept_keys: the override keys that differ between trials.
-        unverified: whether a trial carries the tag of that name, which then has a column.
+        extras: the columns that not every sweep has.
 
     Returns:
         The view's key, for `experiment_address`.
@@ -90,7 +141,7 @@ def save_view(store: Store, *, sweep_id: str, swept_keys: Iterable[str], unverif
     if tag is None:
         raise NoViewError(SAVED_VIEW.unseen())
     release = None if store.uri.startswith(SERVERS) else installed()
-    text = _view(sweep_id, swept_keys, unverified=unverified, release=release)
+    text = _view(sweep_id, swept_keys, extras=extras, release=release)
     with explained(store.uri, "save the sweep's view"):
         store.client.set_experiment_tag(store.experiment_id, tag, text)
     return key
@@ -107,29 +158,40 @@ def saved_key(sweep_id: str) -> str | None:
     return None if view_tag(key) is None else key
 
 
-def _view(sweep_id: str, swept_keys: Iterable[str], *, unverified: bool, release: str | None) -> str:
-    metrics = {column("metrics", name): name for name in HEADLINE}
+def _view(sweep_id: str, swept_keys: Iterable[str], *, extras: Extras, release: str | None) -> str:
+    e2e, *others_first = FIRST
+    first = [*([RANK] if extras.ranked else []), e2e, *([UNRANKED] if extras.unranked else []), *others_first]
+    metrics = {column("metrics", name): name for name in dict.fromkeys([*first, *HEADLINE])}
     params = {column("params", name): name for name in _param_names(swept_keys)}
-    sort_by, *_ = metrics  # a failed trial has no such metric and comes last
-    first, others = list(metrics)[: len(FIRST)], list(metrics)[len(FIRST) :]
-    tags = {column("tags", UNVERIFIED): UNVERIFIED} if unverified else {}
-    if unverified:
-        first.insert(first.index(column("metrics", BESIDE)) + 1, *tags)
-        first.remove(least := column("metrics", LEAST))
-        others.insert(0, least)
-    order = [RUN_NAME, MADE, *first, *params, *others, DURATION]
-    widths = {each: max(72, 24 + 7 * len(name)) for each, name in (metrics | tags).items()}
-    widths |= OWN_WIDTHS | dict.fromkeys(params, PARAM_WIDTH)
+    tags = {column("tags", UNVERIFIED): UNVERIFIED} if extras.unverified else {}
+    widths = {each: max(70, LEAST_WIDTH + LETTER_WIDTH * len(name)) for each, name in (metrics | tags).items()}
+    widths |= OWN_WIDTHS | dict.fromkeys(params, PARAM_WIDTH) | {column("metrics", RANK): RANK_WIDTH}
+    seen = [column("metrics", name) for name in first]
+    seen[seen.index(column("metrics", BESIDE)) + 1 : 0] = tags
+    moved = _without_room([RUN_NAME, MADE, *seen], widths)
+    others = [*moved, *(each for each in metrics if each not in seen)]
+    order = [RUN_NAME, MADE, *(each for each in seen if each not in moved), *params, *others, DURATION]
     return view_text(
         release=release,
         name=sweep_id,
         now_ms=round(time.time() * 1000),
         filter_by=trials_filter(sweep_id),
-        sort_by=sort_by,
+        sort_by=column("metrics", RANK if extras.ranked else e2e),  # what has no such metric comes last
         selected=[*metrics, *params, *tags],
         widths={each: widths[each] for each in order},
-        sections=SECTIONS,  # without an order of their own, the curves would come after forty bars
+        sections=SECTIONS,  # without an order of their own, they would be sorted by name
     )
+
+
+def _without_room(columns: Sequence[str], widths: Mapping[str, int]) -> list[str]:
+    """Those of `LEAST` that must leave so that the others and the params have room."""
+    kept, moved = list(columns), []
+    for name in LEAST:
+        if sum(widths[each] for each in kept) + PARAMS_SEEN * PARAM_WIDTH <= ROOM:
+            break
+        kept.remove(each := column("metrics", name))
+        moved.append(each)
+    return moved
 
 
 def _param_names(swept_keys: Iterable[str]) -> list[str]:

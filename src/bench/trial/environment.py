@@ -1,4 +1,4 @@
-"""Where a job ran: versions, processor, memory, GPU, bench's commit, and the environment variables that change results.
+"""Where a job ran: versions, processor, memory, GPU, commits, and the environment variables that change results.
 
 Taken once a job, outside of every measured call, in a few hundredths of a second. What cannot be found out is None:
 no probe's failure is the job's.
@@ -59,6 +59,7 @@ def describe_environment(device: str) -> dict[str, Any]:
         },
         "gpu": _try(lambda: _gpu(device)) if device.startswith("cuda") else None,
         "git": _try(own_commit),
+        "start_folder": _try(git_state),  # the user's commit: that of the folder in which the command was started
         "variables": variables(os.environ),
     }
 

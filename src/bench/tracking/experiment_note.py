@@ -1,0 +1,78 @@
+"""The description of an experiment, which MLflow's UI shows above its runs: what they are, and how to read them.
+
+It is written where there is none, or one that bench wrote and nobody has changed since: its last line, a comment that
+the UI does not show, holds a digest of the text above it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from bench.tracking.description import TAG as NOTE
+from bench.tracking.mlflow_internals import RUNS_PAGE, runs_page
+from bench.tracking.store import Store, explained
+from bench.tracking.sweep_file import SweepInfo
+
+OWN = re.compile(r"\n\n<!-- bench ([0-9a-f]{16}) -->\s*\Z")
+LONGEST_NAME = 80
+
+TEXT = """\
+**bench**: each run is one process that measured `generate` under one setting; each sweep has a run of its own, which \
+holds its trials, its answer and its report.
+
+{pages}
+
+- `rank` is the place of a run's *setting* among those that may be called fastest, in the order of the report; a \
+setting that may not has none.
+- `e2e_ms`, `ttft_ms`, `itl_ms`, `tpot_ms`: medians over the measured calls, of ranked trials alone. `unranked_ms` is \
+the median E2E of a trial that is ok and not ranked: do not compare it.
+- `steady`, `fidelity`: 1 yes, 0 no, empty where it could not be told. `cold_s`: the first call, compilation included.
+- Marks behind a name: `≠` the output differs from the reference's, `~` the warm-up did not converge, `!` unsteady \
+during measurement (these three are not ranked), `?` unverified.
+- `per_iter/…` has a step for each call after the first one, warm-up included; the file `calls.json` of a run has all.
+"""
+
+
+def describe_experiment(store: Store, sweep: SweepInfo | None, view: str | None) -> None:
+    """Write the description, with links to the pages of the latest sweep.
+
+    Args:
+        store: the experiment.
+        sweep: the latest sweep; None: none is known.
+        view: the key of its saved view; None where there is none.
+
+    Raises:
+        TrackingError: MLflow did not take it.
+    """
+    with explained(store.uri, "describe the experiment"):
+        before = store.client.get_experiment(store.experiment_id).tags.get(NOTE) or ""
+        text = signed(TEXT.format(pages=_pages(store, sweep, view)))
+        if text != before and (not before.strip() or is_own(before)):
+            store.client.set_experiment_tag(store.experiment_id, NOTE, text)
+
+
+def signed(text: str) -> str:
+    """The text with the comment by which it is known to be bench's."""
+    text = text.rstrip()
+    return f"{text}\n\n<!-- bench {_digest(text)} -->"
+
+
+def is_own(note: str) -> bool:
+    """Whether bench wrote this description, and nobody has changed it since."""
+    found = OWN.search(note)
+    return found is not None and _digest(note[: found.start()]) == found[1]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _pages(store: Store, sweep: SweepInfo | None, view: str | None) -> str:
+    """Links within the UI, whatever its address is."""
+    ways = "`scripts/ui` (or `python -m bench.tracking.ui`) names the pages of the latest sweep."
+    if sweep is None or view is None or not RUNS_PAGE.is_here():
+        return f"The end of a sweep names its pages; {ways}"
+    name = re.sub(r"[^\w .:-]", "_", sweep.name)[:LONGEST_NAME]
+    table, charts = (runs_page("", store.experiment_id, view=view, charts=each).lstrip("/") for each in (False, True))
+    return f"The latest sweep, {name}: [table]({table}), [charts]({charts}). {ways}"

@@ -1,0 +1,129 @@
+"""Which figures of a trial have a headline name in MLflow, what its run is called, and the rank of each setting.
+
+`bench.analysis.ranking` decides; here its decision gets the names by which MLflow sorts. A trial that is not ranked has
+no speed under a headline name, for whoever sorts by one would see it win: its E2E is `UNRANKED`. At a sweep's end each
+trial gets the place of its setting as `RANK`, by which the sweep's table is sorted in the order of the report.
+
+Not covered: sweeps that share an experiment; each has ranks of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.analysis.headline import headline
+from bench.analysis.ranking import RankedSetting, comparable_groups, rank, standing_of
+from bench.analysis.settings import settings_of
+from bench.analysis.summary import Summary
+from bench.record import Record
+from bench.tracking.facts import common_tags
+from bench.tracking.mark import record_key
+from bench.tracking.store import Store, explained
+
+RANK = "rank"  # 1 is the best; all repeats of a setting have the same; a setting that is not ranked has none
+UNRANKED = "unranked_ms"  # the median E2E of a trial that is ok and not ranked
+KEPT = ("cold_s", "peak_mib", "steady", "fidelity")  # headline metrics of a trial that is ok, ranked or not
+# Metrics of a sweep's run.
+BEST = "best_e2e_ms"
+RANKED = "ranked"  # how many settings are; it is there when all trials have their ranks
+
+
+def published_headline(record: Record, summary: Summary) -> dict[str, float | None]:
+    """Headline name → value, for the metrics of a trial's run; {} for a trial that is not ok."""
+    if record.status != "ok":
+        return {}
+    figures = headline(record, summary)
+    if standing_of([record]).is_ranked:
+        return figures
+    return {UNRANKED: figures["e2e_ms"]} | {name: figures[name] for name in KEPT}
+
+
+def is_unranked(record: Record) -> bool:
+    """Whether a trial is ok and may not be ranked, so that its E2E is published as `UNRANKED`."""
+    return record.status == "ok" and not standing_of([record]).is_ranked
+
+
+def rank_trials(store: Store, sweep_id: str, ranking: Sequence[RankedSetting], *, until_s: float | None = None) -> bool:
+    """Give each run of a sweep the place of its setting as the metric `RANK`, and take it from those that have none.
+
+    Args:
+        store: where the runs are.
+        sweep_id: the sweep's.
+        ranking: all settings of the sweep.
+        until_s: on the monotonic clock; what is not written by then is left. None: however long it takes.
+
+    Returns:
+        Whether all of them have it. Runs that have it already cost nothing when this is called again.
+
+    Raises:
+        TrackingError: MLflow did not take it.
+    """
+    places = places_of(ranking)
+
+    def place_of(run: Any) -> int | None:
+        tags = run.data.tags
+        return places.get(tags.get("record_key", "")) if tags.get("kind") == "trial" else None
+
+    runs = [run for run in store.find_runs(sweep_id=sweep_id) if run.data.tags.get("kind") != "sweep"]
+    last = len(places) + 1
+    for run in sorted(runs, key=lambda run: place_of(run) or last):  # should the time be up, the best have theirs
+        if until_s is not None and time.monotonic() > until_s:
+            return False
+        store.set_metrics(run, {RANK: place_of(run)})
+    return True
+
+
+def ranking_of(records: Sequence[Record]) -> list[RankedSetting]:
+    """The settings of a sweep in their order."""
+    return rank(settings_of(records))
+
+
+def places_of(ranking: Sequence[RankedSetting]) -> dict[str, int]:
+    """Record key → the place of its setting, for every repeat of the ranked settings."""
+    ranked = [each.setting for each in ranking if each.standing.is_ranked]
+    return {
+        record_key(record): place
+        for place, setting in enumerate(ranked, start=1)
+        for record in setting.every or setting.records
+    }
+
+
+def has_result(run: Any) -> bool:
+    """Whether a sweep's run has ended with its result, and its trials with their ranks."""
+    return run.info.status != "RUNNING" and RANKED in run.data.metrics
+
+
+def log_result(store: Store, run_id: str, records: Sequence[Record], ranking: Sequence[RankedSetting]) -> None:
+    """Give the run of a sweep its result as metrics, and as tags what its trials ran with; both replace former ones.
+
+    Args:
+        store: where the run is.
+        run_id: the run's.
+        records: of the sweep's trials.
+        ranking: the same by settings.
+    """
+    with explained(store.uri, "look at a run"):
+        run = store.client.get_run(run_id)
+    store.set_metrics(run, sweep_metrics(ranking), tags=common_tags(records))
+
+
+def sweep_metrics(ranking: Sequence[RankedSetting]) -> Mapping[str, float | None]:
+    """Name → value. The counts are of settings; a setting of which any process is ok counts as ok.
+
+    `BEST` is the lowest E2E of a ranked setting; None where none is ranked, or those that are did different work.
+    """
+    statuses = [each.standing.status for each in ranking]
+    ranked = [each for each in ranking if each.standing.is_ranked]
+    ok, skipped = statuses.count("ok"), statuses.count("skipped")
+    is_comparable = len(comparable_groups([each.setting for each in ranked])) == 1
+    best_s = ranked[0].e2e_s if is_comparable else None
+    return {
+        BEST: None if best_s is None else float(f"{best_s * 1e3:.4g}"),
+        "settings_ok": ok,
+        RANKED: len(ranked),
+        "unranked": ok - len(ranked),
+        "skipped": skipped,
+        "failed": len(statuses) - ok - skipped,
+    }

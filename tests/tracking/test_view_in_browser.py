@@ -125,10 +125,14 @@ def test_the_marks_are_behind_the_names(page: Page) -> None:
     assert sorted(each.strip() for each in names) == ["a", "b", "c ?", "wrong ≠"]
 
 
-def test_the_description_of_the_experiment_stands_above_the_runs_with_links_that_lead_to_them(page: Page) -> None:
+def test_the_description_of_the_experiment_leads_to_the_pages_of_the_latest_sweep(page: Page, shown: Shown) -> None:
     said = page.page.inner_text("body")
-    assert "each run is one process that measured generate under one setting" in " ".join(said.split())
+    assert "one process that measured generate under one setting" in " ".join(said.split())
     assert "<!--" not in said
+    link = page.page.locator("a", has_text="charts").first
+    page_of = (link.get_attribute("href") or "").partition("#")[2]
+    assert "viewStateShareKey=" in page_of
+    assert shown.charts.page.url.partition("#")[2].startswith(page_of)  # MLflow adds what the view says
 
 
 def test_the_charts_begin_with_the_bars_and_the_curves_have_no_cold_call(shown: Shown) -> None:

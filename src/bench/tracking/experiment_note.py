@@ -15,13 +15,13 @@ from bench.tracking.store import Store, explained
 from bench.tracking.sweep_file import SweepInfo
 
 OWN = re.compile(r"\n\n<!-- bench ([0-9a-f]{16}) -->\s*\Z")
-LONGEST_NAME = 80
+LONGEST_NAME = 40
 
 TEXT = """\
-**bench**: each run is one process that measured `generate` under one setting; each sweep has a run of its own, which \
-holds its trials, its answer and its report.
-
 {pages}
+
+Each run is one process that measured `generate` under one setting; each sweep has a run of its own, which holds its \
+trials, its answer and its report. `scripts/ui` (or `python -m bench.tracking.ui`) names the pages of the latest sweep.
 
 - `rank` is the place of a run's *setting* among those that may be called fastest, in the order of the report; a \
 setting that may not has none.
@@ -69,10 +69,9 @@ def _digest(text: str) -> str:
 
 
 def _pages(store: Store, sweep: SweepInfo | None, view: str | None) -> str:
-    """Links within the UI, whatever its address is."""
-    ways = "`scripts/ui` (or `python -m bench.tracking.ui`) names the pages of the latest sweep."
+    """The only line that the UI shows before one opens the description; its links hold whatever the UI's address is."""
     if sweep is None or view is None or not RUNS_PAGE.is_here():
-        return f"The end of a sweep names its pages; {ways}"
+        return "Sweeps of **bench**. How to read columns and marks: below."
     name = re.sub(r"[^\w .:-]", "_", sweep.name)[:LONGEST_NAME]
     table, charts = (runs_page("", store.experiment_id, view=view, charts=each).lstrip("/") for each in (False, True))
-    return f"The latest sweep, {name}: [table]({table}), [charts]({charts}). {ways}"
+    return f"Latest sweep of **bench**, {name}: [table]({table}), [charts]({charts}). How to read them: below."

@@ -56,7 +56,7 @@ LEAST = ("tok_per_s", "itl_ms", "ttft_ms")  # follow the params, in this order, 
 # a sweep's table needs.
 OWN_WIDTHS = {RUN_NAME: 200, MADE: 46, DURATION: 84}
 PARAM_WIDTH = 104  # a longer name is cut at its end, and shown when one points at it
-RANK_WIDTH = 60
+RANK_WIDTH, UNRANKED_WIDTH = 60, 108
 LEAST_WIDTH, LETTER_WIDTH = 22, 7  # of other columns: without its name, and for each letter of it
 ROOM = 960  # of the 1700 pixels, what the UI's own panels leave when both are open: seen in a browser
 PARAMS_SEEN = 2  # that have room beside the first columns
@@ -165,7 +165,8 @@ def _view(sweep_id: str, swept_keys: Iterable[str], *, extras: Extras, release: 
     params = {column("params", name): name for name in _param_names(swept_keys)}
     tags = {column("tags", UNVERIFIED): UNVERIFIED} if extras.unverified else {}
     widths = {each: max(70, LEAST_WIDTH + LETTER_WIDTH * len(name)) for each, name in (metrics | tags).items()}
-    widths |= OWN_WIDTHS | dict.fromkeys(params, PARAM_WIDTH) | {column("metrics", RANK): RANK_WIDTH}
+    widths |= OWN_WIDTHS | dict.fromkeys(params, PARAM_WIDTH)
+    widths |= {column("metrics", RANK): RANK_WIDTH, column("metrics", UNRANKED): UNRANKED_WIDTH}
     seen = [column("metrics", name) for name in first]
     seen[seen.index(column("metrics", BESIDE)) + 1 : 0] = tags
     moved = _without_room([RUN_NAME, MADE, *seen], widths)

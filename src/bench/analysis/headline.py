@@ -29,10 +29,5 @@ def headline(record: Record, summary: Summary) -> dict[str, float | None]:
     }
 
 
-def is_ranked(record: Record) -> bool:
-    """Whether the figures may be compared with others': the trial came through, and its warm-up did its work."""
-    return record.status == "ok" and record.warmup_status != "not_converged"
-
-
 def _median_ms(series: Stats | None) -> float | None:
     return None if series is None else series.median * 1e3

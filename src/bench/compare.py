@@ -225,10 +225,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     parser.add_argument(
-        "--fail-if-slower", type=_fraction, metavar="3%", help="exit with 1 when a setting is slower by so much or more"
+        "--fail-if-slower",
+        type=_fraction,
+        metavar="3%",
+        help="exit with 1 when a setting is slower by so much or more, with 4 when one cannot be compared any more",
     )
     parser.add_argument(
-        "--fail-if-inconclusive", action="store_true", help="exit with 3 when a comparison comes to no verdict"
+        "--fail-if-inconclusive",
+        action="store_true",
+        help="exit with 3 when a comparison is inconclusive, with 4 when a setting cannot be compared any more",
     )
     parser.add_argument(
         "--tracking-uri", metavar="URI", help="MLflow's address; default: mlflow.db in the current folder"

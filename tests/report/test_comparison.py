@@ -398,6 +398,13 @@ def test_in_one_sweep_a_skipped_setting_is_undecided_and_a_crashed_baseline_brea
     assert [each.reason.partition(":")[0] for each in found.broken] == ["its baseline eager"]
 
 
+def test_in_one_sweep_another_device_than_the_baselines_breaks_a_setting():
+    """As on a cluster whose nodes are not all alike."""
+    device = Difference(key="device", a="A", b="B", bars=True)
+    found = check_slower(report(comparison(differences=[device])), 0.03)
+    assert [each.reason for each in found.broken] == ["not comparable: device is B, in the baseline A"]
+
+
 def test_in_one_sweep_a_setting_without_a_baseline_is_undecided():
     found = check_slower(report(comparison(), settings=[row("eager"), row("sdpa"), row("batch 4")]), 0.03)
     assert found.undecided == ["batch 4"]

@@ -237,9 +237,8 @@ def _breakage(old: Row, new: Row, compared: Comparison, *, is_one_sweep: bool) -
         return failed
     if new.wrong_output is not None and (is_one_sweep or old.wrong_output is None):
         return new.wrong_output
-    if is_one_sweep:
-        of_baseline = _failed(old, is_one_sweep=True) or old.wrong_output
-        return None if of_baseline is None else f"its baseline {compared.baseline}: {of_baseline}"
+    if is_one_sweep and (of_baseline := _failed(old, is_one_sweep=True) or old.wrong_output) is not None:
+        return f"its baseline {compared.baseline}: {of_baseline}"
     if barring := [one for one in compared.differences if one.bars]:
         return "not comparable: " + "; ".join(f"{one.key} is {one.b}, in the baseline {one.a}" for one in barring)
     changed = [one for one in compared.differences if one.key == TOKENS_KEY]

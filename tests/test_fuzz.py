@@ -284,6 +284,7 @@ def expected(data: dict[str, Any]) -> dict[str, float | None]:
     calls = data.get("iterations", [])
     measured = [each for each in calls if each["phase"] == "measurement"]
     early = [each["e2e_s"] for each in calls if each["phase"] != "measurement"]
+    first_s = next((each["e2e_s"] for each in calls if each["phase"] == "validation"), None)
     times = [each["token_times_s"] for each in measured if each["token_times_s"]]
     several = [each for each in times if len(each) > 1]
     size = data["requested"].get("workload", {}).get("batch_size")
@@ -303,7 +304,7 @@ def expected(data: dict[str, Any]) -> dict[str, float | None]:
         "tpot_s": median([(each[-1] - each[0]) / (len(each) - 1) for each in several]),
         "output_tokens_per_s": size * tokens / spent if size and tokens and spent else None,
         "decode_tokens_per_s": size * (sum(map(len, several)) - len(several)) / decoding if size and decoding else None,
-        "cold_start_s": next((each["e2e_s"] for each in calls if each["phase"] == "validation"), None),
+        "cold_start_s": None if data.get("warm_start") else first_s,
         "compile_excess_s": sum(max(0.0, each - e2e) for each in early) if early and e2e is not None else None,
         "peak_bytes": next((max(each) for each in peaks if each), None),
         "decode_mbu": (data.get("roofline") or {}).get("decode_mbu"),

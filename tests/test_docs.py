@@ -522,9 +522,11 @@ def test_the_first_block_of_a_task_runs_from_the_sweep_to_its_end(name: str, tmp
         if kind_of(each.words) == "bench":
             done = run_bench(*arguments_of(each), *FEW, folder=tmp_path)
         else:
-            done = subprocess.run(
-                [sys.executable, *each.words[1:]], cwd=tmp_path, capture_output=True, text=True, check=False
-            )
+            word = word_of(each.words)
+            words = each.words[1:] if word is None else ("-m", "bench", word, *arguments_of(each))
+            done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
         expected = 3 if "--fail-if-inconclusive" in each.words else 0
-        assert done.returncode == expected, f"{each}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == expected, f"{each}
+{done.stdout}
+{done.stderr}"
         assert done.stdout

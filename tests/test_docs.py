@@ -526,7 +526,5 @@ def test_the_first_block_of_a_task_runs_from_the_sweep_to_its_end(name: str, tmp
             words = each.words[1:] if word is None else ("-m", "bench", word, *arguments_of(each))
             done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
         expected = 3 if "--fail-if-inconclusive" in each.words else 0
-        assert done.returncode == expected, f"{each}
-{done.stdout}
-{done.stderr}"
+        assert done.returncode == expected, f"{each}\n{done.stdout}\n{done.stderr}"
         assert done.stdout

@@ -268,7 +268,8 @@ def use(record: Record, folder: Path) -> None:
     tags = publish._tags(record, summary, "run")
     assert all(isinstance(each, str) for each in tags.values())
     assert all(isinstance(each, str) for each in publish._params(record.requested).values())
-    for point in publish._points(record, summary):
+    assert all(each is not None and math.isfinite(each) for each in publish._figures(record, summary).values())
+    for point in publish._steps(record):
         assert math.isfinite(point.value)
         assert 0 <= point.time_ms < 2**63
     publish.run_name(record).encode()

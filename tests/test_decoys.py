@@ -126,7 +126,7 @@ def test_no_command_imports_from_the_folder_where_it_is_typed(folder, marks, ent
         (["bench.report", "multirun/night", "--format", "csv"], 0),
         (["bench.tracking.sync", "multirun/night", "--tracking-uri", "sqlite:///mlflow.db"], 0),
         (["bench.tracking.ui"], 2),
-        (["bench.analysis.calibrate", "--trials", "2"], 0),
+        (["bench.analysis.calibrate", "--trials", "3"], 0),
         (["bench", "--cfg", "job"], 0),
         (["bench", "-m", "attention=eager,sdpa", "sweep.dry_run=true"], 0),
     ],

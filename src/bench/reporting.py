@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.command import CommandError, Parser, run, say
+from bench.command import CommandError, Parser, run, say, to_type
 from bench.files import write_named, write_whole
 from bench.rules import ConfigError
 from bench.secrets import scrub
@@ -97,7 +97,10 @@ def _report(name: str, source: Source, *, is_drawn: bool) -> Report:
     except ConfigError as error:
         comparison = None
         notes.append(f"not compared: the baseline {error.value}: {error.remedy}")
-    sweep = Sweep(typed=source.typed, jobs=source.jobs, source=name, command=command, notes=notes)
+    programs = {word: shlex.join(to_type(word)) for word in ("compare", "report")}
+    sweep = Sweep(
+        typed=source.typed, jobs=source.jobs, source=name, command=command, programs=programs, notes=notes
+    )
     baseline = source.baseline if comparison is not None else None
     return build(source.records, sweep, comparison, baseline=baseline, is_drawn=is_drawn)
 

@@ -17,12 +17,21 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.analysis.settings import Setting, ending_of, identity, steadiness_counts
+from bench.analysis.settings import (
+    PROMPT_KEY,
+    UNKNOWN,
+    Setting,
+    ending_of,
+    identity,
+    prompt_digest_of,
+    steadiness_counts,
+)
 from bench.analysis.steadiness import deciding_flags
 from bench.record import STATUSES, Record
 
 # Kinds of reasons in deciding order, and the mark of each. A status needs no mark: every view shows it as a word.
 MARKS = {"status": "", "output": "≠", "warm-up": "~", "unsteady": "!", "no calls": ""}
+DIGEST_SHOWN = 12  # characters
 UNVERIFIED = "?"  # the mark of a setting whose evidence could not see everything; it may be ranked
 LOWEST = "*"  # the mark of the lowest median among comparable ranked settings
 # Where only the amount of work differs, the rate stays fair; other prompts or models are other work altogether.
@@ -137,23 +146,30 @@ def comparable_groups(settings: Sequence[Setting]) -> list[list[Setting]]:
 def work_of(setting: Setting) -> dict[str, str]:
     """Model, work and device of the ok processes: key → value, several with commas between them, known ones only."""
     texts = {key: ", ".join(sorted(values)) for key, values in work_values(setting).items()}
-    return {key: text for key, text in texts.items() if text != "–"}
+    return {key: text for key, text in texts.items() if text != UNKNOWN}
 
 
 def work_values(setting: Setting) -> dict[str, set[str]]:
-    """The same as sets of values."""
+    """The same as sets of values. A prompt file counts by its content where the record knows it, not by its path."""
     found: dict[str, set[str]] = {}
     for record in setting.records:
         for key, value in identity(record).items():
-            found.setdefault(key, set()).add(value)
+            digest = prompt_digest_of(record) if key == PROMPT_KEY else None
+            found.setdefault(key, set()).add(value if digest is None else f"SHA-256 {digest[:DIGEST_SHOWN]}")
     return found
+
+
+def shown_work(setting: Setting, key: str) -> str:
+    """Return the value of one key of the work as a reader knows it: of a prompt file its path."""
+    values = {identity(record).get(key, UNKNOWN) for record in setting.records}
+    return ", ".join(sorted(values)) or UNKNOWN
 
 
 def differing_keys(settings: Sequence[Setting]) -> list[str]:
     """The keys of model, work and device in which these settings differ; [] where they are comparable."""
     works = [work_of(each) for each in settings]
     keys = dict.fromkeys(key for work in works for key in work)
-    return [key for key in keys if len({work.get(key, "–") for work in works}) > 1]
+    return [key for key in keys if len({work.get(key, UNKNOWN) for work in works}) > 1]
 
 
 # ---- reasons ---------------------------------------------------------------------------------------------------------

@@ -323,21 +323,22 @@ def _with_prompts_by_content(found: list[Difference], a: Sequence[Record], b: Se
 
     The paths must do where a record does not know the content of its prompt file.
     """
-    if any(asked(each, PROMPT_KEY) is not None and _prompt_digest(each) is None for each in (*a, *b)):
+    if any(asked(each, PROMPT_KEY) is not None and prompt_digest_of(each) is None for each in (*a, *b)):
         return found
     others = [each for each in found if each.key != PROMPT_KEY]
-    if {_prompt_digest(each) for each in a} == {_prompt_digest(each) for each in b}:
+    if {prompt_digest_of(each) for each in a} == {prompt_digest_of(each) for each in b}:
         return others
     left, right = (_text({_prompt(each) for each in side}) for side in (a, b))
     return [*others, Difference(key=PROMPT_KEY, a=left, b=right, bars=True)]
 
 
-def _prompt_digest(record: Record) -> str | None:
+def prompt_digest_of(record: Record) -> str | None:
+    """Return the SHA-256 of the prompt file's content; None for the built-in text and where it is not known."""
     return record.observed.prompt_digest if record.observed is not None else None
 
 
 def _prompt(record: Record) -> str:
-    digest = _prompt_digest(record)
+    digest = prompt_digest_of(record)
     return UNKNOWN if digest is None else f"{asked(record, PROMPT_KEY)} (SHA-256 {digest[:12]})"
 
 

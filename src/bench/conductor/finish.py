@@ -224,6 +224,7 @@ def _report(
             jobs=len(plan.jobs),
             source=_relative(course.folder),
             command=command_again(),
+            programs={word: shlex.join(to_type(word)) for word in ("compare", "report")},
             found=found,
         )
         report = build(records, about, comparison, baseline=plan.baseline if comparison is not None else None)

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bench.command import to_type
 from bench.mlflow_names import accepted_tags
 from bench.record import Record, RecordError
 from bench.secrets import without_credentials
@@ -161,7 +162,7 @@ class Publisher:
         many = f"{len(folders)} records are" if len(folders) > 1 else "1 record is"
         sweeps = {each.parent if read_sweep(each.parent) is not None else each: None for each in folders}
         where = " ".join(shlex.quote(str(each)) for each in sweeps)
-        return f"{many} not published; later: python -m bench.tracking.sync {where}"
+        return f"{many} not published; later: {shlex.join(to_type('sync'))} {where}"
 
     def begin_sweep(
         self, *, sweep_id: str, name: str, swept: dict[str, list[str]], settings: list[str], baseline: str | None

@@ -14,8 +14,8 @@ from typing import Any
 
 from bench.analysis.baselines import baseline_ids
 from bench.analysis.code_sources import pool_ids
-from bench.analysis.ranking import Standing, standing_of_setting
-from bench.analysis.settings import Setting, identity, settings_of
+from bench.analysis.ranking import Standing, comparable_groups, standing_of_setting, work_values
+from bench.analysis.settings import Setting, settings_of
 from bench.analysis.summary import Stats, Summary, summarize
 from bench.palette import colour, positions_of
 from bench.record import Record
@@ -166,7 +166,9 @@ class Look:
 
 def are_comparable(settings: Sequence[Shown]) -> bool:
     """Whether all did the same work with the same model on the same device."""
-    return len({tuple(identity(record).items()) for each in settings for record in each.records}) <= 1
+    found = [each.setting for each in settings]
+    is_one_work = all(len(values) == 1 for each in found for values in work_values(each).values())
+    return is_one_work and len(comparable_groups(found)) <= 1
 
 
 def looks_of(named: Sequence[Shown]) -> dict[int, Look]:

@@ -12,11 +12,19 @@ from bench.report.format import one_line
 from bench.report.page.content import Again
 
 # Sections of a request that say how a sweep is run, and not what is measured.
+PROGRAMS = {"compare": "python -m bench.compare", "report": "python -m bench.report"}
 NOT_SHOWN = ("search", "tracking")
 OF_A_SWEEP = ("sweep.name", "sweep.resume", "sweep.dry_run", "tracking", "search.storage")  # not asked for again
 
 
-def build_again(records: Sequence[Record], *, sweep_id: str | None, source: str | None, command: str | None) -> Again:
+def build_again(
+    records: Sequence[Record],
+    *,
+    sweep_id: str | None,
+    source: str | None,
+    command: str | None,
+    programs: Mapping[str, str] = PROGRAMS,
+) -> Again:
     """Commands, files and the config that all records share.
 
     Args:
@@ -24,17 +32,20 @@ def build_again(records: Sequence[Record], *, sweep_id: str | None, source: str 
         sweep_id: where it is a sweep.
         source: its folder or id, as one names it; None: not known.
         command: that measures the same once more; None: not known.
+        programs: how `compare` and `report` are typed here.
     """
     commands = [("measure the same again", command)] if command is not None else []
     if source is not None:
         quoted = shlex.quote(source)
+        report = programs["report"]
         commands += [
-            ("verdicts against another baseline", f"python -m bench.compare {quoted} --baseline NAME"),
-            ("this page once more", f"python -m bench.report {quoted}"),
-            ("one row a trial and repeat", f"python -m bench.report {quoted} --format csv"),
+            ("verdicts against another baseline", f"{programs['compare']} {quoted} --baseline NAME"),
+            ("this page once more", f"{report} {quoted}"),
+            ("one row a trial and repeat", f"{report} {quoted} --format csv"),
         ]
     if sweep_id is not None:
-        commands.append(("from MLflow, without the folder", f"python -m bench.report mlflow:{shlex.quote(sweep_id)}"))
+        by_id = shlex.quote(f"mlflow:{sweep_id}")
+        commands.append(("from MLflow, without the folder", f"{programs['report']} {by_id}"))
     return Again(commands=commands, files=_files(sweep=sweep_id is not None), config=_common(records))
 
 

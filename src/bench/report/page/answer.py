@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.analysis.comparison import Comparison
-from bench.analysis.ranking import FAIR_ON_RATE, work_of
+from bench.analysis.ranking import FAIR_ON_RATE, shown_work
 from bench.analysis.summary import Summary
 from bench.report import markdown
 from bench.report.comparison import ComparisonReport
-from bench.report.format import UNDEFINED, mebibytes, milliseconds, one_line, percent, significant
+from bench.report.format import mebibytes, milliseconds, one_line, percent, significant
 from bench.report.measured import Measured, median_of
 from bench.report.page.ranking import (
     NAMES_SHOWN,
@@ -137,7 +137,7 @@ def _of_several(groups: Sequence[Sequence[Measured]], report: ComparisonReport |
             )
     answers = []
     for group in groups[:GROUPS_SHOWN]:
-        of = ", ".join(f"{key}={work_of(group[0].setting).get(key, UNDEFINED)}" for key in differing)
+        of = ", ".join(f"{key}={shown_work(group[0].setting, key)}" for key in differing)
         answer = _of_group(group, report)
         answers.append(Answer(**vars(answer) | {"headline": f"{one_line(of)}: {answer.headline}"}))
     more = [f"{len(groups) - GROUPS_SHOWN} more groups are in the table"] if len(groups) > GROUPS_SHOWN else []

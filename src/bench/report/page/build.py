@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from bench.analysis.settings import asked
 from bench.analysis.summary import Summary, summarize
@@ -13,7 +13,7 @@ from bench.report.comparison import ComparisonReport
 from bench.report.comparison_text import Section, sections
 from bench.report.format import one_line, title
 from bench.report.measured import Measured, measure
-from bench.report.page.again import build_again
+from bench.report.page.again import PROGRAMS, build_again
 from bench.report.page.answer import build_answer
 from bench.report.page.content import Page
 from bench.report.page.evidence import environment, failures, not_as_installed, numbers, observed
@@ -32,6 +32,7 @@ class Sweep:
     jobs: int | None = None  # that were planned; None: not known
     source: str | None = None  # its folder or id, as a command takes it
     command: str | None = None  # that measures the same once more
+    programs: Mapping[str, str] = field(default_factory=lambda: PROGRAMS)  # how `compare` and `report` are typed here
     found: Sequence[Section] = ()  # what else it came to, such as a search's best
     notes: Sequence[str] = ()  # about records that are missing or left out
 
@@ -74,7 +75,9 @@ def build_page(
         environment_differences=differing,
         not_as_installed=not_as_installed(trials),
         formulas=list(FORMULAS),
-        again=build_again(trials, sweep_id=sweep_id, source=sweep.source, command=sweep.command),
+        again=build_again(
+            trials, sweep_id=sweep_id, source=sweep.source, command=sweep.command, programs=sweep.programs
+        ),
         notes=[one_line(each) for each in sweep.notes],
     )
 

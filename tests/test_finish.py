@@ -180,7 +180,7 @@ def test_a_search_of_which_nothing_is_ranked_ends_with_what_to_type(tmp_path) ->
 
 def test_an_aa_sweep_ends_with_the_one_sentence_that_it_was_run_for(tmp_path) -> None:
     ended = run(tmp_path, "-m", "experiment=aa", "sweep.name=s", "tracking=off", "fidelity.reference=none")
-    assert " ".join(answer(ended.out)).startswith("What this machine can tell: 5 repeats find a difference of ")
+    assert " ".join(answer(ended.out)).startswith("On this machine, with 5 repeats, 80 % power needs a difference of ")
 
 
 def test_a_sweep_in_which_nothing_came_through_ends_so_too(tmp_path) -> None:

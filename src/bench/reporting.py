@@ -98,9 +98,7 @@ def _report(name: str, source: Source, *, is_drawn: bool) -> Report:
         comparison = None
         notes.append(f"not compared: the baseline {error.value}: {error.remedy}")
     programs = {word: shlex.join(to_type(word)) for word in ("compare", "report")}
-    sweep = Sweep(
-        typed=source.typed, jobs=source.jobs, source=name, command=command, programs=programs, notes=notes
-    )
+    sweep = Sweep(typed=source.typed, jobs=source.jobs, source=name, command=command, programs=programs, notes=notes)
     baseline = source.baseline if comparison is not None else None
     return build(source.records, sweep, comparison, baseline=baseline, is_drawn=is_drawn)
 

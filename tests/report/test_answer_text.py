@@ -89,7 +89,7 @@ def test_an_aa_sweep_ends_with_the_difference_that_this_machine_can_tell() -> No
     floor = build_report_of_records(records).noise_floor
     assert floor is not None
     text = said(records)
-    assert text.startswith(f"What this machine can tell: {floor.advice()[0]}.")
+    assert text.startswith(f"On this machine, {floor.advice()[0].replace('With', 'with', 1)}.")
     assert "b against a, the same setting: " in text
 
 
@@ -107,7 +107,7 @@ def test_labels_beside_other_swept_keys_are_settings_like_any_other() -> None:
     records = [
         job(f"{name} {arm}", 1.0, swept={"sweep.arm": arm, "attention": name}) for name in ("x", "y") for arm in "ab"
     ]
-    assert "What this machine can tell" not in said(records)
+    assert "On this machine" not in said(records)
 
 
 @pytest.mark.parametrize("width", [20, 95, 400])

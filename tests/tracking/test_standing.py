@@ -362,9 +362,12 @@ def test_what_was_not_ranked_in_time_makes_the_sweep_incomplete_and_sync_ranks_i
     assert read_mark(folder) is not None
 
 
-def test_one_search_gives_the_ranked_trials_as_the_documentation_has_it(start, store, sweep_id, mixed, patient) -> None:
+@pytest.mark.usefixtures("patient")
+def test_one_search_gives_the_ranked_trials_as_the_documentation_has_it(
+    start, store, sweep_id, mixed, monkeypatch
+) -> None:
     swept(start, sweep_id, mixed, [])
-    mlflow.set_tracking_uri(store.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)  # set_tracking_uri would leave it for the tests that follow
     query = f"tags.sweep_id = '{sweep_id}' and tags.kind = 'trial' and metrics.rank > 0"
     trials = mlflow.search_runs(experiment_names=["bench"], filter_string=query, order_by=["metrics.rank ASC"])
     assert list(trials["tags.setting_id"]) == ["fast", "slow"]

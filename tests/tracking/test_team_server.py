@@ -1,4 +1,4 @@
-"""A team's tracking server for real, with PostgreSQL, passwords and permissions, and 32 jobs that end at once.
+"""A team's tracking server for real, with PostgreSQL, passwords and permissions, and 16 jobs that end at once.
 
 How many of them come through within the time that a job waits depends on the machine and is printed, not asserted; that
 none is lost or doubled is.
@@ -30,7 +30,7 @@ from publish_at_once import Outcome, Target, publish_at_once
 
 pytestmark = pytest.mark.slow
 
-JOBS = 32  # of one sweep on machines of their own
+JOBS = 16  # of one sweep on machines of their own
 TOGETHER = 16  # of one sweep on one machine
 USER = {"name": "ann", "password": "anns-own-password"}
 EDITOR = {"name": "bob", "password": "bobs-own-password"}
@@ -226,7 +226,7 @@ def test_16_jobs_of_a_sweep_that_end_at_once_are_published_once_each(server, ann
     assert store.client.get_run(parent).data.tags["n_ok"] == str(TOGETHER)
 
 
-def test_32_jobs_of_machines_without_a_common_folder_make_one_experiment_and_one_sweep(server, ann, tmp_path, capsys):
+def test_16_jobs_of_machines_without_a_common_folder_make_one_experiment_and_one_sweep(server, ann, tmp_path, capsys):
     """No server was there when the sweep began: each of them looks for experiment and run, and finds none."""
     sweep_id, name = "dawn-1", "dawn"
     sweeps = [tmp_path / f"machine-{number}" / "multirun" / name for number in range(JOBS)]

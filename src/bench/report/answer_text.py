@@ -133,7 +133,8 @@ def _of_aa(comparison: ComparisonReport | None, trials: Sequence[Record]) -> lis
             f"What difference this machine can tell is not known, for {why}.",
             f"Run again with sweep.repeats={wanted}.",
         ]
-    sentences = [f"What this machine can tell: {floor.advice()[0]}"]
+    advice = floor.advice()[0]
+    sentences = [f"On this machine, {advice[0].lower()}{advice[1:]}"]
     for each in comparison.comparisons if comparison is not None else ():
         told = f"{each.setting} against {each.baseline}, the same setting: {each.verdict.word}"
         if each.verdict.word in ("faster", "slower"):

@@ -13,6 +13,7 @@ import pytest
 
 from bench.record import Record
 from bench.tracking import publisher
+from bench.tracking.store import Store, open_store
 from factories import STARTED_AT_S, make_config, make_record
 
 
@@ -70,6 +71,17 @@ def sweep_on_disk(job_on_disk) -> Callable[..., list[tuple[Record, Path]]]:
         return written
 
     return write
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One start folder for all sweeps of a test file, since a new database takes seconds."""
+    return tmp_path_factory.mktemp("start")
+
+
+@pytest.fixture(scope="module")
+def store(start: Path) -> Store:
+    return open_store(None, "bench", start)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from bench.record import Placement, Record
 from bench.tracking.facts import common_tags, fact_tags
 from bench.tracking.publish import publish
 from bench.tracking.publisher import Publisher
-from bench.tracking.store import Store, open_store
 from bench.trial.environment import describe_environment
 from factories import make_record
 
@@ -40,16 +38,6 @@ FACTS = {
 
 def record(**changes: Any) -> Record:
     return make_record(environment=ENVIRONMENT | changes.pop("environment", {}), **changes)
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("start")
-
-
-@pytest.fixture(scope="module")
-def store(start: Path) -> Store:
-    return open_store(None, "bench", start)
 
 
 def test_a_trials_run_says_with_what_where_and_from_which_commit(store, tmp_path) -> None:

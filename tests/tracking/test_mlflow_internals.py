@@ -36,16 +36,6 @@ def remove(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(mlflow_internals, "REVISIONS", {})
 
 
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("start")
-
-
-@pytest.fixture(scope="module")
-def store(start: Path) -> Store:
-    return open_store(None, "bench", start)
-
-
 def swept(start: Path, sweep_id: str, warnings: list[str]) -> Publisher:
     """A sweep of two trials, published from its beginning to its end."""
     publisher = Publisher(uri=None, experiment="bench", tags={}, folder=start, warn=warnings.append)

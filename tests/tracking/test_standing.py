@@ -47,16 +47,6 @@ REPEATED = make_config(sweep=SweepConfig(repeats=3)).to_dict()
 _sweeps = itertools.count(1)
 
 
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("start")
-
-
-@pytest.fixture(scope="module")
-def store(start: Path) -> Store:
-    return open_store(None, "bench", start)
-
-
 @pytest.fixture
 def sweep_id() -> str:
     return f"sweep-{next(_sweeps)}"

@@ -16,7 +16,7 @@ from bench.record import CompileObserved, Record, Unverified
 from bench.tracking import sync
 from bench.tracking.publish import publish
 from bench.tracking.publisher import Publisher
-from bench.tracking.store import Store, open_store
+from bench.tracking.store import Store
 from bench.tracking.view import FIRST, TAG_PREFIX, Extras, save_view, view_key
 from factories import make_iterations, make_record
 
@@ -29,17 +29,6 @@ def unverified(*entries: Unverified, **changes: Any) -> Record:
     seen = make_record().observed
     assert seen is not None
     return make_record(observed=dataclasses.replace(seen, unverified=list(entries)), **changes)
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The start folder of all sweeps here, for a new database takes seconds."""
-    return tmp_path_factory.mktemp("start")
-
-
-@pytest.fixture(scope="module")
-def store(start: Path) -> Store:
-    return open_store(None, "bench", start)
 
 
 def shown(store: Store, record: Record, folder: Path) -> Any:

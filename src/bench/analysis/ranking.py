@@ -227,7 +227,8 @@ def _reason(kind: str, title: str, *details: str | None) -> Reason:
 # ---- order -----------------------------------------------------------------------------------------------------------
 
 
-def _order(place: RankedSetting) -> tuple[bool, int, int, float]:
+def _order(place: RankedSetting) -> tuple[int, int, float]:
+    """Ranked ones come first: they are ok, and have no first reason."""
     first = next((list(MARKS).index(each.kind) for each in place.standing.reasons), -1)
     e2e_s = float("inf") if place.e2e_s is None else place.e2e_s
-    return not place.standing.is_ranked, STATUSES.index(place.standing.status), first, e2e_s
+    return STATUSES.index(place.standing.status), first, e2e_s

@@ -251,7 +251,7 @@ def _setting(setting_id: str, records: list[Record], mark: str) -> Setting:
             lost[record.status] = lost.get(record.status, 0) + 1
             reasons.append(ending_of(record))
     return Setting(
-        name=_title(records[0]) + mark,
+        name=title_of(records[0]) + mark,
         setting_id=setting_id,
         swept=records[0].swept,
         records=[each for each in records if each.status == "ok"],
@@ -261,7 +261,8 @@ def _setting(setting_id: str, records: list[Record], mark: str) -> Setting:
     )
 
 
-def _title(record: Record) -> str:
+def title_of(record: Record) -> str:
+    """Return the setting's name; for a single run, which has none, its model's."""
     return record.name or asked(record, "model.id") or "model without a name"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 
-from bench.analysis.settings import asked
+from bench.analysis.settings import asked, title_of
 from bench.record import Record
 
 UNDEFINED = "–"
@@ -77,7 +77,7 @@ def one_line(text: str) -> str:
 
 def title(record: Record) -> str:
     """The setting's name; for a single run, which has none, its model."""
-    return one_line(record.name or asked(record, "model.id") or "model without a name")
+    return one_line(title_of(record))
 
 
 def run_title(record: Record) -> str:

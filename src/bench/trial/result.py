@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from bench.analysis.headline import headline
 from bench.analysis.ranking import standing_of
-from bench.analysis.settings import asked, ending_of
+from bench.analysis.settings import ending_of, title_of
 from bench.analysis.summary import summarize
 from bench.record import Record
 
@@ -55,7 +55,7 @@ class Result(Record):
 
 def title(record: Record) -> str:
     """Return the setting's name in one line; for a single run, which has none, its model's."""
-    return " ".join(str(record.name or asked(record, "model.id") or "model without a name").split())
+    return " ".join(title_of(record).split())
 
 
 def milliseconds(duration_s: float) -> str:

@@ -26,7 +26,15 @@ LINES_SHOWN, CHARACTERS_SHOWN = 40, 6000  # of a log's end
 REASONS_SHOWN = 5
 BREAK_LENGTH = 200  # characters of a graph break's reason
 # Section → how its keys are introduced.
-SECTIONS = {"versions": "", "variables": "", "cpu": "CPU ", "gpu": "GPU ", "memory": "memory ", "git": "commit: "}
+SECTIONS = {
+    "versions": "",
+    "variables": "",
+    "cpu": "CPU ",
+    "gpu": "GPU ",
+    "memory": "memory ",
+    "git": "commit: ",
+    "start_folder": "start folder: ",
+}
 # What changes from one job to the next and is no difference of their environments.
 VOLATILE = ("load_average", "gpu.other_processes")
 

@@ -28,11 +28,6 @@ def bare(value: str) -> str:
     return value[1:-1].replace(f"\\{quote}", quote)
 
 
-def is_wrong(record: Record) -> bool:
-    """Whether the output was compared with the reference's and differs by more than rounding."""
-    return record.fidelity is not None and record.fidelity.agrees is False
-
-
 def significant(value: float | None, digits: int = 4) -> str:
     """So many significant digits, never in exponents: 0.01234, 98.10, 12350."""
     if value is None or not math.isfinite(value):

@@ -25,7 +25,7 @@ from browser import Browser, Page, chromium, tracking_server
 from PIL import Image
 from playwright import sync_api
 
-from bench.tracking.view import view_key
+from bench.tracking.pages.view import view_key
 
 CHECKOUT = Path(__file__).parents[1]
 SWEEP = ("attention=eager,sdpa", "compile=off,default,max-autotune", "sweep.name=six")

@@ -94,9 +94,9 @@ def measure(shape: str) -> None:
     from hydra.core.plugins import Plugins  # noqa: PLC0415 - part of what is measured
 
     Plugins.instance()  # which loads the sweeper's modules, and would load them once more after this
-    from bench import cli  # noqa: PLC0415
-    from bench.conductor import planning  # noqa: PLC0415
-    from bench.conductor import sweep as course  # noqa: PLC0415
+    from bench.cli import application  # noqa: PLC0415
+    from bench.orchestration import dry_run  # noqa: PLC0415
+    from bench.orchestration import sweep as course  # noqa: PLC0415
     from hydra_plugins.bench_sweeper import bench_sweeper  # noqa: PLC0415
 
     taken = dict.fromkeys(STAGES, 0.0)
@@ -117,9 +117,9 @@ def measure(shape: str) -> None:
 
     composer = bench_sweeper.Composer
     composer.compose = timed("compose", composer.compose)
-    cli.to_config = timed("check", cli.to_config)
+    application.to_config = timed("check", application.to_config)
     course.make_plan = timed("plan", course.make_plan)
-    planning.print_plan_of = timed("print", planning.print_plan_of)
+    dry_run.print_plan_of = timed("print", dry_run.print_plan_of)
     sweeper = bench_sweeper.BenchSweeper
     setup, seen = sweeper.setup, {}
 
@@ -130,7 +130,7 @@ def measure(shape: str) -> None:
     sweeper.setup = remember
     sys.argv = ["bench", *ALWAYS, *SHAPES[shape]]
     with contextlib.suppress(SystemExit):
-        cli.main()
+        application.main()
     taken["all"] = time.process_time()
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     begun = time.process_time()

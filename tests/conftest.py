@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.config import BenchmarkConfig, ModelConfig
+from bench.config.schema import BenchmarkConfig, ModelConfig
 
 # Before the first process that imports transformers: no test waits for a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"

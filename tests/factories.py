@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from bench.config import BenchmarkConfig, ModelConfig
-from bench.record import (
+from bench.config.schema import BenchmarkConfig, ModelConfig
+from bench.results.record import (
     AttentionObserved,
     CompileObserved,
     DeviceRates,

@@ -163,7 +163,7 @@ class FaultyForCausalLM(LlamaForCausalLM):
 
 def make_model(folder: Path) -> Path:
     """Write the checkpoint folder; no fault is planted yet."""
-    from bench.trial.tokenizer import byte_tokenizer
+    from bench.trial.model.tokenizer import byte_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(ARCHITECTURE), encoding="utf-8")

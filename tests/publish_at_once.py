@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-from bench.record import Record
+from bench.results.record import Record
 from bench.tracking.publisher import Publisher
 
 # From a server that has imported MLflow, so that seconds of importing do not keep the processes apart; not forked from

@@ -15,8 +15,9 @@ from unittest import mock
 
 from hydra.core.global_hydra import GlobalHydra
 
-from bench import cli
-from bench.conductor import interrupt, jobs, search, sweep
+from bench.cli import application
+from bench.orchestration import job_run, signals, sweep
+from bench.orchestration.search import search
 
 
 class _Accepted(BaseException):
@@ -62,13 +63,13 @@ def answer(folder: Path, *arguments: str, **variables: str) -> Answer:
     try:
         with (
             _patched(arguments, variables),
-            mock.patch.object(jobs, "prepare_single", take("config")),
+            mock.patch.object(job_run, "prepare_single", take("config")),
             mock.patch.object(sweep, "sweep", take("points")),
             mock.patch.object(search, "search", take("space")),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):
-            cli.main()
+            application.main()
         status: Any = 0
     except SystemExit as end:
         status = end.code or 0
@@ -86,7 +87,7 @@ def _patched(arguments: Sequence[str], variables: dict[str, str]) -> Iterator[No
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HYDRA_")}
     with (
         mock.patch.object(sys, "argv", ["bench", *arguments]),
-        mock.patch.object(interrupt, "install"),
+        mock.patch.object(signals, "install"),
         mock.patch.dict(os.environ, environment | variables, clear=True),
         warnings.catch_warnings(),
     ):

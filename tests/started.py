@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 import faults
-from bench.record import Record
+from bench.results.record import Record
 from conftest import user_environment
 
 SLEEP_S = 900_000_000 + os.getpid()

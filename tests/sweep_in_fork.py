@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.config import BenchmarkConfig
-from bench.record import Record
+from bench.config.schema import BenchmarkConfig
+from bench.results.record import Record
 
 SWEEP = (
     "-m", "workload.batch_size=1,2,3", "sweep.order=given", "sweep.name=s", "tracking=off", "fidelity.reference=none",
@@ -44,8 +44,8 @@ def measure_nothing(
 ) -> Record:
     """What `run_job` does, but for the measurement."""
     del on_event, reference
-    from bench.record import REFERENCE_NAME
-    from bench.sweep.scratch import reserved_space
+    from bench.jobs.folders.scratch import reserved_space
+    from bench.results.record import REFERENCE_NAME
     from factories import make_record
 
     with reserved_space(config, folder):
@@ -71,10 +71,12 @@ def run(
 ) -> Ended:
     """Run `bench` with these arguments in `folder`; `prepare` is called in the fork before anything else is."""
     folder.mkdir(parents=True, exist_ok=True)
-    from bench import cli  # imported once, before the fork
-    from bench.conductor import jobs, search, sweep  # noqa: F401
+    from bench.cli import application  # imported once, before the fork
+    from bench.jobs import job, reference
+    from bench.jobs.process import fork_server
+    from bench.orchestration import job_run, sweep  # noqa: F401
+    from bench.orchestration.search import search
     from bench.report.page import write
-    from bench.sweep import fork_server, job, reference
 
     pid = os.fork()
     if pid == 0:
@@ -92,7 +94,7 @@ def run(
             fork_server.start_fork_server = lambda: None
             job.run_job = reference.run_job = measure_nothing
             prepare()
-            cli.main()
+            application.main()
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else 1
         except BaseException:  # noqa: BLE001 - the test sees it in the output

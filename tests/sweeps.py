@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.record import Record
-from bench.sources import PLAN_NAME
+from bench.orchestration.loading.record_sources import PLAN_NAME
+from bench.results.record import Record
 from factories import STARTED_AT_S, make_iteration, make_record
 
 EAGER = (1.000, 1.010, 0.990, 1.005, 0.995)

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import decoys
-from bench.record import Record
+from bench.results.record import Record
 from conftest import run_bench, user_environment
 
 pytestmark = [pytest.mark.as_user, pytest.mark.slow]

@@ -1,6 +1,6 @@
 """What a user may type wrongly, as the command line answers it: one line, status 2, and nothing left behind.
 
-What the examination before the start finds in models, tokenizers and prompts: tests/sweep/test_preflight.py.
+What the examination before the start finds in models, tokenizers and prompts: tests/jobs/test_preflight.py.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.config import no_such_key
-from bench.override_checks import OF_HYDRA
+from bench.cli.refusals.override_checks import OF_HYDRA
+from bench.config.schema import no_such_key
 from conftest import run_bench
 
 SECRET = "hunter2-and-more"

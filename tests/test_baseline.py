@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from bench.baseline import find_baselines
-from bench.compare import _parser as compare_parser
-from bench.config import BenchmarkConfig, walk
-from bench.rules import ConfigError
+from bench.cli.compare import _parser as compare_parser
+from bench.config.baseline import find_baselines
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig, walk
 from refusals import answer
 
 COMPILE_X_BATCH = [

@@ -20,12 +20,12 @@ import pytest
 from browser import Browser, Page, chromium
 
 import started
-from bench.palette import colour
-from bench.record import Record
-from bench.tracking.publish import run_name
-from bench.tracking.standing import RANK, UNRANKED, is_unranked, ranking_of
-from bench.tracking.sweep_file import SweepInfo
-from bench.tracking.view import FIRST, HEADLINE, LEAST
+from bench.results.palette import colour
+from bench.results.record import Record
+from bench.results.sweep_file import SweepInfo
+from bench.tracking.pages.view import FIRST, HEADLINE, LEAST
+from bench.tracking.runs.standing import RANK, UNRANKED, is_unranked, ranking_of
+from bench.tracking.runs.trial_run import run_name
 from conftest import ROOT, run_bench
 
 pytestmark = [

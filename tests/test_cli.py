@@ -10,9 +10,9 @@ import pytest
 from omegaconf.errors import ConfigAttributeError
 
 import faults
-from bench.conductor.jobs import exit_status
-from bench.record import Record
-from bench.wording import explain
+from bench.cli.refusals.message import explain
+from bench.orchestration.job_run import exit_status
+from bench.results.record import Record
 from conftest import run_bench
 from factories import make_record
 
@@ -115,7 +115,7 @@ def test_the_exit_status_is_that_of_the_worst_job(statuses: list[str], expected:
 
 
 def test_an_unknown_key_is_shown_with_the_value_that_was_typed(monkeypatch) -> None:
-    monkeypatch.setattr("bench.config_files._loaded", {})  # by earlier tests
+    monkeypatch.setattr("bench.cli.composition.yaml_files._loaded", {})  # by earlier tests
     error = ConfigAttributeError("nope")
     error.full_key = "monitor.intervall_s"
     assert explain(error, ["monitor.intervall_s=2"]) == (

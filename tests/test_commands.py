@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import command
-from bench.command import COMMANDS, CommandError, Parser, as_typed, name_of, note_start, program, to_type
-from bench.manual import DOES
+from bench.cli.help import DOES
+from bench.cli.subcommands import Parser
+from bench.host import command_line
+from bench.host.command_line import COMMANDS, CommandError, as_typed, name_of, note_start, program, to_type
 from conftest import ROOT, run_bench, user_environment
 from refusals import answer, refused
 from sweeps import EAGER, SDPA, jobs, sweep
@@ -22,9 +23,9 @@ MODULE, SCRIPT = "/x/bench/__main__.py", "/x/bin/bench"
 
 @pytest.fixture(autouse=True)
 def _as_if_just_started(monkeypatch) -> None:
-    monkeypatch.setattr(command, "_typed", [])
-    monkeypatch.setattr(command, "_word", [])
-    monkeypatch.delenv(command.STARTED_AS, raising=False)
+    monkeypatch.setattr(command_line, "_typed", [])
+    monkeypatch.setattr(command_line, "_word", [])
+    monkeypatch.delenv(command_line.STARTED_AS, raising=False)
 
 
 @pytest.mark.parametrize("word", COMMANDS)
@@ -32,7 +33,7 @@ def test_a_word_after_bench_runs_its_module(tmp_path, word: str) -> None:
     done = run_bench(word, "--help", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: python -m bench {word} ")
-    assert COMMANDS[word][1] not in done.stdout
+    assert COMMANDS[word] not in done.stdout
 
 
 def test_every_command_is_in_the_help() -> None:
@@ -121,24 +122,21 @@ def test_what_is_told_to_type_is_the_form_in_which_bench_was_started(monkeypatch
     assert (program(), to_type("sync")) == (["bench"], ["bench", "sync"])
     note_start(MODULE, [])
     assert (program(), to_type("report")) == (["python", "-m", "bench"], ["python", "-m", "bench.report"])
-    monkeypatch.setenv(command.STARTED_AS, "../scripts/run")
+    monkeypatch.setenv(command_line.STARTED_AS, "../scripts/run")
     note_start(MODULE, [])
     assert (program(), to_type("report")) == (["../scripts/run"], ["../scripts/run", "report"])
 
 
 def test_only_the_command_that_was_typed_has_another_name() -> None:
-    assert (as_typed("python -m bench.compare"), name_of("bench.compare")) == (
-        "python -m bench.compare",
-        "bench.compare",
-    )
+    assert (as_typed("compare"), name_of("compare")) == ("python -m bench.compare", "bench.compare")
     note_start(SCRIPT, ["compare", "a"])
-    assert (as_typed("python -m bench.compare"), name_of("bench.compare")) == ("bench compare", "bench compare")
-    assert (as_typed("python -m bench.report"), name_of("bench.report")) == ("python -m bench.report", "bench.report")
+    assert (as_typed("compare"), name_of("compare")) == ("bench compare", "bench compare")
+    assert (as_typed("report"), name_of("report")) == ("python -m bench.report", "bench.report")
 
 
 def test_examples_in_the_help_are_as_typed() -> None:
     note_start(SCRIPT, ["ui"])
-    parser = Parser(prog="python -m bench.tracking.ui", epilog="try:\n  python -m bench.tracking.ui --port 1\n")
+    parser = Parser("ui", epilog="try:\n  python -m bench.tracking.ui --port 1\n")
     assert "python -m" not in parser.format_help()
     with pytest.raises(CommandError, match="see bench ui --help"):
         parser.parse_args(["--nonsense"])

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from bench.analysis.settings import METRICS as KNOWN_METRICS
-from bench.compare import METRICS, main
-from bench.record import Failure, Fidelity, Record
-from bench.sources import PLAN_NAME
-from bench.sweep.plan import FILE_NAME
-from bench.tracking.publish import publish
-from bench.tracking.store import open_store
+from bench.cli.compare import METRICS, main
+from bench.jobs.planning.plan import FILE_NAME
+from bench.orchestration.loading.record_sources import PLAN_NAME
+from bench.results.record import Failure, Fidelity, Record
+from bench.tracking.runs.trial_run import publish
+from bench.tracking.store.store import open_store
 from factories import STARTED_AT_S, make_config, make_record
 from sweeps import EAGER, NEAR, SDPA, job, jobs, sweep
 
@@ -679,9 +679,7 @@ def test_a_reader_who_has_read_enough_is_no_error(two):
 
 
 def test_help_needs_no_heavy_library():
-    code = (
-        "import sys, bench.compare\ntry: bench.compare.main(['--help'])\nfinally: print(*sys.modules, file=sys.stderr)"
-    )
+    code = "import sys, bench.cli.compare\ntry: bench.cli.compare.main(['--help'])\nfinally: print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "--fail-if-slower 3%" in done.stdout

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from bench.config import (
+from bench.config.rules import ConfigError
+from bench.config.schema import (
     BenchmarkConfig,
     CompileConfig,
     GenerationConfig,
@@ -20,7 +21,6 @@ from bench.config import (
     nearest_key,
     walk,
 )
-from bench.rules import ConfigError
 
 
 def test_a_refusal_stays_what_it_is_on_the_way_from_another_process() -> None:

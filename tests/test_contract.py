@@ -12,7 +12,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from bench.record import Record
+from bench.results.record import Record
 from conftest import run_bench
 
 pytestmark = [pytest.mark.contract, pytest.mark.slow]

@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 import faults
-from bench.record import Record
+from bench.results.record import Record
 from conftest import run_bench
 from mlflow_server import Server
 

@@ -7,9 +7,9 @@ from hydra.errors import HydraException
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.decimals import Series
-from bench.sweep.space import Range
-from bench.typed.overrides import parse, values_as_typed
+from bench.cli.composition.text_overrides import parse, values_as_typed
+from bench.config.decimals import Series
+from bench.jobs.planning.search_space import Range
 from hydra_plugins.bench_sweeper.optuna_sweeper import space_of
 
 

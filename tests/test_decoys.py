@@ -13,7 +13,7 @@ import pytest
 
 import bench
 import decoys
-from bench.record import Record
+from bench.results.record import Record
 from conftest import ROOT, run_bench
 from sweeps import EAGER, SDPA, jobs, sweep
 
@@ -109,7 +109,9 @@ def entries() -> list[str]:
 
 
 def test_the_entries_are_found() -> None:
-    assert {"bench", "bench.compare", "bench.report", "bench.tracking.sync", "bench.trial.sampler"} <= set(entries())
+    assert {"bench", "bench.compare", "bench.report", "bench.tracking.sync", "bench.trial.hardware.sampler"} <= set(
+        entries()
+    )
 
 
 @pytest.mark.parametrize("entry", entries())

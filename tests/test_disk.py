@@ -10,13 +10,13 @@ import pytest
 from filelock import FileLock
 
 import faults
-from bench.conductor.sweep import sweep
-from bench.config import BenchmarkConfig, IsolationConfig, ModelConfig, SweepConfig
-from bench.record import RESERVE_NAME, Record
-from bench.rules import ConfigError
-from bench.sweep import scratch
-from bench.sweep.job import new_record, run_job
-from bench.sweep.plan import Point, SweepFile
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig, IsolationConfig, ModelConfig, SweepConfig
+from bench.jobs.folders import scratch
+from bench.jobs.job import new_record, run_job
+from bench.jobs.planning.plan import Point, SweepFile
+from bench.orchestration.sweep import sweep
+from bench.results.record import RESERVE_NAME, Record
 from small_disk import fill, make_read_only, small_disk
 from started import go_on, make_model, records, started, statuses
 

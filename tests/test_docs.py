@@ -38,12 +38,12 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
-from bench import cli
-from bench.command import COMMANDS as WORDS
-from bench.config import BenchmarkConfig
-from bench.quoting import readable
-from bench.rules import ConfigError
-from bench.sweep.plan import Point, check_size, make_plan
+from bench.cli import application
+from bench.cli.composition.quoting import readable
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig
+from bench.host.command_line import COMMANDS as WORDS
+from bench.jobs.planning.plan import Point, check_size, make_plan
 from conftest import ROOT, run_bench
 from hydra_plugins.bench_sweeper.bench_sweeper import product, values_of, varying
 from hydra_plugins.bench_sweeper.composing import Composer
@@ -313,9 +313,9 @@ def loader() -> Iterator[ConfigLoaderImpl]:
     Plugins.instance()  # registers choices once a process
     before = Singleton.get_state()
     setup_globals()
-    cli._register()
+    application._register()
     GlobalHydra.instance().clear()
-    yield ConfigLoaderImpl(create_config_search_path(str(cli.conf_folder())))
+    yield ConfigLoaderImpl(create_config_search_path(str(application.conf_folder())))
     Singleton.set_state(before)
 
 
@@ -373,7 +373,7 @@ class Checked:
         """One point's config."""
         key = (of_all, overrides)
         if key not in self.configs:
-            self.configs[key] = cli.to_config(self.master(of_all)[1].compose(overrides), overrides)
+            self.configs[key] = application.to_config(self.master(of_all)[1].compose(overrides), overrides)
         return self.configs[key]
 
 
@@ -420,7 +420,7 @@ def test_other_commands_are_taken_by_their_own_parsers(each: Command, monkeypatc
     monkeypatch.setattr(sys, "argv", [each.words[0], *arguments_of(each)])
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     if (word := word_of(each.words)) is not None:
-        what = WORDS[word][1].split()[-1]
+        what = WORDS[word]
     else:
         what = each.words[2] if kind_of(each.words) == "module" else SCRIPTS[each.words[0]]
     run = runpy.run_path if what.startswith("scripts/") else runpy.run_module
@@ -450,7 +450,7 @@ def test_scripts_and_test_files_are_there() -> None:
 # Each command in a process forked from one that has loaded what all of them need.
 DRY_RUNS = """
 import json, os, sys, tempfile
-import bench.conductor.sweep, bench.report.plan
+import bench.orchestration.sweep, bench.report.terminal.dry_run_table
 from bench import cli
 from hydra.core.plugins import Plugins
 Plugins.instance()

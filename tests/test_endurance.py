@@ -19,7 +19,7 @@ import pytest
 from mlflow import MlflowClient
 
 import faults
-from bench.record import Record
+from bench.results.record import Record
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 

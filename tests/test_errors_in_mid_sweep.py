@@ -14,12 +14,12 @@ import pytest
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
 
-from bench.conductor.sweep import sweep
-from bench.config import BenchmarkConfig, SweepConfig, TrackingConfig
-from bench.record import Record
-from bench.rules import ConfigError
-from bench.sweep.plan import Plan, Point
-from bench.sweep.returned import Returned
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig, SweepConfig, TrackingConfig
+from bench.jobs.launcher_return import Returned
+from bench.jobs.planning.plan import Plan, Point
+from bench.orchestration.sweep import sweep
+from bench.results.record import Record
 from bench.tracking.publisher import Publisher
 from factories import make_record
 from hydra_plugins.bench_launchers import slurm
@@ -70,19 +70,19 @@ def second_call(where: str, error: Exception, nth: int = 2, *, after: bool = Fal
 COSTS_THE_JOB = {
     "its config is composed": ("hydra_plugins.bench_sweeper.bench_sweeper:JobLoader.load_sweep_config", 2),
     "its folder is made": ("hydra.core.utils:_save_config", 4),  # three files a job
-    "its config is checked": ("bench.cli:to_config", 5),  # three were checked before the first job
-    "it is given its assignment": ("bench.sweep.assignment:Assignment.from_text", 2),
-    "its trial id is made": ("bench.conductor.jobs:run_sweep_job", 2),
-    "it waits for its turn": ("bench.sweep.neighbours:among_neighbours", 2),
-    "its line is opened": ("bench.report.progress:JobProgress.__enter__", 2),
-    "its disk space is set aside": ("bench.sweep.scratch:_take_space", 2),
-    "its process is started": ("bench.sweep.job:run_job", 2),
+    "its config is checked": ("bench.cli.application:to_config", 5),  # three were checked before the first job
+    "it is given its assignment": ("bench.jobs.assignment:Assignment.from_text", 2),
+    "its trial id is made": ("bench.orchestration.job_run:run_sweep_job", 2),
+    "it waits for its turn": ("bench.jobs.process.neighbours:among_neighbours", 2),
+    "its line is opened": ("bench.report.terminal.progress:JobProgress.__enter__", 2),
+    "its disk space is set aside": ("bench.jobs.folders.scratch:_take_space", 2),
+    "its process is started": ("bench.jobs.job:run_job", 2),
 }
 COSTS_NOTHING = {
-    "its reference is looked for": ("bench.sweep.reference:ensure_reference", 2),
-    "its time is foreseen": ("bench.sweep.history:history_of", 1),
-    "its line is printed": ("bench.report.progress:print_job_line", 2),
-    "its files are delivered": ("bench.sweep.returned:Returned.deliver", 2),
+    "its reference is looked for": ("bench.jobs.reference:ensure_reference", 2),
+    "its time is foreseen": ("bench.jobs.planning.history:history_of", 1),
+    "its line is printed": ("bench.report.terminal.progress:print_job_line", 2),
+    "its files are delivered": ("bench.jobs.launcher_return:Returned.deliver", 2),
     "the log is set up for the next": ("hydra._internal.core_plugins.basic_launcher:configure_log", 4),
 }
 
@@ -99,7 +99,7 @@ def assert_ends_in_full(ended: Ended, statuses: dict[int, str]) -> None:
 
 @pytest.mark.parametrize("error", list(ERRORS))
 def test_an_error_as_a_job_starts_costs_that_job_and_is_in_its_record(tmp_path, error: str) -> None:
-    planted = second_call("bench.sweep.job:run_job", ERRORS[error])
+    planted = second_call("bench.jobs.job:run_job", ERRORS[error])
     ended = run(tmp_path, *SWEEP, prepare=planted)
     assert_ends_in_full(ended, {1: "ok", 2: "failed", 3: "ok"})
     record = ended.records()[2]
@@ -127,7 +127,7 @@ def test_an_error_beside_the_measurement_costs_nothing(tmp_path, step: str) -> N
 
 
 def test_an_error_once_a_job_has_its_record_costs_nothing(tmp_path) -> None:
-    planted = second_call("bench.sweep.job:run_job", ERRORS["EAGAIN"], after=True)
+    planted = second_call("bench.jobs.job:run_job", ERRORS["EAGAIN"], after=True)
     ended = run(tmp_path, *SWEEP, prepare=planted, with_report=True)
     assert_ends_in_full(ended, {1: "ok", 2: "ok", 3: "ok"})
     assert (ended.folder / "report.md").exists()
@@ -135,8 +135,8 @@ def test_an_error_once_a_job_has_its_record_costs_nothing(tmp_path) -> None:
 
 def test_a_job_without_a_record_makes_the_status_1(tmp_path) -> None:
     def plant() -> None:
-        second_call("bench.sweep.job:run_job", ERRORS["EMFILE"])()
-        second_call("bench.conductor.sweep:write_unstarted", ERRORS["EMFILE"], 1)()
+        second_call("bench.jobs.job:run_job", ERRORS["EMFILE"])()
+        second_call("bench.orchestration.sweep:write_unstarted", ERRORS["EMFILE"], 1)()
 
     ended = run(tmp_path, *SWEEP, prepare=plant)
     assert_ends_in_full(ended, {1: "ok", 3: "ok"})
@@ -146,7 +146,7 @@ def test_a_job_without_a_record_makes_the_status_1(tmp_path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
 def test_a_disk_that_takes_no_more_ends_the_sweep(tmp_path, number: int) -> None:
-    ended = run(tmp_path, *SWEEP, prepare=second_call("bench.sweep.job:run_job", os_error(number)))
+    ended = run(tmp_path, *SWEEP, prepare=second_call("bench.jobs.job:run_job", os_error(number)))
     assert_ends_in_full(ended, {1: "ok"})
     assert f"Stopped: {os.strerror(number)}: no further job could keep its result" in ended.out
 
@@ -156,7 +156,7 @@ def test_a_prompt_file_that_is_removed_costs_the_jobs_without_it(tmp_path) -> No
     prompt.write_text("Once upon a time", encoding="utf-8")
 
     def plant() -> None:
-        from bench.sweep import job
+        from bench.jobs import job
 
         real = job.run_job
 

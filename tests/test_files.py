@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.files import write_whole
+from bench.host.atomic_files import write_whole
 
 pytestmark = pytest.mark.as_user
 

@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console
 
 import factories
-from bench.conductor import jobs
-from bench.conductor.course import Course
-from bench.conductor.finish import Concluded, finish
-from bench.record import Record, Steadiness, Unverified
-from bench.sweep import job
+from bench.jobs import job
+from bench.orchestration import job_run
+from bench.orchestration.sweep_end import Concluded, finish
+from bench.orchestration.sweep_state import Course
+from bench.results.record import Record, Steadiness, Unverified
 from sweep_in_fork import SWEEP, measure_nothing, run
 
 ALIKE = [each.replace("workload.batch_size", "warmup.iterations") for each in SWEEP]  # settings that do the same work
@@ -120,7 +120,7 @@ def test_a_sweep_says_above_its_answer_what_is_unverified_and_ends_well(tmp_path
 def test_a_single_run_says_above_its_answer_what_is_unverified_and_ends_well(tmp_path) -> None:
     def prepare() -> None:
         seen_in_part(keys=("compile.mode",))
-        jobs.make_ready = lambda *_: None  # without torch
+        job_run.make_ready = lambda *_: None  # without torch
 
     ended = run(tmp_path, "tracking=off", "fidelity.reference=none", prepare=prepare)
     assert ended.status == 0, ended.out

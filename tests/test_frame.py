@@ -16,8 +16,8 @@ import pytest
 import bench
 from bench.analysis.ranking import rank, standing_of
 from bench.analysis.settings import settings_of
-from bench.record import Failure, Fidelity, Record, Steadiness, Unverified
 from bench.report.setting_rows import COLUMNS, FIGURES
+from bench.results.record import Failure, Fidelity, Record, Steadiness, Unverified
 from conftest import ROOT
 from factories import make_evidence
 from sweeps import EAGER, SDPA, job, jobs, sweep

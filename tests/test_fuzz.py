@@ -23,18 +23,18 @@ from hypothesis import strategies as st
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from bench import cli, compare
-from bench.analysis.summary import summarize
-from bench.config import BenchmarkConfig, walk
-from bench.record import Failure, Record, RecordError
+from bench.analysis.trials.summary import summarize
+from bench.cli import application, compare
+from bench.cli.refusals.message import explain, is_of_composition
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig, walk
+from bench.jobs.planning import plan
 from bench.report.comparison import build_report_of_records, to_json
-from bench.report.comparison_text import print_comparison, to_markdown
-from bench.report.progress import print_job_line, print_reference_line
-from bench.report.table import print_table
-from bench.rules import ConfigError
-from bench.sweep import plan
-from bench.tracking import publish
-from bench.wording import explain, is_of_composition
+from bench.report.terminal.comparison_text import print_comparison, to_markdown
+from bench.report.terminal.progress import print_job_line, print_reference_line
+from bench.report.terminal.results_table import print_table
+from bench.results.record import Failure, Record, RecordError
+from bench.tracking.runs import trial_run
 from factories import make_evidence, make_record
 
 
@@ -138,14 +138,14 @@ def test_any_mapping_gives_a_config_or_one_line(data: dict[Any, Any]) -> None:
 @pytest.fixture(scope="module")
 def door() -> Any:
     """Hydra's composition as the command line has it."""
-    cli._register()
-    with initialize_config_dir(version_base="1.3", config_dir=str(cli.conf_folder())):
+    application._register()
+    with initialize_config_dir(version_base="1.3", config_dir=str(application.conf_folder())):
         yield
 
 
 def compose_or_line(overrides: list[str]) -> None:
     try:
-        cli.to_config(compose(config_name="config", overrides=overrides), overrides)
+        application.to_config(compose(config_name="config", overrides=overrides), overrides)
     except Exception as error:  # noqa: BLE001 - which ones may come is what is asserted
         is_known = isinstance(error, (ConfigError, HydraException, OmegaConfBaseException)) or is_of_composition(error)
         line = explain(error, overrides) if is_known else repr(error)
@@ -265,14 +265,14 @@ def use(record: Record, folder: Path) -> None:
         to_markdown(report).encode()
         json.dumps(to_json(report), allow_nan=False)
     summary = summarize(record)
-    tags = publish._tags(record, summary, "run")
+    tags = trial_run._tags(record, summary, "run")
     assert all(isinstance(each, str) for each in tags.values())
-    assert all(isinstance(each, str) for each in publish._params(record.requested).values())
-    assert all(each is not None and math.isfinite(each) for each in publish._figures(record, summary).values())
-    for point in publish._steps(record):
+    assert all(isinstance(each, str) for each in trial_run._params(record.requested).values())
+    assert all(each is not None and math.isfinite(each) for each in trial_run._figures(record, summary).values())
+    for point in trial_run._steps(record):
         assert math.isfinite(point.value)
         assert 0 <= point.time_ms < 2**63
-    publish.run_name(record).encode()
+    trial_run.run_name(record).encode()
     record.write(folder)
 
 

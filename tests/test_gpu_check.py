@@ -16,7 +16,7 @@ import pytest
 
 import factories
 import fake_nvml
-from bench.record import (
+from bench.results.record import (
     AttentionObserved,
     CompileEvent,
     CompileObserved,
@@ -31,7 +31,7 @@ from bench.record import (
     PhaseEvidence,
     Roofline,
 )
-from bench.trial import sampler
+from bench.trial.hardware import sampler
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 sys.path.append(str(SCRIPTS))

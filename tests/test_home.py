@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import home
-from bench.rules import ConfigError
-from bench.sweep import fork_server
-from bench.sweep.preflight import preflight
+from bench.config.rules import ConfigError
+from bench.host import home_folder
+from bench.jobs.planning.preflight import preflight
+from bench.jobs.process import fork_server
 from conftest import run_bench
 
 pytestmark = pytest.mark.as_user
@@ -33,15 +33,15 @@ def test_a_user_without_home_and_passwd_entry_gets_one_that_nothing_is_written_t
 ) -> None:
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert home.cache_home() == Path("/dev/null/.cache/bench")
-    home.ensure_home()
+    assert home_folder.cache_home() == Path("/dev/null/.cache/bench")
+    home_folder.ensure_home()
     assert os.environ["HOME"] == "/dev/null"
     assert Path.home() == Path("/dev/null")  # raised RuntimeError before
 
 
 def test_a_home_that_the_user_set_stays(without_passwd_entry, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    home.ensure_home()
+    home_folder.ensure_home()
     assert os.environ["HOME"] == str(tmp_path)
 
 
@@ -49,7 +49,7 @@ def test_a_home_of_the_passwd_file_needs_no_variable(monkeypatch) -> None:
     entry = pwd.struct_passwd(("me", "x", os.getuid(), 0, "", "/home/me", ""))
     monkeypatch.setattr(pwd, "getpwuid", lambda _: entry)
     monkeypatch.delenv("HOME", raising=False)
-    home.ensure_home()
+    home_folder.ensure_home()
     assert "HOME" not in os.environ
 
 
@@ -60,7 +60,7 @@ def test_a_home_of_the_passwd_file_needs_no_variable(monkeypatch) -> None:
 def test_only_an_absolute_xdg_cache_home_counts(named, expected, monkeypatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("XDG_CACHE_HOME", named)
-    assert home.cache_home() == Path(expected)
+    assert home_folder.cache_home() == Path(expected)
 
 
 def test_a_shared_compile_cache_that_cannot_be_written_is_refused_with_folder_and_remedy(

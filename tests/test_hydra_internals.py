@@ -10,9 +10,9 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
+from bench.cli.composition.text_overrides import quoted, values_as_typed, written
 from bench.compat import hydra_internals, omegaconf_internals, override_internals
 from bench.compat.private_name import MISSING, PrivateName, entries
-from bench.typed.overrides import quoted, values_as_typed, written
 from hydra_plugins.bench_sweeper import composing
 from refusals import Answer, answer
 

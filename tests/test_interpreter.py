@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from bench import interpreter
-from bench.interpreter import SAFE_PATH, is_command, leave_current_folder
+from bench.host import import_path
+from bench.host.import_path import SAFE_PATH, is_command, leave_current_folder
 
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
     """A process that has done nothing yet, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(interpreter, "_is_left", [])
-    monkeypatch.setattr(interpreter.sys, "path", [str(tmp_path), str(tmp_path), "/site"])
+    monkeypatch.setattr(import_path, "_is_left", [])
+    monkeypatch.setattr(import_path.sys, "path", [str(tmp_path), str(tmp_path), "/site"])
     monkeypatch.setenv(SAFE_PATH, "")
     return str(tmp_path)
 
@@ -51,15 +51,15 @@ def test_the_folder_of_a_script_stays(command, tmp_path, monkeypatch) -> None:
     ],
 )
 def test_a_command_is_known_by_the_module_that_is_run(monkeypatch, typed: list[str], found: bool) -> None:
-    monkeypatch.setattr(interpreter.sys, "orig_argv", typed)
-    monkeypatch.setattr(interpreter.sys, "argv", ["-m", *typed[-2:]])
+    monkeypatch.setattr(import_path.sys, "orig_argv", typed)
+    monkeypatch.setattr(import_path.sys, "argv", ["-m", *typed[-2:]])
     assert is_command() is found
 
 
 def test_a_program_that_has_started_is_no_command(monkeypatch) -> None:
-    monkeypatch.setattr(interpreter.sys, "orig_argv", ["python", "-m", "bench"])
+    monkeypatch.setattr(import_path.sys, "orig_argv", ["python", "-m", "bench"])
     for argv in (["/x/bench/__main__.py"], ["-c"], [""], []):
-        monkeypatch.setattr(interpreter.sys, "argv", argv)
+        monkeypatch.setattr(import_path.sys, "argv", argv)
         assert not is_command()
 
 

@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 import faults
-from bench.conductor import interrupt
-from bench.record import Record
-from bench.sweep import process
+from bench.jobs.process import child as process
+from bench.orchestration import signals
+from bench.results.record import Record
 from started import (
     Started,
     alive_after,
@@ -103,7 +103,7 @@ def test_the_second_stops_at_once_whatever_the_job_does(model, tmp_path) -> None
 def test_the_same_signal_twice_in_a_moment_counts_once(model, tmp_path) -> None:
     faults.plant(model, {1: ("measure_on", 3)})
     # A moment that no busy machine stretches too far.
-    long = "from bench import cli; from bench.conductor import interrupt; interrupt.ECHO_S = 30.0; cli.main()"
+    long = "from bench import cli; from bench.orchestration import interrupt; interrupt.ECHO_S = 30.0; cli.main()"
     with started(tmp_path, model, python=("-c", long)) as run:
         run.wait_for_fault()
         run.process.send_signal(signal.SIGINT)
@@ -156,7 +156,7 @@ def test_the_second_while_the_fork_server_imports_leaves_nothing(model, tmp_path
         family = run.family()
         assert family
         run.process.send_signal(signal.SIGINT)
-        time.sleep(3 * interrupt.ECHO_S)
+        time.sleep(3 * signals.ECHO_S)
         begin = time.monotonic()
         run.process.send_signal(signal.SIGINT)
         assert run.process.wait(30) == 130
@@ -185,7 +185,7 @@ def end_early(run: Started) -> None:
 PROGRAM = """
 import os, signal, sys, time
 {before}
-from bench.conductor import interrupt
+from bench.orchestration import interrupt
 interrupt.install()
 try:
     print("begins", flush=True)
@@ -213,7 +213,7 @@ def test_two_different_signals_are_a_first_and_a_second(tmp_path) -> None:
     with handled(tmp_path) as command:
         command.send_signal(signal.SIGHUP)
         assert command.stdout.readline() == "first\n"
-        time.sleep(2 * interrupt.ECHO_S)
+        time.sleep(2 * signals.ECHO_S)
         command.send_signal(signal.SIGTERM)
         assert command.wait(10) == 130
 
@@ -231,17 +231,17 @@ def test_a_terminal_that_is_gone_is_no_error(tmp_path) -> None:
     with handled(tmp_path, "os.close(2)") as command:
         command.send_signal(signal.SIGINT)
         assert command.stdout.readline() == "first\n"
-        time.sleep(2 * interrupt.ECHO_S)
+        time.sleep(2 * signals.ECHO_S)
         command.send_signal(signal.SIGINT)
         assert command.wait(10) == 130
 
 
 def test_a_second_signal_in_the_midst_of_an_import_still_stops(tmp_path) -> None:
-    before = "import types\nsys.modules['bench.sweep.process'] = types.ModuleType('half')"
+    before = "import types\nsys.modules['bench.jobs.process.child'] = types.ModuleType('half')"
     with handled(tmp_path, before) as command:
         command.send_signal(signal.SIGINT)
         assert command.stdout.readline() == "first\n"
-        time.sleep(2 * interrupt.ECHO_S)
+        time.sleep(2 * signals.ECHO_S)
         command.send_signal(signal.SIGINT)
         assert command.wait(10) == 130
 

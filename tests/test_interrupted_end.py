@@ -17,17 +17,17 @@ from mlflow import MlflowClient
 from sweep_in_fork import SWEEP, Ended, run
 
 STEPS = {
-    "the records are read": "bench.conductor.sweep:records_of",
-    "what is missing is published": "bench.conductor.jobs:Fake.publish_missing",
-    "the sweep's run is ended": "bench.conductor.jobs:Fake.end_sweep",
-    "the table is printed": "bench.report.table:print_table",
-    "the comparison is made": "bench.conductor.finish:_compare",
-    "the comparison is printed": "bench.report.comparison_text:print_comparison",
+    "the records are read": "bench.orchestration.sweep:records_of",
+    "what is missing is published": "bench.orchestration.job_run:Fake.publish_missing",
+    "the sweep's run is ended": "bench.orchestration.job_run:Fake.end_sweep",
+    "the table is printed": "bench.report.terminal.results_table:print_table",
+    "the comparison is made": "bench.orchestration.sweep_end:_compare",
+    "the comparison is printed": "bench.report.terminal.comparison_text:print_comparison",
     "the report is built": "bench.report.page.write:build",
     "the report is written": "bench.report.page.write:write",
-    "the results are published": "bench.conductor.jobs:Fake.conclude",
-    "the ways on are printed": "bench.conductor.finish:print_ways_on",
-    "the status is found": "bench.conductor.sweep:exit_status",
+    "the results are published": "bench.orchestration.job_run:Fake.conclude",
+    "the ways on are printed": "bench.orchestration.sweep_end:print_ways_on",
+    "the status is found": "bench.orchestration.sweep:exit_status",
 }
 
 
@@ -58,11 +58,11 @@ def interrupt_in(where: str, number: int = signal.SIGINT, *, after: bool = False
     module_name, _, path = where.partition(":")
 
     def plant() -> None:
-        from bench.conductor import jobs, sweep
+        from bench.orchestration import job_run, sweep
 
-        jobs.Fake = Fake  # type: ignore[attr-defined]
+        job_run.Fake = Fake  # type: ignore[attr-defined]
         fake = Fake()
-        sweep.make_ready = jobs.open_publisher = lambda *_, **__: fake  # type: ignore[assignment]
+        sweep.make_ready = job_run.open_publisher = lambda *_, **__: fake  # type: ignore[assignment]
         owner: Any = importlib.import_module(module_name)
         *parents, name = path.split(".")
         for each in parents:
@@ -114,10 +114,10 @@ def test_the_other_signals_are_no_different(tmp_path, number: int) -> None:
 
 
 def test_a_signal_after_the_last_job_has_been_run_is_no_different(tmp_path) -> None:
-    planted = interrupt_in("bench.sweep.returned:Returned.deliver", after=True)
+    planted = interrupt_in("bench.jobs.launcher_return:Returned.deliver", after=True)
 
     def plant() -> None:
-        from bench.sweep.returned import Returned
+        from bench.jobs.launcher_return import Returned
 
         real, taken = Returned.deliver, []
         planted()
@@ -135,10 +135,10 @@ def test_a_signal_after_the_last_job_has_been_run_is_no_different(tmp_path) -> N
 @pytest.mark.slow
 def test_a_sweeps_run_does_not_stay_running_when_its_end_is_interrupted(tmp_path) -> None:
     def plant() -> None:
-        from bench.conductor import jobs, sweep
+        from bench.orchestration import job_run, sweep
         from bench.tracking import publisher
 
-        sweep.make_ready = lambda configs, console, destination, *_: jobs.open_publisher(
+        sweep.make_ready = lambda configs, console, destination, *_: job_run.open_publisher(
             configs[0], console, destination
         )
         real = publisher.Publisher.end_sweep

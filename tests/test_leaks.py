@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from bench.composed import hide_secrets, to_yaml
-from bench.record import Record
-from bench.sweep.plan import SweepFile
+from bench.cli.composition.redacted_yaml import hide_secrets, to_yaml
+from bench.jobs.planning.plan import SweepFile
+from bench.results.record import Record
 from conftest import run_bench
 
 # What stands for a secret in the outputs: a part of it that every way of writing it down has.

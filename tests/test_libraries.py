@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import libraries
-from bench.libraries import contradicts, key_of, unusual, with_imported
+from bench.host import libraries
+from bench.host.libraries import contradicts, key_of, unusual, with_imported
 
 # What a process says before and after it imports tokenizers, from a folder that is none of pip's.
 TELL = """
 import json, sys
-from bench.libraries import imported, unusual
+from bench.host.libraries import imported, unusual
 before = unusual()
 loaded = "tokenizers" in sys.modules
 import tokenizers
@@ -212,7 +212,7 @@ def test_a_record_has_what_was_imported_and_not_what_was_foreseen() -> None:
 
 def test_looking_imports_nothing_and_takes_a_few_milliseconds() -> None:
     code = (
-        "import sys, time; from bench.libraries import unusual; unusual(); began = time.perf_counter(); unusual(); "
+        "import sys, time; from bench.host.libraries import unusual; unusual(); began = time.perf_counter(); unusual(); "
         "print(time.perf_counter() - began, 'torch' in sys.modules, 'numpy' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,8 +9,8 @@ import mlflow
 import pytest
 from mlflow.entities import Run
 
-from bench.record import Record
-from bench.trial.fidelity import ENOUGH_STEPS
+from bench.results.record import Record
+from bench.trial.evidence.fidelity import ENOUGH_STEPS
 from conftest import run_bench
 
 pytestmark = pytest.mark.compiled

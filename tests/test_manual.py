@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from bench.config import BenchmarkConfig, walk
-from bench.manual import EVERYDAY, keys_text
-from bench.rules import ConfigError
+from bench.cli.help import EVERYDAY, keys_text
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig, walk
 from conftest import run_bench
 
 pytestmark = pytest.mark.contract

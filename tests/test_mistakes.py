@@ -1,6 +1,6 @@
 """Mistakes on the command line: one line with the argument, what is wrong with it, and what to type instead.
 
-Mistakes in YAML files: tests/test_yaml_mistakes.py. What the examination before the start finds: tests/sweep/test_preflight.py.
+Mistakes in YAML files: tests/test_yaml_mistakes.py. What the examination before the start finds: tests/jobs/test_preflight.py.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench import compare, reporting
-from bench.quoting import quoted_form, readable
-from bench.rules import ConfigError
-from bench.tracking import sync, ui
-from bench.trial.prompt import read_text
-from bench.user_path import expanded
+from bench.cli import compare, report, sync, ui
+from bench.cli.composition.quoting import quoted_form, readable
+from bench.config.rules import ConfigError
+from bench.host.home_folder import expanded
+from bench.trial.model.prompts import read_text
 from conftest import run_bench
 from refusals import answer, refused
 
@@ -289,14 +288,14 @@ def test_a_folder_of_configs_below_the_home_folder_is_found(tmp_path, home) -> N
 
 
 def test_a_database_below_the_home_folder_is_found(tmp_path, home) -> None:
-    from bench.tracking.store import absolute_uri
+    from bench.tracking.store.store import absolute_uri
 
     assert absolute_uri("sqlite:///~/x.db", tmp_path) == f"sqlite:///{home}/x.db"
 
 
 def test_a_model_below_the_home_folder_is_found_there(home) -> None:
-    from bench.config import ModelConfig
-    from bench.trial.origin import check_origin, source
+    from bench.config.schema import ModelConfig
+    from bench.trial.model.source import check_origin, source
 
     (home / "m").mkdir()
     (home / "m/config.json").write_text("{}", encoding="utf-8")
@@ -374,10 +373,10 @@ def test_json_lines_as_a_prompt_start_nothing(tmp_path) -> None:
         (compare.main, ["a/x", "--fail-if-slower", "much"], ["--fail-if-slower", "much"]),
         (compare.main, ["a/x", "--metric", "speed"], ["--metric", "speed", "e2e"]),
         (compare.main, ["a/x", "--bogus"], ["--bogus"]),
-        (reporting.main, [], ["SOURCE", "--help"]),
-        (reporting.main, ["nope/x"], ["nope/x: no such file or folder"]),
-        (reporting.main, ["nope/x", "--format", "pdf"], ["--format", "pdf", "csv"]),
-        (reporting.main, ["folder"], ["folder: holds no record.json"]),
+        (report.main, [], ["SOURCE", "--help"]),
+        (report.main, ["nope/x"], ["nope/x: no such file or folder"]),
+        (report.main, ["nope/x", "--format", "pdf"], ["--format", "pdf", "csv"]),
+        (report.main, ["folder"], ["folder: holds no record.json"]),
         (sync.main, [], ["DIR", "--help"]),
         (sync.main, ["nope"], ["nope: no such folder"]),
         (sync.main, ["folder"], ["folder", "record.json"]),
@@ -404,7 +403,7 @@ def test_a_report_goes_below_the_home_folder_where_that_is_typed(tmp_path, home,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "job").mkdir()
     make_record().write(tmp_path / "job")
-    assert reporting.main(["job", "--format", "csv", "--output=~/report/rows.csv"]) == 0
+    assert report.main(["job", "--format", "csv", "--output=~/report/rows.csv"]) == 0
     assert (home / "report/rows.csv").is_file()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["job", "my home"]
     assert capsys.readouterr().err == ""

@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 import faults
-from bench.record import Record
+from bench.results.record import Record
 from conftest import run_bench
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlRun, SqlTag
 from mlflow.utils import validation
 
-from bench.config import BenchmarkConfig, TrackingConfig
-from bench.mlflow_names import (
+from bench.config.mlflow_names import (
     LONGEST_EXPERIMENT,
     LONGEST_NAME,
     LONGEST_RUN_NAME,
@@ -22,7 +21,8 @@ from bench.mlflow_names import (
     problem_of_name,
     problem_of_tag,
 )
-from bench.rules import ConfigError
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig, TrackingConfig
 
 NAMES = st.text(st.sampled_from("aZ9_-.:/ %\\+@é名\n\t=\"'"), max_size=12) | st.text(max_size=300)
 

@@ -18,14 +18,18 @@ from rich.console import Console
 
 from bench.analysis.ranking import rank
 from bench.analysis.settings import settings_of
-from bench.record import Failure, Fidelity, Record, Steadiness, Unverified
+from bench.analysis.trials.summary import summarize
 from bench.report.comparison import build_report_of_records
-from bench.report.figures.shown import choose, settings_shown
+from bench.report.figures.drawing.shown_settings import choose, settings_shown
 from bench.report.page.build import Sweep, build_page
 from bench.report.rows import rows_of
 from bench.report.search import build_search_report
 from bench.report.setting_rows import setting_rows
-from bench.report.table import print_table
+from bench.report.terminal.results_table import print_table
+from bench.results.record import Failure, Fidelity, Record, Steadiness, Unverified
+from bench.tracking.publish_mark import record_key
+from bench.tracking.runs.standing import places_of, published_headline, ranking_of
+from bench.tracking.runs.trial_run import run_name
 from sweeps import job
 
 NAMES = ("eager", "sdpa", "flex", "flash", "math")
@@ -223,6 +227,30 @@ def test_the_best_of_a_search_is_the_first_ranked_one(sweep) -> None:
     ranked = ranked_of(sweep)
     assert [row.name for row in found.front][:1] == ranked[:1]
     assert {row.name for row in found.rows if row.standing.is_ranked} == set(ranked)
+
+
+@given(sweep=repeated)
+@examples(60)
+def test_mlflow_sorts_the_trials_by_it(sweep) -> None:
+    records = records_of(sweep)
+    places = places_of(ranking_of(records))
+    drawn = {(name, repeat): each for name, row in zip(NAMES, sweep, strict=False) for repeat, each in enumerate(row, 1)}
+    placed = sorted((each for each in records if record_key(each) in places), key=lambda each: places[record_key(each)])
+    assert list(dict.fromkeys(each.name for each in placed)) == ranked_of(sweep)
+    for setting in ranked_of(sweep):
+        marked = [bool((marks_of([drawn[setting, each.repeat]]) or "-").strip("?")) for each in placed if each.name == setting]
+        assert marked == sorted(marked), "ranked trials come first: the table shows the metrics of the first one first"
+
+
+@given(sweep=repeated)
+@examples(60)
+def test_mlflow_names_the_trials_by_it(sweep) -> None:
+    drawn = {(name, repeat): each for name, row in zip(NAMES, sweep, strict=False) for repeat, each in enumerate(row, 1)}
+    for record in records_of(sweep):
+        marks = marks_of([drawn[record.name, record.repeat]])
+        is_ranked = marks is not None and not marks.strip("?")
+        assert ("e2e_ms" in published_headline(record, summarize(record))) == is_ranked
+        assert run_name(record).endswith(f" {marks}" if marks else tuple("0123456789" + record.name[-1]))
 
 
 @given(sweep=repeated)

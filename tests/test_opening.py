@@ -13,8 +13,8 @@ import time
 
 import pytest
 
-from bench import opening
-from bench.report.terminal import Terminal
+from bench.report.terminal import startup_line
+from bench.report.terminal.console import Terminal
 from conftest import user_environment
 from refusals import answer
 
@@ -30,7 +30,7 @@ class Screen(io.StringIO):
 def screen(monkeypatch) -> Screen:
     """Somebody watches."""
     found = Screen()
-    monkeypatch.setattr(opening, "_shown", [])
+    monkeypatch.setattr(startup_line, "_shown", [])
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("CI", raising=False)
     return found
@@ -39,7 +39,7 @@ def screen(monkeypatch) -> Screen:
 def show(screen: io.StringIO, typed: list[str]) -> str:
     """All that a terminal has shown once the line was to be shown."""
     with contextlib.redirect_stdout(screen):
-        opening.show(typed)
+        startup_line.show(typed)
     return screen.getvalue()
 
 
@@ -49,7 +49,7 @@ def show(screen: io.StringIO, typed: list[str]) -> str:
      ["--config-dir=conf", "a=1"], ["-cd", "conf", "-m", "a=1,2"], ["-m", "hydra/launcher=ray", "a=1,2"]],
 )  # fmt: skip
 def test_what_measures_shows_a_line_at_once(screen, typed: list[str]) -> None:
-    assert show(screen, typed) == opening.TEXT
+    assert show(screen, typed) == startup_line.TEXT
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_terminal_that_cannot_erase_shows_nothing(screen, monkeypatch, variabl
 def test_a_pipe_shows_nothing(screen, monkeypatch) -> None:
     assert show(io.StringIO(), []) == ""
     monkeypatch.setattr(sys, "stdout", None)
-    opening.show([])
+    startup_line.show([])
 
 
 def test_the_line_is_erased_once_before_anything_is_written(screen) -> None:
@@ -80,7 +80,7 @@ def test_the_line_is_erased_once_before_anything_is_written(screen) -> None:
         console = Terminal()
         console.print("first")
         console.print("second")
-    assert screen.getvalue() == f"{opening.TEXT}{opening.ERASE}first\nsecond\n"
+    assert screen.getvalue() == f"{startup_line.TEXT}{startup_line.ERASE}first\nsecond\n"
 
 
 @pytest.mark.parametrize("typed", [["warmup.iterations=-1"], ["--nonsense"], ["attention=egaer"]])
@@ -88,7 +88,7 @@ def test_a_refusal_is_one_line_all_the_same(tmp_path, screen, typed: list[str]) 
     show(screen, [])
     ended = answer(tmp_path, *typed)
     assert ended.err.count("\n") == 1
-    assert (ended.status, ended.out) == (2, opening.ERASE)
+    assert (ended.status, ended.out) == (2, startup_line.ERASE)
 
 
 # Tells, on the terminal, when a library is first looked for, in whatever process.
@@ -126,5 +126,5 @@ def test_a_terminal_shows_the_line_before_a_library_is_loaded(tmp_path) -> None:
         process.wait()
         os.close(ours)
     text = written.decode()
-    assert text.startswith(opening.TEXT), text
-    assert text.index(opening.TEXT) < min(text.index("<torch>"), text.index("<hydra>"))
+    assert text.startswith(startup_line.TEXT), text
+    assert text.index(startup_line.TEXT) < min(text.index("<torch>"), text.index("<hydra>"))

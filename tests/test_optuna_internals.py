@@ -7,9 +7,9 @@ from pathlib import Path
 import optuna
 import pytest
 
-from bench.conductor import optuna_internals
-from bench.conductor.study import Study
-from bench.sweep.space import Choice, Space
+from bench.jobs.planning.search_space import Choice, Space
+from bench.orchestration.search import optuna_internals
+from bench.orchestration.search.study import Study
 
 SPACE = Space(parameters=(Choice(key="a", values=["x", "y", "z"]), Choice(key="b", values=["1", "2"])), fixed={})
 

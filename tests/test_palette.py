@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bench.palette import COLOURS, colour, positions_of
+from bench.results.palette import COLOURS, colour, positions_of
 
 
 def luminance(text: str) -> float:

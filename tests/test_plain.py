@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.plain import load
+from bench.results.json_dataclasses import load
 
 
 @dataclass

@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 
 import faults
 import started
-from bench.record import Record
+from bench.results.record import Record
 from conftest import run_bench
 
 pytestmark = pytest.mark.slow

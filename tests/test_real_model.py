@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.record import Record
-from bench.trial.fidelity import ENOUGH_STEPS
+from bench.results.record import Record
+from bench.trial.evidence.fidelity import ENOUGH_STEPS
 from conftest import ROOT, run_bench
 
 pytestmark = [pytest.mark.real_model, pytest.mark.compiled]
@@ -94,7 +94,7 @@ def checkpoint(gguf: Path, cache: Path) -> Path:
     folder = cache / "checkpoint"
     if not (folder / "done").is_file():
         from bench import BenchmarkConfig, BenchmarkRunner
-        from bench.config import ModelConfig
+        from bench.config.schema import ModelConfig
 
         config = BenchmarkConfig(model=ModelConfig(gguf_file=GGUF))
         with BenchmarkRunner() as runner:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from bench.record import Iteration, Record, RecordError
+from bench.results.record import Iteration, Record, RecordError
 from factories import make_record
 
 pytestmark = pytest.mark.contract

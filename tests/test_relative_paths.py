@@ -16,8 +16,8 @@ import pytest
 
 import faults
 import started
-from bench import start_folder
-from bench.record import Record
+from bench.host import start_folder
+from bench.results.record import Record
 from conftest import run_bench
 from hydra_plugins.bench_launchers.engine import EngineJob
 

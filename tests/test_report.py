@@ -19,19 +19,19 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 import bench
-from bench import files
-from bench.conductor.course import Course
-from bench.conductor.finish import Concluded, finish
-from bench.config import BenchmarkConfig, SweepConfig
-from bench.record import Failure, Record
-from bench.report.comparison_text import Section
+from bench.cli.report import main
+from bench.config.schema import BenchmarkConfig, SweepConfig
+from bench.host import atomic_files
+from bench.jobs.planning.plan import Job, Plan
+from bench.jobs.planning.resume import Found, Resumption
+from bench.orchestration.sweep_end import Concluded, finish
+from bench.orchestration.sweep_state import Course
 from bench.report.rows import COLUMNS
-from bench.reporting import main
-from bench.sweep.plan import Job, Plan
-from bench.sweep.resume import Found, Resumption
-from bench.tracking.destination import Destination
-from bench.tracking.publish import publish
-from bench.tracking.store import open_store
+from bench.report.terminal.comparison_text import Section
+from bench.results.record import Failure, Record
+from bench.tracking.runs.trial_run import publish
+from bench.tracking.store.destination import Destination
+from bench.tracking.store.store import open_store
 from conftest import run_bench
 from factories import make_evidence
 from snapshots import contents, snapshot
@@ -220,7 +220,7 @@ def test_a_report_that_cannot_be_written_whole_leaves_the_former_one(night, repo
 
     reported(night)
     before = contents(night)
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(atomic_files.os, "fsync", full)
     assert "cannot be written: No space left on device" in refused(night, "--format", "html")
     assert "cannot be written: No space left on device" in refused(night)
     assert contents(night) == before
@@ -250,7 +250,7 @@ def test_the_module_runs_as_a_program_and_its_pipe_may_close(night) -> None:
 
 def test_help_needs_no_heavy_library() -> None:
     code = (
-        "import sys, bench.reporting\ntry: bench.reporting.main(['--help'])\n"
+        "import sys, bench.cli.report\ntry: bench.cli.report.main(['--help'])\n"
         "finally: print(*sys.modules, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

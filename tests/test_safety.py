@@ -20,13 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from bench.config import BenchmarkConfig, ModelConfig, SweepConfig
-from bench.record import Failure
-from bench.rules import ConfigError
-from bench.sweep.plan import file_name, short_name
-from bench.tracking.store import Store, ui_command
-from bench.trial.model import load
-from bench.trial.tokenizer import byte_tokenizer
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig, ModelConfig, SweepConfig
+from bench.jobs.planning.plan import file_name, short_name
+from bench.results.record import Failure
+from bench.tracking.store.store import Store, ui_command
+from bench.trial.model.loading import load
+from bench.trial.model.tokenizer import byte_tokenizer
 from conftest import run_bench
 from factories import make_record
 

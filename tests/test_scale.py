@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.config import SweepConfig
-from bench.record import FILE_NAME
-from bench.sweep.plan import Plan, Point, SweepFile, make_plan
-from bench.sweep.resume import look, resume
+from bench.config.schema import SweepConfig
+from bench.jobs.planning.plan import Plan, Point, SweepFile, make_plan
+from bench.jobs.planning.resume import look, resume
+from bench.results.record import FILE_NAME
 from factories import make_iterations, make_record
 
 MOST_CPU_S, MOST_BYTES = 60, 10**9

@@ -23,13 +23,11 @@ from hydra.errors import HydraException
 
 import refusals
 import timed_model
-from bench.analysis.headline import headline
 from bench.analysis.objectives import objectives_of, pareto_front
-from bench.analysis.summary import summarize
-from bench.conductor import search as course
-from bench.conductor.search import search
-from bench.conductor.study import Study, StudyError, _address
-from bench.config import (
+from bench.analysis.trials.headline import headline
+from bench.analysis.trials.summary import summarize
+from bench.config.rules import ConfigError
+from bench.config.schema import (
     OBJECTIVES,
     BenchmarkConfig,
     CompileConfig,
@@ -38,11 +36,13 @@ from bench.config import (
     SweepConfig,
     TrackingConfig,
 )
-from bench.record import Failure, Fidelity, Record
-from bench.rules import ConfigError
-from bench.sweep.plan import Plan, Point, SweepFile
-from bench.sweep.returned import Returned
-from bench.sweep.space import Choice, Range, Space
+from bench.jobs.launcher_return import Returned
+from bench.jobs.planning.plan import Plan, Point, SweepFile
+from bench.jobs.planning.search_space import Choice, Range, Space
+from bench.orchestration.search import search as course
+from bench.orchestration.search.search import search
+from bench.orchestration.search.study import Study, StudyError, _address
+from bench.results.record import Failure, Fidelity, Record
 from conftest import ROOT, run_bench
 from factories import MEDIAN_E2E_S, PEAK_MIB, make_config, make_iteration, make_record
 from hydra_plugins.bench_sweeper.optuna_sweeper import space_of

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import record as records
-from bench.record import Record
-from bench.secrets import MASK, PUBLIC, has_credentials, scrub, scrub_file, scrub_texts, without_credentials
+from bench.host.secrets import MASK, PUBLIC, has_credentials, scrub, scrub_file, scrub_texts, without_credentials
+from bench.results import record as records
+from bench.results.record import Record
 from factories import make_evidence, make_record
 
 TOKEN = "hf_Recognise4ble0123456789"

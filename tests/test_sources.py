@@ -8,10 +8,17 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from bench.record import FILE_NAME
-from bench.report.page.again import command_of
-from bench.sources import OF_HYDRA, OVERRIDES, PLAN_NAME, SourceError, read_source, read_sources
-from bench.sweep.plan import FILE_NAME as KNOWN_PLAN_NAME
+from bench.jobs.planning.plan import FILE_NAME as KNOWN_PLAN_NAME
+from bench.orchestration.loading.record_sources import (
+    OF_HYDRA,
+    OVERRIDES,
+    PLAN_NAME,
+    SourceError,
+    read_source,
+    read_sources,
+)
+from bench.report.page.reproduce import command_of
+from bench.results.record import FILE_NAME
 from factories import make_config
 from sweeps import EAGER, SDPA, job, jobs, sweep
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from bench import tested_versions
-from bench.tested_versions import FILE, LIBRARIES, PASSED, newer_line, newest_tested, read, table
+from bench.orchestration import tested_versions
+from bench.orchestration.tested_versions import FILE, LIBRARIES, PASSED, newer_line, newest_tested, read, table
 from conftest import ROOT
 from sweep_in_fork import SWEEP, run
 
@@ -149,10 +149,10 @@ def newer() -> None:
 
 
 def newer_without_torch() -> None:
-    from bench.conductor import jobs
+    from bench.orchestration import job_run
 
     newer()
-    jobs.make_ready = lambda *_: None
+    job_run.make_ready = lambda *_: None
 
 
 def told(folder: Path, *arguments: str) -> list[int]:
@@ -216,6 +216,6 @@ def test_the_table_has_a_row_a_leg(tmp_path) -> None:
 
 
 def test_the_module_needs_none_of_the_libraries_that_it_names() -> None:
-    code = "import bench.tested_versions as t, sys; t.newer_line(); t.table(); print(*sys.modules)"
+    code = "import bench.orchestration.tested_versions as t, sys; t.newer_line(); t.table(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"torch", "transformers", "hydra", "omegaconf", "mlflow"} & set(done.stdout.split()) == set()

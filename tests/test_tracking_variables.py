@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 import started
-from bench.tracking import sync
+from bench.cli import sync
 from conftest import run_bench
 from mlflow_server import Server
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bench.config import BenchmarkConfig, walk
-from bench.sweep.plan import Job, Point, make_plan
+from bench.config.schema import BenchmarkConfig, walk
+from bench.jobs.planning.plan import Job, Point, make_plan
 from factories import make_record
 
 # Keys that decide where, how often or how safely a job runs, what is looked at afterwards, and where results go.

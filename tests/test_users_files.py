@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.record import Record
+from bench.results.record import Record
 from conftest import run_bench
 from factories import make_record
 from snapshots import contents, snapshot

@@ -26,16 +26,16 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from bench import cli
+from bench.cli import application
+from bench.cli.composition.config_loader import text_loader
+from bench.cli.composition.text_keys import Kind, _declared, kind_of
+from bench.cli.composition.text_overrides import parse, quoted, values_as_typed
 from bench.compat.override_internals import in_quotes
-from bench.config import BenchmarkConfig, ModelConfig, SweepConfig, TrackingConfig
-from bench.report.page.again import command_of
-from bench.rules import ConfigError
-from bench.sources import OVERRIDES, _overrides
-from bench.sweep.plan import file_name, short_name
-from bench.typed.keys import Kind, _declared, kind_of
-from bench.typed.loading import text_loader
-from bench.typed.overrides import parse, quoted, values_as_typed
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig, ModelConfig, SweepConfig, TrackingConfig
+from bench.jobs.planning.plan import file_name, short_name
+from bench.orchestration.loading.record_sources import OVERRIDES, _overrides
+from bench.report.page.reproduce import command_of
 from conftest import run_bench
 from hydra_plugins.bench_sweeper.bench_sweeper import BenchSweeper, values_of
 from hydra_plugins.bench_sweeper.composing import Composer
@@ -86,9 +86,9 @@ def loader(folder: Path) -> Iterator[Any]:
     Plugins.instance()  # registers choices once a process
     before = Singleton.get_state()
     setup_globals()
-    cli._register()
+    application._register()
     GlobalHydra.instance().clear()
-    search_path = create_config_search_path(str(cli.conf_folder()))
+    search_path = create_config_search_path(str(application.conf_folder()))
     search_path.get_path().insert(-1, SearchPathElement("command-line", str(folder)))
     yield text_loader(search_path)
     Singleton.set_state(before)
@@ -378,7 +378,7 @@ def test_a_choice_of_a_group_is_a_name_whatever_it_looks_like(loader, folder: Pa
 def test_what_a_reference_leads_to_is_a_text_in_a_tag(master) -> None:
     lines = ["tracking.tags.seed=${sweep.seed}", "tracking.tags.on=${monitor.enabled}", "tracking.tags.none=null"]
     lines.append(quoted("tracking.tags.a.b=7"))
-    config = cli.to_config(master.compose(lines), lines)
+    config = application.to_config(master.compose(lines), lines)
     assert config.tracking.tags == {"seed": "0", "on": "true", "a.b": "7"}
 
 

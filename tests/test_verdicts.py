@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.record import Record
+from bench.results.record import Record
 from conftest import run_bench
 
 pytestmark = [pytest.mark.alone, pytest.mark.slow]
@@ -33,7 +33,7 @@ PLANT = """
 
     if __name__ == "__main__":
         from bench import cli
-        from bench.sweep import fork_server
+        from bench.jobs import fork_server
 
         fork_server._preload.append("sleepy")
         cli.main()

@@ -15,7 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from bench.tested_versions import table
+from bench.orchestration.tested_versions import table
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "scripts"))

@@ -6,9 +6,9 @@ import ast
 
 import pytest
 
-from bench.sweep import output_folder, sweep_folder
-from bench.tracking.publish import ARTIFACTS
-from bench.tracking.sweep_file import CONCLUSIONS
+from bench.jobs.folders import output_folder, sweep_folder
+from bench.results.sweep_file import CONCLUSIONS
+from bench.tracking.runs.trial_run import ARTIFACTS
 from conftest import ROOT
 from deleting import places, places_in
 

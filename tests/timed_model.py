@@ -40,7 +40,7 @@ class TimedForCausalLM(LlamaForCausalLM):
 
 def make_model(folder: Path) -> Path:
     """Write the checkpoint folder; every call is as fast as it can."""
-    from bench.trial.tokenizer import byte_tokenizer
+    from bench.trial.model.tokenizer import byte_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
     architecture = ARCHITECTURE | {

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.analysis.summary import summarize
-from bench.record import PHASES, Record
-from bench.report.format import milliseconds, one_line
-from bench.sweep.fork_server import start_fork_server
+from bench.analysis.trials.summary import summarize
+from bench.jobs.process.fork_server import start_fork_server
+from bench.report.text.format import milliseconds, one_line
+from bench.results.record import PHASES, Record
 from gpu_check.checks import Check, Run, check_lines, judged
 from gpu_check.jobs import GPU, REHEARSED, Job, Target, jobs_for
 from gpu_check.nvml import Gpu, ask_nvml

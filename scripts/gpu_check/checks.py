@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bench.analysis.summary import compiled_while_measured, summarize
-from bench.record import Record
-from bench.report.format import UNDEFINED, one_line, percent, significant
+from bench.analysis.trials.summary import compiled_while_measured, summarize
+from bench.report.text.format import UNDEFINED, one_line, percent, significant
+from bench.results.record import Record
 from gpu_check.jobs import CUDAGRAPH_MODES, PAIRS, SEED_EXAMPLE, Job, Target
 from gpu_check.nvml import IDLE_S, Gpu
 from gpu_check.printing import families, gib, shortened, small
@@ -16,7 +16,7 @@ from gpu_check.running import Outcome, e2e_s
 MIN_POWER_W = 30.0
 POWER_MARGIN = 1.1
 SHORTEST_METERED_S = 0.25  # a call shorter than this is coarse for a counter that advances every 20 to 100 ms
-MAX_SHARE = 1.05  # as bench.analysis.roofline has it
+MAX_SHARE = 1.05  # as bench.analysis.trials.roofline has it
 LEAST_BANDWIDTH_SHARE = 0.5  # of what clock and bus allow
 MONITOR_TOLERANCE, MONITOR_FAILURE = 0.05, 0.15  # of E2E; between them two processes cannot tell
 SDPA_FAMILIES = {"math", "flash_attention", "efficient_attention", "cudnn_attention", "overrideable"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bench.config import (
+from bench.config.schema import (
     AttentionConfig,
     BenchmarkConfig,
     CompileConfig,

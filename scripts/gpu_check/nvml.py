@@ -9,8 +9,8 @@ from typing import Any
 
 import pynvml
 
-from bench.report.format import one_line
-from bench.trial.sampler import GpuProbe, card_of, nvml_meter, open_gpu
+from bench.report.text.format import one_line
+from bench.trial.hardware.sampler import GpuProbe, card_of, nvml_meter, open_gpu
 
 
 @dataclass(frozen=True, kw_only=True)

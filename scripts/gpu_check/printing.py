@@ -6,9 +6,9 @@ import re
 import textwrap
 from collections.abc import Sequence
 
-from bench.analysis.summary import summarize
-from bench.record import PhaseEvidence
-from bench.report.format import UNDEFINED, milliseconds, percent, significant
+from bench.analysis.trials.summary import summarize
+from bench.report.text.format import UNDEFINED, milliseconds, percent, significant
+from bench.results.record import PhaseEvidence
 from gpu_check.running import Outcome
 
 WIDTH = 100

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.analysis.summary import summarize
-from bench.config import BenchmarkConfig
-from bench.record import Record
-from bench.report.format import one_line, reason
-from bench.sweep.job import new_record, run_job
-from bench.sweep.plan import file_name
-from bench.sweep.reference import ensure_reference
+from bench.analysis.trials.summary import summarize
+from bench.config.schema import BenchmarkConfig
+from bench.jobs.job import new_record, run_job
+from bench.jobs.planning.plan import file_name
+from bench.jobs.reference import ensure_reference
+from bench.report.text.format import one_line, reason
+from bench.results.record import Record
 from gpu_check.jobs import Job, Target, setting
 
 # Kind of job → seconds that it is expected to take until one of its kind has been seen, and that it may take at most.

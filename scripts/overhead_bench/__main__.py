@@ -19,8 +19,8 @@ from typing import Any
 
 import psutil
 
-from bench.record import RecordError
-from bench.rules import ConfigError
+from bench.config.rules import ConfigError
+from bench.results.record import RecordError
 from overhead_bench.figures import MET, MISSED, NOISE, NotMeasuredError, Options, Result, status, table
 
 # In the order in which they run; each is a module with TITLE and measure().

@@ -48,15 +48,15 @@ import tqdm
 import transformers
 import yaml
 
-from bench.analysis.series import median_rank
-from bench.config import AttentionConfig, BenchmarkConfig, CompileConfig, ModelConfig
-from bench.rules import ConfigError
-from bench.trial import memory
-from bench.trial.model import LoadedModel
-from bench.trial.monitor import HardwareMonitor
-from bench.trial.request import guards, make_generation_config, make_inputs
-from bench.trial.runner import BenchmarkRunner
-from bench.trial.streamer import TokenClock
+from bench.analysis.calls.series import median_rank
+from bench.config.rules import ConfigError
+from bench.config.schema import AttentionConfig, BenchmarkConfig, CompileConfig, ModelConfig
+from bench.trial.hardware import memory
+from bench.trial.hardware.monitor import HardwareMonitor
+from bench.trial.measure.request import guards, make_generation_config, make_inputs
+from bench.trial.measure.runner import BenchmarkRunner
+from bench.trial.measure.streamer import TokenClock
+from bench.trial.model.loading import LoadedModel
 from overhead_bench.figures import MET, MISSED, NOISE, Figure, Options, Result
 
 TITLE = "change of E2E through streamer, monitor and bench, against a hand-written loop"

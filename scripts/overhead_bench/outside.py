@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.record import Record
+from bench.results.record import Record
 from overhead_bench import running
 from overhead_bench.figures import Figure, NotMeasuredError, Options, Result, percentile
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.record import Record
+from bench.results.record import Record
 from overhead_bench import running
 from overhead_bench.figures import Figure, NotMeasuredError, Options, Result, interleaved
 

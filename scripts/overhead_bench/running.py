@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.record import Iteration, Record
+from bench.results.record import Iteration, Record
 from overhead_bench.figures import NotMeasuredError, Options
 
 CHECKOUT = Path(__file__).parents[2]

@@ -60,8 +60,8 @@ def _fetch(folder: Path) -> Path:
 def convert(source: Path, target: Path) -> None:
     """Read the GGUF file of a folder and save what it holds as a checkpoint."""
     from bench import BenchmarkConfig  # noqa: PLC0415 - imports torch
-    from bench.config import ModelConfig  # noqa: PLC0415
-    from bench.trial.model import load  # noqa: PLC0415
+    from bench.config.schema import ModelConfig  # noqa: PLC0415
+    from bench.trial.model.loading import load  # noqa: PLC0415
 
     loaded = load(BenchmarkConfig(device="cpu", model=ModelConfig(id=str(source), gguf_file=GGUF)))
     loaded.model.save_pretrained(target)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from bench.record import Record
+from bench.results.record import Record
 from overhead_bench import running
 from overhead_bench.figures import Figure, NotMeasuredError, Options, Result, ratios
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from bench.record import Record
+from bench.results.record import Record
 from overhead_bench import running
 from overhead_bench.figures import Figure, NotMeasuredError, Options, Result, ratios
 from overhead_bench.smollm2 import NAME, make_checkpoint
@@ -143,7 +143,7 @@ def _alternate(task: Task, options: Options) -> tuple[list[Figure], list[str], d
 
 def asked_of_bare(task: Task, options: Options) -> dict[str, Any]:
     """What the bare loop is to do: the same settings, calls and prompt."""
-    from bench.trial.prompt import TEXT  # noqa: PLC0415 - imports torch
+    from bench.trial.model.prompts import TEXT  # noqa: PLC0415 - imports torch
 
     tiny = yaml.safe_load(TINY.read_text(encoding="utf-8"))
     tokens, end = byte_tokens(TEXT) if task.checkpoint is None else (None, None)
@@ -163,7 +163,7 @@ def asked_of_bare(task: Task, options: Options) -> dict[str, Any]:
 
 def byte_tokens(text: str) -> tuple[list[int], int]:
     """Ids of a text and of its end, by the tiny model's own tokenizer, which cannot be loaded from anywhere."""
-    from bench.trial.tokenizer import byte_tokenizer  # noqa: PLC0415 - imports transformers
+    from bench.trial.model.tokenizer import byte_tokenizer  # noqa: PLC0415 - imports transformers
 
     tokenizer = byte_tokenizer()
     return tokenizer(text)["input_ids"], tokenizer.eos_token_id

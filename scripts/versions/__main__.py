@@ -42,7 +42,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     modes.add_argument(
         "--write",
         action="store_true",
-        help="write the results to src/bench/tested_versions.json, and into README.md and docs/versions.md",
+        help="write the results to tested_versions.json in src, and into README.md and docs/versions.md",
     )
     modes.add_argument(
         "--renew", metavar="FILE", choices=list(renewal.TARGETS), help="write a file of versions anew: %(choices)s"

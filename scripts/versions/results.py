@@ -12,8 +12,8 @@ from xml.etree import ElementTree as ET
 
 from packaging.version import Version
 
-from bench.tested_versions import FILE
-from bench.tested_versions import table as table_of_page
+from bench.orchestration.tested_versions import FILE
+from bench.orchestration.tested_versions import table as table_of_page
 from versions.legs import ROOT, Leg, canonical
 
 # The libraries whose versions matter to a user, in the order of the tables.

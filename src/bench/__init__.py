@@ -5,7 +5,7 @@ pandas when ``load_records`` or ``load_settings`` is first called.
 """
 
 # First of all, and without `from __future__`, which is an import as well: see there.
-from bench.interpreter import is_command, leave_current_folder
+from bench.host.import_path import is_command, leave_current_folder
 
 if is_command():
     leave_current_folder()
@@ -13,23 +13,23 @@ if is_command():
 import importlib
 import typing
 
-__version__ = "0.1.0"
+from bench.host import __version__
 
 if typing.TYPE_CHECKING:
-    from bench.config import BenchmarkConfig as BenchmarkConfig
-    from bench.frame import load_records as load_records
-    from bench.frame import load_settings as load_settings
-    from bench.record import Record as Record
-    from bench.rules import ConfigError as ConfigError
-    from bench.trial.runner import BenchmarkRunner as BenchmarkRunner
+    from bench.config.rules import ConfigError as ConfigError
+    from bench.config.schema import BenchmarkConfig as BenchmarkConfig
+    from bench.orchestration.loading.data_frames import load_records as load_records
+    from bench.orchestration.loading.data_frames import load_settings as load_settings
+    from bench.results.record import Record as Record
+    from bench.trial.measure.runner import BenchmarkRunner as BenchmarkRunner
 
 _HOMES = {
-    "BenchmarkConfig": "bench.config",
-    "ConfigError": "bench.rules",
-    "Record": "bench.record",
-    "BenchmarkRunner": "bench.trial.runner",
-    "load_records": "bench.frame",
-    "load_settings": "bench.frame",
+    "BenchmarkConfig": "bench.config.schema",
+    "ConfigError": "bench.config.rules",
+    "Record": "bench.results.record",
+    "BenchmarkRunner": "bench.trial.measure.runner",
+    "load_records": "bench.orchestration.loading.data_frames",
+    "load_settings": "bench.orchestration.loading.data_frames",
 }
 __all__ = [
     "BenchmarkConfig",

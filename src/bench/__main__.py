@@ -6,10 +6,9 @@ import gc
 import importlib
 import sys
 
-from bench import opening
-from bench.interpreter import leave_current_folder
-
-INTERRUPTED = 130  # as `bench.conductor.interrupt` has it, which is not imported yet
+from bench.host.command_line import ExitStatus, note_start
+from bench.host.import_path import leave_current_folder
+from bench.report.terminal import startup_line
 
 
 def main() -> None:
@@ -18,30 +17,27 @@ def main() -> None:
     try:
         _run()
     except KeyboardInterrupt:  # while it imports: whatever runs has its own way to end
-        sys.exit(INTERRUPTED)
+        sys.exit(ExitStatus.INTERRUPTED)
     finally:
-        opening.erase()
-        if (interrupt := sys.modules.get("bench.conductor.interrupt")) is not None:
+        startup_line.erase()
+        if (interrupt := sys.modules.get("bench.orchestration.signals")) is not None:
             interrupt.from_now_at_once()  # else Ctrl-C would show where Python is while it ends
         gc.freeze()  # else the end of Python looks through all that was imported, for most of a second
 
 
 def _run() -> None:
-    # Imported here: a spawned child imports this module again and has no use for Hydra.
-    from bench.command import note_start  # noqa: PLC0415
-
     arguments = sys.argv[1:]
-    if (module := note_start(sys.argv[0], arguments)) is not None:
-        sys.exit(importlib.import_module(module).main(arguments[1:]))  # before Hydra, of which it has no need
-    opening.show(arguments)
+    if (word := note_start(sys.argv[0], arguments)) is not None:
+        sys.exit(importlib.import_module(f"bench.cli.{word}").main(arguments[1:]))  # before Hydra is imported
+    startup_line.show(arguments)
 
-    from bench.sweep.fork_server import start_ahead  # noqa: PLC0415
+    from bench.jobs.process.fork_server import start_ahead  # noqa: PLC0415
 
     start_ahead(arguments)  # before Hydra is imported: its own imports take longest of all
 
-    from bench import cli  # noqa: PLC0415
+    from bench.cli import application  # noqa: PLC0415
 
-    cli.main()
+    application.main()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from scipy.stats import beta, t
 
 from bench.analysis.break_even import BreakEven, break_evens, fieller
 from bench.analysis.settings import Setting, settings_of
-from bench.record import CompileObserved, Iteration, Record
+from bench.results.record import CompileObserved, Iteration, Record
 from factories import BATCH_SIZE, NEW_TOKENS, make_config, make_record
 
 COLD = CompileObserved(graphs=1, cache_misses=2)

@@ -8,12 +8,14 @@ import io
 import numpy as np
 import pytest
 
-from bench.analysis import calibrate, comparison, series, steadiness, synthetic
-from bench.analysis.calibration import level, rows, verdicts, warmup
+from bench.analysis import comparison
+from bench.analysis.calibration import level, rows, synthetic, verdicts, warmup
 from bench.analysis.calibration.rows import MET, MISSED, WITHIN_NOISE, Case, exact_bounds, least, mean_bounds, most
+from bench.analysis.calls import series, steadiness
+from bench.analysis.calls.stopping import Stop, WarmupRule
 from bench.analysis.settings import Process
-from bench.analysis.stopping import Stop, WarmupRule
-from bench.analysis.summary import stats
+from bench.analysis.trials.summary import stats
+from bench.cli import calibrate
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +166,7 @@ def test_an_interval_that_takes_calls_for_independent_is_noticed(monkeypatch):
 @pytest.mark.parametrize(("percent", "calls"), [(90, 26), (95, 50), (99, 260)])
 def test_a_quantile_from_too_few_calls_is_noticed(monkeypatch, percent, calls):
     needs = {90: 36, 95: 72, 99: 368, percent: calls}
-    monkeypatch.setattr("bench.analysis.summary.QUANTILE_NEEDS", needs)
+    monkeypatch.setattr("bench.analysis.trials.summary.QUANTILE_NEEDS", needs)
     assert row(f"the slowest call lies beyond the p{percent}", "n = the fewest that give one").verdict == MISSED
 
 

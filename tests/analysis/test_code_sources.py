@@ -11,15 +11,15 @@ from rich.console import Console
 
 from bench.analysis.code_sources import pool_ids, published_sources, unusual_sources
 from bench.analysis.settings import differences, settings_of
-from bench.record import Record, RecordError
 from bench.report.comparison import build_report_of_records
-from bench.report.figures.shown import settings_shown
+from bench.report.figures.drawing.shown_settings import settings_shown
 from bench.report.page.build import Sweep, build_page
-from bench.report.page.text import to_markdown
+from bench.report.page.markdown_page import to_markdown
 from bench.report.rows import rows_of
-from bench.report.table import print_table
-from bench.tracking.description import describe
-from bench.tracking.publish import _tags
+from bench.report.terminal.results_table import print_table
+from bench.results.record import Record, RecordError
+from bench.tracking.runs.description import describe
+from bench.tracking.runs.trial_run import _tags
 from factories import make_record
 from sweeps import SDPA, job, jobs
 
@@ -146,7 +146,7 @@ def test_the_page_names_the_copy_and_all_that_was_imported() -> None:
 
 
 def test_mlflow_has_the_copy_as_a_tag_and_in_the_note() -> None:
-    from bench.analysis.summary import summarize
+    from bench.analysis.trials.summary import summarize
 
     record = patched(make_record())
     assert _tags(record, summarize(record), None)["source.torch"] == PATCHED

@@ -28,8 +28,8 @@ from bench.analysis.comparison import (
 )
 from bench.analysis.ranking import standing_of_setting
 from bench.analysis.settings import Difference, Process, Setting, settings_of
-from bench.record import Fidelity, Iteration, Record, Steadiness
-from bench.rules import ConfigError
+from bench.config.rules import ConfigError
+from bench.results.record import Fidelity, Iteration, Record, Steadiness
 from factories import make_record
 
 TRIALS = 600

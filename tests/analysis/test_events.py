@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from bench.analysis.events import disturbed_calls
-from bench.record import CompileEvent
+from bench.analysis.calls.events import disturbed_calls
+from bench.results.record import CompileEvent
 from factories import make_iteration
 
 

@@ -13,7 +13,7 @@ from scipy.stats import nct, t
 from bench.analysis.comparison import effect
 from bench.analysis.noise_floor import NoiseFloor, detectable_errors, noise_floor
 from bench.analysis.settings import Process, Setting, noise_of_median
-from bench.record import Iteration, Record
+from bench.results.record import Iteration, Record
 from factories import make_record
 
 

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from bench.analysis.operating_points import operating_points
-from bench.record import Record, Roofline
+from bench.analysis.trials.operating_points import operating_points
+from bench.results.record import Record, Roofline
 from factories import make_record
 
 COSTS = Roofline(rates=None, prefill_bytes=1e6, prefill_flops=4e8, decode_bytes=1e6, decode_flops=2e6)

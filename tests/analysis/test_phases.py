@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from bench.analysis.phases import NAMES, in_generate_s, outside_generate_s, phases_of
-from bench.record import Record
+from bench.analysis.trials.phases import NAMES, in_generate_s, outside_generate_s, phases_of
+from bench.results.record import Record
 from factories import STARTED_AT_S, TOTAL_E2E_S, WARMUP_E2E_S, make_record
 
 CALLS_S = 5.0 + sum(WARMUP_E2E_S) + TOTAL_E2E_S

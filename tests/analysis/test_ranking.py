@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.analysis.ranking import comparable_groups, differing_keys, lowest, rank, shown_work, standing_of
 from bench.analysis.settings import settings_of
-from bench.record import Fidelity, Record, Steadiness
+from bench.results.record import Fidelity, Record, Steadiness
 from factories import make_config
 from sweeps import job
 

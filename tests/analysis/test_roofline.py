@@ -7,8 +7,15 @@ import dataclasses
 import pytest
 
 import factories
-from bench.analysis.roofline import Workload, bandwidth_for, decode_cost, expected_expert_share, prefill_cost, roofline
-from bench.record import DeviceRates, ModelShape, Record
+from bench.analysis.trials.roofline import (
+    Workload,
+    bandwidth_for,
+    decode_cost,
+    expected_expert_share,
+    prefill_cost,
+    roofline,
+)
+from bench.results.record import DeviceRates, ModelShape, Record
 
 # Two layers, three query heads of eight that share one key head, 100 weights of which 40 are the lm_head.
 SHAPE = ModelShape(layers=2, heads=3, kv_heads=1, head_dim=8, matmul_parameters=100, lm_head_parameters=40)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, kendalltau, theilslopes
 
-from bench.analysis.series import (
+from bench.analysis.calls.series import (
     SD_PER_MAD,
     effective_n,
     kendall_p,

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binom, norm
 
 from bench.analysis.settings import Setting, differences, noise_of_median, processes, settings_of
-from bench.record import Failure, Fidelity, Iteration, Neighbours, Record, Steadiness
+from bench.results.record import Failure, Fidelity, Iteration, Neighbours, Record, Steadiness
 from factories import MEDIAN_E2E_S, MEDIAN_GAP_S, TTFT_S, make_config, make_record
 
 

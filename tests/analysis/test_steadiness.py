@@ -8,10 +8,10 @@ import math
 import numpy as np
 import pytest
 
-from bench.analysis import steadiness
-from bench.analysis.series import kendall_p
-from bench.analysis.steadiness import judge, judge_series, levels, optimal_partition, smallest_step
-from bench.record import CompileEvent, Monitor, MonitorSample, Record, Segment
+from bench.analysis.calls import steadiness
+from bench.analysis.calls.series import kendall_p
+from bench.analysis.calls.steadiness import judge, judge_series, levels, optimal_partition, smallest_step
+from bench.results.record import CompileEvent, Monitor, MonitorSample, Record, Segment
 from factories import MEASURED, make_iterations, make_record
 
 N = 20

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.analysis.steadiness import judge
-from bench.analysis.steady_point import steady_point
-from bench.record import CompileEvent, CompileObserved, Record
+from bench.analysis.calls.steadiness import judge
+from bench.analysis.calls.steady_point import steady_point
+from bench.results.record import CompileEvent, CompileObserved, Record
 from factories import make_iteration, make_record
 
 NOISE = np.random.default_rng(7).normal(0.0, 0.004, 60)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.analysis.stopping import MOST_DISTURBED, MeasurementRule, Stop, WarmupRule, levelness, relative_half_width
+from bench.analysis.calls.stopping import (
+    MOST_DISTURBED,
+    MeasurementRule,
+    Stop,
+    WarmupRule,
+    levelness,
+    relative_half_width,
+)
 
 
 def warm_up(rule: WarmupRule, e2e_s, disturbed=()) -> tuple[int, Stop | None]:

@@ -7,8 +7,8 @@ import math
 
 import pytest
 
-from bench.analysis.summary import Stats, Summary, compiled_while_measured, stats, summarize
-from bench.record import CompileEvent, Energy
+from bench.analysis.trials.summary import Stats, Summary, compiled_while_measured, stats, summarize
+from bench.results.record import CompileEvent, Energy
 from factories import (
     BATCH_SIZE,
     COLD_START_S,

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from bench.analysis.token_timeline import token_timeline
-from bench.record import Record
+from bench.analysis.trials.token_timeline import token_timeline
+from bench.results.record import Record
 from factories import make_iteration, make_record
 
 

@@ -10,12 +10,12 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from bench.analysis.summary import summarize
-from bench.record import Failure, Fidelity, Record, Steadiness
-from bench.report.answer_text import answer_of_run, answer_of_sweep, lines_of, print_answer, shortened
+from bench.analysis.trials.summary import summarize
 from bench.report.comparison import build_report_of_records
 from bench.report.measured import measure
 from bench.report.page.answer import build_answer
+from bench.report.terminal.answer_text import answer_of_run, answer_of_sweep, lines_of, print_answer, shortened
+from bench.results.record import Failure, Fidelity, Record, Steadiness
 from sweeps import EAGER, NEAR, SDPA, job, jobs
 
 UNSTEADY = Steadiness(steady=False, flags=["trend"], shape="slowdown", power="enough")

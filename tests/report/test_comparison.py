@@ -24,7 +24,7 @@ from bench.report.comparison import (
     in_order,
     to_json,
 )
-from bench.report.comparison_text import print_comparison, to_markdown
+from bench.report.terminal.comparison_text import print_comparison, to_markdown
 
 
 def row(name: str, median_s: float | None = 1.0, **changes: Any) -> Row:

@@ -17,13 +17,13 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from bench.analysis.break_even import break_evens
+from bench.analysis.calls.steadiness import judge
 from bench.analysis.settings import settings_of
-from bench.analysis.steadiness import judge
-from bench.palette import colour
-from bench.record import DeviceRates, Failure, Fidelity, Memory, MemoryUse, Record, Roofline
 from bench.report.figures import Figure, draw_all, standalone
-from bench.report.figures.sheet import drawing
-from bench.report.figures.shown import settings_shown
+from bench.report.figures.drawing.sheet import drawing
+from bench.report.figures.drawing.shown_settings import settings_shown
+from bench.results.palette import colour
+from bench.results.record import DeviceRates, Failure, Fidelity, Memory, MemoryUse, Record, Roofline
 from factories import make_iteration, make_record
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -539,7 +539,7 @@ def test_words_of_an_attribute_do_not_end_the_first_tag():
 
 def test_matplotlib_is_loaded_by_drawing_and_by_nothing_before():
     code = (
-        "import bench.report.figures, bench.report.table, sys\n"
+        "import bench.report.figures, bench.report.terminal.results_table, sys\n"
         "assert not [name for name in sys.modules if name.startswith('matplotlib')]\n"
         "assert bench.report.figures.draw_all([]) == []\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
@@ -596,7 +596,7 @@ def test_a_users_own_settings_of_matplotlib_change_nothing(tmp_path):
         (tmp_path / str(number)).mkdir()
         record.write(tmp_path / str(number))
     code = (
-        "import hashlib, sys\nfrom bench.record import Record\nfrom bench.report.figures import draw_all\n"
+        "import hashlib, sys\nfrom bench.results.record import Record\nfrom bench.report.figures import draw_all\n"
         "from pathlib import Path\nrecords = [Record.read(Path(sys.argv[1], each)) for each in '01']\n"
         "print(hashlib.sha256(''.join(each.svg for each in draw_all(records)).encode()).hexdigest())"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from markdown_it import MarkdownIt
 
-from bench.report.markdown import escaped
+from bench.report.text.markdown import escaped
 
 RENDER = MarkdownIt("commonmark")
 

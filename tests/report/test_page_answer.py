@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from bench.analysis.summary import summarize
-from bench.record import CompileObserved, Energy, Failure, Fidelity, Record, Steadiness
+from bench.analysis.trials.summary import summarize
 from bench.report.comparison import build_report_of_records
 from bench.report.measured import measure
 from bench.report.page.answer import Answer, build_answer, to_markdown
 from bench.report.page.build import Sweep, build_page
 from bench.report.page.content import SettingRow
+from bench.results.record import CompileObserved, Energy, Failure, Fidelity, Record, Steadiness
 from factories import make_config, make_record
 from sweeps import EAGER, NEAR, SDPA, job, jobs
 

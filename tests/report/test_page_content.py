@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 import bench
-from bench.analysis.summary import summarize
-from bench.record import CompileObserved, Failure, Record, Steadiness
+from bench.analysis.trials.summary import summarize
 from bench.report.comparison import build_report_of_records
-from bench.report.page.again import command_of
 from bench.report.page.build import LINES_SHOWN, ROWS_SHOWN, Sweep, build_page
 from bench.report.page.content import Page, SettingsTable
 from bench.report.page.evidence import FAILURES_SHOWN
 from bench.report.page.evidence import LINES_SHOWN as LOG_LINES
 from bench.report.page.formulas import FORMULAS
+from bench.report.page.reproduce import command_of
 from bench.report.rows import rows_of
+from bench.results.record import CompileObserved, Failure, Record, Steadiness
 from factories import PEAK_MIB, make_evidence, make_record
 from sweeps import EAGER, SDPA, job, jobs
 
@@ -97,7 +97,7 @@ def test_a_setting_has_the_colour_of_its_place_as_typed() -> None:
 
 
 def test_thousands_of_settings_are_cut_and_counted(monkeypatch) -> None:
-    monkeypatch.setattr("bench.report.page.settings.ROWS_SHOWN", 3)
+    monkeypatch.setattr("bench.report.page.settings_table.ROWS_SHOWN", 3)
     found = table([job(f"s{number}", 1.0 + number) for number in range(5)])
     assert [row.name for row in found.rows] == ["s0", "s1", "s2"]
     assert "2 more settings are not shown; --format csv has them all" in found.notes

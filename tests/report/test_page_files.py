@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from bench.record import Failure, Record
 from bench.report.comparison import build_report_of_records
 from bench.report.page.build import Sweep
-from bench.report.page.html import to_html
-from bench.report.page.text import to_markdown
+from bench.report.page.html_page import to_html
+from bench.report.page.markdown_page import to_markdown
 from bench.report.page.write import Report, build, write
+from bench.results.record import Failure, Record
 from factories import make_evidence
 from sweeps import EAGER, SDPA, job, jobs
 

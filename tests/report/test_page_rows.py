@@ -9,8 +9,8 @@ import math
 
 import pytest
 
-from bench.record import Failure, Fidelity, Steadiness
 from bench.report.rows import COLUMNS, columns_of, rows_of, to_csv, to_json
+from bench.results.record import Failure, Fidelity, Steadiness
 from factories import COLD_START_S, COMPILE_EXCESS_S, MEDIAN_E2E_S, MEDIAN_GAP_S, PEAK_MIB, make_evidence, make_record
 from sweeps import EAGER, SDPA, job, jobs
 

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from bench.report.plan import PlannedJob, print_plan
+from bench.report.terminal.dry_run_table import PlannedJob, print_plan
 
 JOBS = [
     PlannedJob(

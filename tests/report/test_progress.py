@@ -7,9 +7,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from bench.config import SweepConfig
-from bench.record import Failure, Fidelity, Record, Steadiness
-from bench.report.progress import JobProgress, Position, estimate_left, live_line, print_job_line
+from bench.config.schema import SweepConfig
+from bench.report.terminal.progress import JobProgress, Position, estimate_left, live_line, print_job_line
+from bench.results.record import Failure, Fidelity, Record, Steadiness
 from factories import make_config, make_record
 
 

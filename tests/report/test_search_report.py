@@ -14,7 +14,6 @@ from rich.console import Console
 from bench.analysis.objectives import objectives_of, pareto_front
 from bench.analysis.ranking import rank, standing_of
 from bench.analysis.settings import settings_of
-from bench.record import Failure, Fidelity, Record, Steadiness, Unverified
 from bench.report.search import (
     SearchReport,
     build_search_report,
@@ -24,6 +23,7 @@ from bench.report.search import (
     search_to_json,
     search_to_markdown,
 )
+from bench.results.record import Failure, Fidelity, Record, Steadiness, Unverified
 from sweeps import job
 
 UNSTEADY: dict[str, Any] = {"steadiness": Steadiness(steady=False, flags=["trend"], shape="slowdown", power="enough")}

@@ -8,8 +8,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from bench.config import ModelConfig, WarmupConfig
-from bench.record import (
+from bench.config.schema import ModelConfig, WarmupConfig
+from bench.report.terminal.results_table import print_table
+from bench.report.text.format import clock, mebibytes, milliseconds, one_line, percent, significant
+from bench.results.record import (
     CompileEvent,
     CompileObserved,
     Failure,
@@ -20,8 +22,6 @@ from bench.record import (
     Record,
     Steadiness,
 )
-from bench.report.format import clock, mebibytes, milliseconds, one_line, percent, significant
-from bench.report.table import print_table
 from factories import make_config, make_evidence, make_iteration, make_iterations, make_record
 
 LONG = "flash_attention_2 max-autotune-no-cudagraphs"

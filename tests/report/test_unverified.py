@@ -14,20 +14,20 @@ from rich.console import Console
 
 import bench
 from bench.analysis.settings import settings_of, unverified_in
-from bench.record import CompileEvent, CompileObserved, Failure, Record, Unverified
 from bench.report.comparison import build_report_of_records, build_report_of_two, to_json
-from bench.report.comparison_text import print_comparison, to_markdown
-from bench.report.figures.shown import settings_shown
-from bench.report.format import UNDEFINED
+from bench.report.figures.drawing.shown_settings import settings_shown
 from bench.report.page.build import Sweep, build_page
-from bench.report.page.html import to_html
-from bench.report.page.text import to_markdown as page_to_markdown
-from bench.report.progress import print_job_line
+from bench.report.page.html_page import to_html
+from bench.report.page.markdown_page import to_markdown as page_to_markdown
 from bench.report.rows import rows_of, to_csv
 from bench.report.rows import to_json as rows_to_json
 from bench.report.search import build_search_report, print_search, search_section, search_to_json, search_to_markdown
-from bench.report.table import print_table
-from bench.report.unverified import count_line
+from bench.report.terminal.comparison_text import print_comparison, to_markdown
+from bench.report.terminal.progress import print_job_line
+from bench.report.terminal.results_table import print_table
+from bench.report.text.format import UNDEFINED
+from bench.report.text.unverified import count_line
+from bench.results.record import CompileEvent, CompileObserved, Failure, Record, Unverified
 from factories import make_iterations, make_record
 from sweeps import EAGER, SDPA, job, jobs, sweep
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from bench.record import Record
+from bench.results.record import Record
 from bench.tracking import publisher
-from bench.tracking.store import Store, open_store
+from bench.tracking.store.store import Store, open_store
 from factories import STARTED_AT_S, make_config, make_record
 
 

@@ -98,7 +98,7 @@ def test_a_program_ends_while_its_thread_hangs(tmp_path):
     code = """
 import socket, sys, threading
 from bench.tracking.bounded import BoundedThread, NotInTimeError
-from bench.tracking.store import MlflowClient
+from bench.tracking.store.store import MlflowClient
 silent = socket.create_server(("127.0.0.1", 0))
 client = MlflowClient(f"http://127.0.0.1:{silent.getsockname()[1]}")
 try:

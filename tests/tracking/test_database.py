@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.tracking.database import ROOM_BYTES, check_writable
 from bench.tracking.publisher import Publisher
-from bench.tracking.store import Store, TrackingError, UnreachableError, check_answers, open_store
+from bench.tracking.store.database import ROOM_BYTES, check_writable
+from bench.tracking.store.store import Store, TrackingError, UnreachableError, check_answers, open_store
 from small_disk import fill, make_read_only, small_disk
 
 pytestmark = pytest.mark.as_user

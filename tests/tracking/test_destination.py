@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.conductor import destination as conducted
-from bench.config import BenchmarkConfig, TrackingConfig
-from bench.rules import ConfigError
-from bench.sweep.assignment import Assignment
-from bench.sweep.plan import Job, SweepFile
-from bench.tracking.destination import AddressError, Destination, absolute_address, decide, location_uri
-from bench.tracking.store import TrackingError, open_store
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig, TrackingConfig
+from bench.jobs.assignment import Assignment
+from bench.jobs.planning.plan import Job, SweepFile
+from bench.orchestration import publish_target as conducted
+from bench.tracking.store.destination import AddressError, Destination, absolute_address, decide, location_uri
+from bench.tracking.store.store import TrackingError, open_store
 
 SERVER = "http://mlflow.example:5000"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.tracking.experiment_note import NOTE, describe_experiment, is_own, signed
+from bench.results.sweep_file import SweepInfo
 from bench.tracking.publisher import Publisher
-from bench.tracking.store import Store, open_store
-from bench.tracking.sweep_file import SweepInfo
+from bench.tracking.runs.experiment_note import NOTE, describe_experiment, is_own, signed
+from bench.tracking.store.store import Store, open_store
 
 _experiments = itertools.count(1)
 SWEEP = SweepInfo(sweep_id="s", name="night", started_at_s=1.0)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from bench.mlflow_names import OWN_TAGS
-from bench.record import Placement, Record
-from bench.tracking.facts import common_tags, fact_tags
-from bench.tracking.publish import publish
+from bench.config.mlflow_names import OWN_TAGS
+from bench.results.record import Placement, Record
 from bench.tracking.publisher import Publisher
-from bench.trial.environment import describe_environment
+from bench.tracking.runs.tags import common_tags, fact_tags
+from bench.tracking.runs.trial_run import publish
+from bench.trial.hardware.environment import describe_environment
 from factories import make_record
 
 COMMIT = "12ab" * 10

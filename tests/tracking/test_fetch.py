@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.record import Failure, Record
+from bench.results.record import Failure, Record
 from bench.tracking.fetch import FetchedSweep, fetch_sweep
-from bench.tracking.publish import publish
-from bench.tracking.store import Store, TrackingError, open_store
+from bench.tracking.runs.trial_run import publish
+from bench.tracking.store.store import Store, TrackingError, open_store
 from factories import STARTED_AT_S, make_record
 
 _sweeps = itertools.count(1)
@@ -109,7 +109,7 @@ def test_a_deleted_run_is_gone(store, sweep_id, folder, tmp_path):
 
 
 def test_more_runs_than_one_page_come_back(store, sweep_id, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.tracking.store.PAGE", 2)
+    monkeypatch.setattr("bench.tracking.store.store.PAGE", 2)
     for repeat in range(1, 6):
         published(store, job(sweep_id, repeat), tmp_path / str(repeat))
     assert len(fetch_sweep(None, sweep_id, folder).records) == 5

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.tracking.found_store import Found, find_store
-from bench.tracking.mark import Mark, write_mark
+from bench.tracking.publish_mark import Mark, write_mark
+from bench.tracking.store.found_store import Found, find_store
 
 
 def sweep(folder: Path, uri: str | None, at_s: int) -> None:

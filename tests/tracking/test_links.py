@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.record import Fidelity, Iteration
-from bench.tracking.links import SIDE_BY_SIDE, Fastest, compare_address, find_fastest, sweep_links
-from bench.tracking.publish import publish
-from bench.tracking.standing import rank_trials, ranking_of
-from bench.tracking.store import LOCAL_UI, Store, open_store
+from bench.results.record import Fidelity, Iteration
+from bench.tracking.pages.links import SIDE_BY_SIDE, Fastest, compare_address, find_fastest, sweep_links
+from bench.tracking.runs.standing import rank_trials, ranking_of
+from bench.tracking.runs.trial_run import publish
+from bench.tracking.store.store import LOCAL_UI, Store, open_store
 from factories import make_iterations, make_record
 
 _sweeps = itertools.count(1)

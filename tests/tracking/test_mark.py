@@ -9,9 +9,9 @@ import multiprocessing
 import pytest
 from filelock import FileLock
 
-from bench.config import SweepConfig
-from bench.tracking.mark import Mark, read_mark, record_key, sweep_key, write_mark
-from bench.tracking.sweep_file import SweepInfo, is_locked, read_sweep
+from bench.config.schema import SweepConfig
+from bench.results.sweep_file import SweepInfo, is_locked, read_sweep
+from bench.tracking.publish_mark import Mark, read_mark, record_key, sweep_key, write_mark
 from factories import STARTED_AT_S, make_config, make_record
 
 MARK = Mark(published=True, uri="http://host:5000", experiment="bench", run_id="ab12", record_key="s/t/1/7.000")

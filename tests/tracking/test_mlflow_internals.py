@@ -12,17 +12,18 @@ from typing import Any
 import pytest
 from alembic.script import ScriptDirectory
 
+from bench.cli import sync
+from bench.cli.ui import _answers
 from bench.compat.private_name import PrivateName, entries
-from bench.tracking import mlflow_internals, sync
-from bench.tracking.database import make_database
+from bench.tracking import mlflow_internals
 from bench.tracking.fetch import fetch_sweep
-from bench.tracking.mark import read_mark
 from bench.tracking.mlflow_internals import REVISIONS, PrivateFormat, formats
-from bench.tracking.moved import bring_along
+from bench.tracking.publish_mark import read_mark
 from bench.tracking.publisher import Publisher
-from bench.tracking.schema import check_schema
-from bench.tracking.store import LOCAL_UI, Store, TrackingError, open_store
-from bench.tracking.ui import _answers
+from bench.tracking.store.database import make_database
+from bench.tracking.store.database_schema import check_schema
+from bench.tracking.store.relocated import bring_along
+from bench.tracking.store.store import LOCAL_UI, Store, TrackingError, open_store
 from factories import make_record
 
 ENTRIES: dict[str, PrivateName | PrivateFormat] = {**entries(mlflow_internals), **formats(mlflow_internals)}
@@ -188,7 +189,7 @@ def test_a_database_whose_runs_are_in_another_table_is_not_taken_for_an_empty_on
 
 
 def links_without(monkeypatch: pytest.MonkeyPatch, name: str) -> list[str]:
-    from bench.tracking.links import Fastest, sweep_links
+    from bench.tracking.pages.links import Fastest, sweep_links
 
     remove(monkeypatch, name)
     place = Store(uri="sqlite:////x/mlflow.db", experiment_id="7", experiment="bench", client=None)

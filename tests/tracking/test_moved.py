@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from bench.record import Record
-from bench.tracking import moved, sync
-from bench.tracking.destination import ARTIFACTS_VARIABLE
+from bench.cli import sync
+from bench.results.record import Record
 from bench.tracking.fetch import fetch_sweep
-from bench.tracking.found_store import find_store
-from bench.tracking.mark import read_mark
-from bench.tracking.store import open_store
+from bench.tracking.publish_mark import read_mark
+from bench.tracking.store import relocated
+from bench.tracking.store.destination import ARTIFACTS_VARIABLE
+from bench.tracking.store.found_store import find_store
+from bench.tracking.store.store import open_store
 from conftest import run_bench
 
 SHORT = [
@@ -236,7 +237,7 @@ def test_a_folder_that_is_reached_by_a_link_is_not_taken_for_a_moved_one(tmp_pat
 
 def test_a_location_that_somebody_chose_stays(tmp_path: Path) -> None:
     """Even one of the name that bench would have given it, and whether or not it is there."""
-    chosen = tmp_path / "disk" / moved.ARTIFACTS
+    chosen = tmp_path / "disk" / relocated.ARTIFACTS
     (tmp_path / "start").mkdir()
     open_store(None, "bench", tmp_path / "start", artifact_location=str(chosen))
     (tmp_path / "start").rename(tmp_path / "new")
@@ -247,7 +248,7 @@ def test_a_location_that_somebody_chose_stays(tmp_path: Path) -> None:
 def test_a_database_of_somebody_elses_keeps_its_location(tmp_path: Path) -> None:
     """Made by MLflow's own commands, in a folder that is there."""
     store = open_store(None, "bench", tmp_path)
-    theirs = tmp_path / "theirs" / moved.ARTIFACTS
+    theirs = tmp_path / "theirs" / relocated.ARTIFACTS
     theirs.mkdir(parents=True)
     store.client.create_experiment("theirs", theirs.as_uri())
     again = open_store(None, "theirs", tmp_path)

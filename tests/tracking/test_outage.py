@@ -22,12 +22,12 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from bench.record import Record
+from bench.cli.sync import main as sync
+from bench.results.record import Record
 from bench.tracking import publisher as module
-from bench.tracking.mark import read_mark, record_key
+from bench.tracking.publish_mark import read_mark, record_key
 from bench.tracking.publisher import Publisher
-from bench.tracking.store import Store, open_store
-from bench.tracking.sync import main as sync
+from bench.tracking.store.store import Store, open_store
 from factories import MEDIAN_E2E_S, make_record
 from mlflow_server import Server
 
@@ -477,7 +477,7 @@ def test_a_program_ends_while_its_publisher_hangs(silent, tmp_path):
     code = """
 import sys
 from pathlib import Path
-import bench.tracking.store as store
+import bench.tracking.store.store as store
 store.check_answers = lambda *_, **__: None
 import bench.tracking.publisher as publisher
 publisher.OPEN_S = 1.0

@@ -10,9 +10,11 @@ import time
 import psutil
 import pytest
 
-from bench.tracking import owner
+from bench.tracking.store import run_owner
 
-SLEEPER = "from bench.tracking.owner import own_tag; import time; print(own_tag(), flush=True); time.sleep(600)"
+SLEEPER = (
+    "from bench.tracking.store.run_owner import own_tag; import time; print(own_tag(), flush=True); time.sleep(600)"
+)
 
 
 @pytest.fixture
@@ -26,20 +28,20 @@ def sleeper():
 
 
 def test_a_living_process_is_not_gone(sleeper):
-    assert not owner.is_gone(sleeper[1])
-    assert not owner.is_gone(owner.own_tag())
+    assert not run_owner.is_gone(sleeper[1])
+    assert not run_owner.is_gone(run_owner.own_tag())
 
 
 def test_a_killed_process_is_gone_even_before_its_parent_has_waited_for_it(sleeper):
     process, tag = sleeper
     process.kill()
     deadline_s = time.monotonic() + 20
-    while not owner.is_gone(tag) and time.monotonic() < deadline_s:
+    while not run_owner.is_gone(tag) and time.monotonic() < deadline_s:
         time.sleep(0.05)
     assert psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE
-    assert owner.is_gone(tag)
+    assert run_owner.is_gone(tag)
     process.wait()
-    assert owner.is_gone(tag)
+    assert run_owner.is_gone(tag)
 
 
 def changed(tag: str, **changes: object) -> str:
@@ -47,29 +49,29 @@ def changed(tag: str, **changes: object) -> str:
 
 
 def test_another_process_that_got_the_number_since_is_another_one():
-    assert owner.is_gone(changed(owner.own_tag(), start=1))
+    assert run_owner.is_gone(changed(run_owner.own_tag(), start=1))
 
 
 def test_a_process_that_cannot_be_looked_at_counts_as_living(monkeypatch):
-    monkeypatch.setattr(owner, "_start_ticks", lambda pid: None)
-    assert not owner.is_gone(changed(owner.own_tag(), start=1))
+    monkeypatch.setattr(run_owner, "_start_ticks", lambda pid: None)
+    assert not run_owner.is_gone(changed(run_owner.own_tag(), start=1))
 
 
 def test_processes_elsewhere_are_left_alone(sleeper):
     process, tag = sleeper
     process.kill()
     process.wait()
-    assert owner.is_gone(tag)
-    assert not owner.is_gone(changed(tag, host="elsewhere"))
-    assert not owner.is_gone(changed(tag, pids="pid:[1]"))  # another container
-    assert not owner.is_gone(changed(tag, boot="of another machine with this name"))
+    assert run_owner.is_gone(tag)
+    assert not run_owner.is_gone(changed(tag, host="elsewhere"))
+    assert not run_owner.is_gone(changed(tag, pids="pid:[1]"))  # another container
+    assert not run_owner.is_gone(changed(tag, boot="of another machine with this name"))
 
 
 def test_what_ran_before_this_machine_was_booted_is_gone():
     before_s = psutil.boot_time() - 60
-    assert owner.is_gone(changed(owner.own_tag(), boot="earlier", started_s=before_s))
+    assert run_owner.is_gone(changed(run_owner.own_tag(), boot="earlier", started_s=before_s))
 
 
 @pytest.mark.parametrize("tag", [None, "", "me", "[]", "7", '{"host": 1}'])
 def test_what_names_no_process_is_left_alone(tag):
-    assert not owner.is_gone(tag)
+    assert not run_owner.is_gone(tag)

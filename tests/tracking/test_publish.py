@@ -12,15 +12,25 @@ from typing import Any
 import pytest
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name, _validate_tag_name
 
-from bench.analysis.summary import summarize
-from bench.config import ModelConfig, SweepConfig, TrackingConfig
-from bench.palette import COLOURS, colour
-from bench.record import STATUSES, CompileObserved, Failure, Fidelity, Memory, MemoryUse, Neighbours, Record, Steadiness
-from bench.tracking.description import describe, roomy
-from bench.tracking.publish import colour_of, publish, run_name
-from bench.tracking.store import Point, Store, TrackingError, open_store
-from bench.tracking.sweep_file import SweepInfo
-from bench.tracking.sweeps import begin_sweep, end_sweep
+from bench.analysis.trials.summary import summarize
+from bench.config.schema import ModelConfig, SweepConfig, TrackingConfig
+from bench.results.palette import COLOURS, colour
+from bench.results.record import (
+    STATUSES,
+    CompileObserved,
+    Failure,
+    Fidelity,
+    Memory,
+    MemoryUse,
+    Neighbours,
+    Record,
+    Steadiness,
+)
+from bench.results.sweep_file import SweepInfo
+from bench.tracking.runs.description import describe, roomy
+from bench.tracking.runs.sweep_run import begin_sweep, end_sweep
+from bench.tracking.runs.trial_run import colour_of, publish, run_name
+from bench.tracking.store.store import Point, Store, TrackingError, open_store
 from factories import (
     BATCH_SIZE,
     COMPILE_EXCESS_S,

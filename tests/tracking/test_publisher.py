@@ -7,11 +7,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from bench.palette import colour
+from bench.results.palette import colour
+from bench.tracking.pages.view import TAG_PREFIX
 from bench.tracking.publisher import Publisher
-from bench.tracking.store import LOCAL_UI, Store, TrackingError, open_store
-from bench.tracking.sweeps import is_described
-from bench.tracking.view import TAG_PREFIX
+from bench.tracking.runs.sweep_run import is_described
+from bench.tracking.store.store import LOCAL_UI, Store, TrackingError, open_store
 from conftest import run_bench
 from factories import make_record
 

@@ -12,12 +12,12 @@ import pytest
 from mlflow import MlflowClient
 
 import faults
-from bench.record import Record
-from bench.tracking.mark import read_mark, record_key
+from bench.cli.sync import main as sync
+from bench.results.record import Record
+from bench.tracking.publish_mark import read_mark, record_key
 from bench.tracking.publisher import Publisher
 from bench.tracking.restore import Restored, Wanted, find, put_back
-from bench.tracking.store import COMPLETE, Store, open_store
-from bench.tracking.sync import main as sync
+from bench.tracking.store.store import COMPLETE, Store, open_store
 from conftest import run_bench
 from factories import STARTED_AT_S, make_record
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.tracking.run_names import KEYS, PATHS, VALUES, last_part, short_name
+from bench.tracking.runs.run_names import KEYS, PATHS, VALUES, last_part, short_name
 
 MODES = ["null", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 

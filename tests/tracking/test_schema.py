@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from bench.tracking import mlflow_internals, store, sync, ui
+from bench.cli import sync, ui
+from bench.tracking import mlflow_internals
 from bench.tracking.fetch import fetch_sweep
 from bench.tracking.mlflow_internals import REVISIONS, installed
 from bench.tracking.publisher import Publisher
-from bench.tracking.schema import SchemaError, explain_schema
-from bench.tracking.store import TrackingError, look_ahead, open_store
+from bench.tracking.store import store
+from bench.tracking.store.database_schema import SchemaError, explain_schema
+from bench.tracking.store.store import TrackingError, look_ahead, open_store
 
 OLDER = "400f98739977"  # of MLflow 2.x
 CURRENT = "SELECT version_num FROM alembic_version"

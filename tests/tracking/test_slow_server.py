@@ -11,11 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from bench.cli.sync import main as sync
 from bench.tracking import publisher as module
 from bench.tracking.publisher import Publisher
-from bench.tracking.request_time import LONGEST_S, QUESTION_S, SLOWEST_BYTES_PER_S, VARIABLE, seconds_for, time_for
-from bench.tracking.store import Store, open_store
-from bench.tracking.sync import main as sync
+from bench.tracking.store.request_time import (
+    LONGEST_S,
+    QUESTION_S,
+    SLOWEST_BYTES_PER_S,
+    VARIABLE,
+    seconds_for,
+    time_for,
+)
+from bench.tracking.store.store import Store, open_store
 from mlflow_server import Server
 from slow_line import SlowLine, slow_line
 

@@ -15,24 +15,16 @@ from typing import Any
 import mlflow
 import pytest
 
-from bench.config import SweepConfig
-from bench.record import Fidelity, Record, Steadiness, Unverified
+from bench.cli.sync import main as sync
+from bench.config.schema import SweepConfig
+from bench.results.record import Fidelity, Record, Steadiness, Unverified
 from bench.tracking import publisher as publisher_module
-from bench.tracking.mark import read_mark, record_key
-from bench.tracking.publish import publish, run_name
+from bench.tracking.pages.view import HEADLINE, TAG_PREFIX, view_key
+from bench.tracking.publish_mark import read_mark, record_key
 from bench.tracking.publisher import Publisher
-from bench.tracking.standing import (
-    KEPT,
-    RANK,
-    UNRANKED,
-    places_of,
-    rank_trials,
-    ranking_of,
-    sweep_metrics,
-)
-from bench.tracking.store import LAYOUT, Store, open_store, trials_filter
-from bench.tracking.sync import main as sync
-from bench.tracking.view import HEADLINE, TAG_PREFIX, view_key
+from bench.tracking.runs.standing import KEPT, RANK, UNRANKED, places_of, rank_trials, ranking_of, sweep_metrics
+from bench.tracking.runs.trial_run import publish, run_name
+from bench.tracking.store.store import LAYOUT, Store, open_store, trials_filter
 from factories import MEDIAN_E2E_S, make_config, make_evidence, make_iterations, make_record
 from mlflow_server import Server
 

@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from bench.secrets import without_credentials
-from bench.tracking import database
-from bench.tracking.store import (
+from bench.host.secrets import without_credentials
+from bench.tracking.store import database
+from bench.tracking.store.store import (
     COMPLETE,
     Store,
     TrackingError,

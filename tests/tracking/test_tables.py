@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from bench.record import Iteration
-from bench.tracking.publish import publish
-from bench.tracking.store import Store, open_store
-from bench.tracking.tables import CALLS, TAG, calls_of, table_text, tag_text, upload_table
+from bench.results.record import Iteration
+from bench.tracking.runs.tables import CALLS, TAG, calls_of, table_text, tag_text, upload_table
+from bench.tracking.runs.trial_run import publish
+from bench.tracking.store.store import Store, open_store
 from factories import make_iteration, make_record
 
 

@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from bench.record import Iteration, Record
+from bench.cli.sync import main as sync
+from bench.results.record import Iteration, Record
 from bench.tracking import publisher as module
-from bench.tracking.mark import read_mark, record_key
-from bench.tracking.publish import publish
+from bench.tracking.publish_mark import read_mark, record_key
 from bench.tracking.publisher import Publisher
-from bench.tracking.store import Store, TrackingError, UnreachableError, check_answers, open_store
-from bench.tracking.sync import main as sync
+from bench.tracking.runs.trial_run import publish
+from bench.tracking.store.store import Store, TrackingError, UnreachableError, check_answers, open_store
 from factories import STARTED_AT_S, make_config, make_evidence, make_iterations, make_record
 from mlflow_server import TeamServer
 from postgres import NoPostgresError, Postgres

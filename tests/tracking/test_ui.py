@@ -16,10 +16,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench.cli.ui import main
+from bench.tracking.pages.view import view_key
 from bench.tracking.publisher import Publisher
-from bench.tracking.store import open_store
-from bench.tracking.ui import main
-from bench.tracking.view import view_key
+from bench.tracking.store.store import open_store
 from factories import make_record
 from started import default_signals
 
@@ -192,14 +192,14 @@ def test_the_script_is_one_that_can_be_run():
 
 
 def test_a_single_run_is_shown_by_its_experiment(tmp_path, monkeypatch):
-    from bench.tracking import latest
+    from bench.tracking.pages import latest_sweep
 
     store = open_store(None, "mine", tmp_path)
     publisher = Publisher(uri=None, experiment="mine", tags={}, folder=tmp_path, warn=pytest.fail)
     publisher.publish(make_record(), tmp_path)
-    monkeypatch.setattr(latest, "connect", lambda _: store.client)
-    monkeypatch.setattr(latest, "check_answers", lambda _: None)
-    (page,) = latest.pages("http://127.0.0.1:81", sweep_id=None, experiment="mine")
+    monkeypatch.setattr(latest_sweep, "connect", lambda _: store.client)
+    monkeypatch.setattr(latest_sweep, "check_answers", lambda _: None)
+    (page,) = latest_sweep.pages("http://127.0.0.1:81", sweep_id=None, experiment="mine")
     assert (
         page == f"   runs: http://127.0.0.1:81/#/experiments/{store.experiment_id}/runs?workflowType=machine_learning"
     )

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from bench.mlflow_names import LONGEST_TAG
-from bench.record import CompileObserved, Record, Unverified
-from bench.tracking import sync
-from bench.tracking.publish import publish
+from bench.cli import sync
+from bench.config.mlflow_names import LONGEST_TAG
+from bench.results.record import CompileObserved, Record, Unverified
+from bench.tracking.pages.view import FIRST, TAG_PREFIX, Extras, save_view, view_key
 from bench.tracking.publisher import Publisher
-from bench.tracking.store import Store
-from bench.tracking.view import FIRST, TAG_PREFIX, Extras, save_view, view_key
+from bench.tracking.runs.trial_run import publish
+from bench.tracking.store.store import Store
 from factories import make_iterations, make_record
 
 CACHE = Unverified(key="generation.kv_cache", reason="transformers 6.0 has no name for it")

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from bench.tracking import view
-from bench.tracking.publish import publish
-from bench.tracking.store import Store, TrackingError, open_store
-from bench.tracking.view import FIRST, HEADLINE, SECTIONS, TAG_PREFIX, Extras, save_view
+from bench.tracking.pages import view
+from bench.tracking.pages.view import FIRST, HEADLINE, SECTIONS, TAG_PREFIX, Extras, save_view
+from bench.tracking.runs.trial_run import publish
+from bench.tracking.store.store import Store, TrackingError, open_store
 from factories import make_evidence, make_record
 
 pytestmark = pytest.mark.contract

@@ -9,13 +9,13 @@ import pytest
 from browser import Browser, Page, chromium, tracking_server
 from packaging.version import Version
 
-from bench.record import Fidelity, Unverified
-from bench.tracking.links import sweep_links
+from bench.results.record import Fidelity, Unverified
 from bench.tracking.mlflow_internals import NAMED_VIEWS, installed
+from bench.tracking.pages.links import sweep_links
+from bench.tracking.pages.view import FIRST, HEADLINE, LEAST, view_key
 from bench.tracking.publisher import Publisher
-from bench.tracking.standing import RANK, UNRANKED
-from bench.tracking.store import open_store
-from bench.tracking.view import FIRST, HEADLINE, LEAST, view_key
+from bench.tracking.runs.standing import RANK, UNRANKED
+from bench.tracking.store.store import open_store
 from factories import make_evidence, make_iterations, make_record
 
 pytestmark = [

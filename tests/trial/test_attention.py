@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.config import BenchmarkConfig
-from bench.record import AttentionObserved, CompileEvent, PhaseEvidence
-from bench.trial.attention import contradiction, read, with_evidence, without_compiled_code
-from bench.trial.profiling import DECODE, PREFILL
-from bench.trial.runner import BenchmarkRunner
+from bench.config.schema import BenchmarkConfig
+from bench.results.record import AttentionObserved, CompileEvent, PhaseEvidence
+from bench.trial.evidence.attention import contradiction, read, with_evidence, without_compiled_code
+from bench.trial.evidence.profiling import DECODE, PREFILL
+from bench.trial.measure.runner import BenchmarkRunner
 
 
 def event(name, start, end, *, kernel=False, annotation=False, parent=None, device_us=0.0):

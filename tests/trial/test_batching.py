@@ -10,13 +10,13 @@ from itertools import pairwise
 import pytest
 import torch
 
-from bench.config import AttentionConfig, BenchmarkConfig, GenerationConfig, ModelConfig
-from bench.trial import batching
-from bench.trial.batching import BatchingSession, step_times
-from bench.trial.model import LoadedModel, load
-from bench.trial.request import guards, make_generation_config, make_inputs
-from bench.trial.runner import BenchmarkRunner
-from bench.trial.support import NotHonouredError, limit_reached
+from bench.config.schema import AttentionConfig, BenchmarkConfig, GenerationConfig, ModelConfig
+from bench.trial.measure import continuous_batching
+from bench.trial.measure.continuous_batching import BatchingSession, step_times
+from bench.trial.measure.request import guards, make_generation_config, make_inputs
+from bench.trial.measure.runner import BenchmarkRunner
+from bench.trial.model.loading import LoadedModel, load
+from bench.trial.unsupported import NotHonouredError, limit_reached
 
 
 @pytest.fixture(autouse=True)
@@ -149,7 +149,7 @@ def test_the_cache_holds_the_workload_and_no_more_than_a_few_pages(tiny: Callabl
 
 @pytest.mark.contract
 def test_long_prompts_prefill_in_steps_of_bounded_size(tiny: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "MAX_BATCH_TOKENS", 64)
+    monkeypatch.setattr(continuous_batching, "MAX_BATCH_TOKENS", 64)
     config = tiny(continuous_batching=True, batch_size=2, sequence_length=100, num_tokens_to_generate=4)
     loaded, prompts, session = prepare(config)
     with session:
@@ -250,9 +250,9 @@ def test_requests_that_lost_tokens_or_times_are_an_error() -> None:
     times = [[0.1, 0.2], [0.1]]
     whole = [[1, 2], [1, 2]]
     with pytest.raises(RuntimeError, match="request 1 came back with 1 times for 2 tokens"):
-        batching._check_counts(batching.BatchResult(token_ids=whole, request_times_s=times), 2)
+        continuous_batching._check_counts(continuous_batching.BatchResult(token_ids=whole, request_times_s=times), 2)
     with pytest.raises(RuntimeError, match="request 0 came back with 2 tokens, not 3"):
-        batching._check_counts(batching.BatchResult(token_ids=whole, request_times_s=times), 3)
+        continuous_batching._check_counts(continuous_batching.BatchResult(token_ids=whole, request_times_s=times), 3)
 
 
 @pytest.mark.contract
@@ -271,7 +271,7 @@ def test_the_worker_runs_under_the_guard_that_was_asked_for(tiny: Callable, aske
         runner.setup_benchmark("tiny", config)
         runner.run_benchmark(config)
         record = runner.record
-    if asked == "inference_mode" and not batching.worker_follows_caller():
+    if asked == "inference_mode" and not continuous_batching.worker_follows_caller():
         assert record.status == "skipped"
         assert record.error.message.startswith("generation.grad_mode=inference_mode cannot run here: the worker of")
     else:
@@ -281,7 +281,7 @@ def test_the_worker_runs_under_the_guard_that_was_asked_for(tiny: Callable, aske
 
 def test_a_worker_under_another_guard_fails_the_job(tiny: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny(continuous_batching=True, num_tokens_to_generate=4)
-    monkeypatch.setattr("bench.trial.evidence.grad_mode", lambda config: "inference_mode")
+    monkeypatch.setattr("bench.trial.evidence.observed.grad_mode", lambda config: "inference_mode")
     with BenchmarkRunner(progress=lambda name, total: range(total)) as runner:
         runner.setup_benchmark("tiny", config)
         with pytest.raises(NotHonouredError, match="the model ran under no_grad, not inference_mode"):

@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 import torch
 
-from bench.trial import call as module
-from bench.trial import compilation
-from bench.trial.batching import BatchingSession
-from bench.trial.call import make_call
-from bench.trial.model import load
-from bench.trial.request import Request
+from bench.trial.evidence import compilation
+from bench.trial.measure import call as module
+from bench.trial.measure.call import make_call
+from bench.trial.measure.continuous_batching import BatchingSession
+from bench.trial.measure.request import Request
+from bench.trial.model.loading import load
 
 pytestmark = pytest.mark.contract
 

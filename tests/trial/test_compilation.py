@@ -18,10 +18,10 @@ from torch._dynamo.callback import CallbackTrigger, callback_handler
 from torch._inductor import codecache, cudagraph_utils
 from torch.nn.attention.flex_attention import flex_attention
 
-from bench.config import BenchmarkConfig, CompileConfig
-from bench.record import CompileEvent, CompileObserved
-from bench.trial import compilation
-from bench.trial.compilation import (
+from bench.config.schema import BenchmarkConfig, CompileConfig
+from bench.results.record import CompileEvent, CompileObserved
+from bench.trial.evidence import compilation
+from bench.trial.evidence.compilation import (
     arguments,
     broken_promise,
     keep_recent,
@@ -31,7 +31,7 @@ from bench.trial.compilation import (
     shared_cache,
     use_cache,
 )
-from bench.trial.journal import Journal
+from bench.trial.evidence.compile_events import Journal
 
 DYNAMO = torch._dynamo.config
 
@@ -578,5 +578,5 @@ def test_what_the_cache_gave_before_is_none_of_a_job_s_and_code_that_cannot_be_c
 def test_another_version_has_another_shared_cache(monkeypatch, place: str) -> None:
     config, device = BenchmarkConfig(compile_kwargs={"mode": "default", "cache": "shared"}), torch.device("cpu")
     before = shared_cache(config, device)
-    monkeypatch.setattr(f"bench.trial.compilation.{place}", "0.0.0")
+    monkeypatch.setattr(f"bench.trial.evidence.compilation.{place}", "0.0.0")
     assert shared_cache(config, device) != before

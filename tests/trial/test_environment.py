@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 import bench
 import fake_nvml
-from bench import gpus, machine
-from bench.trial import environment, monitor, sampler
-from bench.trial.environment import (
+from bench.host import gpus, machine
+from bench.trial.hardware import environment, monitor, sampler
+from bench.trial.hardware.environment import (
     clock_settings,
     cpu_limit_cores,
     describe_environment,
@@ -31,7 +31,7 @@ from bench.trial.environment import (
     transparent_hugepages,
     variables,
 )
-from bench.trial.worker import note_sources
+from bench.trial.measure.trial import note_sources
 from factories import make_record
 
 FIRST, SECOND, INSTANCE = "GPU-11111111-aaaa", "GPU-22222222-bbbb", "MIG-33333333-cccc"
@@ -94,7 +94,7 @@ def test_it_takes_less_than_three_tenths_of_a_second():
 
 def test_mlflow_is_not_imported_for_its_version():
     program = (
-        "import sys; from bench.trial.environment import describe_environment as describe; "
+        "import sys; from bench.trial.hardware.environment import describe_environment as describe; "
         "print(describe('cpu')['versions']['mlflow'], 'mlflow' in sys.modules, 'transformers' in sys.modules)"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from bench.config import BenchmarkConfig, GenerationConfig
-from bench.record import CompileObserved, ModelShape, Observed
-from bench.trial.compilation import arguments
-from bench.trial.evidence import CallWatch, check, check_cache, check_guard, check_same_cache
-from bench.trial.support import NotHonouredError
+from bench.config.schema import BenchmarkConfig, GenerationConfig
+from bench.results.record import CompileObserved, ModelShape, Observed
+from bench.trial.evidence.compilation import arguments
+from bench.trial.evidence.observed import CallWatch, check, check_cache, check_guard, check_same_cache
+from bench.trial.unsupported import NotHonouredError
 from factories import make_record
 
 pytestmark = pytest.mark.contract

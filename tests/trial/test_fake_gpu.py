@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from bench.config import BenchmarkConfig
-from bench.record import Memory, MemoryUse, Rank
-from bench.trial import memory
-from bench.trial.batching import BatchResult
-from bench.trial.call import make_call
-from bench.trial.model import load
-from bench.trial.request import Request
-from bench.trial.runner import BenchmarkRunner
+from bench.config.schema import BenchmarkConfig
+from bench.results.record import Memory, MemoryUse, Rank
+from bench.trial.hardware import memory
+from bench.trial.measure.call import make_call
+from bench.trial.measure.continuous_batching import BatchResult
+from bench.trial.measure.request import Request
+from bench.trial.measure.runner import BenchmarkRunner
+from bench.trial.model.loading import load
 from factories import make_record
 
 MIB = 2**20

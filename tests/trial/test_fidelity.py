@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from bench.trial.fidelity import LogitTap, Reference, compare, kept_steps, read_reference, write_reference
+from bench.trial.evidence.fidelity import LogitTap, Reference, compare, kept_steps, read_reference, write_reference
 
 VOCABULARY = 11
 EOS = 10

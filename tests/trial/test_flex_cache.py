@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch._inductor import codecache
 
-from bench.config import BenchmarkConfig, CompileConfig
-from bench.trial import compilation, runner
-from bench.trial.runner import BenchmarkRunner
+from bench.config.schema import BenchmarkConfig, CompileConfig
+from bench.trial.evidence import compilation
+from bench.trial.measure import runner
+from bench.trial.measure.runner import BenchmarkRunner
 
 CPU = torch.device("cpu")
 

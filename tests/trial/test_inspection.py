@@ -9,15 +9,16 @@ import json
 import pytest
 import torch
 
-from bench.config import BenchmarkConfig, FidelityConfig, ModelConfig, ProfileConfig, WorkloadConfig
-from bench.rules import ConfigError
-from bench.sweep.job import new_record, run_job
-from bench.sweep.reference import reference_config
-from bench.trial import inspection, profiling, runner
-from bench.trial.batching import BatchingSession
-from bench.trial.model import load
-from bench.trial.request import Request
-from bench.trial.runner import BenchmarkRunner
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig, FidelityConfig, ModelConfig, ProfileConfig, WorkloadConfig
+from bench.jobs.job import new_record, run_job
+from bench.jobs.reference import reference_config
+from bench.trial.evidence import after_measurement, profiling
+from bench.trial.measure import runner
+from bench.trial.measure.continuous_batching import BatchingSession
+from bench.trial.measure.request import Request
+from bench.trial.measure.runner import BenchmarkRunner
+from bench.trial.model.loading import load
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_rates_that_cannot_be_measured_cost_no_measurement(run, tiny, monkeypatc
     def fail(*arguments):
         raise RuntimeError("CUDA out of memory")
 
-    monkeypatch.setattr(inspection, "device_rates", fail)
+    monkeypatch.setattr(after_measurement, "device_rates", fail)
     record = run(tiny())
     assert record.status == "ok"
     assert record.roofline.rates is None

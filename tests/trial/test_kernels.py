@@ -14,15 +14,15 @@ import pytest
 import torch
 from torch import nn
 
-from bench.config import BenchmarkConfig
-from bench.trial import kernels
-from bench.trial.kernels import NoKernelError, kernelize
-from bench.trial.model import load
-from bench.trial.support import limit_reached
+from bench.config.schema import BenchmarkConfig
+from bench.trial.model import hub_kernels
+from bench.trial.model.hub_kernels import NoKernelError, kernelize
+from bench.trial.model.loading import load
+from bench.trial.unsupported import limit_reached
 
 CPU = torch.device("cpu")
-with_package = pytest.mark.skipif(not kernels.is_available(), reason="needs the package kernels")
-without_package = pytest.mark.skipif(kernels.is_available(), reason="the package kernels is installed")
+with_package = pytest.mark.skipif(not hub_kernels.is_available(), reason="needs the package kernels")
+without_package = pytest.mark.skipif(hub_kernels.is_available(), reason="the package kernels is installed")
 
 
 class Norm(nn.Module):
@@ -66,8 +66,8 @@ class Kernelizable(nn.Module):
 @pytest.fixture
 def package(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the package were there."""
-    monkeypatch.setattr(kernels, "is_available", lambda: True)
-    monkeypatch.setattr(kernels, "_mode", lambda compiled: "compiled" if compiled else "plain")
+    monkeypatch.setattr(hub_kernels, "is_available", lambda: True)
+    monkeypatch.setattr(hub_kernels, "_mode", lambda compiled: "compiled" if compiled else "plain")
 
 
 def reason_for(model: object) -> str:
@@ -141,7 +141,7 @@ def test_without_the_package_the_setting_is_a_limit_that_says_what_to_install(ti
         "generation.kernelize=true cannot run here: this transformers needs the package kernels>=0."
     )
     assert reason.endswith("which is not installed; install it, or use generation.kernelize=false")
-    assert kernels.kernelized(loaded.model) == []
+    assert hub_kernels.kernelized(loaded.model) == []
 
 
 @with_package

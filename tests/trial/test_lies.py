@@ -11,11 +11,11 @@ import torch
 import transformers
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
-from bench.config import AttentionConfig, CompileConfig
-from bench.sweep.reference import reference_config
-from bench.trial import compilation
-from bench.trial.runner import BenchmarkRunner
-from bench.trial.support import NotHonouredError
+from bench.config.schema import AttentionConfig, CompileConfig
+from bench.jobs.reference import reference_config
+from bench.trial.evidence import compilation
+from bench.trial.measure.runner import BenchmarkRunner
+from bench.trial.unsupported import NotHonouredError
 
 QUICK = {"mode": "default", "backend": "eager"}
 
@@ -279,7 +279,7 @@ def test_generation_without_a_cache_fails(run, tiny) -> None:
 
 @pytest.mark.contract
 def test_another_sdpa_backend_than_requested_fails(run, tiny, monkeypatch) -> None:
-    from bench.trial import request
+    from bench.trial.measure import request
 
     monkeypatch.setitem(request.SDPA_BACKENDS, "math", request.SDPA_BACKENDS["flash_attention"])
     record = run(tiny(device="cpu", sdpa_backend="math"))

@@ -15,18 +15,19 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers.integrations import flex_attention
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
-from bench.config import CompileConfig, GenerationConfig
-from bench.trial import compilation, mends
-from bench.trial.mends import mended
-from bench.trial.model import load
-from bench.trial.request import guards, make_generation_config, make_inputs
-from bench.trial.runner import BenchmarkRunner
+from bench.config.schema import CompileConfig, GenerationConfig
+from bench.trial.compat import workarounds
+from bench.trial.compat.workarounds import mended
+from bench.trial.evidence import compilation
+from bench.trial.measure.request import guards, make_generation_config, make_inputs
+from bench.trial.measure.runner import BenchmarkRunner
+from bench.trial.model.loading import load
 
 STATIC = GenerationConfig(kv_cache="static")
 COMPILED = CompileConfig(mode="default")
-OVER = "transformers {} does without this mend: remove it from bench.trial.mends, and what speaks of it"
+OVER = "transformers {} does without this mend: remove it from bench.trial.compat.workarounds, and what speaks of it"
 VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
-CALLS = mends.CALLS_CONTIGUOUS[0] <= VERSION < mends.CALLS_CONTIGUOUS[1]
+CALLS = workarounds.CALLS_CONTIGUOUS[0] <= VERSION < workarounds.CALLS_CONTIGUOUS[1]
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def off_by(config, reference) -> float:
 
 def only(name: str) -> contextlib.AbstractContextManager[None]:
     """One mend by itself."""
-    return {"contiguous": mends._contiguous_block_masks, "mask": mends._masks_that_stay}[name]()
+    return {"contiguous": workarounds._contiguous_block_masks, "mask": workarounds._masks_that_stay}[name]()
 
 
 # ---- what they cure -------------------------------------------------------------------------------------------------
@@ -141,7 +142,7 @@ def test_continuous_batching_makes_its_masks_elsewhere(tiny) -> None:
 @pytest.mark.parametrize("version", ["5.17.0", "5.18.0", "5.23.1", "5.24.0"])
 @pytest.mark.parametrize("keywords", [{"generation": STATIC}, {"compile": COMPILED}])
 def test_each_mend_is_one_line_that_names_the_versions(tiny, monkeypatch, keywords, version) -> None:
-    monkeypatch.setattr(mends.transformers, "__version__", version)
+    monkeypatch.setattr(workarounds.transformers, "__version__", version)
     with mended(tiny(attn_implementation="flex_attention", **keywords)) as lines:
         *contiguous, mask = lines
     called = f"BlockMask.contiguous: transformers {version} calls it and torch {torch.__version__} has none"
@@ -163,14 +164,14 @@ def test_nothing_stays_behind(tiny, error) -> None:
 def test_what_a_library_brings_itself_is_not_replaced(tiny, monkeypatch) -> None:
     theirs = lambda mask: mask  # noqa: E731 - a method as any other
     monkeypatch.setattr(BlockMask, "contiguous", theirs, raising=False)
-    monkeypatch.setattr(mends.transformers, "__version__", "5.23.0")
+    monkeypatch.setattr(workarounds.transformers, "__version__", "5.23.0")
     with mended(tiny(attn_implementation="flex_attention", generation=STATIC)) as lines:
         assert BlockMask.contiguous is theirs
     assert not any(line.startswith("BlockMask.contiguous") for line in lines)
 
 
 def test_a_version_that_does_not_call_contiguous_is_not_mended(tiny, monkeypatch) -> None:
-    monkeypatch.setattr(mends.transformers, "__version__", "5.24.0")
+    monkeypatch.setattr(workarounds.transformers, "__version__", "5.24.0")
     with mended(tiny(attn_implementation="flex_attention", generation=STATIC)) as lines:
         assert not hasattr(BlockMask, "contiguous")
     assert [line.partition(":")[0] for line in lines] == ["flex_attention mask"]

@@ -15,12 +15,12 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from bench.config import BenchmarkConfig, ModelConfig, WorkloadConfig
-from bench.rules import ConfigError
-from bench.trial import architecture as architecture_module
-from bench.trial import model as model_module
-from bench.trial.model import check_workload, draft, load, resolve_device
-from bench.trial.tokenizer import byte_tokenizer
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig, ModelConfig, WorkloadConfig
+from bench.trial.model import architecture as architecture_module
+from bench.trial.model import loading as model_module
+from bench.trial.model.loading import check_workload, draft, load, resolve_device
+from bench.trial.model.tokenizer import byte_tokenizer
 
 CPU = torch.device("cpu")
 SIZES = {

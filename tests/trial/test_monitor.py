@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench import gpus
-from bench.record import Energy, Monitor, MonitorSample
-from bench.trial import monitor as monitor_module
-from bench.trial import sampler
-from bench.trial.monitor import HardwareMonitor, gpu_uuid_of, process_bytes_of
-from bench.trial.sampler import nvml_meter, rapl_meter
+from bench.host import gpus
+from bench.results.record import Energy, Monitor, MonitorSample
+from bench.trial.hardware import monitor as monitor_module
+from bench.trial.hardware import sampler
+from bench.trial.hardware.monitor import HardwareMonitor, gpu_uuid_of, process_bytes_of
+from bench.trial.hardware.sampler import nvml_meter, rapl_meter
 
 TESTS = Path(__file__).parents[1]
 FIRST, SECOND, INSTANCE = "GPU-11111111-aaaa", "GPU-22222222-bbbb", "MIG-33333333-cccc"
@@ -252,7 +252,7 @@ def test_ctrl_c_is_left_to_the_parent():
 
 JOB = """
 import os, sys, time
-from bench.trial.monitor import HardwareMonitor
+from bench.trial.hardware.monitor import HardwareMonitor
 monitor = HardwareMonitor.start_process("cpu", 0.05, None, os.getpid())
 held = os.fork() if sys.argv[1] == "forks" else 0
 if held or sys.argv[1] == "plain":
@@ -303,7 +303,7 @@ def test_neither_the_current_folder_nor_its_own_can_replace_what_the_process_imp
 
 
 def test_it_runs_as_a_module_too():
-    command = [sys.executable, "-m", "bench.trial.sampler", "--pid", str(os.getpid()), "--interval", "0.1"]
+    command = [sys.executable, "-m", "bench.trial.hardware.sampler", "--pid", str(os.getpid()), "--interval", "0.1"]
     ended = subprocess.run(command, input="start\nstop\n", capture_output=True, text=True, check=True)
     ready, series = map(json.loads, ended.stdout.splitlines())
     assert (ready["ready"], ready["source"]) == (True, "psutil")

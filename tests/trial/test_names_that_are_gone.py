@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from bench.compat.private_name import MISSING, PrivateName, entries
-from bench.config import AttentionConfig, CompileConfig, GenerationConfig
-from bench.trial import blind_spots, compilation, evidence, mends
-from bench.trial.compat import probe, torch_internals, transformers_internals
-from bench.trial.model import LoadedModel
-from bench.trial.runner import BenchmarkRunner
-from bench.trial.support import NotHonouredError
+from bench.config.schema import AttentionConfig, CompileConfig, GenerationConfig
+from bench.trial.compat import probe, torch_internals, transformers_internals, workarounds
+from bench.trial.evidence import compilation, observed, unverifiable
+from bench.trial.measure.runner import BenchmarkRunner
+from bench.trial.model.loading import LoadedModel
+from bench.trial.unsupported import NotHonouredError
 
 QUICK = {"mode": "default", "backend": "eager"}
 TORCH, TRANSFORMERS = entries(torch_internals), entries(transformers_internals)
@@ -176,7 +176,7 @@ def test_a_profile_that_names_no_compiled_region_marks_the_job(tiny, monkeypatch
 
 
 def test_operators_under_other_names_mark_the_job(tiny, monkeypatch) -> None:
-    from bench.trial import attention
+    from bench.trial.evidence import attention
 
     monkeypatch.setattr(attention, "OPERATORS", {})
     attention._family_of_operator.cache_clear()
@@ -233,7 +233,7 @@ def test_a_model_that_shows_no_inputs_marks_a_cache_that_was_asked_for(tiny, mon
     class NoSuchCache:
         """What no cache is."""
 
-    monkeypatch.setattr(evidence.transformers, "Cache", NoSuchCache)
+    monkeypatch.setattr(observed.transformers, "Cache", NoSuchCache)
     for kind in ("static", "auto"):
         record = run(tiny(generation=GenerationConfig(kv_cache=kind)))
         assert (record.status, record.observed.kv_cache) == ("ok", None)
@@ -247,7 +247,7 @@ def test_tokens_that_are_handed_out_a_step_late_have_no_times(tiny, monkeypatch)
     """As transformers does where that spares the host a wait: the next step has begun by then."""
     from transformers.generation.streamers import BaseStreamer
 
-    from bench.trial.streamer import TokenClock
+    from bench.trial.measure.streamer import TokenClock
 
     class Late(BaseStreamer):
         def __init__(self, streamer) -> None:
@@ -290,11 +290,11 @@ def test_a_mask_that_cannot_be_mended_marks_the_setting(tiny, hide, monkeypatch)
         attn_implementation="flex_attention", compile=CompileConfig(mode="default"),
         generation=GenerationConfig(kv_cache="static"),
     )  # fmt: skip
-    with mends.mended(config) as lines:
+    with workarounds.mended(config) as lines:
         assert any("flex_attention mask" in each for each in lines)
     hide(TRANSFORMERS["MASK_FUNCTIONS"])
-    with mends.mended(config) as lines:
+    with workarounds.mended(config) as lines:
         assert not any("flex_attention mask" in each for each in lines)
     loaded = LoadedModel(model=None, tokenizer=None, device=torch.device("cpu"))
-    monkeypatch.setattr(blind_spots, "_is_readable", lambda name, _: name.is_here())
-    assert "attention.implementation" in {each.key for each in blind_spots.blind_spots(config, loaded)}
+    monkeypatch.setattr(unverifiable, "_is_readable", lambda name, _: name.is_here())
+    assert "attention.implementation" in {each.key for each in unverifiable.blind_spots(config, loaded)}

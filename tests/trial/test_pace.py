@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bench.config import BenchmarkConfig, MeasurementConfig, WarmupConfig
-from bench.record import CompileEvent
-from bench.trial.pace import fixed_stop, measurement_stop, planned_calls, warmup_stop
-from bench.trial.runner import BenchmarkRunner
+from bench.config.schema import BenchmarkConfig, MeasurementConfig, WarmupConfig
+from bench.results.record import CompileEvent
+from bench.trial.measure.call_count import fixed_stop, measurement_stop, planned_calls, warmup_stop
+from bench.trial.measure.runner import BenchmarkRunner
 from factories import make_iteration, make_record
 
 AUTO = BenchmarkConfig(warmup=WarmupConfig(policy="auto"))

@@ -16,7 +16,7 @@ assert threading.active_count() == 1, threading.enumerate()
 assert not torch.cuda.is_initialized()
 changed = {name for name in before.keys() | os.environ.keys() if before.get(name) != os.environ.get(name)}
 assert changed <= {"TORCHINDUCTOR_CACHE_DIR"}, changed
-from bench.libraries import state_of
+from bench.host.libraries import state_of
 copies = state_of.cache_info().currsize  # of a checkout in which bench is editable, bench itself
 assert copies or "site-packages" in bench.__file__
 """
@@ -49,7 +49,7 @@ import bench.trial.preload
 frozen = gc.get_freeze_count()
 assert gc.isenabled()
 assert frozen > 100_000, frozen
-bench.trial.preload.importlib.import_module("bench.trial.runner").BenchmarkRunner().close()
+bench.trial.preload.importlib.import_module("bench.trial.measure.runner").BenchmarkRunner().close()
 assert gc.get_freeze_count() == frozen
 """
 

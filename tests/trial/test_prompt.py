@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.config import WorkloadConfig
-from bench.rules import ConfigError
-from bench.trial.prompt import TEXT, prompt_ids
-from bench.trial.tokenizer import byte_tokenizer
+from bench.config.rules import ConfigError
+from bench.config.schema import WorkloadConfig
+from bench.trial.model.prompts import TEXT, prompt_ids
+from bench.trial.model.tokenizer import byte_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import time
 import pytest
 import torch
 
-from bench.record import DeviceRates
-from bench.trial import rates
-from bench.trial.runner import BenchmarkRunner
+from bench.results.record import DeviceRates
+from bench.trial.hardware import peak_rates
+from bench.trial.measure.runner import BenchmarkRunner
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
 
@@ -35,7 +35,7 @@ class Meter:
 def meter(monkeypatch):
     def install(*results: dict, duration_s: float = 0.0) -> Meter:
         one = Meter(*(results or ({},)), duration_s=duration_s)
-        monkeypatch.setattr(rates, "measure", one)
+        monkeypatch.setattr(peak_rates, "measure", one)
         return one
 
     return install
@@ -46,8 +46,8 @@ def quick(monkeypatch):
     """Real measurements, but short ones."""
     short = {"MEMORY_S": 0.02, "CACHE_S": 0.01, "MATMUL_S": 0.02, "GROWING_S": 0.0, "LONGEST_PRODUCT_S": 0.001}
     for name, value in short.items():
-        monkeypatch.setattr(rates, name, value)
-    monkeypatch.setattr(rates, "_buffer_bytes", lambda device, cache_bytes: 8 * rates.MIB)
+        monkeypatch.setattr(peak_rates, name, value)
+    monkeypatch.setattr(peak_rates, "_buffer_bytes", lambda device, cache_bytes: 8 * peak_rates.MIB)
 
 
 # ---- real measurements ----------------------------------------------------------------------------------------------
@@ -68,27 +68,27 @@ def test_on_this_machine_the_tiny_model_reaches_a_part_of_what_the_device_can_do
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_each_dtype_that_models_come_in_has_a_rate(quick, dtype) -> None:
-    measured = rates.measure(CPU, dtype, "f")
+    measured = peak_rates.measure(CPU, dtype, "f")
     assert measured.matmul_flops_per_s > 0
     assert measured.dtype == str(dtype).removeprefix("torch.")
 
 
 def test_what_was_measured_leaves_no_memory_taken(quick) -> None:
-    rates.measure(CPU, torch.float32, "f")
+    peak_rates.measure(CPU, torch.float32, "f")
     live = [each for each in gc.get_objects() if type(each) is torch.Tensor]
-    assert sum(each.numel() for each in live if each.numel() >= rates.MIB) == 0
+    assert sum(each.numel() for each in live if each.numel() >= peak_rates.MIB) == 0
 
 
 def test_where_memory_is_short_the_buffers_are_small(monkeypatch) -> None:
-    monkeypatch.setattr(rates, "free_bytes", lambda device: 100 * rates.MIB)
-    assert rates._buffer_bytes(CPU, 32 * rates.MIB) == 10 * rates.MIB
-    assert rates._buffer_bytes(CUDA, 0) == 10 * rates.MIB
+    monkeypatch.setattr(peak_rates, "free_bytes", lambda device: 100 * peak_rates.MIB)
+    assert peak_rates._buffer_bytes(CPU, 32 * peak_rates.MIB) == 10 * peak_rates.MIB
+    assert peak_rates._buffer_bytes(CUDA, 0) == 10 * peak_rates.MIB
 
 
 def test_buffers_are_far_larger_than_the_caches(monkeypatch) -> None:
-    monkeypatch.setattr(rates, "free_bytes", lambda device: 2**40)
-    assert rates._buffer_bytes(CPU, 2**30) == 8 * 2**30
-    assert rates._buffer_bytes(CPU, 2**20) == rates.CPU_BUFFER_BYTES
+    monkeypatch.setattr(peak_rates, "free_bytes", lambda device: 2**40)
+    assert peak_rates._buffer_bytes(CPU, 2**30) == 8 * 2**30
+    assert peak_rates._buffer_bytes(CPU, 2**20) == peak_rates.CPU_BUFFER_BYTES
 
 
 def test_buffers_that_cannot_be_had_are_halved(monkeypatch) -> None:
@@ -96,14 +96,14 @@ def test_buffers_that_cannot_be_had_are_halved(monkeypatch) -> None:
 
     def walks(device, size_bytes, stretches):
         sizes.append(size_bytes)
-        if size_bytes > 8 * rates.MIB:
+        if size_bytes > 8 * peak_rates.MIB:
             raise torch.OutOfMemoryError
         return [(100, lambda: None)]
 
-    monkeypatch.setattr(rates, "_walks", walks)
-    monkeypatch.setattr(rates, "MEMORY_S", 0.0)
-    best, _ = rates._memory_rate(CPU, lambda operation: 2.0, 32 * rates.MIB)
-    assert sizes == [32 * rates.MIB, 16 * rates.MIB, 8 * rates.MIB]
+    monkeypatch.setattr(peak_rates, "_walks", walks)
+    monkeypatch.setattr(peak_rates, "MEMORY_S", 0.0)
+    best, _ = peak_rates._memory_rate(CPU, lambda operation: 2.0, 32 * peak_rates.MIB)
+    assert sizes == [32 * peak_rates.MIB, 16 * peak_rates.MIB, 8 * peak_rates.MIB]
     assert best == 50.0
 
 
@@ -111,19 +111,19 @@ def test_where_not_even_a_mebibyte_can_be_had_it_says_so(monkeypatch) -> None:
     def walks(device, size_bytes, stretches):
         raise torch.OutOfMemoryError("none left")
 
-    monkeypatch.setattr(rates, "_walks", walks)
+    monkeypatch.setattr(peak_rates, "_walks", walks)
     with pytest.raises(torch.OutOfMemoryError, match="none left"):
-        rates._memory_rate(CPU, lambda operation: 1.0, 4 * rates.MIB)
+        peak_rates._memory_rate(CPU, lambda operation: 1.0, 4 * peak_rates.MIB)
 
 
 def test_a_walk_goes_through_all_of_its_buffers_with_each_pattern() -> None:
-    moved = sum(amount for amount, _ in rates._walks(CPU, 4 * rates.MIB, 8))
-    assert moved == (1 + 2 + 3) * 4 * rates.MIB
+    moved = sum(amount for amount, _ in peak_rates._walks(CPU, 4 * peak_rates.MIB, 8))
+    assert moved == (1 + 2 + 3) * 4 * peak_rates.MIB
 
 
 def test_the_best_round_of_the_best_work_counts() -> None:
     times = iter([4.0, 1.0, 2.0, 3.0, 5.0, 6.0])  # of two works, three times in turn
-    assert rates._best_rate([(100, abs), (40, abs)], lambda operation: next(times), 0.0) == 50.0
+    assert peak_rates._best_rate([(100, abs), (40, abs)], lambda operation: next(times), 0.0) == 50.0
 
 
 def test_a_slow_layout_is_tried_no_more_and_slow_matrices_do_not_grow(monkeypatch) -> None:
@@ -137,10 +137,10 @@ def test_a_slow_layout_is_tried_no_more_and_slow_matrices_do_not_grow(monkeypatc
         tried.append(work)
         return 2 * size**3 / (1e9 if name == "transposed" else 1e8)  # as float16 on a CPU
 
-    monkeypatch.setattr(rates, "_products", products)
-    monkeypatch.setattr(rates, "GROWING_S", 0.0)
-    monkeypatch.setattr(rates, "MATMUL_S", 0.0)
-    assert rates._matmul_rate(CPU, torch.float16, stopwatch) == pytest.approx(1e9)
+    monkeypatch.setattr(peak_rates, "_products", products)
+    monkeypatch.setattr(peak_rates, "GROWING_S", 0.0)
+    monkeypatch.setattr(peak_rates, "MATMUL_S", 0.0)
+    assert peak_rates._matmul_rate(CPU, torch.float16, stopwatch) == pytest.approx(1e9)
     # A product of 512 would take 0.27 s.
     assert set(tried) == {("plain", 256), ("transposed", 256)}
     assert tried.count(("plain", 256)) == 3
@@ -157,18 +157,18 @@ def test_on_a_gpu_what_was_taken_is_given_back_even_when_the_measurement_fails(m
 
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**36, 2**37))
-    monkeypatch.setattr(rates, "_memory_rate", fail)
+    monkeypatch.setattr(peak_rates, "_memory_rate", fail)
     with pytest.raises(torch.OutOfMemoryError):
-        rates.measure(CUDA, torch.bfloat16, "f")
+        peak_rates.measure(CUDA, torch.bfloat16, "f")
     assert emptied == [True]
 
 
 def test_on_a_gpu_neither_caches_nor_processor_time_say_anything(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**36, 2**37))
-    monkeypatch.setattr(rates, "_memory_rate", lambda *_: (3e12, None))
-    monkeypatch.setattr(rates, "_matmul_rate", lambda *_: 7e14)
-    measured = rates.measure(CUDA, torch.bfloat16, "f")
+    monkeypatch.setattr(peak_rates, "_memory_rate", lambda *_: (3e12, None))
+    monkeypatch.setattr(peak_rates, "_matmul_rate", lambda *_: 7e14)
+    measured = peak_rates.measure(CUDA, torch.bfloat16, "f")
     assert (measured.bandwidth_bytes_per_s, measured.matmul_flops_per_s) == (3e12, 7e14)
     assert (measured.cache_bandwidth_bytes_per_s, measured.cache_bytes, measured.quiet) == (None, None, None)
 
@@ -178,38 +178,38 @@ def gpu(monkeypatch):
     """A GPU that can be asked for its name and settings; the dictionary changes them."""
     settings = {"power_limit_w": 700.0, "other_processes": 0}
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Test GPU")
-    monkeypatch.setattr(rates, "gpu_uuid_of", lambda index: "GPU-1")
-    monkeypatch.setattr(rates.environment, "gpu_settings", lambda uuid: dict(settings))
-    monkeypatch.setattr(rates.environment, "driver_version", lambda: "600.1")
+    monkeypatch.setattr(peak_rates, "gpu_uuid_of", lambda index: "GPU-1")
+    monkeypatch.setattr(peak_rates.environment, "gpu_settings", lambda uuid: dict(settings))
+    monkeypatch.setattr(peak_rates.environment, "driver_version", lambda: "600.1")
     return settings
 
 
 def test_another_power_limit_is_another_device(gpu) -> None:
-    before = rates.conditions_of(CUDA, torch.float32)
+    before = peak_rates.conditions_of(CUDA, torch.float32)
     gpu["power_limit_w"] = 350.0
-    assert rates.conditions_of(CUDA, torch.float32) != before
+    assert peak_rates.conditions_of(CUDA, torch.float32) != before
 
 
 def test_who_else_uses_a_gpu_does_not_make_it_another_one(gpu) -> None:
-    before = rates.conditions_of(CUDA, torch.float32)
+    before = peak_rates.conditions_of(CUDA, torch.float32)
     gpu["other_processes"] = 3
-    assert rates.conditions_of(CUDA, torch.float32) == before
+    assert peak_rates.conditions_of(CUDA, torch.float32) == before
 
 
 # ---- what the rates hold for ----------------------------------------------------------------------------------------
 
 
 def test_the_same_machine_has_the_same_conditions_twice() -> None:
-    first, second = (rates.conditions_of(CPU, torch.float32) for _ in range(2))
+    first, second = (peak_rates.conditions_of(CPU, torch.float32) for _ in range(2))
     assert json.dumps(first) == json.dumps(second)
 
 
 def test_the_dtype_the_threads_and_the_precision_change_the_conditions(monkeypatch) -> None:
-    seen = [rates.conditions_of(CPU, torch.float32), rates.conditions_of(CPU, torch.bfloat16)]
+    seen = [peak_rates.conditions_of(CPU, torch.float32), peak_rates.conditions_of(CPU, torch.bfloat16)]
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
-    seen.append(rates.conditions_of(CPU, torch.float32))
+    seen.append(peak_rates.conditions_of(CPU, torch.float32))
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
-    seen.append(rates.conditions_of(CPU, torch.float32))
+    seen.append(peak_rates.conditions_of(CPU, torch.float32))
     assert len({json.dumps(each) for each in seen}) == 4
 
 
@@ -224,12 +224,12 @@ def test_caches_from_the_second_level_on_count_once_each(tmp_path) -> None:
         cache(core, 0, 1, "32K", str(core))
         cache(core, 2, 2, "1024K", str(core))
         cache(core, 3, 3, "16384K", "0-2")
-    usable = len(rates.os.sched_getaffinity(0) & {0, 1, 2})
-    assert rates.cpu_cache_bytes(tmp_path) == (usable + 16) * rates.MIB
+    usable = len(peak_rates.os.sched_getaffinity(0) & {0, 1, 2})
+    assert peak_rates.cpu_cache_bytes(tmp_path) == (usable + 16) * peak_rates.MIB
 
 
 def test_where_the_kernel_tells_of_no_caches_they_are_unknown(tmp_path) -> None:
-    assert rates.cpu_cache_bytes(tmp_path) is None
+    assert peak_rates.cpu_cache_bytes(tmp_path) is None
 
 
 # ---- the file -------------------------------------------------------------------------------------------------------
@@ -237,8 +237,8 @@ def test_where_the_kernel_tells_of_no_caches_they_are_unknown(tmp_path) -> None:
 
 def test_what_was_measured_once_is_read_from_then_on(meter, tmp_path) -> None:
     one = meter({"bandwidth_bytes_per_s": 5e9})
-    first = rates.device_rates(CPU, torch.float32, cache_folder=tmp_path)
-    assert rates.device_rates(CPU, torch.float32, cache_folder=tmp_path) == first
+    first = peak_rates.device_rates(CPU, torch.float32, cache_folder=tmp_path)
+    assert peak_rates.device_rates(CPU, torch.float32, cache_folder=tmp_path) == first
     assert first.bandwidth_bytes_per_s == 5e9
     assert one.count == 1
 
@@ -246,14 +246,15 @@ def test_what_was_measured_once_is_read_from_then_on(meter, tmp_path) -> None:
 def test_the_cache_lies_where_the_user_keeps_caches(meter, monkeypatch, tmp_path) -> None:
     meter()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    made = rates.device_rates(CPU, torch.float32)
+    made = peak_rates.device_rates(CPU, torch.float32)
     assert (tmp_path / "bench/rates" / f"{made.fingerprint}.json").is_file()
 
 
 def test_another_dtype_is_measured_by_itself(meter, tmp_path) -> None:
     one = meter()
     fingerprints = {
-        rates.device_rates(CPU, dtype, cache_folder=tmp_path).fingerprint for dtype in (torch.float32, torch.bfloat16)
+        peak_rates.device_rates(CPU, dtype, cache_folder=tmp_path).fingerprint
+        for dtype in (torch.float32, torch.bfloat16)
     }
     assert (len(fingerprints), one.count) == (2, 2)
 
@@ -265,9 +266,9 @@ def test_another_dtype_is_measured_by_itself(meter, tmp_path) -> None:
 )
 def test_a_broken_file_is_measured_anew(meter, tmp_path, content: str) -> None:
     one = meter()
-    path = tmp_path / f"{rates.device_rates(CPU, torch.float32, cache_folder=tmp_path).fingerprint}.json"
+    path = tmp_path / f"{peak_rates.device_rates(CPU, torch.float32, cache_folder=tmp_path).fingerprint}.json"
     path.write_bytes(content.encode("latin-1"))
-    rates.device_rates(CPU, torch.float32, cache_folder=tmp_path)
+    peak_rates.device_rates(CPU, torch.float32, cache_folder=tmp_path)
     assert one.count == 2
     assert json.loads(path.read_text())["rates"]["measurements"] == 1
 
@@ -275,11 +276,11 @@ def test_a_broken_file_is_measured_anew(meter, tmp_path, content: str) -> None:
 @pytest.mark.parametrize("value", [0, -1.0, "fast", None, float("nan")])
 def test_a_file_with_an_impossible_rate_is_measured_anew(meter, tmp_path, value) -> None:
     one = meter()
-    path = tmp_path / f"{rates.device_rates(CPU, torch.float32, cache_folder=tmp_path).fingerprint}.json"
+    path = tmp_path / f"{peak_rates.device_rates(CPU, torch.float32, cache_folder=tmp_path).fingerprint}.json"
     data = json.loads(path.read_text())
     data["rates"]["bandwidth_bytes_per_s"] = value
     path.write_text(json.dumps(data))
-    assert rates.device_rates(CPU, torch.float32, cache_folder=tmp_path).bandwidth_bytes_per_s == 1e9
+    assert peak_rates.device_rates(CPU, torch.float32, cache_folder=tmp_path).bandwidth_bytes_per_s == 1e9
     assert one.count == 2
 
 
@@ -287,7 +288,7 @@ def test_a_folder_that_cannot_be_written_costs_a_measurement_and_no_error(meter,
     one = meter()
     (tmp_path / "file").write_text("")
     for _ in range(2):
-        rates.device_rates(CPU, torch.float32, cache_folder=tmp_path / "file" / "rates")
+        peak_rates.device_rates(CPU, torch.float32, cache_folder=tmp_path / "file" / "rates")
     assert one.count == 2
 
 
@@ -296,7 +297,7 @@ def test_of_two_at_once_the_second_waits_and_reads(meter, tmp_path) -> None:
     results = []
 
     def ask() -> None:
-        results.append(rates.device_rates(CPU, torch.float32, cache_folder=tmp_path))
+        results.append(peak_rates.device_rates(CPU, torch.float32, cache_folder=tmp_path))
 
     threads = [threading.Thread(target=ask) for _ in range(2)]
     for each in threads:
@@ -309,10 +310,10 @@ def test_of_two_at_once_the_second_waits_and_reads(meter, tmp_path) -> None:
 
 def test_a_lock_that_is_never_given_back_is_waited_for_no_longer_than_the_limit(meter, monkeypatch, tmp_path) -> None:
     one = meter()
-    monkeypatch.setattr(rates, "LOCK_TIMEOUT_S", 0.2)
-    with rates.filelock.FileLock(tmp_path / "measuring.lock"):
+    monkeypatch.setattr(peak_rates, "LOCK_TIMEOUT_S", 0.2)
+    with peak_rates.filelock.FileLock(tmp_path / "measuring.lock"):
         asked = threading.Thread(
-            target=rates.device_rates, args=(CPU, torch.float32), kwargs={"cache_folder": tmp_path}
+            target=peak_rates.device_rates, args=(CPU, torch.float32), kwargs={"cache_folder": tmp_path}
         )
         asked.start()
         asked.join(timeout=20)
@@ -325,7 +326,7 @@ def test_a_disturbed_measurement_is_repeated_and_the_best_of_each_rate_kept(mete
         {"bandwidth_bytes_per_s": 5e9, "matmul_flops_per_s": 1e9, "quiet": False},
         {"bandwidth_bytes_per_s": 3e9, "matmul_flops_per_s": 2e9, "quiet": True},
     )
-    made = [rates.device_rates(CPU, torch.float32, cache_folder=tmp_path) for _ in range(3)]
+    made = [peak_rates.device_rates(CPU, torch.float32, cache_folder=tmp_path) for _ in range(3)]
     assert (made[0].bandwidth_bytes_per_s, made[0].matmul_flops_per_s) == (5e9, 1e9)
     assert (made[1].bandwidth_bytes_per_s, made[1].matmul_flops_per_s) == (5e9, 2e9)
     assert (made[1].quiet, made[1].measurements) == (True, 2)
@@ -335,21 +336,21 @@ def test_a_disturbed_measurement_is_repeated_and_the_best_of_each_rate_kept(mete
 
 def test_settled_rates_are_measured_anew_when_asked_and_never_become_lower(meter, tmp_path) -> None:
     one = meter({"bandwidth_bytes_per_s": 5e9}, {"bandwidth_bytes_per_s": 7e9}, {"bandwidth_bytes_per_s": 6e9})
-    made = [rates.device_rates(CPU, torch.float32, anew=index > 0, cache_folder=tmp_path) for index in range(3)]
+    made = [peak_rates.device_rates(CPU, torch.float32, anew=index > 0, cache_folder=tmp_path) for index in range(3)]
     assert [each.bandwidth_bytes_per_s for each in made] == [5e9, 7e9, 7e9]
-    assert rates.device_rates(CPU, torch.float32, cache_folder=tmp_path) == made[-1]
+    assert peak_rates.device_rates(CPU, torch.float32, cache_folder=tmp_path) == made[-1]
     assert one.count == 3
 
 
 def test_a_machine_that_is_always_busy_is_measured_a_few_times_only(meter, tmp_path) -> None:
     one = meter({"quiet": False})
     for _ in range(6):
-        rates.device_rates(CPU, torch.float32, cache_folder=tmp_path)
-    assert one.count == rates.MAX_MEASUREMENTS
+        peak_rates.device_rates(CPU, torch.float32, cache_folder=tmp_path)
+    assert one.count == peak_rates.MAX_MEASUREMENTS
 
 
 def test_nothing_half_written_is_left_in_the_folder(meter, tmp_path) -> None:
     meter()
-    made = rates.device_rates(CPU, torch.float32, cache_folder=tmp_path)
+    made = peak_rates.device_rates(CPU, torch.float32, cache_folder=tmp_path)
     left = {each.name for each in tmp_path.iterdir()} - {"measuring.lock"}
     assert left == {f"{made.fingerprint}.json"}

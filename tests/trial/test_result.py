@@ -7,12 +7,12 @@ import json
 
 import pytest
 
-from bench.analysis.headline import headline
-from bench.analysis.summary import summarize
-from bench.record import CompileObserved, Failure, Fidelity, Record, Steadiness, Unverified
+from bench.analysis.trials.headline import headline
+from bench.analysis.trials.summary import summarize
 from bench.report.rows import rows_of
-from bench.trial import stage_lines
-from bench.trial.result import Result, milliseconds
+from bench.results.record import CompileObserved, Failure, Fidelity, Record, Steadiness, Unverified
+from bench.trial.measure import stage_log
+from bench.trial.measure.result import Result, milliseconds
 from factories import COLD_START_S, make_evidence, make_iterations, make_record
 
 UNSTEADY = Steadiness(steady=False, flags=["trend", "cv_high"], shape="slowdown", power="enough")
@@ -133,7 +133,7 @@ def test_milliseconds_are_never_in_exponents(duration_s, text) -> None:
 
 
 def test_the_first_call_is_a_cold_start_with_the_state_of_the_compile_cache() -> None:
-    assert stage_lines.validated(make_record()) == (
+    assert stage_log.validated(make_record()) == (
         "validation done: first call 5000 ms (cold start, 1 graph compiled, compile cache cold)"
     )
 
@@ -143,27 +143,27 @@ def test_the_first_call_of_a_warm_start_is_not_called_cold() -> None:
     assert record.observed is not None
     compiled = CompileObserved(graphs=2, cache_hits=3, cache_misses=0)
     record.observed = dataclasses.replace(record.observed, compile=compiled)
-    line = stage_lines.validated(record)
+    line = stage_log.validated(record)
     assert line.endswith("(no cold start: this set-up had made calls before, 2 graphs compiled, compile cache warm)")
 
 
 def test_warm_up_and_measurement_tell_calls_and_median() -> None:
     record = make_record(warmup_status="fixed", warmup_stop="5 calls asked for", steadiness=UNSTEADY)
-    assert stage_lines.warmed_up(record) == "warm-up done: 5 calls, fixed (5 calls asked for)"
-    assert stage_lines.measured(record) == (
+    assert stage_log.warmed_up(record) == "warm-up done: 5 calls, fixed (5 calls asked for)"
+    assert stage_log.measured(record) == (
         "measurement done: median E2E 948.0 ms of 20 calls, unsteady (trend, cv_high)"
     )
     record.steadiness = dataclasses.replace(UNSTEADY, steady=None, power="too few calls")
-    assert stage_lines.measured(record).endswith("of 20 calls, too few calls")
-    assert stage_lines.measured(make_record(iterations=make_iterations(0))) == "measurement done: 0 calls"
+    assert stage_log.measured(record).endswith("of 20 calls, too few calls")
+    assert stage_log.measured(make_record(iterations=make_iterations(0))) == "measurement done: 0 calls"
 
 
 def test_evidence_tells_kernels_output_and_what_could_not_be_seen() -> None:
     record = make_record(**make_evidence())
-    assert stage_lines.looked_at(record) == (
+    assert stage_log.looked_at(record) == (
         "evidence done: prefill ran flash_attention; decode ran flash_attention; "
         "output agrees with the reference's; nothing unverified"
     )
-    assert stage_lines.looked_at(make_record()) == (
+    assert stage_log.looked_at(make_record()) == (
         "evidence done: prefill ran unknown attention; decode ran unknown attention; nothing unverified"
     )

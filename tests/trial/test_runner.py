@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.config import AttentionConfig, CompileConfig, GenerationConfig, ModelConfig, MonitorConfig
-from bench.rules import ConfigError
-from bench.sweep.scratch import remove_stale_caches
-from bench.trial import compilation
-from bench.trial.result import milliseconds
-from bench.trial.runner import BenchmarkRunner
-from bench.trial.support import NotHonouredError
+from bench.config.rules import ConfigError
+from bench.config.schema import AttentionConfig, CompileConfig, GenerationConfig, ModelConfig, MonitorConfig
+from bench.jobs.folders.scratch import remove_stale_caches
+from bench.trial.evidence import compilation
+from bench.trial.measure.result import milliseconds
+from bench.trial.measure.runner import BenchmarkRunner
+from bench.trial.unsupported import NotHonouredError
 
 pytestmark = pytest.mark.contract
 
@@ -328,7 +328,7 @@ def test_a_compilation_that_did_not_happen_is_never_ok(runner, tiny, monkeypatch
 
 
 def test_an_attention_that_was_swapped_is_never_ok(runner, tiny, monkeypatch) -> None:
-    import bench.trial.runner as module
+    import bench.trial.measure.runner as module
 
     load = module.load
 

@@ -10,8 +10,8 @@ import os
 
 import pytest
 
-from bench.record import Record
-from bench.trial.runner import BenchmarkRunner
+from bench.results.record import Record
+from bench.trial.measure.runner import BenchmarkRunner
 
 
 @pytest.fixture

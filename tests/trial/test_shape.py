@@ -7,9 +7,9 @@ import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.analysis.roofline import Workload, decode_cost, prefill_cost
-from bench.trial.model import load
-from bench.trial.shape import kv_cache_bytes, observed_cache_bytes, shape_of
+from bench.analysis.trials.roofline import Workload, decode_cost, prefill_cost
+from bench.trial.model.loading import load
+from bench.trial.model.sizes import kv_cache_bytes, observed_cache_bytes, shape_of
 
 SMALL = {
     "vocab_size": 300,

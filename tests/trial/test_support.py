@@ -8,8 +8,8 @@ import re
 import pytest
 import torch
 
-from bench.config import AttentionConfig, BenchmarkConfig, GenerationConfig, ProfileConfig
-from bench.trial.support import LIMITS, Limit, is_out_of_memory, limit_reached, one_line
+from bench.config.schema import AttentionConfig, BenchmarkConfig, GenerationConfig, ProfileConfig
+from bench.trial.unsupported import LIMITS, Limit, is_out_of_memory, limit_reached, one_line
 
 
 class NoValidChoicesError(Exception):

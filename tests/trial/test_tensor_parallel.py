@@ -18,22 +18,22 @@ import torch
 import transformers
 
 import faults
-from bench.config import BenchmarkConfig, GenerationConfig, IsolationConfig, ModelConfig
-from bench.record import Energy, Memory, MemoryUse, Output, ProcessEnd, Rank, Record
-from bench.rules import ConfigError
-from bench.sweep import job as sweep_job
-from bench.sweep.job import new_record, run_job
-from bench.sweep.reference import reference_config
-from bench.trial import ranks, tensor_parallel
-from bench.trial.call import make_call
-from bench.trial.fidelity import ENOUGH_STEPS
-from bench.trial.inspection import rate
-from bench.trial.model import draft, load
-from bench.trial.ranks import Job, Word, settle
-from bench.trial.request import Request
-from bench.trial.runner import BenchmarkRunner
-from bench.trial.support import NotHonouredError
-from bench.trial.team import Order, gather_ranks, lost_contact
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig, GenerationConfig, IsolationConfig, ModelConfig
+from bench.jobs import job as sweep_job
+from bench.jobs.job import new_record, run_job
+from bench.jobs.reference import reference_config
+from bench.results.record import Energy, Memory, MemoryUse, Output, ProcessEnd, Rank, Record
+from bench.trial.evidence.after_measurement import rate
+from bench.trial.evidence.fidelity import ENOUGH_STEPS
+from bench.trial.measure.call import make_call
+from bench.trial.measure.request import Request
+from bench.trial.measure.runner import BenchmarkRunner
+from bench.trial.model.loading import draft, load
+from bench.trial.parallel import launch, tensor_parallel
+from bench.trial.parallel.group import Order, gather_ranks, lost_contact
+from bench.trial.parallel.launch import Job, Word, settle
+from bench.trial.unsupported import NotHonouredError
 from conftest import run_bench
 from factories import make_record
 
@@ -322,7 +322,7 @@ def measured_record(**changes: object) -> Record:
 
 
 def test_energy_is_the_sum_over_gpus(monkeypatch) -> None:
-    monkeypatch.setattr("bench.trial.memory.device_name", str)
+    monkeypatch.setattr("bench.trial.hardware.memory.device_name", str)
     record = measured_record(energy=Energy(source="nvml", joules=[1.0, 2.0, None]))
     team = FakeTeam((line(1, "cuda:1", [10.0, None, 30.0], peak=9), [[1, 2]]))
     gather_ranks(team, record, torch.device("cuda", 0))
@@ -411,5 +411,5 @@ def test_a_lost_connection_is_told_from_other_errors() -> None:
 
 
 def test_signals_have_their_names() -> None:
-    assert ranks._signal_name(9) == "SIGKILL"
-    assert ranks._signal_name(40) == "signal 40"
+    assert launch._signal_name(9) == "SIGKILL"
+    assert launch._signal_name(40) == "signal 40"

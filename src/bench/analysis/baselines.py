@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.analysis.settings import Setting
-from bench.baseline import find_baselines
+from bench.config.baseline import find_baselines
 
 
 def baseline_ids(settings: Sequence[Setting], wanted: str | None) -> set[str]:
@@ -13,7 +13,7 @@ def baseline_ids(settings: Sequence[Setting], wanted: str | None) -> set[str]:
 
     Args:
         settings: in the order in which they were typed.
-        wanted: as in `bench.baseline.find_baselines`.
+        wanted: as in `bench.config.baseline.find_baselines`.
     """
     if wanted is None:
         return set()

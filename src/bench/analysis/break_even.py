@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit  # type: ignore[import-untyped]
 
 from bench.analysis.settings import Process, Setting, asked, processes
-from bench.analysis.summary import batch_size, summarize
-from bench.record import Record
+from bench.analysis.trials.summary import batch_size, summarize
+from bench.results.record import Record
 
 CALLS = (10, 100, 1000)
 STATUSES = ("established", "not established", "never", "descriptive")

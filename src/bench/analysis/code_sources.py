@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.libraries import EDITABLE, INSTALLED, contradicts
-from bench.record import Record
+from bench.host.libraries import EDITABLE, INSTALLED, contradicts
+from bench.results.record import Record
 
-KEY = " source"  # how `bench.libraries.key_of` ends
+KEY = " source"  # how `bench.host.libraries.key_of` ends
 OWN = "bench"
 
 

@@ -33,7 +33,7 @@ from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
 
 from bench.analysis.ranking import standing_of_setting
 from bench.analysis.settings import Difference, Process, Setting, differences, processes, steady_words
-from bench.baseline import find_baselines
+from bench.config.baseline import find_baselines
 
 MARGIN = 0.01  # as a fraction
 LEVEL = 0.05
@@ -184,7 +184,7 @@ def compare(
 
     Args:
         settings: in the order in which they were typed.
-        baseline: a setting's name or swept values, as `bench.baseline.find_baselines` takes them; None: the first.
+        baseline: a setting's name or swept values, as `find_baselines` takes them; None: the first.
         metric: one of METRICS.
         margin: the difference that matters, as a fraction.
 

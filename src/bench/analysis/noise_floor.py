@@ -28,11 +28,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import nctdtr, stdtrit  # type: ignore[import-untyped]
 
+from bench.analysis.calls.series import lag1_autocorrelation
 from bench.analysis.comparison import FEWEST_PROCESSES, LEVEL, MARGIN
-from bench.analysis.phases import until_ready_s
-from bench.analysis.series import lag1_autocorrelation
 from bench.analysis.settings import Setting, call_times, noise_of_median, processes
-from bench.record import Record
+from bench.analysis.trials.phases import until_ready_s
+from bench.results.record import Record
 
 REPEATS = (3, 5, 10, 20)
 DIFFERENCES = (0.01, 0.02, 0.05)

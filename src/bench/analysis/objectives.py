@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from bench.analysis.headline import headline
 from bench.analysis.ranking import standing_of
-from bench.analysis.summary import summarize
-from bench.record import Record
+from bench.analysis.trials.headline import headline
+from bench.analysis.trials.summary import summarize
+from bench.results.record import Record
 
 
 def objectives_of(record: Record, names: Sequence[str]) -> dict[str, float] | str:
@@ -22,7 +22,7 @@ def objectives_of(record: Record, names: Sequence[str]) -> dict[str, float] | st
 
     Args:
         record: of a job with any status.
-        names: of headline metrics, as in `bench.config.OBJECTIVES`.
+        names: of headline metrics, as in `bench.config.schema.OBJECTIVES`.
     """
     standing = standing_of([record])
     if standing.has("status"):

@@ -17,6 +17,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.analysis.calls.steadiness import deciding_flags
 from bench.analysis.settings import (
     PROMPT_KEY,
     UNKNOWN,
@@ -26,8 +27,7 @@ from bench.analysis.settings import (
     prompt_digest_of,
     steadiness_counts,
 )
-from bench.analysis.steadiness import deciding_flags
-from bench.record import STATUSES, Record
+from bench.results.record import STATUSES, Record
 
 # Kinds of reasons in deciding order, and the mark of each. A status needs no mark: every view shows it as a word.
 MARKS = {"status": "", "output": "≠", "warm-up": "~", "unsteady": "!", "no calls": ""}

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from scipy.special import bdtr, ndtri  # type: ignore[import-untyped]
 
+from bench.analysis.calls.series import effective_n, lag1_autocorrelation, median_rank
 from bench.analysis.code_sources import differing_copies, pool_ids, pool_marks
-from bench.analysis.series import effective_n, lag1_autocorrelation, median_rank
-from bench.record import Iteration, Record, Unverified
+from bench.results.record import Iteration, Record, Unverified
 
 METRICS = ("e2e", "ttft", "itl", "tpot")
 # The keys that make a model another one. Its number format is a choice for speed like any other.

@@ -1,7 +1,7 @@
 """The Hydra door: overrides in, BenchmarkConfig out. Nothing past it knows Hydra.
 
 `main` is the command; `job` runs one composed config, whatever launcher called it. What a run and a sweep then are is
-`bench.conductor`'s business.
+`bench.orchestration`'s business.
 """
 
 from __future__ import annotations
@@ -33,23 +33,24 @@ from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from bench import opening, start_folder
+from bench.cli.composition.config_loader import restore, text_loader
+from bench.cli.composition.quoting import TEXTS_OF_HYDRA, readable
+from bench.cli.composition.redacted_yaml import hide_secrets
+from bench.cli.composition.text_keys import as_tags
+from bench.cli.composition.text_overrides import quoted
+from bench.cli.composition.yaml_files import install as install_config_files
+from bench.cli.help import help_text, keys_text
+from bench.cli.refusals.override_checks import OF_HYDRA, OverrideError, check_overrides
 from bench.compat import hydra_internals, omegaconf_internals
-from bench.composed import hide_secrets
-from bench.conductor import interrupt
-from bench.config import BenchmarkConfig, ComposedConfig, no_such_key
-from bench.config_files import install as install_config_files
-from bench.manual import help_text, keys_text
-from bench.override_checks import OF_HYDRA, OverrideError, check_overrides
-from bench.quoting import TEXTS_OF_HYDRA, readable
-from bench.rules import ConfigError
-from bench.secrets import has_credentials, scrub, without_credentials
-from bench.typed.keys import as_tags
-from bench.typed.loading import restore, text_loader
-from bench.typed.overrides import quoted
-from bench.user_path import expanded
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig, ComposedConfig, no_such_key
+from bench.host import start_folder
+from bench.host.command_line import ExitStatus
+from bench.host.home_folder import expanded
+from bench.host.secrets import has_credentials, scrub, without_credentials
+from bench.orchestration import signals
+from bench.report.terminal import startup_line
 
-REFUSED = 2
 OURS_IN_CONF = ("submitit_slurm", "submitit_local")  # launchers
 MISSING = "You must specify"  # how Hydra begins when a choice is missing
 KEYS_FLAG = "--keys"  # and sections
@@ -63,8 +64,9 @@ _typed: list[str] = []  # the command line, before it was put into a form that H
 
 def conf_folder() -> Path:
     """The folder of the YAML files: inside the package once installed, beside `src` in a checkout."""
-    packaged = Path(__file__).parent / "conf"
-    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf"
+    package = Path(__file__).parents[1]
+    packaged = package / "conf"
+    return packaged if packaged.is_dir() else package.parents[1] / "conf"
 
 
 def main() -> None:
@@ -80,7 +82,7 @@ def main() -> None:
         _refuse(error)
     except BrokenPipeError:  # whoever read our output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the end of Python tries once more
-        sys.exit(1)
+        sys.exit(ExitStatus.FAILED)
     except (OSError, ValueError) as error:
         if show_traceback:
             raise
@@ -88,7 +90,7 @@ def main() -> None:
             _refuse(error)
         _give_up(error)
     except KeyboardInterrupt:
-        sys.exit(interrupt.INTERRUPTED)
+        sys.exit(ExitStatus.INTERRUPTED)
     except Exception as error:
         if show_traceback or not _is_of_composition(error):  # a fault of ours
             raise
@@ -282,7 +284,7 @@ def _check_output_folder(config: DictConfig, key: str) -> None:
 
 
 def _check_sweeper(config: DictConfig, run_mode: RunMode) -> None:
-    from bench.config_places import find_ignored_override, find_sweep  # noqa: PLC0415 - what is only shown needs none
+    from bench.cli.refusals.yaml_places import find_ignored_override, find_sweep  # noqa: PLC0415 - what is only shown needs none
 
     sweeper = config.hydra.sweeper
     chosen = config.hydra.runtime.choices
@@ -320,9 +322,9 @@ def _check_flags(arguments: Sequence[str]) -> Namespace:
             message += f": a key has no dashes before it: {dashed[0].lstrip('-')}"
         elif unknown and not any(each.startswith("-") for each in unknown.split()):
             message = f"{unknown}: a flag stands between overrides; flags come before all key=value, or after"
-        opening.erase()
+        startup_line.erase()
         print(f"bench: {scrub(message)}; bench --help shows examples, bench --hydra-help the flags", file=sys.stderr)
-        sys.exit(REFUSED)
+        sys.exit(ExitStatus.REFUSED)
 
     parser.error = refuse  # type: ignore[method-assign]
     flags = parser.parse_args(list(arguments))
@@ -356,13 +358,13 @@ def _set_up_process() -> None:
         os.environ.setdefault("TTY_COMPATIBLE", "0")
     if Path(sys.argv[0]).name == "__main__.py":  # what Hydra's parser and completion call the command by
         sys.argv[0] = "bench"
-    interrupt.install()
+    signals.install()
 
 
 def _give_up(error: OSError | ValueError) -> NoReturn:
-    opening.erase()
+    startup_line.erase()
     print(f"bench: {_of_the_machine(error)}", file=sys.stderr)
-    sys.exit(1)
+    sys.exit(ExitStatus.FAILED)
 
 
 def _of_the_machine(error: OSError | ValueError) -> str:
@@ -378,17 +380,17 @@ def _of_the_machine(error: OSError | ValueError) -> str:
 
 
 def _is_of_composition(error: Exception) -> bool:
-    from bench.wording import is_of_composition  # noqa: PLC0415 - only a refusal has use for it
+    from bench.cli.refusals.message import is_of_composition  # noqa: PLC0415 - only a refusal has use for it
 
     return is_of_composition(error)
 
 
 def _refuse(error: Exception) -> NoReturn:
-    from bench.wording import explain  # noqa: PLC0415 - as above
+    from bench.cli.refusals.message import explain  # noqa: PLC0415 - as above
 
-    opening.erase()
+    startup_line.erase()
     print(f"bench: {scrub(explain(error, _typed or sys.argv[1:]))}", file=sys.stderr)
-    sys.exit(REFUSED)
+    sys.exit(ExitStatus.REFUSED)
 
 
 def _register() -> None:
@@ -527,8 +529,8 @@ def _check_model_name(config: BenchmarkConfig, overrides: Sequence[str]) -> None
 
 def job(composed: DictConfig) -> Any:
     """Hydra's task in a sweep: run one composed config in its output folder; returns what the launcher brings back."""
-    from bench.conductor import jobs  # noqa: PLC0415 - neither help nor a refused config has use for it
-    from bench.sweep.assignment import VARIABLE  # noqa: PLC0415
+    from bench.jobs.assignment import VARIABLE  # noqa: PLC0415
+    from bench.orchestration import job_run  # noqa: PLC0415 - neither help nor a refused config has use for it
 
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
@@ -537,12 +539,12 @@ def job(composed: DictConfig) -> Any:
     start_folder.enter(settings.runtime.cwd, folder)  # Hydra may have left it: hydra.job.chdir
     if settings.output_subdir is not None:
         hide_secrets(folder / settings.output_subdir, composed, [*settings.overrides.task, *settings.overrides.hydra])
-    return jobs.run_sweep_job(to_config(composed, settings.overrides.task), folder)
+    return job_run.run_sweep_job(to_config(composed, settings.overrides.task), folder)
 
 
 def _run_after_hydra(composed: DictConfig, folder: Path) -> NoReturn:
     """Run one setting whose output folder Hydra has made already: `_Command` does not fit into this version of it."""
-    from bench.conductor import jobs  # noqa: PLC0415 - neither help nor a refused config has use for it
+    from bench.orchestration import job_run  # noqa: PLC0415 - neither help nor a refused config has use for it
 
     settings = HydraConfig.get()
     start_folder.enter(settings.runtime.cwd, folder)
@@ -551,14 +553,14 @@ def _run_after_hydra(composed: DictConfig, folder: Path) -> NoReturn:
     try:
         _check_command(whole, RunMode.RUN)
         config = to_config(composed, settings.overrides.task)
-        ready = jobs.prepare_single(config, folder)
+        ready = job_run.prepare_single(config, folder)
         if ready is None:
             sys.exit(0)
         if settings.output_subdir is not None:
             hide_secrets(
                 folder / settings.output_subdir, composed, [*settings.overrides.task, *settings.overrides.hydra]
             )
-        status = jobs.run_single(config, folder, ready)
+        status = job_run.run_single(config, folder, ready)
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         _refuse(error)  # here, for Hydra prints a line of its own about what a job raises
     except OSError as error:
@@ -591,11 +593,11 @@ def _single_run(composed: DictConfig, stack: contextlib.ExitStack) -> TaskFuncti
         del plain["hydra"]
     config = to_config(plain, composed.hydra.overrides.task)
 
-    from bench.conductor import jobs  # noqa: PLC0415 - neither help nor a refused config has use for it
-    from bench.sweep.output_folder import free_config_folder, in_output_folder  # noqa: PLC0415
+    from bench.jobs.folders.output_folder import free_config_folder, in_output_folder  # noqa: PLC0415
+    from bench.orchestration import job_run  # noqa: PLC0415 - neither help nor a refused config has use for it
 
     try:
-        ready = jobs.prepare_single(config, folder)
+        ready = job_run.prepare_single(config, folder)
         if ready is None:
             sys.exit(0)
         with read_write(composed.hydra):
@@ -610,7 +612,7 @@ def _single_run(composed: DictConfig, stack: contextlib.ExitStack) -> TaskFuncti
             if composed.hydra.output_subdir is not None:
                 typed_overrides = [*composed.hydra.overrides.task, *composed.hydra.overrides.hydra]
                 hide_secrets(folder / composed.hydra.output_subdir, plain, typed_overrides)
-            status = jobs.run_single(config, folder, ready)
+            status = job_run.run_single(config, folder, ready)
         except (ConfigError, OmegaConfBaseException) as error:
             _refuse(error)  # here, for Hydra prints a line of its own about what a job raises
         except OSError as error:

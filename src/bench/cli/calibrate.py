@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from bench.analysis.calibration import level, verdicts, warmup
 from bench.analysis.calibration.rows import MISSED, WITHIN_NOISE, Case, Row, measure
-from bench.command import Parser, run
+from bench.cli.subcommands import Parser, run
 
-NAME = "bench.analysis.calibrate"
+WORD = "calibrate"
 TRIALS = 300
 HEADER = ("property", "case", "measured", "95 % bounds", "target", "result")
 
@@ -67,11 +67,11 @@ def conclusion(rows: Sequence[Row], trials: int, seed: int) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 0 when every row is met, 1 when one is missed, 2 for arguments that are wrong."""
-    return run(NAME, lambda: _run(_parser().parse_args(arguments)))
+    return run(WORD, lambda: _run(_parser().parse_args(arguments)))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog=f"python -m {NAME}", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(WORD, description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--trials", type=_at_least(2), default=TRIALS, help="of each row (default %(default)s)")
     parser.add_argument("--seed", type=_at_least(0), default=0, help="default %(default)s")
     parser.add_argument("--format", choices=("text", "markdown"), default="text", help="default %(default)s")

@@ -1,8 +1,8 @@
 """`python -m bench.compare`: the settings of a sweep beside their baseline, or one sweep beside another.
 
-This module reads arguments and prints: ``bench.sources`` reads the records, ``bench.analysis`` compares them and
-``bench.report`` shows the result. Libraries are imported where they are used, so that ``--help`` and a mistyped option
-answer at once.
+This module reads arguments and prints: ``bench.orchestration.loading`` reads the records, ``bench.analysis`` compares
+them and ``bench.report`` shows the result. Libraries are imported where they are used, so that ``--help`` and a
+mistyped option answer at once.
 
 With --fail-if-slower or --fail-if-inconclusive it is a regression gate, which passes only what it could compare. Exit
 status, the first that applies: 2 for wrong arguments and sources that cannot be read, in one line; 1 when a setting is
@@ -18,17 +18,17 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bench.command import CommandError, Parser, run, say
-from bench.rules import ConfigError
-from bench.sources import Source, read_source
-from bench.user_path import expanded
+from bench.cli.subcommands import Parser, run, say
+from bench.config.rules import ConfigError
+from bench.host.command_line import CommandError, ExitStatus
+from bench.host.home_folder import expanded
+from bench.orchestration.loading.record_sources import Source, read_source
 
 if TYPE_CHECKING:
     from bench.analysis.settings import Setting
     from bench.report.comparison import ComparisonReport, SlowerCheck
 
-NAME = "bench.compare"
-SLOWER, INCONCLUSIVE, BROKEN = 1, 3, 4
+WORD = "compare"
 METRICS = ("e2e", "ttft", "itl", "tpot")
 FORMATS = ("text", "json", "markdown")
 
@@ -52,7 +52,7 @@ examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    return run(NAME, lambda: _run(_parser().parse_args(arguments)))
+    return run(WORD, lambda: _run(_parser().parse_args(arguments)))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -60,7 +60,7 @@ def _run(options: argparse.Namespace) -> int:
     sources = [read_source(each, options.tracking_uri) for each in options.sources]
     for source in sources:
         for note in source.notes:
-            say(NAME, f"{source.label}: {note}")
+            say(WORD, f"{source.label}: {note}")
     try:
         report = _report_of_one(options, sources[0]) if len(sources) == 1 else _report_of_two(options, *sources)
     except ConfigError as error:
@@ -78,18 +78,18 @@ def _run(options: argparse.Namespace) -> int:
 def _status(report: ComparisonReport, check: SlowerCheck, options: argparse.Namespace) -> int:
     """Say what the gate objects to, a line for each kind and reason, and return the exit status."""
     if check.slower and check.limit is not None and options.format != "text":  # where the text says so itself
-        say(NAME, f"slower by {check.limit * 100:g} % or more: {', '.join(check.slower)}")
+        say(WORD, f"slower by {check.limit * 100:g} % or more: {', '.join(check.slower)}")
     for each in check.broken:
-        say(NAME, f"cannot be compared: {each.setting}: {each.reason}")
+        say(WORD, f"cannot be compared: {each.setting}: {each.reason}")
     inconclusive = _inconclusive(report, check)
     kind = "inconclusive" if options.fail_if_inconclusive else "warning: inconclusive"
     for reason, names in inconclusive.items():
-        say(NAME, f"{kind}: {', '.join(names)}: {reason}")
+        say(WORD, f"{kind}: {', '.join(names)}: {reason}")
     if check.slower:
-        return SLOWER
+        return ExitStatus.FAILED
     if check.broken:
-        return BROKEN
-    return INCONCLUSIVE if options.fail_if_inconclusive and inconclusive else 0
+        return ExitStatus.INCOMPARABLE
+    return ExitStatus.INCONCLUSIVE if options.fail_if_inconclusive and inconclusive else ExitStatus.OK
 
 
 def _inconclusive(report: ComparisonReport, check: SlowerCheck) -> dict[str, list[str]]:
@@ -116,7 +116,7 @@ def _print(report: ComparisonReport, check: SlowerCheck | None, form: str) -> No
     from rich.console import Console  # noqa: PLC0415
 
     from bench.report.comparison import to_json  # noqa: PLC0415
-    from bench.report.comparison_text import print_comparison, to_markdown  # noqa: PLC0415
+    from bench.report.terminal.comparison_text import print_comparison, to_markdown  # noqa: PLC0415
 
     if form == "json":
         print(json.dumps(to_json(report, check=check), indent=1, allow_nan=False))
@@ -206,7 +206,7 @@ def _nothing(report: ComparisonReport) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m bench.compare",
+        WORD,
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -9,9 +9,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from bench.command import COMMANDS
-from bench.config import BenchmarkConfig, walk
-from bench.rules import ConfigError, nearest
+from bench.config.rules import ConfigError, nearest
+from bench.config.schema import BenchmarkConfig, walk
+from bench.host.command_line import COMMANDS
 
 WIDTH = 100
 COMMAND_CELLS = (31, 28, 18)  # the columns of commands: two beside each other, each with what it does

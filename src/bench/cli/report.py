@@ -1,7 +1,8 @@
 """`python -m bench.report`: the report of a sweep as a page, and its trials as rows for a pipeline.
 
-Only choosing happens here: a source's records are read by ``bench.sources``, and ``bench.report`` makes of them what is
-asked for. Libraries are imported where they are used, so that ``--help`` and a mistyped option answer at once.
+Only choosing happens here: a source's records are read by ``bench.orchestration.loading``, and ``bench.report``
+makes of them what is asked for. Libraries are imported where they are used, so that ``--help`` and a mistyped option
+answer at once.
 
 Exit status: 0; 2 for wrong arguments, sources that cannot be read and places that cannot be written, in one line.
 """
@@ -15,17 +16,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.command import CommandError, Parser, run, say, to_type
-from bench.files import write_named, write_whole
-from bench.rules import ConfigError
-from bench.secrets import scrub
-from bench.sources import MLFLOW_PREFIX, Source, read_source, read_sources
-from bench.user_path import expanded
+from bench.cli.subcommands import Parser, run, say
+from bench.config.rules import ConfigError
+from bench.host.atomic_files import write_named, write_whole
+from bench.host.command_line import CommandError, to_type
+from bench.host.home_folder import expanded
+from bench.host.secrets import scrub
+from bench.orchestration.loading.record_sources import MLFLOW_PREFIX, Source, read_source, read_sources
 
 if TYPE_CHECKING:
     from bench.report.page.write import Report
 
-NAME = "bench.report"
+WORD = "report"
 ROWS = ("csv", "json")
 FORMATS = ("html", "markdown", *ROWS)
 OURS = ("report.html", "report.md", "figures")  # that may be written again
@@ -52,7 +54,7 @@ examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    return run(NAME, lambda: _run(_parser().parse_args(arguments)))
+    return run(WORD, lambda: _run(_parser().parse_args(arguments)))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -69,7 +71,7 @@ def _run(options: argparse.Namespace) -> int:
             text = _markdown(report)
     for source in sources:
         for note in source.notes:
-            say(NAME, f"{source.label}: {note}")
+            say(WORD, f"{source.label}: {note}")
     if text:
         _put(text, options.output)
     return 0
@@ -84,8 +86,8 @@ def _rows(sources: Sequence[Source], form: str) -> str:
 
 def _report(name: str, source: Source, *, is_drawn: bool) -> Report:
     from bench.report.comparison import build_report_of_records  # noqa: PLC0415
-    from bench.report.page.again import command_of  # noqa: PLC0415
     from bench.report.page.build import Sweep  # noqa: PLC0415
+    from bench.report.page.reproduce import command_of  # noqa: PLC0415
     from bench.report.page.write import build  # noqa: PLC0415
 
     notes = list(source.notes)
@@ -104,7 +106,7 @@ def _report(name: str, source: Source, *, is_drawn: bool) -> Report:
 
 
 def _markdown(report: Report) -> str:
-    from bench.report.page.text import to_markdown  # noqa: PLC0415
+    from bench.report.page.markdown_page import to_markdown  # noqa: PLC0415
 
     # What is printed has no files beside it that an image could be.
     return to_markdown(report.page, [], "")
@@ -119,7 +121,7 @@ def _write(report: Report, source: Source, options: argparse.Namespace) -> None:
 
     try:
         if options.format == "html":
-            from bench.report.page.html import to_html  # noqa: PLC0415
+            from bench.report.page.html_page import to_html  # noqa: PLC0415
 
             text = to_html(report.page, report.figures, report.figures_note).encode(errors="replace")
             if options.output:
@@ -194,7 +196,7 @@ def _put(text: str, output: str | None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m bench.report",
+        WORD,
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,8 +1,8 @@
 """`python -m bench.tracking.sync`: publish what could not be published when it was measured.
 
 It may run any number of times, and twice at once: what is in MLflow already is found there by its key, and marks
-(`bench.tracking.mark`) only save the looking. A sweep gets its own run as well, which is ended unless the sweep runs,
-with the files that the end of a sweep leaves in its folder (`bench.tracking.sweep_file.CONCLUSIONS`).
+(`bench.tracking.publish_mark`) only save the looking. A sweep gets its own run as well, which is ended unless the sweep
+runs, with the files that the end of a sweep leaves in its folder (`bench.results.sweep_file.CONCLUSIONS`).
 
 Exit status: 0 when every record is there, 1 when some is not, 2 for wrong arguments, each problem in one line.
 """
@@ -10,19 +10,18 @@ Exit status: 0 when every record is there, 1 when some is not, 2 for wrong argum
 from __future__ import annotations
 
 import argparse
-import io
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.command import CommandError, Parser, name_of
-from bench.record import FILE_NAME
-from bench.tracking.sweep_file import FILE_NAME as SWEEP_FILE_NAME
-from bench.user_path import expanded
+from bench.cli.subcommands import Parser, run, say
+from bench.host.command_line import CommandError, ExitStatus
+from bench.host.home_folder import expanded
+from bench.results.record import FILE_NAME
+from bench.results.sweep_file import FILE_NAME as SWEEP_FILE_NAME
 
-REFUSED, INTERRUPTED = 2, 130
+WORD = "sync"
 DEPTH = 5  # of folders below DIR
 # Copies, attempts that another one took the place of, and reference runs, none of which is a trial.
 LEFT_OUT = ("mlartifacts", "artifacts", "earlier", "references")
@@ -41,10 +40,6 @@ examples:
   python -m bench.tracking.sync . --tracking-uri http://localhost:5000 --experiment nights"""
 
 
-class SyncError(ValueError):
-    """What the user must change, in one line."""
-
-
 @dataclass(kw_only=True)
 class Group:
     """Jobs that are published together: those of a sweep, or a single one."""
@@ -55,50 +50,40 @@ class Group:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-    try:
-        options = _parser().parse_args(arguments)
-        return _run(options)
-    except (CommandError, SyncError) as error:
-        _say(str(error))
-        return REFUSED
-    except KeyboardInterrupt:
-        _say("interrupted; what is published so far is marked, and the command may be given again")
-        return INTERRUPTED
-    except BrokenPipeError:  # whoever read our output has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the end of Python tries once more
-        return 1
+    return run(WORD, lambda: _run(_parser().parse_args(arguments)))
 
 
 def _run(options: argparse.Namespace) -> int:
     groups = find_groups([Path(each) for each in options.folders])
     if not any(each.jobs for each in groups):
-        raise SyncError(f"no {FILE_NAME} in or below {', '.join(options.folders)}: name a job's or a sweep's folder")
+        raise CommandError(f"no {FILE_NAME} in or below {', '.join(options.folders)}: name a job's or a sweep's folder")
     from bench.tracking.catch_up import CatchUp  # noqa: PLC0415 - imports MLflow
-    from bench.tracking.store import TrackingError  # noqa: PLC0415
+    from bench.tracking.store.store import TrackingError  # noqa: PLC0415
 
     try:
         work = CatchUp(uri=options.tracking_uri, experiment=options.experiment, check_all=options.all, say=_say)
     except TrackingError as error:
-        raise SyncError(str(error).replace("tracking.uri", "--tracking-uri")) from error
-    for group in groups:
-        work.publish(group.sweep_folder, group.jobs)
+        raise CommandError(str(error).replace("tracking.uri", "--tracking-uri")) from error
+    try:
+        for group in groups:
+            work.publish(group.sweep_folder, group.jobs)
+    except KeyboardInterrupt:
+        _say("interrupted; what is published so far is marked, and the command may be given again")
+        return ExitStatus.INTERRUPTED
     print(f"published {work.published}, already there {work.already}, failed {work.failed}")
-    return 0 if work.is_all_there else 1
+    return ExitStatus.OK if work.is_all_there else ExitStatus.FAILED
 
 
 def find_groups(folders: Sequence[Path]) -> list[Group]:
     """The jobs in and below these folders, sweep by sweep, none twice.
 
     Raises:
-        SyncError: one of the folders does not exist.
+        CommandError: one of the folders does not exist.
     """
     groups: dict[Path, Group] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise SyncError(f"{folder}: no such folder")
+            raise CommandError(f"{folder}: no such folder")
         for job in _jobs(folder.resolve(), DEPTH):
             is_swept = (job.parent / SWEEP_FILE_NAME).is_file()
             group = groups.setdefault(
@@ -124,12 +109,12 @@ def _jobs(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _say(line: str) -> None:
-    print(f"{name_of('bench.tracking.sync')}: {' '.join(line.split())}", file=sys.stderr)
+    say(WORD, line)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m bench.tracking.sync",
+        WORD,
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

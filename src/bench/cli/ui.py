@@ -30,19 +30,20 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from bench.command import CommandError, Parser, name_of
-from bench.tracking.database import sqlite_file
-from bench.tracking.destination import AddressError
-from bench.tracking.found_store import DATABASE_NAME, Found, find_store
-from bench.tracking.moved import bring_along
-from bench.tracking.schema import SchemaError, check_schema, check_schema_at, explain_schema
-from bench.user_path import expanded
+from bench.cli.subcommands import Parser, say
+from bench.host.command_line import CommandError, ExitStatus
+from bench.host.home_folder import expanded
+from bench.tracking.store.database import sqlite_file
+from bench.tracking.store.database_schema import SchemaError, check_schema, check_schema_at, explain_schema
+from bench.tracking.store.destination import AddressError
+from bench.tracking.store.found_store import DATABASE_NAME, Found, find_store
+from bench.tracking.store.relocated import bring_along
 
+WORD = "ui"
 PORT = 5000
 START_S = 120.0  # on a busy machine; on an idle one 4 to 16 s
 STOP_S = 10.0
 LOOK_S = 0.1
-REFUSED = 2
 ENDS = (signal.SIGTERM, signal.SIGHUP)  # like Ctrl-C
 
 _Handler = Callable[[int, FrameType | None], object] | signal.Handlers
@@ -60,7 +61,7 @@ examples:
 class UiError(Exception):
     """What went wrong, in one line."""
 
-    def __init__(self, text: str, status: int = 1) -> None:
+    def __init__(self, text: str, status: int = ExitStatus.FAILED) -> None:
         self.status = status
         super().__init__(text)
 
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(Path(options.folder), options.port)
     except CommandError as error:
         _say(str(error))
-        return REFUSED
+        return ExitStatus.REFUSED
     except UiError as error:
         _say(str(error))
         return error.status
@@ -87,16 +88,16 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 def _run(folder: Path, port: int | None) -> int:
     if not folder.is_dir():
-        raise UiError(f"{folder}: no such folder", REFUSED)
+        raise UiError(f"{folder}: no such folder", ExitStatus.REFUSED)
     try:
         found = find_store(folder.resolve())
     except AddressError as error:
-        raise UiError(str(error), REFUSED) from error
+        raise UiError(str(error), ExitStatus.REFUSED) from error
     if found is None:
         raise UiError(
             f"no sweep, no run and no {DATABASE_NAME} in or below {folder}: name the folder where one was started, "
             f"or start one: python -m bench",
-            REFUSED,
+            ExitStatus.REFUSED,
         )
     if found.uri.startswith(("http://", "https://")):
         _print_pages(found, found.uri)
@@ -120,10 +121,10 @@ def _check_schema(uri: str) -> None:
         elif database.is_file():
             check_schema(database)
     except SchemaError as error:
-        from bench.tracking.store import mlflow_command  # noqa: PLC0415 - imports MLflow
+        from bench.tracking.store.store import mlflow_command  # noqa: PLC0415 - imports MLflow
 
         reason, remedy = explain_schema(error, uri, mlflow_command()) or (str(error), "")
-        raise UiError(f"MLflow at {_shown(uri)} cannot be shown: {reason}; {remedy}", REFUSED) from error
+        raise UiError(f"MLflow at {_shown(uri)} cannot be shown: {reason}; {remedy}", ExitStatus.REFUSED) from error
     except sqlite3.Error:  # which MLflow itself is about to say
         return
 
@@ -153,7 +154,7 @@ def _free_port(wanted: int | None) -> int:
             reason = os.strerror(error.errno).lower() if error.errno is not None else str(error)
         except OverflowError:
             reason = "ports go from 1 to 65535"
-    raise UiError(f"--port {wanted}: {reason}; name another, or none for one that is free", REFUSED)
+    raise UiError(f"--port {wanted}: {reason}; name another, or none for one that is free", ExitStatus.REFUSED)
 
 
 @contextlib.contextmanager
@@ -211,7 +212,7 @@ def _handled(
 
 
 def _wait_until_it_answers(server: subprocess.Popen[bytes], address: str, log: IO[bytes]) -> None:
-    from bench.tracking import store as _  # noqa: F401, PLC0415 - imports MLflow, while the server does so too
+    from bench.tracking.store import store as _  # noqa: F401, PLC0415 - imports MLflow, while the server does so too
 
     deadline_s = time.monotonic() + START_S
     while server.poll() is None:
@@ -269,8 +270,8 @@ def _has_group(number: int) -> bool:
 
 def _print_pages(found: Found, address: str) -> None:
     """The pages of the sweep that led here, else of the latest one in the store."""
-    from bench.tracking.latest import pages  # noqa: PLC0415 - imports MLflow
-    from bench.tracking.store import TrackingError  # noqa: PLC0415
+    from bench.tracking.pages.latest_sweep import pages  # noqa: PLC0415 - imports MLflow
+    from bench.tracking.store.store import TrackingError  # noqa: PLC0415
 
     try:
         lines = pages(address, sweep_id=found.sweep_id, experiment=found.experiment)
@@ -280,18 +281,18 @@ def _print_pages(found: Found, address: str) -> None:
 
 
 def _say(line: str) -> None:
-    print(f"{name_of('bench.tracking.ui')}: {' '.join(line.split())}", file=sys.stderr)
+    say(WORD, line)
 
 
 def _shown(uri: str) -> str:
-    from bench.secrets import without_credentials  # noqa: PLC0415
+    from bench.host.secrets import without_credentials  # noqa: PLC0415
 
     return without_credentials(uri)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m bench.tracking.ui",
+        WORD,
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

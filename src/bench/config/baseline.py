@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from bench.rules import ConfigError
+from bench.config.rules import ConfigError
 
 KEY = "sweep.baseline"
 Swept = Mapping[str, str]

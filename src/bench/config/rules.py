@@ -1,7 +1,8 @@
 """What a value of a config key may be, and how one that may not is refused.
 
-One line for a user: key, value, remedy. Which keys there are, with which rules, is the business of `bench.config`;
-here stands what holds for all of them: a value can be written as JSON and read again as what it was.
+One line for a user: key, value, remedy. Which keys there are, with which rules, is the business of
+`bench.config.schema`; here stands what holds for all of them: a value can be written as JSON and read again as what it
+was.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import difflib
 import math
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 # Characters of a key, a value and a remedy in an error's line.
@@ -142,3 +144,9 @@ def shown(text: str, limit: int = LONGEST_VALUE) -> str:
     """A text on one line, of a length that one reads."""
     line = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text[: limit + 1])
     return line if len(line) <= limit else f"{line[:limit]}..."
+
+
+def unusable_cache(folder: Path, error: OSError) -> ConfigError:
+    """Return the refusal of a shared compile cache whose folder cannot be written."""
+    remedy = f"{folder} cannot be written ({error.strerror or error}); set XDG_CACHE_HOME to the path of a folder that "
+    return ConfigError("compile.cache", "shared", remedy + "can, or leave compile.cache=fresh")

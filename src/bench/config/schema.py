@@ -2,7 +2,7 @@
 
 This module owns every key's type, default, documentation and value rule. The YAML files under ``conf/`` only name
 choices that differ from these defaults, the help page is made from them, and the flat keywords of the Python
-interface are other names for the same keys. Nothing here knows Hydra, and nothing past ``bench.cli`` sees a
+interface are other names for the same keys. Nothing here knows Hydra, and nothing past ``bench.cli.application`` sees a
 ``DictConfig``.
 
 What depends on the machine or the model (is there a GPU, does this attention exist) is not decided here but in the
@@ -25,9 +25,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.mlflow_names import problem_of_experiment, problem_of_tag
-from bench.rules import SUGGESTED, ConfigError, Rule, key, nearest
-from bench.user_path import expanded
+from bench.config.mlflow_names import problem_of_experiment, problem_of_tag
+from bench.config.rules import SUGGESTED, ConfigError, Rule, key, nearest
+from bench.host.home_folder import expanded
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 SDPA_BACKENDS = ("math", "flash_attention", "efficient_attention", "cudnn_attention")

@@ -1,19 +1,23 @@
-"""The user's home folder, for users who have none as well.
+"""The user's home folder: paths that are typed with `~`, and users who have no home folder.
 
 A container that runs under an arbitrary user id may have neither HOME nor an entry in the passwd file. Python's
 `Path.home()` then raises RuntimeError (on import of MLflow, for one), and libraries that use `os.path.expanduser` make
 a folder named `~` in the current folder.
+
+A shell replaces `~` only at the beginning of a word, so not in `key=~/file` nor in `--option=~/file`. bench replaces it
+where a path is used, never in the config: a record keeps what was typed. Relative paths are not resolved here.
 """
 
 from __future__ import annotations
 
 import os
 import pwd
+import re
 import tempfile
 from pathlib import Path
 
-from bench.rules import ConfigError
-
+# What stands before the path in an address of a file: sqlite:///PATH, sqlite+pysqlite:///PATH, file://PATH.
+_ADDRESS = re.compile(r"(sqlite(?:\+\w+)?:///|file:(?://)?)(~.*)", re.DOTALL)
 NO_HOME = "/dev/null"  # no folder: nobody can make anything in it, not even root
 
 
@@ -38,10 +42,19 @@ def check_writable(folder: Path) -> None:
     tempfile.TemporaryFile(dir=folder).close()
 
 
-def unusable_cache(folder: Path, error: OSError) -> ConfigError:
-    """Return the refusal of a shared compile cache whose folder cannot be written."""
-    remedy = f"{folder} cannot be written ({error.strerror or error}); set XDG_CACHE_HOME to the path of a folder that "
-    return ConfigError("compile.cache", "shared", remedy + "can, or leave compile.cache=fresh")
+def expanded(text: str) -> str:
+    """Replace a leading `~` or `~name` of a path or of a file's address by that user's home folder.
+
+    Args:
+        text: a path, an address such as sqlite:///~/x.db, or any other text.
+
+    Returns:
+        The text itself where it has no such beginning, or where that user has no home folder here.
+    """
+    if text.startswith("~"):
+        return os.path.expanduser(text)  # noqa: PTH111 - pathlib raises where there is no home, and drops a last slash
+    address = _ADDRESS.fullmatch(text)
+    return address[1] + expanded(address[2]) if address else text
 
 
 def _home() -> Path:

@@ -32,7 +32,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bench.git import checkout_of
+from bench.host.git import checkout_of
 
 # Distribution → the module that it is imported as: all of which the choice may change what is computed, or how fast.
 COMPUTING = {

@@ -11,8 +11,8 @@ import json
 import urllib.parse
 from pathlib import Path
 
-from bench.plain import load
-from bench.sweep.plan import FILE_NAME, Job, Plan, SweepFile
+from bench.jobs.planning.plan import FILE_NAME, Job, Plan, SweepFile
+from bench.results.json_dataclasses import load
 
 VARIABLE = "BENCH_ASSIGNMENT"
 HEAD_BYTES = 1000  # of sweep.json, in which its id stands

@@ -10,7 +10,7 @@ import os
 import platform
 from collections.abc import Mapping
 
-from bench.record import Placement
+from bench.results.record import Placement
 
 # Set by launchers of ours, for engines whose own variables do not name the job.
 ENGINE_VARIABLE, JOB_VARIABLE, ATTEMPT_VARIABLE = "BENCH_ENGINE", "BENCH_ENGINE_JOB", "BENCH_ENGINE_ATTEMPT"

@@ -16,17 +16,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import cache_folder
-from bench.config import BenchmarkConfig
-from bench.record import FILE_NAME, ProcessEnd, Record, RecordError
-from bench.secrets import scrub, scrub_file
-from bench.sweep.device import cards_of, oom_kills, used_bytes, wait_until_free
-from bench.sweep.engine import EngineStop, LostJob, placement
-from bench.sweep.fingerprint import fingerprint
-from bench.sweep.guardian import STRAYS_NAME, TOLD_NAME
-from bench.sweep.process import Child, Ended, OnEvent
-from bench.sweep.scratch import compile_cache, last_lines, reserved_space
-from bench.sweep.stop import asked_by
+from bench.config.schema import BenchmarkConfig
+from bench.host import cache_folder
+from bench.host.secrets import scrub, scrub_file
+from bench.jobs.engine import EngineStop, LostJob, placement
+from bench.jobs.folders.scratch import compile_cache, last_lines, reserved_space
+from bench.jobs.planning.fingerprint import fingerprint
+from bench.jobs.process.child import Child, Ended, OnEvent
+from bench.jobs.process.device import cards_of, oom_kills, used_bytes, wait_until_free
+from bench.jobs.process.stop_reason import asked_by
+from bench.jobs.process.supervisor import STRAYS_NAME, TOLD_NAME
+from bench.results.record import FILE_NAME, ProcessEnd, Record, RecordError
 
 WORKER = "bench.trial.worker"
 LOG_NAME = "worker.log"

@@ -10,9 +10,9 @@ import contextlib
 import dataclasses
 from pathlib import Path
 
-from bench.files import write_whole
-from bench.record import FILE_NAME, Record
-from bench.sweep.plan import file_name
+from bench.host.atomic_files import write_whole
+from bench.jobs.planning.plan import file_name
+from bench.results.record import FILE_NAME, Record
 
 BROUGHT = (FILE_NAME, "worker.log", "tracking.json", "operators.txt")  # traces stay where they were written
 LARGEST_BYTES = 32 << 20  # of a file that is brought

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from bench.config import (
+from bench.config.schema import (
     AttentionConfig,
     BenchmarkConfig,
     CompileConfig,
@@ -25,10 +25,10 @@ from bench.config import (
     ProfileConfig,
     WarmupConfig,
 )
-from bench.record import REFERENCE_NAME, Record, RecordError
-from bench.sweep.job import new_record, run_job
-from bench.sweep.process import OnEvent
-from bench.user_path import expanded
+from bench.host.home_folder import expanded
+from bench.jobs.job import new_record, run_job
+from bench.jobs.process.child import OnEvent
+from bench.results.record import REFERENCE_NAME, Record, RecordError
 
 FOLDER = "references"
 POLL_S = 0.5  # between looks at another job's lock

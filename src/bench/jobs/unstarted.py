@@ -9,9 +9,9 @@ import errno
 import os
 from pathlib import Path
 
-from bench.record import Record, RecordError
-from bench.rules import ConfigError
-from bench.secrets import scrub
+from bench.config.rules import ConfigError
+from bench.host.secrets import scrub
+from bench.results.record import Record, RecordError
 
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 PROCESSES = "the limit of processes is reached: end some, or raise ulimit -u and the control group's pids.max"

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.config import BenchmarkConfig
-from bench.report.plan import PlannedJob, print_plan
-from bench.sweep.fingerprint import fingerprint
-from bench.sweep.history import History, read_history
-from bench.sweep.limits import foreseen_limit
-from bench.sweep.plan import Job
-from bench.sweep.resume import Resumption
+from bench.config.schema import BenchmarkConfig
+from bench.jobs.planning.fingerprint import fingerprint
+from bench.jobs.planning.history import History, read_history
+from bench.jobs.planning.limits import foreseen_limit
+from bench.jobs.planning.plan import Job
+from bench.jobs.planning.resume import Resumption
+from bench.report.terminal.dry_run_table import PlannedJob, print_plan
 
 
 def print_plan_of(console: Console, left: Resumption, folder: Path) -> None:

@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bench.conductor.destination import address_of, decided, handed_on
-from bench.conductor.interrupt import heard_from_engine
-from bench.config import BenchmarkConfig
-from bench.record import FILE_NAME, Fidelity, Record
-from bench.report.terminal import Terminal
-from bench.rules import ConfigError
-from bench.sweep.engine import EngineStop
-from bench.sweep.returned import Returned
-from bench.sweep.unstarted import explain
-from bench.tested_versions import newer_line
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig
+from bench.host.command_line import ExitStatus
+from bench.jobs.engine import EngineStop
+from bench.jobs.launcher_return import Returned
+from bench.jobs.unstarted import explain
+from bench.orchestration.publish_target import address_of, decided, handed_on
+from bench.orchestration.signals import heard_from_engine
+from bench.orchestration.tested_versions import newer_line
+from bench.report.terminal.console import Terminal
+from bench.results.record import FILE_NAME, Fidelity, Record
 
 if TYPE_CHECKING:
-    from bench.sweep.assignment import Assignment
-    from bench.tracking.destination import Destination
+    from bench.jobs.assignment import Assignment
     from bench.tracking.publisher import Publisher
+    from bench.tracking.store.destination import Destination
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ def prepare_single(config: BenchmarkConfig, folder: Path) -> Ready | None:
     Raises:
         ConfigError: it cannot work.
     """
-    from bench.sweep.output_folder import check_usable, why_taken  # noqa: PLC0415
+    from bench.jobs.folders.output_folder import check_usable, why_taken  # noqa: PLC0415
 
     console = Terminal()
     for key, value in (("repeats", config.sweep.repeats > 1), ("resume", config.sweep.resume)):
@@ -62,7 +63,7 @@ def prepare_single(config: BenchmarkConfig, folder: Path) -> Ready | None:
             raise ConfigError(f"sweep.{key}", getattr(config.sweep, key), "is for sweeps; add -m")
     destination = decided(config)
     if config.sweep.dry_run:
-        from bench.conductor.planning import print_single_plan  # noqa: PLC0415
+        from bench.orchestration.dry_run import print_single_plan  # noqa: PLC0415
 
         print_single_plan(console, config, config.trial_id(), folder)
         if (reason := why_taken(folder)) is not None:
@@ -81,10 +82,10 @@ def run_single(config: BenchmarkConfig, folder: Path, ready: Ready) -> int:
     Raises:
         OSError: the folder cannot take the result; it was not begun.
     """
-    from bench.report.answer_text import answer_of_run  # noqa: PLC0415
-    from bench.report.table import print_table  # noqa: PLC0415
-    from bench.report.unverified import count_line  # noqa: PLC0415
-    from bench.sweep.job import new_record  # noqa: PLC0415
+    from bench.jobs.job import new_record  # noqa: PLC0415
+    from bench.report.terminal.answer_text import answer_of_run  # noqa: PLC0415
+    from bench.report.terminal.results_table import print_table  # noqa: PLC0415
+    from bench.report.text.unverified import count_line  # noqa: PLC0415
 
     console, publisher, record = ready.console, ready.publisher, new_record(config)
     tell_untested(console)
@@ -120,8 +121,8 @@ def run_sweep_job(config: BenchmarkConfig, folder: Path) -> Returned:
         KeyboardInterrupt: the user's; below an engine the job's end is in its record, and nothing is raised.
     """
     from bench.analysis.objectives import objectives_of  # noqa: PLC0415
-    from bench.sweep.assignment import VARIABLE, Assignment  # noqa: PLC0415
-    from bench.sweep.job import new_record  # noqa: PLC0415
+    from bench.jobs.assignment import VARIABLE, Assignment  # noqa: PLC0415
+    from bench.jobs.job import new_record  # noqa: PLC0415
 
     if VARIABLE not in os.environ:
         raise ValueError(f"{VARIABLE} is not set: the launcher hands on no hydra.job.env_set")
@@ -143,7 +144,7 @@ def run_sweep_job(config: BenchmarkConfig, folder: Path) -> Returned:
 
 
 def _run_and_tell(config: BenchmarkConfig, record: Record, folder: Path, given: Assignment, *, publishes: bool) -> None:
-    from bench.report.progress import print_job_line  # noqa: PLC0415
+    from bench.report.terminal.progress import print_job_line  # noqa: PLC0415
 
     console = Terminal()
     place = _place(config, given, folder.parent)
@@ -183,10 +184,10 @@ def _foreseen_s(
     console: Console, config: BenchmarkConfig, places: list[Path], sweep_folder: Path | None = None, jobs: int = 1
 ) -> float | None:
     """What earlier records tell of the time that a start's jobs will take, read where there is a line to show it in."""
-    from bench.report.layout import can_redraw  # noqa: PLC0415
-    from bench.sweep.fingerprint import fingerprint  # noqa: PLC0415
-    from bench.sweep.history import history_of  # noqa: PLC0415
-    from bench.sweep.plan import SweepFile  # noqa: PLC0415
+    from bench.jobs.planning.fingerprint import fingerprint  # noqa: PLC0415
+    from bench.jobs.planning.history import history_of  # noqa: PLC0415
+    from bench.jobs.planning.plan import SweepFile  # noqa: PLC0415
+    from bench.report.text.layout import can_redraw  # noqa: PLC0415
 
     if not can_redraw(console):
         return None
@@ -207,11 +208,11 @@ def run(console: Console, config: BenchmarkConfig, record: Record, folder: Path,
         KeyboardInterrupt: the user's.
         OSError: its folder cannot take the result; it was not begun.
     """
-    from bench.report.progress import JobProgress, print_reference_line  # noqa: PLC0415
-    from bench.sweep.history import remember  # noqa: PLC0415
-    from bench.sweep.job import run_job  # noqa: PLC0415
-    from bench.sweep.neighbours import among_neighbours  # noqa: PLC0415
-    from bench.sweep.reference import Reference, ensure_reference  # noqa: PLC0415
+    from bench.jobs.job import run_job  # noqa: PLC0415
+    from bench.jobs.planning.history import remember  # noqa: PLC0415
+    from bench.jobs.process.neighbours import among_neighbours  # noqa: PLC0415
+    from bench.jobs.reference import Reference, ensure_reference  # noqa: PLC0415
+    from bench.report.terminal.progress import JobProgress, print_reference_line  # noqa: PLC0415
 
     title = record.name or str(config.model.id)
     file = None
@@ -264,9 +265,9 @@ def make_ready(
     Raises:
         ConfigError: one of the settings cannot work.
     """
-    from bench.sweep.fork_server import end_fork_server, start_fork_server  # noqa: PLC0415
-    from bench.sweep.preflight import preflight  # noqa: PLC0415
-    from bench.sweep.scratch import remove_stale_caches  # noqa: PLC0415
+    from bench.jobs.folders.scratch import remove_stale_caches  # noqa: PLC0415
+    from bench.jobs.planning.preflight import preflight  # noqa: PLC0415
+    from bench.jobs.process.fork_server import end_fork_server, start_fork_server  # noqa: PLC0415
 
     if any(each.isolation.mode == "forkserver" for each in configs):
         with contextlib.suppress(OSError, EOFError):  # the job that needs it starts it, or says why it cannot
@@ -337,4 +338,4 @@ def print_ways_on(console: Console, publisher: Publisher | None, folder: Path, *
 
 def exit_status(records: list[Record]) -> int:
     """0 when every trial is ok or skipped with its reason, 1 otherwise."""
-    return 0 if all(record.status in ("ok", "skipped") for record in records) else 1
+    return ExitStatus.OK if all(record.status in ("ok", "skipped") for record in records) else ExitStatus.FAILED

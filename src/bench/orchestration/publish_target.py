@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.config import BenchmarkConfig
-from bench.rules import ConfigError
-from bench.secrets import has_credentials, without_credentials
-from bench.sweep.plan import SweepFile
-from bench.tracking.destination import (
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig
+from bench.host.secrets import has_credentials, without_credentials
+from bench.jobs.planning.plan import SweepFile
+from bench.tracking.store.destination import (
     DEFAULT_EXPERIMENT,
     DEFAULT_URI,
     EXPERIMENT_KEY,
@@ -26,10 +26,10 @@ from bench.tracking.destination import (
     decide,
     with_known_credentials,
 )
-from bench.tracking.moved import GoneError, address_now, relative_database
+from bench.tracking.store.relocated import GoneError, address_now, relative_database
 
 if TYPE_CHECKING:
-    from bench.sweep.assignment import Assignment
+    from bench.jobs.assignment import Assignment
     from bench.tracking.publisher import Publisher
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.conductor.destination import written_down
-from bench.conductor.jobs import open_publisher
-from bench.config import BenchmarkConfig
-from bench.sweep.plan import Plan, SweepFile
-from bench.sweep.resume import Found
-from bench.tracking.destination import Destination
+from bench.config.schema import BenchmarkConfig
+from bench.jobs.planning.plan import Plan, SweepFile
+from bench.jobs.planning.resume import Found
+from bench.orchestration.job_run import open_publisher
+from bench.orchestration.publish_target import written_down
+from bench.tracking.store.destination import Destination
 
 
 def bring_back(

@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
-from bench.sweep.fork_server import end_fork_server
-from bench.sweep.stop import SignalStop
+from bench.host.command_line import ExitStatus
+from bench.jobs.process.fork_server import end_fork_server
+from bench.jobs.process.stop_reason import SignalStop
 
-INTERRUPTED = 130
 ECHO_S = 0.1  # the same signal so soon again is the same event: some senders address the process and its group
 MESSAGE = b"\nbench: interrupted; ends the running job and keeps what is done (once more: stops at once)\n"
 SHOW_CURSOR = b"\x1b[?25h"
@@ -40,7 +40,7 @@ def heard_from_engine(engine: str) -> Iterator[None]:
 
     SIGUSR2 is what submitit asks Slurm to send before the time limit, unless SUBMITIT_PREEMPT_SIGNAL names another.
     """
-    from bench.sweep.engine import EngineStop  # noqa: PLC0415
+    from bench.jobs.engine import EngineStop  # noqa: PLC0415
 
     if threading.current_thread() is not threading.main_thread():  # no thread but the main one hears signals
         yield
@@ -86,14 +86,14 @@ def _on_signal(number: int, _: FrameType | None) -> None:
 
 def _stop_at_once() -> NoReturn:
     with contextlib.suppress(ImportError):  # stopped while it is imported: there is nothing to kill
-        from bench.sweep.process import kill_all  # noqa: PLC0415
+        from bench.jobs.process.child import kill_all  # noqa: PLC0415
 
         kill_all()
     end_fork_server()  # which may be in the midst of its imports; a child that it is just making ends without parent
     if sys.stdout.isatty():
         _tell(SHOW_CURSOR)  # the live line had hidden it
     _tell(b"bench: stopped at once\n")
-    os._exit(INTERRUPTED)
+    os._exit(ExitStatus.INTERRUPTED)
 
 
 def _tell(text: bytes) -> None:

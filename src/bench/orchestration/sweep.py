@@ -12,24 +12,24 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.conductor.course import Course, records_of, resume_command
-from bench.conductor.destination import decided, resumed, written_down
-from bench.conductor.finish import finish, import_ahead
-from bench.conductor.interrupt import INTERRUPTED
-from bench.conductor.jobs import exit_status, make_ready, open_publisher, tell_untested
-from bench.conductor.restore import bring_back
-from bench.config import BenchmarkConfig
-from bench.record import Record, RecordError
-from bench.report.terminal import Terminal
-from bench.rules import ConfigError
-from bench.sweep.assignment import Assignment, assign
-from bench.sweep.engine import LostJob
-from bench.sweep.fork_server import end_fork_server
-from bench.sweep.plan import Plan, Point, SweepFile, make_plan
-from bench.sweep.resume import Found, Resumption
-from bench.sweep.returned import Returned
-from bench.sweep.unstarted import explain, is_out_of_space, write_unstarted
-from bench.tracking.destination import Destination
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig
+from bench.host.command_line import ExitStatus
+from bench.jobs.assignment import Assignment, assign
+from bench.jobs.engine import LostJob
+from bench.jobs.launcher_return import Returned
+from bench.jobs.planning.plan import Plan, Point, SweepFile, make_plan
+from bench.jobs.planning.resume import Found, Resumption
+from bench.jobs.process.fork_server import end_fork_server
+from bench.jobs.unstarted import explain, is_out_of_space, write_unstarted
+from bench.orchestration.job_run import exit_status, make_ready, open_publisher, tell_untested
+from bench.orchestration.publish_target import decided, resumed, written_down
+from bench.orchestration.restored_records import bring_back
+from bench.orchestration.sweep_end import finish, import_ahead
+from bench.orchestration.sweep_state import Course, records_of, resume_command
+from bench.report.terminal.console import Terminal
+from bench.results.record import Record, RecordError
+from bench.tracking.store.destination import Destination
 
 # Takes what a job gave back, or why it gave nothing, as soon as that is known: job number, outcome.
 OnReturn = Callable[[int, Returned | Exception], None]
@@ -60,7 +60,7 @@ def sweep(points: Sequence[Point], *, folder: Path, launch: Launch, is_local: bo
     if plan.duplicates:
         console.print(f"{plan.duplicates} of {len(points)} points repeat another and are left out", markup=False)
     if config.sweep.dry_run:
-        from bench.conductor.planning import print_plan_of  # noqa: PLC0415
+        from bench.orchestration.dry_run import print_plan_of  # noqa: PLC0415
 
         found, left = _resumption(plan, folder, is_local=is_local)
         print_plan_of(console, left, folder)
@@ -72,7 +72,7 @@ def sweep(points: Sequence[Point], *, folder: Path, launch: Launch, is_local: bo
 
 def in_own_folder(config: BenchmarkConfig, folder: Path, conduct: Callable[[], int]) -> int:
     """Conduct a sweep while its folder is claimed; one that was made for a sweep that then is refused is removed."""
-    from bench.sweep.resume import LOCK_NAME, check_is_free, check_is_resumable, claimed  # noqa: PLC0415
+    from bench.jobs.planning.resume import LOCK_NAME, check_is_free, check_is_resumable, claimed  # noqa: PLC0415
 
     check = check_is_resumable if config.sweep.resume else check_is_free
     check(folder)
@@ -110,8 +110,8 @@ def _writable(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: results could not be kept there.
     """
-    from bench.sweep.created import CreatedFolders  # noqa: PLC0415
-    from bench.sweep.scratch import check_space  # noqa: PLC0415
+    from bench.jobs.folders.created import CreatedFolders  # noqa: PLC0415
+    from bench.jobs.folders.scratch import check_space  # noqa: PLC0415
 
     created = CreatedFolders()
     try:
@@ -128,14 +128,14 @@ def _writable(folder: Path) -> Iterator[None]:
 
 
 def current_environment(*, is_local: bool) -> dict[str, str]:
-    from bench.sweep.fingerprint import fingerprint, software  # noqa: PLC0415
+    from bench.jobs.planning.fingerprint import fingerprint, software  # noqa: PLC0415
 
     return fingerprint() if is_local else software(fingerprint())
 
 
 def _resumption(plan: Plan, folder: Path, *, is_local: bool) -> tuple[Found, Resumption]:
     """What the folder holds, and what of the plan is left; all of it for a sweep that begins."""
-    from bench.sweep.resume import look, resume  # noqa: PLC0415
+    from bench.jobs.planning.resume import look, resume  # noqa: PLC0415
 
     found = look(folder, is_local=is_local)
     ids = [found.file.sweep_id] if found.file else [past.sweep_id for past in found.past if past.sweep_id]
@@ -213,7 +213,7 @@ def _run_and_finish(course: Course, file: SweepFile, launch: Launch) -> int:
     status = max(exit_status(records), 1 if missing or stopped else 0)
     if interrupted or status:
         course.say(f" Resume: {resume_command(course)}")
-    return INTERRUPTED if interrupted else status
+    return ExitStatus.INTERRUPTED if interrupted else status
 
 
 def _tell_what_is_done(course: Course) -> None:
@@ -238,7 +238,7 @@ def _tell_what_is_done(course: Course) -> None:
 
 
 def put_unusable_aside(course: Course, environment: dict[str, str]) -> None:
-    from bench.sweep.resume import put_aside, unusable_references  # noqa: PLC0415
+    from bench.jobs.planning.resume import put_aside, unusable_references  # noqa: PLC0415
 
     put_aside(course.folder, course.left.put_aside)
     put_aside(course.folder, unusable_references(course.folder, environment, is_local=course.is_local))
@@ -337,7 +337,7 @@ def _take(course: Course, given: Assignment, config: BenchmarkConfig, outcome: R
 
 def _show(course: Course, given: Assignment, folder: Path) -> None:
     """Show and publish a job that could not do so itself; what cannot be done costs a line."""
-    from bench.report.progress import print_job_line  # noqa: PLC0415
+    from bench.report.terminal.progress import print_job_line  # noqa: PLC0415
 
     try:
         record = Record.read(folder)
@@ -356,8 +356,8 @@ def _take_lost(course: Course, given: Assignment, config: BenchmarkConfig, error
     Raises:
         OSError: the record cannot be written.
     """
-    from bench.sweep.job import new_record, write_lost  # noqa: PLC0415
-    from bench.sweep.resume import look  # noqa: PLC0415
+    from bench.jobs.job import new_record, write_lost  # noqa: PLC0415
+    from bench.jobs.planning.resume import look  # noqa: PLC0415
 
     if course.is_local and is_out_of_space(error):  # of another machine it is the disk there
         raise error

@@ -13,19 +13,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from bench.command import to_type
-from bench.conductor.course import Course, command_again
-from bench.conductor.jobs import print_ways_on
-from bench.files import write_whole
-from bench.record import Record
-from bench.rules import ConfigError
-from bench.sweep.unstarted import explain
+from bench.config.rules import ConfigError
+from bench.host.atomic_files import write_whole
+from bench.host.command_line import to_type
+from bench.jobs.unstarted import explain
+from bench.orchestration.job_run import print_ways_on
+from bench.orchestration.sweep_state import Course, command_again
+from bench.results.record import Record
 
 if TYPE_CHECKING:
     from bench.report.comparison import ComparisonReport
-    from bench.report.comparison_text import Section
     from bench.report.page.answer import Answer
     from bench.report.page.write import Report
+    from bench.report.terminal.comparison_text import Section
 
 TRIALS = "trials.json"  # the table of all trials, in the sweep's run
 
@@ -48,7 +48,7 @@ def import_ahead() -> None:
     """
     with contextlib.suppress(Exception):  # the report will say what is wrong
         from bench.report.figures.all import import_figures  # noqa: PLC0415
-        from bench.report.page import html, write  # noqa: F401, PLC0415
+        from bench.report.page import html_page, write  # noqa: F401, PLC0415
 
         import_figures()
 
@@ -109,7 +109,7 @@ def finish(
     Returns:
         Whether the user interrupted this.
     """
-    from bench.report.table import print_table  # noqa: PLC0415
+    from bench.report.terminal.results_table import print_table  # noqa: PLC0415
 
     publisher, unpublished, steps = course.publisher, 0, _Steps(course=course)
     is_complete: list[bool] = []  # what the steps say that concern the sweep's own run
@@ -160,7 +160,7 @@ def finish(
 
 def _tell_unverified(course: Course, records: Sequence[Record]) -> None:
     """Say above the answer how many settings nothing confirms, which the exit status does not tell."""
-    from bench.report.unverified import count_line  # noqa: PLC0415
+    from bench.report.text.unverified import count_line  # noqa: PLC0415
 
     if (line := count_line(records)) is not None:
         course.say(line, "yellow")
@@ -182,7 +182,7 @@ def _print_answer(
         comparison: of the settings.
         found: what a search came to; None: it was none, or nothing was found out.
     """
-    from bench.report.answer_text import answer_of_sweep, print_answer  # noqa: PLC0415
+    from bench.report.terminal.answer_text import answer_of_sweep, print_answer  # noqa: PLC0415
 
     if (text := found) is None:
         answer = report.page.answer if report is not None else _answer_of(course, records, comparison)
@@ -192,7 +192,7 @@ def _print_answer(
 
 def _answer_of(course: Course, records: Sequence[Record], comparison: ComparisonReport | None) -> Answer:
     """The report's answer, where there is no report."""
-    from bench.analysis.summary import summarize  # noqa: PLC0415
+    from bench.analysis.trials.summary import summarize  # noqa: PLC0415
     from bench.report.measured import measure  # noqa: PLC0415
     from bench.report.page.answer import build_answer  # noqa: PLC0415
 
@@ -258,7 +258,7 @@ def _compare(course: Course, records: Sequence[Record]) -> tuple[ComparisonRepor
         The comparison, None where the baseline left no record; and the files.
     """
     from bench.report.comparison import build_report_of_records, to_json  # noqa: PLC0415
-    from bench.report.comparison_text import print_comparison, to_markdown  # noqa: PLC0415
+    from bench.report.terminal.comparison_text import print_comparison, to_markdown  # noqa: PLC0415
 
     plan, folder = course.plan, course.folder
     try:

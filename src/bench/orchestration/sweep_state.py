@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bench.command import program
-from bench.config import BenchmarkConfig
-from bench.record import Record, RecordError
-from bench.secrets import scrub
-from bench.sweep.plan import Plan
-from bench.sweep.resume import Found, Resumption
-from bench.tracking.destination import Destination
+from bench.config.schema import BenchmarkConfig
+from bench.host.command_line import program
+from bench.host.secrets import scrub
+from bench.jobs.planning.plan import Plan
+from bench.jobs.planning.resume import Found, Resumption
+from bench.results.record import Record, RecordError
+from bench.tracking.store.destination import Destination
 
 if TYPE_CHECKING:
     from bench.tracking.publisher import Publisher

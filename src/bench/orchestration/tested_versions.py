@@ -26,7 +26,7 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
-from bench.machine import versions
+from bench.host.machine import versions
 
 FILE = Path(__file__).with_suffix(".json")
 LIBRARIES = ("torch", "transformers", "hydra-core", "omegaconf", "mlflow")  # whose private names and behaviour matter

@@ -1,10 +1,10 @@
-"""`python -m bench.report`: the door to `bench.reporting`, for a room imports no sources."""
+"""`python -m bench.report`: the module form of `bench report`."""
 
 from __future__ import annotations
 
 import sys
 
-from bench.reporting import main
+from bench.cli.report import main
 
 if __name__ == "__main__":
     sys.exit(main())

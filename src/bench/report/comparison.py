@@ -1,8 +1,9 @@
 """The report of one sweep, or of one beside another: all results of a comparison, also as plain values.
 
 Effects, verdicts, break-even points and the noise floor come from ``bench.analysis``;
-``bench.report.comparison_text`` puts them into words. Judged here is only what a regression gate asks (`check_slower`):
-whether a setting is slower than the reader allows, and whether each setting can still be compared at all.
+``bench.report.terminal.comparison_text`` puts them into words. Judged here is only what a regression gate asks
+(`check_slower`): whether a setting is slower than the reader allows, and whether each setting can still be compared at
+all.
 
 Not covered: where the records come from, and what a program does with the outcome.
 """
@@ -22,7 +23,7 @@ from bench.analysis.comparison import MARGIN, TOKENS_KEY, Comparison, compare, c
 from bench.analysis.noise_floor import NoiseFloor, noise_floor
 from bench.analysis.ranking import standing_of_setting
 from bench.analysis.settings import Setting, processes, settings_of, steady_words
-from bench.record import Record, Unverified
+from bench.results.record import Record, Unverified
 
 SCHEMA_VERSION = 2  # of to_json
 REFERENCE = "fidelity.reference=eager"  # what compares the output of a single setting as well

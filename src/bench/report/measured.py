@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from bench.analysis.code_sources import pool_ids
 from bench.analysis.ranking import Standing, lowest, rank
 from bench.analysis.settings import Setting, settings_of, steady_words
-from bench.analysis.summary import Stats, Summary
-from bench.palette import colour, positions_of
-from bench.record import Record, Unverified
+from bench.analysis.trials.summary import Stats, Summary
 from bench.report.comparison import in_order
-from bench.report.compiled import compiles_itself, graphs_words, starts_warm
-from bench.report.format import UNDEFINED, one_line
+from bench.report.text.compiled import compiles_itself, graphs_words, starts_warm
+from bench.report.text.format import UNDEFINED, one_line
+from bench.results.palette import colour, positions_of
+from bench.results.record import Record, Unverified
 
 Read = Callable[[Summary], float | None]
 
@@ -96,7 +96,7 @@ class Measured:
 
     @property
     def graphs(self) -> str:
-        """As `bench.report.compiled` writes them."""
+        """As `bench.report.text.compiled` writes them."""
         return graphs_words(self.counted)
 
     @property

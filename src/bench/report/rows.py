@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.analysis.code_sources import unusual_sources
-from bench.analysis.headline import headline
-from bench.analysis.phases import NAMES, outside_generate_s, phases_of
 from bench.analysis.ranking import standing_of
 from bench.analysis.settings import unverified_in
-from bench.analysis.summary import Stats, Summary, summarize
-from bench.record import Record
-from bench.report import unverified
-from bench.report.format import bare, one_line
+from bench.analysis.trials.headline import headline
+from bench.analysis.trials.phases import NAMES, outside_generate_s, phases_of
+from bench.analysis.trials.summary import Stats, Summary, summarize
+from bench.report.text import unverified
+from bench.report.text.format import bare, one_line
+from bench.results.record import Record
 
 # Column → meaning. The swept keys stand between "repeat" and "status", each under its own name.
 COLUMNS = {

@@ -18,13 +18,13 @@ from rich.text import Text
 from bench.analysis.objectives import objectives_of, order_of, pareto_front
 from bench.analysis.ranking import FAIR_ON_RATE, Standing, rank, standing_of
 from bench.analysis.settings import settings_of, steady_words, unverified_in
-from bench.record import Record, Unverified
-from bench.report import markdown, unverified
-from bench.report.answer_text import shortened
-from bench.report.comparison_text import Section
-from bench.report.format import one_line, significant, title
-from bench.report.layout import PLAIN_WIDTH, grid, is_watched, print_at
-from bench.report.remedy import remedy
+from bench.report.terminal.answer_text import shortened
+from bench.report.terminal.comparison_text import Section
+from bench.report.text import markdown, unverified
+from bench.report.text.format import one_line, significant, title
+from bench.report.text.layout import PLAIN_WIDTH, grid, is_watched, print_at
+from bench.report.text.remedy import remedy
+from bench.results.record import Record, Unverified
 
 # Objectives that a smaller workload improves whatever the settings are.
 BY_WORK = ("e2e_ms", "ttft_ms", "cold_s", "peak_mib")

@@ -11,13 +11,13 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.analysis.headline import headline
 from bench.analysis.ranking import RankedSetting, rank
 from bench.analysis.settings import UNKNOWN, Setting, settings_of, steady_words
-from bench.analysis.summary import summarize
-from bench.record import Record
-from bench.report import unverified
-from bench.report.format import bare
+from bench.analysis.trials.headline import headline
+from bench.analysis.trials.summary import summarize
+from bench.report.text import unverified
+from bench.report.text.format import bare
+from bench.results.record import Record
 
 # Column → meaning. The swept keys stand between "sweep_id" and "ranked", each under its own name.
 COLUMNS = {

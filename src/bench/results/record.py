@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.files import write_whole
-from bench.plain import load
-from bench.secrets import scrub
+from bench.host.atomic_files import write_whole
+from bench.host.secrets import scrub
+from bench.results.json_dataclasses import load
 
 SCHEMA_VERSION = 7
 READABLE = (4, 5, 6, SCHEMA_VERSION)  # earlier versions lack what has a default here
@@ -149,7 +149,7 @@ class PhaseEvidence:
 
     steps: int
     duration_s: float  # under the profiler, so not a figure to compare
-    families: list[str]  # of attention kernels, in the words of `bench.trial.evidence`
+    families: list[str]  # of attention kernels, in the words of `bench.trial.evidence.observed`
     operators: list[OperatorTime]  # those that computed attention, the longest first
     attention_share: float | None  # of the phase's time (CPU) or of its kernels' time (GPU); None when unknown
     compiled_regions: int  # how often compiled code was entered
@@ -363,10 +363,10 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class Steadiness:
-    """Whether the E2E of the measured calls stayed on one level, as `bench.analysis.steadiness` judged it."""
+    """Whether the E2E of the measured calls stayed on one level, as `bench.analysis.calls.steadiness` judged it."""
 
     steady: bool | None  # None when the series cannot tell: too noisy, or too few calls
-    flags: list[str]  # what was found, in the words of `bench.analysis.steadiness`
+    flags: list[str]  # what was found, in the words of `bench.analysis.calls.steadiness`
     shape: str | None  # of warm-up and measurement together: "flat", "warm-up", "slowdown", "no steady state"
     power: str  # "enough", "too noisy to tell", "too few calls"
     cv: float | None = None  # coefficient of variation

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.record import Record
+from bench.results.record import Record
 
 FILE_NAME = "sweep.json"
 LOCK_NAME = ".lock"  # held by the process that runs the sweep

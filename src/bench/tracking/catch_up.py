@@ -1,6 +1,6 @@
 """Publishing afterwards: for each record where to, whether it is there already, and what its sweep's run needs.
 
-The work behind `bench.tracking.sync`, which finds the records and speaks.
+The work behind `bench sync`, which finds the records and speaks.
 """
 
 from __future__ import annotations
@@ -11,10 +11,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.mlflow_names import accepted_tags, problem_of_tag
-from bench.record import Record, RecordError
-from bench.secrets import without_credentials
-from bench.tracking.destination import (
+from bench.config.mlflow_names import accepted_tags, problem_of_tag
+from bench.host.secrets import without_credentials
+from bench.results.record import Record, RecordError
+from bench.results.sweep_file import SweepInfo, conclusions, is_locked, read_sweep, sweep_of
+from bench.tracking.folder_lock import folder_lock
+from bench.tracking.pages.view import NoViewError, extras_of, save_view
+from bench.tracking.publish_mark import FILE_NAME as MARK_NAME
+from bench.tracking.publish_mark import Mark, read_mark, record_key, sweep_key, write_mark
+from bench.tracking.runs.experiment_note import describe_experiment
+from bench.tracking.runs.standing import log_result, rank_trials, ranking_of
+from bench.tracking.runs.sweep_run import (
+    UNVERIFIED_COUNT,
+    end_sweep,
+    ensure_sweep,
+    gather_sweep,
+    is_current,
+    is_owned_by_the_living,
+)
+from bench.tracking.runs.trial_run import publish
+from bench.tracking.store.destination import (
     DEFAULT_URI,
     URI_KEY,
     URI_VARIABLE,
@@ -23,14 +39,8 @@ from bench.tracking.destination import (
     decide,
     with_known_credentials,
 )
-from bench.tracking.experiment_note import describe_experiment
-from bench.tracking.folder_lock import folder_lock
-from bench.tracking.mark import FILE_NAME as MARK_NAME
-from bench.tracking.mark import Mark, read_mark, record_key, sweep_key, write_mark
-from bench.tracking.moved import GoneError, address_now, start_of, way_to
-from bench.tracking.publish import publish
-from bench.tracking.standing import log_result, rank_trials, ranking_of
-from bench.tracking.store import (
+from bench.tracking.store.relocated import GoneError, address_now, start_of, way_to
+from bench.tracking.store.store import (
     SERVERS,
     Store,
     TrackingError,
@@ -39,16 +49,6 @@ from bench.tracking.store import (
     check_answers,
     open_store,
 )
-from bench.tracking.sweep_file import SweepInfo, conclusions, is_locked, read_sweep, sweep_of
-from bench.tracking.sweeps import (
-    UNVERIFIED_COUNT,
-    end_sweep,
-    ensure_sweep,
-    gather_sweep,
-    is_current,
-    is_owned_by_the_living,
-)
-from bench.tracking.view import NoViewError, extras_of, save_view
 
 LOCK_S = 60.0  # for another process that publishes the same folder
 

@@ -21,14 +21,14 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from bench.record import FILE_NAME, Record, RecordError
-from bench.secrets import without_credentials
-from bench.tracking.database import sqlite_file
-from bench.tracking.destination import DEFAULT_URI, SERVED, URI_KEY, AddressError, decide
+from bench.host.secrets import without_credentials
+from bench.results.record import FILE_NAME, Record, RecordError
 from bench.tracking.mlflow_internals import number_of_runs
-from bench.tracking.moved import artifacts_now
-from bench.tracking.schema import check_schema, check_schema_at, explain_schema
-from bench.tracking.store import (
+from bench.tracking.store.database import sqlite_file
+from bench.tracking.store.database_schema import check_schema, check_schema_at, explain_schema
+from bench.tracking.store.destination import DEFAULT_URI, SERVED, URI_KEY, AddressError, decide
+from bench.tracking.store.relocated import artifacts_now
+from bench.tracking.store.store import (
     PUBLISH,
     TrackingError,
     absolute_uri,

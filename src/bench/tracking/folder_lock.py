@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from bench.tracking.store import TrackingError
+from bench.tracking.store.store import TrackingError
 
 NAME = ".tracking.lock"
 

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.files import write_whole
-from bench.record import Record
+from bench.host.atomic_files import write_whole
+from bench.results.record import Record
 
 FILE_NAME = "tracking.json"
 

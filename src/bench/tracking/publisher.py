@@ -1,7 +1,8 @@
 """Publishing that is never in the way: whatever MLflow does, the measurement stands and the user gets one line.
 
 All that talks to MLflow runs in a thread, for which a job waits `JOB_S` at most. What could not be published is on disk
-and marked so (`bench.tracking.mark`); it is tried again when the sweep ends, and by `python -m bench.tracking.sync`.
+and marked so (`bench.tracking.publish_mark`); it is tried again when the sweep ends, and by `python -m
+bench.tracking.sync`.
 
 Not covered: what the thread still does after its time was up runs beside the next measurement.
 """
@@ -17,23 +18,36 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.command import to_type
-from bench.mlflow_names import accepted_tags
-from bench.record import Record, RecordError
-from bench.secrets import without_credentials
-from bench.tracking.artifacts import check_artifacts
+from bench.config.mlflow_names import accepted_tags
+from bench.host.command_line import to_type
+from bench.host.secrets import without_credentials
+from bench.results.record import Record, RecordError
+from bench.results.sweep_file import SweepInfo, read_sweep, sweep_of
 from bench.tracking.bounded import BoundedThread, NotInTimeError
-from bench.tracking.destination import DEFAULT_URI
-from bench.tracking.experiment_note import describe_experiment
 from bench.tracking.folder_lock import LockedError, folder_lock
-from bench.tracking.links import Fastest, find_fastest, sweep_links
-from bench.tracking.mark import Mark, read_mark, record_key, sweep_key, write_mark
-from bench.tracking.moved import GoneError, address_now, relative_database
-from bench.tracking.publish import publish, size_of
-from bench.tracking.request_time import seconds_for
+from bench.tracking.pages.links import Fastest, find_fastest, sweep_links
+from bench.tracking.pages.view import Extras, extras_of, save_view, saved_key
+from bench.tracking.publish_mark import Mark, read_mark, record_key, sweep_key, write_mark
 from bench.tracking.restore import Restored, Slot, Wanted, find, put_back
-from bench.tracking.standing import log_result, rank_trials, ranking_of
-from bench.tracking.store import (
+from bench.tracking.runs.experiment_note import describe_experiment
+from bench.tracking.runs.standing import log_result, rank_trials, ranking_of
+from bench.tracking.runs.sweep_run import (
+    answer_sweep,
+    begin_sweep,
+    end_abandoned,
+    end_sweep,
+    ensure_sweep,
+    gather_sweep,
+    is_described,
+    upload_plan,
+)
+from bench.tracking.runs.tables import upload_table
+from bench.tracking.runs.trial_run import publish, size_of
+from bench.tracking.store.artifact_check import check_artifacts
+from bench.tracking.store.destination import DEFAULT_URI
+from bench.tracking.store.relocated import GoneError, address_now, relative_database
+from bench.tracking.store.request_time import seconds_for
+from bench.tracking.store.store import (
     ANSWER_S,
     Ahead,
     OtherSchemaError,
@@ -47,19 +61,6 @@ from bench.tracking.store import (
     open_store,
     ui_command,
 )
-from bench.tracking.sweep_file import SweepInfo, read_sweep, sweep_of
-from bench.tracking.sweeps import (
-    answer_sweep,
-    begin_sweep,
-    end_abandoned,
-    end_sweep,
-    ensure_sweep,
-    gather_sweep,
-    is_described,
-    upload_plan,
-)
-from bench.tracking.tables import upload_table
-from bench.tracking.view import Extras, extras_of, save_view, saved_key
 
 # How long the main thread waits.
 OPEN_S = 20.0  # a new database takes 3 to 7 s, and longer when several sweeps start at once
@@ -260,7 +261,7 @@ class Publisher:
             found = found or run_id
             if sweep_id is not None and found is not None:
                 is_ranked.append(self._conclude_ranking(store, sweep_id, found, records, until_s))
-            if found is not None and all(is_ranked):  # else `bench.tracking.sync` goes on from here
+            if found is not None and all(is_ranked):  # else `bench sync` goes on from here
                 self._mark_sweep(sweep_id, records, found)
 
         self._thread.wait_until_free(SWEEP_S)

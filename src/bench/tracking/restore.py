@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.record import FILE_NAME, Record
+from bench.results.record import FILE_NAME, Record
 from bench.tracking.fetch import newest, read_record
-from bench.tracking.mark import Mark, record_key, write_mark
-from bench.tracking.moved import way_to
-from bench.tracking.store import (
+from bench.tracking.publish_mark import Mark, record_key, write_mark
+from bench.tracking.runs.sweep_run import NAME, is_complete, is_owned_by_the_living
+from bench.tracking.store.relocated import way_to
+from bench.tracking.store.store import (
     Store,
     TrackingError,
     check_answers,
@@ -29,7 +30,6 @@ from bench.tracking.store import (
     tags_filter,
     trials_filter,
 )
-from bench.tracking.sweeps import NAME, is_complete, is_owned_by_the_living
 
 Slot = tuple[str, int]  # of a job in its sweep: setting id and repeat
 

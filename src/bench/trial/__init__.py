@@ -1,5 +1,5 @@
 """One measurement in one process: the only room that imports torch and transformers."""
 
-from bench.home import ensure_home
+from bench.host.home_folder import ensure_home
 
 ensure_home()  # before transformers is imported, which looks for it then

@@ -1,8 +1,9 @@
 """What can be told of settings before anything is measured: one process examines them all, and loads no weights.
 
-The first setting that cannot work is refused, in the words that its job would use: both ask `bench.trial.model`. What
-is a limit of this machine is not refused here; its jobs are skipped with their reason (`bench.trial.support`), and the
-others run. Not examined: weights that are still to be fetched from the hub, and what only a real call shows.
+The first setting that cannot work is refused, in the words that its job would use: both ask
+`bench.trial.model.loading`. What is a limit of this machine is not refused here; its jobs are skipped with their reason
+(`bench.trial.unsupported`), and the others run. Not examined: weights that are still to be fetched from the hub, and
+what only a real call shows.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import os
 import sys
 from typing import Any
 
-from bench.config import BenchmarkConfig
-from bench.rules import ConfigError
-from bench.trial.model import Draft, check_workload, draft, resolve_device
-from bench.trial.support import one_line
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig
+from bench.trial.model.loading import Draft, check_workload, draft, resolve_device
+from bench.trial.unsupported import one_line
 
 
 def main(*, questions: bytes, entered_s: float, pipe: multiprocessing.connection.Connection) -> None:

@@ -37,7 +37,7 @@ def _import_all() -> None:
     transformers = importlib.import_module("transformers")
     for name in CLASSES:
         getattr(transformers, name)
-    importlib.import_module("bench.libraries").imported()  # the state in which they were imported; see `state_of`
+    importlib.import_module("bench.host.libraries").imported()  # the state in which they were imported; see `state_of`
     if importlib.import_module("torch").cuda.is_available():
         importlib.import_module("bench.trial.preload_compiler")
 

@@ -13,7 +13,7 @@ import resource
 import psutil
 import torch
 
-from bench.config import BenchmarkConfig
+from bench.config.schema import BenchmarkConfig
 
 
 class NotHonouredError(RuntimeError):

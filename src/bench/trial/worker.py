@@ -1,129 +1,19 @@
-"""The child's side of a job: measure one setting and write its record.
+"""The entry of a job's process: its log file, and progress messages to the parent, around `measure`.
 
-`measure` reads as the journey goes; `main` is what a process of its own needs around it: its log file, and a way to
-tell of its progress. Who ends it when its parent is gone is `bench.sweep.guardian`.
+`bench.jobs.process.supervisor` ends this process when its parent is gone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import importlib
-import itertools
 import json
-import logging
 import multiprocessing.connection
-import os
-import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench.config import BenchmarkConfig
-from bench.libraries import imported, with_imported
-from bench.record import REFERENCE_NAME, Record
-from bench.rules import ConfigError
-from bench.secrets import scrub
-from bench.trial.environment import describe_environment
-from bench.trial.model import resolve_device
-from bench.trial.runner import BenchmarkRunner
-from bench.trial.support import NotHonouredError, is_out_of_memory, memory_asked_for, one_line
-from bench.trial.team import Team
-
-# (phase, iterations done, iterations in all (0: not known before), E2E of the last one in seconds)
-Emit = Callable[[str, int, int, float | None], None]
-
-PHASES = {"Warmup": "warmup", "Benchmarking": "measurement"}
-
-
-def measure(
-    record: Record,
-    *,
-    folder: Path,
-    compile_cache: Path,
-    reference: Path | None,
-    began_s: float,
-    emit: Emit,
-    join: Callable[[], Team] | None = None,
-) -> Record:
-    """Run the job that `record` requests, fill the record and write it into `folder`, whatever happens.
-
-    Args:
-        record: says what is asked for.
-        folder: the job's own.
-        compile_cache: an empty folder.
-        reference: the file to compare the output with.
-        began_s: `time.monotonic()` at the record's `started_at_s`: the clock of the day may be set meanwhile.
-        emit: takes the progress.
-        join: with tensor parallelism meets the other ranks, which this process leads.
-    """
-    config = BenchmarkConfig.from_dict(record.requested)
-
-    def progress(name: str, total: int | None) -> Iterator[int]:
-        for index in itertools.count() if total is None else range(total):
-            emit(PHASES[name], index, total or 0, record.iterations[-1].e2e_s)
-            yield index
-
-    def enter(stage: str) -> None:
-        if stage == "evidence":  # what comes now may need memory that is not there, and the measurement is done
-            note_sources(record)
-            record.write(folder)
-        emit(stage, 0, 1, None)
-
-    start = time.perf_counter()
-    runner = BenchmarkRunner(
-        logging.getLogger("bench"),
-        progress=progress,
-        enter=enter,
-        folder=folder,
-        record=record,
-        compile_cache=compile_cache,
-        reference=reference,
-    )
-    try:
-        record.environment = describe_environment(str(resolve_device(config.device)))
-        runner.team = join() if join is not None else None
-        runner.setup_benchmark(config.model.id, config)
-        if record.kind == "reference":
-            runner.write_reference(config, folder / REFERENCE_NAME)
-        else:
-            runner.run_benchmark(config, config.profile.num_tokens)
-    except Exception as error:  # noqa: BLE001 - failure is data
-        record_failure(record, error)
-    except SystemExit as error:  # code that comes with a model may do it
-        record.fail("crashed", "SystemExit", f"the job called sys.exit({error.code!r})", traceback.format_exc())
-    except KeyboardInterrupt as stop:
-        # In a process of its own the parent says who it was; in the command's process the exception does.
-        asked_by = str(getattr(stop, "message", "by the user"))
-        record.fail(str(getattr(stop, "status", "interrupted")), type(stop).__name__, asked_by)
-        raise
-    finally:
-        record.ended_at_s = record.started_at_s + (time.monotonic() - began_s)
-        record.phases_s["total"] = time.perf_counter() - start
-        note_sources(record)
-        record.write(folder)
-        runner.close()  # after the record: a device in an error state raises here as well
-    return record
-
-
-def note_sources(record: Record) -> None:
-    """Say which copy of each library was imported; by it, and not by what was foreseen, the record is recognised."""
-    found = imported()
-    record.environment["sources"] = found
-    record.fingerprint = with_imported(record.fingerprint, found)
-
-
-def record_failure(record: Record, error: Exception) -> None:
-    """Say in the record, and in the log, what was raised."""
-    detail = "".join(traceback.format_exception(error))
-    print(scrub(detail), end="", file=sys.stderr)  # with isolation.mode=none that is the terminal
-    message = str(error) if isinstance(error, ConfigError | NotHonouredError) else one_line(error)
-    if is_out_of_memory(error):
-        requested, free = memory_asked_for(error)
-        record.fail("oom", type(error).__name__, message, detail, requested_bytes=requested, free_bytes=free)
-    else:
-        record.fail("failed", type(error).__name__, message, detail)
+from bench.results.record import Record
+from bench.trial.measure.trial import log_to, measure
 
 
 def main(
@@ -144,9 +34,10 @@ def main(
     import_compiler(record)
     record.phases_s |= {"start": entered_s - began_s, "import": time.monotonic() - entered_s}
     if record.requested["model"]["tp_plan"] is not None:
-        ranks = importlib.import_module("bench.trial.ranks")  # which knows this module, and torch's launcher
-        ranks.run_ranks(
-            ranks.Job(
+        from bench.trial.parallel import launch  # noqa: PLC0415 - imports torch's launcher
+
+        launch.run_ranks(
+            launch.Job(
                 record=record,
                 folder=folder,
                 compile_cache=compile_cache,
@@ -171,14 +62,3 @@ def import_compiler(record: Record) -> None:
     requested = record.requested
     if requested["compile"]["mode"] is not None or requested["attention"]["implementation"] == "flex_attention":
         importlib.import_module("bench.trial.preload_compiler")
-
-
-def log_to(path: Path) -> None:
-    """Send whatever this process prints, from C as well, to the job's log."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-        os.dup2(descriptor, stream.fileno())
-    os.close(descriptor)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
-    faulthandler.enable()

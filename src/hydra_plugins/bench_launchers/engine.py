@@ -13,7 +13,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from bench.interpreter import keep_out_of_children
+from bench.host.import_path import keep_out_of_children
 
 # Number of the job in the batch, what it gave back.
 OnReturn = Callable[[int, JobReturn], None]
@@ -77,7 +77,7 @@ class EngineJob:
 
     def __call__(self, overrides: list[str], number: int, engine_job_id: str | None = None) -> JobReturn:
         """Run it. What it raises is in the `JobReturn`."""
-        from bench import start_folder  # noqa: PLC0415 - see above
+        from bench.host import start_folder  # noqa: PLC0415 - see above
 
         keep_out_of_children()  # what the engine handed on of the variables is its own matter
         start = str(self.config.hydra.runtime.cwd)

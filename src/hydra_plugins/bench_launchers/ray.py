@@ -29,7 +29,7 @@ class RayLauncher(EngineLauncher):
 
     def check(self, folder: Path) -> None:  # noqa: ARG002 - Ray's jobs end with whoever started them
         """Connect, and refuse what no node can give. Raises ConfigError."""
-        from bench.rules import ConfigError  # noqa: PLC0415
+        from bench.config.rules import ConfigError  # noqa: PLC0415
 
         try:
             import ray  # noqa: PLC0415 - see above
@@ -99,7 +99,7 @@ def _run(job: EngineJob, overrides: list[str], number: int, attempt: int, thread
     """In the worker."""
     import ray  # noqa: PLC0415 - see above
 
-    from bench.sweep.engine import ATTEMPT_VARIABLE, ENGINE_VARIABLE, JOB_VARIABLE  # noqa: PLC0415
+    from bench.jobs.engine import ATTEMPT_VARIABLE, ENGINE_VARIABLE, JOB_VARIABLE  # noqa: PLC0415
 
     task_id = str(ray.get_runtime_context().get_task_id())
     os.environ |= {ENGINE_VARIABLE: "ray", JOB_VARIABLE: task_id, ATTEMPT_VARIABLE: str(attempt)}
@@ -130,7 +130,7 @@ def _result_of(reference: Any) -> tuple[JobReturn, bool]:
 
 
 def _lost(status: str, text: str, reference: Any, error: Exception) -> Exception:
-    from bench.sweep.engine import LostJob  # noqa: PLC0415
+    from bench.jobs.engine import LostJob  # noqa: PLC0415
 
     task_id = str(reference.task_id().hex())
     said = next((each.strip() for each in str(error).splitlines() if each.strip()), type(error).__name__)

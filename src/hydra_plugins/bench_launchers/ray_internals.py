@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from bench.compat.private_name import MISSING, PrivateName
-from bench.interpreter import is_current_folder, is_in_pythonpath
+from bench.host.import_path import is_current_folder, is_in_pythonpath
 
 DRIVER_PATH = PrivateName(
     where="ray.job_config:JobConfig._py_driver_sys_path",

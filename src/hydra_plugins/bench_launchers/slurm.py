@@ -60,7 +60,7 @@ class _SubmititLauncher(EngineLauncher):
 
     def run_all(self, job: EngineJob, overrides: list[list[str]], first: int, keep: OnReturn) -> None:
         """Submit arrays of jobs, and wait for each."""
-        from bench.files import write_whole  # noqa: PLC0415
+        from bench.host.atomic_files import write_whole  # noqa: PLC0415
 
         executor = self._executor()
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
@@ -137,7 +137,7 @@ class _SubmititLauncher(EngineLauncher):
         self._wait(waiting, keep, until=time.monotonic() + CANCEL_S)
 
     def _why(self, job: Any, state: str, node: str | None) -> Exception:
-        from bench.sweep.engine import LostJob  # noqa: PLC0415
+        from bench.jobs.engine import LostJob  # noqa: PLC0415
 
         status, text = ENDS.get(state, ("crashed", "knows it no more, and it gave nothing back"))
         if not state and not job.paths.stdout.exists():  # without accounting, such a job leaves no trace in Slurm
@@ -161,7 +161,7 @@ class SlurmLauncher(_SubmititLauncher):
 
     def check(self, folder: Path) -> None:
         """Refuse to begin without Slurm, or while jobs of an earlier start are in its queue. Raises ConfigError."""
-        from bench.rules import ConfigError  # noqa: PLC0415
+        from bench.config.rules import ConfigError  # noqa: PLC0415
 
         _need_submitit("submitit_slurm")
         if shutil.which("sbatch") is None or shutil.which("srun") is None:
@@ -216,7 +216,7 @@ class LocalLauncher(_SubmititLauncher):
 
 
 def _need_submitit(choice: str) -> None:
-    from bench.rules import ConfigError  # noqa: PLC0415
+    from bench.config.rules import ConfigError  # noqa: PLC0415
 
     try:
         import submitit  # noqa: F401, PLC0415
@@ -237,7 +237,7 @@ def _submit(executor: Any, job: EngineJob, overrides: list[list[str]], numbers: 
 
 
 def _refused(error: Exception) -> Exception:
-    from bench.rules import ConfigError  # noqa: PLC0415
+    from bench.config.rules import ConfigError  # noqa: PLC0415
 
     lines = [each.strip() for each in str(error).splitlines() if each.strip()]
     said = next((each for each in lines if "error" in each.lower()), lines[0] if lines else type(error).__name__)

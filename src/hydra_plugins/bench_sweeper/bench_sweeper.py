@@ -1,4 +1,4 @@
-"""The sweeper plugin. Thin: it turns overrides into points and hands them to `bench.conductor.sweep`.
+"""The sweeper plugin. Thin: it turns overrides into points and hands them to `bench.orchestration.sweep`.
 
 Hydra imports this file at every start, so nothing heavy may be imported at its top. (No postponed annotations here:
 Hydra's plugin scan cannot resolve them in a dataclass.)
@@ -62,8 +62,8 @@ class BenchSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the sweep; leaves by SystemExit, for Hydra drops a sweeper's result."""
-        from bench import cli  # noqa: PLC0415 - see above
-        from bench.sweep.plan import Point  # noqa: PLC0415
+        from bench.cli import application  # noqa: PLC0415 - see above
+        from bench.jobs.planning.plan import Point  # noqa: PLC0415
 
         assert self.config is not None
         expanded = self._expand(arguments)
@@ -73,10 +73,12 @@ class BenchSweeper(Sweeper):
         for overrides in expanded:
             swept = {key.lstrip("+"): value for key, value in overrides.items() if key in swept_keys}
             typed = tuple(f"{key}={value}" for key, value in overrides.items())
-            points.append(Point(overrides=typed, swept=swept, config=cli.to_config(composer.compose(typed), typed)))
+            points.append(
+                Point(overrides=typed, swept=swept, config=application.to_config(composer.compose(typed), typed))
+            )
         folder = self._folder()
         self._check_launcher(dry_run=self.config.sweep.dry_run)
-        from bench.conductor.sweep import sweep  # noqa: PLC0415 - a point that is refused has no use for it
+        from bench.orchestration.sweep import sweep  # noqa: PLC0415 - a point that is refused has no use for it
 
         raise SystemExit(sweep(points, folder=folder, launch=self._launch_plan, is_local=self._runs_one_by_one()))
 
@@ -106,8 +108,8 @@ class BenchSweeper(Sweeper):
 
     def _launch_plan(self, plan: Any, assignments: Any, on_return: Any) -> None:
         """Run a plan's jobs that are not done."""
-        from bench.composed import to_yaml  # noqa: PLC0415 - only a sweep that runs has use for it
-        from bench.sweep.sweep_folder import keep_config  # noqa: PLC0415
+        from bench.cli.composition.redacted_yaml import to_yaml  # noqa: PLC0415 - only a sweep that runs has use for it
+        from bench.jobs.folders.sweep_folder import keep_config  # noqa: PLC0415
 
         assert self.config is not None
         folder = self._folder()
@@ -145,10 +147,10 @@ class BenchSweeper(Sweeper):
 
     def _expand(self, arguments: list[str]) -> list[dict[str, str]]:
         """All points, as override key → value. Raises ConfigError when there are too many to have been meant."""
-        from bench.override_checks import OF_HYDRA, check_overrides  # noqa: PLC0415
-        from bench.quoting import readable  # noqa: PLC0415
-        from bench.sweep.plan import check_size  # noqa: PLC0415
-        from bench.typed.overrides import parse  # noqa: PLC0415
+        from bench.cli.composition.quoting import readable  # noqa: PLC0415
+        from bench.cli.composition.text_overrides import parse  # noqa: PLC0415
+        from bench.cli.refusals.override_checks import OF_HYDRA, check_overrides  # noqa: PLC0415
+        from bench.jobs.planning.plan import check_size  # noqa: PLC0415
 
         assert self.config is not None
         assert self.hydra_context is not None
@@ -166,7 +168,7 @@ class BenchSweeper(Sweeper):
 
 def _place(sweep_folder: Path, folder: str, assignment: Any) -> list[str]:
     """Overrides that say where a job runs and which one it is."""
-    from bench.sweep.assignment import VARIABLE  # noqa: PLC0415
+    from bench.jobs.assignment import VARIABLE  # noqa: PLC0415
 
     return [
         f"hydra.sweep.dir={in_quotes(str(sweep_folder))}",
@@ -177,8 +179,8 @@ def _place(sweep_folder: Path, folder: str, assignment: Any) -> list[str]:
 
 def values_of(overrides: list[Any]) -> dict[str, Sequence[str]]:
     """Each key's values (choices, ranges, globs); a later override of a key takes the place of an earlier one."""
-    from bench.override_checks import OverrideError, values_missing  # noqa: PLC0415 - see above
-    from bench.typed.overrides import last_of_each, values_as_typed  # noqa: PLC0415
+    from bench.cli.composition.text_overrides import last_of_each, values_as_typed  # noqa: PLC0415
+    from bench.cli.refusals.override_checks import OverrideError, values_missing  # noqa: PLC0415 - see above
 
     values: dict[str, Sequence[str]] = {}
     for key, each in last_of_each(overrides).items():

@@ -1,4 +1,4 @@
-"""The sweeper plugin of a search. Thin: it turns overrides into a space and hands that to `bench.conductor.search`.
+"""The sweeper plugin of a search: turns overrides into a search space for `bench.orchestration.search.search`.
 
 Chosen by `hydra/sweeper=optuna` (conf/hydra/sweeper/optuna.yaml). Hydra imports this file at every start, so nothing
 heavy may be imported at its top.
@@ -15,7 +15,7 @@ from hydra_plugins.bench_sweeper.bench_sweeper import BenchSweeper
 from hydra_plugins.bench_sweeper.params import lines_of
 
 if TYPE_CHECKING:
-    from bench.sweep.space import Choice, Range, Space
+    from bench.jobs.planning.search_space import Choice, Range, Space
 
 
 class OptunaSweeper(BenchSweeper):
@@ -23,13 +23,13 @@ class OptunaSweeper(BenchSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the search; leaves by SystemExit, for Hydra drops a sweeper's result."""
-        from bench import cli  # noqa: PLC0415 - see above
-        from bench.conductor.search import PointError, search  # noqa: PLC0415
-        from bench.override_checks import OF_HYDRA, check_overrides  # noqa: PLC0415
-        from bench.quoting import readable  # noqa: PLC0415
-        from bench.sweep.plan import Point  # noqa: PLC0415
-        from bench.typed.overrides import parse  # noqa: PLC0415
-        from bench.wording import explain  # noqa: PLC0415
+        from bench.cli import application  # noqa: PLC0415 - see above
+        from bench.cli.composition.quoting import readable  # noqa: PLC0415
+        from bench.cli.composition.text_overrides import parse  # noqa: PLC0415
+        from bench.cli.refusals.message import explain  # noqa: PLC0415
+        from bench.cli.refusals.override_checks import OF_HYDRA, check_overrides  # noqa: PLC0415
+        from bench.jobs.planning.plan import Point  # noqa: PLC0415
+        from bench.orchestration.search.search import PointError, search  # noqa: PLC0415
 
         assert self.hydra_context is not None
         assert self.config is not None
@@ -48,7 +48,7 @@ class OptunaSweeper(BenchSweeper):
             overrides = space.fixed | values
             typed = tuple(f"{key}={value}" for key, value in overrides.items())
             try:
-                config = cli.to_config(composer.compose(typed), typed)
+                config = application.to_config(composer.compose(typed), typed)
             except (HydraException, OmegaConfBaseException) as error:
                 raise PointError(explain(error)) from error
             swept = {key.lstrip("+"): value for key, value in values.items()}
@@ -72,8 +72,8 @@ def space_of(overrides: list[Any]) -> Space:
     Raises:
         HydraException: a range or an interval without numbers to choose from.
     """
-    from bench.sweep.space import Space  # noqa: PLC0415
-    from bench.typed.overrides import last_of_each  # noqa: PLC0415
+    from bench.cli.composition.text_overrides import last_of_each  # noqa: PLC0415
+    from bench.jobs.planning.search_space import Space  # noqa: PLC0415
 
     fixed: dict[str, str] = {}
     free: dict[str, Choice | Range] = {}
@@ -88,8 +88,8 @@ def space_of(overrides: list[Any]) -> Space:
 
 def _parameter(key: str, override: Any) -> Choice | Range | str:
     """A key that is free, or its value where it has only one."""
-    from bench.sweep.space import Choice, Range  # noqa: PLC0415
-    from bench.typed.overrides import casts_of, series, values_as_typed  # noqa: PLC0415
+    from bench.cli.composition.text_overrides import casts_of, series, values_as_typed  # noqa: PLC0415
+    from bench.jobs.planning.search_space import Choice, Range  # noqa: PLC0415
 
     if not override.is_sweep_override():
         return values_as_typed(override)[0]
@@ -106,7 +106,7 @@ def _parameter(key: str, override: Any) -> Choice | Range | str:
         sweep.shuffle = False  # the study has an order of its own, and must find the same space at the next start
     values = values_as_typed(override)
     if not values:
-        from bench.override_checks import OverrideError, values_missing  # noqa: PLC0415
+        from bench.cli.refusals.override_checks import OverrideError, values_missing  # noqa: PLC0415
 
         raise OverrideError(str(override.input_line), f"gives no values; {values_missing(str(override.input_line))}")
     if override.is_range_sweep() and len(values) > 1:

@@ -29,7 +29,7 @@ def lines_of(params: Mapping[str, Any] | Container) -> list[str]:
 
 def words_of(line: str) -> list[str]:
     """The overrides of a line of settings. OverrideError where a quote is not closed."""
-    from bench.override_checks import OverrideError  # noqa: PLC0415 - see above
+    from bench.cli.refusals.override_checks import OverrideError  # noqa: PLC0415 - see above
 
     try:
         return shlex.split(line)

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import ndtri  # type: ignore[import-untyped]
 
-from bench.analysis import synthetic
+from bench.analysis.calibration import synthetic
 from bench.analysis.calibration.rows import Case, least, most
-from bench.analysis.series import Array, median_interval
-from bench.analysis.steadiness import judge_series
-from bench.analysis.summary import stats
+from bench.analysis.calls.series import Array, median_interval
+from bench.analysis.calls.steadiness import judge_series
+from bench.analysis.trials.summary import stats
 
 CALLS = 20
 MOST_CALLS = 2000  # within which every quantile must be given

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.analysis.series import Array
+from bench.analysis.calls.series import Array
 
 Generator = np.random.Generator
 

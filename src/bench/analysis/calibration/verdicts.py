@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import bdtr, ndtri  # type: ignore[import-untyped]
 
-from bench.analysis import comparison, synthetic
+from bench.analysis import comparison
+from bench.analysis.calibration import synthetic
 from bench.analysis.calibration.rows import Case, least, most
+from bench.analysis.calls.series import Array, median_rank
 from bench.analysis.comparison import MARGIN, Effect
-from bench.analysis.series import Array, median_rank
 from bench.analysis.settings import Process, noise_of_median
 
 CV = 0.01  # of the calls

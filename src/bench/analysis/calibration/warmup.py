@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bench.analysis import synthetic
+from bench.analysis.calibration import synthetic
 from bench.analysis.calibration.rows import Case, least, most
-from bench.analysis.series import Array
-from bench.analysis.stopping import WarmupRule
-from bench.analysis.synthetic import WarmUps
+from bench.analysis.calibration.synthetic import WarmUps
+from bench.analysis.calls.series import Array
+from bench.analysis.calls.stopping import WarmupRule
 
 MEASURED = 20  # calls after the warm-up
 MOST_CALLS = 50

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from bench.record import COMPILATIONS, CompileEvent, Iteration
+from bench.results.record import COMPILATIONS, CompileEvent, Iteration
 
 CAPTURE = "cudagraph_record"  # the kind of the `CompileEvent` of recording a CUDA graph
 

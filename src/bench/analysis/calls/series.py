@@ -4,8 +4,8 @@ Pure functions: any unit goes in, and scaling the values scales the result or le
 milliseconds lead to the same judgement. They are robust, for one slow call among twenty is common and says nothing
 about the other nineteen. What too few values cannot support is None.
 
-Not covered: what the figures mean (`bench.analysis.steadiness`), and differences between processes, which no series
-of one process can show.
+Not covered: what the figures mean (`bench.analysis.calls.steadiness`), and differences between processes, which no
+series of one process can show.
 """
 
 from __future__ import annotations

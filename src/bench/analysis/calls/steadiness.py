@@ -1,9 +1,9 @@
 """Whether the measured calls stayed on one level, and which course warm-up and measurement took together.
 
-A median says something about the next call only when all calls came from one level. Each way of not doing so has a
-test of its own, because none sees them all: a *changepoint* between two levels, a *trend*, two levels that the calls
-switch between (*bimodal*), a *cycle*; and what the machine and the libraries report themselves: a GPU that was
-*throttled*, a call with an *event* (see `bench.analysis.events`). Any of those makes a series unsteady. *cv_high*,
+A median says something about the next call only when all calls came from one level. Each way of not doing so has a test
+of its own, because none sees them all: a *changepoint* between two levels, a *trend*, two levels that the calls switch
+between (*bimodal*), a *cycle*; and what the machine and the libraries report themselves: a GPU that was *throttled*, a
+call with an *event* (see `bench.analysis.calls.events`). Any of those makes a series unsteady. *cv_high*,
 *autocorrelated* and *throttle_bits* are reported beside them and do not: a noisy series may well be level, the interval
 of the median knows of the dependence between calls, and a GPU that works at its power limit from the first call to the
 last reports throttling although nothing changes.
@@ -29,9 +29,17 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from bench.analysis.events import disturbed_calls
-from bench.analysis.series import Array, kendall_p, lag1_autocorrelation, noise, robust_sd, theil_sen_slope, winsorize
-from bench.record import Monitor, MonitorSample, Record, Segment, Steadiness
+from bench.analysis.calls.events import disturbed_calls
+from bench.analysis.calls.series import (
+    Array,
+    kendall_p,
+    lag1_autocorrelation,
+    noise,
+    robust_sd,
+    theil_sen_slope,
+    winsorize,
+)
+from bench.results.record import Monitor, MonitorSample, Record, Segment, Steadiness
 
 STRUCTURAL = ("changepoint", "trend", "bimodal", "cycle", "throttled", "event")  # flags that make a series unsteady
 SMALLEST_DIFFERENCE = 0.02  # between levels, as a fraction of the median

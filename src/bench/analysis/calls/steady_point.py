@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.analysis.events import disturbed_calls
-from bench.analysis.series import WINSOR_LIMIT, robust_sd
-from bench.analysis.steadiness import MIN_SEGMENT, SMALLEST_DIFFERENCE, judge_series
-from bench.record import Iteration, Record, Segment
+from bench.analysis.calls.events import disturbed_calls
+from bench.analysis.calls.series import WINSOR_LIMIT, robust_sd
+from bench.analysis.calls.steadiness import MIN_SEGMENT, SMALLEST_DIFFERENCE, judge_series
+from bench.results.record import Iteration, Record, Segment
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.analysis.series import median_interval, theil_sen_slope
+from bench.analysis.calls.series import median_interval, theil_sen_slope
 
 LARGEST_GAIN = 0.02  # of the second half of the window over the first, as a fraction of the window's median
 LARGEST_LOSS = 0.05

@@ -5,8 +5,8 @@ MLflow shows them rounded, a search takes them as they are. Each is None where t
 
 from __future__ import annotations
 
-from bench.analysis.summary import Stats, Summary
-from bench.record import Record
+from bench.analysis.trials.summary import Stats, Summary
+from bench.results.record import Record
 
 
 def headline(record: Record, summary: Summary) -> dict[str, float | None]:

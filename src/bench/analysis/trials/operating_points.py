@@ -1,8 +1,8 @@
 """Where a setting stands under the roofline: what it computes for each byte that it moves, and how fast.
 
-Bytes and FLOPs are those that the model asks for (`bench.analysis.roofline`), times are medians over the measured
-calls: TTFT for the prefill, TPOT for a decoding step. A stage whose share of the device's rates was rejected, because
-it came out above what the device can do, has no point: its ceiling is the fault.
+Bytes and FLOPs are those that the model asks for (`bench.analysis.trials.roofline`), times are medians over the
+measured calls: TTFT for the prefill, TPOT for a decoding step. A stage whose share of the device's rates was rejected,
+because it came out above what the device can do, has no point: its ceiling is the fault.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import statistics
 from dataclasses import dataclass
 
-from bench.record import Record
+from bench.results.record import Record
 
 STAGES = ("prefill", "decode")
 

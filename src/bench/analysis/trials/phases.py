@@ -10,7 +10,7 @@ Not covered: the reference run, which is a record of its own, and the sweep's ti
 
 from __future__ import annotations
 
-from bench.record import Record
+from bench.results.record import Record
 
 # Part → the keys of `phases_s` that make it, in the order of the journey; `other` comes after all.
 PARTS: dict[str, tuple[str, ...]] = {

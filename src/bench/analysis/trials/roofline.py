@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.analysis.summary import batch_size
-from bench.record import DeviceRates, Iteration, ModelShape, Observed, Record, Roofline
+from bench.analysis.trials.summary import batch_size
+from bench.results.record import DeviceRates, Iteration, ModelShape, Observed, Record, Roofline
 
 ELEMENT_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 # Nothing is faster than the device. A few percent are the noise of two measurements; more is a fault of one of them.

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.analysis.series import median_interval
-from bench.record import Iteration, Record
+from bench.analysis.calls.series import median_interval
+from bench.results.record import Iteration, Record
 
 # Percentile → calls from which on its two-sided 95 % interval has two ends; with fewer, only the maximum is known.
 QUANTILE_NEEDS = {90: 36, 95: 72, 99: 368}

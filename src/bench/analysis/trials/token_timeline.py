@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bench.record import Record
+from bench.results.record import Record
 
 
 @dataclass(frozen=True, kw_only=True)

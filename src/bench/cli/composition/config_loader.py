@@ -16,9 +16,9 @@ import yaml
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 
+from bench.cli.composition.text_keys import PARAMS, TEXT_MAPPINGS, Kind, groups_and_sections, kind_of
+from bench.cli.composition.text_overrides import check_digits, quoted
 from bench.compat.hydra_internals import AsTyped, typed_loader
-from bench.typed.keys import PARAMS, TEXT_MAPPINGS, Kind, groups_and_sections, kind_of
-from bench.typed.overrides import check_digits, quoted
 
 MERGE = "tag:yaml.org,2002:merge"  # of the key <<
 

@@ -14,7 +14,7 @@ import typing
 from hydra.errors import HydraException
 
 from bench.compat.override_internals import in_quotes, parse
-from bench.config import BenchmarkConfig, walk
+from bench.config.schema import BenchmarkConfig, walk
 
 # Keys of Hydra's own that are paths or texts.
 TEXTS_OF_HYDRA = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.launcher.submitit_folder")

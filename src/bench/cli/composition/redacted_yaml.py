@@ -12,8 +12,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from bench.files import write_whole
-from bench.secrets import scrub_texts
+from bench.host.atomic_files import write_whole
+from bench.host.secrets import scrub_texts
 
 WRITTEN_BY_HYDRA = ("config.yaml", "hydra.yaml", "overrides.yaml")  # into a job's folder, before the job begins
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from hydra.conf import HydraConf
 
-from bench.config import BenchmarkConfig, flatten, walk
+from bench.config.schema import BenchmarkConfig, flatten, walk
 
 # Mappings whose names a user chooses and whose values are texts. A value in `params` is the right side of an override.
 TEXT_MAPPINGS = ("tracking.tags", "hydra.sweeper.params", "hydra.job.env_set")

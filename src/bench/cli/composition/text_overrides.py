@@ -20,11 +20,11 @@ from typing import Any
 
 from hydra.errors import HydraException
 
+from bench.cli.composition.text_keys import Kind, kind_of
 from bench.compat import override_internals
 from bench.compat.override_internals import Grammar, as_text, in_quotes
-from bench.decimals import Series, decimal
-from bench.rules import ConfigError
-from bench.typed.keys import Kind, kind_of
+from bench.config.decimals import Series, decimal
+from bench.config.rules import ConfigError
 
 _OVERRIDE = re.compile(r"(?P<sign>[~+]*)(?P<key>[^=@]*)(?:@[^=]*)?=(?P<value>.*)", re.DOTALL)
 # A value without any of these holds nothing that the grammar takes for a number, true, false or null.

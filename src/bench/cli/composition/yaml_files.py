@@ -5,7 +5,8 @@ Hydra reads files through a *source*; ours (`ConfigFiles`) takes the place of it
 - What cannot be read as YAML, or is no UTF-8, is one line with the place.
 - In a defaults list and in `hydra.sweeper.params` a plain scalar is the text that was typed. YAML reads `off` as false,
   and `compile: off` chooses the file `off.yaml`.
-- The files are remembered, so that a mistake that shows later can be traced to its file (`bench.config_mistakes`).
+- The files are remembered, so that a mistake that shows later can be traced to its file
+  (`bench.cli.refusals.config_mistakes`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bench.compat.hydra_internals import name_of_file_source, replace_file_source
-from bench.user_path import expanded
+from bench.host.home_folder import expanded
 
 HEADER = 512  # characters in which Hydra looks for `# @package`
 PARAMS = ("hydra", "sweeper", "params")

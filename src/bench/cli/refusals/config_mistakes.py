@@ -2,7 +2,7 @@
 
 Hydra says what it stumbled over in its own terms, and names at most a group. Here the files that were loaded are looked
 through again (`find_mistake`) for what can be told from a file alone: its form, its keys and the types of its values.
-Where a rule refuses a value, `bench.config_places` tells the file that it came from.
+Where a rule refuses a value, `bench.cli.refusals.yaml_places` tells the file that it came from.
 
 Not covered: what other files make of a value, and packages that are not `_global_` or a section.
 """
@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import yaml
 
-from bench.config import BenchmarkConfig, no_such_key, walk
-from bench.config_files import LoadedFile, compose, shortened
-from bench.config_places import GLOBAL, NULL, OF_SWEEPER, last_first, params_of, prefix_of, short
-from bench.rules import Rule
+from bench.cli.composition.yaml_files import LoadedFile, compose, shortened
+from bench.cli.refusals.yaml_places import GLOBAL, NULL, OF_SWEEPER, last_first, params_of, prefix_of, short
+from bench.config.rules import Rule
+from bench.config.schema import BenchmarkConfig, no_such_key, walk
 
 BOOL = "tag:yaml.org,2002:bool"
 KINDS = {
@@ -39,7 +39,7 @@ def find_mistake(groups: Sequence[str], names: Mapping[str, str]) -> str | None:
 
     Args:
         groups: the groups that choices can be made in, such as compile and hydra/launcher.
-        names: further names that may be meant by an unknown key, as `bench.config.no_such_key` takes them.
+        names: further names that may be meant by an unknown key, as `bench.config.schema.no_such_key` takes them.
     """
     for file in last_first():
         for line, text in _Look(file, groups, names).mistakes():

@@ -10,14 +10,14 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from bench.config import NO_SUCH_KEY, BenchmarkConfig, no_such_key, walk
-from bench.config_files import ConfigFileError, groups, other_ending
-from bench.config_mistakes import find_mistake, kinds_of
-from bench.config_places import find_choice, find_line, find_place, find_text
-from bench.override_checks import OF_HYDRA, OverrideError
-from bench.override_mistakes import TYPE_NO_PLUS, unreadable
-from bench.quoting import is_text, quoted_form
-from bench.rules import ConfigError, nearest, shown
+from bench.cli.composition.quoting import is_text, quoted_form
+from bench.cli.composition.yaml_files import ConfigFileError, groups, other_ending
+from bench.cli.refusals.config_mistakes import find_mistake, kinds_of
+from bench.cli.refusals.override_checks import OF_HYDRA, OverrideError
+from bench.cli.refusals.override_mistakes import TYPE_NO_PLUS, unreadable
+from bench.cli.refusals.yaml_places import find_choice, find_line, find_place, find_text
+from bench.config.rules import ConfigError, nearest, shown
+from bench.config.schema import NO_SUCH_KEY, BenchmarkConfig, no_such_key, walk
 
 LONGEST_LINE = 590
 _OVERRIDDEN = re.compile(r"Could not override '([^']+)'")

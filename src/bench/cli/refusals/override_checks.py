@@ -1,6 +1,6 @@
 """Overrides that Hydra would take, and do something else with than a user means: refused before it sees them.
 
-What Hydra itself refuses is put into words by `bench.wording`, which is imported only then.
+What Hydra itself refuses is put into words by `bench.cli.refusals.message`, which is imported only then.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from hydra.errors import HydraException
 
-from bench.config import BenchmarkConfig, no_such_key, walk
-from bench.rules import shown
+from bench.config.rules import shown
+from bench.config.schema import BenchmarkConfig, no_such_key, walk
 
 LONGEST = 200  # characters of an argument that is repeated
 # Groups of Hydra's own that are typed here, and how else they may be named → what is suggested.
@@ -48,7 +48,7 @@ def check_overrides(overrides: Sequence[str], names: Mapping[str, str]) -> None:
 
     Args:
         overrides: as typed.
-        names: further names that may be meant by an unknown key, as `bench.config.no_such_key` takes them.
+        names: further names that may be meant by an unknown key, as `bench.config.schema.no_such_key` takes them.
 
     Raises:
         OverrideError: the first of them.

@@ -6,12 +6,12 @@ import difflib
 import re
 from collections.abc import Mapping
 
-from bench.command import COMMANDS
-from bench.config import no_such_key
-from bench.config_mistakes import kinds_of
-from bench.override_checks import LONGEST
-from bench.quoting import is_text, offending, quoted_form
-from bench.rules import shown
+from bench.cli.composition.quoting import is_text, offending, quoted_form
+from bench.cli.refusals.config_mistakes import kinds_of
+from bench.cli.refusals.override_checks import LONGEST
+from bench.config.rules import shown
+from bench.config.schema import no_such_key
+from bench.host.command_line import COMMANDS
 
 TYPE_NO_PLUS = "the key is there already; type {0}"
 # Functions of a sweep → how each is written.
@@ -33,7 +33,7 @@ def unreadable(override: str, names: Mapping[str, str]) -> str:
 
     Args:
         override: as typed, or as a sweep's params and settings make it.
-        names: further names that may be meant by an unknown key, as `bench.config.no_such_key` takes them.
+        names: further names that may be meant by an unknown key, as `bench.config.schema.no_such_key` takes them.
     """
     typed = shown(override, LONGEST)
     bare = override.lstrip("+~")

@@ -1,6 +1,7 @@
 """Where in the YAML files that were loaded something stands: a key, a choice, a line of a sweep's settings.
 
-Asked only after a config was refused, or may be. Places are FILE:LINE, as `bench.config_files.place` writes them.
+Asked only after a config was refused, or may be. Places are FILE:LINE, as `bench.cli.composition.yaml_files.place`
+writes them.
 
 Not covered: what other files make of a value, and packages that are not `_global_` or a section.
 """
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 
 import yaml
 
-from bench.config_files import LoadedFile, compose, find_node, loaded_files, shortened
+from bench.cli.composition.yaml_files import LoadedFile, compose, find_node, loaded_files, shortened
 
 NULL = "tag:yaml.org,2002:null"
 OF_SWEEPER = ("params", "settings")

@@ -14,14 +14,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.record import FILE_NAME, OTHER_CONFIG_FOLDER, RESERVE_NAME
-from bench.rules import ConfigError
-from bench.sweep.created import CreatedFolders
-from bench.sweep.guardian import STRAYS_NAME, TOLD_NAME
-from bench.sweep.job import LOG_NAME
-from bench.sweep.plan import FILE_NAME as PLAN_NAME
-from bench.sweep.reference import FOLDER as REFERENCES
-from bench.sweep.sweep_folder import is_plan, is_record
+from bench.config.rules import ConfigError
+from bench.jobs.folders.created import CreatedFolders
+from bench.jobs.folders.sweep_folder import is_plan, is_record
+from bench.jobs.job import LOG_NAME
+from bench.jobs.planning.plan import FILE_NAME as PLAN_NAME
+from bench.jobs.process.supervisor import STRAYS_NAME, TOLD_NAME
+from bench.jobs.reference import FOLDER as REFERENCES
+from bench.results.record import FILE_NAME, OTHER_CONFIG_FOLDER, RESERVE_NAME
 
 KEY = "hydra.run.dir"
 # What a run writes besides its record, under these very names.

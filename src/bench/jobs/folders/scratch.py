@@ -11,9 +11,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import cache_folder
-from bench.config import BenchmarkConfig
-from bench.record import RESERVE_NAME
+from bench.config.schema import BenchmarkConfig
+from bench.host import cache_folder
+from bench.results.record import RESERVE_NAME
 
 LOG_LIMIT_BYTES = 16 << 20
 LOG_HEAD_BYTES, LOG_TAIL_BYTES = 1 << 20, 1 << 20  # what is kept of a longer one

@@ -11,11 +11,11 @@ import json
 import os
 from pathlib import Path
 
-from bench.files import write_whole
-from bench.record import FILE_NAME
-from bench.rules import ConfigError
-from bench.sweep.plan import FILE_NAME as PLAN_NAME
-from bench.sweep.plan import SweepFile
+from bench.config.rules import ConfigError
+from bench.host.atomic_files import write_whole
+from bench.jobs.planning.plan import FILE_NAME as PLAN_NAME
+from bench.jobs.planning.plan import SweepFile
+from bench.results.record import FILE_NAME
 
 # What a sweep writes into its folder besides the plan, under these names, as patterns.
 WRITTEN = (

@@ -1,9 +1,9 @@
 """By what a finished record is recognised besides its setting: the machine and the libraries that computed.
 
 Two records with the same fingerprint may stand in one sweep; where it changed, the sweep says what did. A library that
-is imported from elsewhere than pip's own folder is in it with that place and its state (`bench.libraries`). Left out is
-what does not compute (Hydra, MLflow), what changes between two jobs of one sweep (clocks, load), and the machine's
-name: the nodes of a cluster are alike.
+is imported from elsewhere than pip's own folder is in it with that place and its state (`bench.host.libraries`). Left
+out is what does not compute (Hydra, MLflow), what changes between two jobs of one sweep (clocks, load), and the
+machine's name: the nodes of a cluster are alike.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Mapping
 
 import pynvml
 
-from bench.libraries import unusual
-from bench.machine import cpu_model, variables, versions
+from bench.host.libraries import unusual
+from bench.host.machine import cpu_model, variables, versions
 
 NOT_COMPUTING = ("hydra-core", "omegaconf", "mlflow", "psutil", "nvidia-ml-py", "huggingface-hub")
 # Whether a hub may be asked changes nothing of what is computed.

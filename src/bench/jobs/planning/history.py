@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.config import BenchmarkConfig
-from bench.record import FILE_NAME, Record, RecordError
-from bench.sweep.fingerprint import changes
+from bench.config.schema import BenchmarkConfig
+from bench.jobs.planning.fingerprint import changes
+from bench.results.record import FILE_NAME, Record, RecordError
 
 RECORDS_READ, BYTES_READ = 500, 64 << 20  # of the newest ones: a plan shall not take longer than a job
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from bench.config import BenchmarkConfig
+from bench.config.schema import BenchmarkConfig
 
 
 def foreseen_limit(config: BenchmarkConfig) -> str | None:

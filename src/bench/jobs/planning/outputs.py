@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from bench.config import BenchmarkConfig
-from bench.record import Record
+from bench.config.schema import BenchmarkConfig
+from bench.results.record import Record
 
 SNAPSHOT_KEY = "profile.memory_snapshot"
 

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.baseline import find_baselines
-from bench.config import BenchmarkConfig, SweepConfig
-from bench.files import write_whole
-from bench.plain import load
-from bench.rules import ConfigError
-from bench.secrets import scrub
+from bench.config.baseline import find_baselines
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig, SweepConfig
+from bench.host.atomic_files import write_whole
+from bench.host.secrets import scrub
+from bench.results.json_dataclasses import load
 
 FILE_NAME = "sweep.json"
 SCHEMA_VERSION = 2

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.config import BenchmarkConfig
-from bench.home import cache_home, check_writable, unusable_cache
-from bench.rules import ConfigError
-from bench.sweep.process import INTERRUPT_GRACE_S, Child
+from bench.config.rules import ConfigError, unusable_cache
+from bench.config.schema import BenchmarkConfig
+from bench.host.home_folder import cache_home, check_writable
+from bench.jobs.process.child import INTERRUPT_GRACE_S, Child
 
 EXAMINER = ("bench.trial.preflight", "main")
 EXAMINED = ("device", "model", "workload")  # the sections that decide; the others are limits, or the config's own rules

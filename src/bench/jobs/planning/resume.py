@@ -1,9 +1,9 @@
 """What a sweep's folder holds already, and what of a plan is still to be run.
 
 A job is done when a record of its setting and repeat lies in the folder, `ok` or `skipped`, made in this environment,
-with all outputs that are asked for now (`bench.sweep.outputs`). Names, order, numbers and folders do not matter: they
-may be others now. What is run again is first moved to `earlier/`, so that each setting and repeat has one record in the
-sweep, and none is lost.
+with all outputs that are asked for now (`bench.jobs.planning.outputs`). Names, order, numbers and folders do not
+matter: they may be others now. What is run again is first moved to `earlier/`, so that each setting and repeat has one
+record in the sweep, and none is lost.
 
 Two starts on one folder at the same time: the second is refused by a lock that the kernel gives back when its process
 ends, however it ends.
@@ -19,19 +19,19 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from bench.config import BenchmarkConfig
-from bench.record import FILE_NAME, RESERVE_NAME, Record, RecordError
-from bench.rules import ConfigError
-from bench.sweep.fingerprint import changes, software
-from bench.sweep.outputs import Outputs
-from bench.sweep.plan import FILE_NAME as PLAN_NAME
-from bench.sweep.plan import Job, Plan, SweepFile
-from bench.sweep.reference import FOLDER as REFERENCES
-from bench.sweep.sweep_folder import check_nothing_is_overwritten, is_plan, is_record, own_folders
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig
+from bench.jobs.folders.sweep_folder import check_nothing_is_overwritten, is_plan, is_record, own_folders
+from bench.jobs.planning.fingerprint import changes, software
+from bench.jobs.planning.outputs import Outputs
+from bench.jobs.planning.plan import FILE_NAME as PLAN_NAME
+from bench.jobs.planning.plan import Job, Plan, SweepFile
+from bench.jobs.reference import FOLDER as REFERENCES
+from bench.results.record import FILE_NAME, RESERVE_NAME, Record, RecordError
 
 EARLIER = "earlier"
 LOCK_NAME = ".lock"
-LOCK_TIMEOUT_S = 0.5  # `bench.tracking.sync` holds it for a moment, to see whether the sweep runs
+LOCK_TIMEOUT_S = 0.5  # `bench sync` holds it for a moment, to see whether the sweep runs
 FINISHED = ("ok", "skipped")
 
 

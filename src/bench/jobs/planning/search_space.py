@@ -12,7 +12,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping
 
-from bench.decimals import term
+from bench.config.decimals import term
 
 DIGITS, EXACT = 6, 18  # significant digits: enough to tell numbers apart; one more than any float needs
 MILLIONTH = 1e-6

@@ -24,9 +24,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from bench.sweep.fork_server import start_fork_server
-from bench.sweep.guardian import guard
-from bench.sweep.scratch import bound_log
+from bench.jobs.folders.scratch import bound_log
+from bench.jobs.process.fork_server import start_fork_server
+from bench.jobs.process.supervisor import guard
 
 LOOK_S = 1.0  # between looks at the log
 INTERRUPT_GRACE_S = 3.0  # for an interrupted child to write its record

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pynvml
 
-from bench.config import BenchmarkConfig
-from bench.gpus import cards, nvml, uuid_of_name
-from bench.sweep.neighbours import names_of
+from bench.config.schema import BenchmarkConfig
+from bench.host.gpus import cards, nvml, uuid_of_name
+from bench.jobs.process.neighbours import names_of
 
 FREE_WAIT_S = 10.0
 FREE_POLL_S = 0.05

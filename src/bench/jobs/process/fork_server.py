@@ -66,7 +66,7 @@ def _folder_for_sockets(named: str) -> str:
     for folder in SHORT_FOLDERS:
         if Path(folder).is_dir() and os.access(folder, os.W_OK | os.X_OK):
             return folder
-    from bench.rules import ConfigError  # noqa: PLC0415 - only on this path
+    from bench.config.rules import ConfigError  # noqa: PLC0415 - only on this path
 
     remedy = f"needs a socket in the temporary folder, and {named} is too long a path for one; set TMPDIR to a folder "
     raise ConfigError("isolation.mode", "forkserver", f"{remedy}with a shorter path, or use isolation.mode=spawn")

@@ -40,12 +40,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from bench.config import BenchmarkConfig
-from bench.gpus import cards, uuid_of_name, visible_names
-from bench.record import FILE_NAME, Neighbours, Record
-from bench.rules import shown
-from bench.secrets import scrub
-from bench.sweep.stop import asked_by
+from bench.config.rules import shown
+from bench.config.schema import BenchmarkConfig
+from bench.host.gpus import cards, uuid_of_name, visible_names
+from bench.host.secrets import scrub
+from bench.jobs.process.stop_reason import asked_by
+from bench.results.record import FILE_NAME, Neighbours, Record
 
 FOLDER_VARIABLE = "BENCH_HOST_FOLDER"
 # Not the folder that TMPDIR names: many sites give each user, or each job, one of their own.

@@ -16,5 +16,5 @@ class SignalStop(KeyboardInterrupt):
 
 
 def asked_by(stop: KeyboardInterrupt) -> str:
-    """Who asked, in a few words; `bench.sweep.engine.EngineStop` says it in the same way."""
+    """Who asked, in a few words; `bench.jobs.engine.EngineStop` says it in the same way."""
     return str(getattr(stop, "message", "by the user"))

@@ -1,4 +1,4 @@
-"""The course of a search: as that of a sweep, but a study chooses what is measured next (`bench.conductor.study`).
+"""Run a search: like a sweep, but a study chooses what is measured next (`bench.orchestration.search.study`).
 
 A job here is a job of a sweep: planned in sweep.json, run through Hydra's launcher, recorded, published. What a study
 is told is derived from the records, and those are the truth: a start that goes on tells the study what it lacks, so
@@ -23,12 +23,18 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from bench.analysis.objectives import objectives_of
-from bench.conductor.course import Course, records_of, resume_command
-from bench.conductor.destination import decided
-from bench.conductor.finish import Concluded, finish
-from bench.conductor.interrupt import INTERRUPTED
-from bench.conductor.jobs import exit_status, make_ready, open_publisher, tell_untested
-from bench.conductor.sweep import (
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig
+from bench.host.atomic_files import write_whole
+from bench.host.command_line import ExitStatus
+from bench.host.home_folder import expanded
+from bench.jobs.planning.plan import Job, Plan, Point, SweepFile, check_size, file_name, short_name
+from bench.jobs.planning.resume import FINISHED, Found, Resumption, look
+from bench.jobs.planning.search_space import Space
+from bench.jobs.unstarted import explain, is_out_of_space
+from bench.orchestration.job_run import exit_status, make_ready, open_publisher, tell_untested
+from bench.orchestration.publish_target import decided
+from bench.orchestration.sweep import (
     Launch,
     begin,
     current_environment,
@@ -37,19 +43,13 @@ from bench.conductor.sweep import (
     put_unusable_aside,
     run_plan,
 )
-from bench.config import BenchmarkConfig
-from bench.files import write_whole
-from bench.record import Record, RecordError
-from bench.report.terminal import Terminal
-from bench.rules import ConfigError
-from bench.sweep.plan import Job, Plan, Point, SweepFile, check_size, file_name, short_name
-from bench.sweep.resume import FINISHED, Found, Resumption, look
-from bench.sweep.space import Space
-from bench.sweep.unstarted import explain, is_out_of_space
-from bench.user_path import expanded
+from bench.orchestration.sweep_end import Concluded, finish
+from bench.orchestration.sweep_state import Course, records_of, resume_command
+from bench.report.terminal.console import Terminal
+from bench.results.record import Record, RecordError
 
 if TYPE_CHECKING:
-    from bench.conductor.study import Outcome, Study, Trial
+    from bench.orchestration.search.study import Outcome, Study, Trial
     from bench.tracking.publisher import Publisher
 
 DATABASE = "search.db"
@@ -104,7 +104,7 @@ def search(space: Space, compose: Compose, *, folder: Path, launch: Launch, is_l
 
 def _check_optuna() -> None:
     try:
-        from bench.conductor import study as _  # noqa: F401, PLC0415
+        from bench.orchestration.search import study as _  # noqa: F401, PLC0415
     except ImportError as error:
         remedy = f"needs the extra `optuna`: pip install -e '.[optuna]' in the checkout ({error})"
         raise ConfigError("hydra/sweeper", "optuna", remedy) from error
@@ -316,7 +316,7 @@ class _Search:
 
     def _check_environment(self, found: Found, environment: dict[str, str]) -> None:
         """What was measured under other versions or on another machine cannot steer this search."""
-        from bench.sweep.fingerprint import changes  # noqa: PLC0415
+        from bench.jobs.planning.fingerprint import changes  # noqa: PLC0415
 
         mine = {job.folder for job in self.jobs}
         changed = [
@@ -362,7 +362,7 @@ class _Search:
 
     def _open_study(self, sweep_id: str) -> Study:
         """Open the study, and tell it what it lacks. ConfigError where it cannot be used."""
-        from bench.conductor.study import Study, StudyError  # noqa: PLC0415
+        from bench.orchestration.search.study import Study, StudyError  # noqa: PLC0415
 
         typed = self.config.search.storage
         storage = expanded(typed) if typed else f"sqlite:///{self.folder / DATABASE}"
@@ -377,7 +377,7 @@ class _Search:
             )
             self._agree(study)
         except StudyError as error:
-            from bench.secrets import without_credentials  # noqa: PLC0415
+            from bench.host.secrets import without_credentials  # noqa: PLC0415
 
             raise ConfigError("search.storage", without_credentials(storage), str(error)) from error
         return study
@@ -413,7 +413,7 @@ class _Search:
 
     def _make_ready(self, examples: Sequence[Point]) -> Publisher | None:
         """Examine each value once, and connect to MLflow. ConfigError when not one of these settings can work."""
-        from bench.sweep.preflight import question  # noqa: PLC0415
+        from bench.jobs.planning.preflight import question  # noqa: PLC0415
 
         if not self.is_local:
             return open_publisher(self.config, self.console, self.course.destination)
@@ -430,7 +430,7 @@ class _Search:
 
     def _refusal(self, config: BenchmarkConfig) -> str | None:
         """Why this machine cannot run a setting, as far as that can be told beforehand."""
-        from bench.sweep.preflight import preflight, question  # noqa: PLC0415
+        from bench.jobs.planning.preflight import preflight, question  # noqa: PLC0415
 
         asked = question(config)
         if self.is_local and asked not in self.examined:
@@ -445,7 +445,7 @@ class _Search:
     # ---- asking and telling ------------------------------------------------------------------------------------------
 
     def _run_and_show(self) -> int:
-        from bench.report.table import print_table as _  # noqa: F401, PLC0415 - before the first job, not after the last
+        from bench.report.terminal.results_table import print_table as _  # noqa: F401, PLC0415 - before the first job, not after the last
 
         self.file = begin(self._course_of_all(), space=self.space.shown())
         try:
@@ -467,11 +467,11 @@ class _Search:
         status = max(exit_status(records), int(self.lost > 0 or stopped or found_none))
         if interrupted or stopped or self.lost:
             self._say(f" Resume: {resume_command(self.course)}")
-        return INTERRUPTED if interrupted else status
+        return ExitStatus.INTERRUPTED if interrupted else status
 
     def _measure(self) -> tuple[bool, bool]:
         """Ask, run and tell up to the last trial; whether the user interrupted it, and whether it had to stop."""
-        from bench.conductor.study import StudyError  # noqa: PLC0415
+        from bench.orchestration.search.study import StudyError  # noqa: PLC0415
 
         try:
             while (left := self.config.search.trials - self.ran) > 0:
@@ -612,7 +612,7 @@ class _Search:
 
     def _conclude(self, records: list[Record]) -> Concluded:
         """Show what was found, and keep it as files."""
-        from bench.conductor.study import StudyError  # noqa: PLC0415
+        from bench.orchestration.search.study import StudyError  # noqa: PLC0415
         from bench.report.search import (  # noqa: PLC0415
             build_search_report,
             print_search,

@@ -27,9 +27,9 @@ from optuna.study import Study as OptunaStudy
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from bench.conductor.optuna_internals import notes_of, params_of, waiting_attributes
-from bench.secrets import scrub, without_credentials
-from bench.sweep.space import Choice, Range, Space
+from bench.host.secrets import scrub, without_credentials
+from bench.jobs.planning.search_space import Choice, Range, Space
+from bench.orchestration.search.optuna_internals import notes_of, params_of, waiting_attributes
 
 optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # what goes wrong raises, and is told by the caller
 FEWEST_FIRST, MOST_FIRST = 3, 10  # settings before the first that is chosen by what was measured

@@ -10,8 +10,8 @@ import logging
 import os
 from collections.abc import Sequence
 
-from bench.record import Record
 from bench.report.figures.figure import Figure
+from bench.results.record import Record
 
 
 def import_figures() -> None:
@@ -19,7 +19,7 @@ def import_figures() -> None:
     os.environ.pop("MPLBACKEND", None)  # only files are drawn; a name that matplotlib does not know would end it
     # A home folder that is read-only costs it a cache and nothing else: no matter for the terminal.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    importlib.import_module("bench.report.figures.sheet")
+    importlib.import_module("bench.report.figures.drawing.sheet")
 
 
 def draw_all(
@@ -49,8 +49,8 @@ def draw_all(
         ttft_vs_itl,
         warmup_curves,
     )
-    from bench.report.figures.sheet import drawing  # noqa: PLC0415
-    from bench.report.figures.shown import settings_shown  # noqa: PLC0415
+    from bench.report.figures.drawing.sheet import drawing  # noqa: PLC0415
+    from bench.report.figures.drawing.shown_settings import settings_shown  # noqa: PLC0415
 
     settings = settings_shown(records, typed=typed, baseline=baseline)
     of_settings = (

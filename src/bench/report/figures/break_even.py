@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 
 from bench.analysis.break_even import BreakEven, break_evens
 from bench.analysis.settings import asked
+from bench.report.figures.drawing.sheet import Entry, Sheet, shortened
+from bench.report.figures.drawing.shown_settings import MOST_NAMED, Look, Shown, choose, looks_of, processes_words
+from bench.report.figures.drawing.svg import INK
+from bench.report.figures.drawing.ticks import scale_for
 from bench.report.figures.figure import Figure
-from bench.report.figures.sheet import Entry, Sheet, shortened
-from bench.report.figures.shown import MOST_NAMED, Look, Shown, choose, looks_of, processes_words
-from bench.report.figures.svg import INK
-from bench.report.figures.ticks import scale_for
-from bench.report.format import milliseconds, one_line, significant
+from bench.report.text.format import milliseconds, one_line, significant
 
 KEY = "break_even"
 PLOT = 180.0

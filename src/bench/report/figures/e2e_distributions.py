@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bench.analysis.summary import Stats
-from bench.record import Record
+from bench.analysis.trials.summary import Stats
+from bench.report.figures.drawing.sheet import GAP, GREY, RIGHT, WIDTH, Sheet, shortened, width_of
+from bench.report.figures.drawing.shown_settings import Choice, Look, Shown, choose, looks_of, processes_words
+from bench.report.figures.drawing.svg import INK
+from bench.report.figures.drawing.ticks import scale_for
 from bench.report.figures.figure import Figure
-from bench.report.figures.sheet import GAP, GREY, RIGHT, WIDTH, Sheet, shortened, width_of
-from bench.report.figures.shown import Choice, Look, Shown, choose, looks_of, processes_words
-from bench.report.figures.svg import INK
-from bench.report.figures.ticks import scale_for
-from bench.report.format import milliseconds
+from bench.report.text.format import milliseconds
+from bench.results.record import Record
 
 KEY = "e2e_distributions"
 NAME, STRIP, LEAST_STRIP, MOST_STRIPS = 19.0, 13.0, 5.0, 44.0  # heights: a name, a process, all of a setting

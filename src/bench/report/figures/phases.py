@@ -16,13 +16,13 @@ import numpy as np
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
 
-from bench.analysis.phases import NAMES, outside_generate_s, phases_of
-from bench.palette import colour
-from bench.record import Record
+from bench.analysis.trials.phases import NAMES, outside_generate_s, phases_of
+from bench.report.figures.drawing.sheet import GAP, LEFT, RIGHT, WIDTH, Entry, Sheet, shortened, width_of
+from bench.report.figures.drawing.ticks import Scale, count_ticks, scale_for
 from bench.report.figures.figure import Figure
-from bench.report.figures.sheet import GAP, LEFT, RIGHT, WIDTH, Entry, Sheet, shortened, width_of
-from bench.report.figures.ticks import Scale, count_ticks, scale_for
-from bench.report.format import UNDEFINED, run_title, significant
+from bench.report.text.format import UNDEFINED, run_title, significant
+from bench.results.palette import colour
+from bench.results.record import Record
 
 KEY = "phases"
 MOST_NAMED, MOST_BARS = 24, 200

@@ -6,14 +6,14 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from bench.analysis.operating_points import STAGES, operating_points
-from bench.record import DeviceRates
+from bench.analysis.trials.operating_points import STAGES, operating_points
+from bench.report.figures.drawing.sheet import GREY, Entry, Sheet
+from bench.report.figures.drawing.shown_settings import Choice, Shown, choose, looks_of
+from bench.report.figures.drawing.svg import INK
+from bench.report.figures.drawing.ticks import scale_for
 from bench.report.figures.figure import Figure
-from bench.report.figures.sheet import GREY, Entry, Sheet
-from bench.report.figures.shown import Choice, Shown, choose, looks_of
-from bench.report.figures.svg import INK
-from bench.report.figures.ticks import scale_for
-from bench.report.format import significant
+from bench.report.text.format import significant
+from bench.results.record import DeviceRates
 
 KEY = "roofline"
 PLOT = 240.0

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.analysis.objectives import pareto_front
+from bench.report.figures.drawing.sheet import GREY, Entry, Sheet
+from bench.report.figures.drawing.shown_settings import (
+    MOST_NAMED,
+    Choice,
+    Shown,
+    are_comparable,
+    choose,
+    looks_of,
+    processes_words,
+)
+from bench.report.figures.drawing.svg import INK
+from bench.report.figures.drawing.ticks import scale_for
 from bench.report.figures.figure import Figure
-from bench.report.figures.sheet import GREY, Entry, Sheet
-from bench.report.figures.shown import MOST_NAMED, Choice, Shown, are_comparable, choose, looks_of, processes_words
-from bench.report.figures.svg import INK
-from bench.report.figures.ticks import scale_for
-from bench.report.format import mebibytes, significant
+from bench.report.text.format import mebibytes, significant
 
 KEY = "throughput_vs_memory"
 PLOT = 240.0

@@ -5,13 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from bench.analysis.token_timeline import TokenTimeline, token_timeline
+from bench.analysis.trials.token_timeline import TokenTimeline, token_timeline
+from bench.report.figures.drawing.sheet import GREY, Entry, Sheet, grey_lines
+from bench.report.figures.drawing.shown_settings import Choice, Shown, choose, looks_of, processes_words
+from bench.report.figures.drawing.svg import INK
+from bench.report.figures.drawing.ticks import Scale, count_ticks, scale_for
 from bench.report.figures.figure import Figure
-from bench.report.figures.sheet import GREY, Entry, Sheet, grey_lines
-from bench.report.figures.shown import Choice, Shown, choose, looks_of, processes_words
-from bench.report.figures.svg import INK
-from bench.report.figures.ticks import Scale, count_ticks, scale_for
-from bench.report.format import milliseconds
+from bench.report.text.format import milliseconds
 
 KEY = "token_timeline"
 PLOT = 220.0

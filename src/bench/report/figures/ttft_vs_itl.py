@@ -6,13 +6,13 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.analysis.series import median_interval
+from bench.analysis.calls.series import median_interval
 from bench.analysis.settings import call_times
+from bench.report.figures.drawing.sheet import GREY, Entry, Sheet
+from bench.report.figures.drawing.shown_settings import Choice, Shown, choose, looks_of, median_of, processes_words
+from bench.report.figures.drawing.ticks import scale_for
 from bench.report.figures.figure import Figure
-from bench.report.figures.sheet import GREY, Entry, Sheet
-from bench.report.figures.shown import Choice, Shown, choose, looks_of, median_of, processes_words
-from bench.report.figures.ticks import scale_for
-from bench.report.format import milliseconds
+from bench.report.text.format import milliseconds
 
 KEY = "ttft_vs_itl"
 PLOT = 240.0

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.analysis.steady_point import SteadyPoint, steady_point
-from bench.record import Record
+from bench.analysis.calls.steady_point import SteadyPoint, steady_point
+from bench.report.figures.drawing.sheet import Entry, Sheet, grey_lines
+from bench.report.figures.drawing.shown_settings import Choice, Look, Shown, choose, looks_of, processes_words
+from bench.report.figures.drawing.svg import INK
+from bench.report.figures.drawing.ticks import Scale, count_ticks, scale_for
 from bench.report.figures.figure import Figure
-from bench.report.figures.sheet import Entry, Sheet, grey_lines
-from bench.report.figures.shown import Choice, Look, Shown, choose, looks_of, processes_words
-from bench.report.figures.svg import INK
-from bench.report.figures.ticks import Scale, count_ticks, scale_for
-from bench.report.format import milliseconds
+from bench.report.text.format import milliseconds
+from bench.results.record import Record
 
 KEY = "warmup_curves"
 PLOT = 240.0

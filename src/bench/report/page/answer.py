@@ -16,12 +16,10 @@ from dataclasses import dataclass, field
 
 from bench.analysis.comparison import Comparison
 from bench.analysis.ranking import FAIR_ON_RATE, shown_work
-from bench.analysis.summary import Summary
-from bench.report import markdown
+from bench.analysis.trials.summary import Summary
 from bench.report.comparison import ComparisonReport
-from bench.report.format import mebibytes, milliseconds, one_line, percent, significant
 from bench.report.measured import Measured, median_of
-from bench.report.page.ranking import (
+from bench.report.page.unranked import (
     NAMES_SHOWN,
     differing_between,
     doubts,
@@ -32,7 +30,9 @@ from bench.report.page.ranking import (
     unlike_processes,
     why_no_verdict,
 )
-from bench.report.remedy import remedy
+from bench.report.text import markdown
+from bench.report.text.format import mebibytes, milliseconds, one_line, percent, significant
+from bench.report.text.remedy import remedy
 
 KINDS = ("verdict", "no verdict", "alone", "nothing", "several")
 GROUPS_SHOWN = 6
@@ -315,7 +315,7 @@ def _with_winner(best: Measured, faster: Sequence[Comparison], tested: int, left
         are = "is" if len(rivals) == 1 else "are"
         sentences.append(
             f"{some(rivals)} {are} faster than {one_line(first.baseline)}, too: which of them is fastest is not "
-            f"judged here, and sweep.baseline (or bench.compare --baseline) set to {best.name} judges it."
+            f"judged here, and sweep.baseline (or bench compare --baseline) set to {best.name} judges it."
         )
     return _featuring(
         best,

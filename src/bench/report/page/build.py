@@ -7,18 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.analysis.settings import asked
-from bench.analysis.summary import Summary, summarize
-from bench.record import Record
+from bench.analysis.trials.summary import Summary, summarize
 from bench.report.comparison import ComparisonReport
-from bench.report.comparison_text import Section, sections
-from bench.report.format import one_line, title
 from bench.report.measured import Measured, measure
-from bench.report.page.again import PROGRAMS, build_again
 from bench.report.page.answer import build_answer
 from bench.report.page.content import Page
 from bench.report.page.evidence import environment, failures, not_as_installed, numbers, observed
 from bench.report.page.formulas import FORMULAS
-from bench.report.page.settings import build_table
+from bench.report.page.reproduce import PROGRAMS, build_again
+from bench.report.page.settings_table import build_table
+from bench.report.terminal.comparison_text import Section, sections
+from bench.report.text.format import one_line, title
+from bench.results.record import Record
 
 ROWS_SHOWN = 200  # of a table below the one of all settings
 LINES_SHOWN, LONGEST_LINE = 60, 800

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bench.report.comparison_text import Section
 from bench.report.page.answer import Answer
 from bench.report.page.formulas import Formula
+from bench.report.terminal.comparison_text import Section
 
 
 @dataclass(frozen=True, kw_only=True)

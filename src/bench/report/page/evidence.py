@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.analysis.code_sources import sources, unusual_sources
-from bench.record import AttentionObserved, CompileObserved, Observed, PhaseEvidence, Record
-from bench.report import unverified
-from bench.report.format import UNDEFINED, mebibytes, one_line, reason, run_title, significant
 from bench.report.measured import Measured
 from bench.report.page.content import Facts, Failure, Plain
+from bench.report.text import unverified
+from bench.report.text.format import UNDEFINED, mebibytes, one_line, reason, run_title, significant
+from bench.results.record import AttentionObserved, CompileObserved, Observed, PhaseEvidence, Record
 
 NAMES_SHOWN = 12
 FAILURES_SHOWN = 40

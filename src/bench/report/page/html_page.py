@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from bench.report.comparison_text import LEFT
 from bench.report.page.content import Page
 from bench.report.page.formulas import SYMBOLS
+from bench.report.terminal.comparison_text import LEFT
 
 if TYPE_CHECKING:
     from bench.report.figures import Figure
 
-HERE = Path(__file__).parent
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def to_html(page: Page, figures: Sequence[Figure], figures_note: str = "") -> str:
@@ -37,14 +37,14 @@ def to_html(page: Page, figures: Sequence[Figure], figures_note: str = "") -> st
         figures: in order.
         figures_note: why there are none, or not all; "" where nothing is to be said.
     """
-    script = (HERE / "page.js").read_text(encoding="utf-8")
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return _template().render(
         page=page,
         figures=[{**vars(each), "svg": Markup(each.svg)} for each in figures],  # noqa: S704 - made and escaped by us
         figures_note=figures_note,
         left=LEFT,
         symbols=SYMBOLS,
-        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+        css=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
         script=Markup(script),  # noqa: S704 - our own file
         script_hash=_hash(script),
     )
@@ -53,7 +53,7 @@ def to_html(page: Page, figures: Sequence[Figure], figures_note: str = "") -> st
 @functools.cache
 def _template() -> Template:
     environment = Environment(
-        loader=FileSystemLoader(HERE),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

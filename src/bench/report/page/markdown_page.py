@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bench.report import markdown
-from bench.report.comparison_text import LEFT
 from bench.report.page import answer
 from bench.report.page.content import Again, Failure, Page, SettingsTable
 from bench.report.page.formulas import SYMBOLS
+from bench.report.terminal.comparison_text import LEFT
+from bench.report.text import markdown
 
 if TYPE_CHECKING:
     from bench.report.figures import Figure
@@ -22,7 +22,7 @@ FIGURES = "figures"  # the folder of the figures, beside the file
 
 
 def to_markdown(page: Page, figures: Sequence[Figure], figures_note: str = "") -> str:
-    """The whole file. Arguments as those of `bench.report.page.html.to_html`."""
+    """The whole file. Arguments as those of `bench.report.page.html_page.to_html`."""
     parts = [f"# {markdown.escaped(page.title)}", markdown.escaped(" · ".join(page.about))]
     parts += ["## Answer", answer.to_markdown(page.answer).rstrip(), _list(page.notes)]
     if page.settings is not None:

@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bench.record import Record
-from bench.report.format import one_line
 from bench.report.page.content import Again
+from bench.report.text.format import one_line
+from bench.results.record import Record
 
 # Sections of a request that say how a sweep is run, and not what is measured.
 PROGRAMS = {"compare": "python -m bench.compare", "report": "python -m bench.report"}

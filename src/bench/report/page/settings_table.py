@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from bench.analysis.ranking import MARKS
-from bench.analysis.summary import Summary, compiled_while_measured
-from bench.record import STATUSES
-from bench.report import unverified
-from bench.report.format import UNDEFINED, bare, mebibytes, milliseconds, one_line, percent, run_title, significant
+from bench.analysis.trials.summary import Summary, compiled_while_measured
 from bench.report.measured import Measured, Read, median_of
 from bench.report.page.content import Cell, Column, SettingRow, SettingsTable
+from bench.report.text import unverified
+from bench.report.text.format import UNDEFINED, bare, mebibytes, milliseconds, one_line, percent, run_title, significant
+from bench.results.record import STATUSES
 
 ROWS_SHOWN = 2000
 NOTES_SHOWN = 12  # of one kind

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from bench.analysis.comparison import FEWEST_PROCESSES, Comparison
 from bench.analysis.ranking import comparable_groups, differing_keys, work_values
 from bench.analysis.settings import asked, steadiness_counts
-from bench.report import unverified
-from bench.report.format import milliseconds, one_line
 from bench.report.measured import Measured
+from bench.report.text import unverified
+from bench.report.text.format import milliseconds, one_line
 
 NAMES_SHOWN = 4
 

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.analysis.summary import summarize
-from bench.files import write_whole
-from bench.record import Record
+from bench.analysis.trials.summary import summarize
+from bench.host.atomic_files import write_whole
 from bench.report.comparison import ComparisonReport
-from bench.report.format import one_line
 from bench.report.page import answer
 from bench.report.page.build import Sweep, build_page
 from bench.report.page.content import Page
 from bench.report.rows import columns_of, rows_of
+from bench.report.text.format import one_line
+from bench.results.record import Record
 
 if TYPE_CHECKING:
     from bench.report.figures import Figure
@@ -75,8 +75,8 @@ def build(
 
 def write(report: Report, folder: Path) -> list[Path]:
     """Write the files, the page first; returns their paths. OSError: the folder does not take them."""
-    from bench.report.page.html import to_html  # noqa: PLC0415
-    from bench.report.page.text import to_markdown  # noqa: PLC0415
+    from bench.report.page.html_page import to_html  # noqa: PLC0415
+    from bench.report.page.markdown_page import to_markdown  # noqa: PLC0415
 
     content = {
         HTML: to_html(report.page, report.figures, report.figures_note),

@@ -15,14 +15,14 @@ from rich.text import Text
 
 from bench.analysis.ranking import RankedSetting, rank, standing_of
 from bench.analysis.settings import asked, settings_of
-from bench.analysis.summary import summarize
-from bench.record import Record
+from bench.analysis.trials.summary import summarize
 from bench.report.comparison import ComparisonReport
-from bench.report.format import milliseconds, one_line, significant, title
-from bench.report.format import reason as reason_of
-from bench.report.layout import is_watched
 from bench.report.page.answer import Answer
-from bench.report.remedy import remedy
+from bench.report.text.format import milliseconds, one_line, significant, title
+from bench.report.text.format import reason as reason_of
+from bench.report.text.layout import is_watched
+from bench.report.text.remedy import remedy
+from bench.results.record import Record
 
 COLUMNS, LINES = 100, 3
 ARM = "sweep.arm"  # the key that makes one setting several

@@ -18,10 +18,10 @@ from bench.analysis.break_even import CALLS, BreakEven
 from bench.analysis.comparison import Comparison, Effect
 from bench.analysis.noise_floor import NoiseFloor
 from bench.analysis.settings import Difference
-from bench.report import markdown, unverified
 from bench.report.comparison import ComparisonReport, Row, SlowerCheck
-from bench.report.format import UNDEFINED, one_line, significant
-from bench.report.layout import PLAIN_WIDTH, grid, is_watched, natural_width, print_at
+from bench.report.text import markdown, unverified
+from bench.report.text.format import UNDEFINED, one_line, significant
+from bench.report.text.layout import PLAIN_WIDTH, grid, is_watched, natural_width, print_at
 
 METRIC_NAMES = {"e2e": "E2E", "ttft": "TTFT", "itl": "ITL", "tpot": "TPOT"}
 VERDICT_STYLES = {"faster": "green", "slower": "red", "inconclusive": "yellow"}

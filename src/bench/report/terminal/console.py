@@ -12,7 +12,7 @@ from typing import IO, Any, cast
 
 from rich.console import Console
 
-from bench import opening
+from bench.report.terminal import startup_line
 
 
 class _Unfailing:
@@ -23,7 +23,7 @@ class _Unfailing:
 
     def write(self, text: str) -> int:
         """Write the text, or drop it."""
-        opening.erase()
+        startup_line.erase()
         try:
             return self._stream.write(text)
         except OSError:

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.report.format import clock, one_line
-from bench.report.layout import grid, is_watched, print_at
+from bench.report.text.format import clock, one_line
+from bench.report.text.layout import grid, is_watched, print_at
 
 HEADERS = ("job", "name", "trial", "state", "about", "folder")
 RIGHT = ("job", "about")  # numbers stand at the right of their column

@@ -22,10 +22,9 @@ from rich.text import Text
 
 from bench.analysis.ranking import standing_of
 from bench.analysis.settings import unverified_in
-from bench.analysis.summary import summarize
-from bench.record import Record
-from bench.report import unverified
-from bench.report.format import (
+from bench.analysis.trials.summary import summarize
+from bench.report.text import unverified
+from bench.report.text.format import (
     FAILURE_STYLE,
     UNDEFINED,
     clock,
@@ -36,7 +35,8 @@ from bench.report.format import (
     significant,
     status_style,
 )
-from bench.report.layout import can_redraw, is_watched
+from bench.report.text.layout import can_redraw, is_watched
+from bench.results.record import Record
 
 PHASE_WORDS = {
     "start": "Starting",

@@ -19,10 +19,10 @@ from rich.text import Text
 from bench.analysis.code_sources import unusual_sources
 from bench.analysis.ranking import FAIR_ON_RATE, LOWEST, MARKS, differing_keys
 from bench.analysis.settings import asked
-from bench.analysis.summary import Stats, Summary, compiled_while_measured, summarize
-from bench.record import Record
-from bench.report import unverified
-from bench.report.format import (
+from bench.analysis.trials.summary import Stats, Summary, compiled_while_measured, summarize
+from bench.report.measured import Measured, measure
+from bench.report.text import unverified
+from bench.report.text.format import (
     FAILURE_STYLE,
     UNDEFINED,
     mebibytes,
@@ -34,8 +34,8 @@ from bench.report.format import (
     significant,
     status_style,
 )
-from bench.report.layout import PLAIN_WIDTH, grid, is_watched, natural_width, print_at
-from bench.report.measured import Measured, measure
+from bench.report.text.layout import PLAIN_WIDTH, grid, is_watched, natural_width, print_at
+from bench.results.record import Record
 
 NARROWEST_NAME = 14
 # Left out in this order where the console is too narrow for all.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.analysis.settings import asked
-from bench.record import CompileObserved, Record
-from bench.report.format import UNDEFINED
+from bench.report.text.format import UNDEFINED
+from bench.results.record import CompileObserved, Record
 
 
 def graphs_words(records: Sequence[Record]) -> str:

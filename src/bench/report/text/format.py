@@ -11,7 +11,7 @@ import math
 import re
 
 from bench.analysis.settings import asked, title_of
-from bench.record import Record
+from bench.results.record import Record
 
 UNDEFINED = "–"
 STATUS_STYLES = {"ok": "green", "skipped": "yellow"}  # all others are red; the word says it without colour too

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from bench.analysis.ranking import Standing
 from bench.analysis.settings import asked
-from bench.record import Record
+from bench.results.record import Record
 
 # Key → the value with which the calls decide how many are made, and how that is typed.
 POLICIES = {"warmup.policy": ("auto", "warmup=auto"), "measurement.policy": ("adaptive", "measurement=adaptive")}

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from bench.analysis.ranking import UNVERIFIED
 from bench.analysis.settings import settings_of
-from bench.record import Record, Unverified
-from bench.report.format import one_line
+from bench.report.text.format import one_line
+from bench.results.record import Record, Unverified
 
 MARK, WORD = UNVERIFIED, "unverified"
 NAMES_SHOWN = 4

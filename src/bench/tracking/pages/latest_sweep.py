@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.tracking.links import find_fastest, sweep_links
 from bench.tracking.mlflow_internals import view_tag
-from bench.tracking.standing import has_result
-from bench.tracking.store import Store, check_answers, connect, experiment_address, explained, tags_filter
-from bench.tracking.store import pages as listed
-from bench.tracking.sweeps import NAME
-from bench.tracking.view import view_key
+from bench.tracking.pages.links import find_fastest, sweep_links
+from bench.tracking.pages.view import view_key
+from bench.tracking.runs.standing import has_result
+from bench.tracking.runs.sweep_run import NAME
+from bench.tracking.store.store import Store, check_answers, connect, experiment_address, explained, tags_filter
+from bench.tracking.store.store import pages as listed
 
 
 def pages(address: str, *, sweep_id: str | None, experiment: str | None) -> list[str]:

@@ -1,7 +1,7 @@
 """The pages of MLflow's UI that show a sweep: its table, its charts, and its fastest trials side by side.
 
 MLflow does not document the addresses of its pages (`bench.tracking.mlflow_internals`). How one comes to a store's UI
-is in `bench.tracking.store` (`ui_command`), and what the table shows in `bench.tracking.view`.
+is in `bench.tracking.store.store` (`ui_command`), and what the table shows in `bench.tracking.pages.view`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.tracking.mlflow_internals import compare_page, missing_pages
-from bench.tracking.standing import RANK
-from bench.tracking.store import LOCAL_UI, SERVERS, Store, experiment_address, explained, trials_filter
+from bench.tracking.runs.standing import RANK
+from bench.tracking.store.store import LOCAL_UI, SERVERS, Store, experiment_address, explained, trials_filter
 
 SIDE_BY_SIDE = 10  # with more, the page has no room for their figures
 

@@ -15,8 +15,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.record import Record
-from bench.tracking.description import UNVERIFIED
+from bench.results.record import Record
 from bench.tracking.mlflow_internals import (
     DURATION,
     MADE,
@@ -29,8 +28,9 @@ from bench.tracking.mlflow_internals import (
     view_text,
 )
 from bench.tracking.mlflow_internals import VIEW_TAG as TAG_PREFIX
-from bench.tracking.standing import RANK, UNRANKED, is_unranked
-from bench.tracking.store import SERVERS, Store, TrackingError, explained, trials_filter
+from bench.tracking.runs.description import UNVERIFIED
+from bench.tracking.runs.standing import RANK, UNRANKED, is_unranked
+from bench.tracking.store.store import SERVERS, Store, TrackingError, explained, trials_filter
 
 __all__ = [
     "FIRST",

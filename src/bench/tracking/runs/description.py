@@ -11,10 +11,10 @@ import re
 
 from bench.analysis.code_sources import unusual_sources
 from bench.analysis.ranking import standing_of
-from bench.analysis.summary import Summary
-from bench.mlflow_names import LONGEST_TAG
-from bench.record import Record
-from bench.tracking.standing import UNRANKED, published_headline
+from bench.analysis.trials.summary import Summary
+from bench.config.mlflow_names import LONGEST_TAG
+from bench.results.record import Record
+from bench.tracking.runs.standing import UNRANKED, published_headline
 
 TAG = "mlflow.note.content"
 UNVERIFIED = "unverified"  # the tag of a trial with parts of its request that nothing confirms or contradicts

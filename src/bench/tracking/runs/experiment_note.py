@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 
-from bench.tracking.description import TAG as NOTE
+from bench.results.sweep_file import SweepInfo
 from bench.tracking.mlflow_internals import RUNS_PAGE, runs_page
-from bench.tracking.store import Store, explained
-from bench.tracking.sweep_file import SweepInfo
+from bench.tracking.runs.description import TAG as NOTE
+from bench.tracking.store.store import Store, explained
 
 OWN = re.compile(r"\n\n<!-- bench ([0-9a-f]{16}) -->\s*\Z")
 LONGEST_NAME = 40

@@ -13,14 +13,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.analysis.headline import headline
 from bench.analysis.ranking import RankedSetting, comparable_groups, rank, standing_of
 from bench.analysis.settings import settings_of
-from bench.analysis.summary import Summary
-from bench.record import Record
-from bench.tracking.facts import common_tags
-from bench.tracking.mark import record_key
-from bench.tracking.store import Store, explained
+from bench.analysis.trials.headline import headline
+from bench.analysis.trials.summary import Summary
+from bench.results.record import Record
+from bench.tracking.publish_mark import record_key
+from bench.tracking.runs.tags import common_tags
+from bench.tracking.store.store import Store, explained
 
 RANK = "rank"  # 1 is the best; all repeats of a setting have the same; a setting that is not ranked has none
 UNRANKED = "unranked_ms"  # the median E2E of a trial that is ok and not ranked

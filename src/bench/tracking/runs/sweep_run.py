@@ -10,15 +10,15 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from bench.record import STATUSES
-from bench.tracking.description import TAG as NOTE
-from bench.tracking.description import roomy
-from bench.tracking.facts import SOURCE, user_tag
-from bench.tracking.owner import TAG as OWNER
-from bench.tracking.owner import is_gone, own_tag
-from bench.tracking.publish import PARENT, RUN_STATUS, param_name
-from bench.tracking.store import COMPLETE, LAYOUT, TAG_LENGTH, THIS_LAYOUT, Store, explained
-from bench.tracking.sweep_file import SweepInfo
+from bench.results.record import STATUSES
+from bench.results.sweep_file import SweepInfo
+from bench.tracking.runs.description import TAG as NOTE
+from bench.tracking.runs.description import roomy
+from bench.tracking.runs.tags import SOURCE, user_tag
+from bench.tracking.runs.trial_run import PARENT, RUN_STATUS, param_name
+from bench.tracking.store.run_owner import TAG as OWNER
+from bench.tracking.store.run_owner import is_gone, own_tag
+from bench.tracking.store.store import COMPLETE, LAYOUT, TAG_LENGTH, THIS_LAYOUT, Store, explained
 
 PLAN = "sweep.md"  # among the files of a sweep's run: its keys and their values
 NAME = "sweep_name"  # the run's own name may be changed in the UI

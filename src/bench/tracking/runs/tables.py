@@ -10,10 +10,10 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
-from bench.record import Iteration, Record
+from bench.results.record import Iteration, Record
 from bench.tracking.mlflow_internals import TABLES as TAG
 from bench.tracking.mlflow_internals import ui_tags
-from bench.tracking.store import Store, explained
+from bench.tracking.store.store import Store, explained
 
 CALLS = "calls.json"
 DIGITS = 6

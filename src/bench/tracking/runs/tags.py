@@ -14,7 +14,7 @@ import getpass
 from collections.abc import Iterable, Mapping
 
 from bench.analysis.code_sources import version_of
-from bench.record import Record
+from bench.results.record import Record
 
 USER = "mlflow.user"
 SOURCE = {"mlflow.source.name": "bench", "mlflow.source.type": "LOCAL"}

@@ -1,10 +1,10 @@
-"""What of a record MLflow gets to see: one run a trial and repeat, below that of its sweep (`bench.tracking.sweeps`).
+"""Publish a record to MLflow: one run per trial and repeat, nested in its sweep's (`bench.tracking.runs.sweep_run`).
 
 The headline metrics come first, without prefix, short and rounded, for the columns of the UI; which of them a trial has
-is decided in `bench.tracking.standing`. The same figures in full precision and all others stand in groups, for every
-trial, with what it measured before it ended. Every call but the first is a step under ``per_iter``, so that the UI
-draws the warm-up curve; the first one, the validation call, is ``cold_s``, and would flatten the curve. A value that is
-not known is left out, never logged as 0.
+is decided in `bench.tracking.runs.standing`. The same figures in full precision and all others stand in groups, for
+every trial, with what it measured before it ended. Every call but the first is a step under ``per_iter``, so that the
+UI draws the warm-up curve; the first one, the validation call, is ``cold_s``, and would flatten the curve. A value that
+is not known is left out, never logged as 0.
 
 Everything published has the time it was measured at, so publishing a record again changes nothing; where an earlier
 version published something else, the run gets what it would have now. MLflow deletes no metric: one that a run should
@@ -25,27 +25,27 @@ from pathlib import Path
 from typing import Any
 
 from bench.analysis.code_sources import published_sources
-from bench.analysis.headline import headline
-from bench.analysis.phases import phases_of, until_ready_s
 from bench.analysis.ranking import MARKS, standing_of
 from bench.analysis.ranking import UNVERIFIED as UNVERIFIED_MARK
-from bench.analysis.summary import Stats, Summary, batch_size, summarize
-from bench.mlflow_names import accepted_name
-from bench.palette import colour
-from bench.record import FILE_NAME, Iteration, MemoryUse, Record, config_folder
-from bench.secrets import without_credentials
-from bench.tracking.description import TAG as NOTE
-from bench.tracking.description import UNVERIFIED, describe, requested, roomy, unverified_tag
-from bench.tracking.facts import SOURCE, USER, fact_tags, user_tag
-from bench.tracking.mark import record_key
+from bench.analysis.trials.headline import headline
+from bench.analysis.trials.phases import phases_of, until_ready_s
+from bench.analysis.trials.summary import Stats, Summary, batch_size, summarize
+from bench.config.mlflow_names import accepted_name
+from bench.host.secrets import without_credentials
+from bench.results.palette import colour
+from bench.results.record import FILE_NAME, Iteration, MemoryUse, Record, config_folder
+from bench.results.sweep_file import SweepInfo
 from bench.tracking.mlflow_internals import ui_tags
-from bench.tracking.owner import TAG as OWNER
-from bench.tracking.owner import own_tag
-from bench.tracking.run_names import last_part, short_name
-from bench.tracking.standing import UNRANKED, published_headline
-from bench.tracking.store import COMPLETE, LAYOUT, PUBLISH, THIS_LAYOUT, Point, Store
-from bench.tracking.sweep_file import SweepInfo
-from bench.tracking.tables import CALLS, calls_of, table_text, tag_text
+from bench.tracking.publish_mark import record_key
+from bench.tracking.runs.description import TAG as NOTE
+from bench.tracking.runs.description import UNVERIFIED, describe, requested, roomy, unverified_tag
+from bench.tracking.runs.run_names import last_part, short_name
+from bench.tracking.runs.standing import UNRANKED, published_headline
+from bench.tracking.runs.tables import CALLS, calls_of, table_text, tag_text
+from bench.tracking.runs.tags import SOURCE, USER, fact_tags, user_tag
+from bench.tracking.store.run_owner import TAG as OWNER
+from bench.tracking.store.run_owner import own_tag
+from bench.tracking.store.store import COMPLETE, LAYOUT, PUBLISH, THIS_LAYOUT, Point, Store
 
 ARTIFACTS = (
     FILE_NAME,

@@ -15,7 +15,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.files import keep_mode, make_beside
+from bench.host.atomic_files import keep_mode, make_beside
 from bench.tracking.mlflow_internals import create_tables
 
 ANSWER_S = 2.0  # for another process to let go of a database

@@ -17,7 +17,7 @@ import shlex
 import sqlite3
 from pathlib import Path
 
-from bench.secrets import without_credentials
+from bench.host.secrets import without_credentials
 from bench.tracking.mlflow_internals import (
     installed,
     is_older,

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.mlflow_names import problem_of_experiment
-from bench.secrets import without_credentials
-from bench.user_path import expanded
+from bench.config.mlflow_names import problem_of_experiment
+from bench.host.home_folder import expanded
+from bench.host.secrets import without_credentials
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 DEFAULT_EXPERIMENT = "bench"

@@ -1,6 +1,7 @@
 """Which store the results below a folder went to: that of the latest sweep or run, by what their files say.
 
-Not covered: credentials, which no file holds; a server takes them from the environment (`bench.tracking.store.LOGIN`).
+Not covered: credentials, which no file holds; a server takes them from the environment
+(`bench.tracking.store.store.LOGIN`).
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.tracking.destination import URI_VARIABLE, absolute_address, decide
-from bench.tracking.mark import FILE_NAME as MARK_NAME
-from bench.tracking.mark import read_mark
-from bench.tracking.moved import GoneError, address_now
-from bench.tracking.sweep_file import FILE_NAME as SWEEP_FILE_NAME
-from bench.tracking.sweep_file import read_sweep
+from bench.results.sweep_file import FILE_NAME as SWEEP_FILE_NAME
+from bench.results.sweep_file import read_sweep
+from bench.tracking.publish_mark import FILE_NAME as MARK_NAME
+from bench.tracking.publish_mark import read_mark
+from bench.tracking.store.destination import URI_VARIABLE, absolute_address, decide
+from bench.tracking.store.relocated import GoneError, address_now
 
 DATABASE_NAME = "mlflow.db"
 DEPTH = 4  # of folders below the one that is looked at

@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.tracking.database import ANSWER_S, sqlite_file
 from bench.tracking.mlflow_internals import without_known_addresses
+from bench.tracking.store.database import ANSWER_S, sqlite_file
 
 ARTIFACTS = "mlartifacts"  # beside the database
 CHOSEN = "bench.artifact_location"  # the tag of an experiment whose location is not the default

@@ -1,7 +1,7 @@
 """The MLflow store: where it is, how it is made, and how one talks to it.
 
 All that is known about MLflow itself is in this module: limits, quiet, retries, and failures, which leave it as
-`TrackingError` with a one-line text. What of a record is published is decided in `bench.tracking.publish`.
+`TrackingError` with a one-line text. What of a record is published is decided in `bench.tracking.runs.trial_run`.
 
 A tracking failure must never cost a measurement, so nothing but TrackingError is raised here, and `check_answers` says
 within seconds whether a store can be talked to. What comes after it may take as long as MLflow's own timeouts: who must
@@ -37,12 +37,21 @@ from typing import Any, NamedTuple, TypeVar
 
 from filelock import FileLock
 
-from bench.mlflow_names import LONGEST_RUN_NAME, accepted_name, problem_of_experiment
-from bench.secrets import scrub, scrub_texts, without_credentials
-from bench.tracking import moved
-from bench.tracking.artifacts import of_another_machine, remedy_for
-from bench.tracking.database import ROOM_BYTES, Template, check_writable, make_database, make_template, sqlite_file
-from bench.tracking.destination import (
+from bench.config.mlflow_names import LONGEST_RUN_NAME, accepted_name, problem_of_experiment
+from bench.host.secrets import scrub, scrub_texts, without_credentials
+from bench.tracking.mlflow_internals import column, quiet_store, runs_page
+from bench.tracking.store import relocated
+from bench.tracking.store.artifact_access import of_another_machine, remedy_for
+from bench.tracking.store.database import (
+    ROOM_BYTES,
+    Template,
+    check_writable,
+    make_database,
+    make_template,
+    sqlite_file,
+)
+from bench.tracking.store.database_schema import check_schema, check_schema_at, explain_schema
+from bench.tracking.store.destination import (
     DEFAULT_URI,
     EXPERIMENT_ID_VARIABLE,
     EXPERIMENT_VARIABLE,
@@ -52,10 +61,8 @@ from bench.tracking.destination import (
     absolute_address,
     location_uri,
 )
-from bench.tracking.mlflow_internals import column, quiet_store, runs_page
-from bench.tracking.moved import ARTIFACTS
-from bench.tracking.request_time import time_for
-from bench.tracking.schema import check_schema, check_schema_at, explain_schema
+from bench.tracking.store.relocated import ARTIFACTS
+from bench.tracking.store.request_time import time_for
 
 # Read by MLflow when it is imported or when it makes a request; what the user has set stays. With MLflow's own
 # retries one call to a server that refuses connections takes four minutes.
@@ -397,7 +404,7 @@ def open_store(
                     make_database(database, artifacts, ahead.template)
                     check_answers(uri)
                     check_schema(database)
-                    notes = moved.bring_along(database)
+                    notes = relocated.bring_along(database)
                 elif not is_served:
                     check_schema_at(uri)
                 client = client or ahead.client or connect(uri)
@@ -521,7 +528,7 @@ def experiment_address(
         store: the experiment.
         base: where the UI of a database answers; a server has its own address.
         sweep_id: show only the trials of this sweep.
-        view: show them as saved under this key, which `bench.tracking.view.save_view` returns.
+        view: show them as saved under this key, which `bench.tracking.pages.view.save_view` returns.
         charts: show charts in place of the table.
         sort_by: the metric that they are sorted by where there is no view.
     """
@@ -642,7 +649,7 @@ def _known_experiment(client: Any, name: str | None, experiment_id: str | None) 
 
 
 def _make_experiment(client: Any, name: str, location: str | None, *, is_chosen: bool) -> Any:
-    tags = {moved.CHOSEN: "chosen"} if is_chosen else None  # it does not move with the database
+    tags = {relocated.CHOSEN: "chosen"} if is_chosen else None  # it does not move with the database
     try:
         return client.get_experiment(client.create_experiment(name, location, tags))
     except MlflowException as error:

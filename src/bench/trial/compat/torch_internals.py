@@ -3,7 +3,7 @@
 torch.compile tells what it did in no public way, so what it keeps of itself is read: counters, the metrics of each
 compilation, graph breaks, the reasons for missing CUDA graphs, the names of regions in a profile. Where a release has
 no such name, the function here answers None (or does nothing), the entry's key is marked as unverified in the record
-(`bench.trial.evidence`), and the job goes on.
+(`bench.trial.evidence.observed`), and the job goes on.
 
 Read with torch 2.11.0 to 2.15.0.
 """
@@ -100,7 +100,7 @@ def current_compile_id() -> str | None:
 # Formats. torch says at a level that is always on, through this logger and in this function, why there is no CUDA graph
 # (torch/_inductor/cudagraph_utils.py); where another one says it, skips are counted without a reason. The recording of
 # one ends with this trigger (torch/_dynamo/callback.py). A profile names each entry into compiled code so
-# (torch/_dynamo/convert_frame.py); `bench.trial.evidence` tries out whether it does before it counts on it.
+# (torch/_dynamo/convert_frame.py); `bench.trial.evidence.observed` tries out whether it does before it counts on it.
 CUDAGRAPH_LOG = logging.getLogger("torch._inductor.cudagraph_utils.__cudagraphs")
 CUDAGRAPH_SKIP = "log_cudagraph_skip_and_bump_counter"
 CUDAGRAPH_RECORDING = "CUDAGRAPH_RECORDING"

@@ -32,7 +32,7 @@ import torch
 import transformers
 from torch.nn.attention.flex_attention import BlockMask
 
-from bench.config import BenchmarkConfig
+from bench.config.schema import BenchmarkConfig
 from bench.trial.compat import transformers_internals
 
 FLEX = "flex_attention"

@@ -15,14 +15,15 @@ from pathlib import Path
 
 import torch
 
-from bench.analysis.roofline import roofline
-from bench.record import AttentionObserved, CompileEvent, Fidelity, Record, Roofline
-from bench.trial import attention, fidelity, memory, profiling
-from bench.trial.batching import BatchingSession
-from bench.trial.model import LoadedModel
-from bench.trial.rates import device_rates
-from bench.trial.request import Request, guards
-from bench.trial.support import one_line
+from bench.analysis.trials.roofline import roofline
+from bench.results.record import AttentionObserved, CompileEvent, Fidelity, Record, Roofline
+from bench.trial.evidence import attention, fidelity, profiling
+from bench.trial.hardware import memory
+from bench.trial.hardware.peak_rates import device_rates
+from bench.trial.measure.continuous_batching import BatchingSession
+from bench.trial.measure.request import Request, guards
+from bench.trial.model.loading import LoadedModel
+from bench.trial.unsupported import one_line
 
 # The costs stay those of the whole model.
 SPLIT = "a model split over {} ranks moves bytes between them too: the rates of one device are no bound to compare with"

@@ -27,11 +27,11 @@ from typing import Any
 
 import torch
 
-from bench.config import BenchmarkConfig
-from bench.record import AttentionObserved, CompileEvent, OperatorTime, PhaseEvidence
+from bench.config.schema import BenchmarkConfig
+from bench.results.record import AttentionObserved, CompileEvent, OperatorTime, PhaseEvidence
 from bench.trial.compat import probe, torch_internals
-from bench.trial.compilation import FLEX_FILES
-from bench.trial.profiling import DECODE, PREFILL
+from bench.trial.evidence.compilation import FLEX_FILES
+from bench.trial.evidence.profiling import DECODE, PREFILL
 
 # Of the profiled call: the prefill's, and those of the decoding steps. One step shows what each of them runs, unless
 # its code is compiled: the first of such may still be recorded as a graph.
@@ -71,7 +71,7 @@ def read(
     """Sort a profile into what prefill and decoding ran.
 
     Args:
-        events: of `torch.profiler.profile.events()`, with the marks of `bench.trial.profiling`.
+        events: of `torch.profiler.profile.events()`, with the marks of `bench.trial.evidence.profiling`.
         compiled: what torch.compile did in this process; tells which function a compiled region is.
         on_gpu: whether kernels count, or operators on the host.
         layers: of the model, to find those that ran eager attention among others; None: not known.

@@ -2,8 +2,9 @@
 
 `generate` compiles only its decoding step, only over a static cache, and on a CPU only when a private flag says so;
 elsewhere it goes on uncompiled after one log line. So the request is made in the one form that works, what happened is
-read from TorchDynamo's and Inductor's own counters before and after each call, and `bench.trial.journal` keeps which
-call each compilation, graph break and missing CUDA graph fell into, and why it happened.
+read from TorchDynamo's and Inductor's own counters before and after each call, and
+`bench.trial.evidence.compile_events` keeps which call each compilation, graph break and missing CUDA graph fell into,
+and why it happened.
 
 The compile cache on disk is a folder of its own for each job (`fresh`), or one for each setting (`shared`): Inductor's
 own key leaves out the SDPA backend, so that jobs which share one folder get each other's kernels.
@@ -25,15 +26,15 @@ from typing import Any, TypeVar
 import torch
 import transformers
 
-from bench import cache_folder
-from bench.config import BenchmarkConfig, CompileConfig, flatten
-from bench.home import cache_home
-from bench.libraries import imported, unusual
-from bench.record import COMPILATIONS, CompileEvent, CompileObserved
+from bench.config.schema import BenchmarkConfig, CompileConfig, flatten
+from bench.host import cache_folder
+from bench.host.home_folder import cache_home
+from bench.host.libraries import imported, unusual
+from bench.results.record import COMPILATIONS, CompileEvent, CompileObserved
 from bench.trial.compat import torch_internals, transformers_internals
 from bench.trial.compat.probe import compile_trivially, is_of_probe
-from bench.trial.journal import Journal, first_line
-from bench.trial.support import CannotRunHereError
+from bench.trial.evidence.compile_events import Journal, first_line
+from bench.trial.unsupported import CannotRunHereError
 
 # torch keeps the last 64 compilations unless told otherwise; then times and reasons would be lost, and sums shrink.
 SHARED_CACHES = 32  # settings whose compiled code is kept; each takes some hundred megabytes

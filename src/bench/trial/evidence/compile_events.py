@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
-from bench.record import CompileEvent
+from bench.results.record import CompileEvent
 from bench.trial.compat import torch_internals
 from bench.trial.compat.probe import is_of_probe
 from bench.trial.compat.torch_internals import field

@@ -33,7 +33,7 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from bench.record import Fidelity
+from bench.results.record import Fidelity
 
 LOGIT_BUDGET_BYTES = 256 * 2**20  # of reference logits kept on disk and in memory
 

@@ -1,7 +1,7 @@
 """What ran, read from the model and the libraries, and whether it is what was asked for.
 
 Covered here: device, dtype, attention implementation, allowed SDPA backends, KV cache, what torch.compile did. Which
-kernels ran below the implementation is read in `bench.trial.attention`.
+kernels ran below the implementation is read in `bench.trial.evidence.attention`.
 
 There are three answers. Evidence confirms that a key was honoured; or it contradicts that, which is a NotHonouredError
 and fails the job; or it cannot see, which is an `Unverified` in the record: the job goes on, marked. That something was
@@ -19,15 +19,17 @@ import torch
 import transformers
 from torch.nn.attention import SDPBackend
 
-from bench.config import BenchmarkConfig, prompt_digest
-from bench.record import AttentionObserved, Observed, Unverified
-from bench.trial import attention, compilation, memory, tensor_parallel
-from bench.trial.blind_spots import blind_spots
+from bench.config.schema import BenchmarkConfig, prompt_digest
+from bench.results.record import AttentionObserved, Observed, Unverified
 from bench.trial.compat import transformers_internals
-from bench.trial.model import LoadedModel, revision_of
-from bench.trial.request import SDPA_BACKENDS, grad_mode, guards
-from bench.trial.shape import observed_cache_bytes, shape_of
-from bench.trial.support import NotHonouredError
+from bench.trial.evidence import attention, compilation
+from bench.trial.evidence.unverifiable import blind_spots
+from bench.trial.hardware import memory
+from bench.trial.measure.request import SDPA_BACKENDS, grad_mode, guards
+from bench.trial.model.loading import LoadedModel, revision_of
+from bench.trial.model.sizes import observed_cache_bytes, shape_of
+from bench.trial.parallel import tensor_parallel
+from bench.trial.unsupported import NotHonouredError
 
 
 def observe_model(config: BenchmarkConfig, loaded: LoadedModel, prompt_tokens: int) -> Observed:

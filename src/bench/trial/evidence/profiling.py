@@ -1,8 +1,8 @@
 """One short call under torch's profiler: the beginning of the real call, with prefill and decoding steps marked.
 
-It serves two: the evidence of which kernels ran (`bench.trial.attention`), and the artifacts that a user asked for. The
-call is cut short by a stopping criterion and not by a smaller `max_new_tokens`, for with that a static cache would have
-another shape and all would be compiled anew.
+It serves two: the evidence of which kernels ran (`bench.trial.evidence.attention`), and the artifacts that a user asked
+for. The call is cut short by a stopping criterion and not by a smaller `max_new_tokens`, for with that a static cache
+would have another shape and all would be compiled anew.
 
 Profiling slows the host down: nothing timed under it is a figure to compare.
 """
@@ -19,10 +19,10 @@ import torch
 import transformers
 from transformers.generation.streamers import BaseStreamer
 
-from bench.trial import memory
-from bench.trial.batching import BatchingSession
 from bench.trial.compat import torch_internals
-from bench.trial.request import Request, guards
+from bench.trial.hardware import memory
+from bench.trial.measure.continuous_batching import BatchingSession
+from bench.trial.measure.request import Request, guards
 
 PREFILL, DECODE = "bench: prefill", "bench: decoding step"
 TRACE_NAME, TABLE_NAME, SNAPSHOT_NAME = "trace.json.gz", "operators.txt", "memory_snapshot.pickle"
@@ -113,7 +113,7 @@ def write_artifacts(profiler: torch.profiler.profile, folder: Path, *, on_gpu: b
 def memory_history(device: torch.device, folder: Path) -> Iterator[None]:
     """Record every allocation on a GPU and write the allocator's snapshot; nothing on the CPU, which has none.
 
-    Nothing as well where this torch keeps no such history: `bench.trial.blind_spots` marks the job.
+    Nothing as well where this torch keeps no such history: `bench.trial.evidence.unverifiable` marks the job.
     """
     if device.type != "cuda" or not torch_internals.keeps_memory_history():
         yield

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.compat.private_name import PrivateName
-from bench.config import BenchmarkConfig
-from bench.record import Unverified
-from bench.trial import mends
-from bench.trial.compat import torch_internals, transformers_internals
-from bench.trial.model import LoadedModel
+from bench.config.schema import BenchmarkConfig
+from bench.results.record import Unverified
+from bench.trial.compat import torch_internals, transformers_internals, workarounds
+from bench.trial.model.loading import LoadedModel
 
 
 def blind_spots(config: BenchmarkConfig, loaded: LoadedModel) -> list[Unverified]:
@@ -32,7 +31,7 @@ def _compiles(config: BenchmarkConfig, _: LoadedModel) -> bool:
 
 
 def _compiles_anything(config: BenchmarkConfig, _: LoadedModel) -> bool:
-    return config.compile.mode is not None or config.attention.implementation == mends.FLEX
+    return config.compile.mode is not None or config.attention.implementation == workarounds.FLEX
 
 
 _Concerns = Callable[[BenchmarkConfig, LoadedModel], bool]
@@ -46,7 +45,7 @@ _EVIDENCE: tuple[tuple[str, _Concerns, tuple[PrivateName, ...]], ...] = (
     ),
     (
         "attention.implementation",
-        lambda config, _: mends.makes_block_masks_ahead(config),
+        lambda config, _: workarounds.makes_block_masks_ahead(config),
         (transformers_internals.MASK_FUNCTIONS,),
     ),
     ("compile.mode", lambda *_: True, (torch_internals.COUNTERS, torch_internals.COMPILATIONS)),

@@ -3,9 +3,9 @@
 Taken once a job, outside of every measured call, in a few hundredths of a second. What cannot be found out is None:
 no probe's failure is the job's.
 
-It does not cover what changes while the job runs (clocks, temperature, load: ``bench.trial.sampler``), firmware,
-settings of the kernel other than those of clocks and huge pages, or what other users of the machine do; the load
-average, which counts bench's own jobs before this one as well, is a hint of that. Clocks that were locked with
+It does not cover what changes while the job runs (clocks, temperature, load: ``bench.trial.hardware.sampler``),
+firmware, settings of the kernel other than those of clocks and huge pages, or what other users of the machine do; the
+load average, which counts bench's own jobs before this one as well, is a hint of that. Clocks that were locked with
 ``nvidia-smi --lock-gpu-clocks`` cannot be told: NVML sets them and has no function that reads them back. Only variables
 on a list of names are kept, and of those none that could hold a secret.
 """
@@ -25,13 +25,13 @@ import psutil
 import pynvml
 import torch
 
-import bench
-from bench.git import git_state
-from bench.gpus import nvml
-from bench.libraries import INSTALLED, imported
-from bench.machine import cpu_model, variables, versions
-from bench.trial.monitor import gpu_uuid_of
-from bench.trial.sampler import card_of, open_gpu
+from bench.host import __version__
+from bench.host.git import git_state
+from bench.host.gpus import nvml
+from bench.host.libraries import INSTALLED, imported
+from bench.host.machine import cpu_model, variables, versions
+from bench.trial.hardware.monitor import gpu_uuid_of
+from bench.trial.hardware.sampler import card_of, open_gpu
 
 SYS_CPU = Path("/sys/devices/system/cpu")
 FIRST_PID_NAMESPACE = 0xEFFFFFFC  # Linux, include/linux/proc_ns.h: PROC_PID_INIT_INO
@@ -47,7 +47,7 @@ def describe_environment(device: str) -> dict[str, Any]:
     Initialises CUDA when the device is a GPU.
     """
     return {
-        "versions": {"bench": bench.__version__, **versions()},
+        "versions": {"bench": __version__, **versions()},
         "platform": _try(platform.platform),
         "hostname": _try(platform.node),
         "cpu": _cpu(),

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import torch
 
-from bench.record import MemoryUse
-from bench.trial.monitor import process_bytes_of
+from bench.results.record import MemoryUse
+from bench.trial.hardware.monitor import process_bytes_of
 
 # Writing 5 there sets the process's RSS peak back to what it holds now (proc(5)).
 CLEAR_REFS = Path("/proc/self/clear_refs")

@@ -1,8 +1,8 @@
 """The hardware during measured calls: starts the sampling process, tells it when a call runs, takes its samples.
 
-One process serves a whole job (``bench.trial.sampler``, which says what the numbers mean). The job only writes a line
-before a call and reads one after it. That process needs about a millisecond of some core for each sample, the one at
-the call's start included: on a machine whose cores are all busy with the call it takes that from the call.
+One process serves a whole job (``bench.trial.hardware.sampler``, which says what the numbers mean). The job only writes
+a line before a call and reads one after it. That process needs about a millisecond of some core for each sample, the
+one at the call's start included: on a machine whose cores are all busy with the call it takes that from the call.
 
 The line before the call is not waited for: the first sample is taken as the call begins, which may be a moment before
 or after it, so its time may be slightly negative. It is kept as it is.
@@ -25,9 +25,9 @@ from typing import IO, Any, Self
 
 import pynvml
 
-from bench.gpus import cards, nvml, uuid_of_name, visible_name
-from bench.record import Energy, Monitor, MonitorSample
-from bench.trial.sampler import open_gpu
+from bench.host.gpus import cards, nvml, uuid_of_name, visible_name
+from bench.results.record import Energy, Monitor, MonitorSample
+from bench.trial.hardware.sampler import open_gpu
 
 READY_TIMEOUT_S = 10.0
 REPLY_TIMEOUT_S = 5.0  # without a byte; long series are written in many pieces
@@ -122,7 +122,7 @@ class HardwareMonitor:
     def energy(self) -> Energy:
         """What goes into the record: the joules of each call that ``begin`` and ``end`` enclosed, None where unknown.
 
-        What the figure covers stands in ``bench.trial.sampler``.
+        What the figure covers stands in ``bench.trial.hardware.sampler``.
         """
         return Energy(source=self._energy_source, joules=list(self._joules), reason=self._energy_reason or self.error)
 
@@ -232,7 +232,7 @@ def _sample(values: dict[str, Any], call_start: float) -> MonitorSample:
 def gpu_uuid_of(device_index: int) -> str | None:
     """NVML's UUID of the GPU, or MIG instance, that torch calls ``cuda:<device_index>``; None when it is unknown.
 
-    Torch is asked first, which knows best, and initialises CUDA for it; then NVML (`bench.gpus`).
+    Torch is asked first, which knows best, and initialises CUDA for it; then NVML (`bench.host.gpus`).
     """
     name = visible_name(device_index)
     if name.startswith("MIG-"):

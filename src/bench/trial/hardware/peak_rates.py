@@ -8,7 +8,7 @@ container or virtual machine was given.
 - Bandwidth: the best of three patterns: a maximum, which only reads, as decoding nearly does; a copy, counted as one
   read and one write; a sum of two tensors into a third, counted as two reads and one write. The buffers are far
   larger than the caches. On the CPU the same is done within the caches, for models that fit there (see
-  `bench.analysis.roofline.bandwidth_for`).
+  `bench.analysis.trials.roofline.bandwidth_for`).
 - Matrices: square products in the model's dtype, in both layouts of the second factor, growing until one takes long
   enough to be at full speed.
 
@@ -36,13 +36,13 @@ import filelock
 import psutil
 import torch
 
-from bench.files import write_whole
-from bench.home import cache_home
-from bench.libraries import imported, key_of, unusual
-from bench.machine import cpu_model
-from bench.record import DeviceRates
-from bench.trial import environment
-from bench.trial.monitor import gpu_uuid_of
+from bench.host.atomic_files import write_whole
+from bench.host.home_folder import cache_home
+from bench.host.libraries import imported, key_of, unusual
+from bench.host.machine import cpu_model
+from bench.results.record import DeviceRates
+from bench.trial.hardware import environment
+from bench.trial.hardware.monitor import gpu_uuid_of
 
 METHOD = 1  # of measuring; a change makes the figures in old files count no more
 MAX_MEASUREMENTS = 3

@@ -1,6 +1,6 @@
 """The hardware monitor's own process: looks at the GPU through NVML, or at the machine through psutil, during calls.
 
-    python -m bench.trial.sampler --pid PID --interval S [--gpu-uuid UUID]
+    python -m bench.trial.hardware.sampler --pid PID --interval S [--gpu-uuid UUID]
 
 It says ``{"ready": true, "source": ..., "energy_source": ...}`` once it can sample (or ``false`` and an ``error``),
 then obeys lines on stdin. ``start``: read the energy counter, take a sample now and one every interval. ``stop``: read
@@ -46,7 +46,7 @@ from typing import Any, Protocol
 import psutil
 import pynvml
 
-# The fields of bench.record.MonitorSample; what is unknown is left out.
+# The fields of bench.results.record.MonitorSample; what is unknown is left out.
 Sample = dict[str, float | int]
 Query = Callable[[], float | int]
 

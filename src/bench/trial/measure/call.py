@@ -12,12 +12,13 @@ from collections.abc import Callable
 
 import torch
 
-from bench.record import MonitorSample
-from bench.trial import compilation, memory
-from bench.trial.batching import BatchingSession, BatchResult, step_times
-from bench.trial.monitor import HardwareMonitor
-from bench.trial.request import Request, guards
-from bench.trial.streamer import TokenClock
+from bench.results.record import MonitorSample
+from bench.trial.evidence import compilation
+from bench.trial.hardware import memory
+from bench.trial.hardware.monitor import HardwareMonitor
+from bench.trial.measure.continuous_batching import BatchingSession, BatchResult, step_times
+from bench.trial.measure.request import Request, guards
+from bench.trial.measure.streamer import TokenClock
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,13 @@
-"""How many calls a phase gets: as many as asked for, or until `bench.analysis.stopping` has seen enough."""
+"""How many calls a phase gets: as many as asked for, or until `bench.analysis.calls.stopping` has seen enough."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.analysis.events import disturbed_calls
-from bench.analysis.stopping import MeasurementRule, Stop, WarmupRule
-from bench.config import BenchmarkConfig, MeasurementConfig, WarmupConfig
-from bench.record import CompileEvent, Record
+from bench.analysis.calls.events import disturbed_calls
+from bench.analysis.calls.stopping import MeasurementRule, Stop, WarmupRule
+from bench.config.schema import BenchmarkConfig, MeasurementConfig, WarmupConfig
+from bench.results.record import CompileEvent, Record
 
 
 def planned_calls(phase: WarmupConfig | MeasurementConfig) -> int | None:

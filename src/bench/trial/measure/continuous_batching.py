@@ -13,7 +13,7 @@ A sweep means what its label says, so the switch from sdpa or eager to flash att
 itself where it can, is off. What it does choose is CUDA graphs and a second set of buffers with flash attention on a
 GPU; `observe` tells.
 
-Not covered: `torch.compile` (`bench.config` refuses it, and says why) and more than one device.
+Not covered: `torch.compile` (`bench.config.schema` refuses it, and says why) and more than one device.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from typing import Any, Self
 import torch
 import transformers
 
-from bench.config import BenchmarkConfig
+from bench.config.schema import BenchmarkConfig
 from bench.trial.compat import transformers_internals
-from bench.trial.support import CannotRunHereError, NotHonouredError
+from bench.trial.unsupported import CannotRunHereError, NotHonouredError
 
 # transformers' own bound of one step, whose attention mask has this × (all tokens of the cache + this) entries.
 MAX_BATCH_TOKENS = 8192

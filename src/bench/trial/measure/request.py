@@ -14,11 +14,11 @@ import torch
 import transformers
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bench.config import BenchmarkConfig
-from bench.trial import compilation
-from bench.trial.model import LoadedModel
-from bench.trial.prompt import prompt_ids
-from bench.trial.team import Order, Team
+from bench.config.schema import BenchmarkConfig
+from bench.trial.evidence import compilation
+from bench.trial.model.loading import LoadedModel
+from bench.trial.model.prompts import prompt_ids
+from bench.trial.parallel.group import Order, Team
 
 SDPA_BACKENDS = {
     "math": SDPBackend.MATH,

@@ -6,11 +6,11 @@ import dataclasses
 import math
 from typing import Any, Self
 
-from bench.analysis.headline import headline
 from bench.analysis.ranking import standing_of
 from bench.analysis.settings import ending_of, title_of
-from bench.analysis.summary import summarize
-from bench.record import Record
+from bench.analysis.trials.headline import headline
+from bench.analysis.trials.summary import summarize
+from bench.results.record import Record
 
 LONGEST_REASON = 100  # characters, in the short form
 

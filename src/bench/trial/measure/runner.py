@@ -1,10 +1,10 @@
 """Warm up, then measure: one setting, one model, one process.
 
-Read `run_benchmark` first: it is the whole measurement. One call is made in `bench.trial.call`, the same in every phase
-but for the hardware monitor, which only measured calls have. What comes after the last measured call
-(`bench.trial.inspection`) touches no figure.
+Read `run_benchmark` first: it is the whole measurement. One call is made in `bench.trial.measure.call`, the same in
+every phase but for the hardware monitor, which only measured calls have. What comes after the last measured call
+(`bench.trial.evidence.after_measurement`) touches no figure.
 
-With tensor parallelism this is rank 0, which leads the others (`bench.trial.team`); all times are its own.
+With tensor parallelism this is rank 0, which leads the others (`bench.trial.parallel.group`); all times are its own.
 
 What is not covered: sampling and beam search (decoding is greedy), and encoder-decoder models.
 """
@@ -26,16 +26,15 @@ import torch
 import tqdm
 import transformers
 
-from bench import cache_folder
-from bench.analysis.steadiness import judge
-from bench.config import BenchmarkConfig
-from bench.home import unusable_cache
-from bench.record import Energy, Iteration, Memory, MonitorSample, Observed, Output, Record, Unverified
-from bench.rules import ConfigError
-from bench.trial import compilation, inspection, memory, stage_lines
-from bench.trial.batching import BatchingSession
-from bench.trial.call import Call, make_call
-from bench.trial.evidence import (
+from bench.analysis.calls.steadiness import judge
+from bench.config.rules import ConfigError, unusable_cache
+from bench.config.schema import BenchmarkConfig
+from bench.host import cache_folder
+from bench.results.record import Energy, Iteration, Memory, MonitorSample, Observed, Output, Record, Unverified
+from bench.trial.compat.workarounds import mended
+from bench.trial.evidence import after_measurement, compilation
+from bench.trial.evidence.compile_events import Journal
+from bench.trial.evidence.observed import (
     CallWatch,
     check,
     check_attention,
@@ -45,18 +44,20 @@ from bench.trial.evidence import (
     check_same_cache,
     observe_model,
 )
-from bench.trial.journal import Journal
-from bench.trial.kernels import kernelize, kernelized
-from bench.trial.mends import mended
-from bench.trial.model import LoadedModel, load, resolve_device
-from bench.trial.monitor import HardwareMonitor, gpu_uuid_of
-from bench.trial.pace import fixed_stop, measurement_stop, planned_calls, warmup_stop
-from bench.trial.request import Request
-from bench.trial.result import Result, title
-from bench.trial.shape import kv_cache_bytes
-from bench.trial.support import NotHonouredError, limit_reached
-from bench.trial.team import Order, Team, check_team, gather_ranks
-from bench.trial.tensor_parallel import kv_share
+from bench.trial.hardware import memory
+from bench.trial.hardware.monitor import HardwareMonitor, gpu_uuid_of
+from bench.trial.measure import stage_log
+from bench.trial.measure.call import Call, make_call
+from bench.trial.measure.call_count import fixed_stop, measurement_stop, planned_calls, warmup_stop
+from bench.trial.measure.continuous_batching import BatchingSession
+from bench.trial.measure.request import Request
+from bench.trial.measure.result import Result, title
+from bench.trial.model.hub_kernels import kernelize, kernelized
+from bench.trial.model.loading import LoadedModel, load, resolve_device
+from bench.trial.model.sizes import kv_cache_bytes
+from bench.trial.parallel.group import Order, Team, check_team, gather_ranks
+from bench.trial.parallel.tensor_parallel import kv_share
+from bench.trial.unsupported import NotHonouredError, limit_reached
 
 NO_MONITOR = "monitor.enabled=false: nothing read the counter"
 # Their progress is that of their calls.
@@ -178,7 +179,7 @@ class BenchmarkRunner:
             self._settle_garbage()
             if monitor is not None:
                 monitor.wait_until_ready()  # so that nothing of its start is left for the calls
-        self._tell(stage_lines.loaded)
+        self._tell(stage_log.loaded)
         with self._stage("validation"):
             observed = observe_model(config, loaded, request.inputs["input_ids"].shape[1])
             kernels = kernelized(loaded.model) if config.generation.kernelize else []
@@ -312,7 +313,7 @@ class BenchmarkRunner:
                 self._mark(check_cache(config, record.observed, watch))
             self._mark(check(config, record.observed))
             self._settle_garbage()  # compilation has left as much behind as loading
-        self._tell(stage_lines.validated)
+        self._tell(stage_log.validated)
         return True
 
     def _warm_up(self, config: BenchmarkConfig) -> None:
@@ -327,7 +328,7 @@ class BenchmarkRunner:
             stop = stop or fixed_stop(config.warmup)
             record.warmup_status, record.warmup_stop = stop.status, stop.reason
             self._keep_peak("warmup", of_process=True)
-        self._tell(stage_lines.warmed_up)
+        self._tell(stage_log.warmed_up)
 
     def _measure(self, config: BenchmarkConfig, monitor: HardwareMonitor | None) -> None:
         """The calls that count."""
@@ -352,7 +353,7 @@ class BenchmarkRunner:
             record.steadiness = judge(record)
             assert record.observed is not None
             self._mark(check(config, record.observed, [each.index for each in record.calls("measurement")]))
-        self._tell(stage_lines.measured)
+        self._tell(stage_log.measured)
 
     def _inspect(self, config: BenchmarkConfig, num_tokens_to_profile: int) -> None:
         """What is looked at once the figures are in."""
@@ -365,16 +366,16 @@ class BenchmarkRunner:
                 assert record.output is not None
                 assert record.observed is not None
                 tokens, dtype = record.output.token_ids, record.observed.dtype
-                record.fidelity = inspection.compare_with(self._reference, request, tokens, dtype)
-        self._tell(stage_lines.looked_at)
+                record.fidelity = after_measurement.compare_with(self._reference, request, tokens, dtype)
+        self._tell(stage_log.looked_at)
         with self._stage("roofline"):
-            record.roofline = inspection.rate(record, request.loaded)
+            record.roofline = after_measurement.rate(record, request.loaded)
         if num_tokens_to_profile or config.profile.memory_snapshot:
             with self._stage("profile"):
                 if num_tokens_to_profile:
-                    inspection.write_profile(request, self._session, num_tokens_to_profile, self._folder)
+                    after_measurement.write_profile(request, self._session, num_tokens_to_profile, self._folder)
                 if config.profile.memory_snapshot:
-                    inspection.write_memory_snapshot(request, self._session, self._folder)
+                    after_measurement.write_memory_snapshot(request, self._session, self._folder)
 
     def write_reference(self, config: BenchmarkConfig, path: Path) -> Record:
         """Run the setting that `setup_benchmark` prepared once, and keep its tokens and logits in `path`.
@@ -389,7 +390,7 @@ class BenchmarkRunner:
             return record
         self._has_called = True
         with self._journal, self._stage("validation"):
-            tokens = inspection.write_reference(self._require_request(), path)
+            tokens = after_measurement.write_reference(self._require_request(), path)
             record.output = Output(
                 shape=[len(tokens), config.workload.sequence_length + tokens.shape[1]],
                 token_ids=tokens.tolist(),
@@ -408,7 +409,7 @@ class BenchmarkRunner:
         request, watch, compiling = self._require_request(), CallWatch(), compilation.CompileWatch()
         model, batched = request.loaded.model, self._session is not None
         with compiling.watching(model), watch.watching(model, batched=batched):
-            seen = inspection.observe_attention(request, self._session, observed.attention, compiled, layers)
+            seen = after_measurement.observe_attention(request, self._session, observed.attention, compiled, layers)
         self._require_record().observed = dataclasses.replace(observed, attention=seen)
         self._mark(check_attention(config, seen, request.loaded.device, layers))
         if watch.grad_mode is not None:
@@ -676,7 +677,7 @@ def _difference(prepared: dict[str, Any], asked: dict[str, Any]) -> str | None:
 
 
 def load_ready(config: BenchmarkConfig, team: Team | None) -> LoadedModel:
-    """The model as all calls use it. Raises what `bench.trial.model.load` and `kernelize` raise."""
+    """The model as all calls use it. Raises what `bench.trial.model.loading.load` and `kernelize` raise."""
     loaded = load(config) if team is None else load(config, team)
     if config.generation.kernelize:
         kernelize(loaded.model, loaded.device, compiled=config.compile.mode is not None)

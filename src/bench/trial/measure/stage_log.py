@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 
-from bench.record import PhaseEvidence, Record, Steadiness
-from bench.trial.result import milliseconds
+from bench.results.record import PhaseEvidence, Record, Steadiness
+from bench.trial.measure.result import milliseconds
 
 
 def loaded(record: Record) -> str:

@@ -1,7 +1,7 @@
 """The sizes of a model: its transformers config, and the model on torch's meta device, which has shapes and no memory.
 
 Refused are sizes that make no model, or one that is too large for the device. Not judged: whether the weights of a
-checkpoint are there (`bench.trial.checkpoint`), and models whose own code need not know the meta device.
+checkpoint are there (`bench.trial.model.checkpoint`), and models whose own code need not know the meta device.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import psutil
 import torch
 import transformers
 
-from bench.config import ModelConfig, flatten
-from bench.rules import ConfigError
-from bench.trial.environment import memory_limit_bytes
-from bench.trial.gguf_file import unreadable
-from bench.trial.origin import needs_own_code, reason, refusing, source
+from bench.config.rules import ConfigError
+from bench.config.schema import ModelConfig, flatten
+from bench.trial.hardware.environment import memory_limit_bytes
+from bench.trial.model.gguf_file import unreadable
+from bench.trial.model.source import needs_own_code, reason, refusing, source
 
 MOST_LAYERS = 1000  # ten times the deepest known; each takes Python a millisecond and more to build
 MOST = 2**31 - 1

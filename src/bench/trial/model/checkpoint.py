@@ -15,11 +15,11 @@ import huggingface_hub
 import torch
 from safetensors import SafetensorError, safe_open
 
-from bench.config import ModelConfig
-from bench.rules import ConfigError
-from bench.trial.architecture import requested_dtype
-from bench.trial.support import one_line
-from bench.user_path import expanded
+from bench.config.rules import ConfigError
+from bench.config.schema import ModelConfig
+from bench.host.home_folder import expanded
+from bench.trial.model.architecture import requested_dtype
+from bench.trial.unsupported import one_line
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import transformers
 
-from bench.rules import ConfigError
-from bench.trial.support import one_line
+from bench.config.rules import ConfigError
+from bench.trial.unsupported import one_line
 
 
 def check_gguf(name: str, path: Path) -> None:

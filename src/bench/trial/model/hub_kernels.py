@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from bench.trial.compat import transformers_internals
-from bench.trial.support import one_line
+from bench.trial.unsupported import one_line
 
 # Where the errors of a hub that cannot be reached come from; those of the disk are OSErrors.
 _NETWORK_PACKAGES = ("huggingface_hub", "httpx", "httpcore", "requests")

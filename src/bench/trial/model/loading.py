@@ -7,7 +7,7 @@ itself, so that a model of eight billion parameters needs no download and no min
 checkpoint than the headers of its files, and it refuses what cannot work. Each load begins with it, and so does the
 examination before a sweep (`bench.trial.preflight`), so that both refuse the same in the same words; only the latter
 tries out the sizes of a random model (`fit`). It does not judge what is a limit of this machine, such as an attention
-implementation that is missing: see `bench.trial.support`.
+implementation that is missing: see `bench.trial.unsupported`.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Any
 import torch
 import transformers
 
-from bench.config import BenchmarkConfig, ModelConfig
-from bench.rules import ConfigError
-from bench.trial.architecture import check_fit, check_memory, make_skeleton, read_architecture, requested_dtype
-from bench.trial.checkpoint import check_checkpoint, check_tensors
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig, ModelConfig
 from bench.trial.compat import torch_internals, transformers_internals
-from bench.trial.gguf_file import dense_gguf
-from bench.trial.origin import check_origin, refusing, source
-from bench.trial.prompt import token_ids
-from bench.trial.team import Team
-from bench.trial.tensor_parallel import check_split, distributed_config, split_random, team_size
-from bench.trial.tokenizer import check_tokenizer, read_tokenizer
+from bench.trial.model.architecture import check_fit, check_memory, make_skeleton, read_architecture, requested_dtype
+from bench.trial.model.checkpoint import check_checkpoint, check_tensors
+from bench.trial.model.gguf_file import dense_gguf
+from bench.trial.model.prompts import token_ids
+from bench.trial.model.source import check_origin, refusing, source
+from bench.trial.model.tokenizer import check_tokenizer, read_tokenizer
+from bench.trial.parallel.group import Team
+from bench.trial.parallel.tensor_parallel import check_split, distributed_config, split_random, team_size
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from bench.config import WorkloadConfig
-from bench.rules import ConfigError
-from bench.user_path import expanded
+from bench.config.rules import ConfigError
+from bench.config.schema import WorkloadConfig
+from bench.host.home_folder import expanded
 
 TEXT = """\
 The harbour lay quiet in the early morning. Two fishing boats were tied to the wooden pier, and a grey cat slept on a

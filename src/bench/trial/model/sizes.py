@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.analysis.roofline import kv_entries, kv_entry_bytes
-from bench.record import ModelShape
+from bench.analysis.trials.roofline import kv_entries, kv_entry_bytes
+from bench.results.record import ModelShape
 from bench.trial.compat.transformers_internals import is_quantized
 
 # Configs name these after their papers: the first that is there counts.

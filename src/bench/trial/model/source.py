@@ -15,11 +15,11 @@ import huggingface_hub
 from huggingface_hub import errors as hub_errors
 from safetensors import SafetensorError
 
-from bench.config import ModelConfig
-from bench.rules import ConfigError
-from bench.trial.gguf_file import check_gguf
-from bench.trial.support import one_line
-from bench.user_path import expanded
+from bench.config.rules import ConfigError
+from bench.config.schema import ModelConfig
+from bench.host.home_folder import expanded
+from bench.trial.model.gguf_file import check_gguf
+from bench.trial.unsupported import one_line
 
 
 def check_origin(model_config: ModelConfig) -> None:

@@ -1,6 +1,6 @@
 """The model's own tokenizer, or one of bytes for random models; refused is one that cannot serve this model.
 
-Whether the prompt's tokens are all in the embedding is a matter of the workload: see `bench.trial.model`.
+Whether the prompt's tokens are all in the embedding is a matter of the workload: see `bench.trial.model.loading`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from typing import Any
 
 import transformers
 
-from bench.config import ModelConfig
-from bench.rules import ConfigError
-from bench.trial.origin import reason, refusing, source
+from bench.config.rules import ConfigError
+from bench.config.schema import ModelConfig
+from bench.trial.model.source import reason, refusing, source
 
 
 def read_tokenizer(model_config: ModelConfig) -> Any:

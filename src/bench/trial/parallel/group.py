@@ -2,8 +2,8 @@
 
 Every rank holds a slice of the layers, so a call of generate is one call in all ranks at once: each step waits for the
 slices of all. Rank 0 alone decides what is called and when to stop. Before it uses the model it announces the call, and
-the others make the same one (`bench.trial.follower`). An announcement ends with a barrier, so all ranks begin within
-the time of a wake-up; it comes before the clock is read and is in no figure.
+the others make the same one (`bench.trial.parallel.other_ranks`). An announcement ends with a barrier, so all ranks
+begin within the time of a wake-up; it comes before the clock is read and is in no figure.
 
 Announcements have a gloo group of their own: they work before, between and after the collectives of the model.
 """
@@ -21,11 +21,11 @@ from typing import Any, Self
 import torch
 from torch import distributed
 
-from bench.config import BenchmarkConfig
-from bench.record import Rank, Record
-from bench.rules import ConfigError
-from bench.trial import memory
-from bench.trial.support import NotHonouredError
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig
+from bench.results.record import Rank, Record
+from bench.trial.hardware import memory
+from bench.trial.unsupported import NotHonouredError
 
 # How an error reads that says no more than that another rank is gone.
 LOST = re.compile(

@@ -29,13 +29,13 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from bench.config import BenchmarkConfig
-from bench.record import ProcessEnd, Record, RecordError
-from bench.trial import worker
-from bench.trial.follower import follow
-from bench.trial.model import resolve_device
-from bench.trial.team import Order, Team, lost_contact
-from bench.trial.tensor_parallel import team_size
+from bench.config.schema import BenchmarkConfig
+from bench.results.record import ProcessEnd, Record, RecordError
+from bench.trial.measure import trial
+from bench.trial.model.loading import resolve_device
+from bench.trial.parallel.group import Order, Team, lost_contact
+from bench.trial.parallel.other_ranks import follow
+from bench.trial.parallel.tensor_parallel import team_size
 
 LOOK_S = 0.25  # between the launcher's looks at the ranks
 LOST_GRACE_S = 3.0  # for the launcher to find the rank that is gone
@@ -89,7 +89,7 @@ def run_ranks(job: Job) -> None:
     except ChildFailedError as error:
         died = {rank: failure.exitcode for rank, failure in error.failures.items()}
     except Exception as error:  # noqa: BLE001 - failure is data
-        worker.record_failure(job.record, error)
+        trial.record_failure(job.record, error)
         _finish(job, job.record)
         return
     settle(job, died)
@@ -127,7 +127,7 @@ def enter(job: Job) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above
         os._exit(1)
-    worker.log_to(job.folder / LOG_NAME)
+    trial.log_to(job.folder / LOG_NAME)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     print(f"rank {rank} of {size}: process {os.getpid()}", flush=True)
     device_type = resolve_device(BenchmarkConfig.from_dict(job.record.requested).device).type
@@ -157,7 +157,7 @@ def _lead(job: Job, device_type: str) -> None:
             job.pipe.send_bytes(json.dumps((phase, done, total, e2e_s)).encode())
 
     try:
-        worker.measure(
+        trial.measure(
             record,
             folder=job.folder,
             compile_cache=job.compile_cache / "rank0",
@@ -189,7 +189,7 @@ def _follow(job: Job, device_type: str, rank: int) -> None:
         follow(config, teams[0], job.compile_cache / f"rank{rank}")
     except Exception as error:  # noqa: BLE001 - failure is data
         failed = dataclasses.replace(job.record)
-        worker.record_failure(failed, error)
+        trial.record_failure(failed, error)
         assert failed.error is not None
         word = Word(status=failed.status, **dataclasses.asdict(failed.error))
         if lost_contact(f"{word.type}: {word.message}"):

@@ -17,16 +17,16 @@ from typing import Any
 
 from transformers.generation.streamers import BaseStreamer
 
-from bench.config import BenchmarkConfig
-from bench.record import Memory, Rank
-from bench.trial import memory
-from bench.trial.fidelity import LogitTap
-from bench.trial.mends import mended
-from bench.trial.monitor import HardwareMonitor, gpu_uuid_of
-from bench.trial.profiling import StopAfter
-from bench.trial.request import Request, guards
-from bench.trial.runner import load_ready, use_compile_cache
-from bench.trial.team import Order, Team
+from bench.config.schema import BenchmarkConfig
+from bench.results.record import Memory, Rank
+from bench.trial.compat.workarounds import mended
+from bench.trial.evidence.fidelity import LogitTap
+from bench.trial.evidence.profiling import StopAfter
+from bench.trial.hardware import memory
+from bench.trial.hardware.monitor import HardwareMonitor, gpu_uuid_of
+from bench.trial.measure.request import Request, guards
+from bench.trial.measure.runner import load_ready, use_compile_cache
+from bench.trial.parallel.group import Order, Team
 
 
 class Silence(BaseStreamer):  # type: ignore[misc]

@@ -21,11 +21,11 @@ import torch
 import transformers
 from torch import distributed
 
-from bench.config import BenchmarkConfig, ModelConfig
-from bench.rules import ConfigError
-from bench.trial.shape import KV_PROJECTION, QKV_PROJECTION
-from bench.trial.support import NotHonouredError
-from bench.trial.team import Team
+from bench.config.rules import ConfigError
+from bench.config.schema import BenchmarkConfig, ModelConfig
+from bench.trial.model.sizes import KV_PROJECTION, QKV_PROJECTION
+from bench.trial.parallel.group import Team
+from bench.trial.unsupported import NotHonouredError
 
 KV_PLANNED = ("k_proj", "qkv_proj", "query_key_value")  # modules that make keys, under the names of plans
 

@@ -1,8 +1,8 @@
 """The paper that figures are drawn on: panels above each other, and below them one line for each setting.
 
 Everything is measured in points of a sheet that is 400 wide, which a phone shows at nearly its size and a page half
-again as large. Text and axes are drawn in one ink, which `bench.report.figures.svg` turns into the page's own colour.
-A legend stands below the panels, so that it covers no data however many lines it has.
+again as large. Text and axes are drawn in one ink, which `bench.report.figures.drawing.svg` turns into the page's own
+colour. A legend stands below the panels, so that it covers no data however many lines it has.
 
 matplotlib is used without pyplot, so that nothing is kept between figures.
 """
@@ -27,9 +27,9 @@ from matplotlib.text import Text
 from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 
-from bench.report.figures.shown import Look
-from bench.report.figures.svg import INK, Mark, tidy
-from bench.report.figures.ticks import Scale
+from bench.report.figures.drawing.shown_settings import Look
+from bench.report.figures.drawing.svg import INK, Mark, tidy
+from bench.report.figures.drawing.ticks import Scale
 
 WIDTH = 400.0
 LEFT, RIGHT = 48.0, 12.0

@@ -16,11 +16,11 @@ from bench.analysis.baselines import baseline_ids
 from bench.analysis.code_sources import pool_ids
 from bench.analysis.ranking import Standing, comparable_groups, standing_of_setting, work_values
 from bench.analysis.settings import Setting, settings_of
-from bench.analysis.summary import Stats, Summary, summarize
-from bench.palette import colour, positions_of
-from bench.record import Record
-from bench.report import unverified
-from bench.report.format import one_line
+from bench.analysis.trials.summary import Stats, Summary, summarize
+from bench.report.text import unverified
+from bench.report.text.format import one_line
+from bench.results.palette import colour, positions_of
+from bench.results.record import Record
 
 MOST_NAMED = 12
 REMARKS = {"output": "output differs", "warm-up": "not warm", "unsteady": "unsteady", "no calls": "no calls"}

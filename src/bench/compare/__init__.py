@@ -1,0 +1,1 @@
+"""`python -m bench.compare`: the module form of `bench compare`, whose code is `bench.cli.compare`."""

@@ -1,0 +1,1 @@
+"""The structured config: keys, defaults, units and value rules."""

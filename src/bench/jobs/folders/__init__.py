@@ -1,0 +1,1 @@
+"""The folders of sweeps, single runs and jobs: what may be used, made and removed."""

@@ -1,0 +1,256 @@
+"""Where records come from: a sweep's folder, one job's record, or a sweep in MLflow.
+
+Reading leaves no trace. A record that cannot be used is named and left out; none at all is an error. What a sweep's
+plan says beside the records (names as typed, the baseline) is taken where it can be used, and is otherwise not known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.host.command_line import CommandError
+from bench.results.record import FILE_NAME, Record, RecordError, config_folder
+
+PLAN_NAME = "sweep.json"  # what a sweep leaves in its folder
+OF_HYDRA = "hydra.yaml"  # Hydra's own config of a job
+PLACES = ("hydra.mode=", "hydra.run.", "hydra.sweep.", "hydra.job.env_set.")  # of outputs, which are other ones again
+OVERRIDES = "overrides.yaml"  # what a job leaves in its own: the overrides that it was composed from
+MLFLOW_PREFIX = "mlflow:"
+SOURCES_SHOWN = 3
+LONGEST_PATH = 200  # characters of it in a message
+
+
+class SourceError(CommandError):
+    """A source that gives no records; the text is one line that names it, and says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The records behind one SOURCE, and what its sweep declares."""
+
+    label: str
+    records: list[Record]
+    baseline: str | None = None  # None where the sweep declares none
+    typed: list[str] | None = None  # names of the settings as typed; None where that is not known
+    swept: dict[str, list[str]] = field(default_factory=dict)  # override key → its values; {} where that is not known
+    folder: Path | None = None  # that holds them; None for MLflow's
+    jobs: int | None = None  # that the sweep planned; None where that is not known
+    overrides: list[str] | None = None  # of one of its jobs; None where they are not known
+    for_hydra: list[str] = field(default_factory=list)  # flags and overrides for the sweep as a whole
+    notes: list[str] = field(default_factory=list)  # a line for each record that is missing or left out
+
+
+def read_source(text: str, tracking_uri: str | None) -> Source:
+    """The records of one SOURCE.
+
+    Args:
+        text: a path, which comes first, or a sweep's id in MLflow, also as `mlflow:ID`.
+        tracking_uri: MLflow's address; None: mlflow.db in the current folder.
+
+    Raises:
+        SourceError: there are none to use.
+    """
+    path = Path(text)
+    if not text.startswith(MLFLOW_PREFIX) and _exists(path):
+        return _read_path(text, path)
+    if not text.startswith(MLFLOW_PREFIX) and (os.sep in text or path.suffix == ".json"):
+        raise SourceError(f"{text}: no such file or folder; name a sweep's folder, such as multirun/NAME, or its id")
+    return _read_mlflow(text, tracking_uri)
+
+
+def read_sources(text: str, tracking_uri: str | None) -> list[Source]:
+    """The same, but of a folder of sweeps (multirun) the records of all of them.
+
+    Raises:
+        SourceError: there are none to use.
+    """
+    path = Path(text)
+    if text.startswith(MLFLOW_PREFIX) or not _exists(path) or not path.is_dir() or _holds_records(path):
+        return [read_source(text, tracking_uri)]
+    found, unread = [], []
+    for each in _sweeps_in(path):
+        try:
+            found.append(_read_path(str(each), each))
+        except SourceError as error:  # one that has just begun, or that an older version wrote
+            unread.append(f"left out: {error}")
+    if not found:
+        return [read_source(text, tracking_uri)]  # which says what is wrong
+    found.sort(key=lambda each: each.label)
+    return [dataclasses.replace(found[0], notes=[*found[0].notes, *unread]), *found[1:]]
+
+
+def _exists(path: Path) -> bool:
+    """SourceError where the system cannot tell: a name that is too long, a folder that may not be entered."""
+    try:
+        return path.exists()
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise SourceError(f"{str(path)[:LONGEST_PATH]}: cannot be read: {reason}") from error
+
+
+# ---- MLflow --------------------------------------------------------------------------------------------------------
+
+
+def _read_mlflow(text: str, tracking_uri: str | None) -> Source:
+    from bench.tracking.fetch import fetch_sweep  # noqa: PLC0415
+    from bench.tracking.store.store import TrackingError  # noqa: PLC0415
+
+    sweep_id = text.removeprefix(MLFLOW_PREFIX)
+    if not sweep_id:
+        raise SourceError(f"{text}: name a sweep behind it, as in {MLFLOW_PREFIX}ID")
+    try:
+        found = fetch_sweep(tracking_uri, sweep_id, Path.cwd())
+    except TrackingError as error:
+        absent = "" if text.startswith(MLFLOW_PREFIX) else "no such file or folder, and "
+        raise SourceError(f"{text}: {absent}{error}") from error
+    return Source(
+        label=text,
+        records=found.records,
+        baseline=found.baseline if found.baseline is not None else _declared(found.records),
+        typed=found.settings,
+        notes=[f"left out: {each}" for each in found.left_out],
+    )
+
+
+# ---- folders -------------------------------------------------------------------------------------------------------
+
+
+def _read_path(label: str, path: Path) -> Source:
+    plan = _plan(path)
+    files = _record_files(path, plan)
+    present = [each for each in files if each.exists()]
+    if not present:
+        raise SourceError(f"{label}: {_no_records(path, len(files))}")
+    records, notes = [], []
+    for each in present:
+        try:
+            records.append(Record.read(each))
+        except RecordError as error:
+            notes.append(f"left out: {error}")
+    if not records:
+        reason = notes[0].removeprefix("left out: ")
+        raise SourceError(f"{label}: not one of {len(present)} records can be read; the first: {reason}; measure anew")
+    if missing := len(files) - len(present):
+        notes.append(f"{missing} of {len(files)} jobs left no record")
+    return Source(
+        label=label,
+        records=records,
+        baseline=plan.get("baseline", _declared(records)),
+        typed=plan.get("settings"),
+        swept=plan.get("swept", {}),
+        folder=path if path.is_dir() else path.parent,
+        jobs=len(files) if "jobs" in plan else None,
+        # What a search chose from is kept as people read it, which is no override.
+        overrides=_overrides(present[0]) if "trials" not in plan else None,
+        for_hydra=_for_hydra(present[0]),
+        notes=notes,
+    )
+
+
+def _record_files(path: Path, plan: dict[str, Any]) -> list[Path]:
+    """Where the records of this folder or file are expected."""
+    if path.is_file() or (path / FILE_NAME).is_file():
+        return [path]
+    if "jobs" in plan:
+        return [path / each["folder"] / FILE_NAME for each in plan["jobs"]]
+    return sorted(path.glob(f"*/{FILE_NAME}"))
+
+
+def _holds_records(path: Path) -> bool:
+    return any(each.exists() for each in _record_files(path, _plan(path)))
+
+
+def _plan(path: Path) -> dict[str, Any]:
+    """A sweep's plan as plain values; without what of it cannot be used."""
+    plan: Any = {}
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        plan = json.loads((path / PLAN_NAME).read_text(encoding="utf-8"))
+    if not isinstance(plan, dict):
+        return {}
+    swept = plan.get("swept")
+    usable = {
+        "jobs": _are_jobs(plan.get("jobs")),
+        "settings": _are_names(plan.get("settings")),
+        "baseline": isinstance(plan.get("baseline"), str),
+        "trials": isinstance(plan.get("trials"), int),
+        "swept": isinstance(swept, dict) and all(map(_are_names, swept.values())),
+    }
+    return {name: plan[name] for name, is_usable in usable.items() if is_usable}
+
+
+def _are_jobs(value: object) -> bool:
+    """Each with a folder's plain name, so that nothing outside of the sweep's own folder is read."""
+    folders = [each.get("folder") if isinstance(each, dict) else None for each in value] if type(value) is list else []
+    plain = [isinstance(each, str) and re.fullmatch(r"[A-Za-z0-9=_][\w.=-]{0,99}", each, re.ASCII) for each in folders]
+    return bool(folders) and all(plain)
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def _overrides(record: Path) -> list[str] | None:
+    """What a job was composed from: Hydra's list of texts in YAML, which breaks long ones into lines."""
+    found = _yaml(record, OVERRIDES)
+    return found if _are_names(found) else None
+
+
+def _for_hydra(record: Path) -> list[str]:
+    """The folder of configs and the overrides of Hydra's own that were typed, such as hydra/launcher=ray."""
+    found = _yaml(record, OF_HYDRA)
+    hydra = found.get("hydra") if isinstance(found, dict) else None
+    overrides = _inside(hydra, "overrides", "hydra")
+    typed = [each for each in overrides if not each.lstrip("+").startswith(PLACES)] if _are_names(overrides) else []
+    sources = _inside(hydra, "runtime", "config_sources")
+    given = [each for each in sources if _inside(each, "provider") == "command-line"] if type(sources) is list else []
+    folders = [path for each in given if isinstance(path := _inside(each, "path"), str)]
+    return [*(word for path in folders[:1] for word in ("--config-dir", path)), *typed]
+
+
+def _inside(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _yaml(record: Path, name: str) -> Any:
+    """A file that Hydra left beside a record, all values as texts; None where it cannot be read."""
+    import yaml  # noqa: PLC0415 - only a report of a folder has use for it
+
+    folder = record if record.is_dir() else record.parent
+    try:
+        text = (config_folder(folder) / name).read_text(encoding="utf-8")
+        return yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - texts only
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return None
+
+
+def _sweeps_in(path: Path) -> Iterator[Path]:
+    """The folders in this one that hold a sweep, the newest first."""
+    found = sorted(path.glob(f"*/{PLAN_NAME}"), key=lambda each: each.stat().st_mtime, reverse=True)
+    return (each.parent for each in found)
+
+
+def _no_records(path: Path, expected: int) -> str:
+    if expected:
+        return f"none of its {expected} jobs left a record yet"
+    sweeps = list(_sweeps_in(path))
+    if sweeps:
+        names = ", ".join(map(str, sweeps[:SOURCES_SHOWN]))
+        return f"holds no records itself; name a sweep in it, such as {names}"
+    return f"holds no {FILE_NAME}, nor does a folder in it; name a sweep's folder, such as multirun/NAME"
+
+
+def _declared(records: Sequence[Record]) -> str | None:
+    """The baseline that a sweep was started with, as its records tell."""
+    sweeps = (each.requested.get("sweep") for each in records)
+    named = (sweep.get("baseline") for sweep in sweeps if isinstance(sweep, dict))
+    return next((each for each in named if isinstance(each, str)), None)

@@ -1,0 +1,1 @@
+"""A search: a sweep whose settings are chosen as it goes."""

@@ -1,0 +1,1 @@
+"""What the figures share: sheet, axes, SVG, and the settings shown."""

@@ -1,0 +1,1 @@
+"""Numbers, names, tables and sentences, as written for people."""

@@ -1,0 +1,1 @@
+"""What MLflow's runs hold: of a trial, and of its sweep."""

@@ -1,0 +1,1 @@
+"""What ran, as observed: attention kernels, compilation, KV cache, output fidelity."""

@@ -1,0 +1,1 @@
+"""The machine during a trial: monitor, memory, peak rates, environment."""

@@ -1,0 +1,1 @@
+"""From a model config to a loaded model with its tokenizer and prompts."""

@@ -1,0 +1,1 @@
+"""Tensor parallelism: several processes that measure one setting together."""

@@ -248,7 +248,7 @@ def test_the_readme_links_to_every_page() -> None:
 
 
 def test_the_readme_is_one_read() -> None:
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 220
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 1200
 
 
 @pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
@@ -451,7 +451,7 @@ def test_scripts_and_test_files_are_there() -> None:
 DRY_RUNS = """
 import json, os, sys, tempfile
 import bench.orchestration.sweep, bench.report.terminal.dry_run_table
-from bench import cli
+from bench.cli import application
 from hydra.core.plugins import Plugins
 Plugins.instance()
 results = []
@@ -465,7 +465,7 @@ for arguments in json.load(sys.stdin):
         os.chdir(folder)
         sys.argv = ["bench", *arguments]
         try:
-            cli.main()
+            application.main()
             status = 0
         except SystemExit as end:
             status = end.code or 0

@@ -103,7 +103,7 @@ def test_the_second_stops_at_once_whatever_the_job_does(model, tmp_path) -> None
 def test_the_same_signal_twice_in_a_moment_counts_once(model, tmp_path) -> None:
     faults.plant(model, {1: ("measure_on", 3)})
     # A moment that no busy machine stretches too far.
-    long = "from bench import cli; from bench.orchestration import interrupt; interrupt.ECHO_S = 30.0; cli.main()"
+    long = "from bench.cli import application; from bench.orchestration import signals; signals.ECHO_S = 30.0; application.main()"
     with started(tmp_path, model, python=("-c", long)) as run:
         run.wait_for_fault()
         run.process.send_signal(signal.SIGINT)
@@ -185,8 +185,8 @@ def end_early(run: Started) -> None:
 PROGRAM = """
 import os, signal, sys, time
 {before}
-from bench.orchestration import interrupt
-interrupt.install()
+from bench.orchestration import signals
+signals.install()
 try:
     print("begins", flush=True)
     time.sleep(30)

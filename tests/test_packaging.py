@@ -61,7 +61,7 @@ def test_the_wheel_holds_the_package_the_plugin_and_every_config_file(wheel: Pat
     # The page's template and what goes into it, and the tested versions, are read beside the code.
     kinds = ("*.py", "*.j2", "*.css", "*.js", "*.json")
     sources = {path.relative_to(ROOT / "src").as_posix() for kind in kinds for path in (ROOT / "src").rglob(kind)}
-    assert {"bench/report/page/page.html.j2", "bench/orchestration/tested_versions.json"} <= sources
+    assert {"bench/report/page/templates/page.html.j2", "bench/orchestration/tested_versions.json"} <= sources
     expected = conf | sources | {"bench/conf/config.yaml", "bench/cli/application.py", "bench/py.typed"}
     assert expected - names == set()
 

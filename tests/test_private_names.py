@@ -215,7 +215,7 @@ def test_a_private_name_is_found(code: str, name: str, tmp_path: Path) -> None:
         "class A:\n    def f(self):\n        self._x = 1\ndef g(a):\n    return a._x",
         "class A:\n    _x: int\ndef g(a, b):\n    return getattr(a, '_x') == b._x",
         "import bench\nbench._HOMES",
-        "from bench import cli\ncli._typed",
+        "from bench.cli import application\napplication._typed",
         "def _f(): ...\n_f()",
         "'''A docstring may speak of hydra._internal.'''",
         "x = 'see torch._dynamo for it'",

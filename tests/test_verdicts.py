@@ -32,11 +32,11 @@ PLANT = """
     sys.path.insert(0, str(Path(__file__).parent))
 
     if __name__ == "__main__":
-        from bench import cli
-        from bench.jobs import fork_server
+        from bench.cli import application
+        from bench.jobs.process import fork_server
 
         fork_server._preload.append("sleepy")
-        cli.main()
+        application.main()
 """
 SLEEPY = """
     import multiprocessing

@@ -76,7 +76,7 @@ def test_nothing_outlives_a_parent(model, tmp_path, fault: str, number: int, arg
 PROGRAM = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
-from bench.jobs import guardian
+from bench.jobs.process import supervisor as guardian
 from bench.jobs.process.supervisor import guard
 
 folder = Path({folder!r})

@@ -15,8 +15,8 @@ from started import default_signals
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from bench.orchestration import interrupt
-from bench.jobs import process
+from bench.jobs.process import child as process
+from bench.orchestration import signals
 
 class Starting:
     pid = None
@@ -26,7 +26,7 @@ class Starting:
         time.sleep({seconds})  # a system call, as the wait for the fork server is
         self.pid = 1 << 22
 
-interrupt.install()
+signals.install()
 child = process.Child(
     mode="forkserver", entry=("", ""), folder=Path("."), log=Path("log"), on_event=lambda *_: None
 )

@@ -526,7 +526,7 @@ def test_shared_caches_are_bounded_and_the_longest_unused_goes(tmp_path) -> None
 USER = """
 import sys
 from pathlib import Path
-from bench import cache_folder
+from bench.host import cache_folder
 with cache_folder.shared(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -27,7 +27,7 @@ import bench.trial.preload
 import bench.trial.preload_compiler
 import sys, torch
 torch.cuda.is_available = lambda: True
-from bench.trial import compilation
+from bench.trial.evidence import compilation
 before = set(sys.modules)
 compilation.reset()
 assert set(sys.modules) == before, sorted(set(sys.modules) - before)[:5]

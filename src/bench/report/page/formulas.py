@@ -31,14 +31,14 @@ FORMULAS = (
         formula="e = return − call, the device synchronised at both ends; shown: median of the measured calls",
         unit="s",
         note="Validation and warm-up calls do not count. Outliers are kept.",
-        source="record",
+        source="results/record",
     ),
     Formula(
         name="TTFT",
         formula="t₁; shown: median of the measured calls",
         unit="s",
         note="From the call to its first new token: prefill and one sampling step.",
-        source="record",
+        source="results/record",
     ),
     Formula(
         name="ITL",
@@ -46,49 +46,49 @@ FORMULAS = (
         unit="s",
         note="With b > 1 between steps of the whole batch. Gaps of one call depend on each other, so there is no "
         "interval.",
-        source="record",
+        source="results/record",
     ),
     Formula(
         name="TPOT",
         formula="(tₙ − t₁) / (n − 1), one value a call; shown: median",
         unit="s",
         note="None for calls of one token.",
-        source="record",
+        source="results/record",
     ),
     Formula(
         name="Output throughput",
         formula="Σ b · n / Σ e over the measured calls",
         unit="tokens/s",
         note="Totals over totals, not a mean of rates.",
-        source="analysis/summary",
+        source="analysis/trials/summary",
     ),
     Formula(
         name="Decode throughput",
         formula="Σ b · (n − 1) / Σ (tₙ − t₁) over the measured calls",
         unit="tokens/s",
         note="Without each call's first token.",
-        source="analysis/summary",
+        source="analysis/trials/summary",
     ),
     Formula(
         name="Cold start",
         formula="e of the validation call, the first one in its process",
         unit="s",
         note="Compilation included. One that found compiled code in a cache on disk is no cold start, and marked.",
-        source="analysis/summary",
+        source="analysis/trials/summary",
     ),
     Formula(
         name="Compile excess",
         formula="Σ max(0, e − m) over the validation and warm-up calls",
         unit="s",
         note="What the calls before the measurement took beyond the steady median. A faster call counts as 0.",
-        source="analysis/summary",
+        source="analysis/trials/summary",
     ),
     Formula(
         name="Peak memory",
         formula="max over loading, warm-up and measurement of the allocator's reserve (GPU) or the RSS (CPU)",
         unit="bytes",
         note="With tensor parallelism that of the fullest GPU; on the CPU the sum over ranks.",
-        source="record",
+        source="results/record",
     ),
     Formula(
         name="MBU",
@@ -98,7 +98,7 @@ FORMULAS = (
         note="B is the bandwidth measured on this device; on a CPU what fits the caches is granted theirs: "
         "B = M / (c / B_cache + (M − c) / B_memory) for M bytes, c = min(M, cache size). Shares above 1.05 are "
         "rejected. After Databricks 2023.",
-        source="analysis/roofline",
+        source="analysis/trials/roofline",
     ),
     Formula(
         name="MFU",
@@ -107,14 +107,14 @@ FORMULAS = (
         unit="share",
         note="R is the matrix rate measured on this device in the model's dtype. Causal half of the scores only; the "
         "prefill's lm_head for the last token of a row. After Chowdhery et al. 2022, appendix B.",
-        source="analysis/roofline",
+        source="analysis/trials/roofline",
     ),
     Formula(
         name="Energy",
         formula="Σ joules of the measured calls / Σ b · n",
         unit="J/token",
         note="From a counter of the hardware (NVML, RAPL). Unknown unless each measured call has its energy.",
-        source="analysis/summary",
+        source="analysis/trials/summary",
     ),
     Formula(
         name="Where the time goes",
@@ -123,14 +123,14 @@ FORMULAS = (
         unit="s",
         note="Evidence is the look at what ran after the last measured call: attention, fidelity, roofline, profile. "
         "What was not timed, as in records of an earlier version, is in other.",
-        source="analysis/phases",
+        source="analysis/trials/phases",
     ),
     Formula(
         name="Outside generate",
         formula="all parts but wait − Σ e over the validation, warm-up and measured calls",
         unit="s",
         note="What a trial costs beside its calls. The reference run is no trial and not in it.",
-        source="analysis/phases",
+        source="analysis/trials/phases",
     ),
     Formula(
         name="Interval of a median",
@@ -139,7 +139,7 @@ FORMULAS = (
         unit="that of x",
         note="95 %, whatever the distribution; n = 20 gives ranks 6 and 15. None below 6 values. ±% is half of its "
         "width over the median. It says how well one process knows its own median, and nothing of other processes.",
-        source="analysis/series",
+        source="analysis/calls/series",
     ),
     Formula(
         name="Effective number of calls",
@@ -147,7 +147,7 @@ FORMULAS = (
         unit="calls",
         note="Successive calls that depend on each other tell less. r is corrected for its bias (Kendall 1954, "
         "Marriott & Pope 1954).",
-        source="analysis/series",
+        source="analysis/calls/series",
     ),
     Formula(
         name="Effect",
@@ -209,7 +209,7 @@ FORMULAS = (
         note="Of the measured E2E over its median, what lies beyond 5 robust deviations drawn in. noisy: CV above 2 %; "
         "few: below 8 calls. cv_high (CV > 5 %), autocorrelated (ρ > 0.3) and throttle_bits (NVML reports throttling, "
         "but neither clock nor E2E moved) are named and do not decide.",
-        source="analysis/steadiness",
+        source="analysis/calls/steadiness",
     ),
     Formula(
         name="Warm",
@@ -219,7 +219,7 @@ FORMULAS = (
         unit="status",
         note="At a cap it is not_converged: measured all the same, and not ranked. warmup.policy=fixed makes as many "
         "calls as it says.",
-        source="analysis/stopping",
+        source="analysis/calls/stopping",
     ),
     Formula(
         name="Output",
@@ -228,6 +228,6 @@ FORMULAS = (
         unit="same, DIFFERS",
         note="The reference is eager attention, not compiled, in a process of its own; logits are compared over its "
         "tokens, forced upon the setting; where all tokens are equal, over the first eight steps.",
-        source="trial/fidelity",
+        source="trial/evidence/fidelity",
     ),
 )

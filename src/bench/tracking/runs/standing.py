@@ -22,7 +22,11 @@ from bench.tracking.publish_mark import record_key
 from bench.tracking.runs.tags import common_tags
 from bench.tracking.store.store import Store, explained
 
-RANK = "rank"  # 1 is the best; all repeats of a setting have the same; a setting that is not ranked has none
+# 1 is the best. The repeats of a setting have the same, but for those that are not ranked themselves: half a place
+# later, for MLflow shows charts and columns in the order of the first run's metrics, which should have a speed. A
+# setting that is not ranked has none.
+RANK = "rank"
+OWN_DOUBT = 0.5
 UNRANKED = "unranked_ms"  # the median E2E of a trial that is ok and not ranked
 KEPT = ("cold_s", "peak_mib", "steady", "fidelity")  # headline metrics of a trial that is ok, ranked or not
 # Metrics of a sweep's run.
@@ -62,7 +66,7 @@ def rank_trials(store: Store, sweep_id: str, ranking: Sequence[RankedSetting], *
     """
     places = places_of(ranking)
 
-    def place_of(run: Any) -> int | None:
+    def place_of(run: Any) -> float | None:
         tags = run.data.tags
         return places.get(tags.get("record_key", "")) if tags.get("kind") == "trial" else None
 
@@ -80,11 +84,11 @@ def ranking_of(records: Sequence[Record]) -> list[RankedSetting]:
     return rank(settings_of(records))
 
 
-def places_of(ranking: Sequence[RankedSetting]) -> dict[str, int]:
-    """Record key → the place of its setting, for every repeat of the ranked settings."""
+def places_of(ranking: Sequence[RankedSetting]) -> dict[str, float]:
+    """Return record key → the place of its setting, for every repeat of the ranked settings; see `RANK`."""
     ranked = [each.setting for each in ranking if each.standing.is_ranked]
     return {
-        record_key(record): place
+        record_key(record): place if standing_of([record]).is_ranked else place + OWN_DOUBT
         for place, setting in enumerate(ranked, start=1)
         for record in setting.every or setting.records
     }

@@ -45,7 +45,7 @@ def measure_nothing(
     """What `run_job` does, but for the measurement."""
     del on_event, reference
     from bench.jobs.folders.scratch import reserved_space
-    from bench.results.record import REFERENCE_NAME
+    from bench.results.file_names import REFERENCE_NAME
     from factories import make_record
 
     with reserved_space(config, folder):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.orchestration.loading.record_sources import PLAN_NAME
+from bench.results.file_names import SWEEP_NAME
 from bench.results.record import Record
 from factories import STARTED_AT_S, make_iteration, make_record
 
@@ -46,5 +46,5 @@ def sweep(folder: Path, records: Sequence[Record], **plan: Any) -> Path:
         record.write(folder / name)
     if plan:
         data = {"sweep_id": "night-1", "parent_run_id": None, "jobs": [{"folder": name} for name in names]}
-        (folder / PLAN_NAME).write_text(json.dumps(data | plan))
+        (folder / SWEEP_NAME).write_text(json.dumps(data | plan))
     return folder

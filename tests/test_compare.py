@@ -16,8 +16,7 @@ import pytest
 
 from bench.analysis.settings import METRICS as KNOWN_METRICS
 from bench.cli.compare import METRICS, main
-from bench.jobs.planning.plan import FILE_NAME
-from bench.orchestration.loading.record_sources import PLAN_NAME
+from bench.results.file_names import SWEEP_NAME
 from bench.results.record import Failure, Fidelity, Record
 from bench.tracking.runs.trial_run import publish
 from bench.tracking.store.store import open_store
@@ -528,13 +527,13 @@ def test_an_empty_folder_says_what_it_lacks(tmp_path, refused):
 
 
 def test_a_sweep_that_has_just_begun_says_so(tmp_path, refused):
-    (tmp_path / PLAN_NAME).write_text(json.dumps({"jobs": [{"folder": "0"}, {"folder": "1"}]}))
+    (tmp_path / SWEEP_NAME).write_text(json.dumps({"jobs": [{"folder": "0"}, {"folder": "1"}]}))
     assert refused(tmp_path) == f"{tmp_path}: none of its 2 jobs left a record yet"
 
 
 def test_a_plan_that_is_half_written_is_done_without(tmp_path, compared):
     folder = sweep(tmp_path / "night", jobs({"eager": EAGER, "sdpa": SDPA}))
-    (folder / PLAN_NAME).write_text("{")
+    (folder / SWEEP_NAME).write_text("{")
     assert facts(compared(folder)) == [("sdpa", "eager", "faster")]
 
 
@@ -686,5 +685,5 @@ def test_help_needs_no_heavy_library():
     assert {"numpy", "scipy", "rich", "mlflow", "torch", "hydra", "omegaconf"} & set(done.stderr.split()) == set()
 
 
-def test_the_names_kept_here_are_those_of_the_rooms_that_own_them():
-    assert (METRICS, PLAN_NAME) == (KNOWN_METRICS, FILE_NAME)
+def test_the_metrics_to_choose_from_are_those_of_the_analysis():
+    assert METRICS == KNOWN_METRICS

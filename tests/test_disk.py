@@ -14,9 +14,11 @@ from bench.config.rules import ConfigError
 from bench.config.schema import BenchmarkConfig, IsolationConfig, ModelConfig, SweepConfig
 from bench.jobs.folders import scratch
 from bench.jobs.job import new_record, run_job
-from bench.jobs.planning.plan import Point, SweepFile
+from bench.jobs.planning.plan import Point
 from bench.orchestration.sweep import sweep
-from bench.results.record import RESERVE_NAME, Record
+from bench.results.file_names import RESERVE_NAME
+from bench.results.record import Record
+from bench.results.sweep_file import SweepFile
 from small_disk import fill, make_read_only, small_disk
 from started import go_on, make_model, records, started, statuses
 

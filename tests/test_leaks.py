@@ -12,8 +12,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from bench.cli.composition.redacted_yaml import hide_secrets, to_yaml
-from bench.jobs.planning.plan import SweepFile
 from bench.results.record import Record
+from bench.results.sweep_file import SweepFile
 from conftest import run_bench
 
 # What stands for a secret in the outputs: a part of it that every way of writing it down has.

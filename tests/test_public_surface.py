@@ -21,9 +21,9 @@ import pytest
 from bench.cli.sync import main as sync
 from bench.config.schema import BenchmarkConfig, walk
 from bench.host.command_line import ExitStatus
-from bench.jobs.planning.plan import SweepFile
 from bench.report import rows, setting_rows
 from bench.results.record import READABLE, STATUSES, Record
+from bench.results.sweep_file import SweepFile
 from factories import make_evidence, make_record
 
 LISTED = json.loads((Path(__file__).parent / "public_surface.json").read_text(encoding="utf-8"))

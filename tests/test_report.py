@@ -22,13 +22,14 @@ import bench
 from bench.cli.report import main
 from bench.config.schema import BenchmarkConfig, SweepConfig
 from bench.host import atomic_files
-from bench.jobs.planning.plan import Job, Plan
+from bench.jobs.planning.plan import Plan
 from bench.jobs.planning.resume import Found, Resumption
 from bench.orchestration.sweep_end import Concluded, finish
 from bench.orchestration.sweep_state import Course
 from bench.report.rows import COLUMNS
 from bench.report.terminal.comparison_text import Section
 from bench.results.record import Failure, Record
+from bench.results.sweep_file import Job
 from bench.tracking.runs.trial_run import publish
 from bench.tracking.store.destination import Destination
 from bench.tracking.store.store import open_store

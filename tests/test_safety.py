@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 
 from bench.config.rules import ConfigError
 from bench.config.schema import BenchmarkConfig, ModelConfig, SweepConfig
-from bench.jobs.planning.plan import file_name, short_name
+from bench.jobs.planning.plan import short_name
+from bench.results.file_names import file_name
 from bench.results.record import Failure
 from bench.tracking.store.store import Store, ui_command
 from bench.trial.model.loading import load

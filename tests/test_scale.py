@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from bench.config.schema import SweepConfig
-from bench.jobs.planning.plan import Plan, Point, SweepFile, make_plan
+from bench.jobs.planning.plan import Plan, Point, make_plan
 from bench.jobs.planning.resume import look, resume
-from bench.results.record import FILE_NAME
+from bench.results.file_names import RECORD_NAME
+from bench.results.sweep_file import SweepFile
 from factories import make_iterations, make_record
 
 MOST_CPU_S, MOST_BYTES = 60, 10**9
@@ -133,4 +134,4 @@ def finished_but_one(plan: Plan, folder: Path) -> None:
     for job in plan.jobs[:-1]:
         (folder / job.folder).mkdir()
         of_job = text.replace(record.trial_id, job.trial_id)
-        (folder / job.folder / FILE_NAME).write_text(of_job, encoding="utf-8")
+        (folder / job.folder / RECORD_NAME).write_text(of_job, encoding="utf-8")

@@ -37,12 +37,13 @@ from bench.config.schema import (
     TrackingConfig,
 )
 from bench.jobs.launcher_return import Returned
-from bench.jobs.planning.plan import Plan, Point, SweepFile
+from bench.jobs.planning.plan import Plan, Point
 from bench.jobs.planning.search_space import Choice, Range, Space
 from bench.orchestration.search import search as course
 from bench.orchestration.search.search import search
 from bench.orchestration.search.study import Study, StudyError, _address
 from bench.results.record import Failure, Fidelity, Record
+from bench.results.sweep_file import SweepFile
 from conftest import ROOT, run_bench
 from factories import MEDIAN_E2E_S, PEAK_MIB, make_config, make_iteration, make_record
 from hydra_plugins.bench_sweeper.optuna_sweeper import space_of

@@ -8,17 +8,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from bench.jobs.planning.plan import FILE_NAME as KNOWN_PLAN_NAME
-from bench.orchestration.loading.record_sources import (
-    OF_HYDRA,
-    OVERRIDES,
-    PLAN_NAME,
-    SourceError,
-    read_source,
-    read_sources,
-)
+from bench.orchestration.loading.record_sources import SourceError, read_source, read_sources
 from bench.report.page.reproduce import command_of
-from bench.results.record import FILE_NAME
+from bench.results.file_names import HYDRA_NAME, OVERRIDES_NAME, RECORD_NAME, SWEEP_NAME
 from factories import make_config
 from sweeps import EAGER, SDPA, job, jobs, sweep
 
@@ -44,14 +36,14 @@ def test_a_sweep_is_read_with_what_its_plan_declares(night) -> None:
 
 
 def test_one_record_is_a_source_by_file_and_by_folder(night) -> None:
-    for path in (night / "0_eager", night / "0_eager" / FILE_NAME):
+    for path in (night / "0_eager", night / "0_eager" / RECORD_NAME):
         found = read_source(str(path), None)
         assert [each.name for each in found.records] == ["eager"]
         assert (found.folder, found.jobs) == (night / "0_eager", None)
 
 
 def test_what_a_job_was_composed_from_is_read(night) -> None:
-    path = night / "0_eager/.hydra" / OVERRIDES
+    path = night / "0_eager/.hydra" / OVERRIDES_NAME
     path.parent.mkdir()
     path.write_text("- attention=eager\n- model.id='it''s'\n- \"workload.prompt_file=a: b\"\n", encoding="utf-8")
     assert read_source(str(night), None).overrides == [
@@ -63,7 +55,7 @@ def test_what_a_job_was_composed_from_is_read(night) -> None:
 
 def test_an_override_that_takes_several_lines_of_yaml_is_whole(night) -> None:
     lines = [f"workload.prompt_file='{'a long path/' * 20}'", "model.id='two\nlines'", "tracking.tags.a=7", "a=null"]
-    path = night / "0_eager/.hydra" / OVERRIDES
+    path = night / "0_eager/.hydra" / OVERRIDES_NAME
     path.parent.mkdir()
     OmegaConf.save(OmegaConf.create(lines), path)  # as Hydra writes it
     assert read_source(str(night), None).overrides == lines
@@ -71,7 +63,7 @@ def test_an_override_that_takes_several_lines_of_yaml_is_whole(night) -> None:
 
 @pytest.mark.parametrize("text", ["a: b", "- [a]", "- a\n- {b: c}", "'", "7", ""])
 def test_overrides_that_are_no_list_of_texts_are_not_known(night, text: str) -> None:
-    path = night / "0_eager/.hydra" / OVERRIDES
+    path = night / "0_eager/.hydra" / OVERRIDES_NAME
     path.parent.mkdir()
     path.write_text(text, encoding="utf-8")
     assert read_source(str(night), None).overrides is None
@@ -84,8 +76,8 @@ def test_a_baseline_is_found_in_the_records_where_the_plan_has_none(tmp_path) ->
 
 
 def test_missing_and_broken_records_are_noted(night) -> None:
-    (night / "0_eager" / FILE_NAME).write_text("{}", encoding="utf-8")
-    (night / "1_sdpa" / FILE_NAME).unlink()
+    (night / "0_eager" / RECORD_NAME).write_text("{}", encoding="utf-8")
+    (night / "1_sdpa" / RECORD_NAME).unlink()
     found = read_source(str(night), None)
     assert len(found.records) == 2
     assert [each.partition(":")[0] for each in found.notes] == ["left out", "1 of 4 jobs left no record"]
@@ -104,7 +96,7 @@ def test_missing_and_broken_records_are_noted(night) -> None:
     ],
 )
 def test_what_a_plan_cannot_say_is_done_without(night, plan) -> None:
-    (night / PLAN_NAME).write_text(json.dumps(plan), encoding="utf-8")
+    (night / SWEEP_NAME).write_text(json.dumps(plan), encoding="utf-8")
     found = read_source(str(night), None)
     assert len(found.records) == 4
     assert (found.typed, found.swept, found.baseline) == (None, {}, None)
@@ -112,7 +104,7 @@ def test_what_a_plan_cannot_say_is_done_without(night, plan) -> None:
 
 @pytest.mark.parametrize("text", ["[]", "{", "[" * 100_000, "\ud800"])
 def test_a_plan_that_is_none_is_done_without(night, text) -> None:
-    (night / PLAN_NAME).write_bytes(text.encode("utf-8", "surrogatepass"))
+    (night / SWEEP_NAME).write_bytes(text.encode("utf-8", "surrogatepass"))
     assert len(read_source(str(night), None).records) == 4
 
 
@@ -124,7 +116,7 @@ def test_a_folder_of_sweeps_gives_all_of_them(tmp_path, night) -> None:
 
 def test_a_sweep_among_others_that_has_just_begun_is_passed_over(tmp_path, night) -> None:
     (tmp_path / "begun").mkdir()
-    (tmp_path / "begun" / PLAN_NAME).write_text(json.dumps({"jobs": [{"folder": "0_a"}]}), encoding="utf-8")
+    (tmp_path / "begun" / SWEEP_NAME).write_text(json.dumps({"jobs": [{"folder": "0_a"}]}), encoding="utf-8")
     assert [Path(each.label).name for each in read_sources(str(tmp_path), None)] == ["night"]
 
 
@@ -155,14 +147,10 @@ def test_a_folder_of_sweeps_is_no_single_source(tmp_path, night) -> None:
         read_source(str(tmp_path), None)
 
 
-def test_the_name_kept_here_is_that_of_the_room_that_owns_it() -> None:
-    assert PLAN_NAME == KNOWN_PLAN_NAME
-
-
 def test_a_sweep_that_cannot_be_read_is_named_beside_those_that_can(tmp_path) -> None:
     for name in ("one", "two"):
         sweep(tmp_path / "multirun" / name, jobs({"eager": EAGER[:1]}), settings=["eager"])
-    for record in (tmp_path / "multirun/two").glob(f"*/{FILE_NAME}"):
+    for record in (tmp_path / "multirun/two").glob(f"*/{RECORD_NAME}"):
         record.write_text("half")
     (source,) = read_sources(str(tmp_path / "multirun"), None)
     (note,) = source.notes
@@ -179,11 +167,11 @@ def test_a_path_that_the_system_does_not_take_is_one_line(text: str) -> None:
 
 
 def test_a_search_is_no_command_of_its_jobs_overrides(night) -> None:
-    path = night / "0_eager/.hydra" / OVERRIDES
+    path = night / "0_eager/.hydra" / OVERRIDES_NAME
     path.parent.mkdir()
     path.write_text("- warmup.max_s=0.1\n", encoding="utf-8")
-    plan = json.loads((night / PLAN_NAME).read_text(encoding="utf-8"))
-    (night / PLAN_NAME).write_text(json.dumps(plan | {"trials": 20}), encoding="utf-8")
+    plan = json.loads((night / SWEEP_NAME).read_text(encoding="utf-8"))
+    (night / SWEEP_NAME).write_text(json.dumps(plan | {"trials": 20}), encoding="utf-8")
     assert read_source(str(night), None).overrides is None
 
 
@@ -191,7 +179,7 @@ def test_what_was_typed_for_hydra_itself_belongs_to_the_command(night) -> None:
     typed = ["hydra/launcher=ray", "hydra.launcher.num_gpus=0", "hydra.sweep.dir='x'", "+hydra.job.env_set.A='b'"]
     sources = [{"path": "hydra.conf", "provider": "hydra"}, {"path": "/my conf", "provider": "command-line"}]
     hydra = {"overrides": {"hydra": [*typed, "hydra.mode=MULTIRUN"]}, "runtime": {"config_sources": sources}}
-    path = night / "0_eager/.hydra" / OF_HYDRA
+    path = night / "0_eager/.hydra" / HYDRA_NAME
     path.parent.mkdir()
     OmegaConf.save(OmegaConf.create({"hydra": hydra}), path)
     found = read_source(str(night), None)
@@ -205,7 +193,7 @@ def test_what_was_typed_for_hydra_itself_belongs_to_the_command(night) -> None:
     "text", ["hydra: 1", "hydra: {overrides: {hydra: x}, runtime: {config_sources: [1, {a: b}]}}", "["]
 )
 def test_an_unusable_config_of_hydra_adds_nothing_to_the_command(night, text: str) -> None:
-    path = night / "0_eager/.hydra" / OF_HYDRA
+    path = night / "0_eager/.hydra" / HYDRA_NAME
     path.parent.mkdir()
     path.write_text(text, encoding="utf-8")
     assert read_source(str(night), None).for_hydra == []

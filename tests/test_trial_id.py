@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from bench.config.schema import BenchmarkConfig, walk
-from bench.jobs.planning.plan import Job, Point, make_plan
+from bench.jobs.planning.plan import Point, make_plan
+from bench.results.sweep_file import Job
 from factories import make_record
 
 # Keys that decide where, how often or how safely a job runs, what is looked at afterwards, and where results go.

@@ -33,9 +33,10 @@ from bench.cli.composition.text_overrides import parse, quoted, values_as_typed
 from bench.compat.override_internals import in_quotes
 from bench.config.rules import ConfigError
 from bench.config.schema import BenchmarkConfig, ModelConfig, SweepConfig, TrackingConfig
-from bench.jobs.planning.plan import file_name, short_name
-from bench.orchestration.loading.record_sources import OVERRIDES, _overrides
+from bench.jobs.planning.plan import short_name
+from bench.orchestration.loading.record_sources import _overrides
 from bench.report.page.reproduce import command_of
+from bench.results.file_names import OVERRIDES_NAME, file_name
 from conftest import run_bench
 from hydra_plugins.bench_sweeper.bench_sweeper import BenchSweeper, values_of
 from hydra_plugins.bench_sweeper.composing import Composer
@@ -426,7 +427,7 @@ def test_a_reports_command_measures_what_was_typed(loader, tmp_path_factory, ide
     folder = tmp_path_factory.mktemp("job")
     (folder / ".hydra").mkdir()
     lines = [f"{key}={value}" for key, value in expanded[-1].items()]
-    OmegaConf.save(OmegaConf.create(lines), folder / ".hydra" / OVERRIDES)  # as Hydra writes it
+    OmegaConf.save(OmegaConf.create(lines), folder / ".hydra" / OVERRIDES_NAME)  # as Hydra writes it
     swept = {"model.revision": [each["model.revision"] for each in expanded]} if len(revisions) > 1 else {}
     words = shlex.split(command_of(_overrides(folder) or [], swept))
     assert words[:3] == ["python", "-m", "bench"]

@@ -7,7 +7,7 @@ import ast
 import pytest
 
 from bench.jobs.folders import output_folder, sweep_folder
-from bench.results.sweep_file import CONCLUSIONS
+from bench.results.file_names import CONCLUSIONS
 from bench.tracking.runs.trial_run import ARTIFACTS
 from conftest import ROOT
 from deleting import places, places_in

@@ -13,9 +13,9 @@ from pathlib import Path
 from bench.analysis.trials.summary import summarize
 from bench.config.schema import BenchmarkConfig
 from bench.jobs.job import new_record, run_job
-from bench.jobs.planning.plan import file_name
 from bench.jobs.reference import ensure_reference
 from bench.report.text.format import one_line, reason
+from bench.results.file_names import file_name
 from bench.results.record import Record
 from gpu_check.jobs import Job, Target, setting
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 import faults
-from bench.jobs.process.supervisor import STRAYS_NAME
+from bench.results.file_names import LEFTOVERS_NAME
 from started import SLEEP_S, alive_after, make_model, sleepers, started
 
 pytestmark = pytest.mark.slow
@@ -172,14 +172,14 @@ def test_one_core_file_is_enough(guarded, tmp_path) -> None:
 def test_what_a_job_leaves_is_killed_and_named(guarded, tmp_path) -> None:
     assert guarded(LEAVE).wait(20) == 0
     assert alive_after(sleepers(), 1) == []
-    names = (tmp_path / STRAYS_NAME).read_text(encoding="utf-8").splitlines()
+    names = (tmp_path / LEFTOVERS_NAME).read_text(encoding="utf-8").splitlines()
     assert [name.partition(" ")[0] for name in names] == ["sleep"] * 3
 
 
 def test_what_a_job_leaves_is_killed_when_it_dies(guarded, tmp_path) -> None:
     assert guarded(f"{LEAVE}os.kill(os.getpid(), signal.SIGKILL)").wait(20) == -signal.SIGKILL
     assert sleepers() == []
-    assert len((tmp_path / STRAYS_NAME).read_text(encoding="utf-8").splitlines()) == 3
+    assert len((tmp_path / LEFTOVERS_NAME).read_text(encoding="utf-8").splitlines()) == 3
 
 
 def test_a_helper_that_ends_with_its_job_is_no_stray(guarded, tmp_path) -> None:
@@ -190,7 +190,7 @@ if os.fork() == 0:
     time.sleep(0.05)
     os._exit(0)"""
     assert guarded(helper, "guardian.GRACE_S = 10.0").wait(20) == 0
-    assert not (tmp_path / STRAYS_NAME).exists()
+    assert not (tmp_path / LEFTOVERS_NAME).exists()
 
 
 def test_a_chain_of_processes_that_never_stays_itself_is_ended(guarded) -> None:
@@ -225,7 +225,7 @@ def test_sigterm_ends_a_job_that_does_not_hear(guarded, tmp_path, work: str, bef
     run.terminate()
     assert run.wait(10) == -signal.SIGKILL
     assert alive_after(family, 1) == []
-    assert len((tmp_path / STRAYS_NAME).read_text(encoding="utf-8").splitlines()) == 3
+    assert len((tmp_path / LEFTOVERS_NAME).read_text(encoding="utf-8").splitlines()) == 3
 
 
 def test_sigterm_at_any_moment_leaves_nothing(guarded) -> None:
@@ -316,7 +316,7 @@ def test_a_guardian_costs_nothing_while_its_job_runs(guarded) -> None:
 
 
 def test_a_list_of_strays_that_cannot_be_written_costs_nothing_else(guarded, tmp_path) -> None:
-    (tmp_path / STRAYS_NAME).mkdir()
+    (tmp_path / LEFTOVERS_NAME).mkdir()
     assert guarded(f"{LEAVE}os._exit(7)").wait(20) == 7
     assert sleepers() == []
 

@@ -14,7 +14,8 @@ from bench.config.schema import BenchmarkConfig, ModelConfig
 from bench.jobs.planning import history as module
 from bench.jobs.planning.history import History, history_of, read_history, remember
 from bench.orchestration import job_run
-from bench.results.record import FILE_NAME, Failure, Record
+from bench.results.file_names import RECORD_NAME
+from bench.results.record import Failure, Record
 from factories import make_record
 
 HERE = {"torch": "2.13.0", "cpu": "One"}
@@ -145,12 +146,12 @@ def test_broken_records_are_passed_over(tmp_path, read) -> None:
     texts = ["", "{", "[]", "null", '{"schema_version": 1}', '{"schema_version": 4}', "\0" * 100]
     for number, text in enumerate(texts):
         (tmp_path / "outputs" / str(number)).mkdir()
-        (tmp_path / "outputs" / str(number) / FILE_NAME).write_text(text, encoding="utf-8")
+        (tmp_path / "outputs" / str(number) / RECORD_NAME).write_text(text, encoding="utf-8")
     (tmp_path / "outputs" / "bytes").mkdir()
-    (tmp_path / "outputs" / "bytes" / FILE_NAME).write_bytes(b"\xff\xfe\xff")
-    (tmp_path / "outputs" / "folder" / FILE_NAME).mkdir(parents=True)
+    (tmp_path / "outputs" / "bytes" / RECORD_NAME).write_bytes(b"\xff\xfe\xff")
+    (tmp_path / "outputs" / "folder" / RECORD_NAME).mkdir(parents=True)
     (tmp_path / "outputs" / "dangling").mkdir()
-    (tmp_path / "outputs" / "dangling" / FILE_NAME).symlink_to(tmp_path / "nowhere")
+    (tmp_path / "outputs" / "dangling" / RECORD_NAME).symlink_to(tmp_path / "nowhere")
     (tmp_path / "outputs" / "a file").touch()
     assert read().estimate_s(setting()) == (3.0, True)
 

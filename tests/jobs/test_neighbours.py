@@ -23,7 +23,8 @@ from bench.host import gpus
 from bench.jobs.job import new_record
 from bench.jobs.process import neighbours
 from bench.jobs.process.neighbours import Needs, Turn, among_neighbours, gpus_of, host_folder, needs_of
-from bench.results.record import FILE_NAME, Neighbours, Record
+from bench.results.file_names import RECORD_NAME
+from bench.results.record import Neighbours, Record
 from snapshots import snapshot
 from started import Started, alive_after, make_model, started
 
@@ -503,7 +504,7 @@ def finished(*runs: Started) -> list[Record]:
     """The records of single runs, the one that began first in front; all must come through."""
     for each in runs:
         assert each.process.wait(300) == 0, each.out + each.err
-    found = [Record.read(path) for run in runs for path in run.folder.glob(f"outputs/*/{FILE_NAME}")]
+    found = [Record.read(path) for run in runs for path in run.folder.glob(f"outputs/*/{RECORD_NAME}")]
     assert len(found) == len(runs)
     return sorted(found, key=lambda record: record.started_at_s)
 
@@ -605,7 +606,7 @@ def test_ctrl_c_while_waiting_ends_the_command_at_once(host, model, tmp_path, co
         run.process.send_signal(signal.SIGINT)
         assert run.process.wait(60) == 130
         assert alive_after(family, 20) == []
-    (path,) = [*tmp_path.glob(f"outputs/*/{FILE_NAME}"), *tmp_path.glob(f"multirun/*/*/{FILE_NAME}")]
+    (path,) = [*tmp_path.glob(f"outputs/*/{RECORD_NAME}"), *tmp_path.glob(f"multirun/*/*/{RECORD_NAME}")]
     record = Record.read(path)
     assert (record.status, record.stage, record.iterations) == ("interrupted", "start", [])
     assert record.neighbours.waited_s > 0

@@ -10,7 +10,8 @@ import pytest
 
 from bench.config.rules import ConfigError
 from bench.jobs.folders.created import CreatedFolders
-from bench.jobs.folders.output_folder import HYDRA_FILES, check_usable, free_config_folder, in_output_folder, why_taken
+from bench.jobs.folders.output_folder import check_usable, free_config_folder, in_output_folder, why_taken
+from bench.results.file_names import HYDRA_NAMES
 from factories import make_record
 from snapshots import contents, snapshot
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.as_user
 def as_hydra(folder: Path, name: str = ".hydra") -> None:
     """Write what Hydra writes before it calls its task."""
     (folder / name).mkdir(parents=True, exist_ok=True)
-    for each in HYDRA_FILES:
+    for each in HYDRA_NAMES:
         (folder / name / each).write_text("composed")
 
 

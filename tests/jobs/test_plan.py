@@ -4,7 +4,9 @@ import pytest
 
 from bench.config.rules import ConfigError
 from bench.config.schema import BenchmarkConfig, SweepConfig
-from bench.jobs.planning.plan import Point, SweepFile, file_name, make_plan, short_name
+from bench.jobs.planning.plan import Point, make_plan, short_name
+from bench.results.file_names import file_name
+from bench.results.sweep_file import SweepFile
 
 
 def points(count: int) -> list[Point]:

@@ -9,8 +9,9 @@ import pytest
 from bench.config.schema import AttentionConfig, BenchmarkConfig, GenerationConfig, ModelConfig
 from bench.jobs import reference as module
 from bench.jobs.job import new_record, run_job
-from bench.jobs.reference import FOLDER, ensure_reference, reference_config
-from bench.results.record import REFERENCE_NAME, Record
+from bench.jobs.reference import ensure_reference, reference_config
+from bench.results.file_names import REFERENCE_NAME, REFERENCES
+from bench.results.record import Record
 
 
 def ensure(config, folder):
@@ -107,7 +108,7 @@ def test_a_checkpoint_that_was_edited_has_another_reference(tmp_path, jobs) -> N
 def test_a_real_reference_is_a_job_of_its_own_that_counts_nowhere(tiny, tmp_path) -> None:
     config = tiny(num_tokens_to_generate=6)
     found = ensure(config, tmp_path)
-    assert found.file.parent.parent == tmp_path / FOLDER
+    assert found.file.parent.parent == tmp_path / REFERENCES
     record = Record.read(found.file.parent)
     assert (record.kind, record.status, record.iterations) == ("reference", "ok", [])
     assert record.observed.attention.prefill.families == ["eager"]

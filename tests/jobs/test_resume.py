@@ -15,7 +15,7 @@ from bench.config.rules import ConfigError
 from bench.config.schema import BenchmarkConfig, FidelityConfig, ProfileConfig, SweepConfig, walk
 from bench.jobs.folders.sweep_folder import SWEEPER, keep_config
 from bench.jobs.planning.fingerprint import software
-from bench.jobs.planning.plan import Plan, Point, SweepFile, make_plan
+from bench.jobs.planning.plan import Plan, Point, make_plan
 from bench.jobs.planning.resume import (
     check_is_free,
     check_is_resumable,
@@ -25,9 +25,10 @@ from bench.jobs.planning.resume import (
     resume,
     unusable_references,
 )
-from bench.jobs.reference import FOLDER as REFERENCES
 from bench.orchestration.dry_run import print_plan_of
+from bench.results.file_names import REFERENCES
 from bench.results.record import Failure, Fidelity, Record
+from bench.results.sweep_file import SweepFile
 
 pytestmark = pytest.mark.contract
 

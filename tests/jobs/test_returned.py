@@ -13,8 +13,9 @@ from bench.jobs.assignment import Assignment, assign
 from bench.jobs.engine import EngineStop, LostJob, placement
 from bench.jobs.job import write_lost
 from bench.jobs.launcher_return import Returned
-from bench.jobs.planning.plan import Job, Plan, SweepFile
+from bench.jobs.planning.plan import Plan
 from bench.results.record import Placement, Record
+from bench.results.sweep_file import Job, SweepFile, is_folder_of
 
 
 def job(number: int = 0, **fields) -> Job:
@@ -60,11 +61,11 @@ def test_only_what_is_to_be_run_is_assigned_and_counted() -> None:
 
 def test_a_folder_of_the_same_name_elsewhere_is_not_home(tmp_path) -> None:
     given = assign(plan([job()]), sweep_file([job()]), is_local=False)[0]
-    assert not given.is_at_home(tmp_path)
+    assert not is_folder_of(given.sweep_id, tmp_path)
     sweep_file([job()]).write(tmp_path)
-    assert given.is_at_home(tmp_path)
+    assert is_folder_of(given.sweep_id, tmp_path)
     dataclasses.replace(sweep_file([job()]), sweep_id="night-2").write(tmp_path)
-    assert not given.is_at_home(tmp_path)
+    assert not is_folder_of(given.sweep_id, tmp_path)
 
 
 def test_files_are_brought_only_from_elsewhere(tmp_path) -> None:

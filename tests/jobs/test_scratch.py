@@ -33,7 +33,8 @@ from bench.jobs.folders.scratch import (
     reserved_space,
 )
 from bench.jobs.job import new_record, run_job
-from bench.results.record import FILE_NAME, RESERVE_NAME, Energy, Iteration, Monitor, MonitorSample, Output, Record
+from bench.results.file_names import RECORD_NAME, RESERVE_NAME
+from bench.results.record import Energy, Iteration, Monitor, MonitorSample, Output, Record
 from factories import make_evidence, make_record
 from small_disk import fill, make_read_only, small_disk
 from snapshots import snapshot
@@ -346,7 +347,7 @@ def test_a_record_lands_on_a_disk_that_became_full_meanwhile(disk) -> None:
         record.stage = "evidence"  # and once more: a job writes its record more than once
         record.write(disk)
     assert Record.read(disk) == record
-    assert sorted(each.name for each in disk.iterdir()) == ["filler", FILE_NAME]
+    assert sorted(each.name for each in disk.iterdir()) == ["filler", RECORD_NAME]
 
 
 def test_without_space_set_aside_a_record_is_refused_whole_and_the_old_one_stands(disk) -> None:
@@ -357,7 +358,7 @@ def test_without_space_set_aside_a_record_is_refused_whole_and_the_old_one_stand
         dataclasses.replace(record, status="failed").write(disk)
     assert refusal.value.errno == errno.ENOSPC
     assert Record.read(disk) == record
-    assert sorted(each.name for each in disk.iterdir()) == ["filler", FILE_NAME]
+    assert sorted(each.name for each in disk.iterdir()) == ["filler", RECORD_NAME]
 
 
 def test_a_full_disk_is_noticed_before_a_sweep(disk) -> None:
@@ -475,5 +476,5 @@ def test_the_record_of_a_real_job_is_smaller_than_what_is_set_aside(tiny, tmp_pa
     config = tiny(measurement_iterations=20)
     record = run_job(config, new_record(config), tmp_path, lambda *_: None)
     assert record.status == "ok"
-    assert 1000 < (tmp_path / FILE_NAME).stat().st_size < record_bytes(config) / 2
+    assert 1000 < (tmp_path / RECORD_NAME).stat().st_size < record_bytes(config) / 2
     assert not (tmp_path / RESERVE_NAME).exists()

@@ -10,7 +10,7 @@ import sys
 
 import psutil
 
-from bench.jobs.process.supervisor import STRAYS_NAME
+from bench.results.file_names import LEFTOVERS_NAME
 from started import alive_after
 
 PROGRAM = """
@@ -47,5 +47,5 @@ def test_a_daemon_that_a_job_leaves_ends_with_the_job(tmp_path) -> None:
         for each in left:
             if each.is_running():
                 each.kill()
-    (name,) = (tmp_path / STRAYS_NAME).read_text(encoding="utf-8").splitlines()
+    (name,) = (tmp_path / LEFTOVERS_NAME).read_text(encoding="utf-8").splitlines()
     assert name.endswith(f"({daemon})")

@@ -9,8 +9,8 @@ import pytest
 from bench.config.rules import ConfigError
 from bench.config.schema import BenchmarkConfig, TrackingConfig
 from bench.jobs.assignment import Assignment
-from bench.jobs.planning.plan import Job, SweepFile
 from bench.orchestration import publish_target as conducted
+from bench.results.sweep_file import Job, SweepFile
 from bench.tracking.store.destination import AddressError, Destination, absolute_address, decide, location_uri
 from bench.tracking.store.store import TrackingError, open_store
 

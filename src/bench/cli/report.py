@@ -23,6 +23,7 @@ from bench.host.command_line import CommandError, to_type
 from bench.host.home_folder import expanded
 from bench.host.secrets import scrub
 from bench.orchestration.loading.record_sources import MLFLOW_PREFIX, Source, read_source, read_sources
+from bench.results.file_names import FIGURES, REPORT_HTML, REPORT_MARKDOWN
 
 if TYPE_CHECKING:
     from bench.report.page.write import Report
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 WORD = "report"
 ROWS = ("csv", "json")
 FORMATS = ("html", "markdown", *ROWS)
-OURS = ("report.html", "report.md", "figures")  # that may be written again
+OURS = (REPORT_HTML, REPORT_MARKDOWN, FIGURES)  # that may be written again
 
 DESCRIPTION = "Write the report of a sweep, or print its trials for a pipeline."
 EPILOG = """\
@@ -128,7 +129,7 @@ def _write(report: Report, source: Source, options: argparse.Namespace) -> None:
                 page = _file(options.output)
                 write_named(page, text)
             else:
-                page = _folder(source, options, ["report.html"]) / "report.html"
+                page = _folder(source, options, [REPORT_HTML]) / REPORT_HTML
                 write_whole(page, text)
         else:
             page = write(report, _folder(source, options, names(report)))[0]

@@ -18,14 +18,10 @@ from pathlib import Path
 from bench.cli.subcommands import Parser, run, say
 from bench.host.command_line import CommandError, ExitStatus
 from bench.host.home_folder import expanded
-from bench.results.record import FILE_NAME
-from bench.results.sweep_file import FILE_NAME as SWEEP_FILE_NAME
+from bench.results.file_names import RECORD_NAME, SWEEP_NAME, WITHOUT_TRIALS
 
 WORD = "sync"
 DEPTH = 5  # of folders below DIR
-# Copies, attempts that another one took the place of, and reference runs, none of which is a trial.
-LEFT_OUT = ("mlartifacts", "artifacts", "earlier", "references")
-
 DESCRIPTION = "Publish to MLflow the records that are not there yet, without doubles."
 EPILOG = """\
 A DIR is a job's folder, a sweep's folder, or one that such lie below: multirun/, outputs/, or where they lie.
@@ -56,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     groups = find_groups([Path(each) for each in options.folders])
     if not any(each.jobs for each in groups):
-        raise CommandError(f"no {FILE_NAME} in or below {', '.join(options.folders)}: name a job's or a sweep's folder")
+        raise CommandError(
+            f"no {RECORD_NAME} in or below {', '.join(options.folders)}: name a job's or a sweep's folder"
+        )
     from bench.tracking.catch_up import CatchUp  # noqa: PLC0415 - imports MLflow
     from bench.tracking.store.store import TrackingError  # noqa: PLC0415
 
@@ -85,7 +83,7 @@ def find_groups(folders: Sequence[Path]) -> list[Group]:
         if not folder.is_dir():
             raise CommandError(f"{folder}: no such folder")
         for job in _jobs(folder.resolve(), DEPTH):
-            is_swept = (job.parent / SWEEP_FILE_NAME).is_file()
+            is_swept = (job.parent / SWEEP_NAME).is_file()
             group = groups.setdefault(
                 job.parent if is_swept else job, Group(sweep_folder=job.parent if is_swept else None)
             )
@@ -95,7 +93,7 @@ def find_groups(folders: Sequence[Path]) -> list[Group]:
 
 
 def _jobs(folder: Path, depth: int) -> Iterator[Path]:
-    if (folder / FILE_NAME).is_file():
+    if (folder / RECORD_NAME).is_file():
         yield folder
         return
     try:
@@ -104,7 +102,7 @@ def _jobs(folder: Path, depth: int) -> Iterator[Path]:
         _say(f"{folder}: {error.strerror or error}")
         return
     for each in below if depth > 0 else []:
-        if each.name not in LEFT_OUT and not each.name.startswith("."):
+        if each.name not in WITHOUT_TRIALS and not each.name.startswith("."):
             yield from _jobs(each, depth - 1)
 
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import urllib.parse
-from pathlib import Path
 
-from bench.jobs.planning.plan import FILE_NAME, Job, Plan, SweepFile
+from bench.jobs.planning.plan import Plan
 from bench.results.json_dataclasses import load
+from bench.results.sweep_file import Job, SweepFile
 
 VARIABLE = "BENCH_ASSIGNMENT"
-HEAD_BYTES = 1000  # of sweep.json, in which its id stands
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,14 +46,6 @@ class Assignment:
             return load(cls, json.loads(urllib.parse.unquote(text)), VARIABLE)
         except TypeError as error:
             raise ValueError(str(error)) from error
-
-    def is_at_home(self, folder: Path) -> bool:
-        """Whether this is the folder of the sweep itself, and not one of the same name on another machine."""
-        try:
-            with (folder / FILE_NAME).open("rb") as file:
-                return json.dumps(self.sweep_id).encode() in file.read(HEAD_BYTES)
-        except OSError:
-            return False
 
 
 def assign(plan: Plan, file: SweepFile, *, is_local: bool) -> dict[int, Assignment]:

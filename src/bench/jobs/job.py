@@ -25,12 +25,10 @@ from bench.jobs.planning.fingerprint import fingerprint
 from bench.jobs.process.child import Child, Ended, OnEvent
 from bench.jobs.process.device import cards_of, oom_kills, used_bytes, wait_until_free
 from bench.jobs.process.stop_reason import asked_by
-from bench.jobs.process.supervisor import STRAYS_NAME, TOLD_NAME
-from bench.results.record import FILE_NAME, ProcessEnd, Record, RecordError
+from bench.results.file_names import LEFTOVERS_NAME, LOG_NAME, PROFILE_NAMES, RECORD_NAME, SIGTERM_NAME
+from bench.results.record import ProcessEnd, Record, RecordError
 
 WORKER = "bench.trial.worker"
-LOG_NAME = "worker.log"
-PROFILE_NAMES = ("trace.json.gz", "operators.txt", "memory_snapshot.pickle")  # that a job writes at its end
 UNFINISHED = ".record-*.json"  # what a writer of the record leaves when it is killed
 # Signals that bench sends to no job, or says so, and that no fault of a program raises.
 FROM_OUTSIDE = ("SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2")
@@ -92,14 +90,14 @@ def _clear_earlier_attempt(record: Record, folder: Path) -> None:
     Raises:
         OSError: the folder holds another record, which stays.
     """
-    path = folder / FILE_NAME
+    path = folder / RECORD_NAME
     if not os.path.lexists(path):
         return
     with contextlib.suppress(RecordError):
         there = Record.read(folder)
         names = ("kind", "trial_id", "sweep_id", "repeat")
         if record.sweep_id is not None and all(getattr(there, name) == getattr(record, name) for name in names):
-            for name in (FILE_NAME, *PROFILE_NAMES):
+            for name in (RECORD_NAME, *PROFILE_NAMES):
                 (folder / name).unlink(missing_ok=True)
             return
     raise FileExistsError(errno.EEXIST, "holds the record of another run", os.fspath(folder))
@@ -175,15 +173,15 @@ def _taken_over(record: Record, folder: Path) -> Record:
 def _how_it_ended(ended: Ended, folder: Path, *, killed_for_memory: bool) -> ProcessEnd:
     code = ended.exit_code
     name = _signal_name(-code) if code is not None and code < 0 else None
-    was_told = (folder / TOLD_NAME).exists()
+    was_told = (folder / SIGTERM_NAME).exists()
     with contextlib.suppress(OSError):
-        (folder / TOLD_NAME).unlink(missing_ok=True)
+        (folder / SIGTERM_NAME).unlink(missing_ok=True)
     if was_told and name == "SIGKILL" and not ended.ended_here:
         name = "SIGTERM"  # from elsewhere, upon which the guardian has killed the worker
     strays = []
     with contextlib.suppress(OSError):
-        strays = (folder / STRAYS_NAME).read_text(encoding="utf-8").splitlines()
-        (folder / STRAYS_NAME).unlink()
+        strays = (folder / LEFTOVERS_NAME).read_text(encoding="utf-8").splitlines()
+        (folder / LEFTOVERS_NAME).unlink()
     return ProcessEnd(
         exit_code=code if name is None and code != 0 else None,
         signal=name if ended.in_time else None,

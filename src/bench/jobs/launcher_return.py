@@ -11,10 +11,10 @@ import dataclasses
 from pathlib import Path
 
 from bench.host.atomic_files import write_whole
-from bench.jobs.planning.plan import file_name
-from bench.results.record import FILE_NAME, Record
+from bench.results.file_names import LOG_NAME, MARK_NAME, OPERATORS_NAME, RECORD_NAME, file_name
+from bench.results.record import Record
 
-BROUGHT = (FILE_NAME, "worker.log", "tracking.json", "operators.txt")  # traces stay where they were written
+BROUGHT = (RECORD_NAME, LOG_NAME, MARK_NAME, OPERATORS_NAME)  # traces stay where they were written
 LARGEST_BYTES = 32 << 20  # of a file that is brought
 
 

@@ -28,9 +28,9 @@ from bench.config.schema import (
 from bench.host.home_folder import expanded
 from bench.jobs.job import new_record, run_job
 from bench.jobs.process.child import OnEvent
-from bench.results.record import REFERENCE_NAME, Record, RecordError
+from bench.results.file_names import LOCK_NAME, REFERENCE_NAME, REFERENCES
+from bench.results.record import Record, RecordError
 
-FOLDER = "references"
 POLL_S = 0.5  # between looks at another job's lock
 
 
@@ -64,10 +64,10 @@ def ensure_reference(config: BenchmarkConfig, folder: Path, sweep_id: str | None
         OSError: the folder cannot be written.
     """
     plain = reference_config(config)
-    own = folder / FOLDER / (plain.trial_id() + _weights(config))
+    own = folder / REFERENCES / (plain.trial_id() + _weights(config))
     own.mkdir(parents=True, exist_ok=True)
     made = None
-    with FileLock(own / ".lock").acquire(poll_interval=POLL_S):
+    with FileLock(own / LOCK_NAME).acquire(poll_interval=POLL_S):
         record = _finished(own)
         if record is None:
             record = new_record(plain, kind="reference", sweep_id=sweep_id, name="reference")

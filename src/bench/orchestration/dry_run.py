@@ -10,9 +10,9 @@ from bench.config.schema import BenchmarkConfig
 from bench.jobs.planning.fingerprint import fingerprint
 from bench.jobs.planning.history import History, read_history
 from bench.jobs.planning.limits import foreseen_limit
-from bench.jobs.planning.plan import Job
 from bench.jobs.planning.resume import Resumption
 from bench.report.terminal.dry_run_table import PlannedJob, print_plan
+from bench.results.sweep_file import Job
 
 
 def print_plan_of(console: Console, left: Resumption, folder: Path) -> None:

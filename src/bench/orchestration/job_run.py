@@ -22,7 +22,9 @@ from bench.orchestration.publish_target import address_of, decided, handed_on
 from bench.orchestration.signals import heard_from_engine
 from bench.orchestration.tested_versions import newer_line
 from bench.report.terminal.console import Terminal
-from bench.results.record import FILE_NAME, Fidelity, Record
+from bench.results.file_names import RECORD_NAME
+from bench.results.record import Fidelity, Record
+from bench.results.sweep_file import is_folder_of
 
 if TYPE_CHECKING:
     from bench.jobs.assignment import Assignment
@@ -96,7 +98,7 @@ def run_single(config: BenchmarkConfig, folder: Path, ready: Ready) -> int:
     try:
         record = run(console, config, record, folder, place)
     finally:  # after Ctrl-C, too
-        if publisher is not None and (folder / FILE_NAME).exists():
+        if publisher is not None and (folder / RECORD_NAME).exists():
             publisher.publish(record, folder)
     print_table(console, [record])
     if publisher is not None and (hint := publisher.unpublished) is not None:
@@ -131,7 +133,7 @@ def run_sweep_job(config: BenchmarkConfig, folder: Path) -> Returned:
     if mine.trial_id != config.trial_id():
         raise ValueError(f"job {mine.number} was planned as {mine.trial_id} and is {config.trial_id()} here")
     record = new_record(config, sweep_id=given.sweep_id, repeat=mine.repeat, name=mine.name, swept=mine.swept)
-    is_home = given.is_local or given.is_at_home(folder.parent)
+    is_home = given.is_local or is_folder_of(given.sweep_id, folder.parent)
     publishes = given.is_local or (is_home and _is_server(given.tracking_uri))
     if given.is_local:
         _run_and_tell(config, record, folder, given, publishes=publishes)
@@ -155,7 +157,7 @@ def _run_and_tell(config: BenchmarkConfig, record: Record, folder: Path, given: 
     try:
         record = run(console, config, record, folder, place)
     finally:  # after Ctrl-C, too
-        if (folder / FILE_NAME).exists():
+        if (folder / RECORD_NAME).exists():
             print_job_line(console, record, place.number + 1, place.jobs)
             destination = handed_on(config, given)
             if publishes and (publisher := open_publisher(config, console, destination)) is not None:
@@ -186,8 +188,8 @@ def _foreseen_s(
     """What earlier records tell of the time that a start's jobs will take, read where there is a line to show it in."""
     from bench.jobs.planning.fingerprint import fingerprint  # noqa: PLC0415
     from bench.jobs.planning.history import history_of  # noqa: PLC0415
-    from bench.jobs.planning.plan import SweepFile  # noqa: PLC0415
     from bench.report.text.layout import can_redraw  # noqa: PLC0415
+    from bench.results.sweep_file import SweepFile  # noqa: PLC0415
 
     if not can_redraw(console):
         return None

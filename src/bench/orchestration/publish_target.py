@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bench.config.rules import ConfigError
 from bench.config.schema import BenchmarkConfig
 from bench.host.secrets import has_credentials, without_credentials
-from bench.jobs.planning.plan import SweepFile
+from bench.results.sweep_file import SweepFile
 from bench.tracking.store.destination import (
     DEFAULT_EXPERIMENT,
     DEFAULT_URI,

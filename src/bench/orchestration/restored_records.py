@@ -8,10 +8,11 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.config.schema import BenchmarkConfig
-from bench.jobs.planning.plan import Plan, SweepFile
+from bench.jobs.planning.plan import Plan
 from bench.jobs.planning.resume import Found
 from bench.orchestration.job_run import open_publisher
 from bench.orchestration.publish_target import written_down
+from bench.results.sweep_file import SweepFile
 from bench.tracking.store.destination import Destination
 
 

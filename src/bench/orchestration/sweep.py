@@ -18,7 +18,7 @@ from bench.host.command_line import ExitStatus
 from bench.jobs.assignment import Assignment, assign
 from bench.jobs.engine import LostJob
 from bench.jobs.launcher_return import Returned
-from bench.jobs.planning.plan import Plan, Point, SweepFile, make_plan
+from bench.jobs.planning.plan import Plan, Point, make_plan
 from bench.jobs.planning.resume import Found, Resumption
 from bench.jobs.process.fork_server import end_fork_server
 from bench.jobs.unstarted import explain, is_out_of_space, write_unstarted
@@ -28,7 +28,9 @@ from bench.orchestration.restored_records import bring_back
 from bench.orchestration.sweep_end import finish, import_ahead
 from bench.orchestration.sweep_state import Course, records_of, resume_command
 from bench.report.terminal.console import Terminal
+from bench.results.file_names import EARLIER, LOCK_NAME
 from bench.results.record import Record, RecordError
+from bench.results.sweep_file import SweepFile
 from bench.tracking.store.destination import Destination
 
 # Takes what a job gave back, or why it gave nothing, as soon as that is known: job number, outcome.
@@ -72,7 +74,7 @@ def sweep(points: Sequence[Point], *, folder: Path, launch: Launch, is_local: bo
 
 def in_own_folder(config: BenchmarkConfig, folder: Path, conduct: Callable[[], int]) -> int:
     """Conduct a sweep while its folder is claimed; one that was made for a sweep that then is refused is removed."""
-    from bench.jobs.planning.resume import LOCK_NAME, check_is_free, check_is_resumable, claimed  # noqa: PLC0415
+    from bench.jobs.planning.resume import check_is_free, check_is_resumable, claimed  # noqa: PLC0415
 
     check = check_is_resumable if config.sweep.resume else check_is_free
     check(folder)
@@ -227,11 +229,11 @@ def _tell_what_is_done(course: Course) -> None:
     if course.left.changed:
         course.say(
             f"the environment has changed ({'; '.join(course.left.changed)}): what ran in the former one is measured "
-            f"again, and its records are kept in {course.folder / 'earlier'}"
+            f"again, and its records are kept in {course.folder / EARLIER}"
         )
     for missing, count in Counter(course.left.lacking.values()).items():
         jobs_run = "1 finished job runs" if count == 1 else f"{count} finished jobs run"
-        kept = f"kept in {course.folder / 'earlier'}"
+        kept = f"kept in {course.folder / EARLIER}"
         course.say(f"{jobs_run} again: {missing}; {'its record is' if count == 1 else 'their records are'} {kept}")
     if course.left.kept:
         course.say(f"{len(course.left.kept)} finished jobs are none of these points: kept, and not shown")

@@ -19,6 +19,7 @@ from bench.host.command_line import to_type
 from bench.jobs.unstarted import explain
 from bench.orchestration.job_run import print_ways_on
 from bench.orchestration.sweep_state import Course, command_again
+from bench.results.file_names import COMPARISON_JSON, COMPARISON_MARKDOWN
 from bench.results.record import Record
 
 if TYPE_CHECKING:
@@ -274,7 +275,7 @@ def _compare(course: Course, records: Sequence[Record]) -> tuple[ComparisonRepor
     if max(each.repeat for each in plan.jobs) > 1:
         course.console.print()
         print_comparison(course.console, report)
-    files = [folder / "comparison.json", folder / "comparison.md"]
+    files = [folder / COMPARISON_JSON, folder / COMPARISON_MARKDOWN]
     try:
         write_whole(files[0], json.dumps(to_json(report), indent=1, allow_nan=False))
         write_whole(files[1], to_markdown(report))

@@ -20,15 +20,11 @@ from typing import Any
 
 from bench.host.atomic_files import write_whole
 from bench.host.secrets import scrub
+from bench.results.file_names import CONFIG_FOLDER, OTHER_CONFIG_FOLDER, RECORD_NAME, RESERVE_NAME
 from bench.results.json_dataclasses import load
 
 SCHEMA_VERSION = 7
 READABLE = (4, 5, 6, SCHEMA_VERSION)  # earlier versions lack what has a default here
-FILE_NAME = "record.json"
-REFERENCE_NAME = "reference.safetensors"  # what a reference run leaves beside its record
-CONFIG_FOLDER = ".hydra"  # of the composed config, beside the record
-OTHER_CONFIG_FOLDER = ".hydra-bench"  # the same, where that of another Hydra program was there before
-RESERVE_NAME = ".reserve"  # disk space that a job sets aside for its record; see `Record.write`
 
 STATUSES = ("ok", "skipped", "failed", "oom", "timeout", "crashed", "interrupted")
 # The stretches of a job, in order; `stage` names the one in which it ended, None when it came through.
@@ -537,7 +533,7 @@ class Record:
         the record is used (`RESERVE_NAME`).
         """
         text = scrub(json.dumps(self.to_dict(), indent=1, allow_nan=False))
-        path = folder / FILE_NAME
+        path = folder / RECORD_NAME
         try:
             write_whole(path, text)
         except OSError as error:
@@ -554,7 +550,7 @@ class Record:
         Raises:
             RecordError: the file is missing, half written, not a record, or of another schema version.
         """
-        path = path / FILE_NAME if path.is_dir() else path
+        path = path / RECORD_NAME if path.is_dir() else path
         try:
             text = path.read_text(encoding="utf-8")
             data = json.loads(text)

@@ -13,11 +13,11 @@ from typing import Any
 
 from bench.config.mlflow_names import accepted_tags, problem_of_tag
 from bench.host.secrets import without_credentials
+from bench.results.file_names import MARK_NAME
 from bench.results.record import Record, RecordError
 from bench.results.sweep_file import SweepInfo, conclusions, is_locked, read_sweep, sweep_of
 from bench.tracking.folder_lock import folder_lock
 from bench.tracking.pages.view import NoViewError, extras_of, save_view
-from bench.tracking.publish_mark import FILE_NAME as MARK_NAME
 from bench.tracking.publish_mark import Mark, read_mark, record_key, sweep_key, write_mark
 from bench.tracking.runs.experiment_note import describe_experiment
 from bench.tracking.runs.standing import log_result, rank_trials, ranking_of

@@ -22,7 +22,8 @@ from typing import Any
 from mlflow import MlflowClient
 
 from bench.host.secrets import without_credentials
-from bench.results.record import FILE_NAME, Record, RecordError
+from bench.results.file_names import RECORD_NAME
+from bench.results.record import Record, RecordError
 from bench.tracking.mlflow_internals import number_of_runs
 from bench.tracking.store.database import sqlite_file
 from bench.tracking.store.database_schema import check_schema, check_schema_at, explain_schema
@@ -171,13 +172,13 @@ def read_record(client: Any, uri: str, run: Any) -> Record:
             with _explained(uri):
                 # Reading changes nothing in a database that was moved, whose addresses are those of before.
                 moved = artifacts_now(uri, str(run.info.artifact_uri))
-                if moved is None or not (moved / FILE_NAME).is_file():
-                    client.download_artifacts(run.info.run_id, FILE_NAME, temporary)
+                if moved is None or not (moved / RECORD_NAME).is_file():
+                    client.download_artifacts(run.info.run_id, RECORD_NAME, temporary)
                     moved = Path(temporary)
             record = Record.read(moved)
         except RecordError as error:
             # The path is of a copy that will be gone.
-            text = str(error).removeprefix(str(Path(temporary, FILE_NAME))).lstrip(": ")
+            text = str(error).removeprefix(str(Path(temporary, RECORD_NAME))).lstrip(": ")
             raise TrackingError(f"{name}: {text}") from error
         except TrackingError as error:
             raise TrackingError(f"{name}: {error}") from error

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.host.atomic_files import write_whole
+from bench.results.file_names import MARK_NAME
 from bench.results.record import Record
-
-FILE_NAME = "tracking.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +39,14 @@ class Mark:
 def write_mark(folder: Path, mark: Mark) -> None:
     """Write it, over the one that was there; a file of the same name that is no mark stays."""
     with contextlib.suppress(OSError):
-        if not _is_foreign(folder / FILE_NAME):
-            write_whole(folder / FILE_NAME, json.dumps(dataclasses.asdict(mark), indent=1, ensure_ascii=False) + "\n")
+        if not _is_foreign(folder / MARK_NAME):
+            write_whole(folder / MARK_NAME, json.dumps(dataclasses.asdict(mark), indent=1, ensure_ascii=False) + "\n")
 
 
 def read_mark(folder: Path) -> Mark | None:
     """The folder's mark; None where there is none that can be used."""
     try:
-        data = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        data = json.loads((folder / MARK_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if not isinstance(data, dict) or not isinstance(data.get("record_key"), str):

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.results.record import FILE_NAME, Record
+from bench.results.file_names import RECORD_NAME
+from bench.results.record import Record
 from bench.tracking.fetch import newest, read_record
 from bench.tracking.publish_mark import Mark, record_key, write_mark
 from bench.tracking.runs.sweep_run import NAME, is_complete, is_owned_by_the_living
@@ -123,7 +124,7 @@ def put_back(store: Store, lying: Lying, folder: Path, *, places: Mapping[Slot, 
     for record, run in sorted(lying.jobs, key=lambda each: each[0].started_at_s):
         slot = (record.setting_id, record.repeat)
         job = folder / places[slot] if slot in places else _free(folder, record)
-        if slot in seen or (job / FILE_NAME).exists():
+        if slot in seen or (job / RECORD_NAME).exists():
             continue
         seen.add(slot)
         job.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ import multiprocessing.connection
 import time
 from pathlib import Path
 
+from bench.results.file_names import LOG_NAME
 from bench.results.record import Record
 from bench.trial.measure.trial import log_to, measure
 
@@ -30,7 +31,7 @@ def main(
 
     `entered_s` is `time.monotonic()` at the process's first step, before this module was imported.
     """
-    log_to(folder / "worker.log")  # first: whatever the imports say belongs there, and not on the terminal
+    log_to(folder / LOG_NAME)  # first: whatever the imports say belongs there, and not on the terminal
     import_compiler(record)
     record.phases_s |= {"start": entered_s - began_s, "import": time.monotonic() - entered_s}
     if record.requested["model"]["tp_plan"] is not None:

@@ -21,6 +21,7 @@ from typing import Any
 from hydra.core.utils import JobReturn
 
 from bench.compat.hydra_internals import returned
+from bench.results.file_names import ENGINE_JOBS_NAME
 from hydra_plugins.bench_launchers.engine import EngineJob, EngineLauncher, OnReturn, lost
 from hydra_plugins.bench_launchers.submitit_internals import refusals
 
@@ -31,7 +32,6 @@ CANCEL_S = 60.0  # for cancelled jobs to write their records; Slurm kills them a
 ASK_S = 30.0  # for Slurm's commands
 LEAST_MINUTES = 10  # that Slurm gives a job beyond isolation.timeout_s
 LARGEST_ARRAY = 1000  # jobs: Slurm's MaxArraySize is 1001 by default
-JOBS_NAME = "engine.json"  # in the sweep's folder: the jobs that were handed to Slurm
 
 # Keys that submitit takes for all executors; the others are called after theirs.
 COMMON = (
@@ -80,13 +80,13 @@ class _SubmititLauncher(EngineLauncher):
                 waiting |= {start + index: each for index, each in enumerate(submitted)}
                 ids = [each.job_id for each in waiting.values()]
                 with contextlib.suppress(OSError):
-                    write_whole(folder / JOBS_NAME, json.dumps({"engine": self.name, "jobs": ids}))
+                    write_whole(folder / ENGINE_JOBS_NAME, json.dumps({"engine": self.name, "jobs": ids}))
             self._wait(waiting, keep)
         except BaseException:
             self._cancel(waiting, keep)
             raise
         with contextlib.suppress(OSError):
-            (folder / JOBS_NAME).unlink()
+            (folder / ENGINE_JOBS_NAME).unlink()
 
     def _executor(self) -> Any:
         import submitit  # noqa: PLC0415 - see above
@@ -167,7 +167,7 @@ class SlurmLauncher(_SubmititLauncher):
         if shutil.which("sbatch") is None or shutil.which("srun") is None:
             raise ConfigError("hydra/launcher", "submitit_slurm", "there is no sbatch here: start it where Slurm is")
         try:
-            earlier = json.loads((folder / JOBS_NAME).read_text(encoding="utf-8"))["jobs"]
+            earlier = json.loads((folder / ENGINE_JOBS_NAME).read_text(encoding="utf-8"))["jobs"]
         except (OSError, ValueError, KeyError, TypeError):
             return
         states = self.states([str(each) for each in earlier])

@@ -14,8 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bench.host.atomic_files import write_whole
 from bench.host.secrets import scrub_texts
-
-WRITTEN_BY_HYDRA = ("config.yaml", "hydra.yaml", "overrides.yaml")  # into a job's folder, before the job begins
+from bench.results.file_names import HYDRA_NAMES
 
 
 def to_yaml(config: DictConfig) -> str:
@@ -39,7 +38,7 @@ def hide_secrets(folder: Path, config: DictConfig, overrides: Sequence[str]) -> 
     texts = [*_texts(OmegaConf.to_container(config, resolve=False)), *overrides]
     if scrub_texts(texts) == texts:
         return
-    for path in [folder / name for name in WRITTEN_BY_HYDRA if (folder / name).is_file()]:
+    for path in [folder / name for name in HYDRA_NAMES if (folder / name).is_file()]:
         plain = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
         if (hidden := _hidden(plain)) != plain:
             write_whole(path, OmegaConf.to_yaml(OmegaConf.create(hidden)))

@@ -16,39 +16,45 @@ from pathlib import Path
 
 from bench.config.rules import ConfigError
 from bench.jobs.folders.created import CreatedFolders
-from bench.jobs.folders.sweep_folder import is_plan, is_record
-from bench.jobs.job import LOG_NAME
-from bench.jobs.planning.plan import FILE_NAME as PLAN_NAME
-from bench.jobs.process.supervisor import STRAYS_NAME, TOLD_NAME
-from bench.jobs.reference import FOLDER as REFERENCES
-from bench.results.record import FILE_NAME, OTHER_CONFIG_FOLDER, RESERVE_NAME
+from bench.jobs.folders.sweep_folder import is_record
+from bench.results.file_names import (
+    HYDRA_NAMES,
+    LEFTOVERS_NAME,
+    LOG_NAME,
+    MARK_NAME,
+    OTHER_CONFIG_FOLDER,
+    PROFILE_NAMES,
+    RECORD_NAME,
+    REFERENCES,
+    RESERVE_NAME,
+    SIGTERM_NAME,
+    SWEEP_NAME,
+)
+from bench.results.sweep_file import is_sweep_file
 
 KEY = "hydra.run.dir"
 # What a run writes besides its record, under these very names.
 WRITTEN = (
     LOG_NAME,
-    "tracking.json",
-    "operators.txt",
-    "trace.json.gz",
-    "memory_snapshot.pickle",
+    MARK_NAME,
+    *PROFILE_NAMES,
     RESERVE_NAME,
-    STRAYS_NAME,
-    TOLD_NAME,
+    LEFTOVERS_NAME,
+    SIGTERM_NAME,
     OTHER_CONFIG_FOLDER,
 )
-HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")  # that Hydra writes into its subfolder
 
 
 def why_taken(folder: Path) -> str | None:
     """Why a single run may not use this folder, and what to do instead; None where it may."""
     for above in folder.parents:
-        if is_plan(above / PLAN_NAME):
+        if is_sweep_file(above / SWEEP_NAME):
             return f"is in the folder of the sweep {above.name}; choose another folder, {_resumed(above)}"
-    if is_plan(folder / PLAN_NAME) or _holds_jobs(folder):
+    if is_sweep_file(folder / SWEEP_NAME) or _holds_jobs(folder):
         return f"holds a sweep; choose another folder, {_resumed(folder)}"
-    if os.path.lexists(folder / FILE_NAME):
-        return f"holds the {FILE_NAME} of an earlier run; choose another folder"
-    if any(is_record(each) for each in folder.glob(f"{REFERENCES}/*/{FILE_NAME}")):
+    if os.path.lexists(folder / RECORD_NAME):
+        return f"holds the {RECORD_NAME} of an earlier run; choose another folder"
+    if any(is_record(each) for each in folder.glob(f"{REFERENCES}/*/{RECORD_NAME}")):
         return f"holds {REFERENCES}/ of an earlier run; choose another folder"
     for name in WRITTEN:
         if os.path.lexists(folder / name):
@@ -103,7 +109,7 @@ def in_output_folder(folder: Path, *, typed: Path, config_folder: str | None) ->
             try:
                 yield
             finally:
-                begun = any((folder / name).exists() for name in (FILE_NAME, LOG_NAME))
+                begun = any((folder / name).exists() for name in (RECORD_NAME, LOG_NAME))
                 begun = begun or (folder / REFERENCES).exists() > before
                 if config_folder is not None and not begun:
                     _remove_config(folder / config_folder)
@@ -119,7 +125,7 @@ def free_config_folder(folder: Path, name: str | None) -> str | None:
 def _holds_jobs(folder: Path) -> bool:
     """Whether folders in it hold records of a sweep, whose plan is gone."""
     with contextlib.suppress(OSError):
-        return any(is_record(each) and _sweep_of(each) is not None for each in folder.glob(f"*/{FILE_NAME}"))
+        return any(is_record(each) and _sweep_of(each) is not None for each in folder.glob(f"*/{RECORD_NAME}"))
     return False
 
 
@@ -157,7 +163,7 @@ def _held(folder: Path) -> Iterator[None]:
 
 def _remove_config(folder: Path) -> None:
     """Remove the files that Hydra has written in this start, and their folder."""
-    for name in HYDRA_FILES:
+    for name in HYDRA_NAMES:
         with contextlib.suppress(OSError):
             (folder / name).unlink()
     with contextlib.suppress(OSError):

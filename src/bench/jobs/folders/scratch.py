@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.config.schema import BenchmarkConfig
 from bench.host import cache_folder
-from bench.results.record import RESERVE_NAME
+from bench.results.file_names import RESERVE_NAME
 
 LOG_LIMIT_BYTES = 16 << 20
 LOG_HEAD_BYTES, LOG_TAIL_BYTES = 1 << 20, 1 << 20  # what is kept of a longer one

@@ -6,31 +6,24 @@ job gets the name of one of them. The sweep is refused where it would have to ov
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 from pathlib import Path
 
 from bench.config.rules import ConfigError
 from bench.host.atomic_files import write_whole
-from bench.jobs.planning.plan import FILE_NAME as PLAN_NAME
-from bench.jobs.planning.plan import SweepFile
-from bench.results.record import FILE_NAME
+from bench.results.file_names import (
+    CONCLUSIONS,
+    ENGINE_JOBS_NAME,
+    MARK_NAME,
+    MULTIRUN_NAME,
+    RECORD_NAME,
+    SEARCH_DATABASE,
+    SWEEP_NAME,
+)
+from bench.results.sweep_file import SweepFile, is_sweep_file
 
 # What a sweep writes into its folder besides the plan, under these names, as patterns.
-WRITTEN = (
-    "report.html",
-    "report.md",
-    "figures/*.svg",
-    "comparison.json",
-    "comparison.md",
-    "search.json",
-    "search.md",
-    "search.db",
-    "tracking.json",
-    "engine.json",
-)
-CONFIG_NAME = "multirun.yaml"  # what the sweep was composed from, as Hydra's sweepers call it
+WRITTEN = (*CONCLUSIONS, SEARCH_DATABASE, MARK_NAME, ENGINE_JOBS_NAME)
 SWEEPER = "hydra_plugins.bench_sweeper"  # named in every such file of bench
 
 
@@ -44,21 +37,17 @@ def is_record(path: Path) -> bool:
     return head.lstrip().startswith("{") and '"schema_version"' in head and '"trial_id"' in head
 
 
-def is_plan(path: Path) -> bool:
-    """Whether a file is the plan of a sweep of bench."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return isinstance(data, dict) and isinstance(data.get("sweep_id"), str) and isinstance(data.get("jobs"), list)
-    return False
-
-
 def check_nothing_is_overwritten(folder: Path) -> None:
     """Refuse a folder in which a sweep that begins would overwrite a file. Raises ConfigError."""
-    if os.path.lexists(folder / FILE_NAME):
-        raise ConfigError("hydra.sweep.dir", folder, f"holds the {FILE_NAME} of a run; choose another folder")
+    if os.path.lexists(folder / RECORD_NAME):
+        raise ConfigError("hydra.sweep.dir", folder, f"holds the {RECORD_NAME} of a run; choose another folder")
     names = [each.relative_to(folder).as_posix() for pattern in WRITTEN for each in sorted(folder.glob(pattern))]
-    if (folder / PLAN_NAME).exists() and (folder / PLAN_NAME).stat().st_size and not is_plan(folder / PLAN_NAME):
-        remedy = f"{folder} holds {PLAN_NAME}, which a sweep would overwrite; choose another name, or move that"
+    if (
+        (folder / SWEEP_NAME).exists()
+        and (folder / SWEEP_NAME).stat().st_size
+        and not is_sweep_file(folder / SWEEP_NAME)
+    ):
+        remedy = f"{folder} holds {SWEEP_NAME}, which a sweep would overwrite; choose another name, or move that"
         raise ConfigError("sweep.name", folder.name, remedy)
     if names:
         remedy = f"holds {names[0]}, which a sweep would overwrite; choose another folder, or move that"
@@ -76,7 +65,7 @@ def keep_config(folder: Path, text: str) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    path = folder / CONFIG_NAME
+    path = folder / MULTIRUN_NAME
     if os.path.lexists(path):
         try:
             if SWEEPER not in path.read_text(encoding="utf-8", errors="replace"):

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from bench.config.schema import BenchmarkConfig
 from bench.jobs.planning.fingerprint import changes
-from bench.results.record import FILE_NAME, Record, RecordError
+from bench.results.file_names import RECORD_NAME
+from bench.results.record import Record, RecordError
 
 RECORDS_READ, BYTES_READ = 500, 64 << 20  # of the newest ones: a plan shall not take longer than a job
 
@@ -74,7 +75,7 @@ def read_history(places: list[Path], now: Mapping[str, str]) -> History:
     """Read the newest records below some folders (`multirun`, `outputs`)."""
     files: list[tuple[float, int, Path]] = []
     for place in places:
-        for pattern in (f"*/{FILE_NAME}", f"*/*/{FILE_NAME}"):
+        for pattern in (f"*/{RECORD_NAME}", f"*/*/{RECORD_NAME}"):
             for path in place.glob(pattern):
                 with contextlib.suppress(OSError):
                     files.append(((state := path.stat()).st_mtime, state.st_size, path))

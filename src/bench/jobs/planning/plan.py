@@ -8,22 +8,15 @@ is compared with itself.
 from __future__ import annotations
 
 import dataclasses
-import json
 import random
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from bench.config.baseline import find_baselines
 from bench.config.rules import ConfigError
 from bench.config.schema import BenchmarkConfig, SweepConfig
-from bench.host.atomic_files import write_whole
-from bench.host.secrets import scrub
-from bench.results.json_dataclasses import load
-
-FILE_NAME = "sweep.json"
-SCHEMA_VERSION = 2
+from bench.results.file_names import file_name
+from bench.results.sweep_file import Job
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,25 +26,6 @@ class Point:
     overrides: tuple[str, ...]  # all of them, for the launcher
     swept: dict[str, str]  # only those with more than one value in this sweep
     config: BenchmarkConfig
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Job:
-    """One process to come: a setting and which repeat of it."""
-
-    number: int  # position in the order, from 0; Hydra's job number
-    repeat: int  # from 1
-    trial_id: str
-    name: str  # the swept values, short
-    swept: dict[str, str]
-    folder: str  # below the sweep's folder
-    arm: str | None = None
-    done: bool = False  # when this plan was made: its record lies in the folder
-
-    @property
-    def setting_id(self) -> str:
-        """As `Record.setting_id`."""
-        return f"{self.trial_id}-{self.arm}" if self.arm else self.trial_id
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,54 +110,3 @@ def short_name(swept: dict[str, str]) -> str:
         is_word = re.search(r"[A-Za-z]", plain) and plain.lower() not in ("null", "true", "false")
         parts.append(plain if is_word else f"{key.rsplit('.', 1)[-1]}={plain}")
     return " ".join(parts)
-
-
-def file_name(text: str) -> str:
-    """The text in letters that every file system takes, at most 100 of them."""
-    return re.sub(r"[^A-Za-z0-9._=-]+", "-", text)[:100].strip("-.") or "job"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SweepFile:
-    """`sweep.json`: what each job, a later resumption, and who publishes or compares afterwards must know."""
-
-    schema_version: int = SCHEMA_VERSION
-    sweep_id: str
-    name: str  # of its run in MLflow
-    parent_run_id: str | None = None  # in MLflow; None: not published
-    started_at_s: float  # Unix time of the first start
-    launched_at_s: float  # of the latest one
-    settings: list[str]  # their names, as typed
-    baseline: str | None = None
-    swept: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    tracking: dict[str, Any] = dataclasses.field(default_factory=dict)  # uri without credentials, experiment, tags
-    jobs: list[Job]
-    kept: list[str] = dataclasses.field(default_factory=list)  # folders of finished jobs that are none of these now
-    trials: int | None = None  # of a search, how many jobs it may come to; None: all jobs are here
-
-    def write(self, folder: Path) -> None:
-        """Write it whole; on resumption over the one before."""
-        write_whole(folder / FILE_NAME, scrub(json.dumps(dataclasses.asdict(self), indent=1)))
-
-    @classmethod
-    def read(cls, folder: Path) -> SweepFile:
-        """Read it from a sweep's folder. OSError when there is none, ValueError when it cannot be used."""
-        path = folder / FILE_NAME
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            json.dumps(data, ensure_ascii=False).encode()  # half of a surrogate pair can be read, but not written
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}: not JSON ({error})") from error
-        version = data.get("schema_version") if isinstance(data, dict) else None
-        if version != SCHEMA_VERSION:
-            shown = ascii(version)[:60]
-            raise ValueError(f"{path}: schema version {shown}; this version of bench reads {SCHEMA_VERSION}")
-        try:
-            found = load(cls, data, "sweep")
-        except TypeError as error:
-            raise ValueError(f"{path}: {error}") from error
-        for each in found.jobs:  # none outside of this folder
-            if each.folder != file_name(each.folder) or each.number < 0 or each.repeat < 1:
-                job = f"number {each.number}, repeat {each.repeat}, folder {ascii(each.folder)[:60]}"
-                raise ValueError(f"{path}: a job that cannot be: {job}")
-        return found

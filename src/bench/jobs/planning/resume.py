@@ -21,16 +21,14 @@ from filelock import FileLock, Timeout
 
 from bench.config.rules import ConfigError
 from bench.config.schema import BenchmarkConfig
-from bench.jobs.folders.sweep_folder import check_nothing_is_overwritten, is_plan, is_record, own_folders
+from bench.jobs.folders.sweep_folder import check_nothing_is_overwritten, is_record, own_folders
 from bench.jobs.planning.fingerprint import changes, software
 from bench.jobs.planning.outputs import Outputs
-from bench.jobs.planning.plan import FILE_NAME as PLAN_NAME
-from bench.jobs.planning.plan import Job, Plan, SweepFile
-from bench.jobs.reference import FOLDER as REFERENCES
-from bench.results.record import FILE_NAME, RESERVE_NAME, Record, RecordError
+from bench.jobs.planning.plan import Plan
+from bench.results.file_names import EARLIER, LOCK_NAME, RECORD_NAME, REFERENCES, RESERVE_NAME, SWEEP_NAME
+from bench.results.record import Record, RecordError
+from bench.results.sweep_file import Job, SweepFile, is_sweep_file
 
-EARLIER = "earlier"
-LOCK_NAME = ".lock"
 LOCK_TIMEOUT_S = 0.5  # `bench sync` holds it for a moment, to see whether the sweep runs
 FINISHED = ("ok", "skipped")
 
@@ -111,7 +109,7 @@ def claimed(folder: Path) -> Iterator[None]:
 
 def check_is_free(folder: Path) -> None:
     """Refuse a folder that holds a sweep which has begun. Raises ConfigError."""
-    if any(is_record(each) for each in folder.glob(f"*/{FILE_NAME}")) or is_plan(folder / PLAN_NAME):
+    if any(is_record(each) for each in folder.glob(f"*/{RECORD_NAME}")) or is_sweep_file(folder / SWEEP_NAME):
         remedy = f"{folder} holds a sweep already; choose another name, or go on with it: sweep.resume=true"
         raise ConfigError("sweep.name", folder.name, remedy)
     check_nothing_is_overwritten(folder)
@@ -122,7 +120,7 @@ def check_is_resumable(folder: Path) -> None:
 
     The files of a sweep that has begun are its own.
     """
-    if not is_plan(folder / PLAN_NAME) and not any(is_record(each) for each in folder.glob(f"*/{FILE_NAME}")):
+    if not is_sweep_file(folder / SWEEP_NAME) and not any(is_record(each) for each in folder.glob(f"*/{RECORD_NAME}")):
         check_nothing_is_overwritten(folder)
 
 
@@ -155,8 +153,8 @@ def look(folder: Path, *, is_local: bool = True) -> Found:
                 record.fingerprint = software(record.fingerprint)
             past.append(Past.of(record, each.name))
         except RecordError as error:
-            is_own = is_record(each / FILE_NAME) or (each.name in named and not each.is_symlink())
-            if is_own and (each / FILE_NAME).exists():
+            is_own = is_record(each / RECORD_NAME) or (each.name in named and not each.is_symlink())
+            if is_own and (each / RECORD_NAME).exists():
                 broken.append(str(error))
             (without if is_own else others).append(each.name)
     return Found(file=file, past=past, without_record=without, others=others, broken=broken)
@@ -258,7 +256,7 @@ def unusable_references(folder: Path, now: Mapping[str, str], *, is_local: bool 
         try:
             record = Record.read(each)
         except RecordError:
-            if is_record(each / FILE_NAME):
+            if is_record(each / RECORD_NAME):
                 names.append(os.fspath(each.relative_to(folder)))
             continue  # else made anew in its place
         before = record.fingerprint if is_local else software(record.fingerprint)

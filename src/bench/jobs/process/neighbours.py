@@ -45,7 +45,8 @@ from bench.config.schema import BenchmarkConfig
 from bench.host.gpus import cards, uuid_of_name, visible_names
 from bench.host.secrets import scrub
 from bench.jobs.process.stop_reason import asked_by
-from bench.results.record import FILE_NAME, Neighbours, Record
+from bench.results.file_names import RECORD_NAME
+from bench.results.record import Neighbours, Record
 
 FOLDER_VARIABLE = "BENCH_HOST_FOLDER"
 # Not the folder that TMPDIR names: many sites give each user, or each job, one of their own.
@@ -121,7 +122,7 @@ def among_neighbours(config: BenchmarkConfig, record: Record, folder: Path, on_w
             if (came := turn.leave()) and record.neighbours is not None:
                 record.neighbours = dataclasses.replace(record.neighbours, came=came)
                 with contextlib.suppress(OSError):  # the record without it is there
-                    if (folder / FILE_NAME).exists():
+                    if (folder / RECORD_NAME).exists():
                         record.write(folder)
 
 

@@ -29,8 +29,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
-TOLD_NAME = ".sigterm"  # in the job's folder: SIGTERM came, perhaps not from the parent, who reads and removes it
-STRAYS_NAME = ".strays"  # in the job's folder: the names of what was killed, one a line; read and removed by the parent
+from bench.results.file_names import LEFTOVERS_NAME, SIGTERM_NAME
+
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 POLL_S = 0.2  # where the kernel has no pidfd_open (before Linux 5.3)
 GRACE_S = 0.3  # for what ends by itself once its parent is gone
@@ -120,7 +120,7 @@ def _until_end(worker: int, folder: Path) -> tuple[int, bool]:
             status = os.waitpid(worker, 0)[1]
             if has_parent:
                 with contextlib.suppress(OSError):
-                    (folder / TOLD_NAME).touch()
+                    (folder / SIGTERM_NAME).touch()
             return status, has_parent
 
 
@@ -177,7 +177,7 @@ def _leave(status: int, strays: list[str], folder: Path) -> None:
     """End as the worker did, so that whoever waits for this process learns of it."""
     if strays:
         with contextlib.suppress(OSError):
-            (folder / STRAYS_NAME).write_text("\n".join(strays), encoding="utf-8")
+            (folder / LEFTOVERS_NAME).write_text("\n".join(strays), encoding="utf-8")
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # one core file is enough

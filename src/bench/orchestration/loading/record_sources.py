@@ -6,23 +6,19 @@ plan says beside the records (names as typed, the baseline) is taken where it ca
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.host.command_line import CommandError
-from bench.results.record import FILE_NAME, Record, RecordError, config_folder
+from bench.results.file_names import HYDRA_NAME, OVERRIDES_NAME, RECORD_NAME, SWEEP_NAME
+from bench.results.record import Record, RecordError, config_folder
+from bench.results.sweep_file import ReadablePlan, are_texts, read_plan
 
-PLAN_NAME = "sweep.json"  # what a sweep leaves in its folder
-OF_HYDRA = "hydra.yaml"  # Hydra's own config of a job
 PLACES = ("hydra.mode=", "hydra.run.", "hydra.sweep.", "hydra.job.env_set.")  # of outputs, which are other ones again
-OVERRIDES = "overrides.yaml"  # what a job leaves in its own: the overrides that it was composed from
 MLFLOW_PREFIX = "mlflow:"
 SOURCES_SHOWN = 3
 LONGEST_PATH = 200  # characters of it in a message
@@ -124,7 +120,7 @@ def _read_mlflow(text: str, tracking_uri: str | None) -> Source:
 
 
 def _read_path(label: str, path: Path) -> Source:
-    plan = _plan(path)
+    plan = read_plan(path)
     files = _record_files(path, plan)
     present = [each for each in files if each.exists()]
     if not present:
@@ -143,72 +139,43 @@ def _read_path(label: str, path: Path) -> Source:
     return Source(
         label=label,
         records=records,
-        baseline=plan.get("baseline", _declared(records)),
-        typed=plan.get("settings"),
-        swept=plan.get("swept", {}),
+        baseline=plan.baseline if plan.baseline is not None else _declared(records),
+        typed=plan.settings,
+        swept=plan.swept,
         folder=path if path.is_dir() else path.parent,
-        jobs=len(files) if "jobs" in plan else None,
+        jobs=len(files) if plan.folders is not None else None,
         # What a search chose from is kept as people read it, which is no override.
-        overrides=_overrides(present[0]) if "trials" not in plan else None,
+        overrides=_overrides(present[0]) if not plan.is_search else None,
         for_hydra=_for_hydra(present[0]),
         notes=notes,
     )
 
 
-def _record_files(path: Path, plan: dict[str, Any]) -> list[Path]:
+def _record_files(path: Path, plan: ReadablePlan) -> list[Path]:
     """Where the records of this folder or file are expected."""
-    if path.is_file() or (path / FILE_NAME).is_file():
+    if path.is_file() or (path / RECORD_NAME).is_file():
         return [path]
-    if "jobs" in plan:
-        return [path / each["folder"] / FILE_NAME for each in plan["jobs"]]
-    return sorted(path.glob(f"*/{FILE_NAME}"))
+    if plan.folders is not None:
+        return [path / each / RECORD_NAME for each in plan.folders]
+    return sorted(path.glob(f"*/{RECORD_NAME}"))
 
 
 def _holds_records(path: Path) -> bool:
-    return any(each.exists() for each in _record_files(path, _plan(path)))
-
-
-def _plan(path: Path) -> dict[str, Any]:
-    """A sweep's plan as plain values; without what of it cannot be used."""
-    plan: Any = {}
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        plan = json.loads((path / PLAN_NAME).read_text(encoding="utf-8"))
-    if not isinstance(plan, dict):
-        return {}
-    swept = plan.get("swept")
-    usable = {
-        "jobs": _are_jobs(plan.get("jobs")),
-        "settings": _are_names(plan.get("settings")),
-        "baseline": isinstance(plan.get("baseline"), str),
-        "trials": isinstance(plan.get("trials"), int),
-        "swept": isinstance(swept, dict) and all(map(_are_names, swept.values())),
-    }
-    return {name: plan[name] for name, is_usable in usable.items() if is_usable}
-
-
-def _are_jobs(value: object) -> bool:
-    """Each with a folder's plain name, so that nothing outside of the sweep's own folder is read."""
-    folders = [each.get("folder") if isinstance(each, dict) else None for each in value] if type(value) is list else []
-    plain = [isinstance(each, str) and re.fullmatch(r"[A-Za-z0-9=_][\w.=-]{0,99}", each, re.ASCII) for each in folders]
-    return bool(folders) and all(plain)
-
-
-def _are_names(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return any(each.exists() for each in _record_files(path, read_plan(path)))
 
 
 def _overrides(record: Path) -> list[str] | None:
     """What a job was composed from: Hydra's list of texts in YAML, which breaks long ones into lines."""
-    found = _yaml(record, OVERRIDES)
-    return found if _are_names(found) else None
+    found = _yaml(record, OVERRIDES_NAME)
+    return found if are_texts(found) else None
 
 
 def _for_hydra(record: Path) -> list[str]:
     """The folder of configs and the overrides of Hydra's own that were typed, such as hydra/launcher=ray."""
-    found = _yaml(record, OF_HYDRA)
+    found = _yaml(record, HYDRA_NAME)
     hydra = found.get("hydra") if isinstance(found, dict) else None
     overrides = _inside(hydra, "overrides", "hydra")
-    typed = [each for each in overrides if not each.lstrip("+").startswith(PLACES)] if _are_names(overrides) else []
+    typed = [each for each in overrides if not each.lstrip("+").startswith(PLACES)] if are_texts(overrides) else []
     sources = _inside(hydra, "runtime", "config_sources")
     given = [each for each in sources if _inside(each, "provider") == "command-line"] if type(sources) is list else []
     folders = [path for each in given if isinstance(path := _inside(each, "path"), str)]
@@ -235,7 +202,7 @@ def _yaml(record: Path, name: str) -> Any:
 
 def _sweeps_in(path: Path) -> Iterator[Path]:
     """The folders in this one that hold a sweep, the newest first."""
-    found = sorted(path.glob(f"*/{PLAN_NAME}"), key=lambda each: each.stat().st_mtime, reverse=True)
+    found = sorted(path.glob(f"*/{SWEEP_NAME}"), key=lambda each: each.stat().st_mtime, reverse=True)
     return (each.parent for each in found)
 
 
@@ -246,7 +213,7 @@ def _no_records(path: Path, expected: int) -> str:
     if sweeps:
         names = ", ".join(map(str, sweeps[:SOURCES_SHOWN]))
         return f"holds no records itself; name a sweep in it, such as {names}"
-    return f"holds no {FILE_NAME}, nor does a folder in it; name a sweep's folder, such as multirun/NAME"
+    return f"holds no {RECORD_NAME}, nor does a folder in it; name a sweep's folder, such as multirun/NAME"
 
 
 def _declared(records: Sequence[Record]) -> str | None:

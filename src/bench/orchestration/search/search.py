@@ -28,7 +28,7 @@ from bench.config.schema import BenchmarkConfig
 from bench.host.atomic_files import write_whole
 from bench.host.command_line import ExitStatus
 from bench.host.home_folder import expanded
-from bench.jobs.planning.plan import Job, Plan, Point, SweepFile, check_size, file_name, short_name
+from bench.jobs.planning.plan import Plan, Point, check_size, short_name
 from bench.jobs.planning.resume import FINISHED, Found, Resumption, look
 from bench.jobs.planning.search_space import Space
 from bench.jobs.unstarted import explain, is_out_of_space
@@ -46,13 +46,14 @@ from bench.orchestration.sweep import (
 from bench.orchestration.sweep_end import Concluded, finish
 from bench.orchestration.sweep_state import Course, records_of, resume_command
 from bench.report.terminal.console import Terminal
+from bench.results.file_names import SEARCH_DATABASE, SEARCH_JSON, SEARCH_MARKDOWN, file_name
 from bench.results.record import Record, RecordError
+from bench.results.sweep_file import Job, SweepFile
 
 if TYPE_CHECKING:
     from bench.orchestration.search.study import Outcome, Study, Trial
     from bench.tracking.publisher import Publisher
 
-DATABASE = "search.db"
 FIXED_SECTIONS = ("sweep", "search", "tracking", "hydra")
 LISTS = ("search.objectives", "search.directions")  # keys that several values belong to as one list
 TRIES = 20  # settings that are composed before a value is taken for one that never can be
@@ -365,7 +366,7 @@ class _Search:
         from bench.orchestration.search.study import Study, StudyError  # noqa: PLC0415
 
         typed = self.config.search.storage
-        storage = expanded(typed) if typed else f"sqlite:///{self.folder / DATABASE}"
+        storage = expanded(typed) if typed else f"sqlite:///{self.folder / SEARCH_DATABASE}"
         try:
             study = Study(
                 space=self.space,
@@ -635,7 +636,7 @@ class _Search:
             lost=self.lost,
         )
         print_search(self.console, report)
-        files = [self.folder / "search.json", self.folder / "search.md"]
+        files = [self.folder / SEARCH_JSON, self.folder / SEARCH_MARKDOWN]
         try:
             write_whole(files[0], json.dumps(search_to_json(report), indent=1, allow_nan=False))
             write_whole(files[1], search_to_markdown(report).encode(errors="replace"))

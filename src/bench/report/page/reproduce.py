@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.report.page.content import Again
 from bench.report.text.format import one_line
+from bench.results.file_names import COMPARISON_JSON, CONFIG_FOLDER, CONFIG_NAME, LOG_NAME, RECORD_NAME, SWEEP_NAME
 from bench.results.record import Record
 
 # Sections of a request that say how a sweep is run, and not what is measured.
@@ -71,15 +72,16 @@ def command_of(overrides: Sequence[str], swept: Mapping[str, Sequence[str]], for
 
 
 def _files(*, sweep: bool) -> list[tuple[str, str]]:
-    """What lies beside the page."""
+    """Return what lies beside the page, as pairs of what it holds and its path."""
+    each = "*/" if sweep else ""
     files = [
-        ("what was asked for, what ran, every token's time", "*/record.json" if sweep else "record.json"),
-        ("what the libraries said", "*/worker.log" if sweep else "worker.log"),
-        ("the composed config", "*/.hydra/config.yaml" if sweep else ".hydra/config.yaml"),
+        ("what was asked for, what ran, every token's time", f"{each}{RECORD_NAME}"),
+        ("what the libraries said", f"{each}{LOG_NAME}"),
+        ("the composed config", f"{each}{CONFIG_FOLDER}/{CONFIG_NAME}"),
     ]
     if sweep:
-        files = [("what was planned, in which order", "sweep.json"), *files]
-        files.append(("the verdicts in full precision", "comparison.json"))
+        files = [("what was planned, in which order", SWEEP_NAME), *files]
+        files.append(("the verdicts in full precision", COMPARISON_JSON))
     return files
 
 

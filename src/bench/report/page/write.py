@@ -19,14 +19,14 @@ from bench.report.page.build import Sweep, build_page
 from bench.report.page.content import Page
 from bench.report.rows import columns_of, rows_of
 from bench.report.text.format import one_line
+from bench.results.file_names import FIGURES, REPORT_HTML, REPORT_MARKDOWN
 from bench.results.record import Record
 
 if TYPE_CHECKING:
     from bench.report.figures import Figure
 
-HTML, MARKDOWN, FIGURES = "report.html", "report.md", "figures"
 # What such files of bench have in them, and others hardly.
-OWN = {HTML: ("<title>bench: ",), MARKDOWN: ("## Every formula", "## How to get it again")}
+OWN = {REPORT_HTML: ("<title>bench: ",), REPORT_MARKDOWN: ("## Every formula", "## How to get it again")}
 OWN_FIGURE = ('class="bench-figure"',)
 
 
@@ -79,8 +79,8 @@ def write(report: Report, folder: Path) -> list[Path]:
     from bench.report.page.markdown_page import to_markdown  # noqa: PLC0415
 
     content = {
-        HTML: to_html(report.page, report.figures, report.figures_note),
-        MARKDOWN: to_markdown(report.page, report.figures, report.figures_note),
+        REPORT_HTML: to_html(report.page, report.figures, report.figures_note),
+        REPORT_MARKDOWN: to_markdown(report.page, report.figures, report.figures_note),
     }
     if report.figures:
         from bench.report.figures import standalone  # noqa: PLC0415
@@ -94,7 +94,7 @@ def write(report: Report, folder: Path) -> list[Path]:
 
 def names(report: Report) -> list[str]:
     """The files that `write` writes, as paths below its folder."""
-    return [HTML, MARKDOWN, *(f"{FIGURES}/{each.key}.svg" for each in report.figures)]
+    return [REPORT_HTML, REPORT_MARKDOWN, *(f"{FIGURES}/{each.key}.svg" for each in report.figures)]
 
 
 def is_own(path: Path) -> bool:

@@ -32,8 +32,9 @@ from bench.analysis.trials.phases import phases_of, until_ready_s
 from bench.analysis.trials.summary import Stats, Summary, batch_size, summarize
 from bench.config.mlflow_names import accepted_name
 from bench.host.secrets import without_credentials
+from bench.results.file_names import CONFIG_FOLDER, CONFIG_NAME, LOG_NAME, OVERRIDES_NAME, PROFILE_NAMES, RECORD_NAME
 from bench.results.palette import colour
-from bench.results.record import FILE_NAME, Iteration, MemoryUse, Record, config_folder
+from bench.results.record import Iteration, MemoryUse, Record, config_folder
 from bench.results.sweep_file import SweepInfo
 from bench.tracking.mlflow_internals import ui_tags
 from bench.tracking.publish_mark import record_key
@@ -48,13 +49,11 @@ from bench.tracking.store.run_owner import own_tag
 from bench.tracking.store.store import COMPLETE, LAYOUT, PUBLISH, THIS_LAYOUT, Point, Store
 
 ARTIFACTS = (
-    FILE_NAME,
-    ".hydra/config.yaml",
-    ".hydra/overrides.yaml",
-    "worker.log",
-    "trace.json.gz",
-    "operators.txt",
-    "memory_snapshot.pickle",
+    RECORD_NAME,
+    f"{CONFIG_FOLDER}/{CONFIG_NAME}",
+    f"{CONFIG_FOLDER}/{OVERRIDES_NAME}",
+    LOG_NAME,
+    *PROFILE_NAMES,
 )
 ERROR_LENGTH = 5000
 SUMMARY = "summary.md"

@@ -17,6 +17,7 @@ from pathlib import Path
 from bench.config.mlflow_names import problem_of_experiment
 from bench.host.home_folder import expanded
 from bench.host.secrets import without_credentials
+from bench.results.file_names import SWEEP_NAME
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 DEFAULT_EXPERIMENT = "bench"
@@ -24,7 +25,7 @@ URI_KEY, EXPERIMENT_KEY, ARTIFACTS_KEY = "tracking.uri", "tracking.experiment", 
 URI_VARIABLE, EXPERIMENT_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"
 EXPERIMENT_ID_VARIABLE = "MLFLOW_EXPERIMENT_ID"
 ARTIFACTS_VARIABLE = "MLFLOW_DEFAULT_ARTIFACT_ROOT"  # of `mlflow server`, for new experiments in a database
-RECORD = "sweep.json"
+RECORD = SWEEP_NAME
 SERVED = ("http:", "https:", "databricks")  # by a process that decides itself where artifacts are kept
 
 

@@ -10,16 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.results.sweep_file import FILE_NAME as SWEEP_FILE_NAME
+from bench.results.file_names import MARK_NAME, SWEEP_NAME, WITHOUT_TRIALS
 from bench.results.sweep_file import read_sweep
-from bench.tracking.publish_mark import FILE_NAME as MARK_NAME
 from bench.tracking.publish_mark import read_mark
 from bench.tracking.store.destination import URI_VARIABLE, absolute_address, decide
 from bench.tracking.store.relocated import GoneError, address_now
 
 DATABASE_NAME = "mlflow.db"
 DEPTH = 4  # of folders below the one that is looked at
-LEFT_OUT = ("mlartifacts", "artifacts", "earlier", "references")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,18 +57,23 @@ def _told(folder: Path, depth: int) -> Iterator[tuple[float, Found]]:
     except OSError:
         return
     names = {each.name: each for each in inside}
-    if SWEEP_FILE_NAME in names:
+    if SWEEP_NAME in names:
         sweep = read_sweep(folder)
         if sweep is not None and sweep.uri is not None:
             uri = _now(sweep.uri, folder, sweep.database, is_recorded=sweep.tells_database)
             found = Found(uri=uri, sweep_id=sweep.sweep_id, experiment=sweep.experiment)
-            yield _written_s(names[SWEEP_FILE_NAME]), found
+            yield _written_s(names[SWEEP_NAME]), found
         return
     if MARK_NAME in names and (mark := read_mark(folder)) is not None and mark.uri is not None:
         uri = _now(mark.uri, folder, mark.database, is_recorded=mark.database is not None)
         yield _written_s(names[MARK_NAME]), Found(uri=uri, experiment=mark.experiment)
     for each in inside if depth > 0 else []:
-        if each.name not in LEFT_OUT and not each.name.startswith(".") and each.is_dir() and not each.is_symlink():
+        if (
+            each.name not in WITHOUT_TRIALS
+            and not each.name.startswith(".")
+            and each.is_dir()
+            and not each.is_symlink()
+        ):
             yield from _told(each, depth - 1)
 
 

@@ -19,13 +19,13 @@ import torch
 import transformers
 from transformers.generation.streamers import BaseStreamer
 
+from bench.results.file_names import OPERATORS_NAME, SNAPSHOT_NAME, TRACE_NAME
 from bench.trial.compat import torch_internals
 from bench.trial.hardware import memory
 from bench.trial.measure.continuous_batching import BatchingSession
 from bench.trial.measure.request import Request, guards
 
 PREFILL, DECODE = "bench: prefill", "bench: decoding step"
-TRACE_NAME, TABLE_NAME, SNAPSHOT_NAME = "trace.json.gz", "operators.txt", "memory_snapshot.pickle"
 TABLE_ROWS = 50
 
 
@@ -106,7 +106,7 @@ def write_artifacts(profiler: torch.profiler.profile, folder: Path, *, on_gpu: b
     profiler.export_chrome_trace(str(free(folder / TRACE_NAME)))
     order = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     table = profiler.key_averages().table(sort_by=order, row_limit=TABLE_ROWS, max_name_column_width=80)
-    free(folder / TABLE_NAME).write_text(table + "\n", encoding="utf-8")
+    free(folder / OPERATORS_NAME).write_text(table + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -20,7 +20,8 @@ from bench.config.rules import ConfigError
 from bench.config.schema import BenchmarkConfig
 from bench.host.libraries import imported, with_imported
 from bench.host.secrets import scrub
-from bench.results.record import REFERENCE_NAME, Record
+from bench.results.file_names import REFERENCE_NAME
+from bench.results.record import Record
 from bench.trial.hardware.environment import describe_environment
 from bench.trial.measure.runner import BenchmarkRunner
 from bench.trial.model.loading import resolve_device

@@ -30,6 +30,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from bench.config.schema import BenchmarkConfig
+from bench.results.file_names import LOG_NAME
 from bench.results.record import ProcessEnd, Record, RecordError
 from bench.trial.measure import trial
 from bench.trial.model.loading import resolve_device
@@ -41,7 +42,7 @@ LOOK_S = 0.25  # between the launcher's looks at the ranks
 LOST_GRACE_S = 3.0  # for the launcher to find the rank that is gone
 DONE_GRACE_S = 3.0  # for rank 0 to write its record when another rank has failed
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-LOOPBACK, LOG_NAME = "127.0.0.1", "worker.log"
+LOOPBACK = "127.0.0.1"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import factories
 from bench.jobs import job
 from bench.orchestration import job_run
 from bench.orchestration.sweep_end import Concluded, finish
-from bench.orchestration.sweep_state import Course
+from bench.orchestration.sweep_state import SweepState
 from bench.results.record import Record, Steadiness, Unverified
 from sweep_in_fork import SWEEP, measure_nothing, run
 
@@ -44,7 +44,7 @@ class Publisher:
 def said(folder: Path, publisher: Publisher) -> list[str]:
     console = Console(file=io.StringIO(), width=300)
     plan: Any = SimpleNamespace(jobs=[], sweep_id="s", settings=[], baseline=None)
-    course: Any = Course(
+    state: Any = SweepState(
         console=console,
         config=SimpleNamespace(),  # type: ignore[arg-type]
         folder=folder,
@@ -54,7 +54,7 @@ def said(folder: Path, publisher: Publisher) -> list[str]:
         is_local=True,
         destination=SimpleNamespace(),  # type: ignore[arg-type]
     )
-    finish(course, "run", [], interrupted=False, conclude=lambda _: Concluded())
+    finish(state, "run", [], interrupted=False, conclude=lambda _: Concluded())
     return [line for line in console.file.getvalue().splitlines() if "bench.tracking.sync" in line]  # type: ignore[attr-defined]
 
 

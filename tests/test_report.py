@@ -25,7 +25,7 @@ from bench.host import atomic_files
 from bench.jobs.planning.plan import Plan
 from bench.jobs.planning.resume import Found, Resumption
 from bench.orchestration.sweep_end import Concluded, finish
-from bench.orchestration.sweep_state import Course
+from bench.orchestration.sweep_state import SweepState
 from bench.report.rows import COLUMNS
 from bench.report.terminal.comparison_text import Section
 from bench.results.record import Failure, Record
@@ -347,7 +347,7 @@ def ended(folder: Path, records: Sequence[Record], *, publisher: Any = None, **o
     names = list(dict.fromkeys(each.name for each in records))
     plan = Plan(sweep_id="night-1", jobs=planned, points=[], duplicates=0, settings=names, baseline=None)
     out = io.StringIO()
-    course = Course(
+    state = SweepState(
         console=Console(file=out, width=300),
         config=BenchmarkConfig(sweep=SweepConfig(name="night")),
         folder=folder,
@@ -357,7 +357,7 @@ def ended(folder: Path, records: Sequence[Record], *, publisher: Any = None, **o
         is_local=True,
         destination=Destination(),
     )
-    finish(course, "run-1", list(records), **{"interrupted": False} | options)
+    finish(state, "run-1", list(records), **{"interrupted": False} | options)
     return out.getvalue().splitlines()
 
 

@@ -39,7 +39,7 @@ from bench.config.schema import (
 from bench.jobs.launcher_return import Returned
 from bench.jobs.planning.plan import Plan, Point
 from bench.jobs.planning.search_space import Choice, Range, Space
-from bench.orchestration.search import search as course
+from bench.orchestration.search import search as search_module
 from bench.orchestration.search.search import search
 from bench.orchestration.search.study import Study, StudyError, _address
 from bench.results.record import Failure, Fidelity, Record
@@ -418,7 +418,7 @@ def test_only_one_module_imports_optuna() -> None:
     assert users == ["study.py"]
 
 
-# ---- the course, without jobs ------------------------------------------------------------------------------------
+# ---- a whole search, without jobs ------------------------------------------------------------------------------------
 
 
 def compose(values: Mapping[str, str], **keywords: Any) -> Point:
@@ -482,7 +482,7 @@ def found(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _same_environment(monkeypatch) -> None:
-    monkeypatch.setattr(course, "current_environment", lambda *, is_local: {})
+    monkeypatch.setattr(search_module, "current_environment", lambda *, is_local: {})
 
 
 @pytest.mark.contract
@@ -536,7 +536,7 @@ def test_another_spelling_of_a_setting_is_no_second_job(tmp_path) -> None:
 
 
 def test_an_interval_that_means_nothing_ends_as_well(tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(course, "IDLE", 10)
+    monkeypatch.setattr(search_module, "IDLE", 10)
     space = Space(fixed={}, parameters=(Range(key="warmup.max_s", low=1, high=2, step=None, is_int=False),))
     status, launcher = run(tmp_path, space=space)
     assert (status, len(launcher.ran)) == (0, 1)
@@ -652,7 +652,7 @@ def test_other_fixed_overrides_are_not_mixed_with_a_search(tmp_path) -> None:
 
 def test_another_environment_ends_a_search(tmp_path, monkeypatch) -> None:
     run(tmp_path)
-    monkeypatch.setattr(course, "current_environment", lambda *, is_local: {"torch": "9"})
+    monkeypatch.setattr(search_module, "current_environment", lambda *, is_local: {"torch": "9"})
     with pytest.raises(ConfigError, match=r"the environment has changed \(torch .*start another sweep.name"):
         run(tmp_path)
 

@@ -34,15 +34,12 @@ def bring_back(
     """
     places = {(job.setting_id, job.repeat): job.folder for job in plan.jobs}
     have = {(past.setting_id, past.repeat) for past in found.past}
-    ids = [found.file.sweep_id] if found.file else [past.sweep_id for past in found.past if past.sweep_id]
-    if places.keys() <= have or not (ids or config.sweep.name):
+    if places.keys() <= have or not (found.sweep_id or config.sweep.name):
         return False
     publisher = open_publisher(config, console, destination)
     if publisher is None:
         return False
-    restored = publisher.restore(
-        folder, name=config.sweep.name, sweep_id=ids[0] if ids else None, have=have, places=places
-    )
+    restored = publisher.restore(folder, name=config.sweep.name, sweep_id=found.sweep_id, have=have, places=places)
     for line in restored.lines:
         console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if restored.folders:

@@ -1,4 +1,4 @@
-"""A sweep's course: plan, claim the folder, examine, launch, publish what is left, show what came of it."""
+"""A sweep from start to end: plan, lock the folder, examine, launch, publish what is left, show the results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bench.orchestration.job_run import exit_status, make_ready, open_publisher,
 from bench.orchestration.publish_target import decided, resumed, written_down
 from bench.orchestration.restored_records import bring_back
 from bench.orchestration.sweep_end import finish, import_ahead
-from bench.orchestration.sweep_state import Course, records_of, resume_command
+from bench.orchestration.sweep_state import SweepState, records_of, resume_command
 from bench.report.terminal.console import Terminal
 from bench.results.file_names import EARLIER, LOCK_NAME
 from bench.results.record import Record, RecordError
@@ -41,7 +41,7 @@ Launch = Callable[[Plan, Mapping[int, Assignment], OnReturn], None]
 
 
 def sweep(points: Sequence[Point], *, folder: Path, launch: Launch, is_local: bool) -> int:
-    """Run every point of a sweep, or with `sweep.resume` those that are missing, and show what came of it.
+    """Run every point of a sweep, or with `sweep.resume` those that are missing, and show the results.
 
     Args:
         points: all settings, composed and checked.
@@ -62,18 +62,31 @@ def sweep(points: Sequence[Point], *, folder: Path, launch: Launch, is_local: bo
     if plan.duplicates:
         console.print(f"{plan.duplicates} of {len(points)} points repeat another and are left out", markup=False)
     if config.sweep.dry_run:
-        from bench.orchestration.dry_run import print_plan_of  # noqa: PLC0415
+        _print_dry_run(console, config, plan, folder, is_local=is_local)
+        return ExitStatus.OK
+    with own_folder(config, folder):
+        state = _prepare(console, config, plan, folder, is_local=is_local)
+        put_unusable_aside(state, current_environment(is_local=is_local))
+        with resumable(state):
+            return _run(state, launch)
 
-        found, left = _resumption(plan, folder, is_local=is_local)
-        print_plan_of(console, left, folder)
-        if found.past and not config.sweep.resume:
-            console.print(f"{folder} holds a sweep: sweep.resume=true goes on with it", markup=False, soft_wrap=True)
-        return 0
-    return in_own_folder(config, folder, lambda: _conduct(console, config, plan, folder, launch, is_local=is_local))
+
+def _print_dry_run(console: Console, config: BenchmarkConfig, plan: Plan, folder: Path, *, is_local: bool) -> None:
+    from bench.orchestration.dry_run import print_plan_of  # noqa: PLC0415
+
+    found, left = _compared_with_folder(plan, folder, is_local=is_local)
+    print_plan_of(console, left, folder)
+    if found.past and not config.sweep.resume:
+        console.print(f"{folder} holds a sweep: sweep.resume=true goes on with it", markup=False, soft_wrap=True)
 
 
-def in_own_folder(config: BenchmarkConfig, folder: Path, conduct: Callable[[], int]) -> int:
-    """Conduct a sweep while its folder is claimed; one that was made for a sweep that then is refused is removed."""
+@contextlib.contextmanager
+def own_folder(config: BenchmarkConfig, folder: Path) -> Iterator[None]:
+    """Make and lock the folder of a sweep; one that was made for a sweep that then is refused is removed.
+
+    Raises:
+        ConfigError: it holds what may not be overwritten, another start holds it, or nothing can be kept there.
+    """
     from bench.jobs.planning.resume import check_is_free, check_is_resumable, claimed  # noqa: PLC0415
 
     check = check_is_resumable if config.sweep.resume else check_is_free
@@ -85,7 +98,7 @@ def in_own_folder(config: BenchmarkConfig, folder: Path, conduct: Callable[[], i
         with claimed(folder):
             try:
                 check(folder)
-                return conduct()
+                yield
             except ConfigError:
                 if not had_lock:  # while it is ours: one that another start holds must stay
                     (folder / LOCK_NAME).unlink(missing_ok=True)
@@ -130,35 +143,37 @@ def _writable(folder: Path) -> Iterator[None]:
 
 
 def current_environment(*, is_local: bool) -> dict[str, str]:
+    """Return the fingerprint of this environment, without the hardware where the jobs run elsewhere."""
     from bench.jobs.planning.fingerprint import fingerprint, software  # noqa: PLC0415
 
     return fingerprint() if is_local else software(fingerprint())
 
 
-def _resumption(plan: Plan, folder: Path, *, is_local: bool) -> tuple[Found, Resumption]:
-    """What the folder holds, and what of the plan is left; all of it for a sweep that begins."""
+def _compared_with_folder(plan: Plan, folder: Path, *, is_local: bool) -> tuple[Found, Resumption]:
+    """Return what the folder holds, and what of the plan is left; all of it for a sweep that begins."""
     from bench.jobs.planning.resume import look, resume  # noqa: PLC0415
 
     found = look(folder, is_local=is_local)
-    ids = [found.file.sweep_id] if found.file else [past.sweep_id for past in found.past if past.sweep_id]
-    if ids:
-        plan = dataclasses.replace(plan, sweep_id=ids[0])
+    plan = dataclasses.replace(plan, sweep_id=found.sweep_id or plan.sweep_id)
     return found, resume(plan, found, current_environment(is_local=is_local))
 
 
-def _conduct(
-    console: Console, config: BenchmarkConfig, plan: Plan, folder: Path, launch: Launch, *, is_local: bool
-) -> int:
-    found, left = _resumption(plan, folder, is_local=is_local)
-    destination = going_on(console, config, found, folder)
+def _prepare(console: Console, config: BenchmarkConfig, plan: Plan, folder: Path, *, is_local: bool) -> SweepState:
+    """Find what is done, fetch what MLflow alone holds, and examine what is to be run. The folder is locked.
+
+    Raises:
+        ConfigError: one of the settings cannot work; nothing was started.
+    """
+    found, left = _compared_with_folder(plan, folder, is_local=is_local)
+    destination = where_to_publish(console, config, found, folder)
     if config.sweep.resume and bring_back(console, config, left.plan, found, folder, destination=destination):
-        found, left = _resumption(plan, folder, is_local=is_local)
-    course = Course(
+        found, left = _compared_with_folder(plan, folder, is_local=is_local)
+    state = SweepState(
         console=console, config=config, folder=folder, found=found, left=left, publisher=None,
         destination=destination, is_local=is_local,
     )  # fmt: skip
     if config.sweep.resume:
-        _tell_what_is_done(course)
+        _print_what_is_done(state)
     pairs = zip(left.plan.jobs, left.plan.points, strict=True)
     to_run = [point.config for job, point in pairs if not job.done]
     if to_run and is_local:
@@ -166,18 +181,12 @@ def _conduct(
     else:
         end_fork_server()
         publisher = open_publisher(config, console, destination)
-    course = dataclasses.replace(course, publisher=publisher)
     tell_untested(console)  # not before: what is refused costs one line
-    put_unusable_aside(course, current_environment(is_local=is_local))
-    try:
-        return _run_and_show(course, launch)
-    except KeyboardInterrupt:  # outside of the jobs
-        course.say(f" Resume: {resume_command(course)}")
-        raise
+    return dataclasses.replace(state, publisher=publisher)
 
 
-def going_on(console: Console, config: BenchmarkConfig, found: Found, folder: Path) -> Destination:
-    """Where a sweep is published that begins, or goes on."""
+def where_to_publish(console: Console, config: BenchmarkConfig, found: Found, folder: Path) -> Destination:
+    """Return where a sweep that begins or is resumed is published."""
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -185,101 +194,115 @@ def going_on(console: Console, config: BenchmarkConfig, found: Found, folder: Pa
     return resumed(config, found.file if config.sweep.resume else None, folder, say)
 
 
-def _run_and_show(course: Course, launch: Launch) -> int:
-    file = begin(course)
-    with no_run_left_running(course, file.parent_run_id):
-        return _run_and_finish(course, file, launch)
-
-
 @contextlib.contextmanager
-def no_run_left_running(course: Course, run_id: str | None) -> Iterator[None]:
-    """End the sweep's run in MLflow, should what is done within be broken off."""
+def resumable(state: SweepState) -> Iterator[None]:
+    """Print the command that resumes the sweep, should the user interrupt it outside of its jobs."""
     try:
         yield
-    except (Exception, KeyboardInterrupt):
-        if course.publisher is not None:
-            course.publisher.end_sweep(run_id, records_of(course), interrupted=True)
+    except KeyboardInterrupt:
+        state.say(f" Resume: {resume_command(state)}")
         raise
 
 
-def _run_and_finish(course: Course, file: SweepFile, launch: Launch) -> int:
-    interrupted, stopped = run_plan(course, file, launch)
+@contextlib.contextmanager
+def no_run_left_running(state: SweepState, run_id: str | None, records: Callable[[], list[Record]]) -> Iterator[None]:
+    """End the sweep's run in MLflow, should anything within raise.
+
+    Args:
+        state: the sweep.
+        run_id: of its own run.
+        records: returns those of its jobs.
+    """
     try:
-        records = records_of(course)
-    except KeyboardInterrupt:  # all jobs have ended: they are shown all the same
-        interrupted, records = True, records_of(course)
-    missing = len(course.plan.jobs) - len(records)
-    if missing and not interrupted:
-        course.say(f"{missing} of {len(course.plan.jobs)} jobs left no record")
-    interrupted = finish(course, file.parent_run_id, records, interrupted=interrupted) or interrupted
-    status = max(exit_status(records), 1 if missing or stopped else 0)
-    if interrupted or status:
-        course.say(f" Resume: {resume_command(course)}")
-    return ExitStatus.INTERRUPTED if interrupted else status
+        yield
+    except (Exception, KeyboardInterrupt):
+        if state.publisher is not None:
+            state.publisher.end_sweep(run_id, records(), interrupted=True)
+        raise
 
 
-def _tell_what_is_done(course: Course) -> None:
-    for line in course.found.broken:
-        course.say(line)
-    if course.found.file is None and not course.found.past:
-        course.say(f"{course.folder} holds no sweep yet: it begins")
+def _run(state: SweepState, launch: Launch) -> int:
+    """Run the jobs that are left, publish and show all of them; returns the exit status."""
+    file = begin(state)
+    with no_run_left_running(state, file.parent_run_id, lambda: records_of(state)):
+        interrupted, stopped = run_plan(state, file, launch)
+        try:
+            records = records_of(state)
+        except KeyboardInterrupt:  # all jobs have ended: they are shown all the same
+            interrupted, records = True, records_of(state)
+        missing = len(state.plan.jobs) - len(records)
+        if missing and not interrupted:
+            state.say(f"{missing} of {len(state.plan.jobs)} jobs left no record")
+        interrupted = finish(state, file.parent_run_id, records, interrupted=interrupted) or interrupted
+        status = max(exit_status(records), 1 if missing or stopped else 0)
+        if interrupted or status:
+            state.say(f" Resume: {resume_command(state)}")
+        return ExitStatus.INTERRUPTED if interrupted else status
+
+
+def _print_what_is_done(state: SweepState) -> None:
+    for line in state.found.broken:
+        state.say(line)
+    if state.found.file is None and not state.found.past:
+        state.say(f"{state.folder} holds no sweep yet: it begins")
     else:
-        jobs = course.plan.jobs
-        course.say(f"Resuming {course.plan.sweep_id}: {sum(job.done for job in jobs)} of {len(jobs)} jobs are done")
-    if course.left.changed:
-        course.say(
-            f"the environment has changed ({'; '.join(course.left.changed)}): what ran in the former one is measured "
-            f"again, and its records are kept in {course.folder / EARLIER}"
+        jobs = state.plan.jobs
+        state.say(f"Resuming {state.plan.sweep_id}: {sum(job.done for job in jobs)} of {len(jobs)} jobs are done")
+    if state.left.changed:
+        state.say(
+            f"the environment has changed ({'; '.join(state.left.changed)}): what ran in the former one is measured "
+            f"again, and its records are kept in {state.folder / EARLIER}"
         )
-    for missing, count in Counter(course.left.lacking.values()).items():
+    for missing, count in Counter(state.left.lacking.values()).items():
         jobs_run = "1 finished job runs" if count == 1 else f"{count} finished jobs run"
-        kept = f"kept in {course.folder / EARLIER}"
-        course.say(f"{jobs_run} again: {missing}; {'its record is' if count == 1 else 'their records are'} {kept}")
-    if course.left.kept:
-        course.say(f"{len(course.left.kept)} finished jobs are none of these points: kept, and not shown")
+        kept = f"kept in {state.folder / EARLIER}"
+        state.say(f"{jobs_run} again: {missing}; {'its record is' if count == 1 else 'their records are'} {kept}")
+    if state.left.kept:
+        state.say(f"{len(state.left.kept)} finished jobs are none of these points: kept, and not shown")
 
 
-def put_unusable_aside(course: Course, environment: dict[str, str]) -> None:
+def put_unusable_aside(state: SweepState, environment: dict[str, str]) -> None:
+    """Move the folders of records that do not count, and of references of another environment, to `earlier/`."""
     from bench.jobs.planning.resume import put_aside, unusable_references  # noqa: PLC0415
 
-    put_aside(course.folder, course.left.put_aside)
-    put_aside(course.folder, unusable_references(course.folder, environment, is_local=course.is_local))
+    put_aside(state.folder, state.left.put_aside)
+    put_aside(state.folder, unusable_references(state.folder, environment, is_local=state.is_local))
 
 
-def begin(course: Course, *, space: dict[str, list[str]] | None = None) -> SweepFile:
+def begin(state: SweepState, *, space: dict[str, list[str]] | None = None) -> SweepFile:
     """Write down the plan, and make the sweep's run in MLflow; returns what is written.
 
     A search gives its `space`, override key → values: of its jobs it has planned none yet.
     """
-    before, plan = course.found.file, course.plan
+    before, plan = state.found.file, state.plan
     swept = plan.swept() if space is None else space
     now_s = time.time()
     file = SweepFile(
         sweep_id=plan.sweep_id,
-        name=course.config.sweep.name or plan.sweep_id,
+        name=state.config.sweep.name or plan.sweep_id,
         parent_run_id=before.parent_run_id if before else None,
         started_at_s=before.started_at_s if before else now_s,
         launched_at_s=now_s,
         settings=plan.settings,
         baseline=plan.baseline,
         swept=swept,
-        tracking=written_down(course.config, course.publisher, course.folder),
+        tracking=written_down(state.config, state.publisher, state.folder),
         jobs=plan.jobs,
-        kept=course.left.kept,
-        trials=None if space is None else course.config.search.trials,
+        kept=state.left.kept,
+        trials=None if space is None else state.config.search.trials,
     )
-    file.write(course.folder)  # before the run is made: who is killed now can still go on with the same sweep
-    if course.publisher is None:
+    file.write(state.folder)  # before the run is made: who is killed now can still go on with the same sweep
+    if state.publisher is None:
         return file
-    run_id = course.publisher.begin_sweep(
+    run_id = state.publisher.begin_sweep(
         sweep_id=plan.sweep_id, name=file.name, swept=swept, settings=plan.settings, baseline=plan.baseline
     )
     file = dataclasses.replace(file, parent_run_id=run_id, launched_at_s=time.time())
-    file.write(course.folder)
+    file.write(state.folder)
     return file
 
 
-def run_plan(course: Course, file: SweepFile, launch: Launch) -> tuple[bool, bool]:
+def run_plan(state: SweepState, file: SweepFile, launch: Launch) -> tuple[bool, bool]:
     """Run the jobs; returns whether the user interrupted them, and whether the disk took no more.
 
     Whatever else is raised costs the job that it hit.
@@ -287,17 +310,17 @@ def run_plan(course: Course, file: SweepFile, launch: Launch) -> tuple[bool, boo
     Raises:
         ConfigError: the launcher refuses all of them; none has run.
     """
-    assignments = assign(course.plan, file, is_local=course.is_local)
-    configs = {job.number: point.config for job, point in zip(course.plan.jobs, course.plan.points, strict=True)}
+    assignments = assign(state.plan, file, is_local=state.is_local)
+    configs = {job.number: point.config for job, point in zip(state.plan.jobs, state.plan.points, strict=True)}
     taken: set[int] = set()
 
     def take(number: int, outcome: Returned | Exception) -> None:
         taken.add(number)
-        _take(course, assignments[number], configs[number], outcome)
+        _take(state, assignments[number], configs[number], outcome)
 
     try:
         try:
-            launch(course.plan, assignments, take)
+            launch(state.plan, assignments, take)
         except Exception as error:
             if is_out_of_space(error) or (isinstance(error, ConfigError) and not taken):
                 raise
@@ -307,52 +330,52 @@ def run_plan(course: Course, file: SweepFile, launch: Launch) -> tuple[bool, boo
         return True, False
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        course.say(f"Stopped: {error.strerror}{where}: no further job could keep its result")
+        state.say(f"Stopped: {error.strerror}{where}: no further job could keep its result")
         return False, True
     return False, False
 
 
-def _take(course: Course, given: Assignment, config: BenchmarkConfig, outcome: Returned | Exception) -> None:
+def _take(state: SweepState, given: Assignment, config: BenchmarkConfig, outcome: Returned | Exception) -> None:
     """See to it that a job that has ended lies in the sweep's folder with its record, and is published and shown.
 
     Raises:
         OSError: the disk takes no more.
     """
-    folder = course.folder / given.job.folder
+    folder = state.folder / given.job.folder
     try:
         if isinstance(outcome, Returned):
             outcome.deliver(folder)
             if outcome.left_there:
                 names = ", ".join(outcome.left_there)
-                course.say(f"job {given.job.number}: {names} stays in {outcome.left_in} on {outcome.host}")
-            is_shown = course.is_local  # the job has published and shown itself
+                state.say(f"job {given.job.number}: {names} stays in {outcome.left_in} on {outcome.host}")
+            is_shown = state.is_local  # the job has published and shown itself
         else:
-            is_shown = not _take_lost(course, given, config, outcome) and course.is_local
+            is_shown = not _take_lost(state, given, config, outcome) and state.is_local
     except Exception as error:
         if is_out_of_space(error):
             raise
         is_shown = False
-        course.say(f"job {given.job.number}: its record is not written: {explain(error)}", "yellow")
+        state.say(f"job {given.job.number}: its record is not written: {explain(error)}", "yellow")
     if not is_shown:
-        _show(course, given, folder)
+        _show(state, given, folder)
 
 
-def _show(course: Course, given: Assignment, folder: Path) -> None:
+def _show(state: SweepState, given: Assignment, folder: Path) -> None:
     """Show and publish a job that could not do so itself; what cannot be done costs a line."""
     from bench.report.terminal.progress import print_job_line  # noqa: PLC0415
 
     try:
         record = Record.read(folder)
-        print_job_line(course.console, record, given.job.number + 1, given.jobs)
-        if course.publisher is not None:
-            course.publisher.publish_missing([folder], given.parent_run_id)
+        print_job_line(state.console, record, given.job.number + 1, given.jobs)
+        if state.publisher is not None:
+            state.publisher.publish_missing([folder], given.parent_run_id)
     except RecordError:
         pass
     except Exception as error:  # noqa: BLE001 - the record is there, and what is not published is so in the end
-        course.say(f"job {given.job.number}: {explain(error)}", "yellow")
+        state.say(f"job {given.job.number}: {explain(error)}", "yellow")
 
 
-def _take_lost(course: Course, given: Assignment, config: BenchmarkConfig, error: Exception) -> bool:
+def _take_lost(state: SweepState, given: Assignment, config: BenchmarkConfig, error: Exception) -> bool:
     """End a job that gave nothing back in a record, unless it has written a whole one; returns whether that was done.
 
     Raises:
@@ -361,12 +384,12 @@ def _take_lost(course: Course, given: Assignment, config: BenchmarkConfig, error
     from bench.jobs.job import new_record, write_lost  # noqa: PLC0415
     from bench.jobs.planning.resume import look  # noqa: PLC0415
 
-    if course.is_local and is_out_of_space(error):  # of another machine it is the disk there
+    if state.is_local and is_out_of_space(error):  # of another machine it is the disk there
         raise error
-    job, folder = given.job, course.folder / given.job.folder
-    if not course.is_local:  # its record may have reached MLflow, though nothing came back from the engine
-        found = look(course.folder, is_local=False)
-        bring_back(course.console, course.config, course.plan, found, course.folder, destination=course.destination)
+    job, folder = given.job, state.folder / given.job.folder
+    if not state.is_local:  # its record may have reached MLflow, though nothing came back from the engine
+        found = look(state.folder, is_local=False)
+        bring_back(state.console, state.config, state.plan, found, state.folder, destination=state.destination)
     with contextlib.suppress(RecordError):
         left = Record.read(folder)
         if left.status != "interrupted" or left.error is not None:

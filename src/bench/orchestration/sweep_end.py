@@ -18,7 +18,7 @@ from bench.host.atomic_files import write_whole
 from bench.host.command_line import to_type
 from bench.jobs.unstarted import explain
 from bench.orchestration.job_run import print_ways_on
-from bench.orchestration.sweep_state import Course, command_again
+from bench.orchestration.sweep_state import SweepState, command_again
 from bench.results.file_names import COMPARISON_JSON, COMPARISON_MARKDOWN
 from bench.results.record import Record
 
@@ -62,7 +62,7 @@ class _Steps:
     leaves out what may take long; the sweep's run in MLflow is ended, and what is known is shown, all the same.
     """
 
-    course: Course
+    state: SweepState
     is_cut: bool = False  # by the user
 
     def do(self, not_done: str, work: Callable[[], _Result], otherwise: _Result) -> _Result:
@@ -73,9 +73,9 @@ class _Steps:
             return work()
         except KeyboardInterrupt:
             self.is_cut = True
-            self.course.say(f"{not_done}: interrupted", "yellow")
+            self.state.say(f"{not_done}: interrupted", "yellow")
         except Exception as error:  # noqa: BLE001 - a fault of a library, or of ours: the records stand
-            self.course.say(f"{not_done}: {type(error).__name__}: {explain(error)}", "yellow")
+            self.state.say(f"{not_done}: {type(error).__name__}: {explain(error)}", "yellow")
         return otherwise
 
     def must(self, not_done: str, work: Callable[[], object]) -> None:
@@ -87,11 +87,11 @@ class _Steps:
             with contextlib.suppress(KeyboardInterrupt, Exception):
                 work()
         except Exception as error:  # noqa: BLE001 - as above
-            self.course.say(f"{not_done}: {type(error).__name__}: {explain(error)}", "yellow")
+            self.state.say(f"{not_done}: {type(error).__name__}: {explain(error)}", "yellow")
 
 
 def finish(
-    course: Course,
+    state: SweepState,
     run_id: str | None,
     records: list[Record],
     *,
@@ -101,7 +101,7 @@ def finish(
     """Publish what is not yet, end the sweep's run, show everything, write the report, and end with the answer.
 
     Args:
-        course: the sweep.
+        state: the sweep.
         run_id: of its own run in MLflow; None: it has none.
         records: of its jobs.
         interrupted: whether the user stopped it before its end.
@@ -112,63 +112,63 @@ def finish(
     """
     from bench.report.terminal.results_table import print_table  # noqa: PLC0415
 
-    publisher, unpublished, steps = course.publisher, 0, _Steps(course=course)
+    publisher, unpublished, steps = state.publisher, 0, _Steps(state=state)
     is_complete: list[bool] = []  # what the steps say that concern the sweep's own run
     if publisher is not None:
-        folders = [course.folder / job.folder for job in course.plan.jobs]
+        folders = [state.folder / job.folder for job in state.plan.jobs]
         unpublished = steps.do("not all is published", lambda: publisher.publish_missing(folders, run_id), len(folders))
         stopped = interrupted or steps.is_cut
         steps.must(
             "the sweep's run is not ended",
             lambda: is_complete.append(publisher.end_sweep(run_id, records, interrupted=stopped)),
         )
-    steps.must("the table cannot be shown", lambda: print_table(course.console, records))
+    steps.must("the table cannot be shown", lambda: print_table(state.console, records))
     nothing: tuple[ComparisonReport | None, list[Path]] = (None, [])
     (comparison, files), found = nothing, Concluded()
     if conclude is None:
-        comparison, files = steps.do("not compared", lambda: _compare(course, records), nothing)
+        comparison, files = steps.do("not compared", lambda: _compare(state, records), nothing)
     else:
         found = steps.do("the result cannot be shown", lambda: conclude(records), found)
         files = found.files
-    report, written = _report(course, steps, records, comparison, found.sections) if records else (None, [])
+    report, written = _report(state, steps, records, comparison, found.sections) if records else (None, [])
     if publisher is not None:
         tables = {TRIALS: report.trials} if report is not None else {}
         answer = report.answer if report is not None else None
         all_files = [*files, *written]
         is_concluded = steps.do(
             "the sweep's results are not published",
-            lambda: publisher.conclude(run_id, files=all_files, base=course.folder, tables=tables, answer=answer),
+            lambda: publisher.conclude(run_id, files=all_files, base=state.folder, tables=tables, answer=answer),
             False,
         )
         is_complete.append(is_concluded)
-    later = shlex.join([*to_type("sync"), str(course.folder)])
+    later = shlex.join([*to_type("sync"), str(state.folder)])
     if unpublished:
         many = f"up to {unpublished}" if steps.is_cut else f"{unpublished}"
-        course.say(f"{many} records are not published; later: {later}", "yellow")
+        state.say(f"{many} records are not published; later: {later}", "yellow")
     elif not all(is_complete):
-        course.say(f"the sweep's own run in MLflow is not complete; later: {later}", "yellow")
-    steps.must("what is unverified cannot be shown", lambda: _tell_unverified(course, records))
-    steps.must("the answer cannot be shown", lambda: _print_answer(course, report, records, comparison, found.answer))
+        state.say(f"the sweep's own run in MLflow is not complete; later: {later}", "yellow")
+    steps.must("what is unverified cannot be shown", lambda: _tell_unverified(state, records))
+    steps.must("the answer cannot be shown", lambda: _print_answer(state, report, records, comparison, found.answer))
     if written:
-        steps.must("the report's place cannot be shown", lambda: course.say(f" Report: {written[0]}"))
-    sweep_id = course.plan.sweep_id
+        steps.must("the report's place cannot be shown", lambda: state.say(f" Report: {written[0]}"))
+    sweep_id = state.plan.sweep_id
     steps.must(
         "the ways on cannot be shown",
-        lambda: print_ways_on(course.console, publisher, course.folder, sweep_id=sweep_id),
+        lambda: print_ways_on(state.console, publisher, state.folder, sweep_id=sweep_id),
     )
     return steps.is_cut
 
 
-def _tell_unverified(course: Course, records: Sequence[Record]) -> None:
+def _tell_unverified(state: SweepState, records: Sequence[Record]) -> None:
     """Say above the answer how many settings nothing confirms, which the exit status does not tell."""
     from bench.report.text.unverified import count_line  # noqa: PLC0415
 
     if (line := count_line(records)) is not None:
-        course.say(line, "yellow")
+        state.say(line, "yellow")
 
 
 def _print_answer(
-    course: Course,
+    state: SweepState,
     report: Report | None,
     records: Sequence[Record],
     comparison: ComparisonReport | None,
@@ -177,7 +177,7 @@ def _print_answer(
     """Print what the sweep came to, and what to do next, in three lines at most of 100 columns.
 
     Args:
-        course: the sweep.
+        state: the sweep.
         report: that was made; None where it could not be.
         records: of the jobs.
         comparison: of the settings.
@@ -186,24 +186,24 @@ def _print_answer(
     from bench.report.terminal.answer_text import answer_of_sweep, print_answer  # noqa: PLC0415
 
     if (text := found) is None:
-        answer = report.page.answer if report is not None else _answer_of(course, records, comparison)
+        answer = report.page.answer if report is not None else _answer_of(state, records, comparison)
         text = answer_of_sweep(answer, records, comparison)
-    print_answer(course.console, text)
+    print_answer(state.console, text)
 
 
-def _answer_of(course: Course, records: Sequence[Record], comparison: ComparisonReport | None) -> Answer:
+def _answer_of(state: SweepState, records: Sequence[Record], comparison: ComparisonReport | None) -> Answer:
     """The report's answer, where there is no report."""
     from bench.analysis.trials.summary import summarize  # noqa: PLC0415
     from bench.report.measured import measure  # noqa: PLC0415
     from bench.report.page.answer import build_answer  # noqa: PLC0415
 
     trials = [each for each in records if each.kind != "reference"]
-    settings = measure(trials, [summarize(each) for each in trials], course.plan.settings)
-    return build_answer(settings, comparison, jobs=len(course.plan.jobs))
+    settings = measure(trials, [summarize(each) for each in trials], state.plan.settings)
+    return build_answer(settings, comparison, jobs=len(state.plan.jobs))
 
 
 def _report(
-    course: Course,
+    state: SweepState,
     steps: _Steps,
     records: Sequence[Record],
     comparison: ComparisonReport | None,
@@ -211,7 +211,7 @@ def _report(
 ) -> tuple[Report | None, list[Path]]:
     """Write the sweep's report; returns it, and its files. One that cannot be written costs a line."""
     if steps.is_cut:
-        _not_written(course, "interrupted")
+        _not_written(state, "interrupted")
         return None, []
     report: Report | None = None
     try:
@@ -219,30 +219,30 @@ def _report(
         from bench.report.page.build import Sweep  # noqa: PLC0415
         from bench.report.page.write import build, write  # noqa: PLC0415
 
-        plan = course.plan
+        plan = state.plan
         about = Sweep(
             typed=plan.settings,
             jobs=len(plan.jobs),
-            source=_relative(course.folder),
+            source=_relative(state.folder),
             command=command_again(),
             programs={word: shlex.join(to_type(word)) for word in ("compare", "report")},
             found=found,
         )
         report = build(records, about, comparison, baseline=plan.baseline if comparison is not None else None)
-        files = write(report, course.folder)
+        files = write(report, state.folder)
     except Exception as error:  # noqa: BLE001 - of a plotting library, or ours; on a full disk MLflow may have room
-        _not_written(course, f"{type(error).__name__}: {error}")
+        _not_written(state, f"{type(error).__name__}: {error}")
         return report, []
     except KeyboardInterrupt:
         steps.is_cut = True
-        _not_written(course, "interrupted")
+        _not_written(state, "interrupted")
         return None, []
     return report, files
 
 
-def _not_written(course: Course, reason: str) -> None:
-    later = shlex.join([*to_type("report"), _relative(course.folder)])
-    course.say(f"the report is not written: {' '.join(reason.split())}; later: {later}", "yellow")
+def _not_written(state: SweepState, reason: str) -> None:
+    later = shlex.join([*to_type("report"), _relative(state.folder)])
+    state.say(f"the report is not written: {' '.join(reason.split())}; later: {later}", "yellow")
 
 
 def _relative(folder: Path) -> str:
@@ -252,7 +252,7 @@ def _relative(folder: Path) -> str:
     return str(folder)
 
 
-def _compare(course: Course, records: Sequence[Record]) -> tuple[ComparisonReport | None, list[Path]]:
+def _compare(state: SweepState, records: Sequence[Record]) -> tuple[ComparisonReport | None, list[Path]]:
     """Verdicts on the settings: shown where there are repeats to base them on, and kept as files in any case.
 
     Returns:
@@ -261,25 +261,25 @@ def _compare(course: Course, records: Sequence[Record]) -> tuple[ComparisonRepor
     from bench.report.comparison import build_report_of_records, to_json  # noqa: PLC0415
     from bench.report.terminal.comparison_text import print_comparison, to_markdown  # noqa: PLC0415
 
-    plan, folder = course.plan, course.folder
+    plan, folder = state.plan, state.folder
     try:
         report = build_report_of_records(records, typed=plan.settings, baseline=plan.baseline)
     except ConfigError:  # checked before; but a sweep that was interrupted may have no job of its baseline
-        course.say(f"not compared: {plan.baseline} left no record")
+        state.say(f"not compared: {plan.baseline} left no record")
         return None, []
     except Exception as error:  # noqa: BLE001 - a fault of ours: the sweep stands, and its report says the rest
-        course.say(f"not compared: {type(error).__name__}: {' '.join(str(error).split())}", "yellow")
+        state.say(f"not compared: {type(error).__name__}: {' '.join(str(error).split())}", "yellow")
         return None, []
     if not report.comparisons and report.noise_floor is None:
         return report, []
     if max(each.repeat for each in plan.jobs) > 1:
-        course.console.print()
-        print_comparison(course.console, report)
+        state.console.print()
+        print_comparison(state.console, report)
     files = [folder / COMPARISON_JSON, folder / COMPARISON_MARKDOWN]
     try:
         write_whole(files[0], json.dumps(to_json(report), indent=1, allow_nan=False))
         write_whole(files[1], to_markdown(report))
     except OSError as error:
-        course.say(f"the comparison is not kept: {error}")
+        state.say(f"the comparison is not kept: {error}")
         return report, []
     return report, files

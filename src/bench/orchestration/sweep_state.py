@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Course:
+class SweepState:
     """A sweep under way."""
 
     console: Console
@@ -47,22 +47,22 @@ class Course:
         self.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def records_of(course: Course) -> list[Record]:
+def records_of(state: SweepState) -> list[Record]:
     """The records of a plan's jobs, under the names that the settings have in it."""
     records = []
-    for each in course.plan.jobs:
+    for each in state.plan.jobs:
         with contextlib.suppress(RecordError):
-            record = Record.read(course.folder / each.folder)
+            record = Record.read(state.folder / each.folder)
             record.name, record.swept = each.name, each.swept
             records.append(record)
     return records
 
 
-def resume_command(course: Course) -> str:
+def resume_command(state: SweepState) -> str:
     """The command that goes on with this sweep: the one that was typed, with its name and the key for it."""
     typed = [each for each in sys.argv[1:] if not re.match(r"\+*sweep\.(resume|name)=", each)]
-    named = course.config.sweep.name or not any("hydra.sweep.dir=" in each for each in typed)
-    names = [f"sweep.name={course.folder.name}"] if named else []
+    named = state.config.sweep.name or not any("hydra.sweep.dir=" in each for each in typed)
+    names = [f"sweep.name={state.folder.name}"] if named else []
     return shlex.join([*program(), *typed, *names, "sweep.resume=true"])
 
 

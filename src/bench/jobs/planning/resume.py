@@ -71,6 +71,13 @@ class Found:
     others: list[str] = dataclasses.field(default_factory=list)  # what is not known as bench's: it stays where it is
     broken: list[str] = dataclasses.field(default_factory=list)  # one line for each file that cannot be used
 
+    @property
+    def sweep_id(self) -> str | None:
+        """The id that the plan, or else the first record of a sweep, gives; None where neither is there."""
+        if self.file is not None:
+            return self.file.sweep_id
+        return next((past.sweep_id for past in self.past if past.sweep_id), None)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resumption:

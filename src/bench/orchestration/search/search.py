@@ -38,13 +38,15 @@ from bench.orchestration.sweep import (
     Launch,
     begin,
     current_environment,
-    going_on,
-    in_own_folder,
+    no_run_left_running,
+    own_folder,
     put_unusable_aside,
+    resumable,
     run_plan,
+    where_to_publish,
 )
 from bench.orchestration.sweep_end import Concluded, finish
-from bench.orchestration.sweep_state import Course, records_of, resume_command
+from bench.orchestration.sweep_state import SweepState, records_of, resume_command
 from bench.report.terminal.console import Terminal
 from bench.results.file_names import SEARCH_DATABASE, SEARCH_JSON, SEARCH_MARKDOWN, file_name
 from bench.results.record import Record, RecordError
@@ -97,7 +99,8 @@ def search(space: Space, compose: Compose, *, folder: Path, launch: Launch, is_l
     if config.sweep.dry_run:
         conduct.print_plan()
         return 0
-    return in_own_folder(config, folder, lambda: conduct.run(examples))
+    with own_folder(config, folder):
+        return conduct.run(examples)
 
 
 # ---- before anything starts ------------------------------------------------------------------------------------------
@@ -207,7 +210,7 @@ class _Search:
     launch: Launch
     is_local: bool
     study: Study = dataclasses.field(init=False)
-    course: Course = dataclasses.field(init=False)
+    state: SweepState = dataclasses.field(init=False)
     file: SweepFile = dataclasses.field(init=False)
     jobs: list[Job] = dataclasses.field(default_factory=list)  # that left a record
     known: dict[str, Outcome] = dataclasses.field(default_factory=dict)  # trial id → what came of it
@@ -250,8 +253,8 @@ class _Search:
         self._check_environment(found, environment)
         self._check_outputs(found)
         put_aside = [past.folder for past in found.past if past.status == "interrupted" and past.sweep_id is not None]
-        sweep_id = self._sweep_id(found)
-        self.course = Course(
+        sweep_id = found.sweep_id or f"{self.folder.name}-{secrets.token_hex(3)}"
+        self.state = SweepState(
             console=self.console,
             config=self.config,
             folder=self.folder,
@@ -264,21 +267,18 @@ class _Search:
                 put_aside=[*put_aside, *found.without_record],
             ),
             publisher=None,
-            destination=going_on(self.console, self.config, found, self.folder),
+            destination=where_to_publish(self.console, self.config, found, self.folder),
             is_local=self.is_local,
         )
         if self.config.sweep.resume:
             self._tell_what_is_done(found, kept)
         publisher = self._make_ready(examples)
-        self.course = dataclasses.replace(self.course, publisher=publisher)
+        self.state = dataclasses.replace(self.state, publisher=publisher)
         self.study = self._open_study(sweep_id)
         tell_untested(self.console)  # not before: what is refused costs one line
-        try:
-            put_unusable_aside(self.course, environment)
+        with resumable(self.state):
+            put_unusable_aside(self.state, environment)
             return self._run_and_show()
-        except KeyboardInterrupt:  # outside of the jobs
-            self._say(f" Resume: {resume_command(self.course)}")
-            raise
 
     # ---- what is there -----------------------------------------------------------------------------------------------
 
@@ -345,17 +345,13 @@ class _Search:
             remedy += "each setting once: ask for what they were asked for, or start another sweep.name"
             raise ConfigError("sweep.resume", True, remedy)
 
-    def _sweep_id(self, found: Found) -> str:
-        ids = [found.file.sweep_id] if found.file else [past.sweep_id for past in found.past if past.sweep_id]
-        return ids[0] if ids else f"{self.folder.name}-{secrets.token_hex(3)}"
-
     def _tell_what_is_done(self, found: Found, kept: Sequence[str]) -> None:
         for line in found.broken:
             self._say(line)
         if found.file is None and not found.past:
             self._say(f"{self.folder} holds no sweep yet: it begins")
         else:
-            self._say(f"Resuming {self.course.plan.sweep_id}: {self.ran} of {self.config.search.trials} jobs are done")
+            self._say(f"Resuming {self.state.plan.sweep_id}: {self.ran} of {self.config.search.trials} jobs are done")
         if kept:
             self._say(f"{len(kept)} finished jobs are none of this search: kept, and not shown")
 
@@ -417,15 +413,15 @@ class _Search:
         from bench.jobs.planning.preflight import question  # noqa: PLC0415
 
         if not self.is_local:
-            return open_publisher(self.config, self.console, self.course.destination)
+            return open_publisher(self.config, self.console, self.state.destination)
         good = [point.config for point in examples]
         try:
-            publisher = make_ready(good, self.console, self.course.destination)
+            publisher = make_ready(good, self.console, self.state.destination)
         except ConfigError:
             good = [each for each in good if self._refusal(each) is None]
             if not good:
                 raise
-            publisher = make_ready(good, self.console, self.course.destination)
+            publisher = make_ready(good, self.console, self.state.destination)
         self.examined |= dict.fromkeys(map(question, good))
         return publisher
 
@@ -448,26 +444,22 @@ class _Search:
     def _run_and_show(self) -> int:
         from bench.report.terminal.results_table import print_table as _  # noqa: F401, PLC0415 - before the first job, not after the last
 
-        self.file = begin(self._course_of_all(), space=self.space.shown())
-        try:
+        self.file = begin(self._state_of_all(), space=self.space.shown())
+        with no_run_left_running(self.state, self.file.parent_run_id, self._records):
             return self._run_and_finish(self.file.parent_run_id)
-        except (Exception, KeyboardInterrupt):
-            if self.course.publisher is not None:  # no run stays RUNNING
-                self.course.publisher.end_sweep(self.file.parent_run_id, self._records(), interrupted=True)
-            raise
 
     def _run_and_finish(self, run_id: str | None) -> int:
         interrupted, stopped = self._measure()
         records = self._records()
-        course = self._course_of_all()
+        state = self._state_of_all()
         if self.lost:
             self._say(f"{self.lost} jobs left no record")
-        cut = finish(course, run_id, records, interrupted=interrupted, conclude=self._conclude)
+        cut = finish(state, run_id, records, interrupted=interrupted, conclude=self._conclude)
         interrupted = interrupted or cut
         found_none = all(isinstance(each, str) for each in self.known.values())
         status = max(exit_status(records), int(self.lost > 0 or stopped or found_none))
         if interrupted or stopped or self.lost:
-            self._say(f" Resume: {resume_command(self.course)}")
+            self._say(f" Resume: {resume_command(self.state)}")
         return ExitStatus.INTERRUPTED if interrupted else status
 
     def _measure(self) -> tuple[bool, bool]:
@@ -557,8 +549,8 @@ class _Search:
                 return False, True
             self._say(f"sweep.json lacks the jobs to come: {explain(error)}")  # written again before the next ones
         plan = self._plan(self.file.sweep_id, jobs, [each.point for each in batch])
-        left = dataclasses.replace(self.course.left, plan=plan)
-        interrupted, stopped = run_plan(dataclasses.replace(self.course, left=left), self.file, self.launch)
+        left = dataclasses.replace(self.state.left, plan=plan)
+        interrupted, stopped = run_plan(dataclasses.replace(self.state, left=left), self.file, self.launch)
         for each in batch:
             self._tell(each, ended=interrupted or stopped)
         return interrupted, stopped
@@ -604,12 +596,12 @@ class _Search:
             sweep_id=sweep_id, jobs=list(jobs), points=list(points), duplicates=0, settings=names, baseline=None
         )
 
-    def _course_of_all(self) -> Course:
-        plan = self._plan(self.course.plan.sweep_id, self.jobs, [])
-        return dataclasses.replace(self.course, left=dataclasses.replace(self.course.left, plan=plan))
+    def _state_of_all(self) -> SweepState:
+        plan = self._plan(self.state.plan.sweep_id, self.jobs, [])
+        return dataclasses.replace(self.state, left=dataclasses.replace(self.state.left, plan=plan))
 
     def _records(self) -> list[Record]:
-        return records_of(self._course_of_all())
+        return records_of(self._state_of_all())
 
     def _conclude(self, records: list[Record]) -> Concluded:
         """Show what was found, and keep it as files."""

@@ -29,7 +29,8 @@ class OptunaSweeper(BenchSweeper):
         from bench.cli.refusals.message import explain  # noqa: PLC0415
         from bench.cli.refusals.override_checks import OF_HYDRA, check_overrides  # noqa: PLC0415
         from bench.jobs.planning.plan import Point  # noqa: PLC0415
-        from bench.orchestration.search.search import PointError, search  # noqa: PLC0415
+        from bench.orchestration.search.search import search  # noqa: PLC0415
+        from bench.orchestration.search.settings import PointError  # noqa: PLC0415
 
         assert self.hydra_context is not None
         assert self.config is not None

@@ -270,8 +270,8 @@ def test_a_line_is_written_into_tickets_only(tmp_path) -> None:
     (tmp_path / "job-soft.running").symlink_to(precious)
     os.link(precious, tmp_path / "job-hard.running")
     with pytest.raises(OSError, match="symbolic"):
-        neighbours._tell(tmp_path / "job-soft.running", "line\n")
-    neighbours._tell(tmp_path / "job-hard.running", "line\n")
+        neighbours._notify(tmp_path / "job-soft.running", "line\n")
+    neighbours._notify(tmp_path / "job-hard.running", "line\n")
     assert precious.read_text() == "mine"
 
 

@@ -1,7 +1,7 @@
-"""What a job must know of its sweep, whatever machine it runs on.
+"""What a job must know about its sweep, on whatever machine it runs.
 
-It travels with the job, in a variable that every launcher hands on (`hydra.job.env_set`), so that a job needs nothing
-of the folder where the sweep was started.
+It is passed in an environment variable that every launcher sets (`hydra.job.env_set`), so a job does not need the
+folder where the sweep was started.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ VARIABLE = "BENCH_ASSIGNMENT"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """One job of a sweep, and where it stands there."""
+    """One job of a sweep, and its position there."""
 
     sweep_id: str
     parent_run_id: str | None  # in MLflow
     job: Job
-    jobs: int  # of the whole sweep; of a search, as many as it may come to
+    jobs: int  # of the whole sweep; of a search, its upper bound
     to_run: int  # of those, in this start
-    behind: int  # jobs of this start that come before it
+    behind: int  # jobs of this start that run before it
     launched_at_s: float  # Unix time of this start
     is_compared: bool  # whether the sweep has several settings
     is_local: bool  # whether it runs in the process that started the sweep
     tracking_uri: str | None = None  # where the sweep is published, without credentials; None: nowhere
     experiment: str | None = None
-    experiment_id: str | None = None  # where the user named it by that
-    artifact_location: str | None = None  # of an experiment that has to be made
+    experiment_id: str | None = None  # if the user gave an id
+    artifact_location: str | None = None  # of an experiment that must be made
 
     def to_text(self) -> str:
-        """One word without quotes, blanks or anything that Hydra reads in a value."""
+        """Return one word without quotes, blanks or characters with a meaning for Hydra."""
         return urllib.parse.quote(json.dumps(dataclasses.asdict(self)), safe="")
 
     @classmethod
     def from_text(cls, text: str) -> Assignment:
-        """The inverse of `to_text`. ValueError for any other text."""
+        """Return the assignment from `to_text`. ValueError for any other text."""
         try:
             return load(cls, json.loads(urllib.parse.unquote(text)), VARIABLE)
         except TypeError as error:
@@ -49,7 +49,7 @@ class Assignment:
 
 
 def assign(plan: Plan, file: SweepFile, *, is_local: bool) -> dict[int, Assignment]:
-    """Job number → assignment, for all jobs that are to be run."""
+    """Return job number → assignment, for all jobs that are to be run."""
     to_run = plan.to_run()
     is_compared = file.trials is not None or len({each.trial_id for each in plan.jobs}) > 1
     return {

@@ -1,7 +1,7 @@
-"""Slurm, Ray and other engines that start jobs elsewhere: where a job is, and what an engine may do to it.
+"""Slurm, Ray and other engines that start jobs elsewhere: where a job runs, and how an engine may end it.
 
-An engine ends a job by a signal, which the job turns into a record (`EngineStop`), or so hard that the job writes
-nothing more; then whoever started the sweep writes the record from what the engine says (`LostJob`).
+An engine ends a job by a signal, on which the job writes its record (`EngineStop`), or kills it; then the process that
+started the sweep writes the record from the engine's own report (`LostJob`).
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from collections.abc import Mapping
 
 from bench.results.record import Placement
 
-# Set by launchers of ours, for engines whose own variables do not name the job.
+# Set by bench's launchers, for engines whose own variables do not name the job.
 ENGINE_VARIABLE, JOB_VARIABLE, ATTEMPT_VARIABLE = "BENCH_ENGINE", "BENCH_ENGINE_JOB", "BENCH_ENGINE_ATTEMPT"
 
 
-class LostJob(Exception):  # noqa: N818 - a job's end, and no fault of the program
-    """A job that gave nothing back.
+class LostJob(Exception):  # noqa: N818 - the end of a job, not an error of the program
+    """A job that ended without returning anything.
 
     Args:
-        status: of the record to be: timeout, oom, interrupted or crashed; failed where it is our own fault.
-        message: what the engine says of it, in one line.
-        host: where it was, as far as the engine tells.
+        status: for its record: timeout, oom, interrupted or crashed; failed for an error of bench.
+        message: the engine's report, in one line.
+        host: where it ran, if the engine says so.
         engine: its name.
         job_id: the engine's.
     """
@@ -45,8 +45,8 @@ class EngineStop(KeyboardInterrupt):
     """The engine asks the job to end.
 
     Args:
-        status: of the record to be: timeout or interrupted.
-        message: by whom and why, in one line.
+        status: for its record: timeout or interrupted.
+        message: who asked and why, in one line.
     """
 
     def __init__(self, status: str, message: str) -> None:
@@ -55,7 +55,7 @@ class EngineStop(KeyboardInterrupt):
 
 
 def placement(variables: Mapping[str, str] = os.environ) -> Placement:
-    """Where this process is, and the engine that brought it there.
+    """Return the host of this process, and the engine that started it there.
 
     Slurm's variables: sbatch(1), "Output environment variables".
     """

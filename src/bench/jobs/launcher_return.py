@@ -1,7 +1,6 @@
-"""What a job gives back through its launcher: how it ended, and its files where the sweep's folder is out of reach.
+"""What a job returns through its launcher: how it ended, and its files if it cannot reach the sweep's folder.
 
-It is pickled by the launcher, so it is made of plain values alone; what comes back is data of another process, and the
-names of its files are not trusted.
+The launcher pickles it, so it holds plain values only. It is data of another process: names of files are checked.
 """
 
 from __future__ import annotations
@@ -14,29 +13,29 @@ from bench.host.atomic_files import write_whole
 from bench.results.file_names import LOG_NAME, MARK_NAME, OPERATORS_NAME, RECORD_NAME, file_name
 from bench.results.record import Record
 
-BROUGHT = (RECORD_NAME, LOG_NAME, MARK_NAME, OPERATORS_NAME)  # traces stay where they were written
-LARGEST_BYTES = 32 << 20  # of a file that is brought
+RETURNED_FILES = (RECORD_NAME, LOG_NAME, MARK_NAME, OPERATORS_NAME)  # traces stay where they were written
+LARGEST_BYTES = 32 << 20  # of a file that is returned
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Returned:
-    """How a job ended, and what it brings."""
+    """How a job ended, and the files that it returns."""
 
     status: str
-    objectives: dict[str, float] | str = ""  # metric → value of what a search looks for; or why there are none
+    objectives: dict[str, float] | str = ""  # objective of a search → value; or why there are none
     host: str | None = None
-    left_in: str = ""  # its folder, as that host names it
-    files: dict[str, bytes] | None = None  # None: they lie in the sweep's folder already
-    left_there: list[str] = dataclasses.field(default_factory=list)  # names of files too large to bring
+    left_in: str = ""  # its folder on that host
+    files: dict[str, bytes] | None = None  # None: they are in the sweep's folder already
+    left_there: list[str] = dataclasses.field(default_factory=list)  # names of files too large to return
 
     @classmethod
     def of(cls, record: Record, folder: Path, *, with_files: bool, objectives: dict[str, float] | str = "") -> Returned:
-        """Gather what a job has left in its folder."""
+        """Collect the files of a job from its folder."""
         host = record.placement.host if record.placement is not None else None
         if not with_files:
             return cls(status=record.status, objectives=objectives, host=host, left_in=str(folder))
         files, large = {}, []
-        for name in BROUGHT:
+        for name in RETURNED_FILES:
             with contextlib.suppress(OSError):
                 if (folder / name).stat().st_size > LARGEST_BYTES:
                     large.append(name)
@@ -52,7 +51,7 @@ class Returned:
         )
 
     def deliver(self, folder: Path) -> None:
-        """Write the files into the job's folder of the sweep. OSError where there is no space."""
+        """Write the files into the job's folder in the sweep. OSError where there is no space."""
         if self.files is None:
             return
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""The reference run that trials compare their output with: one job for each model, workload, dtype and device.
+"""The reference run with which trials compare their output: one job per model, workload, dtype and device.
 
-It is made by whichever job needs it first, in a process of its own, and kept in the sweep's folder; jobs that run at
-the same time wait for it. So it works below every launcher, and a job that is run again later finds it there. It is a
-job like any other (record, log, deadline), but counted nowhere.
+The first job that needs it makes it, in a process of its own, and keeps it in the sweep's folder; jobs that run at the
+same time wait for it. This works with every launcher, and a job that runs again later finds it. It is a job like any
+other (record, log, deadline), but not counted.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from bench.jobs.process.child import OnEvent
 from bench.results.file_names import LOCK_NAME, REFERENCE_NAME, REFERENCES
 from bench.results.record import Record, RecordError
 
-POLL_S = 0.5  # between looks at another job's lock
+POLL_S = 0.5  # between checks of another job's lock
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reference:
-    """What there is to compare with."""
+    """The output to compare with, or why there is none."""
 
-    file: Path | None  # None when the run did not come through
+    file: Path | None  # None when the run failed
     reason: str | None = None  # why not
-    made: Record | None = None  # the run's record, when it was made just now
+    made: Record | None = None  # the run's record, if it was made just now
 
 
 def reference_config(config: BenchmarkConfig) -> BenchmarkConfig:
-    """The setting that others of the same model and workload are compared with: the plainest that there is."""
+    """Return the setting with which others of the same model and workload are compared: the plainest one."""
     plain = BenchmarkConfig.from_dict(config.to_dict())
     plain.attention = AttentionConfig(implementation="eager")
     plain.compile = CompileConfig()
@@ -60,7 +60,7 @@ def ensure_reference(config: BenchmarkConfig, folder: Path, sweep_id: str | None
     """Find the reference for this setting below `folder`, or make it.
 
     Raises:
-        KeyboardInterrupt: the user's, while it was made.
+        KeyboardInterrupt: the user's, while the reference was made.
         OSError: the folder cannot be written.
     """
     plain = reference_config(config)
@@ -80,7 +80,7 @@ def ensure_reference(config: BenchmarkConfig, folder: Path, sweep_id: str | None
 
 
 def _weights(config: BenchmarkConfig) -> str:
-    """What tells one state of a local checkpoint from the next, "" for a model from elsewhere."""
+    """Return a hash of the state of a local checkpoint; "" for other models."""
     checkpoint = Path(expanded(config.model.id or ""))
     if config.model.weights != "pretrained" or not checkpoint.is_dir():
         return ""
@@ -90,7 +90,7 @@ def _weights(config: BenchmarkConfig) -> str:
 
 
 def _finished(folder: Path) -> Record | None:
-    """The record of a run that came to an end of its own; one that was interrupted is made again."""
+    """Return the record of a run that was not interrupted; None where there is none."""
     with contextlib.suppress(RecordError):
         record = Record.read(folder)
         return None if record.status == "interrupted" else record

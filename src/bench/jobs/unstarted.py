@@ -1,6 +1,6 @@
-"""A job that could not be started, or was broken off by an error outside of its process: its record and the remedy.
+"""The record of a job that could not be started, or that an error outside of its process ended, with the remedy.
 
-Such an error costs the job. Only a disk that takes no more ends a sweep, for no further job could keep its result.
+Such an error fails the job. Only a full disk ends a sweep, because no further job could keep its result.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def is_out_of_space(error: BaseException) -> bool:
 
 
 def explain(error: BaseException, mode: str = "forkserver") -> str:
-    """What went wrong, where and what to do, in one line without secrets; `mode` is the job's `isolation.mode`."""
+    """Return what went wrong, where and what to do, in one line without secrets; `mode`: the job's `isolation.mode`."""
     text = " ".join(str(error).split()) or type(error).__name__
     remedy = None
     if isinstance(error, OSError):
@@ -57,9 +57,9 @@ def explain(error: BaseException, mode: str = "forkserver") -> str:
 
 
 def write_unstarted(record: Record, folder: Path, error: Exception, ended_at_s: float) -> Record:
-    """Make the record of a job whose process was never there, or whose end an error here brought about.
+    """Write the record of a job whose process never started, or that an error in this process ended.
 
-    What the job wrote of itself before stays.
+    What the job itself has written stays.
 
     Raises:
         OSError: the record cannot be written.

@@ -1,4 +1,4 @@
-"""The folders that one start makes: it may remove these, and no others."""
+"""Folders that one start has made: it may remove these, and no others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class CreatedFolders:
         """Make a folder and the parents that are missing.
 
         Raises:
-            OSError: it cannot be made, or a file is in its place; what was made on the way is remembered.
+            OSError: it cannot be made, or is a file; parents that were made are remembered.
         """
         path, missing = folder.absolute(), []
         while not path.is_dir():
@@ -25,7 +25,7 @@ class CreatedFolders:
         for each in reversed(missing):
             try:
                 each.mkdir()
-            except FileExistsError:  # made by another process meanwhile, or a way over "..": not ours
+            except FileExistsError:  # made by another process meanwhile, or reached through "..": not ours
                 if not each.is_dir():
                     raise
             else:

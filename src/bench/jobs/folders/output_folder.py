@@ -1,8 +1,8 @@
-"""The output folder of a single run: whether it may be used, and what is removed of it when nothing was run.
+"""The output folder of a single run: whether it may be used, and what is removed from it when nothing was run.
 
-A folder of the user's is used as it is, with all that it holds. It is refused when a run would overwrite something in
-it, or would add a record to a sweep. Hydra makes the folder and writes the composed config there before it calls what
-bench runs, so the folder is examined before Hydra is let at it.
+An existing folder is used with everything in it. It is refused when a run would overwrite something in it, or would add
+a record to a sweep. Hydra makes the folder and writes the composed config there before it calls the run, so the folder
+is examined before Hydra runs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from bench.results.file_names import (
 from bench.results.sweep_file import is_sweep_file
 
 KEY = "hydra.run.dir"
-# What a run writes besides its record, under these very names.
+# Names of the files that a run writes besides its record.
 WRITTEN = (
     LOG_NAME,
     MARK_NAME,
@@ -46,7 +46,7 @@ WRITTEN = (
 
 
 def why_taken(folder: Path) -> str | None:
-    """Why a single run may not use this folder, and what to do instead; None where it may."""
+    """Return why a single run may not use this folder, and what to do instead; None where it may."""
     for above in folder.parents:
         if is_sweep_file(above / SWEEP_NAME):
             return f"is in the folder of the sweep {above.name}; choose another folder, {_resumed(above)}"
@@ -85,15 +85,15 @@ def check_usable(folder: Path) -> None:
 
 @contextlib.contextmanager
 def in_output_folder(folder: Path, *, typed: Path, config_folder: str | None) -> Iterator[None]:
-    """Make and hold the folder of a single run; when nothing was run there, remove what was made.
+    """Make and lock the folder of a single run; if nothing was run there, remove what was made.
 
     Args:
         folder: absolute.
-        typed: the same as typed, which Hydra makes as well: with ".." it may lead through other folders.
-        config_folder: the name of the subfolder that Hydra writes to, which is not there yet; None: it writes none.
+        typed: the same as typed, which Hydra makes too: with ".." it may lead through other folders.
+        config_folder: the name of the subfolder that Hydra will make; None: it makes none.
 
     Raises:
-        ConfigError: the folder cannot be made, or another start has come before this one.
+        ConfigError: the folder cannot be made, or another start uses it.
     """
     created = CreatedFolders()
     try:
@@ -103,7 +103,7 @@ def in_output_folder(folder: Path, *, typed: Path, config_folder: str | None) ->
         except OSError as error:
             raise _refused(folder, error) from error
         with _held(folder):
-            if (reason := why_taken(folder)) is not None:  # taken since it was examined
+            if (reason := why_taken(folder)) is not None:  # used since it was examined
                 raise ConfigError(KEY, folder, reason)
             before = (folder / REFERENCES).exists()
             try:
@@ -118,12 +118,12 @@ def in_output_folder(folder: Path, *, typed: Path, config_folder: str | None) ->
 
 
 def free_config_folder(folder: Path, name: str | None) -> str | None:
-    """The name of the subfolder that Hydra may write to: another one where that of another program is there."""
+    """Return the name of the subfolder that Hydra may write to: another one where the usual name is in use."""
     return OTHER_CONFIG_FOLDER if name is not None and os.path.lexists(folder / name) else name
 
 
 def _holds_jobs(folder: Path) -> bool:
-    """Whether folders in it hold records of a sweep, whose plan is gone."""
+    """Whether folders in it hold records of a sweep whose plan is missing."""
     with contextlib.suppress(OSError):
         return any(is_record(each) and _sweep_of(each) is not None for each in folder.glob(f"*/{RECORD_NAME}"))
     return False
@@ -134,7 +134,7 @@ def _resumed(folder: Path) -> str:
 
 
 def _sweep_of(record: Path) -> str | None:
-    """The sweep that a record names, None for a single run's."""
+    """Return the sweep that a record names; None for a single run."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         data = json.loads(record.read_text(encoding="utf-8"))
         return str(data["sweep_id"]) if isinstance(data, dict) and data.get("sweep_id") is not None else None
@@ -148,10 +148,10 @@ def _refused(folder: Path, error: OSError) -> ConfigError:
 
 @contextlib.contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """Hold the folder by a lock on itself, which leaves no file. ConfigError: another run holds it."""
+    """Lock the folder itself, which leaves no file. ConfigError: another run has locked it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks: then nothing keeps two starts apart
+        with contextlib.suppress(OSError):  # a file system without locks: two starts are not kept apart
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

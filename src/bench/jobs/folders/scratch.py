@@ -1,6 +1,6 @@
-"""What a job takes of the disk besides its results: its compile cache, its log, and the space set aside for its record.
+"""Disk space of a job besides its results: its compile cache, its log, and the space reserved for its record.
 
-All three are bounded, and gone when the job is. A parent that was killed could not clean up; the next one does.
+All three are bounded. Cache and reserved space are removed with the job; if its parent is killed, by the next start.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ LOG_HEAD_BYTES, LOG_TAIL_BYTES = 1 << 20, 1 << 20  # what is kept of a longer on
 LINE_LENGTH = 300  # characters of a line of evidence
 # Of JSON text, each the most that it can be.
 CALL_BYTES, NUMBER_BYTES, SAMPLE_BYTES = 2048, 32, 384
-MONITOR_BYTES = 8 << 20  # set aside for samples at most: a deadline of an hour is not meant to be used up
-LEAST_FREE_BYTES = 16 << 20  # below that no sweep begins
+MONITOR_BYTES = 8 << 20  # at most, for samples: few jobs use the whole time until their deadline
+LEAST_FREE_BYTES = 16 << 20  # a sweep does not begin with less
 
 
 # ---- compile cache -------------------------------------------------------------------------------------------------
@@ -29,7 +29,7 @@ LEAST_FREE_BYTES = 16 << 20  # below that no sweep begins
 
 @contextlib.contextmanager
 def compile_cache() -> Iterator[Path]:
-    """An empty folder for one job's compiled code, removed with all that is in it."""
+    """Make an empty folder for one job's compiled code, and remove it afterwards with its contents."""
     folder, lock = cache_folder.make_temporary()
     with lock:
         try:
@@ -39,7 +39,7 @@ def compile_cache() -> Iterator[Path]:
 
 
 def remove_stale_caches() -> int:
-    """Remove the compile caches of this user whose parents are gone; returns how many."""
+    """Remove this user's compile caches whose parents have ended; return how many."""
     return sum(map(cache_folder.remove_unused, Path(tempfile.gettempdir()).glob(f"{cache_folder.PREFIX}*")))
 
 
@@ -47,9 +47,9 @@ def remove_stale_caches() -> int:
 
 
 def record_bytes(config: BenchmarkConfig) -> int:
-    """An upper estimate of the record's size on disk."""
+    """Return an upper estimate of the record's size on disk."""
     warmup, measurement = config.warmup, config.measurement
-    # The bounds of auto count from the last compilation: there may be calls before it.
+    # The bounds of auto count from the last compilation, and there may be calls before it.
     warmups = 2 * warmup.max_iterations if warmup.policy == "auto" else warmup.iterations
     measured = measurement.max_iterations if measurement.policy == "adaptive" else measurement.iterations
     tokens, rows = config.workload.num_tokens_to_generate, config.workload.batch_size
@@ -59,22 +59,22 @@ def record_bytes(config: BenchmarkConfig) -> int:
 
 
 def _monitor_bytes(config: BenchmarkConfig, calls: int) -> int:
-    """Each call has two samples, and one every interval, for as long as the measurement may last."""
+    """Return the bytes of samples: two per call, and one per interval for as long as the measurement may last."""
     if not config.monitor.enabled:
         return 0
     longest_s = config.isolation.timeout_s
     if config.measurement.policy == "adaptive":
-        longest_s = min(longest_s, 2 * config.measurement.max_s)  # its bound is looked at between calls
+        longest_s = min(longest_s, 2 * config.measurement.max_s)  # its bound is checked between calls
     samples = calls * 2 + int(longest_s / config.monitor.interval_s)
     return calls * 64 + min(samples * SAMPLE_BYTES, MONITOR_BYTES)
 
 
 @contextlib.contextmanager
 def reserved_space(config: BenchmarkConfig, folder: Path) -> Iterator[None]:
-    """Set disk space aside for the job's record, which `Record.write` uses when there is no other left.
+    """Reserve disk space for the job's record, which `Record.write` uses when the disk is full.
 
     Raises:
-        OSError: there is not so much space; the job must not begin, for its result would be lost.
+        OSError: there is not enough space; the job must not begin, because its result would be lost.
     """
     path = folder / RESERVE_NAME
     try:
@@ -88,12 +88,12 @@ def _take_space(path: Path, size_bytes: int) -> None:
     try:
         with path.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, size_bytes)
-    except OSError as error:  # which of itself names no file, or one that nobody knows
+    except OSError as error:  # which names no file, or a temporary one
         raise OSError(error.errno, error.strerror, os.fspath(path.parent)) from error
 
 
 def check_space(folder: Path) -> None:
-    """Make `folder` and see that results can be written there. Raises OSError where they cannot."""
+    """Make `folder` and check that results can be written there. Raises OSError where they cannot."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-") as probe:
         os.posix_fallocate(probe.fileno(), 0, LEAST_FREE_BYTES)
@@ -103,9 +103,9 @@ def check_space(folder: Path) -> None:
 
 
 def bound_log(path: Path, limit_bytes: int = LOG_LIMIT_BYTES) -> int:
-    """Cut the middle out of a log that has grown beyond the limit; returns how many bytes that were.
+    """Cut the middle out of a log that has grown beyond the limit; return how many bytes were cut.
 
-    The job may go on writing (it appends). What it writes in the moment of the cut may be lost.
+    The job may continue to append. What it writes during the cut may be lost.
     """
     with contextlib.suppress(OSError):
         if path.stat().st_size <= limit_bytes:
@@ -123,7 +123,7 @@ def bound_log(path: Path, limit_bytes: int = LOG_LIMIT_BYTES) -> int:
 
 
 def last_lines(log: Path, limit: int = 6000) -> str | None:
-    """The end of the job's log, as evidence, long lines cut: a fatal error's list of modules would hide the error."""
+    """Return the end of the job's log; long lines are cut, because a fatal error's list of modules would hide it."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4 * limit))

@@ -1,7 +1,7 @@
-"""What a sweep's folder may hold before the sweep begins, and which of its folders and files are bench's own.
+"""The folder of a sweep: what it may hold before the sweep begins, and which folders and files in it are bench's own.
 
-The folder may be one of the user's, with files and with runs of other programs in it: these stay where they are, and no
-job gets the name of one of them. The sweep is refused where it would have to overwrite a file.
+The user may have files and runs of other programs there: these stay where they are, and no job is given one of their
+names. The sweep is refused where it would have to overwrite a file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SWEEPER = "hydra_plugins.bench_sweeper"  # named in every such file of bench
 
 
 def is_record(path: Path) -> bool:
-    """Whether a file is a record of bench, or the beginning of one; a file of the same name may be somebody else's."""
+    """Whether a file is a record of bench, or the beginning of one; other programs may use the same name."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             head = file.read(1000)
@@ -55,12 +55,12 @@ def check_nothing_is_overwritten(folder: Path) -> None:
 
 
 def own_folders(file: SweepFile | None) -> set[str]:
-    """The names of the jobs' folders that a plan of bench has named."""
+    """Return the names of the folders that the jobs of a plan have."""
     return {job.folder for job in file.jobs} | set(file.kept) if file is not None else set()
 
 
 def keep_config(folder: Path, text: str) -> None:
-    """Write what the sweep was composed from, as YAML, unless another program's file has that name.
+    """Write the config that the sweep was composed from, as YAML, unless another program's file has that name.
 
     Raises:
         OSError: the folder cannot be written.

@@ -1,9 +1,9 @@
-"""By what a finished record is recognised besides its setting: the machine and the libraries that computed.
+"""The fingerprint of an environment: the machine and the versions of the libraries that compute.
 
-Two records with the same fingerprint may stand in one sweep; where it changed, the sweep says what did. A library that
-is imported from elsewhere than pip's own folder is in it with that place and its state (`bench.host.libraries`). Left
-out is what does not compute (Hydra, MLflow), what changes between two jobs of one sweep (clocks, load), and the
-machine's name: the nodes of a cluster are alike.
+A sweep counts only records with the current fingerprint, and names what has changed in others. A library that is
+imported from outside of pip's folder is included with its location and state (`bench.host.libraries`). Left out are
+libraries that do not compute (Hydra, MLflow), values that change between jobs of one sweep (clocks, load), and the
+host name, because the nodes of a cluster are alike.
 """
 
 from __future__ import annotations
@@ -18,16 +18,14 @@ from bench.host.libraries import unusual
 from bench.host.machine import cpu_model, variables, versions
 
 NOT_COMPUTING = ("hydra-core", "omegaconf", "mlflow", "psutil", "nvidia-ml-py", "huggingface-hub")
-# Whether a hub may be asked changes nothing of what is computed.
+# Access to the hub does not change what is computed.
 NO_MATTER = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-
-
 HARDWARE = ("cpu", "cores", "gpus", "driver")
-GIVEN_BY_ENGINE = ("CUDA_VISIBLE_DEVICES",)  # to each job its own
+GIVEN_BY_ENGINE = ("CUDA_VISIBLE_DEVICES",)  # different for each job
 
 
 def fingerprint() -> dict[str, str]:
-    """Name → value of all that two records must share."""
+    """Return name → value of everything that must be equal in records that are compared."""
     found = {name: text for name, text in versions().items() if text is not None and name not in NOT_COMPUTING}
     found |= unusual()
     with contextlib.suppress(OSError):
@@ -38,7 +36,7 @@ def fingerprint() -> dict[str, str]:
 
 
 def _gpus() -> dict[str, str]:
-    """The cards' names and their driver, as NVML has them; {} where there is none."""
+    """Return the cards' names and their driver from NVML; {} without a card."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
@@ -55,12 +53,12 @@ def _gpus() -> dict[str, str]:
 
 
 def software(found: Mapping[str, str]) -> dict[str, str]:
-    """The part of a fingerprint that a machine which does not compute, such as a cluster's login node, can compare."""
+    """Return the part of a fingerprint without hardware, for a machine that runs no jobs, such as a login node."""
     return {name: value for name, value in found.items() if name not in (*HARDWARE, *GIVEN_BY_ENGINE)}
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """What differs, one text each: "torch 2.12.0 → 2.13.0"."""
+    """Return the differences, one text each: "torch 2.12.0 → 2.13.0"."""
     names = [*before, *(name for name in now if name not in before)]
     return [
         f"{each} {before.get(each, '–')} → {now.get(each, '–')}" for each in names if before.get(each) != now.get(each)

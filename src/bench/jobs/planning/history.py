@@ -1,6 +1,6 @@
-"""What earlier records tell of jobs to come: how long they will take, and which this machine cannot do.
+"""Estimates for jobs from earlier records: how long they take, and which of them this machine cannot run.
 
-Only for planning: nothing of it gets into a result.
+Only for planning: no result depends on it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bench.jobs.planning.fingerprint import changes
 from bench.results.file_names import RECORD_NAME
 from bench.results.record import Record, RecordError
 
-RECORDS_READ, BYTES_READ = 500, 64 << 20  # of the newest ones: a plan shall not take longer than a job
+RECORDS_READ, BYTES_READ = 500, 64 << 20  # of the newest ones, so that planning takes less time than a job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,9 @@ class History:
     limits: dict[str, str] = field(default_factory=dict)  # trial id → why it was skipped
 
     def estimate_s(self, config: BenchmarkConfig, trial_id: str | None = None) -> tuple[float | None, bool]:
-        """Seconds that a job may take, None where nothing is known, and whether this very setting has run before.
+        """Return the seconds that a job may take (None: unknown), and whether this very setting has run before.
 
-        `trial_id` is the config's, where it is known already: there may be thousands.
+        `trial_id` is the config's, where it has been computed already: there may be thousands.
         """
         if own := self.durations_s.get(trial_id or config.trial_id()):
             return statistics.median(own), True
@@ -38,25 +38,25 @@ class History:
         return (statistics.median(alike) if alike else None), False
 
     def total_s(self, config: BenchmarkConfig, trial_ids: Sequence[str], jobs: int) -> float | None:
-        """Seconds that so many jobs may take together, None where nothing is known of any.
+        """Return the seconds that so many jobs may take together; None where nothing is known about any of them.
 
         Args:
             config: of one of them, for what is known of similar ones.
             trial_ids: of all of them, as far as they are known.
-            jobs: how many there are; one of which nothing is known takes as long as the others do.
+            jobs: how many there are; unknown ones are assumed to take as long as the others.
         """
-        told = [statistics.median(self.durations_s[each]) for each in trial_ids if each in self.durations_s]
+        known_s = [statistics.median(self.durations_s[each]) for each in trial_ids if each in self.durations_s]
         own_s, known = self.estimate_s(config)
         if own_s is not None and not known:
-            told.append(own_s)
-        return statistics.mean(told) * jobs if told else None
+            known_s.append(own_s)
+        return statistics.mean(known_s) * jobs if known_s else None
 
 
 _kept: dict[tuple[Path, ...], History] = {}
 
 
 def history_of(places: list[Path], now: Mapping[str, str]) -> History:
-    """What `read_history` says, read once in a process; `remember` adds the jobs that have ended since."""
+    """Return `read_history` of these folders, read once per process; `remember` adds the jobs that have ended since."""
     key = tuple(each.absolute() for each in places)
     if key not in _kept:
         _kept[key] = read_history(places, now)
@@ -91,7 +91,7 @@ def read_history(places: list[Path], now: Mapping[str, str]) -> History:
 
 
 def _take(history: History, record: Record) -> None:
-    """Newer records come first: what has run since it was skipped can be done now."""
+    """Add a record. Newer ones come first: a setting that ran after it was skipped can run now."""
     if record.status == "skipped" and record.error is not None and record.trial_id not in history.durations_s:
         history.limits.setdefault(record.trial_id, record.error.message)
     elif record.status == "ok" and record.ended_at_s is not None:

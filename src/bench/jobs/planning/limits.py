@@ -1,7 +1,6 @@
-"""What can be told of a machine's limits without torch, before a setting has ever run here.
+"""Limits of this machine that are known without torch, before a setting has run here.
 
-Only for planning: whether a setting is skipped is decided in its job, by what the libraries then say. So only what is
-certain is told here.
+Only for planning, and only where it is certain: whether a setting is skipped is decided in its job, by the libraries.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from bench.config.schema import BenchmarkConfig
 
 
 def foreseen_limit(config: BenchmarkConfig) -> str | None:
-    """Why a setting would be skipped, as far as that can be told from what is installed; None when it cannot."""
+    """Return why a setting would be skipped, as far as the installed packages show; None where they do not."""
     attention = config.attention.implementation
     if "flash_attention" in attention and not _is_installed("flash_attn") and not _is_installed("kernels"):
         return f"attention.implementation={attention} needs the package flash-attn"

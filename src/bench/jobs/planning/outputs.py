@@ -1,8 +1,8 @@
-"""What a job may be asked for beyond its measurement: a profile, a memory snapshot, a comparison with the reference.
+"""Outputs of a job beyond its measurement: a profile, a memory snapshot, a comparison with the reference.
 
-These keys are no part of the trial id, for the measured calls are the same with and without them. A resumed sweep that
-asks for more than before runs the jobs again that lack it; one that asks for less keeps what it has. The other keys
-outside of the trial id (`sweep`, `search`, `tracking`, `isolation`) add nothing to a record.
+Their keys are not part of the trial id, because the measured calls are the same without them. A resumed sweep that asks
+for more outputs than before runs those jobs again that lack one; a sweep that asks for fewer keeps what it has. The
+other keys outside of the trial id (`sweep`, `search`, `tracking`, `isolation`) add nothing to a record.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Outputs:
 
     @classmethod
     def of(cls, record: Record) -> Outputs:
-        """The outputs of a finished job: an `ok` record has all that it was asked for."""
+        """Return the outputs of a finished job: an `ok` record has all that were asked for."""
         profile = record.requested.get("profile")
         asked = profile if isinstance(profile, dict) else {}
         tokens, snapshot = asked.get("num_tokens"), asked.get("memory_snapshot")
@@ -39,14 +39,14 @@ class Outputs:
         )
 
     def missing(self, config: BenchmarkConfig, status: str) -> str | None:
-        """What a finished job lacks of what is asked for now, in a few words; None when it lacks nothing.
+        """Return which of the outputs asked for now a finished job lacks, in a few words; None when it has all.
 
-        `fidelity.reference=auto` demands no comparison: it is made where a job runs anyway.
+        `fidelity.reference=auto` does not require a comparison: it is made where a job runs anyway.
 
         Args:
-            config: what is asked for now.
-            status: the job's. One that was skipped has no outputs, and cannot have any, unless what could not be done
-                was an output that is no longer asked for.
+            config: the config of this start.
+            status: the job's. A skipped job has no outputs, and another run would not have any either, unless it was
+                skipped for an output that is no longer asked for.
         """
         if status == "skipped":
             dropped = self.refused_for == SNAPSHOT_KEY and not config.profile.memory_snapshot

@@ -1,8 +1,8 @@
-"""From the points of a sweep to its jobs: which, in what order, under which names.
+"""Plan a sweep: make its jobs from its points, with their order and names.
 
-Repeats come in blocks: each block holds every setting once, in an order of its own, so that a slow drift of the
-machine meets all settings alike. The same setting twice is one setting, unless `sweep.arm` gives it two labels: then it
-is compared with itself.
+Repeats come in blocks. Each block has every setting once, in an order of its own, so that a slow drift of the machine
+affects all settings alike. A setting given twice is one setting, unless `sweep.arm` gives it two labels: then it is
+compared with itself.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Plan:
     sweep_id: str
     jobs: list[Job]
     points: list[Point]  # the point of each job
-    duplicates: int  # points that were left out because they repeat another
+    duplicates: int  # points left out because they repeat another
     settings: list[str]  # their names, as typed
     baseline: str | None  # as asked for; it names one of them
 
@@ -65,7 +65,7 @@ def make_plan(points: Sequence[Point], sweep: SweepConfig, sweep_id: str) -> Pla
     names = [short_name(point.swept) for _, point in settings]
     find_baselines([(name, point.swept) for name, (_, point) in zip(names, settings, strict=True)], sweep.baseline)
     check_size(len(settings) * sweep.repeats, sweep.max_jobs)
-    shuffle = random.Random(sweep.seed)  # noqa: S311 - an order that can be had again, not a secret
+    shuffle = random.Random(sweep.seed)  # noqa: S311 - a reproducible order, not a secret
     ordered: list[tuple[int, str, Point]] = []
     for repeat in range(1, sweep.repeats + 1):
         block = shuffle.sample(settings, len(settings)) if sweep.order == "shuffled" else settings

@@ -1,8 +1,8 @@
-"""Before anything is started: have every distinct model, tokenizer, workload and device of a sweep looked at.
+"""Examine every distinct model, tokenizer, workload and device of a sweep before anything is started.
 
-One child process does it (`bench.trial.preflight`), so that torch stays out of this one. It answers with the first
-setting that cannot work, which is refused before there is a folder, a run or a job. A look that itself fails or takes
-too long refuses nothing: the jobs will tell.
+A child process does it (`bench.trial.preflight`), so that this one need not import torch. It answers with the first
+setting that cannot work, which is refused before a folder, a run or a job is made. If the examination itself fails or
+takes too long, nothing is refused, and the jobs report what is wrong.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bench.host.home_folder import cache_home, check_writable
 from bench.jobs.process.child import INTERRUPT_GRACE_S, Child
 
 EXAMINER = ("bench.trial.preflight", "main")
-EXAMINED = ("device", "model", "workload")  # the sections that decide; the others are limits, or the config's own rules
+EXAMINED = ("device", "model", "workload")  # the others are limits, or covered by rules
 
 
 def preflight(configs: Sequence[BenchmarkConfig], *, timeout_s: float = 120.0) -> str | None:
@@ -27,24 +27,24 @@ def preflight(configs: Sequence[BenchmarkConfig], *, timeout_s: float = 120.0) -
 
     Args:
         configs: the settings, in the order in which the first bad one is to be named.
-        timeout_s: so long after its process is there the examination is over, finished or not.
+        timeout_s: the longest time from the start of its process.
 
     Returns:
-        None when all were examined and can work as far as one can tell; else one line that says what was not.
+        None when all were examined and nothing speaks against them; else one line that says what was not examined.
 
     Raises:
         ConfigError: the first setting that cannot work.
-        KeyboardInterrupt: the user's; the process is gone.
+        KeyboardInterrupt: the user's; the process has ended.
     """
     _check_shared_cache(configs)
     modes = {each.isolation.mode for each in configs}
     answers: list[tuple[Any, ...]] = []
-    # A child that does not hear is given some seconds to end, and those are part of the time.
+    # A child that does not react gets some seconds to end, which are part of the time.
     patience_s = max(timeout_s - INTERRUPT_GRACE_S, timeout_s / 2)
     try:
         with tempfile.TemporaryDirectory(prefix="bench-preflight-", ignore_cleanup_errors=True) as folder:
             child = Child(
-                # The jobs need the fork server anyway, if any is to come from it.
+                # The fork server is needed anyway if any job uses it.
                 mode="forkserver" if "forkserver" in modes else "spawn",
                 entry=EXAMINER,
                 folder=Path(folder),
@@ -52,7 +52,7 @@ def preflight(configs: Sequence[BenchmarkConfig], *, timeout_s: float = 120.0) -
                 on_event=lambda *answer: answers.append(answer),
             )
             ended = child.run({"questions": json.dumps(_distinct(configs)).encode()}, patience_s)
-    except (EOFError, OSError, RuntimeError, ValueError) as error:  # no process could be started, or its answer is none
+    except (EOFError, OSError, RuntimeError, ValueError) as error:  # no process, or a malformed answer
         return f"{type(error).__name__}: {error}"
     for kind, *answer in answers:
         if kind == "refused":
@@ -77,10 +77,10 @@ def _check_shared_cache(configs: Sequence[BenchmarkConfig]) -> None:
 
 
 def question(config: BenchmarkConfig) -> str:
-    """What of a setting is looked at, as JSON: two settings with the same are examined once."""
+    """Return the examined part of a setting as JSON: settings with the same one are examined once."""
     return json.dumps({key: value for key, value in config.to_dict().items() if key in EXAMINED}, sort_keys=True)
 
 
 def _distinct(configs: Sequence[BenchmarkConfig]) -> list[dict[str, Any]]:
-    """What is to be looked at, each once, in the order of the settings."""
+    """Return the distinct parts to examine, in the order of the settings."""
     return [json.loads(each) for each in dict.fromkeys(map(question, configs))]

@@ -1,11 +1,11 @@
-"""What a sweep's folder holds already, and what of a plan is still to be run.
+"""Resume a sweep: what its folder holds already, and which jobs of the plan are still to be run.
 
-A job is done when a record of its setting and repeat lies in the folder, `ok` or `skipped`, made in this environment,
-with all outputs that are asked for now (`bench.jobs.planning.outputs`). Names, order, numbers and folders do not
-matter: they may be others now. What is run again is first moved to `earlier/`, so that each setting and repeat has one
-record in the sweep, and none is lost.
+A job is done when the folder has a record of its setting and repeat that is `ok` or `skipped`, was made in this
+environment, and has all outputs that are asked for now (`bench.jobs.planning.outputs`). Names, order, numbers and
+folders may have changed. The folder of a job that is run again is first moved to `earlier/`: each setting and repeat
+has one record in the sweep, and no record is lost.
 
-Two starts on one folder at the same time: the second is refused by a lock that the kernel gives back when its process
+Of two starts on one folder at the same time the second is refused, by a lock that the kernel releases when its process
 ends, however it ends.
 """
 
@@ -29,13 +29,13 @@ from bench.results.file_names import EARLIER, LOCK_NAME, RECORD_NAME, REFERENCES
 from bench.results.record import Record, RecordError
 from bench.results.sweep_file import Job, SweepFile, is_sweep_file
 
-LOCK_TIMEOUT_S = 0.5  # `bench sync` holds it for a moment, to see whether the sweep runs
+LOCK_TIMEOUT_S = 0.5  # `bench sync` holds it for a moment, to find out whether the sweep runs
 FINISHED = ("ok", "skipped")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Past:
-    """What matters of a record that is there."""
+    """The parts of an existing record that decide whether its job runs again."""
 
     folder: str
     setting_id: str
@@ -48,7 +48,7 @@ class Past:
 
     @classmethod
     def of(cls, record: Record, folder: str) -> Past:
-        """The summary of a record; those of thousands of jobs are held at once."""
+        """Return the summary of a record; thousands of these are in memory at once."""
         return cls(
             folder=folder,
             setting_id=record.setting_id,
@@ -63,12 +63,12 @@ class Past:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a folder holds."""
+    """The contents of a sweep's folder."""
 
     file: SweepFile | None = None  # None: no sweep, or one that was stopped before its first job
     past: list[Past] = dataclasses.field(default_factory=list)
-    without_record: list[str] = dataclasses.field(default_factory=list)  # folders of jobs that left none to use
-    others: list[str] = dataclasses.field(default_factory=list)  # what is not known as bench's: it stays where it is
+    without_record: list[str] = dataclasses.field(default_factory=list)  # folders of jobs without a usable one
+    others: list[str] = dataclasses.field(default_factory=list)  # not known to be bench's: it stays in place
     broken: list[str] = dataclasses.field(default_factory=list)  # one line for each file that cannot be used
 
     @property
@@ -81,12 +81,12 @@ class Found:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resumption:
-    """A plan as far as it is still to be run."""
+    """A plan, and which of its jobs are still to be run."""
 
-    plan: Plan  # its jobs say which are done, and lie where their records are
+    plan: Plan  # its jobs say which are done, and name the folders of their records
     again: dict[int, Past]  # job number → the record that does not count
-    kept: list[str]  # folders of finished jobs that are none of the plan's
-    changed: list[str]  # what differs in the environment of records that are made again for it
+    kept: list[str]  # folders of finished jobs that are not in the plan
+    changed: list[str]  # differences in the environment, for which jobs run again
     put_aside: list[str]  # folders to move before anything runs
     lacking: dict[int, str] = dataclasses.field(default_factory=dict)  # job number → what its finished record lacks
 
@@ -96,16 +96,16 @@ class Resumption:
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Hold a sweep's folder, so that no other start uses it meanwhile. Raises ConfigError when one does."""
+    """Lock a sweep's folder, so that no other start uses it. Raises ConfigError when one does."""
     lock = FileLock(folder / LOCK_NAME)
     try:
         lock.acquire(timeout=LOCK_TIMEOUT_S)
     except Timeout as error:
         remedy = f"a sweep is running in {folder}; wait for it, or choose another name"
         raise ConfigError("sweep.name", folder.name, remedy) from error
-    except FileNotFoundError as error:  # another start made it, was refused, and removed it
+    except FileNotFoundError as error:  # another start has made it, was refused, and has removed it
         raise ConfigError("sweep.name", folder.name, f"{folder} is gone; start again") from error
-    except (NotImplementedError, OSError):  # a file system without locks: then nothing keeps two starts apart
+    except (NotImplementedError, OSError):  # a file system without locks: two starts are not kept apart
         yield
         return
     try:
@@ -125,19 +125,19 @@ def check_is_free(folder: Path) -> None:
 def check_is_resumable(folder: Path) -> None:
     """Refuse to go on in a folder where a sweep would begin and overwrite files. Raises ConfigError.
 
-    The files of a sweep that has begun are its own.
+    The files of a sweep that has begun may be overwritten by it.
     """
     if not is_sweep_file(folder / SWEEP_NAME) and not any(is_record(each) for each in folder.glob(f"*/{RECORD_NAME}")):
         check_nothing_is_overwritten(folder)
 
 
-# ---- looking -------------------------------------------------------------------------------------------------------
+# ---- reading -------------------------------------------------------------------------------------------------------
 
 
 def look(folder: Path, *, is_local: bool = True) -> Found:
-    """Read what a sweep's folder holds; a folder that is not there holds nothing.
+    """Read the contents of a sweep's folder, which may be missing.
 
-    Where the jobs do not run on this machine, the hardware that they found is no matter of comparison with it.
+    Where the jobs run on other machines, the hardware is left out of the fingerprints of their records.
     """
     file: SweepFile | None = None
     past, without, others, broken = list[Past](), list[str](), list[str](), list[str]()
@@ -168,17 +168,17 @@ def look(folder: Path, *, is_local: bool = True) -> Found:
 
 
 def resume(plan: Plan, found: Found, now: Mapping[str, str]) -> Resumption:
-    """Find the plan's jobs among what there is.
+    """Find which jobs of the plan are done, and where their records are.
 
     Args:
         plan: all jobs, as if none were done.
-        found: what the folder holds.
-        now: this environment's fingerprint.
+        found: the contents of the folder.
+        now: the fingerprint of this environment.
     """
     keys = [(job.setting_id, job.repeat) for job in plan.jobs]
     asked = {key: point.config for key, point in zip(keys, plan.points, strict=True)}
     finished, others, superseded = _sorted(found, now, asked)
-    # A single run's record is bench's, but none of a sweep's: its folder is not moved.
+    # The record of a single run does not belong to the sweep: its folder is not moved.
     staying = {past.folder for past in found.past if past.sweep_id is None}
     names = {each.folder for each in finished.values()} | set(found.others) | staying
     jobs, again, lacking = [], {}, {}
@@ -216,7 +216,7 @@ def _is_finished(past: Past, now: Mapping[str, str]) -> bool:
 def _sorted(
     found: Found, now: Mapping[str, str], asked: Mapping[tuple[str, int], BenchmarkConfig]
 ) -> tuple[dict[tuple[str, int], Past], dict[tuple[str, int], Past], list[str]]:
-    """Records that count, those that do not, each by setting and repeat, and the folders of further ones."""
+    """Return records that count and records that do not, by setting and repeat, and folders of duplicates of both."""
     finished: dict[tuple[str, int], Past] = {}
     others: dict[tuple[str, int], Past] = {}
     superseded = []
@@ -243,13 +243,13 @@ def _free_name(job: Job, taken: set[str]) -> str:
 
 
 def put_aside(folder: Path, names: list[str]) -> None:
-    """Move jobs' folders to `earlier/`: kept, and counted nowhere. ConfigError where a file has that name."""
+    """Move folders of jobs to `earlier/`, where they are kept but not counted. ConfigError where that is a file."""
     if names and os.path.lexists(folder / EARLIER) and not (folder / EARLIER).is_dir():
         remedy = f"{folder / EARLIER} is no folder, and former attempts are kept there; move it"
         raise ConfigError("sweep.name", folder.name, remedy)
     for name in names:
         target, number = folder / EARLIER / name, 2
-        target.parent.mkdir(parents=True, exist_ok=True)  # a reference run's is two levels down
+        target.parent.mkdir(parents=True, exist_ok=True)  # the folder of a reference run is two levels down
         while os.path.lexists(target):
             target, number = folder / EARLIER / f"{name}.{number}", number + 1
         (folder / name).rename(target)
@@ -257,7 +257,7 @@ def put_aside(folder: Path, names: list[str]) -> None:
 
 
 def unusable_references(folder: Path, now: Mapping[str, str], *, is_local: bool = True) -> list[str]:
-    """Reference runs that failed or ran in another environment, as paths below the sweep's folder."""
+    """Return reference runs that failed or ran in another environment, as paths below the sweep's folder."""
     names = []
     for each in sorted((folder / REFERENCES).glob("*/")):
         try:
@@ -265,7 +265,7 @@ def unusable_references(folder: Path, now: Mapping[str, str], *, is_local: bool 
         except RecordError:
             if is_record(each / RECORD_NAME):
                 names.append(os.fspath(each.relative_to(folder)))
-            continue  # else made anew in its place
+            continue  # a folder without a record is used again
         before = record.fingerprint if is_local else software(record.fingerprint)
         if record.status != "ok" or changes(before, now):
             names.append(os.fspath(each.relative_to(folder)))

@@ -1,7 +1,7 @@
 """The space of a search: which override keys are free, and which values each may take.
 
-Values are kept as typed, for that is what Hydra composes and what names a setting. Nothing here knows who chooses
-among them.
+Values are kept as typed, because Hydra composes them so and they name a setting. How values are chosen is not part of
+this module.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from bench.config.decimals import term
 
 DIGITS, EXACT = 6, 18  # significant digits: enough to tell numbers apart; one more than any float needs
 MILLIONTH = 1e-6
-LISTED = 20  # values of a range that are written out; beyond it stands as it was typed
+LISTED = 20  # values of a range that are written out; a longer range is shown by its bounds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A key that takes one of some values, between which there is no order."""
+    """A key that has one of several unordered values."""
 
     key: str
     values: tuple[str, ...]  # as typed, all different
@@ -30,39 +30,39 @@ class Choice:
         return len(self.values)
 
     def text(self, position: int) -> str:
-        """The value at a position."""
+        """Return the value at a position."""
         return self.values[position]
 
     def shown(self) -> list[str]:
-        """The values for people."""
+        """Return the values for people."""
         return list(self.values)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Range:
-    """A key that takes a number from `low` to `high`, both included."""
+    """A key that has a number from `low` to `high`, both included."""
 
     key: str
     low: float
     high: float
     step: float | None  # None: any number between
     is_int: bool
-    is_log: bool = False  # halves and doubles are equally far; only without a step
+    is_log: bool = False  # distances are those of logarithms; only without a step
 
     def __len__(self) -> int:
         assert self.step is not None
         return round((self.high - self.low) / self.step) + 1
 
     def text(self, position: int) -> str:
-        """The value at a position of a range with a step."""
+        """Return the value at a position of a range with a step."""
         assert self.step is not None
         return str(term(self.low, self.step, position))
 
     def written(self, value: float) -> str:
-        """A value as an override: of a range with a step the nearest of its own, else one that is short.
+        """Return a value as an override: with a step the nearest value of the range, else a short one.
 
-        Between two bounds a value has as few digits as tell a millionth of the distance, and six at least; the bounds
-        are as typed.
+        Without a step it has at least six digits, and as many as resolve a millionth of the range; the bounds are as
+        typed.
         """
         if self.step is not None and self.step > 0:
             # Sums of 0.1 lead to 0.30000000000000004, which nobody would type.
@@ -76,7 +76,7 @@ class Range:
         )
 
     def shown(self) -> list[str]:
-        """The values for people; where there are many, or no end of them, their bounds."""
+        """Return the values for people; where there are many or infinitely many, their bounds."""
         if self.step is not None and len(self) <= LISTED:
             return [self.text(position) for position in range(len(self))]
         step = f" step {self.step!r}" if self.step is not None else " log" if self.is_log else ""
@@ -91,31 +91,31 @@ class Space:
     parameters: tuple[Choice | Range, ...]
 
     def size(self) -> int | None:
-        """How many settings there are; None: no end of them."""
+        """Return how many settings there are; None: infinitely many."""
         if any(isinstance(each, Range) and each.step is None for each in self.parameters):
             return None
         return math.prod(len(each) for each in self.parameters)
 
     def shown(self) -> dict[str, list[str]]:
-        """Override key without its + → its values for people."""
+        """Return override key without its + → its values for people."""
         return {each.key.lstrip("+"): each.shown() for each in self.parameters}
 
     def holds(self, swept: Mapping[str, str]) -> bool:
-        """Whether these values, by key without its +, are one of the settings."""
+        """Whether these values, by key without its +, form one of the settings."""
         if set(swept) != {each.key.lstrip("+") for each in self.parameters}:
             return False
         return all(_holds(each, swept[each.key.lstrip("+")]) for each in self.parameters)
 
     def examples(self) -> Iterator[dict[str, str]]:
-        """A few settings that hold each value of each choice, and the bounds of each range, once at least."""
+        """Yield a few settings in which each value of each choice and the bounds of each range occur at least once."""
         columns = [_telling(each) for each in self.parameters]
         for row in range(max((len(column) for column in columns), default=1)):
             values = [column[row % len(column)] for column in columns]
             yield {each.key: value for each, value in zip(self.parameters, values, strict=True)}
 
     def examples_with(self, key: str, value: str, tries: int) -> Iterator[dict[str, str]]:
-        """Other settings that hold one value, drawn at random, always the same ones."""
-        draw = random.Random(f"{key}={value}")  # noqa: S311 - to be had again, not a secret
+        """Yield other settings with one value, drawn at random from a fixed seed."""
+        draw = random.Random(f"{key}={value}")  # noqa: S311 - reproducible, not a secret
         columns = {each.key: _telling(each) for each in self.parameters}
         several = math.prod(len(column) for each, column in columns.items() if each != key)
         if several <= tries:

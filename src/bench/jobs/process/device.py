@@ -1,7 +1,6 @@
-"""What the kernel and the GPU's driver say about a job from outside: killed for want of memory, memory free again.
+"""Observe a job from its parent: kills by the kernel's OOM killer, and whether GPU memory has been freed.
 
-Both are asked by the parent, which has no torch: the kernel by its counters, the GPU by NVML. Where they do not answer,
-nothing is claimed.
+The parent has no torch, so it reads the kernel's counters and NVML. Where these do not answer, nothing is claimed.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from bench.jobs.process.neighbours import names_of
 
 FREE_WAIT_S = 10.0
 FREE_POLL_S = 0.05
-TOLERANCE_BYTES = 64 << 20  # of what a driver keeps and other processes do meanwhile
+TOLERANCE_BYTES = 64 << 20  # for what the driver keeps and what other processes allocate meanwhile
 
 
 def oom_kills(
@@ -27,9 +26,9 @@ def oom_kills(
     own: Path = Path("/proc/self/cgroup"),
     vmstat: Path = Path("/proc/vmstat"),
 ) -> int:
-    """How many processes the kernel's OOM killer has ended in this process's control group; 0 where none is known.
+    """Return how many processes the OOM killer has ended in this process's control group; 0 where unknown.
 
-    Counts whatever the group's limit or the machine's memory was the reason. Version 2 of the interface counts
+    Both reasons count, the group's limit and the machine's memory. Version 2 of the interface counts
     descendants as well. Source: Linux, Documentation/admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst.
     """
     for file in [*_group_files(root, own), vmstat]:  # without a memory controller: the machine's own count
@@ -40,9 +39,9 @@ def oom_kills(
 
 
 def _group_files(root: Path, own: Path) -> list[Path]:
-    """Where the group's counters may be.
+    """Return the files that may hold the group's counters.
 
-    The last ones are for containers that see the path of their group on the host, but only their own part of the tree.
+    The last ones are for containers that see their group's path on the host, but only their own part of the tree.
     """
     found: dict[Path, None] = {}
     with contextlib.suppress(OSError, ValueError):
@@ -58,32 +57,32 @@ def _group_files(root: Path, own: Path) -> list[Path]:
 
 
 def cards_of(config: BenchmarkConfig) -> list[str] | None:
-    """The UUIDs of the cards, or of the instances of cards (MIG), that a job will use; [] where it uses none.
+    """Return the UUIDs of the cards, or of instances of cards (MIG), that a job will use; [] where it uses none.
 
-    Told without torch, from CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER. None where it cannot be told: with cards of
-    several models CUDA decides on their order, and of a divided card it takes an instance of its own choice.
+    They follow from CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER, without torch. None where unknown: CUDA decides
+    the order of cards of several models, and chooses an instance of a divided card itself.
     """
     known = cards()
     found = [uuid_of_name(each, known) for each in names_of(config, known)]
-    told = [each for each in found if each is not None]
-    return None if None in found or any(map(_is_divided, told)) else told
+    uuids = [each for each in found if each is not None]
+    return None if None in found or any(map(_is_divided, uuids)) else uuids
 
 
 def _is_divided(uuid: str) -> bool:
-    """Whether a card is in MIG mode: then its memory is that of several devices."""
+    """Whether a card is in MIG mode, in which its memory belongs to several devices."""
     if uuid.startswith("MIG-"):
         return False
     try:
         with nvml():
             return bool(pynvml.nvmlDeviceGetMigMode(pynvml.nvmlDeviceGetHandleByUUID(uuid))[0])
-    except pynvml.NVMLError:  # most cards cannot be divided, and say so
+    except pynvml.NVMLError:  # most cards do not support it
         return False
 
 
 def used_bytes(only: Collection[str] | None = None) -> dict[str, int] | None:
-    """GPU (by UUID) → bytes in use on it, by whomever; None without a GPU that NVML knows.
+    """Return UUID of a GPU → bytes in use on it, by any process; None without a GPU that NVML knows.
 
-    `only` names those to look at, cards and instances of cards; None: all cards of the machine.
+    `only` names the cards and instances to read; None: all cards of the machine.
     """
     try:
         pynvml.nvmlInit()
@@ -93,7 +92,7 @@ def used_bytes(only: Collection[str] | None = None) -> dict[str, int] | None:
     try:
         places: Collection[int | str] = range(pynvml.nvmlDeviceGetCount()) if only is None else only
         for place in places:
-            with contextlib.suppress(pynvml.NVMLError):  # one that is lost, or not ours, says nothing of the others
+            with contextlib.suppress(pynvml.NVMLError):  # a lost card, or one of another user, does not hide the others
                 by_uuid = isinstance(place, str)
                 card = (pynvml.nvmlDeviceGetHandleByUUID if by_uuid else pynvml.nvmlDeviceGetHandleByIndex)(place)
                 uuid = place if isinstance(place, str) else str(pynvml.nvmlDeviceGetUUID(card))
@@ -107,14 +106,14 @@ def used_bytes(only: Collection[str] | None = None) -> dict[str, int] | None:
 
 
 def wait_until_free(before: dict[str, int] | None, limit_s: float = FREE_WAIT_S) -> tuple[float, int] | None:
-    """Wait until each GPU has no more in use than before the job: a driver gives memory back after the process's end.
+    """Wait until each GPU has no more memory in use than before the job: drivers free it after the process has ended.
 
     Args:
-        before: what was in use on the GPUs that count, those of the job; None: nothing is waited for.
+        before: UUID → bytes in use before, for the job's GPUs; None: do not wait.
         limit_s: the longest wait.
 
     Returns:
-        The seconds waited, and the most bytes that a GPU still had more than before; None where nothing is known.
+        The seconds waited, and the most bytes that any GPU still has in use beyond those before; None where unknown.
     """
     if not before:
         return None

@@ -1,10 +1,9 @@
-"""The process that imports torch and transformers once, and from which each job is forked.
+"""The fork server: a process that imports torch and transformers once, and from which each job is forked.
 
-Its imports take seconds, more than all else that precedes the first job, so the command starts it first of all, where
-its arguments look like a run. A wrong guess costs those seconds on another core, and no more: the process is ended with
-the command.
+The imports take seconds, longer than everything else before the first job, so the command starts the server first if
+its arguments look like a run. A wrong guess only costs those seconds on another core: the server ends with the command.
 
-Imported before anything else of bench: nothing heavy may be imported here.
+This module is imported before anything else of bench: it must import nothing heavy.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ from pathlib import Path
 PRELOAD = "bench.trial.preload"
 COMPILER = "bench.trial.preload_compiler"  # a second more, for jobs that compile
 COMPILING = ("compile", "experiment=", "hydra.sweeper.")
-# Overrides after which nothing is forked here, as they begin.
+# Beginnings of overrides with which no job is forked here.
 ELSEWHERE = ("sweep.dry_run=", "isolation.mode=", "hydra/launcher=", "hydra.launcher=", "query=")
 RUN_FLAGS = ("-m", "--multirun")
 LONGEST_SOCKET_BYTES = 107  # of a path: sun_path of Linux (unix(7)), less the zero at its end
 SOCKET_BYTES = len("/pymp-12345678/listener-12345678")  # that multiprocessing adds to the temporary folder
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - multiprocessing makes a folder of its own there
 
-_owner: list[int] = []  # the process that starts it, once it has
+_owner: list[int] = []  # the process that has started it; [] before
 _preload = [PRELOAD]
 
 
 def start_fork_server() -> None:
-    """Start it, unless it runs. It gets ready in the background; who forks from it before waits."""
+    """Start the server, unless it runs. It imports in the background; a job that needs it earlier waits."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(_preload)
     with _short_temporary_folder():
         multiprocessing.forkserver.ensure_running()
@@ -77,29 +76,29 @@ def _fits_socket(folder: str) -> bool:
 
 
 def start_ahead(arguments: Sequence[str]) -> bool:
-    """Start it where a command with these arguments will fork jobs from it, as far as that is told by a look."""
+    """Start the server if a command with these arguments seems to need it; return whether it does."""
     overrides = [each.lstrip("+") for each in arguments if each not in RUN_FLAGS]
     if any(each.startswith(("-", *ELSEWHERE)) for each in overrides):
         return False
     if COMPILER not in _preload and any(_may_compile(each) for each in overrides):
         _preload.append(COMPILER)
-    with contextlib.suppress(OSError, ValueError):  # it cannot be started: whoever needs it will say so
+    with contextlib.suppress(OSError, ValueError):  # the job that needs it reports why it cannot be started
         start_fork_server()
     return True
 
 
 def _may_compile(override: str) -> bool:
-    """Whether a setting that it leads to may compile. A wrong guess costs its jobs the import."""
+    """Whether a setting with this override may compile. A wrong guess only costs its jobs the import."""
     return override.startswith(COMPILING) or (override.startswith("attention") and "flex" in override)
 
 
 def end_fork_server() -> None:
-    """End it where it turns out that nothing will be forked from it. Started again, it is another process."""
+    """End the server if no job will be forked from it. It can be started again."""
     _end(os.getpid())
 
 
 def _end(owner: int) -> None:
-    """End it with the command: by itself it would first finish its imports, and then undo them, for a second each."""
+    """Kill the server: by itself it would first finish its imports, then tear them down, for a second each."""
     pid = getattr(multiprocessing.forkserver._forkserver, "_forkserver_pid", None)  # noqa: SLF001
     if pid is not None and owner == os.getpid() and owner in _owner:
         with contextlib.suppress(OSError):

@@ -1,27 +1,26 @@
-"""Jobs of bench on one host: which share a GPU or cores, whose turn it is, and how many ran beside each other.
+"""Queue of the jobs of bench on one host: jobs that share a GPU or cores wait for each other; all count who ran beside.
 
-Whatever started them (two terminals, a cluster's jobs on one node, a launcher that starts all at once), every job
-takes a ticket in a folder that all users of the host have in common: a file that it keeps locked for as long as it
-waits and runs. The kernel lets go of the lock when the process ends, however it ends, so a ticket that nobody has
-locked is a dead job's and counts for nothing. All looks and changes are made under the lock of the folder itself,
-which lasts a millisecond or less.
+However they were started (two terminals, a cluster's jobs on one node, a launcher that starts all at once), every job
+makes a ticket in a folder that all users of the host share: a file that it keeps locked while it waits and runs. The
+kernel releases the lock when the process ends, however it ends, so an unlocked ticket belongs to a process that has
+ended and is ignored. All reads and changes happen under the lock of the folder itself, which is held for about a
+millisecond.
 
-    the same GPU                                      one waits for the other
-    cores in common, and one of the two uses no GPU   one waits for the other
-    cores in common, two GPUs                         they run side by side: that is what such a machine is for
+    the same GPU                                          one waits for the other
+    cores in common, and at least one job uses no GPU     one waits for the other
+    cores in common, each job on its own GPU              they run side by side, as intended on such a machine
 
-First come, first served: who waits is passed only by those that it has nothing in common with. A job takes all that it
-needs at once, its reference run included, and waits only for earlier tickets and for what runs already, so jobs never
-wait for each other in a circle. Who comes tells all that run, by a line in their files: in the end each knows of
-those, too, that came and went.
+First come, first served: a waiting job is overtaken only by jobs that share nothing with it. A job takes all that it
+needs at once, its reference run included, and waits only for earlier tickets and for running jobs, so jobs cannot
+deadlock. A job that begins appends a line to the tickets of all running ones, which therefore also count jobs that
+begin and end meanwhile.
 
-A folder that cannot be used is no reason not to measure: the job runs, and its record says what is unknown.
+If the folder cannot be used, the job runs all the same, and its record says what is unknown.
 
-Not covered: what else runs on the host, such as a `BenchmarkRunner` that Python code calls; two logical cores of one
-physical core, which count as two; jobs that do not see each other's folder (containers, or a cluster that gives each
-job a temporary folder of its own), unless BENCH_HOST_FOLDER names one that they share, on a local file system; a
-command's own start before its first job, which takes seconds of a core; and an instance of a card (MIG) that one job
-knows by its own name and another by that of the card.
+Not covered: other programs on the host, such as a `BenchmarkRunner` that Python code calls; two logical cores of one
+physical core, which count as two; jobs that do not see each other's folder (containers, or a cluster with a temporary
+folder per job), unless BENCH_HOST_FOLDER names a shared one on a local file system; the seconds of CPU time that a
+command takes before its first job; and an instance of a card (MIG) that two jobs name differently.
 """
 
 from __future__ import annotations
@@ -51,22 +50,22 @@ from bench.results.record import Neighbours, Record
 FOLDER_VARIABLE = "BENCH_HOST_FOLDER"
 # Not the folder that TMPDIR names: many sites give each user, or each job, one of their own.
 DEFAULT_FOLDER = Path("/tmp/bench-host")  # noqa: S108  # shared on purpose; nothing in it is trusted
-POLL_S = 0.1  # between looks at the lock that is waited for, which take some microseconds
-REGISTRY_POLL_S, REGISTRY_S = 0.01, 10.0  # for the folder's lock; who holds it longer was stopped in the midst of it
+POLL_S = 0.1  # between checks of the lock that is waited for, which take some microseconds
+REGISTRY_POLL_S, REGISTRY_S = 0.01, 10.0  # for the folder's lock; a process that holds it longer is stopped (SIGSTOP)
 LONGEST_TICKET_BYTES = 1 << 20
 LONGEST_NAME, SHORT_NAME = 80, 24  # characters: in a ticket, and in a line on the terminal
-# What reading a file may raise that is none of our tickets, for every user may make some there.
+# What reading a file that is not a ticket may raise: every user may create files there.
 NO_TICKET = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
-WAITING, RUNNING = ".waiting", ".running"  # what a ticket's name ends with
+WAITING, RUNNING = ".waiting", ".running"  # suffixes of a ticket's name
 TICKET_NAME = re.compile(rf"job-\d+-[0-9a-f]{{8}}({WAITING}|{RUNNING})")
 
-# Takes what is waited for, in words, and for how many seconds already; None once the wait is over.
+# Called with what is waited for, in words, and the seconds waited; with None once the wait is over.
 OnWait = Callable[[str | None, float], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What a job uses of its host, and who it is."""
+    """The GPUs and cores that a job uses, with its name and pid."""
 
     name: str
     pid: int
@@ -74,7 +73,7 @@ class Needs:
     cores: frozenset[int]
 
     def clash(self, other: Needs) -> bool:
-        """Whether two jobs at once would disturb each other's measurement."""
+        """Whether two jobs at the same time would disturb each other's measurement."""
         if self.gpus & other.gpus:
             return True
         return not (self.gpus and other.gpus) and bool(self.cores & other.cores)
@@ -85,7 +84,7 @@ class Needs:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Ticket:
-    """Another job's ticket, as long as it is locked."""
+    """The ticket of another job that waits or runs."""
 
     path: Path
     number: int
@@ -101,15 +100,15 @@ class _Ticket:
 
 @contextlib.contextmanager
 def among_neighbours(config: BenchmarkConfig, record: Record, folder: Path, on_wait: OnWait) -> Iterator[None]:
-    """Wait for the job's turn, and run it within; `record` says how many were beside it, on disk as well.
+    """Wait for the job's turn, and hold it within the block; `record` says how many jobs ran at the same time.
 
     Its `started_at_s` is the end of the wait.
 
     Args:
-        config: the job's; with `isolation.overlap` it waits for nobody.
-        record: to be filled.
+        config: the job's; with `isolation.overlap` it waits for no other.
+        record: filled here, also on disk.
         folder: the job's own, with the record once it has run.
-        on_wait: takes note of the wait.
+        on_wait: called while it waits.
 
     Raises:
         KeyboardInterrupt: the user's; a record of a job that was still waiting is written first.
@@ -127,7 +126,7 @@ def among_neighbours(config: BenchmarkConfig, record: Record, folder: Path, on_w
 
 
 def _wait(turn: Turn, config: BenchmarkConfig, record: Record, folder: Path, on_wait: OnWait) -> None:
-    """Take the turn; the record says what came of it."""
+    """Take the turn, and record how long that took and how many jobs were running."""
     began_s = time.monotonic()
     try:
         at_start, unknown = turn.take(overlap=config.isolation.overlap, on_wait=on_wait), None
@@ -147,12 +146,12 @@ def _wait(turn: Turn, config: BenchmarkConfig, record: Record, folder: Path, on_
 
 
 def host_folder() -> Path:
-    """Where the jobs of this host meet."""
+    """Return the folder of the tickets of all jobs on this host."""
     return Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER)
 
 
 def needs_of(config: BenchmarkConfig, name: str) -> Needs:
-    """What a job with this config will use, started from this process."""
+    """Return what a job with this config will use when this process starts it."""
     return Needs(
         name=shown(scrub(name), LONGEST_NAME),
         pid=os.getpid(),
@@ -162,9 +161,9 @@ def needs_of(config: BenchmarkConfig, name: str) -> Needs:
 
 
 def gpus_of(config: BenchmarkConfig) -> list[str]:
-    """The UUIDs of the GPUs that a job will use, as far as that can be told without torch; [] for a CPU job.
+    """Return the UUIDs of the GPUs that a job will use, as far as known without torch; [] for a CPU job.
 
-    Where it cannot be told which card is meant, it is all of them; where NVML knows none, CUDA's name stands for it.
+    Where it is unknown which card is meant, all are returned; where NVML knows none, CUDA's name is used.
     """
     known = cards()
     number = [config.device.partition(":")[2] or "0"] if config.device.startswith("cuda") else []
@@ -176,7 +175,7 @@ def gpus_of(config: BenchmarkConfig) -> list[str]:
 
 
 def names_of(config: BenchmarkConfig, known: list[tuple[str, str]]) -> list[str]:
-    """A job's GPUs as CUDA_VISIBLE_DEVICES names them, or by number; [] for none. `known`: what `gpus.cards` says."""
+    """Return a job's GPUs as CUDA_VISIBLE_DEVICES names them, or by number; [] for none. `known`: from `gpus.cards`."""
     if config.device == "cpu" or (config.device == "auto" and (not known or _torch_has_no_cuda())):
         return []
     if (names := visible_names()) is None:
@@ -186,7 +185,7 @@ def names_of(config: BenchmarkConfig, known: list[tuple[str, str]]) -> list[str]
 
 
 def _torch_has_no_cuda() -> bool:
-    """Whether torch was installed without support for any GPU; its version says so."""
+    """Whether the version of the installed torch says that it supports no GPU."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version("torch").endswith("+cpu")
     return False
@@ -196,23 +195,23 @@ def _torch_has_no_cuda() -> bool:
 
 
 class Turn:
-    """One job's ticket: `take` it, run, `leave`. Another object in the same process is another job."""
+    """One job's place in the queue: `take` it, run, `leave`. Another object in the same process is another job."""
 
     def __init__(self, folder: Path, needs: Needs) -> None:
-        """Nothing is written yet."""
+        """Write nothing yet."""
         self.folder, self.needs = folder, needs
-        self.awaited: Needs | None = None  # whom it waits for
+        self.awaited: Needs | None = None  # the job that it waits for
         self._path: Path | None = None
-        self._file: int | None = None  # descriptor; the lock lasts as long as it
+        self._file: int | None = None  # descriptor, which holds the lock
         self._number = 0
         self._head_bytes = 0
 
     def take(self, *, overlap: bool, on_wait: OnWait) -> int:
-        """Wait until the job may run; returns how many others run on the host then.
+        """Wait until the job may run; return how many others run on the host then.
 
         Raises:
             OSError: the folder cannot be used. No ticket is left there.
-            KeyboardInterrupt: the user's. Neither is then.
+            KeyboardInterrupt: the user's. No ticket is left there either.
         """
         began_s = time.monotonic()
         try:
@@ -227,7 +226,7 @@ class Turn:
                         return self._begin([each for each in others if each.runs])
                     try:
                         lock = os.open(ahead[0].path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-                    except FileNotFoundError:  # it left without the folder's lock
+                    except FileNotFoundError:  # its job ended without the folder's lock
                         continue
                 self.awaited = ahead[0].needs
                 try:
@@ -244,14 +243,14 @@ class Turn:
                 on_wait(None, time.monotonic() - began_s)
 
     def leave(self) -> int:
-        """Let others run; returns how many came meanwhile. Without a ticket, or a second time, 0."""
+        """Let others run; return how many began meanwhile. Without a ticket, or a second time, 0."""
         if self._file is None:
             return 0
         came = 0
         with (
             contextlib.suppress(OSError),
             _registry(self.folder),
-        ):  # so that nobody counts a job that does not count him
+        ):  # so that two jobs count each other or neither does
             came = os.pread(self._file, LONGEST_TICKET_BYTES, self._head_bytes).count(b"\n")
             self._discard()
         self._discard()
@@ -267,7 +266,7 @@ class Turn:
         return self.needs.clash(other.needs) and (other.runs or other.number < self._number)
 
     def _others(self) -> list[_Ticket]:
-        """The tickets of living jobs, the earliest first; those of dead ones are removed where that is allowed."""
+        """Return the tickets of jobs that wait or run, the earliest first; remove those of ended processes."""
         found = []
         for path in self.folder.glob("job-*"):
             if path == self._path or path.suffix not in (WAITING, RUNNING):
@@ -276,7 +275,7 @@ class Turn:
                 descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
                 try:
                     if not _is_locked(descriptor):
-                        if TICKET_NAME.fullmatch(path.name):  # else somebody else's, whatever it is
+                        if TICKET_NAME.fullmatch(path.name):  # otherwise not a ticket of ours
                             path.unlink()
                         continue
                     ticket = _read(path, descriptor)
@@ -287,14 +286,14 @@ class Turn:
         return sorted(found, key=lambda each: each.number)
 
     def _write(self, others: list[_Ticket]) -> None:
-        """Take a place behind all others."""
+        """Make a ticket with a number behind all others."""
         self._number = max((each.number for each in others), default=0) + 1
         path = self.folder / f"job-{self.needs.pid}-{os.urandom(4).hex()}{WAITING}"
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW, 0o666)
         self._path = path
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.fchmod(self._file, 0o666)  # whatever the umask: who comes, of whichever user, writes a line
-        said = {
+        os.fchmod(self._file, 0o666)  # whatever the umask: jobs of other users append a line
+        content = {
             "host": _host(),
             "number": self._number,
             "name": self.needs.name,
@@ -302,34 +301,34 @@ class Turn:
             "gpus": sorted(self.needs.gpus),
             "cores": sorted(self.needs.cores),
         }
-        head = json.dumps(said).encode() + b"\n"
+        head = json.dumps(content).encode() + b"\n"
         self._head_bytes = os.write(self._file, head)
         if self._head_bytes < len(head):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _begin(self, running: list[_Ticket]) -> int:
-        """From now on the job runs; those that do already are told."""
+        """Mark the job as running, and notify those that run already; return how many these are."""
         assert self._path is not None
         self._path = self._path.rename(self._path.with_suffix(RUNNING))
         for each in running:
             with contextlib.suppress(OSError):
-                _tell(each.path, f"{self.needs}\n")
+                _notify(each.path, f"{self.needs}\n")
         return len(running)
 
     def _discard(self) -> None:
-        """Remove the ticket and let go of its lock."""
+        """Remove the ticket and release its lock."""
         path, file, self._path, self._file = self._path, self._file, None, None
         if path is not None:
             with contextlib.suppress(OSError):
                 path.unlink()
         if file is not None:
             with contextlib.suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_UN)  # a process that inherited the descriptor holds nothing either
+                fcntl.flock(file, fcntl.LOCK_UN)  # also for a process that inherited the descriptor
             os.close(file)
 
 
 def _make(folder: Path) -> None:
-    """A folder in which every user may make files and nobody may remove another's, like that for temporary files."""
+    """Make a folder in which every user may create files but remove only their own, as in /tmp."""
     with contextlib.suppress(FileExistsError):
         folder.mkdir()
         folder.chmod(0o1777)
@@ -337,10 +336,10 @@ def _make(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _registry(folder: Path) -> Iterator[None]:
-    """Hold the lock of the folder. It is on the folder itself: a file might belong to a user who is gone.
+    """Hold the lock of the folder. It is on the folder itself, because a lock file might belong to another user.
 
     Raises:
-        OSError: there is no such folder, or another process has held the lock all the time.
+        OSError: there is no such folder, or another process has held the lock for the whole wait.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -359,9 +358,9 @@ def _registry(folder: Path) -> Iterator[None]:
 
 
 def _is_locked(descriptor: int) -> bool:
-    """Whether a living job holds this ticket. Leaves it as it was."""
+    """Whether a job that waits or runs holds this ticket, which stays unchanged."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look at once do not mistake each other
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two readers at once do not block each other
     except BlockingIOError:
         return True
     fcntl.flock(descriptor, fcntl.LOCK_UN)
@@ -369,24 +368,24 @@ def _is_locked(descriptor: int) -> bool:
 
 
 def _read(path: Path, descriptor: int) -> _Ticket | None:
-    """What a ticket says; None for one of another host. Raises one of NO_TICKET for what is none."""
+    """Read a ticket; None for one of another host. Raises one of NO_TICKET for another file."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         return None
     line, _, _ = os.pread(descriptor, LONGEST_TICKET_BYTES, 0).partition(b"\n")
-    said: dict[str, Any] = json.loads(line)
-    if said["host"] != _host():
+    content: dict[str, Any] = json.loads(line)
+    if content["host"] != _host():
         return None
     needs = Needs(
-        name=shown(str(said["name"]), LONGEST_NAME),
-        pid=int(said["pid"]),
-        gpus=frozenset(map(str, said["gpus"])),
-        cores=frozenset(map(int, said["cores"])),
+        name=shown(str(content["name"]), LONGEST_NAME),
+        pid=int(content["pid"]),
+        gpus=frozenset(map(str, content["gpus"])),
+        cores=frozenset(map(int, content["cores"])),
     )
-    return _Ticket(path=path, number=int(said["number"]), needs=needs)
+    return _Ticket(path=path, number=int(content["number"]), needs=needs)
 
 
-def _tell(path: Path, line: str) -> None:
-    """Append a line to another job's ticket, which may belong to another user: to nothing else by its name."""
+def _notify(path: Path, line: str) -> None:
+    """Append a line to another job's ticket, which may belong to another user; never to a link or a special file."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         state = os.fstat(descriptor)
@@ -397,7 +396,7 @@ def _tell(path: Path, line: str) -> None:
 
 
 def _host() -> str:
-    """What all containers of one machine have in common, until it is started anew."""
+    """Return an id that all containers of one machine share until the next boot."""
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return os.uname().nodename

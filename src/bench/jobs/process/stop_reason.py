@@ -1,10 +1,10 @@
-"""Who or what asked a running job to end, as the record says it."""
+"""Why a running job was asked to end, in the words of its record."""
 
 from __future__ import annotations
 
 
 class SignalStop(KeyboardInterrupt):
-    """A signal other than Ctrl-C asks the command to end: SIGTERM, or SIGHUP of a terminal that is closed.
+    """A signal other than Ctrl-C that asks the command to end: SIGTERM, or SIGHUP when its terminal is closed.
 
     Args:
         name: the signal's.
@@ -16,5 +16,5 @@ class SignalStop(KeyboardInterrupt):
 
 
 def asked_by(stop: KeyboardInterrupt) -> str:
-    """Who asked, in a few words; `bench.jobs.engine.EngineStop` says it in the same way."""
+    """Return who asked, in a few words; `bench.jobs.engine.EngineStop` has the same attribute."""
     return str(getattr(stop, "message", "by the user"))

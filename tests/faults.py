@@ -138,7 +138,7 @@ def kill_the_fork_server():
     os.kill(parent_of(os.getppid()), signal.SIGKILL)
 
 
-def kill_the_guardian():
+def kill_the_supervisor():
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(100)
 

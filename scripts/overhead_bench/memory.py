@@ -109,7 +109,7 @@ def watch(command: list[str], folder: Path) -> dict[str, Seen]:
 
 
 def role_of(process: psutil.Process, parent: psutil.Process) -> str | None:
-    """By its place below the command: parent ─ server ─ guardian ─ child ─ sidecar; None for any other."""
+    """By its place below the command: parent ─ server ─ supervisor ─ child ─ sidecar; None for any other."""
     if process.pid == parent.pid:
         return "parent"
     above = [each.pid for each in process.parents()]

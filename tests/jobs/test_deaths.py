@@ -206,8 +206,8 @@ def test_a_fork_server_that_is_killed_in_mid_job_costs_nothing(die, tmp_path) ->
     assert die("", folder=tmp_path / "second").status == "ok"
 
 
-def test_a_guardian_that_is_killed_takes_the_worker_with_it(die) -> None:
-    record = die("kill_the_guardian")
+def test_a_supervisor_that_is_killed_takes_the_worker_with_it(die) -> None:
+    record = die("kill_the_supervisor")
     assert (record.status, record.end.signal) == ("crashed", "SIGKILL")
 
 

@@ -125,7 +125,7 @@ def test_a_job_that_dies_is_a_record_that_names_the_signal(tiny, tmp_path, numbe
 
 
 def worker() -> int:
-    """The pid of the running job: the child of its guardian, which leads their group."""
+    """The pid of the running job: the child of its supervisor, which leads their group."""
     family = psutil.Process().children(recursive=True)
     (one,) = [each.pid for each in family if each.ppid() == os.getpgid(each.pid) != os.getpgrp()]
     return one
@@ -213,19 +213,19 @@ def test_ctrl_c_ends_the_job_and_leaves_its_record(tiny, tmp_path) -> None:
 
 
 def family() -> tuple[int, int]:
-    """The pids of the running job's guardian and worker."""
-    (guardian,) = [each for each in psutil.Process().children(recursive=True) if os.getpgid(each.pid) == each.pid]
-    (worker,) = guardian.children()
-    return guardian.pid, worker.pid
+    """The pids of the running job's supervisor and worker."""
+    (supervisor,) = [each for each in psutil.Process().children(recursive=True) if os.getpgid(each.pid) == each.pid]
+    (worker,) = supervisor.children()
+    return supervisor.pid, worker.pid
 
 
 def send_to(whom: str, number: int):
-    """Send a signal to the worker, its guardian or their group once two calls are measured."""
+    """Send a signal to the worker, its supervisor or their group once two calls are measured."""
 
     def on_event(phase: str, done: int, *_: object) -> None:
         if (phase, done) == ("measurement", 2):
-            guardian, worker = family()
-            {"guardian": lambda: os.kill(guardian, number), "group": lambda: os.killpg(guardian, number)}.get(
+            supervisor, worker = family()
+            {"supervisor": lambda: os.kill(supervisor, number), "group": lambda: os.killpg(supervisor, number)}.get(
                 whom, lambda: os.kill(worker, number)
             )()
 
@@ -237,10 +237,10 @@ def send_to(whom: str, number: int):
     [
         ("worker", signal.SIGTERM),
         ("worker", signal.SIGINT),
-        ("guardian", signal.SIGTERM),
+        ("supervisor", signal.SIGTERM),
         ("group", signal.SIGTERM),
         pytest.param("worker", signal.SIGHUP, marks=pytest.mark.slow),
-        pytest.param("guardian", signal.SIGHUP, marks=pytest.mark.slow),
+        pytest.param("supervisor", signal.SIGHUP, marks=pytest.mark.slow),
         pytest.param("group", signal.SIGINT, marks=pytest.mark.slow),
     ],
 )

@@ -235,7 +235,7 @@ def test_ctrl_c_goes_through_and_leaves_no_process(hub: str, tmp_path) -> None:
     program = start(tmp_path, 100, "some/slow", HF_ENDPOINT=hub, HF_HUB_OFFLINE="0")
     parent = psutil.Process(program.pid)
     deadline = time.monotonic() + 60
-    # Fork server, resource tracker, guardian and worker: then it asks the hub, which does not answer.
+    # Fork server, resource tracker, supervisor and worker: then it asks the hub, which does not answer.
     while len(family := parent.children(recursive=True)) < 4 and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(1)

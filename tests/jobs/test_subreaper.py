@@ -1,6 +1,6 @@
-"""What a job starts and leaves in a session of its own is the guardian's to end: the quick one of its tests.
+"""The supervisor ends processes that a job starts and leaves in a session of their own: the quick one of its tests.
 
-The others, with real jobs and every way to die, are in test_guardian.py.
+The others, with real jobs and every way to die, are in test_supervisor.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from started import alive_after
 PROGRAM = """
 import os, signal, sys, time
 from pathlib import Path
-from bench.jobs.process.supervisor import guard
+from bench.jobs.process.supervisor import run_supervised
 
 def work():
     reads, writes = os.pipe()
@@ -30,7 +30,7 @@ def work():
     os.wait()
     print(os.read(reads, 20).decode(), flush=True)
 
-guard(work, Path(sys.argv[1]))
+run_supervised(work, Path(sys.argv[1]))
 os._exit(0)
 """
 

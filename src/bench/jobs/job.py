@@ -1,6 +1,6 @@
-"""One job in one process: run it, and turn whatever is left of it into a record.
+"""One job in one process: run it, and make a record however it ends.
 
-What is not covered here: a parent that dies (the guardian ends the job) and a record that cannot be published (it stays
+Not covered here: a parent that is killed (the supervisor ends the job) and a record that cannot be published (it stays
 on disk).
 """
 
@@ -29,15 +29,15 @@ from bench.results.file_names import LEFTOVERS_NAME, LOG_NAME, PROFILE_NAMES, RE
 from bench.results.record import ProcessEnd, Record, RecordError
 
 WORKER = "bench.trial.worker"
-UNFINISHED = ".record-*.json"  # what a writer of the record leaves when it is killed
-# Signals that bench sends to no job, or says so, and that no fault of a program raises.
+UNFINISHED = ".record-*.json"  # a temporary file that a killed writer of the record leaves
+# Signals that no fault of a program raises, and that bench does not send to a job without saying so.
 FROM_OUTSIDE = ("SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 
 
 def new_record(config: BenchmarkConfig, *, trial_id: str | None = None, **fields: Any) -> Record:
-    """A record that says what is asked for and nothing yet of what came of it.
+    """Return a record that holds the request and no results yet.
 
-    `trial_id` is the config's where it is known: to make it reads the prompt file, which may be gone.
+    `trial_id` is the config's where it is known: computing it reads the prompt file, which may be gone.
     """
     return Record(
         trial_id=trial_id or config.trial_id(),
@@ -52,18 +52,18 @@ def new_record(config: BenchmarkConfig, *, trial_id: str | None = None, **fields
 def run_job(
     config: BenchmarkConfig, record: Record, folder: Path, on_event: OnEvent, reference: Path | None = None
 ) -> Record:
-    """Run one job as `isolation.mode` says; the record comes back filled and lies in `folder`.
+    """Run one job as `isolation.mode` says; return its record, which is also written to `folder`.
 
     Args:
         config: the setting.
-        record: to be filled; its `kind` says which job it is.
+        record: filled here; its `kind` says which job it is.
         folder: the job's own.
-        on_event: takes the progress.
+        on_event: called with the progress.
         reference: the file of the reference run to compare with.
 
     Raises:
-        KeyboardInterrupt: the user's, or EngineStop; the job is ended and its record written first.
-        OSError: there is no space for the job's results; it was not begun.
+        KeyboardInterrupt: the user's, or EngineStop; the job has been ended and its record written.
+        OSError: there is no space for the job's results; it was not started.
     """
     _clear_earlier_attempt(record, folder)
     before = set(folder.glob(UNFINISHED))
@@ -76,7 +76,7 @@ def run_job(
                 worker.import_compiler(record)
                 record.phases_s |= {"start": 0.0, "import": time.monotonic() - began_s}
                 worker.measure(record, **given, began_s=began_s, emit=on_event)
-                return _taken_over(record, folder)  # as another process would leave it: without secrets
+                return _updated_from(record, folder)  # as another process would leave it: without secrets
             return _run_in_child(config, record, given, on_event)
         finally:
             scrub_file(folder / LOG_NAME)
@@ -85,7 +85,7 @@ def run_job(
 
 
 def _clear_earlier_attempt(record: Record, folder: Path) -> None:
-    """Remove the record of an attempt at the same job that its engine queues again: it must not pass for this one's.
+    """Remove the record of an attempt at the same job that its engine queues again.
 
     Raises:
         OSError: the folder holds another record, which stays.
@@ -94,9 +94,9 @@ def _clear_earlier_attempt(record: Record, folder: Path) -> None:
     if not os.path.lexists(path):
         return
     with contextlib.suppress(RecordError):
-        there = Record.read(folder)
+        found = Record.read(folder)
         names = ("kind", "trial_id", "sweep_id", "repeat")
-        if record.sweep_id is not None and all(getattr(there, name) == getattr(record, name) for name in names):
+        if record.sweep_id is not None and all(getattr(found, name) == getattr(record, name) for name in names):
             for name in (RECORD_NAME, *PROFILE_NAMES):
                 (folder / name).unlink(missing_ok=True)
             return
@@ -114,36 +114,36 @@ def _run_in_child(config: BenchmarkConfig, record: Record, given: dict[str, Any]
         name=f"bench {record.name}",
     )
     own_cards = None if config.device == "cpu" else cards_of(config)
-    device_before = used_bytes(own_cards) if own_cards else None  # what goes on on other cards is not this job's
+    device_before = used_bytes(own_cards) if own_cards else None  # memory in use on other cards is not this job's
     kills_before, start_s = oom_kills(), time.monotonic()
     interrupted: KeyboardInterrupt | None = None
     try:
         child.run({"record": record, **given, "began_s": start_s}, config.isolation.timeout_s)
     except KeyboardInterrupt as error:
         interrupted = error
-    cache_folder.empty(given["compile_cache"])  # a job that filled the disk may have done it there
-    record = _taken_over(record, folder)
-    is_whole = record.status != "interrupted"
-    # The worker has written down that it was interrupted, and cannot know by whom.
-    has_heard = not is_whole and record.error is not None and child.ended.in_time
+    cache_folder.empty(given["compile_cache"])  # a job may have filled the disk there
+    record = _updated_from(record, folder)
+    is_complete = record.status != "interrupted"
+    # The worker has recorded that it was interrupted, and cannot know by whom.
+    was_interrupted = not is_complete and record.error is not None and child.ended.in_time
     killed_for_memory = oom_kills() > kills_before
     end = _how_it_ended(child.ended, folder, killed_for_memory=killed_for_memory)
-    if is_whole and record.end is not None:
+    if is_complete and record.end is not None:
         end = _with_rank(record, end, folder, killed_for_memory=killed_for_memory)
     if (freed := wait_until_free(device_before)) is not None:
         end = dataclasses.replace(end, device_wait_s=freed[0], device_left_bytes=freed[1])
         record.phases_s["wait"] = record.phases_s.get("wait", 0.0) + freed[0]
-    if not is_whole:
-        if not has_heard:
+    if not is_complete:
+        if not was_interrupted:
             record.stage = child.ended.phase
-            # By a clock that nobody sets, so that the end is never before the start.
+            # By the monotonic clock, so that the end is never before the start.
             record.ended_at_s = record.started_at_s + (time.monotonic() - start_s)
-        if interrupted is None and has_heard:
+        if interrupted is None and was_interrupted:
             message = f"SIGINT to the job's process in {record.stage}, from outside of bench, ended it"
             record.fail("interrupted", "Signal", message)
         else:
-            _say_why(record, end, child.ended, folder, limit_s=config.isolation.timeout_s, interrupted=interrupted)
-    if not is_whole or end != ProcessEnd(device_wait_s=end.device_wait_s, device_left_bytes=0 if freed else None):
+            _explain_end(record, end, child.ended, folder, limit_s=config.isolation.timeout_s, interrupted=interrupted)
+    if not is_complete or end != ProcessEnd(device_wait_s=end.device_wait_s, device_left_bytes=0 if freed else None):
         record.end = end
         record.write(folder)
     if interrupted:
@@ -152,10 +152,10 @@ def _run_in_child(config: BenchmarkConfig, record: Record, given: dict[str, Any]
 
 
 def write_lost(record: Record, folder: Path, lost: LostJob) -> Record:
-    """Make a record of a job that its engine lost: what it wrote before stays, with what the engine says of its end."""
+    """Make a record of a job that its engine lost: what the job wrote stays, and the engine's reason is added."""
     folder.mkdir(parents=True, exist_ok=True)
-    record.placement = lost.placement  # what the job itself wrote of it is better
-    record = _taken_over(record, folder)
+    record.placement = lost.placement  # replaced below by what the job itself wrote
+    record = _updated_from(record, folder)
     if record.ended_at_s is None:
         record.ended_at_s = max(record.started_at_s, time.time())
     record.fail(lost.status, type(lost).__name__, lost.message, _evidence(folder))
@@ -163,8 +163,8 @@ def write_lost(record: Record, folder: Path, lost: LostJob) -> Record:
     return record
 
 
-def _taken_over(record: Record, folder: Path) -> Record:
-    """The record as the child wrote it, last or at its last station; the empty one when it wrote none."""
+def _updated_from(record: Record, folder: Path) -> Record:
+    """Return the record as the child last wrote it; the given one when it wrote none."""
     with contextlib.suppress(RecordError):
         vars(record).update(vars(Record.read(folder)))
     return record
@@ -173,27 +173,27 @@ def _taken_over(record: Record, folder: Path) -> Record:
 def _how_it_ended(ended: Ended, folder: Path, *, killed_for_memory: bool) -> ProcessEnd:
     code = ended.exit_code
     name = _signal_name(-code) if code is not None and code < 0 else None
-    was_told = (folder / SIGTERM_NAME).exists()
+    received_sigterm = (folder / SIGTERM_NAME).exists()
     with contextlib.suppress(OSError):
         (folder / SIGTERM_NAME).unlink(missing_ok=True)
-    if was_told and name == "SIGKILL" and not ended.ended_here:
-        name = "SIGTERM"  # from elsewhere, upon which the guardian has killed the worker
-    strays = []
+    if received_sigterm and name == "SIGKILL" and not ended.ended_here:
+        name = "SIGTERM"  # from another process; the supervisor has then killed the worker
+    leftovers: list[str] = []
     with contextlib.suppress(OSError):
-        strays = (folder / LEFTOVERS_NAME).read_text(encoding="utf-8").splitlines()
+        leftovers = (folder / LEFTOVERS_NAME).read_text(encoding="utf-8").splitlines()
         (folder / LEFTOVERS_NAME).unlink()
     return ProcessEnd(
         exit_code=code if name is None and code != 0 else None,
         signal=name if ended.in_time else None,
         killed_at_deadline=not ended.in_time,
         oom_killed=killed_for_memory and name == "SIGKILL",
-        strays=strays,
+        strays=leftovers,
         log_cut_bytes=ended.log_cut_bytes,
     )
 
 
 def _with_rank(record: Record, end: ProcessEnd, folder: Path, *, killed_for_memory: bool) -> ProcessEnd:
-    """How a rank of a tensor-parallel job died, of which the worker has told, and what only its parent can know."""
+    """Return how a rank of a tensor-parallel job ended, from the worker's record and what only the parent can see."""
     assert record.end is not None
     assert record.error is not None
     rank, why = record.end, record.error
@@ -210,7 +210,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _say_why(
+def _explain_end(
     record: Record,
     end: ProcessEnd,
     ended: Ended,
@@ -219,7 +219,7 @@ def _say_why(
     limit_s: float,
     interrupted: KeyboardInterrupt | None,
 ) -> None:
-    """Say of what a job ended that could not say it itself."""
+    """Fail the record of a job that could not write the reason itself."""
     left = "; its measured calls are kept" if record.iterations else " and left no record"
     if isinstance(interrupted, EngineStop):
         record.fail(interrupted.status, type(interrupted).__name__, interrupted.message)

@@ -1,18 +1,18 @@
-"""The process between the parent and a job: it ends the job when the parent is gone, and all that the job left behind.
+"""The supervisor: a process between parent and worker that ends the worker, and every process that the worker started.
 
-    parent ─ fork server ─ guardian ─ worker ─ whatever the worker starts
+    parent ─ fork server ─ supervisor ─ worker ─ processes that the worker starts
 
-The guardian does nothing while the worker runs but sleep in the kernel. It does not measure, so no hang of the worker
-(in native code, with signals blocked, with Python's lock held) can reach it. It is a subreaper: what the worker starts
-and leaves, in a process group or session of its own, becomes the guardian's child and dies with the job.
+While the worker runs the supervisor only sleeps in the kernel. It does not measure, so a hang of the worker (in native
+code, with signals blocked, holding Python's lock) cannot affect it. It is a subreaper: a process that the worker starts
+and leaves, in a process group or session of its own, becomes a child of the supervisor and is killed with the job.
 
-    the worker ends      what it left is killed, its own end is passed on
-    the parent is gone   the worker and all below it are killed: nobody would read its record
-    SIGTERM              the same; the parent sends it at the deadline
-    the fork server dies nothing: the worker goes on, and the parent watches the guardian by its pid
+    the worker ends       processes that it left are killed; the supervisor ends with the worker's status
+    the parent is gone    the worker and all processes below it are killed: nobody would read its record
+    SIGTERM               the same; the parent sends it at the deadline
+    the fork server ends  nothing changes: the worker continues, and the parent watches the supervisor by its pid
 
-Not covered: a guardian that is killed itself takes the worker with it, but not what the worker had put into another
-process group; and where /proc hides other users' processes (hidepid), what the worker left of theirs.
+Not covered: if the supervisor itself is killed, the worker is killed with it, but processes in other process groups are
+not; and where /proc hides the processes of other users (hidepid), those are not found.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from bench.results.file_names import LEFTOVERS_NAME, SIGTERM_NAME
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 POLL_S = 0.2  # where the kernel has no pidfd_open (before Linux 5.3)
-GRACE_S = 0.3  # for what ends by itself once its parent is gone
-STRAYS_S = 5.0  # how long to go on killing what keeps starting others
+GRACE_S = 0.3  # for processes that end by themselves once their parent is gone
+KILL_S = 5.0  # how long to go on killing processes that keep starting others
 SIGNALS = {signal.SIGINT, signal.SIGTERM}  # that the parent sends
-OOM_SCORE = "500"  # of 1000: short of memory, the kernel shall end the job and not who watches it
+OOM_SCORE = "500"  # of 1000: short of memory, the kernel ends the job rather than its supervisor
 
 
 class Closable(Protocol):
@@ -46,41 +46,41 @@ class Closable(Protocol):
         """Close it."""
 
 
-def guard(work: Callable[[], None], folder: Path, not_mine: Iterable[Closable] = ()) -> None:
-    """Fork; in the child do `work` and return, in the guardian wait for its end and never return.
+def run_supervised(work: Callable[[], None], folder: Path, to_close: Iterable[Closable] = ()) -> None:
+    """Fork; the child calls `work` and returns, the supervisor waits for its end and never returns.
 
     Args:
         work: the job.
-        folder: the job's own, for the list of strays.
-        not_mine: ends of pipes that only the worker may hold, so that their other ends see when it is gone.
+        folder: the job's own, for the list of processes that it left.
+        to_close: ends of pipes that only the worker may hold open, so that a reader notices when the worker is gone.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until each side knows what to do with them
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until each side has set its handlers
     os.setsid()  # a group of its own, which the parent can kill whole, and which no Ctrl-C of the terminal reaches
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
-    guardian = os.getpid()
+    supervisor = os.getpid()
     worker = os.fork()
     if worker == 0:
-        _become_worker(guardian)
+        _become_worker(supervisor)
         work()
         return
-    status, is_watched = 1, True
+    status, has_parent = 1, True
     try:
-        for each in not_mine:
+        for each in to_close:
             each.close()
-        status, is_watched = _until_end(worker, folder)
+        status, has_parent = _wait_for_end(worker, folder)
     finally:
-        strays = _end_descendants(GRACE_S if is_watched else 0.0)
-        _leave(status, strays if is_watched else [], folder)
+        leftovers = _kill_descendants(GRACE_S if has_parent else 0.0)
+        _exit_as(status, leftovers if has_parent else [], folder)
 
 
 def _prctl(option: int, value: int) -> None:
     ctypes.CDLL(None).prctl(option, value)
 
 
-def _become_worker(guardian: int) -> None:
+def _become_worker(supervisor: int) -> None:
     _prctl(PR_SET_CHILD_SUBREAPER, 0)
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # should the guardian be killed
-    if os.getppid() != guardian:  # it was, before the line above
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # when the supervisor is killed
+    if os.getppid() != supervisor:  # it was killed before the line above
         os.kill(os.getpid(), signal.SIGKILL)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE, encoding="ascii")
@@ -90,21 +90,21 @@ def _become_worker(guardian: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-def _until_end(worker: int, folder: Path) -> tuple[int, bool]:
-    """Sleep until the worker has ended, or the parent, or SIGTERM comes; in the end the worker has ended.
+def _wait_for_end(worker: int, folder: Path) -> tuple[int, bool]:
+    """Sleep until the worker or the parent has ended or SIGTERM arrives; then make sure that the worker has ended.
 
     Returns:
         The worker's wait status, and whether there still is a parent.
     """
-    told, tell = os.pipe()
-    os.set_blocking(tell, False)
-    # SIGTERM makes the pipe readable and raises nothing: an exception might come between a wait and its result.
-    signal.set_wakeup_fd(tell)
+    sigterm, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    # SIGTERM makes the pipe readable and raises nothing: an exception might separate a wait from its result.
+    signal.set_wakeup_fd(wakeup)
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sends it to the group, and means the worker
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     parent = multiprocessing.parent_process()
-    watched = [told] if parent is None else [told, parent.sentinel]
+    watched = [sigterm] if parent is None else [sigterm, parent.sentinel]
     timeout_s: float | None = POLL_S
     with contextlib.suppress(OSError):
         watched.append(os.pidfd_open(worker))
@@ -115,7 +115,7 @@ def _until_end(worker: int, folder: Path) -> tuple[int, bool]:
         has_parent = parent is None or parent.sentinel not in ready
         if ended:
             return status, has_parent
-        if told in ready or not has_parent:
+        if sigterm in ready or not has_parent:
             os.kill(worker, signal.SIGKILL)
             status = os.waitpid(worker, 0)[1]
             if has_parent:
@@ -124,15 +124,15 @@ def _until_end(worker: int, folder: Path) -> tuple[int, bool]:
             return status, has_parent
 
 
-def _end_descendants(grace_s: float) -> list[str]:
-    """Kill all that is left below this process, whatever groups and sessions it made; returns the names.
+def _kill_descendants(grace_s: float) -> list[str]:
+    """Kill all processes below this one, in whatever group or session; returns their names.
 
     Args:
-        grace_s: for helpers that end with their job; they are no strays.
+        grace_s: how long to wait for helpers that end with their job; these are not named.
     """
     killed: dict[int, str] = {}
     start = time.monotonic()
-    while _has_children() and time.monotonic() < start + STRAYS_S:
+    while _has_children() and time.monotonic() < start + KILL_S:
         for pid, name in _descendants().items() if time.monotonic() >= start + grace_s else ():
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
@@ -142,7 +142,10 @@ def _end_descendants(grace_s: float) -> list[str]:
 
 
 def _has_children() -> bool:
-    """Bury the dead. Of a subreaper without children no descendant lives; a look at /proc may miss one that forks."""
+    """Reap zombies; return whether children are left.
+
+    A subreaper without children has no descendants at all. A scan of /proc could miss one that is forking.
+    """
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -152,11 +155,11 @@ def _has_children() -> bool:
 
 
 def _descendants() -> dict[int, str]:
-    """Pid → name of what lives below this process."""
+    """Return pid → name of the processes below this one."""
     names: dict[int, str] = {}
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
-        # Gone meanwhile, or another user's where /proc shows their names only.
+        # The process has ended, or is another user's where /proc shows only their names.
         with contextlib.suppress(OSError, ValueError):
             pid = int(entry.name)
             text = (entry / "stat").read_text(encoding="utf-8", errors="replace")
@@ -173,11 +176,11 @@ def _descendants() -> dict[int, str]:
     return found
 
 
-def _leave(status: int, strays: list[str], folder: Path) -> None:
-    """End as the worker did, so that whoever waits for this process learns of it."""
-    if strays:
+def _exit_as(status: int, leftovers: list[str], folder: Path) -> None:
+    """End with the worker's exit status or signal, for the parent that waits for this process."""
+    if leftovers:
         with contextlib.suppress(OSError):
-            (folder / LEFTOVERS_NAME).write_text("\n".join(strays), encoding="utf-8")
+            (folder / LEFTOVERS_NAME).write_text("\n".join(leftovers), encoding="utf-8")
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # one core file is enough

@@ -59,11 +59,11 @@ def test_nothing_outlives_a_parent(model, tmp_path, fault: str, number: int, arg
     with started(tmp_path, model, *arguments) as run:
         worker = run.wait_for_fault()
         family = run.family()
-        guardian = psutil.Process(worker.pid).parent()
+        supervisor = psutil.Process(worker.pid).parent()
         assert len(sleepers()) == 3
-        assert {worker.pid, guardian.pid} <= {each.pid for each in family}
+        assert {worker.pid, supervisor.pid} <= {each.pid for each in family}
         assert oom_score(worker.pid) == 500
-        assert oom_score(guardian.pid) == oom_score(run.process.pid) == oom_score(os.getpid())
+        assert oom_score(supervisor.pid) == oom_score(run.process.pid) == oom_score(os.getpid())
         run.process.send_signal(number)
         alive = alive_after([*family, psutil.Process(run.process.pid)], 20)
         assert [" ".join(each.cmdline()) for each in alive] == []
@@ -76,8 +76,8 @@ def test_nothing_outlives_a_parent(model, tmp_path, fault: str, number: int, arg
 PROGRAM = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
-from bench.jobs.process import supervisor as guardian
-from bench.jobs.process.supervisor import guard
+from bench.jobs.process import supervisor
+from bench.jobs.process.supervisor import run_supervised
 
 folder = Path({folder!r})
 
@@ -109,13 +109,13 @@ def work():
 
 {before}
 tell("begins")
-guard(work, folder)
+run_supervised(work, folder)
 os._exit(0)
 """
 
 
 def program(folder: Path, work: str, before: str = "") -> str:
-    """The source of a program that does `work` under a guardian, and `before` before that."""
+    """The source of a program that does `work` under a supervisor, and `before` before that."""
     indented = "\n".join(f"    {line}" for line in work.splitlines())
     return PROGRAM.format(folder=str(folder), sleep_s=SLEEP_S, work=indented, before=before)
 
@@ -159,7 +159,7 @@ LEAVE = "sleeper()\nsleeper(start_new_session=True)\ndaemon()\n"
     ],
 )
 @pytest.mark.parametrize("before", ["", "def pidfd_open(pid): raise OSError(38, 'ENOSYS')\nos.pidfd_open = pidfd_open"])
-def test_a_guardian_ends_as_its_job_does(guarded, work: str, code: int, before: str) -> None:
+def test_a_supervisor_ends_as_its_job_does(guarded, work: str, code: int, before: str) -> None:
     assert guarded(work, before).wait(20) == code
 
 
@@ -169,7 +169,7 @@ def test_one_core_file_is_enough(guarded, tmp_path) -> None:
     assert len(list(tmp_path.iterdir())) <= 1
 
 
-def test_what_a_job_leaves_is_killed_and_named(guarded, tmp_path) -> None:
+def test_processes_that_a_job_leaves_are_killed_and_named(guarded, tmp_path) -> None:
     assert guarded(LEAVE).wait(20) == 0
     assert alive_after(sleepers(), 1) == []
     names = (tmp_path / LEFTOVERS_NAME).read_text(encoding="utf-8").splitlines()
@@ -189,7 +189,7 @@ if os.fork() == 0:
     os.read(reads, 1)  # until the job is gone
     time.sleep(0.05)
     os._exit(0)"""
-    assert guarded(helper, "guardian.GRACE_S = 10.0").wait(20) == 0
+    assert guarded(helper, "supervisor.GRACE_S = 10.0").wait(20) == 0
     assert not (tmp_path / LEFTOVERS_NAME).exists()
 
 
@@ -233,7 +233,7 @@ def test_sigterm_at_any_moment_leaves_nothing(guarded) -> None:
         run = guarded(f"sleeper(start_new_session=True)\n{HANG}")
         time.sleep(number / 2000)
         run.terminate()
-        # Before guard() there is nothing to end but the program itself.
+        # Before run_supervised() there is nothing to end but the program itself.
         assert run.wait(10) in (-signal.SIGTERM, -signal.SIGKILL)
     assert alive_after(sleepers(), 1) == []
 
@@ -246,7 +246,7 @@ def test_sigterm_as_the_job_ends_keeps_one_of_the_two_ends(guarded) -> None:
         assert run.wait(10) in (-signal.SIGTERM, -signal.SIGKILL, number + 1)
 
 
-def test_an_interrupt_of_the_group_reaches_the_job_and_spares_the_guardian(guarded, tmp_path) -> None:
+def test_an_interrupt_of_the_group_reaches_the_job_and_spares_the_supervisor(guarded, tmp_path) -> None:
     hear = f"""try:
     tell("hears")
     {HANG}
@@ -257,7 +257,7 @@ except KeyboardInterrupt:
     run = guarded(hear)
     assert run.stdout.readline() == "hears\n"
     os.killpg(run.pid, signal.SIGINT)
-    assert run.wait(10) == 5  # the guardian has waited for what the job still had to do
+    assert run.wait(10) == 5  # the supervisor has waited for what the job still had to do
     assert (tmp_path / "record").exists()
 
 
@@ -273,43 +273,43 @@ def test_an_interrupt_is_heard_below_a_parent_that_blocks_or_ignores_it(guarded)
         assert run.wait(10) == 5
 
 
-def test_a_guardian_that_is_killed_takes_the_job_with_it(guarded) -> None:
+def test_a_supervisor_that_is_killed_takes_the_job_with_it(guarded) -> None:
     run = guarded(f"tell(str(os.getpid()))\n{HANG}")
     worker = psutil.Process(int(run.stdout.readline()))
     run.kill()
     assert alive_after([worker], 5) == []
 
 
-def test_a_guardian_that_is_killed_as_it_forks_takes_the_job_with_it(guarded) -> None:
-    before = """real = guardian._prctl
+def test_a_supervisor_that_is_killed_as_it_forks_takes_the_job_with_it(guarded) -> None:
+    before = """real = supervisor._prctl
 def prctl(option, value):
-    if option == guardian.PR_SET_PDEATHSIG:
+    if option == supervisor.PR_SET_PDEATHSIG:
         os.kill(os.getppid(), signal.SIGKILL)  # the moment before the kernel would tell
         while os.getppid() == me: time.sleep(0.01)
     real(option, value)
-me, guardian._prctl = os.getpid(), prctl"""
+me, supervisor._prctl = os.getpid(), prctl"""
     run = guarded("tell('lives')\nsleeper()", before)
     assert run.wait(10) == -signal.SIGKILL
     assert run.stdout.read() == ""
     assert sleepers() == []
 
 
-def test_the_job_and_not_its_guardian_is_the_first_to_go_when_memory_is_short(guarded) -> None:
+def test_the_job_and_not_its_supervisor_is_the_first_to_go_when_memory_is_short(guarded) -> None:
     run = guarded(f"tell(str(os.getpid()))\n{HANG}")
     worker = int(run.stdout.readline())
     assert oom_score(worker) == 500
     assert oom_score(run.pid) == oom_score(os.getpid())
 
 
-def test_a_guardian_costs_nothing_while_its_job_runs(guarded) -> None:
+def test_a_supervisor_costs_nothing_while_its_job_runs(guarded) -> None:
     run = guarded(f"tell('runs')\n{HANG}")
     assert run.stdout.readline() == "runs\n"
-    guardian = psutil.Process(run.pid)
+    supervisor = psutil.Process(run.pid)
     time.sleep(0.2)
-    seen = [(guardian.num_ctx_switches(), guardian.cpu_times().user)]
+    seen = [(supervisor.num_ctx_switches(), supervisor.cpu_times().user)]
     for _ in range(5):  # what it still had to do may take a busy machine a while
         time.sleep(1.5)
-        seen.append((guardian.num_ctx_switches(), guardian.cpu_times().user))
+        seen.append((supervisor.num_ctx_switches(), supervisor.cpu_times().user))
         if seen[-1] == seen[-2]:
             break
     assert seen[-1] == seen[-2]  # it has not been awake

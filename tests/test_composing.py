@@ -194,7 +194,7 @@ GROUPS = [
     ["warmup=by_name"],
     ["warmup=elsewhere", "measurement=adaptive"],
     ["experiment=level1"],
-    ["experiment=aa", "sweep.arm=a"],
+    ["experiment=aa", "sweep.label=a"],
     ["experiment=mine"],
     ["experiment=mine", "compile=off"],
     ["experiment=mine", "model=tiny"],

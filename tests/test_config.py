@@ -194,7 +194,7 @@ def test_under_a_rule_its_bounds_define_the_measurement_and_the_number_of_calls_
         ({"warmup": WarmupConfig(policy="manual")}, "warmup.policy=manual: allowed: fixed, auto"),
         ({"measurement": MeasurementConfig(policy="adaptive", max_iterations=19)}, "min_iterations=20"),
         ({"measurement": MeasurementConfig(policy="adaptive", half_width=0.0)}, "must be more than 0"),
-        ({"sweep": SweepConfig(arm="a b")}, "sweep.arm=a b: must be 100 letters"),
+        ({"sweep": SweepConfig(label="a b")}, "sweep.label=a b: must be 100 letters"),
     ],
 )
 def test_bounds_that_cannot_be_met_are_refused(keywords: dict, complaint: str) -> None:
@@ -207,4 +207,4 @@ def test_bounds_may_be_anything_where_the_rule_is_not_in_force() -> None:
 
 
 def test_a_label_is_no_part_of_what_is_measured() -> None:
-    assert BenchmarkConfig(sweep=SweepConfig(arm="a")).trial_id() == BenchmarkConfig().trial_id()
+    assert BenchmarkConfig(sweep=SweepConfig(label="a")).trial_id() == BenchmarkConfig().trial_id()

@@ -72,7 +72,7 @@ def test_the_bench_command_runs_its_own_code_whatever_checkout_it_is_typed_in(tm
 
 @pytest.mark.slow
 def test_nor_do_the_ranks_of_a_model_that_is_split(folder, marks) -> None:
-    done = run_bench(*FEW, "model.tp_plan=auto", "model.tp_size=2", "tracking=off", folder=folder)
+    done = run_bench(*FEW, "model.tp_size=2", "tracking=off", folder=folder)
     assert decoys.imported(marks) == []
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -83,7 +83,6 @@ SCRIPTS = {  # and what they run
 # What a fragment of a command line cannot be without.
 NEEDS = {
     "hydra.launcher.exclusive": "hydra/launcher=submitit_slurm",
-    "model.tp_size": "model.tp_plan=auto",
     "sweep.resume": "sweep.name=night",
 }
 PROGRAMS = ("scripts/", "python -m bench", "python -m mlflow", "mlflow ", ".venv/bin/", ".ci/")

@@ -27,7 +27,7 @@ OF_REFUSAL = ("COMMAND", "FLAGS", "LOADER", "SOURCES")
 TAKEN_FROM_HYDRA = ("CONTEXT", "DEFAULTS", "FILE_SOURCE", "FLAGS", "INPUT", "LISTENER", "REPOSITORY", "TOKENS")
 FILE = """
 # @package _global_
-sweep: {arm: 2024_11_29}
+sweep: {label: 2024_11_29}
 tracking: {tags: {commit: 48e12, count: 017}}
 compile: {options: {epilogue_fusion: true}}
 """
@@ -76,7 +76,7 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_values_of_the_commands_are_those_that_were_typed(right) -> None:
     """Else the tests below would compare what is wrong either way."""
     config = right["sweep"][0][2]
-    assert (config["sweep"]["arm"], config["sweep"]["name"]) == ("2024_11_29", "1_0")
+    assert (config["sweep"]["label"], config["sweep"]["name"]) == ("2024_11_29", "1_0")
     assert config["tracking"]["tags"] == {"commit": "48e12", "count": "017", "a": "1e5"}
     assert {each[2]["model"]["revision"] for each in right["sweep"]} == {"1e5", "main"}
     assert len({each[3] for each in right["sweep"]}) == len(right["sweep"]) == 4
@@ -158,12 +158,12 @@ def test_a_step_that_fails_is_left_to_hydra(right, monkeypatch, tmp_path) -> Non
     ("typed", "line"),
     [
         ("sweep.name=2024_11_29", "sweep.name='2024_11_29'"),
-        ("sweep.arm=1_0,inf,a,TRUE,1.0,1", "sweep.arm='1_0',inf,a,'TRUE',1.0,1"),
+        ("sweep.label=1_0,inf,a,TRUE,1.0,1", "sweep.label='1_0',inf,a,'TRUE',1.0,1"),
         ("tracking.tags.a=5", "tracking.tags.a='5'"),
         ("model.revision=v1_0", "model.revision=v1_0"),
         ("workload.batch_size=1_0", "workload.batch_size=1_0"),
         ("sweep.name='1_0'", "sweep.name='1_0'"),
-        ("sweep.arm=choice(a,'1_0')", "sweep.arm=choice(a,'1_0')"),
+        ("sweep.label=choice(a,'1_0')", "sweep.label=choice(a,'1_0')"),
     ],
 )
 def test_texts_are_quoted_by_their_looks_without_the_grammar(name: str, typed: str, line: str, without) -> None:
@@ -172,7 +172,7 @@ def test_texts_are_quoted_by_their_looks_without_the_grammar(name: str, typed: s
     assert quoted(typed) == line
 
 
-@pytest.mark.parametrize("typed", ["sweep.arm=choice(a,1_0)", "tracking.tags={commit: 48e12}", "sweep.arm=[1_0]"])
+@pytest.mark.parametrize("typed", ["sweep.label=choice(a,1_0)", "tracking.tags={commit: 48e12}", "sweep.label=[1_0]"])
 def test_what_would_be_changed_inside_of_a_structure_is_refused_without_the_grammar(typed, without, tmp_path) -> None:
     without(override_internals.GRAMMAR)
     line = command(tmp_path, "-m", "attention=eager,sdpa", typed).line

@@ -28,7 +28,7 @@ VARIABLES = {
 TOKEN = VARIABLES["HF_TOKEN"]
 QUICK = (
     "model=tiny", "workload.num_tokens_to_generate=2", "workload.sequence_length=8", "warmup.iterations=0",
-    "measurement.iterations=1", "monitor.enabled=false", "isolation.overlap=true",
+    "measurement.iterations=1", "monitor.enabled=false", "isolation.share_device=true",
 )  # fmt: skip
 # Each key whose value is a free text or a mapping: typed, by the shell, and by reference.
 HOLDING = (
@@ -108,7 +108,7 @@ def test_no_output_of_a_run_that_fails_holds_a_secret(tmp_path: Path, elsewhere:
     assert holders(tmp_path) == {}
 
 
-@pytest.mark.parametrize("key", ["sweep.name", "sweep.arm", "tracking.experiment"])
+@pytest.mark.parametrize("key", ["sweep.name", "sweep.label", "tracking.experiment"])
 def test_a_secret_may_name_no_folder_and_no_run(tmp_path: Path, key: str) -> None:
     ended = outputs_of(tmp_path, "-m", "attention=eager,sdpa", f"{key}={TOKEN}")
     assert ended.returncode == 2

@@ -263,7 +263,7 @@ def test_code_that_comes_with_a_model_is_not_run_unasked(checkpoint: Path, weigh
 # ---- names -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", ["name", "arm"])
+@pytest.mark.parametrize("key", ["name", "label"])
 @pytest.mark.parametrize(
     "value",
     [
@@ -286,7 +286,7 @@ def test_names_that_are_no_plain_folder_names_are_refused(key: str, value: str) 
 @settings(deadline=None, derandomize=True, max_examples=300)
 def test_a_name_that_is_accepted_stays_in_its_folder(name: str) -> None:
     try:
-        BenchmarkConfig(sweep=SweepConfig(name=name, arm=name))
+        BenchmarkConfig(sweep=SweepConfig(name=name, label=name))
     except ConfigError:
         return
     folder = Path("/multirun")

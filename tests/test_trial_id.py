@@ -18,20 +18,20 @@ from factories import make_record
 NOT_DEFINING = {
     "profile.num_tokens", "profile.memory_snapshot",
     "fidelity.reference",
-    "isolation.mode", "isolation.timeout_s", "isolation.overlap",
-    "sweep.name", "sweep.repeats", "sweep.order", "sweep.seed", "sweep.arm", "sweep.resume", "sweep.dry_run",
+    "isolation.mode", "isolation.timeout_s", "isolation.share_device",
+    "sweep.name", "sweep.repeats", "sweep.order", "sweep.seed", "sweep.label", "sweep.resume", "sweep.dry_run",
     "sweep.max_jobs", "sweep.baseline",
     "search.objectives", "search.directions", "search.trials", "search.parallel", "search.storage", "search.seed",
     "tracking.enabled", "tracking.uri", "tracking.experiment", "tracking.artifact_location", "tracking.tags",
 }  # fmt: skip
 COMPILED = {"compile.mode": "default"}
 AUTO, ADAPTIVE = {"warmup.policy": "auto"}, {"measurement.policy": "adaptive"}
-SPLIT = {"device": "cpu", "model.tp_plan": "auto", "model.tp_size": 2}
+SPLIT = {"device": "cpu", "model.tp_size": 2}
 # Key → the values of other keys with which it has an effect.
 DEFINING: dict[str, dict[str, Any]] = {
     "device": {},
     "model.id": {}, "model.revision": {}, "model.gguf_file": {}, "model.weights": {}, "model.architecture": {},
-    "model.dtype": {}, "model.seed": {}, "model.trust_remote_code": {}, "model.tp_plan": {}, "model.tp_size": SPLIT,
+    "model.dtype": {}, "model.seed": {}, "model.trust_remote_code": {}, "model.tp_size": {},
     "attention.implementation": {}, "attention.sdpa_backend": {},
     "compile.mode": {}, "compile.fullgraph": COMPILED, "compile.dynamic": COMPILED, "compile.backend": COMPILED,
     "compile.options": COMPILED, "compile.cache": COMPILED,
@@ -81,7 +81,7 @@ def others(path: str, value: Any, allowed: tuple[Any, ...] | None) -> list[Any]:
     if isinstance(value, int | float):
         return [value + 1, value * 2 + 3]
     if path in ("compile.dynamic", "model.tp_size"):
-        return [True, False] if path == "compile.dynamic" else [2, 3]
+        return [True, False] if path == "compile.dynamic" else [2, 3, "auto"]
     return ["one", "other"]
 
 
@@ -108,8 +108,6 @@ def test_another_value_of_a_key_that_defines_the_measurement_is_another_setting(
             Path(each).write_text(each, encoding="utf-8")
     context = DEFINING[path]
     found = [made(context).trial_id(), *ids(path, context, [each for each in values if context.get(path) != each])]
-    if path == "model.tp_size":  # its context sets one of them
-        assert len(found) == 2
     assert len(set(found)) == len(found) > 1
 
 
@@ -186,6 +184,7 @@ def test_without_a_compiler_no_key_of_compile_tells_settings_apart(attention: st
         ({"compile.cache": "shared", "attention.implementation": "eager"}, "f5e222be4c6c48de"),
         (AUTO | ADAPTIVE, "9b6ca47c8b2fc6ed"),
         (SPLIT | {"model.id": "x"}, "809379d405fcba81"),
+        ({"model.tp_size": "auto"}, "196758c23843e3c8"),
     ],
 )
 def test_records_of_earlier_versions_are_found_again_by_their_ids(values: dict[str, Any], trial_id: str) -> None:
@@ -196,7 +195,7 @@ def test_records_of_earlier_versions_are_found_again_by_their_ids(values: dict[s
 # ---- the setting -------------------------------------------------------------------------------------------------
 
 
-def test_a_setting_is_its_trial_and_its_arm_and_nothing_else_of_the_sweep() -> None:
+def test_a_setting_is_its_trial_and_its_label_and_nothing_else_of_the_sweep() -> None:
     def job(trial_id: str, arm: str | None, number: int = 0) -> Job:
         return Job(number=number, repeat=number + 1, trial_id=trial_id, name="n", swept={}, folder=f"{number}", arm=arm)
 
@@ -205,8 +204,8 @@ def test_a_setting_is_its_trial_and_its_arm_and_nothing_else_of_the_sweep() -> N
         requested["sweep"] |= {key: value for key, value in changes.items() if key != "trial_id"}
         return make_record(trial_id=changes.get("trial_id", "t"), requested=requested).setting_id
 
-    found = {(trial, arm): setting_id(trial_id=trial, arm=arm) for trial in ("t", "u") for arm in (None, "a", "b")}
+    found = {(trial, arm): setting_id(trial_id=trial, label=arm) for trial in ("t", "u") for arm in (None, "a", "b")}
     assert len(set(found.values())) == len(found)
     assert found == {key: job(*key).setting_id for key in found}  # a plan and its records speak of the same
-    assert setting_id(arm="a", name="x", repeats=9, seed=4) == found["t", "a"]
+    assert setting_id(label="a", name="x", repeats=9, seed=4) == found["t", "a"]
     assert job("t", "a", number=3).setting_id == found["t", "a"]

@@ -59,8 +59,8 @@ READABLE = TEXTS.filter(lambda text: text.isascii() and text != "~" and text.low
 OURS = [*(key for key, kind in sorted(_declared().items()) if kind is Kind.TEXT and not key.startswith("hydra.")
           and not key.startswith("search.")), "tracking.tags.a", "tracking.tags.b.c"]  # fmt: skip
 OF_HYDRA = ["hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.job.name", "hydra.output_subdir"]
-SWEPT = ["model.revision", "sweep.arm", "tracking.tags.a", "compile.cache", "attention.implementation"]
-FREE = ["sweep.arm", "model.revision", "tracking.tags.a"]  # that take null
+SWEPT = ["model.revision", "sweep.label", "tracking.tags.a", "compile.cache", "attention.implementation"]
+FREE = ["sweep.label", "model.revision", "tracking.tags.a"]  # that take null
 
 
 def examples(number: int) -> Any:
@@ -226,8 +226,8 @@ def test_null_is_no_text_unless_it_is_quoted(loader, folder: Path) -> None:
 @example(text="0x1F", other="0")
 def test_in_a_list_of_choices(loader, text: str, other: str) -> None:
     for form in (f"{text},{other}", f"choice({text},{other})", f"sort({text},{other})"):
-        found = points(loader, f"sweep.arm={form}", f"model.revision={text}")
-        assert {each.sweep.arm for each in found} == {text, other}, form
+        found = points(loader, f"sweep.label={form}", f"model.revision={text}")
+        assert {each.sweep.label for each in found} == {text, other}, form
         assert {each.model.revision for each in found} == {text}
 
 
@@ -257,7 +257,7 @@ def test_the_params_of_a_sweep_are_right_sides_of_overrides(loader, folder: Path
 
 
 def test_points_are_composed_as_the_commands_loader_does_it(loader) -> None:
-    lines = ["tracking.tags.a=7", "sweep.arm=1_0", "model.revision=12e4567", "sweep={name:1_0}"]
+    lines = ["tracking.tags.a=7", "sweep.label=1_0", "model.revision=12e4567", "sweep={name:1_0}"]
     typed = [f"{key}={value[0]}" for key, value in values_of(parse(lines)).items()]
     master = composed(loader, "sweep.name=2024_11_29", mode=RunMode.MULTIRUN)
     whole = loader.load_sweep_config(master, lines)
@@ -268,27 +268,29 @@ def test_points_are_composed_as_the_commands_loader_does_it(loader) -> None:
 
 def test_the_loader_travels_to_other_machines(loader) -> None:
     there = pickle.loads(pickle.dumps(loader))
-    assert composed(there, "sweep.arm=1_0").sweep.arm == "1_0"
+    assert composed(there, "sweep.label=1_0").sweep.label == "1_0"
 
 
 @examples(15)
 @given(text=READABLE, other=READABLE)
 @example(text="1_0", other="10")
 def test_in_the_space_of_a_search(master, text: str, other: str) -> None:
-    composer, space = master, space_of(parse([f"model.revision={text},{other}", f"sweep.arm={text}"]))
+    composer, space = master, space_of(parse([f"model.revision={text},{other}", f"sweep.label={text}"]))
     values = space.shown().get("model.revision", [space.fixed.get("model.revision")])
-    found = [composer.compose([f"model.revision={each}", f"sweep.arm={space.fixed['sweep.arm']}"]) for each in values]
+    found = [
+        composer.compose([f"model.revision={each}", f"sweep.label={space.fixed['sweep.label']}"]) for each in values
+    ]
     assert [each.model.revision for each in found] == list(dict.fromkeys([text, other]))
-    assert {each.sweep.arm for each in found} == {text}
+    assert {each.sweep.label for each in found} == {text}
     assert text == other or all(space.holds({"model.revision": each}) for each in values)
 
 
 @examples(60)
 @given(text=TEXTS)
 def test_quoting_changes_nothing_that_is_quoted(text: str) -> None:
-    line = f"sweep.arm={in_quotes(text)}"
+    line = f"sweep.label={in_quotes(text)}"
     assert quoted(line) == line
-    assert quoted(quoted(f"sweep.arm={text}")) == quoted(f"sweep.arm={text}")
+    assert quoted(quoted(f"sweep.label={text}")) == quoted(f"sweep.label={text}")
 
 
 # ---- forms of overrides ------------------------------------------------------------------------------------------
@@ -303,8 +305,8 @@ def test_quoting_changes_nothing_that_is_quoted(text: str) -> None:
         ("tracking.tags={a: 48e12, b: true, c: null, d: x}", "tracking.tags={a: '48e12', b: 'true', c: null, d: x}"),
         ("tracking.tags.n=7", "tracking.tags.n='7'"),
         ("search.objectives=[1_0, e2e_ms]", "search.objectives=['1_0', e2e_ms]"),
-        ("sweep.arm=tag(x, choice(1_0, b))", "sweep.arm=tag(x, choice('1_0', b))"),
-        ("sweep.arm=sort(1_0, b, 3, reverse=true)", "sweep.arm=sort('1_0', b, '3', reverse=true)"),
+        ("sweep.label=tag(x, choice(1_0, b))", "sweep.label=tag(x, choice('1_0', b))"),
+        ("sweep.label=sort(1_0, b, 3, reverse=true)", "sweep.label=sort('1_0', b, '3', reverse=true)"),
         ("experiment=2024_11_29", "experiment='2024_11_29'"),
         ("hydra/launcher=1_0", "hydra/launcher='1_0'"),
         ("hydra.launcher.partition=007_1", "hydra.launcher.partition=007_1"),
@@ -320,10 +322,10 @@ def test_what_the_grammar_would_take_for_something_else_is_quoted(typed: str, li
 @pytest.mark.parametrize(
     "typed",
     [
-        "sweep.arm=a,b", "sweep.arm=sort(10,9)", "sweep.arm=1,2", "sweep.arm=1.5", "workload.batch_size=1_0", "warmup.max_s=1e2", "warmup=10",
-        "compile.options.x=1e3", "compile.options.x=true", "sweep.arm=null", "sweep.arm=${sweep.seed}", "device=cuda:0",
-        "sweep.arm=range(1,3)", "model.seed=range(1.0,3.0)", "model=glob(t*)", "~tracking.tags", "sweep.arm='1_0'", "x",
-        "sweep.arm=[1", "model.architecture={hidden_size: 64, rope_theta: 10000.0}",
+        "sweep.label=a,b", "sweep.label=sort(10,9)", "sweep.label=1,2", "sweep.label=1.5", "workload.batch_size=1_0", "warmup.max_s=1e2", "warmup=10",
+        "compile.options.x=1e3", "compile.options.x=true", "sweep.label=null", "sweep.label=${sweep.seed}", "device=cuda:0",
+        "sweep.label=range(1,3)", "model.seed=range(1.0,3.0)", "model=glob(t*)", "~tracking.tags", "sweep.label='1_0'", "x",
+        "sweep.label=[1", "model.architecture={hidden_size: 64, rope_theta: 10000.0}",
     ],
 )  # fmt: skip
 def test_everything_else_stays_as_it_is(typed: str) -> None:
@@ -361,10 +363,10 @@ def test_texts_of_a_group_file_and_of_an_alias_are_as_in_the_file(loader, folder
     config = composed(loader, "tracking=mine")
     assert config.tracking.tags == {"commit": "48e12", "2024_1": "1_0"}
     assert config.tracking.experiment == "1_0"
-    text = "sweep: &one {arm: 1_0}\nmodel:\n  revision: 1e5\n  <<: {seed: 3}\ntracking: {tags: {<<: *one}}\n"
+    text = "sweep: &one {label: 1_0}\nmodel:\n  revision: 1e5\n  <<: {seed: 3}\ntracking: {tags: {<<: *one}}\n"
     config = composed(loader, experiment(folder, text))
-    assert (config.sweep.arm, config.model.revision, config.model.seed) == ("1_0", "1e5", 3)
-    assert config.tracking.tags == {"arm": "1_0"}
+    assert (config.sweep.label, config.model.revision, config.model.seed) == ("1_0", "1e5", 3)
+    assert config.tracking.tags == {"label": "1_0"}
 
 
 def test_a_choice_of_a_group_is_a_name_whatever_it_looks_like(loader, folder: Path) -> None:
@@ -386,7 +388,7 @@ def test_what_a_reference_leads_to_is_a_text_in_a_tag(master) -> None:
 def test_settings_of_a_sweep_are_named_as_typed(loader) -> None:
     values = values_as_typed(parse(["model.revision=1_0,12e4567,x"])[0])
     assert [short_name({"model.revision": each}) for each in values] == ["revision=1_0", "12e4567", "x"]
-    assert [file_name(short_name({"sweep.arm": each})) for each in values[:1]] == ["arm=1_0"]
+    assert [file_name(short_name({"sweep.label": each})) for each in values[:1]] == ["label=1_0"]
 
 
 @pytest.mark.parametrize(
@@ -394,7 +396,7 @@ def test_settings_of_a_sweep_are_named_as_typed(loader) -> None:
     [
         (ModelConfig, {"revision": 12e4567}),
         (SweepConfig, {"name": 20241129}),
-        (SweepConfig, {"arm": True}),
+        (SweepConfig, {"label": True}),
         (TrackingConfig, {"tags": {"commit": 48e12}}),
         (TrackingConfig, {"tags": {"a": {"n": 7}}}),
     ],
@@ -422,7 +424,7 @@ ODD = st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_cate
 @example(identity="- a: b", revisions=["null", "true"], tag="x")
 def test_a_reports_command_measures_what_was_typed(loader, tmp_path_factory, identity, revisions, tag) -> None:
     typed = [f"model.id={in_quotes(identity)}", f"model.revision={','.join(map(in_quotes, revisions))}"]
-    made, master = sweeper(loader, *typed, "compile.options.x=0.1", f"sweep.arm={in_quotes(tag)}")
+    made, master = sweeper(loader, *typed, "compile.options.x=0.1", f"sweep.label={in_quotes(tag)}")
     expanded = made._expand(list(master.hydra.overrides.task))
     folder = tmp_path_factory.mktemp("job")
     (folder / ".hydra").mkdir()
@@ -432,7 +434,7 @@ def test_a_reports_command_measures_what_was_typed(loader, tmp_path_factory, ide
     words = shlex.split(command_of(_overrides(folder) or [], swept))
     assert words[:3] == ["python", "-m", "bench"]
     again = points(loader, *(each for each in words[3:] if each != "-m"))
-    assert [(each.model.id, each.model.revision, each.sweep.arm, each.compile.options.x) for each in again] == [
+    assert [(each.model.id, each.model.revision, each.sweep.label, each.compile.options.x) for each in again] == [
         (identity, each, tag, 0.1) for each in revisions
     ]
 
@@ -442,11 +444,11 @@ def test_a_reports_command_measures_what_was_typed(loader, tmp_path_factory, ide
 
 def test_the_command_shows_texts_as_typed(tmp_path) -> None:
     (tmp_path / "conf/experiment").mkdir(parents=True)
-    (tmp_path / "conf/experiment/1_0.yaml").write_text("# @package _global_\nsweep: {arm: 1_1}\n", encoding="utf-8")
+    (tmp_path / "conf/experiment/1_0.yaml").write_text("# @package _global_\nsweep: {label: 1_1}\n", encoding="utf-8")
     typed = ["sweep.name=2024_11_29", "tracking.tags.commit=48e12", "hydra.run.dir=2024_11_29", "hydra.job.name=1_0"]
     done = run_bench("--cfg", "all", "--config-dir", "conf", "experiment=1_0", *typed, folder=tmp_path)
     config = yaml.safe_load(done.stdout)
-    assert (config["sweep"]["name"], config["sweep"]["arm"]) == ("2024_11_29", "1_1")
+    assert (config["sweep"]["name"], config["sweep"]["label"]) == ("2024_11_29", "1_1")
     assert config["tracking"]["tags"] == {"commit": "48e12"}
     assert (config["hydra"]["run"]["dir"], config["hydra"]["job"]["name"]) == ("2024_11_29", "1_0")
 
@@ -459,16 +461,16 @@ def test_a_refusal_shows_what_was_typed(tmp_path) -> None:
 @pytest.mark.slow
 def test_a_sweep_keeps_its_typed_name_in_folder_record_and_plan(tmp_path) -> None:
     few = ["warmup.iterations=0", "measurement.iterations=1", "fidelity.reference=none", "tracking=off"]
-    typed = ["sweep.name=2024_11_29", "sweep.arm=1_0,10", "tracking.tags.commit=48e12"]
+    typed = ["sweep.name=2024_11_29", "sweep.label=1_0,10", "tracking.tags.commit=48e12"]
     done = run_bench("-m", *typed, *few, folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "multirun/2024_11_29"
     requested = {}
     for path in folder.glob("*/record.json"):
         record = yaml.safe_load(path.read_text(encoding="utf-8"))
-        requested[record["requested"]["sweep"]["arm"]] = record
+        requested[record["requested"]["sweep"]["label"]] = record
         kept = yaml.safe_load((path.parent / ".hydra/config.yaml").read_text(encoding="utf-8"))
         assert kept["sweep"] == record["requested"]["sweep"]
         assert record["requested"]["tracking"]["tags"] == {"commit": "48e12"}
-        assert path.parent.name.partition("_")[2] == f"arm={record['requested']['sweep']['arm']}"
+        assert path.parent.name.partition("_")[2] == f"label={record['requested']['sweep']['label']}"
     assert set(requested) == {"1_0", "10"}

@@ -83,7 +83,7 @@ def run_planted(folder: Path, *arguments: str) -> None:
 
 
 def test_a_setting_that_sleeps_a_tenth_longer_is_called_slower(tmp_path) -> None:
-    run_planted(tmp_path, *AA, "sweep.arm=plain,slow", "warmup.iterations=2", "measurement.iterations=10")
+    run_planted(tmp_path, *AA, "sweep.label=plain,slow", "warmup.iterations=2", "measurement.iterations=10")
     (compared,) = comparisons(tmp_path)
     print(compared)
     assert (compared["setting"], compared["baseline"]) == ("slow", "plain")

@@ -294,7 +294,7 @@ def test_cold_and_warm_starts_are_told_apart():
         ("workload", {"batch_size": 7}),
         ("model", {"dtype": "float16"}),
         ("generation", {"kernelize": True}),
-        ("sweep", {"arm": "b"}),
+        ("sweep", {"label": "b"}),
         ("warmup", {"iterations": 9}),
     ],
 )

@@ -59,7 +59,7 @@ def test_arms_of_a_trial_are_settings_of_their_own():
     records = []
     for arm in ("one", "two"):
         config = make_config()
-        config.sweep.arm = arm
+        config.sweep.label = arm
         records.append(make_record(trial_id="a", requested=config.to_dict()))
     assert [each.setting_id for each in settings_of(records)] == ["a-one", "a-two"]
 

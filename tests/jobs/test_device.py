@@ -206,7 +206,7 @@ MIXED = {
     "mig": {},
     "gpus": [{"uuid": ONE, "name": "NVIDIA Slow"}, {"uuid": TWO, "name": "NVIDIA Fast"}],
 }
-SPLIT = {"model": ModelConfig(id="m", tp_plan="auto", tp_size=2)}
+SPLIT = {"model": ModelConfig(id="m", tp_size=2)}
 
 
 @pytest.mark.parametrize(

@@ -330,11 +330,11 @@ def test_a_jobs_gpu_is_the_one_that_cuda_will_give_it(nvml, monkeypatch, visible
     assert gpus_of(of(device)) == found
 
 
-@pytest.mark.parametrize(("size", "found"), [(2, ["GPU-c", "GPU-a"]), (None, ["GPU-c", "GPU-a", "GPU-b"])])
+@pytest.mark.parametrize(("size", "found"), [(2, ["GPU-c", "GPU-a"]), ("auto", ["GPU-c", "GPU-a", "GPU-b"])])
 def test_a_model_split_over_gpus_uses_them_all(nvml, monkeypatch, size, found) -> None:
     nvml["gpus"] = [{"uuid": f"GPU-{each}", "name": "same"} for each in "abcd"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,0,1")
-    assert gpus_of(of("auto", tp_plan="auto", tp_size=size)) == found
+    assert gpus_of(of("auto", tp_size=size)) == found
 
 
 def test_where_cards_differ_and_their_order_is_not_known_a_job_takes_all(nvml) -> None:
@@ -379,7 +379,7 @@ def host(tmp_path, monkeypatch) -> Path:
 
 def on_cpu(*, overlap: bool = False) -> BenchmarkConfig:
     config = of("cpu")
-    config.isolation.overlap = overlap
+    config.isolation.share_device = overlap
     return config
 
 
@@ -547,7 +547,7 @@ def test_two_jobs_started_at_once_run_one_after_the_other(host, held, tmp_path) 
 @pytest.mark.parametrize(
     ("arguments", "cores"),
     [
-        (("isolation.overlap=true",), (None, None)),
+        (("isolation.share_device=true",), (None, None)),
         pytest.param(
             (),
             (0, 1),

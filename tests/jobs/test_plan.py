@@ -134,9 +134,9 @@ def test_more_jobs_than_confirmed_are_refused_with_the_key_that_confirms_them() 
 def test_labels_make_two_of_the_same_setting() -> None:
     arms = [
         Point(
-            overrides=(f"sweep.arm={arm}",),
-            swept={"sweep.arm": arm},
-            config=BenchmarkConfig(sweep=SweepConfig(arm=arm)),
+            overrides=(f"sweep.label={arm}",),
+            swept={"sweep.label": arm},
+            config=BenchmarkConfig(sweep=SweepConfig(label=arm)),
         )
         for arm in ("a", "b", "a")
     ]

@@ -42,7 +42,7 @@ def plan_of(
         Point(
             overrides=(f"workload.batch_size={size}",),
             swept={"workload.batch_size": str(size)},
-            config=BenchmarkConfig(batch_size=size, sweep=SweepConfig(arm=arm), **sections),
+            config=BenchmarkConfig(batch_size=size, sweep=SweepConfig(label=arm), **sections),
         )
         for size in sizes
         for arm in arms
@@ -62,7 +62,7 @@ def leave(
     **fields,
 ):
     """A record as a job of that batch size leaves it."""
-    config = BenchmarkConfig(batch_size=size, sweep=SweepConfig(arm=arm), **sections or {})
+    config = BenchmarkConfig(batch_size=size, sweep=SweepConfig(label=arm), **sections or {})
     record = Record(
         trial_id=config.trial_id(),
         repeat=repeat,

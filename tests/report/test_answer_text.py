@@ -39,7 +39,7 @@ def failed(name: str) -> Record:
 def aa(repeats: int, second: Sequence[float] = EAGER, **changes: Any) -> list[Record]:
     labels = {"a": EAGER[:repeats], "b": second[:repeats]}
     return [
-        each for name, times in labels.items() for each in jobs({name: times}, swept={"sweep.arm": name}, **changes)
+        each for name, times in labels.items() for each in jobs({name: times}, swept={"sweep.label": name}, **changes)
     ]
 
 
@@ -105,7 +105,7 @@ def test_an_aa_sweep_of_too_few_processes_says_how_many_it_takes() -> None:
 
 def test_labels_beside_other_swept_keys_are_settings_like_any_other() -> None:
     records = [
-        job(f"{name} {arm}", 1.0, swept={"sweep.arm": arm, "attention": name}) for name in ("x", "y") for arm in "ab"
+        job(f"{name} {arm}", 1.0, swept={"sweep.label": arm, "attention": name}) for name in ("x", "y") for arm in "ab"
     ]
     assert "On this machine" not in said(records)
 

@@ -28,8 +28,8 @@ def test_the_columns_are_those_that_are_documented_and_the_swept_keys() -> None:
     [("'1_0'", "1_0"), ('"a b"', "a b"), (r"'it\'s'", "it's"), ("'", "'"), ("1.5", "1.5"), ("''", ""), ("'a", "'a")],
 )
 def test_a_swept_value_stands_without_the_quotes_that_only_the_grammar_needs(typed: str, shown: str) -> None:
-    (row,) = rows_of([job("a", 1.0, swept={"sweep.arm": typed})])
-    assert row["sweep.arm"] == shown
+    (row,) = rows_of([job("a", 1.0, swept={"sweep.label": typed})])
+    assert row["sweep.label"] == shown
 
 
 def test_figures_are_in_full_precision_under_the_names_of_the_metrics() -> None:

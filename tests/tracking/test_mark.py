@@ -43,7 +43,7 @@ def test_a_folder_that_cannot_be_written_costs_the_mark_alone(tmp_path):
 
 
 def test_keys_tell_attempts_repeats_and_arms_apart():
-    arms = [make_config(sweep=SweepConfig(arm=arm)).to_dict() for arm in ("a", "b")]
+    arms = [make_config(sweep=SweepConfig(label=arm)).to_dict() for arm in ("a", "b")]
     records = [
         make_record(sweep_id="s"),
         make_record(sweep_id="s", started_at_s=STARTED_AT_S + 1),

@@ -23,7 +23,7 @@ MODES = ["null", "default", "reduce-overhead", "max-autotune", "max-autotune-no-
         ({"model.id": "/checkpoints/tiny/"}, "tiny"),
         ({"attention.sdpa_backend": "'null'"}, "any"),
         ({"compile.fullgraph": "true", "++generation.kv_cache": "static"}, "fullgraph=true static"),
-        ({"sweep.arm": "before"}, "before"),
+        ({"sweep.label": "before"}, "before"),
         ({"workload.prompt_file": "my prompts.txt"}, '"my prompts.txt"'),
         ({}, ""),
     ],
@@ -74,7 +74,7 @@ def test_a_setting_that_lacks_a_key_of_its_sweep_names_its_own():
 
 def test_a_name_is_never_cut():
     long = "x" * 200
-    assert short_name({"sweep.arm": long}, {"sweep.arm": [long, f"{long}y"]}) == long
+    assert short_name({"sweep.label": long}, {"sweep.label": [long, f"{long}y"]}) == long
 
 
 def test_no_two_values_of_a_key_have_one_short_form():

@@ -119,7 +119,9 @@ def test_an_attempt_that_is_published_late_does_not_take_the_place_of_a_later_on
 
 def test_the_arms_of_one_setting_do_not_supersede_each_other(store, sweep, tmp_path):
     runs = {
-        published(store, tmp_path, sweep_id=sweep.sweep_id, requested=make_config(sweep=SweepConfig(arm=arm)).to_dict())
+        published(
+            store, tmp_path, sweep_id=sweep.sweep_id, requested=make_config(sweep=SweepConfig(label=arm)).to_dict()
+        )
         for arm in ("a", "b")
     }
     assert len(runs) == 2

@@ -47,7 +47,7 @@ def split(tiny):
 
     def make(**keywords: object) -> BenchmarkConfig:
         config = tiny(device="cpu", **keywords)
-        config.model.tp_plan, config.model.tp_size = "auto", 2
+        config.model.tp_size = 2
         return config
 
     return make
@@ -80,7 +80,7 @@ def run(config: BenchmarkConfig, folder: Path, on_event=lambda *_: None) -> Reco
 def test_two_processes_generate_exactly_the_tokens_of_one(tmp_path) -> None:
     found = []
     short = ["device=cpu", "tracking=off", "warmup.iterations=1", "measurement.iterations=3"]
-    for name, more in (("one", []), ("two", ["model.tp_plan=auto", "model.tp_size=2", "fidelity.reference=eager"])):
+    for name, more in (("one", []), ("two", ["model.tp_size=2", "fidelity.reference=eager"])):
         (tmp_path / name).mkdir()
         done = run_bench(*short, *more, folder=tmp_path / name)
         (path,) = (tmp_path / name).glob("outputs/*/record.json")
@@ -190,7 +190,7 @@ def test_what_one_rank_raises_is_the_end_of_all(tmp_path) -> None:
         for fault in fates:
             file.write(f"\n\ndef {fault}_in_rank_1():\n    if os.environ.get('RANK') == '1':\n        {fault}()\n")
     faults.plant(model, {size: (f"{fault}_in_rank_1", 2) for size, fault in enumerate(fates, 1)})
-    split = ["model.tp_plan=auto", "model.tp_size=2", "device=cpu", "tracking=off"]
+    split = ["model.tp_size=2", "device=cpu", "tracking=off"]
     done = run_bench("-m", *faults.arguments(model), *split, "workload.batch_size=1,2,3,4", folder=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     records = {path.parent: Record.read(path) for path in tmp_path.glob("multirun/*/*/record.json")}
@@ -207,14 +207,15 @@ def test_what_one_rank_raises_is_the_end_of_all(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"model": {"tp_plan": None}}, "model.tp_size=2: needs model.tp_plan=auto; or leave it null"),
-        ({"model": {"tp_plan": "mine"}}, "model.tp_plan=mine: allowed: null, auto"),
+        ({"model": {"tp_size": "mine"}}, "model.tp_size=mine: must be a number from 2, auto (one per GPU) or null"),
+        ({"model": {"tp_size": "2"}}, "model.tp_size=2: must be a number from 2, auto (one per GPU) or null"),
+        ({"model": {"tp_size": 2.5}}, "model.tp_size=2.5: must be int or str or null"),
         ({"model": {"tp_size": 1}}, "model.tp_size=1: must be at least 2"),
-        ({"model": {"tp_size": None}}, "model.tp_size=null: with device=cpu say how many processes, such as 2"),
-        ({"device": "cuda:1"}, "device=cuda:1: names one GPU, and model.tp_plan=auto takes several"),
+        ({"model": {"tp_size": "auto"}}, "model.tp_size=auto: there is no GPU to count with device=cpu; type a number"),
+        ({"device": "cuda:1"}, "device=cuda:1: names one GPU, and model.tp_size needs several"),
         ({"model": {"weights": "pretrained", "architecture": None, "gguf_file": "a.gguf"}}, "model.gguf_file=a.gguf: "),
         ({"generation": {"continuous_batching": True}}, "generation.continuous_batching=true: "),
-        ({"isolation": {"mode": "none"}}, "isolation.mode=none: model.tp_plan=auto starts processes"),
+        ({"isolation": {"mode": "none"}}, "isolation.mode=none: model.tp_size starts processes"),
     ],
 )
 def test_what_goes_with_no_split_model_is_refused(split, changes: dict, complaint: str) -> None:
@@ -229,7 +230,7 @@ def sized(**sizes: object) -> ModelConfig:
     few = {"vocab_size": 258, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 6, "num_key_value_heads": 3, "pad_token_id": 0}
     architecture = {"model_type": "llama", **few, **heads, **sizes}
-    return ModelConfig(id="x", weights="random", architecture=architecture, tp_plan="auto", tp_size=3)
+    return ModelConfig(id="x", weights="random", architecture=architecture, tp_size=3)
 
 
 def test_heads_that_cannot_be_dealt_out_are_refused() -> None:
@@ -244,10 +245,10 @@ def test_heads_that_cannot_be_dealt_out_are_refused() -> None:
 
 
 def test_an_architecture_without_a_plan_is_refused() -> None:
-    model = ModelConfig(id="x", weights="random", tp_plan="auto", tp_size=2)
+    model = ModelConfig(id="x", weights="random", tp_size=2)
     model.architecture = {"model_type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 8, "vocab_size": 258}
     model.architecture |= {"bos_token_id": 1, "eos_token_id": 1}
-    with pytest.raises(ConfigError, match=r"model.tp_plan=auto: transformers .* has no plan for GPT2LMHeadModel"):
+    with pytest.raises(ConfigError, match=r"model.tp_size=2: transformers .* has no plan for GPT2LMHeadModel"):
         draft(model, CPU)
 
 
@@ -255,24 +256,24 @@ def test_an_architecture_without_a_plan_is_refused() -> None:
     ("present", "asked", "complaint"),
     [
         (2, 3, r"model.tp_size=3: this job sees 2 CUDA GPU\(s\)"),
-        (1, None, "model.tp_plan=auto: needs two GPUs or more"),
+        (1, "auto", "model.tp_size=auto: needs two GPUs or more"),
     ],
 )
-def test_more_ranks_than_gpus_are_refused(monkeypatch, present: int, asked: int | None, complaint: str) -> None:
+def test_more_ranks_than_gpus_are_refused(monkeypatch, present: int, asked: int | str, complaint: str) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: present)
     with pytest.raises(ConfigError, match=complaint):
-        tensor_parallel.team_size(ModelConfig(tp_plan="auto", tp_size=asked), torch.device("cuda", 0))
+        tensor_parallel.team_size(ModelConfig(tp_size=asked), torch.device("cuda", 0))
 
 
-def test_null_is_one_rank_for_each_gpu(monkeypatch) -> None:
+def test_auto_is_one_rank_for_each_gpu(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert tensor_parallel.team_size(ModelConfig(tp_plan="auto"), torch.device("cuda", 0)) == 4
-    with pytest.raises(ConfigError, match=r"model.tp_size=null: there is no GPU to count"):
-        tensor_parallel.team_size(ModelConfig(tp_plan="auto"), CPU)
+    assert tensor_parallel.team_size(ModelConfig(tp_size="auto"), torch.device("cuda", 0)) == 4
+    with pytest.raises(ConfigError, match=r"model.tp_size=auto: there is no GPU to count"):
+        tensor_parallel.team_size(ModelConfig(tp_size="auto"), CPU)
 
 
 def test_a_runner_by_itself_refuses(split) -> None:
-    with BenchmarkRunner() as runner, pytest.raises(ConfigError, match=r"model.tp_plan=auto: takes several processes"):
+    with BenchmarkRunner() as runner, pytest.raises(ConfigError, match=r"model.tp_size=2: takes several processes"):
         runner.setup_benchmark("tiny", split())
 
 
@@ -352,7 +353,7 @@ def test_a_split_model_has_its_costs_but_no_share_of_one_device() -> None:
 
 def test_the_reference_is_split_as_well(split) -> None:
     plain = reference_config(split(attn_implementation="sdpa"))
-    assert (plain.model.tp_plan, plain.model.tp_size, plain.attention.implementation) == ("auto", 2, "eager")
+    assert (plain.model.tp_size, plain.attention.implementation) == (2, "eager")
 
 
 # ---- how it came to an end ------------------------------------------------------------------------------------------

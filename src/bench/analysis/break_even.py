@@ -189,7 +189,7 @@ def _request(record: Record) -> tuple[str, str]:
     requested = {key: value for key, value in record.requested.items() if key not in _BESIDE}
     generation = dict(requested.get("generation") or {})
     kv_cache = str(generation.pop("kv_cache", "auto"))
-    rest = requested | {"generation": generation, "arm": asked(record, "sweep.arm")}
+    rest = requested | {"generation": generation, "arm": asked(record, "sweep.label")}
     return json.dumps(rest, sort_keys=True, default=str), kv_cache
 
 

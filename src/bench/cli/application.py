@@ -36,6 +36,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bench.cli.composition.config_loader import restore, text_loader
 from bench.cli.composition.quoting import TEXTS_OF_HYDRA, readable
 from bench.cli.composition.redacted_yaml import hide_secrets
+from bench.cli.composition.renamed_keys import current_overrides
 from bench.cli.composition.text_keys import as_tags
 from bench.cli.composition.text_overrides import quoted
 from bench.cli.composition.yaml_files import install as install_config_files
@@ -106,6 +107,7 @@ def _run(arguments: Sequence[str]) -> None:
     readable_arguments = [_as_hydra_reads(each) for each in arguments]
     if not flags.shell_completion:  # half a line may well be wrong
         check_overrides(flags.overrides, OF_HYDRA)
+        readable_arguments = current_overrides(readable_arguments)
         readable_arguments = [each if each.startswith("-") else quoted(each) for each in readable_arguments]
     sys.argv[1:] = readable_arguments
     _Command.is_sweep = flags.multirun
@@ -490,7 +492,7 @@ def _check_names(config: BenchmarkConfig) -> None:
     """Refuse a secret as a name: folders and runs that have it could not be found again under a mask."""
     names = {
         "sweep.name": config.sweep.name,
-        "sweep.arm": config.sweep.arm,
+        "sweep.label": config.sweep.label,
         "tracking.experiment": config.tracking.experiment,
     }
     for key, name in names.items():

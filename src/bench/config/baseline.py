@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from bench.config.renamed import current_name
 from bench.config.rules import ConfigError
 
 KEY = "sweep.baseline"
@@ -69,7 +70,7 @@ def _values(wanted: str) -> dict[str, str] | None:
     parts = [re.fullmatch(r"([^=:]+)[=:](.*)", part) for part in re.split(r"[,\s]+", wanted.strip()) if part]
     if not all(parts):
         return None
-    return {part[1].lstrip("+"): _bare(part[2]) for part in parts if part}
+    return {current_name(part[1].lstrip("+")): _bare(part[2]) for part in parts if part}
 
 
 def _bare(value: str) -> str:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.config.mlflow_names import problem_of_experiment, problem_of_tag
+from bench.config.renamed import current_name, with_current_names
 from bench.config.rules import SUGGESTED, ConfigError, Rule, key, nearest
 from bench.host.home_folder import expanded
 
@@ -69,9 +70,15 @@ class ModelConfig:
     dtype: str = key("auto", "number format of weights and cache; auto: the checkpoint's own", allowed=DTYPES)
     seed: int = key(0, "seed of random weights and of everything else in the job", minimum=0)
     trust_remote_code: bool = key(False, "run Python code that comes with the model")
-    tp_plan: str | None = key(None, "auto: tensor parallelism, each layer split over tp_size processes; null: none",
-                              allowed=("auto",))  # fmt: skip
-    tp_size: int | None = key(None, "with tp_plan: processes; null: one for each GPU of the job", minimum=2)
+    tp_size: int | str | None = key(
+        None, "tensor parallelism: processes over which each layer is split; auto: one per GPU of the job; null: none",
+        minimum=2,
+    )  # fmt: skip
+
+    @property
+    def tp_processes(self) -> int | None:
+        """The number of processes in `tp_size`; None where it names none (null, auto)."""
+        return self.tp_size if isinstance(self.tp_size, int) else None
 
 
 @dataclass(kw_only=True)
@@ -187,7 +194,7 @@ class IsolationConfig:
     mode: str = key("forkserver", "forkserver: forked with torch loaded; spawn: a fresh interpreter; none: in-process",
                     allowed=("forkserver", "spawn", "none"))  # fmt: skip
     timeout_s: float = key(3600.0, "seconds until a job is killed and recorded as timeout; not with mode=none", above=0)
-    overlap: bool = key(False, "false: a job waits while another of this host uses its GPU or its cores")
+    share_device: bool = key(False, "true: a job starts while another of this host uses its GPU or cores; false: waits")
 
 
 @dataclass(kw_only=True)
@@ -199,8 +206,8 @@ class SweepConfig:
     order: str = key("shuffled", "shuffled: blocks of all settings, each in random order; given: as typed",
                      allowed=("shuffled", "given"))  # fmt: skip
     seed: int = key(0, "seed of the order", minimum=0)
-    arm: str | None = key(None, "a label; the same setting under two of them is run as two (A/A)", pattern=NAME,
-                          form=NAME_FORM)  # fmt: skip
+    label: str | None = key(None, "of a setting; the same setting under two labels is run as two (A/A)", pattern=NAME,
+                            form=NAME_FORM)  # fmt: skip
     resume: bool = key(False, "run only what a sweep of this name lacks; needs sweep.name")
     dry_run: bool = key(False, "print the jobs, what is done already and how long the rest may take, and stop")
     max_jobs: int = key(1000, "a sweep of more jobs is refused: a slip of the keyboard is soon a million", minimum=1)
@@ -442,23 +449,23 @@ class BenchmarkConfig:
     def _check_tensor_parallel(self) -> None:
         """What a model that is split over processes cannot be paired with."""
         model = self.model
-        if model.tp_plan is None:
-            if model.tp_size is not None:
-                raise ConfigError("model.tp_size", model.tp_size, "needs model.tp_plan=auto; or leave it null")
+        if model.tp_size is None:
             return
-        if self.device == "cpu" and model.tp_size is None:
-            raise ConfigError("model.tp_size", None, "with device=cpu say how many processes, such as 2")
+        if isinstance(model.tp_size, str) and model.tp_size != "auto":
+            raise ConfigError("model.tp_size", model.tp_size, "must be a number from 2, auto (one per GPU) or null")
+        if self.device == "cpu" and model.tp_size == "auto":
+            raise ConfigError("model.tp_size", "auto", "there is no GPU to count with device=cpu; type a number")
         if self.device.startswith("cuda:"):
-            remedy = "names one GPU, and model.tp_plan=auto takes several; use cuda, and CUDA_VISIBLE_DEVICES to choose"
+            remedy = "names one GPU, and model.tp_size needs several; use cuda, and CUDA_VISIBLE_DEVICES to choose"
             raise ConfigError("device", self.device, remedy)
         if model.gguf_file:
-            remedy = "transformers splits no GGUF file; use model.tp_plan=null, or a checkpoint of safetensors"
+            remedy = "transformers splits no GGUF file; use model.tp_size=null, or a checkpoint of safetensors"
             raise ConfigError("model.gguf_file", model.gguf_file, remedy)
         if self.generation.continuous_batching:
-            remedy = "its worker schedules by itself, the ranks of model.tp_plan=auto must keep step; set it to false"
+            remedy = "cannot run with model.tp_size: its worker schedules by itself and ranks would differ; set false"
             raise ConfigError("generation.continuous_batching", True, remedy)
         if self.isolation.mode == "none":
-            raise ConfigError("isolation.mode", "none", "model.tp_plan=auto starts processes; use forkserver or spawn")
+            raise ConfigError("isolation.mode", "none", "model.tp_size starts processes; use forkserver or spawn")
 
     def _check_batching(self) -> None:
         """What continuous batching does not do, refused before anything runs."""
@@ -480,8 +487,8 @@ class BenchmarkConfig:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> BenchmarkConfig:
-        """The inverse of ``to_dict``. Raises ConfigError for a key that does not exist."""
-        return _build(cls, data, "")
+        """Make a config of what ``to_dict`` returned, in this version or the last. ConfigError for an unknown key."""
+        return _build(cls, with_current_names(data) if isinstance(data, dict) else data, "")
 
     def flat(self) -> dict[str, Any]:
         """Dotted key → value, in the order of the sections."""
@@ -500,8 +507,8 @@ class BenchmarkConfig:
                 defining[name] = {each: getattr(getattr(self, name), each) for each in _keys(section)}
         if (digest := prompt_digest(self.workload)) is not None:
             defining["workload"]["prompt_file"] = digest
-        if self.model.tp_plan is None:
-            del defining["model"]["tp_plan"], defining["model"]["tp_size"]
+        if (size := defining["model"].pop("tp_size")) is not None:  # written as the two keys that it once was: same ids
+            defining["model"] |= {"tp_plan": "auto", "tp_size": None if size == "auto" else size}
         if self.compile.mode is None:
             defining["compile"] = {"mode": None}  # the other keys mean something only to a compiler
             if self.attention.compiles_itself and self.compile.cache != "fresh":
@@ -523,10 +530,18 @@ class _SearchConfig(SearchConfig):
     directions: Any = None
 
 
+@dataclass(kw_only=True)
+class _ModelConfig(ModelConfig):
+    """The section as OmegaConf is told of it, for a key that takes a word or a number."""
+
+    tp_size: Any = None
+
+
 @dataclass(init=False, kw_only=True)
 class ComposedConfig(BenchmarkConfig):
-    """The schema that Hydra composes by: of keys that take a word or a list, the config's own rules check the type."""
+    """The schema that Hydra composes by: where a key takes values of two types, the config's own rules check them."""
 
+    model: ModelConfig = field(default_factory=_ModelConfig)
     search: SearchConfig = field(default_factory=_SearchConfig)
 
 
@@ -611,6 +626,8 @@ def _forms(paths: Sequence[str], further: Mapping[str, str], *, dotted: bool) ->
 
 def no_such_key(name: str, further: Mapping[str, str] | None = None) -> str:
     """The remedy for a name that is no key; the arguments are those of `nearest_key`."""
+    if (current := current_name(name)) != name:
+        return f"{NO_SUCH_KEY}; it is now named {current}"
     if near := nearest_key(name, further):
         return f"{NO_SUCH_KEY}; did you mean {near}?"
     section = name.partition(".")[0]
@@ -656,5 +673,5 @@ def _check_type(path: str, value: object, kind: Any) -> None:
     # bool is an int to Python and never one to a user.
     if not fits or (isinstance(value, bool) and bool not in plain):
         names = " or ".join("null" if each is type(None) else each.__name__ for each in plain)
-        is_unquoted = str in plain and isinstance(value, bool | int | float)
+        is_unquoted = str in plain and int not in plain and isinstance(value, bool | int | float)
         raise ConfigError(path, value, f"must be {names}" + f"; {NOT_QUOTED}" * is_unquoted)

@@ -112,7 +112,7 @@ def _sweep_wide(points: Sequence[Point]) -> BenchmarkConfig:
         for section in ("sweep", "tracking"):
             one, other = (vars(getattr(each, section)) for each in (first, point.config))
             for name in other if other != one else ():
-                if name != "arm" and other[name] != one[name]:
+                if name != "label" and other[name] != one[name]:
                     remedy = f"is one for the whole sweep (here also {one[name]}) and cannot be swept"
                     raise ConfigError(f"{section}.{name}", other[name], remedy)
     return first

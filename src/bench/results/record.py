@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.config.renamed import rename_swept, with_current_names
+from bench.config.rules import ConfigError
 from bench.host.atomic_files import write_whole
 from bench.host.secrets import scrub
 from bench.results.file_names import CONFIG_FOLDER, OTHER_CONFIG_FOLDER, RECORD_NAME, RESERVE_NAME
@@ -201,10 +203,10 @@ class Record:
 
     @property
     def setting_id(self) -> str:
-        """What the repeats of one setting in a sweep have in common: the trial id, and the arm where it has one."""
+        """What the repeats of one setting in a sweep have in common: the trial id, and the label if it has one."""
         sweep = self.requested.get("sweep")
-        arm = sweep.get("arm") if isinstance(sweep, dict) else None
-        return f"{self.trial_id}-{arm}" if arm else self.trial_id
+        label = sweep.get("label") if isinstance(sweep, dict) else None
+        return f"{self.trial_id}-{label}" if label else self.trial_id
 
     def skip(self, reason: str) -> None:
         """End here, for a reason that is no fault: the setting cannot run on this machine."""
@@ -273,6 +275,10 @@ class Record:
             record = load(cls, data, "record")
         except TypeError as error:
             raise RecordError(f"{path}: {error}") from error
+        try:
+            record.requested, record.swept = with_current_names(record.requested), rename_swept(record.swept)
+        except ConfigError as error:
+            raise RecordError(f"{path}: {error}") from error
         if problem := impossible(record):
             raise RecordError(f"{path}: {problem}")
         return record
@@ -326,7 +332,7 @@ def _impossible_request(record: Record) -> str | None:
         ("workload", "batch_size", int),
         ("workload", "num_tokens_to_generate", int),
         ("sweep", "repeats", int),
-        ("sweep", "arm", str),
+        ("sweep", "label", str),
         ("sweep", "baseline", str),
         ("model", "id", str),
     )

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.config.renamed import rename_swept
 from bench.host.atomic_files import write_whole
 from bench.host.secrets import scrub
 from bench.results.file_names import CONCLUSIONS, LOCK_NAME, SWEEP_NAME, file_name
@@ -90,7 +91,8 @@ class SweepFile:
             if each.folder != file_name(each.folder) or each.number < 0 or each.repeat < 1:
                 job = f"number {each.number}, repeat {each.repeat}, folder {ascii(each.folder)[:LONGEST_SHOWN]}"
                 raise ValueError(f"{path}: an impossible job: {job}")
-        return found
+        jobs = [dataclasses.replace(each, swept=rename_swept(each.swept)) for each in found.jobs]
+        return dataclasses.replace(found, jobs=jobs, swept=rename_swept(found.swept))
 
 
 # ---- what is usable of it ------------------------------------------------------------------------------------------
@@ -163,7 +165,7 @@ def read_plan(folder: Path) -> ReadablePlan:
         folders=_folders(data.get("jobs")),
         settings=settings if are_texts(settings) else None,
         baseline=_text(data.get("baseline")),
-        swept=swept if isinstance(swept, dict) and all(map(are_texts, swept.values())) else {},
+        swept=rename_swept(swept) if isinstance(swept, dict) and all(map(are_texts, swept.values())) else {},
         is_search=isinstance(data.get("trials"), int),
     )
 
@@ -201,14 +203,14 @@ def _folders(jobs: object) -> list[str] | None:
 def _swept(data: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the swept keys and their values; where the plan does not list them, from its jobs."""
     if isinstance(listed := data.get("swept"), dict):
-        return {str(key): _texts(values) for key, values in listed.items()}
+        return rename_swept({str(key): _texts(values) for key, values in listed.items()})
     swept: dict[str, list[str]] = {}
     jobs = data.get("jobs")
     for job in jobs if isinstance(jobs, list) else []:
         for key, value in _mapping(_mapping(job).get("swept")).items():
             if str(value) not in swept.setdefault(str(key), []):
                 swept[str(key)].append(str(value))
-    return swept
+    return rename_swept(swept)
 
 
 def are_texts(value: object) -> bool:

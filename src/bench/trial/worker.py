@@ -34,7 +34,7 @@ def main(
     log_to(folder / LOG_NAME)  # first: whatever the imports say belongs there, and not on the terminal
     import_compiler(record)
     record.phases_s |= {"start": entered_s - began_s, "import": time.monotonic() - entered_s}
-    if record.requested["model"]["tp_plan"] is not None:
+    if record.requested["model"]["tp_size"] is not None:
         from bench.trial.parallel import launch  # noqa: PLC0415 - imports torch's launcher
 
         launch.run_ranks(

@@ -148,6 +148,7 @@ class BenchSweeper(Sweeper):
     def _expand(self, arguments: list[str]) -> list[dict[str, str]]:
         """All points, as override key → value. Raises ConfigError when there are too many to have been meant."""
         from bench.cli.composition.quoting import readable  # noqa: PLC0415
+        from bench.cli.composition.renamed_keys import current_overrides  # noqa: PLC0415
         from bench.cli.composition.text_overrides import parse  # noqa: PLC0415
         from bench.cli.refusals.override_checks import OF_HYDRA, check_overrides  # noqa: PLC0415
         from bench.jobs.planning.plan import check_size  # noqa: PLC0415
@@ -155,9 +156,9 @@ class BenchSweeper(Sweeper):
         assert self.config is not None
         assert self.hydra_context is not None
         loader = self.hydra_context.config_loader
-        combined = [readable(each) for each in lines_of(self.params)]
+        combined = current_overrides([readable(each) for each in lines_of(self.params)])
         check_overrides([*combined, *(word for line in self.settings for word in words_of(line))], OF_HYDRA)
-        own = [[readable(each) for each in words_of(line)] for line in self.settings or [""]]
+        own = [current_overrides([readable(each) for each in words_of(line)]) for line in self.settings or [""]]
         lines = [parse([*words, *combined, *arguments], loader) for words in own]
         values = [values_of(line) for line in lines]
         # Before anything is composed, or held in memory.

@@ -25,6 +25,7 @@ class OptunaSweeper(BenchSweeper):
         """Run the search; leaves by SystemExit, for Hydra drops a sweeper's result."""
         from bench.cli import application  # noqa: PLC0415 - see above
         from bench.cli.composition.quoting import readable  # noqa: PLC0415
+        from bench.cli.composition.renamed_keys import current_overrides  # noqa: PLC0415
         from bench.cli.composition.text_overrides import parse  # noqa: PLC0415
         from bench.cli.refusals.message import explain  # noqa: PLC0415
         from bench.cli.refusals.override_checks import OF_HYDRA, check_overrides  # noqa: PLC0415
@@ -39,7 +40,7 @@ class OptunaSweeper(BenchSweeper):
                 f"hydra.sweeper.settings={self.settings[0]}: lines of overrides are no space to search; "
                 "use params, or hydra/sweeper=bench"
             )
-        combined = [readable(each) for each in lines_of(self.params)]
+        combined = current_overrides([readable(each) for each in lines_of(self.params)])
         check_overrides(combined, OF_HYDRA)
         space = space_of(parse([*combined, *arguments], self.hydra_context.config_loader))
 

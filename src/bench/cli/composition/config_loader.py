@@ -16,6 +16,7 @@ import yaml
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 
+from bench.cli.composition.renamed_keys import current_content, has_renamed
 from bench.cli.composition.text_keys import PARAMS, TEXT_MAPPINGS, Kind, groups_and_sections, kind_of
 from bench.cli.composition.text_overrides import check_digits, quoted
 from bench.compat.hydra_internals import AsTyped, typed_loader
@@ -36,7 +37,7 @@ def text_loader(search_path: Any) -> Any:
 
 
 def restore(loaded: ConfigResult, package: str | None, config_path: str) -> None:
-    """Put the characters of a file in the places of what YAML made of them.
+    """Put the characters of a file in the places of what YAML made of them, and keys under their current names.
 
     Args:
         loaded: the file below its package.
@@ -45,13 +46,18 @@ def restore(loaded: ConfigResult, package: str | None, config_path: str) -> None
     """
     if not isinstance(loaded.config, DictConfig) or loaded.path.partition("://")[0] not in ("file", "pkg"):
         return
-    plain = OmegaConf.to_container(loaded.config, resolve=False)
-    if not any(_unsure(plain, "")):
+    plain: Any = OmegaConf.to_container(loaded.config, resolve=False)
+    is_unsure = any(_unsure(plain, ""))
+    if is_unsure:
+        typed = _as_in_file(loaded.path, config_path)
+        for name in reversed(package.split(".") if package else []):
+            typed = {name: typed}
+        plain = _restored(plain, typed, "")
+    if has_renamed(plain):
+        plain = current_content(plain)
+    elif not is_unsure:
         return
-    typed = _as_in_file(loaded.path, config_path)
-    for name in reversed(package.split(".") if package else []):
-        typed = {name: typed}
-    loaded.config = OmegaConf.create(_restored(plain, typed, ""))
+    loaded.config = OmegaConf.create(plain)
 
 
 def _unsure(value: Any, key: str) -> Iterator[bool]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from hydra.conf import HydraConf
 
+from bench.config.renamed import current_name
 from bench.config.schema import BenchmarkConfig, flatten, walk
 
 # Mappings whose names a user chooses and whose values are texts. A value in `params` is the right side of an override.
@@ -40,7 +41,7 @@ def kind_of(key: str) -> Kind:
     Args:
         key: without signs and package.
     """
-    if (declared := _declared().get(key)) is not None:
+    if (declared := _declared().get(current_name(key))) is not None:
         return declared
     for mappings, kind in ((TEXT_MAPPINGS, Kind.FREE_TEXT), (NUMBER_MAPPINGS, Kind.NUMBER)):
         if any(key == each or key.startswith(f"{each}.") for each in mappings):

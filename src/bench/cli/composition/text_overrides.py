@@ -1,10 +1,10 @@
 """Overrides whose texts are quoted, so that Hydra's grammar makes no number, and no true or false, of them.
 
     sweep.name=2024_11_29              ->  sweep.name='2024_11_29'
-    -m sweep.arm=1_0,inf               ->  sweep.arm='1_0','inf'
+    -m sweep.label=1_0,inf               ->  sweep.label='1_0','inf'
     tracking.tags={commit: 48e12}      ->  tracking.tags={commit: '48e12'}
 
-What reads the same either way stays as it is: words, and numbers that a text is made of without loss (sweep.arm=1,2).
+What reads the same either way stays as it is: words, and numbers that a text is made of without loss (sweep.label=1,2).
 So do null, references and what is quoted already. Spaces around a value are dropped by the grammar.
 """
 

@@ -18,6 +18,7 @@ import yaml
 
 from bench.cli.composition.yaml_files import LoadedFile, compose, shortened
 from bench.cli.refusals.yaml_places import GLOBAL, NULL, OF_SWEEPER, last_first, params_of, prefix_of, short
+from bench.config.renamed import RENAMED
 from bench.config.rules import Rule
 from bench.config.schema import BenchmarkConfig, no_such_key, walk
 
@@ -62,6 +63,7 @@ class _Look:
     def __init__(self, file: LoadedFile, groups: Sequence[str], names: Mapping[str, str]) -> None:
         self.file, self.groups, self.names = file, groups, names
         self.keys = {path: (kind, rule) for path, _, rule, kind in walk(BenchmarkConfig)}
+        self.keys |= {old: self.keys[new] for old, new in RENAMED.items()}
         self.sections = {path.partition(".")[0] for path in self.keys if "." in path}
 
     def mistakes(self) -> Iterator[tuple[int, str]]:

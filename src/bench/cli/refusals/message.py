@@ -16,6 +16,7 @@ from bench.cli.refusals.config_mistakes import find_mistake, kinds_of
 from bench.cli.refusals.override_checks import OF_HYDRA, OverrideError
 from bench.cli.refusals.override_mistakes import TYPE_NO_PLUS, unreadable
 from bench.cli.refusals.yaml_places import find_choice, find_line, find_place, find_text
+from bench.config.renamed import current_name
 from bench.config.rules import ConfigError, nearest, shown
 from bench.config.schema import NO_SUCH_KEY, BenchmarkConfig, no_such_key, walk
 
@@ -279,7 +280,7 @@ def _unknown_key(found: OmegaConfBaseException, path: str, whole: Exception, arg
 
 
 def _name(argument: str) -> str:
-    return argument.lstrip("+~").partition("=")[0].partition("@")[0].strip()
+    return current_name(argument.lstrip("+~").partition("=")[0].partition("@")[0].strip())
 
 
 def is_of_composition(error: BaseException) -> bool:

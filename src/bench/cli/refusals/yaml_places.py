@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import yaml
 
 from bench.cli.composition.yaml_files import LoadedFile, compose, find_node, loaded_files, shortened
+from bench.config.renamed import RENAMED
 
 NULL = "tag:yaml.org,2002:null"
 OF_SWEEPER = ("params", "settings")
@@ -22,8 +23,9 @@ GLOBAL = "_global_"
 
 def find_place(key: str, value: str | None = None) -> str | None:
     """The file, with the line, that sets a key (to this value, where one is given); None where none does."""
+    names = [key, *(old for old, new in RENAMED.items() if new == key)]
     for file in last_first():
-        for line, found in _settings_of(file, key):
+        for line, found in (each for name in names for each in _settings_of(file, name)):
             if value is None or found is None or value in (found, *_elements(found)):
                 return file.place(line)
     return None

@@ -1,7 +1,7 @@
 """Plan a sweep: make its jobs from its points, with their order and names.
 
 Repeats come in blocks. Each block has every setting once, in an order of its own, so that a slow drift of the machine
-affects all settings alike. A setting given twice is one setting, unless `sweep.arm` gives it two labels: then it is
+affects all settings alike. A setting given twice is one setting, unless `sweep.label` gives it two labels: then it is
 compared with itself.
 """
 
@@ -60,7 +60,7 @@ def make_plan(points: Sequence[Point], sweep: SweepConfig, sweep_id: str) -> Pla
     """
     distinct: dict[tuple[str, str | None], Point] = {}
     for point in points:
-        distinct.setdefault((point.config.trial_id(), point.config.sweep.arm), point)
+        distinct.setdefault((point.config.trial_id(), point.config.sweep.label), point)
     settings = [(trial_id, point) for (trial_id, _), point in distinct.items()]
     names = [short_name(point.swept) for _, point in settings]
     find_baselines([(name, point.swept) for name, (_, point) in zip(names, settings, strict=True)], sweep.baseline)
@@ -83,7 +83,7 @@ def make_plan(points: Sequence[Point], sweep: SweepConfig, sweep_id: str) -> Pla
                 name=name,
                 swept=point.swept,
                 folder=file_name("_".join(part for part in parts if part)),
-                arm=point.config.sweep.arm,
+                arm=point.config.sweep.label,
             )
         )
     return Plan(

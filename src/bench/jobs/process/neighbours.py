@@ -105,7 +105,7 @@ def among_neighbours(config: BenchmarkConfig, record: Record, folder: Path, on_w
     Its `started_at_s` is the end of the wait.
 
     Args:
-        config: the job's; with `isolation.overlap` it waits for no other.
+        config: the job's; with `isolation.share_device` it waits for no other.
         record: filled here, also on disk.
         folder: the job's own, with the record once it has run.
         on_wait: called while it waits.
@@ -129,7 +129,7 @@ def _wait(turn: Turn, config: BenchmarkConfig, record: Record, folder: Path, on_
     """Take the turn, and record how long that took and how many jobs were running."""
     began_s = time.monotonic()
     try:
-        at_start, unknown = turn.take(overlap=config.isolation.overlap, on_wait=on_wait), None
+        at_start, unknown = turn.take(overlap=config.isolation.share_device, on_wait=on_wait), None
     except OSError as error:
         at_start, unknown = 0, scrub(f"{turn.folder}: {error.strerror or error}")
     except KeyboardInterrupt as stop:
@@ -180,8 +180,8 @@ def names_of(config: BenchmarkConfig, known: list[tuple[str, str]]) -> list[str]
         return []
     if (names := visible_names()) is None:
         names = [str(each) for each in range(len(known))]
-    split = config.model.tp_plan is not None
-    return names[: config.model.tp_size] if split else names[int(config.device.partition(":")[2] or "0") :][:1]
+    split = config.model.tp_size is not None
+    return names[: config.model.tp_processes] if split else names[int(config.device.partition(":")[2] or "0") :][:1]
 
 
 def _torch_has_no_cuda() -> bool:

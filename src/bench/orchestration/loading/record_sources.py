@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.config.renamed import rename_overrides
 from bench.host.command_line import CommandError
 from bench.results.file_names import HYDRA_NAME, OVERRIDES_NAME, RECORD_NAME, SWEEP_NAME
 from bench.results.record import Record, RecordError, config_folder
@@ -167,7 +168,7 @@ def _holds_records(path: Path) -> bool:
 def _overrides(record: Path) -> list[str] | None:
     """What a job was composed from: Hydra's list of texts in YAML, which breaks long ones into lines."""
     found = _yaml(record, OVERRIDES_NAME)
-    return found if are_texts(found) else None
+    return rename_overrides(found) if are_texts(found) else None
 
 
 def _for_hydra(record: Path) -> list[str]:

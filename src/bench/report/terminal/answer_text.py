@@ -25,7 +25,7 @@ from bench.report.text.remedy import remedy
 from bench.results.record import Record
 
 COLUMNS, LINES = 100, 3
-ARM = "sweep.arm"  # the key that makes one setting several
+ARM = "sweep.label"  # the key that makes one setting several
 INSTRUCTIONS = ("sweep.repeats=", "sweep.resume=")  # what a sentence has in it that says how to get a verdict
 CUT = " …"
 

@@ -202,7 +202,7 @@ def _tags(
         "sweep_id": record.sweep_id,
         "trial_id": record.trial_id,
         "setting_id": record.setting_id,
-        "arm": str(arm) if (arm := requested(record, "sweep", "arm")) else None,
+        "arm": str(label) if (label := requested(record, "sweep", "label")) else None,
         "repeat": str(record.repeat),
         "record_key": record_key(record),  # one record, one run
         OWNER: own_tag(),

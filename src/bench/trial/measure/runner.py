@@ -245,7 +245,7 @@ class BenchmarkRunner:
         if set_up is None or (set_up.skipped is None and self._request is None):
             raise RuntimeError("call setup_benchmark first: what it prepared was closed")
         if self.team is not None:
-            raise RuntimeError("model.tp_plan: the ranks of a tensor-parallel job measure once; start another job")
+            raise RuntimeError("model.tp_size: the ranks of a tensor-parallel job measure once; start another job")
         compilation.reset()
         if set_up.compile_cache is not None:
             compilation.use_cache(Path(set_up.compile_cache))  # another runner may have named its own since

@@ -98,8 +98,8 @@ def draft(model_config: ModelConfig, device: torch.device, *, fit: bool = True) 
     architecture = read_architecture(model_config)
     rows = getattr(architecture.get_text_config(decoder=True), "vocab_size", None)
     skeleton = make_skeleton(model_config, architecture)
-    ranks = 1 if model_config.tp_plan is None else team_size(model_config, device)
-    if model_config.tp_plan is not None:
+    ranks = 1 if model_config.tp_size is None else team_size(model_config, device)
+    if model_config.tp_size is not None:
         check_split(model_config, architecture, skeleton, ranks)
     if skeleton is not None:
         check_memory(model_config, architecture, skeleton, device, ranks)

@@ -110,9 +110,9 @@ def lost_contact(text: str) -> bool:
 
 def check_team(config: BenchmarkConfig, team: Team | None) -> None:
     """Refuse tensor parallelism in a process that has no peers."""
-    if config.model.tp_plan is not None and team is None:
+    if config.model.tp_size is not None and team is None:
         remedy = "takes several processes, which only a job starts: use python -m bench"
-        raise ConfigError("model.tp_plan", config.model.tp_plan, remedy)
+        raise ConfigError("model.tp_size", config.model.tp_size, remedy)
 
 
 def gather_ranks(team: Team, record: Record, device: torch.device) -> None:
@@ -142,4 +142,4 @@ def gather_ranks(team: Team, record: Record, device: torch.device) -> None:
         record.energy = dataclasses.replace(record.energy, joules=sums)
     for rank, (_, tokens) in enumerate(answers):
         if tokens != record.output.token_ids:
-            raise NotHonouredError(f"model.tp_plan=auto: rank {rank} generated other tokens than rank 0")
+            raise NotHonouredError(f"model.tp_size: rank {rank} generated other tokens than rank 0")

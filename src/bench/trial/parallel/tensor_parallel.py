@@ -35,17 +35,17 @@ KV_PLANNED = ("k_proj", "qkv_proj", "query_key_value")  # modules that make keys
 
 def team_size(model_config: ModelConfig, device: torch.device) -> int:
     """How many ranks the job has: `model.tp_size`, or one for each GPU. ConfigError when there are not as many."""
-    size = model_config.tp_size
+    size = model_config.tp_processes
     if device.type != "cuda":
         if size is None:
-            raise ConfigError("model.tp_size", None, f"there is no GPU to count ({device}); say how many, such as 2")
+            raise ConfigError("model.tp_size", "auto", f"there is no GPU to count ({device}); type a number, such as 2")
         return size
     present = torch.cuda.device_count()
     if size is not None and size > present:
         raise ConfigError("model.tp_size", size, f"this job sees {present} CUDA GPU(s), and each rank needs its own")
     if present < 2:
         remedy = "needs two GPUs or more, and this job sees one; set it to null"
-        raise ConfigError("model.tp_plan", model_config.tp_plan, remedy)
+        raise ConfigError("model.tp_size", model_config.tp_size, remedy)
     return present if size is None else size
 
 
@@ -60,7 +60,7 @@ def check_split(model_config: ModelConfig, architecture: Any, skeleton: Any, siz
     plan = getattr(config, "base_model_tp_plan", None) or {}
     if not skeleton.supports_tp_plan:
         remedy = f"transformers {transformers.__version__} has no plan for {type(skeleton).__name__}; set it to null"
-        raise ConfigError("model.tp_plan", model_config.tp_plan, remedy)
+        raise ConfigError("model.tp_size", model_config.tp_size, remedy)
     split = {name.rsplit(".", 1)[-1] for name, style in plan.items() if style == "colwise"}
     names = ["num_attention_heads"] if split & {"q_proj", *KV_PLANNED} else []
     names += ["num_key_value_heads"] if split & set(KV_PLANNED) else []
@@ -68,7 +68,7 @@ def check_split(model_config: ModelConfig, architecture: Any, skeleton: Any, siz
         heads = getattr(config, name, None)
         if isinstance(heads, int) and heads % size:
             remedy = f"must divide the model's {name}={heads}"
-            if model_config.tp_size is None:
+            if model_config.tp_size == "auto":
                 remedy = f"one for each of {size} GPUs, {remedy}; name another number"
             raise ConfigError("model.tp_size", model_config.tp_size, remedy)
 
@@ -128,14 +128,15 @@ def observe(config: BenchmarkConfig, model: Any) -> dict[str, Any]:
     Raises:
         NotHonouredError: it was not split, or over another number of processes or kind of device than was asked for.
     """
-    if config.model.tp_plan is None:
+    if config.model.tp_size is None:
         return {}
     size = distributed.get_world_size()
     parameters = list(model.parameters())
     split = [each for each in parameters if local(each).numel() < each.numel()]
     if not split or size < 2:
-        raise NotHonouredError(f"model.tp_plan=auto: no weight of {type(model).__name__} is split over {size} ranks")
-    asked = config.model.tp_size
+        none_split = f"no weight of {type(model).__name__} is split over {size} ranks"
+        raise NotHonouredError(f"model.tp_size={config.model.tp_size}: {none_split}")
+    asked = config.model.tp_processes
     if asked not in (None, size) or getattr(model, "tp_size", size) != size:
         found = getattr(model, "tp_size", None)
         raise NotHonouredError(f"model.tp_size={asked}: there are {size} ranks, and transformers split for {found}")

@@ -43,6 +43,7 @@ from bench.cli.composition.yaml_files import install as install_config_files
 from bench.cli.help import help_text, keys_text
 from bench.cli.refusals.override_checks import OF_HYDRA, OverrideError, check_overrides
 from bench.compat import hydra_internals, omegaconf_internals
+from bench.config.inactive import check_effect
 from bench.config.rules import ConfigError
 from bench.config.schema import BenchmarkConfig, ComposedConfig, no_such_key
 from bench.host import start_folder
@@ -555,6 +556,7 @@ def _run_after_hydra(composed: DictConfig, folder: Path) -> NoReturn:
     try:
         _check_command(whole, RunMode.RUN)
         config = to_config(composed, settings.overrides.task)
+        check_effect([(settings.overrides.task, config)])
         ready = job_run.prepare_single(config, folder)
         if ready is None:
             sys.exit(0)
@@ -594,6 +596,7 @@ def _single_run(composed: DictConfig, stack: contextlib.ExitStack) -> TaskFuncti
     with open_dict(plain), read_write(plain):
         del plain["hydra"]
     config = to_config(plain, composed.hydra.overrides.task)
+    check_effect([(composed.hydra.overrides.task, config)])
 
     from bench.jobs.folders.output_folder import free_config_folder, in_output_folder  # noqa: PLC0415
     from bench.orchestration import job_run  # noqa: PLC0415 - neither help nor a refused config has use for it

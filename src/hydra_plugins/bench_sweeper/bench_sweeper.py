@@ -63,6 +63,7 @@ class BenchSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Run the sweep; leaves by SystemExit, for Hydra drops a sweeper's result."""
         from bench.cli import application  # noqa: PLC0415 - see above
+        from bench.config.inactive import check_effect  # noqa: PLC0415
         from bench.jobs.planning.plan import Point  # noqa: PLC0415
 
         assert self.config is not None
@@ -76,6 +77,8 @@ class BenchSweeper(Sweeper):
             points.append(
                 Point(overrides=typed, swept=swept, config=application.to_config(composer.compose(typed), typed))
             )
+        asked = swept_keys | {each.partition("=")[0] for each in arguments}  # not what a file carries along
+        check_effect([(of_keys(each.overrides, asked), each.config) for each in points])
         folder = self._folder()
         self._check_launcher(dry_run=self.config.sweep.dry_run)
         from bench.orchestration.sweep import sweep  # noqa: PLC0415 - a point that is refused has no use for it
@@ -176,6 +179,12 @@ def _place(sweep_folder: Path, folder: str, assignment: Any) -> list[str]:
         f"hydra.sweep.subdir={in_quotes(folder)}",
         f"+hydra.job.env_set.{VARIABLE}={in_quotes(assignment.to_text())}",
     ]
+
+
+def of_keys(overrides: Sequence[str], keys: set[str]) -> list[str]:
+    """Those overrides that set one of the keys, whatever the signs before it."""
+    bare = {each.lstrip("+") for each in keys}
+    return [each for each in overrides if each.lstrip("+").partition("=")[0] in bare]
 
 
 def values_of(overrides: list[Any]) -> dict[str, Sequence[str]]:

@@ -6,15 +6,17 @@ heavy may be imported at its top.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_plugins.bench_sweeper.bench_sweeper import BenchSweeper
+from hydra_plugins.bench_sweeper.bench_sweeper import BenchSweeper, of_keys
 from hydra_plugins.bench_sweeper.params import lines_of
 
 if TYPE_CHECKING:
+    from bench.config.schema import BenchmarkConfig
     from bench.jobs.planning.search_space import Choice, Range, Space
 
 
@@ -29,6 +31,8 @@ class OptunaSweeper(BenchSweeper):
         from bench.cli.composition.text_overrides import parse  # noqa: PLC0415
         from bench.cli.refusals.message import explain  # noqa: PLC0415
         from bench.cli.refusals.override_checks import OF_HYDRA, check_overrides  # noqa: PLC0415
+        from bench.config.inactive import check_effect  # noqa: PLC0415
+        from bench.config.rules import ConfigError  # noqa: PLC0415
         from bench.jobs.planning.plan import Point  # noqa: PLC0415
         from bench.orchestration.search.search import search  # noqa: PLC0415
         from bench.orchestration.search.settings import PointError  # noqa: PLC0415
@@ -56,6 +60,13 @@ class OptunaSweeper(BenchSweeper):
             swept = {key.lstrip("+"): value for key, value in values.items()}
             return Point(overrides=typed, swept=swept, config=config)
 
+        points: list[tuple[list[str], BenchmarkConfig]] = []
+        first = {each.key: _first(each) for each in space.parameters}
+        with contextlib.suppress(ConfigError, PointError):  # the search decides about points that are refused
+            point = compose(first)
+            asked = {*first, *(each.partition("=")[0] for each in arguments)}
+            points.append((of_keys(point.overrides, asked), point.config))
+        check_effect(points, {each.lstrip("+") for each in first})
         self._check_launcher(dry_run=self.config.sweep.dry_run)
         raise SystemExit(
             search(
@@ -66,6 +77,13 @@ class OptunaSweeper(BenchSweeper):
                 is_local=self._runs_one_by_one(),
             )
         )
+
+
+def _first(parameter: Choice | Range) -> str:
+    """Return one value of a key that is free, as typed."""
+    from bench.jobs.planning.search_space import Choice  # noqa: PLC0415
+
+    return parameter.values[0] if isinstance(parameter, Choice) else parameter.written(parameter.low)
 
 
 def space_of(overrides: list[Any]) -> Space:

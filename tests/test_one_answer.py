@@ -20,11 +20,12 @@ from bench.analysis.ranking import rank
 from bench.analysis.settings import settings_of
 from bench.analysis.trials.summary import summarize
 from bench.report.comparison import build_report_of_records
-from bench.report.figures.drawing.shown_settings import choose, settings_shown
+from bench.report.figures.drawing.shown_settings import choose, with_calls
 from bench.report.page.build import Sweep, build_page
 from bench.report.rows import rows_of
 from bench.report.search import build_search_report
 from bench.report.setting_rows import setting_rows
+from bench.report.setting_view import setting_views
 from bench.report.terminal.results_table import print_table
 from bench.results.record import Failure, Fidelity, Record, Steadiness, Unverified
 from bench.tracking.publish_mark import record_key
@@ -192,7 +193,7 @@ def test_the_page_shows_it(sweep) -> None:
 @given(sweep=repeated)
 @examples(25)
 def test_the_figures_name_the_ranked_ones_first(sweep) -> None:
-    choice = choose(settings_shown(records_of(sweep)))
+    choice = choose(with_calls(setting_views(records_of(sweep))))
     names = [each.setting.name for each in choice.named]
     ranked = ranked_of(sweep)
     assert names[: len(ranked)] == ranked

@@ -27,7 +27,7 @@ from bench.jobs.planning.resume import Found, Resumption
 from bench.orchestration.sweep_end import Concluded, finish
 from bench.orchestration.sweep_state import SweepState
 from bench.report.rows import COLUMNS
-from bench.report.terminal.comparison_text import Section
+from bench.report.text.section import Section
 from bench.results.record import Failure, Record
 from bench.results.sweep_file import Job
 from bench.tracking.runs.trial_run import publish

@@ -12,10 +12,10 @@ from rich.console import Console
 from bench.analysis.code_sources import pool_ids, published_sources, unusual_sources
 from bench.analysis.settings import differences, settings_of
 from bench.report.comparison import build_report_of_records
-from bench.report.figures.drawing.shown_settings import settings_shown
 from bench.report.page.build import Sweep, build_page
 from bench.report.page.markdown_page import to_markdown
 from bench.report.rows import rows_of
+from bench.report.setting_view import setting_views
 from bench.report.terminal.results_table import print_table
 from bench.results.record import Record, RecordError
 from bench.tracking.runs.description import describe
@@ -79,7 +79,7 @@ def test_every_view_shows_them_apart() -> None:
     names = ["sdpa [torch #1]", "sdpa [torch #2]", "eager"]
     report = build_report_of_records(mixed)
     assert [each.name for each in report.settings] == names
-    assert [each.name for each in settings_shown(mixed)] == names
+    assert [each.name for each in setting_views(mixed)] == names
     found = build_page(mixed, Sweep(), report)
     assert all(name in to_markdown(found, []) for name in ("sdpa \\[torch #2\\]", "sdpa \\[torch #1\\]"))
     lines = printed(mixed)

@@ -10,10 +10,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from bench.analysis.trials.summary import summarize
 from bench.report.comparison import build_report_of_records
-from bench.report.measured import measure
 from bench.report.page.answer import build_answer
+from bench.report.setting_view import setting_views
 from bench.report.terminal.answer_text import answer_of_run, answer_of_sweep, lines_of, print_answer, shortened
 from bench.results.record import Failure, Fidelity, Record, Steadiness
 from sweeps import EAGER, NEAR, SDPA, job, jobs
@@ -24,7 +23,7 @@ DIFFERS = Fidelity(reference="eager", agrees=False, reason="kl_mean_nats 2")
 
 def said(records: Sequence[Record], jobs_planned: int | None = None) -> str:
     comparison = build_report_of_records(records)
-    answer = build_answer(measure(records, [summarize(each) for each in records]), comparison, jobs=jobs_planned)
+    answer = build_answer(setting_views(records), comparison, jobs=jobs_planned)
     text = answer_of_sweep(answer, records, comparison)
     assert len(lines_of(text)) <= 3
     return text

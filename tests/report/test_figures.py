@@ -19,9 +19,11 @@ import pytest
 from bench.analysis.break_even import break_evens
 from bench.analysis.calls.steadiness import judge
 from bench.analysis.settings import settings_of
-from bench.report.figures import Figure, draw_all, standalone
+from bench.report import figures
+from bench.report.figures import Figure, standalone
 from bench.report.figures.drawing.sheet import drawing
-from bench.report.figures.drawing.shown_settings import settings_shown
+from bench.report.figures.drawing.shown_settings import with_calls
+from bench.report.setting_view import setting_views
 from bench.results.palette import colour
 from bench.results.record import DeviceRates, Failure, Fidelity, Memory, MemoryUse, Record, Roofline
 from factories import make_iteration, make_record
@@ -66,6 +68,17 @@ def pair() -> list[Record]:
     return [setting("off", 1.0, mib=400), setting("default", 0.8, mode="default", mib=600)]
 
 
+def draw_all(
+    records: list[Record],
+    *,
+    typed: list[str] | None = None,
+    baseline: str | None = None,
+    faults: list[str] | None = None,
+) -> list[Figure]:
+    trials = [each for each in records if each.kind != "reference"]
+    return figures.draw_all(trials, setting_views(trials, typed=typed, baseline=baseline), faults=faults)
+
+
 @functools.cache
 def drawn() -> list[Figure]:
     """All figures of a compiled and an uncompiled setting."""
@@ -79,7 +92,7 @@ def many(number: int) -> list[Record]:
 def draw(records: list[Record], key: str, **keywords: Any) -> ET.Element:
     """The element of one figure, drawn alone: eight take eight times as long."""
     module = importlib.import_module(f"bench.report.figures.{key}")
-    shown = records if key == "phases" else settings_shown(records, **keywords)
+    shown = records if key == "phases" else with_calls(setting_views(records, **keywords))
     with drawing():
         return ET.fromstring(module.draw(shown).svg)
 
@@ -541,7 +554,7 @@ def test_matplotlib_is_loaded_by_drawing_and_by_nothing_before():
     code = (
         "import bench.report.figures, bench.report.terminal.results_table, sys\n"
         "assert not [name for name in sys.modules if name.startswith('matplotlib')]\n"
-        "assert bench.report.figures.draw_all([]) == []\n"
+        "assert bench.report.figures.draw_all([], []) == []\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -597,8 +610,9 @@ def test_a_users_own_settings_of_matplotlib_change_nothing(tmp_path):
         record.write(tmp_path / str(number))
     code = (
         "import hashlib, sys\nfrom bench.results.record import Record\nfrom bench.report.figures import draw_all\n"
+        "from bench.report.setting_view import setting_views\n"
         "from pathlib import Path\nrecords = [Record.read(Path(sys.argv[1], each)) for each in '01']\n"
-        "print(hashlib.sha256(''.join(each.svg for each in draw_all(records)).encode()).hexdigest())"
+        "print(hashlib.sha256(''.join(each.svg for each in draw_all(records, setting_views(records))).encode()).hexdigest())"
     )
     (plain := tmp_path / "plain").mkdir()
     digests = {

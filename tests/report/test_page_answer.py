@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from bench.analysis.trials.summary import summarize
 from bench.report.comparison import build_report_of_records
-from bench.report.measured import measure
 from bench.report.page.answer import Answer, build_answer, to_markdown
 from bench.report.page.build import Sweep, build_page
 from bench.report.page.content import SettingRow
+from bench.report.setting_view import setting_views
 from bench.results.record import CompileObserved, Energy, Failure, Fidelity, Record, Steadiness
 from factories import make_config, make_record
 from sweeps import EAGER, NEAR, SDPA, job, jobs
@@ -32,7 +31,7 @@ def answer(
     baseline: str | None = None,
     jobs_planned: int | None = None,
 ) -> Answer:
-    settings = measure(records, [summarize(each) for each in records], typed)
+    settings = setting_views(records, typed=typed)
     report = build_report_of_records(records, typed=typed, baseline=baseline)
     return build_answer(settings, report, jobs=jobs_planned)
 
@@ -269,7 +268,7 @@ def test_a_single_setting_is_compared_with_nothing() -> None:
 
 def test_a_baseline_without_a_record_leaves_a_description() -> None:
     records = jobs({"eager": EAGER, "sdpa": SDPA})
-    settings = measure(records, [summarize(each) for each in records])
+    settings = setting_views(records)
     assert build_answer(settings, None).headline == "Lowest median, no verdict: sdpa"
 
 

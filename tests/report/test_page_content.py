@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 import bench
-from bench.analysis.trials.summary import summarize
 from bench.report.comparison import build_report_of_records
 from bench.report.page.build import LINES_SHOWN, ROWS_SHOWN, Sweep, build_page
 from bench.report.page.content import Page, SettingsTable
@@ -245,7 +244,7 @@ def test_what_was_asked_of_all_alike_is_listed_once() -> None:
 
 def test_reference_runs_are_neither_settings_nor_rows() -> None:
     records = [*jobs({"a": EAGER[:1]}), job("reference", 0.1, kind="reference")]
-    found = build_page(records, Sweep(), build_report_of_records(records), [summarize(each) for each in records])
+    found = build_page(records, Sweep(), build_report_of_records(records))
     assert found.settings is not None
     assert [row.name for row in found.settings.rows] == ["a"]
     assert [row["name"] for row in rows_of(records)] == ["a"]

@@ -15,13 +15,13 @@ from rich.console import Console
 import bench
 from bench.analysis.settings import settings_of, unverified_in
 from bench.report.comparison import build_report_of_records, build_report_of_two, to_json
-from bench.report.figures.drawing.shown_settings import settings_shown
 from bench.report.page.build import Sweep, build_page
 from bench.report.page.html_page import to_html
 from bench.report.page.markdown_page import to_markdown as page_to_markdown
 from bench.report.rows import rows_of, to_csv
 from bench.report.rows import to_json as rows_to_json
 from bench.report.search import build_search_report, print_search, search_section, search_to_json, search_to_markdown
+from bench.report.setting_view import setting_views
 from bench.report.terminal.comparison_text import print_comparison, to_markdown
 from bench.report.terminal.progress import print_job_line
 from bench.report.terminal.results_table import print_table
@@ -226,7 +226,7 @@ def test_settings_of_which_the_same_ran_are_parted_by_what_could_not_be_seen() -
 
 
 def test_figures_name_it_behind_the_setting() -> None:
-    assert [each.full_name for each in settings_shown([EAGER_UNSEEN, SDPA_SEEN])] == [
+    assert [each.full_name for each in setting_views([EAGER_UNSEEN, SDPA_SEEN])] == [
         "eager (unverified)", "sdpa",
     ]  # fmt: skip
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bench.report.comparison import ComparisonReport
     from bench.report.page.answer import Answer
     from bench.report.page.write import Report
-    from bench.report.terminal.comparison_text import Section
+    from bench.report.text.section import Section
 
 TRIALS = "trials.json"  # the table of all trials, in the sweep's run
 
@@ -193,12 +193,11 @@ def _print_answer(
 
 def _answer_of(state: SweepState, records: Sequence[Record], comparison: ComparisonReport | None) -> Answer:
     """The report's answer, where there is no report."""
-    from bench.analysis.trials.summary import summarize  # noqa: PLC0415
-    from bench.report.measured import measure  # noqa: PLC0415
     from bench.report.page.answer import build_answer  # noqa: PLC0415
+    from bench.report.setting_view import setting_views  # noqa: PLC0415
 
     trials = [each for each in records if each.kind != "reference"]
-    settings = measure(trials, [summarize(each) for each in trials], state.plan.settings)
+    settings = setting_views(trials, typed=state.plan.settings)
     return build_answer(settings, comparison, jobs=len(state.plan.jobs))
 
 

@@ -19,11 +19,11 @@ from bench.analysis.objectives import objectives_of, order_of, pareto_front
 from bench.analysis.ranking import FAIR_ON_RATE, Standing, rank, standing_of
 from bench.analysis.settings import settings_of, steady_words, unverified_in
 from bench.report.terminal.answer_text import shortened
-from bench.report.terminal.comparison_text import Section
-from bench.report.text import markdown, unverified
-from bench.report.text.format import one_line, significant, title
+from bench.report.text import unverified
+from bench.report.text.format import listed, one_line, plural, significant, title
 from bench.report.text.layout import PLAIN_WIDTH, grid, is_watched, print_at
 from bench.report.text.remedy import remedy
+from bench.report.text.section import Section, to_markdown
 from bench.results.record import Record, Unverified
 
 # Objectives that a smaller workload improves whatever the settings are.
@@ -170,12 +170,7 @@ def print_search(console: Console, report: SearchReport) -> None:
 
 def search_to_markdown(report: SearchReport) -> str:
     """The same as a heading, a table and a list that GitHub renders."""
-    parts = [f"**{markdown.escaped(_heading(report))}**"]
-    columns = _columns(report)
-    if columns:
-        parts.append(markdown.table(columns, left=LEFT))
-    parts.append("\n".join(f"- {markdown.escaped(line)}" for line in _lines(report, with_reasons=True)))
-    return "\n\n".join(parts) + "\n"
+    return f"{to_markdown([search_section(report)], left=LEFT)}\n"
 
 
 def search_section(report: SearchReport) -> Section:
@@ -258,7 +253,7 @@ def _values(report: SearchReport, row: Row) -> str:
 def _lines(report: SearchReport, *, with_reasons: bool) -> list[str]:
     jobs = len(report.rows) + report.lost
     of = "settings without end" if report.size is None else f"{report.size} settings"
-    lines = [f"{jobs} {'job' if jobs == 1 else 'jobs'} out of {of}"]
+    lines = [f"{plural(jobs, 'job')} out of {of}"]
     if pruned := _pruned(report):
         lines[0] += f"; {pruned}"
     if with_reasons:
@@ -280,12 +275,7 @@ def _not_ranked_lines(report: SearchReport, *, with_reasons: bool) -> list[str]:
     kinds: dict[str, list[str]] = {}
     for row in report.not_ranked:
         kinds.setdefault(", ".join(each.title for each in row.standing.reasons), []).append(row.label)
-    return [f"not ranked ({reason}): {_some(labels)}" for reason, labels in kinds.items()]
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:NAMES_SHOWN])
-    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"
+    return [f"not ranked ({reason}): {listed(labels)}" for reason, labels in kinds.items()]
 
 
 def _work_lines(report: SearchReport) -> list[str]:

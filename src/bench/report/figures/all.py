@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 
 from bench.report.figures.figure import Figure
+from bench.report.setting_view import SettingView
 from bench.results.record import Record
 
 
@@ -23,19 +24,13 @@ def import_figures() -> None:
 
 
 def draw_all(
-    records: Sequence[Record],
-    *,
-    typed: Sequence[str] | None = None,
-    baseline: str | None = None,
-    faults: list[str] | None = None,
+    trials: Sequence[Record], settings: Sequence[SettingView], *, faults: list[str] | None = None
 ) -> list[Figure]:
-    """Every figure for which these records hold data.
+    """Draw every figure for which these records hold data.
 
     Args:
-        records: all of one sweep, whatever their status.
-        typed: names of the settings in the order in which they were typed, which gives each its colour; None: in order
-            of first appearance.
-        baseline: name or swept values of the setting that others are compared with; its line in a legend says so.
+        trials: all records of one sweep, whatever their status, without reference runs.
+        settings: theirs.
         faults: takes a line for each figure that could not be drawn, whatever the reason.
     """
     import_figures()
@@ -50,18 +45,17 @@ def draw_all(
         warmup_curves,
     )
     from bench.report.figures.drawing.sheet import drawing  # noqa: PLC0415
-    from bench.report.figures.drawing.shown_settings import settings_shown  # noqa: PLC0415
+    from bench.report.figures.drawing.shown_settings import with_calls  # noqa: PLC0415
 
-    settings = settings_shown(records, typed=typed, baseline=baseline)
+    shown = with_calls(settings)
     of_settings = (
         warmup_curves, e2e_distributions, ttft_vs_itl, throughput_vs_memory, break_even, roofline, token_timeline,
     )  # fmt: skip
-    trials = [each for each in records if each.kind != "reference"]
     drawn = []
-    for figure, shown in (*((each, settings) for each in of_settings), (phases, trials)):
+    for figure, data in (*((each, shown) for each in of_settings), (phases, trials)):
         try:
             with drawing():
-                drawn.append(figure.draw(shown))
+                drawn.append(figure.draw(data))
         except Exception as error:  # noqa: BLE001 - whatever a plotting library raises costs that one figure
             if faults is not None:
                 faults.append(f"{figure.KEY}: {type(error).__name__}: {error}")

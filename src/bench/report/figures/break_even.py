@@ -13,10 +13,11 @@ from matplotlib.axes import Axes
 from bench.analysis.break_even import BreakEven, break_evens
 from bench.analysis.settings import asked
 from bench.report.figures.drawing.sheet import Entry, Sheet, shortened
-from bench.report.figures.drawing.shown_settings import MOST_NAMED, Look, Shown, choose, looks_of, processes_words
+from bench.report.figures.drawing.shown_settings import MOST_NAMED, Look, choose, looks_of, processes_words
 from bench.report.figures.drawing.svg import INK
 from bench.report.figures.drawing.ticks import scale_for
 from bench.report.figures.figure import Figure
+from bench.report.setting_view import SettingView
 from bench.report.text.format import milliseconds, one_line, significant
 
 KEY = "break_even"
@@ -30,7 +31,7 @@ BESIDE = 3.0  # so many times the break-even point is shown
 class _Pair:
     """A compiled setting, found with one state of its cache, beside the uncompiled one."""
 
-    compiled: Shown
+    compiled: SettingView
     found: BreakEven
     uncompiled_s: float  # of one call
     name: str
@@ -45,7 +46,7 @@ class _Pair:
         return f"{self.compiled.position}-{self.found.cache}"
 
 
-def draw(settings: Sequence[Shown]) -> Figure | None:
+def draw(settings: Sequence[SettingView]) -> Figure | None:
     """The figure, or None where no compiled setting has an uncompiled one that is equal in all else."""
     panels, left_out = _panels([each for each in settings if each.is_ok])
     if not panels:
@@ -62,12 +63,12 @@ def draw(settings: Sequence[Shown]) -> Figure | None:
     )
 
 
-def _panels(settings: Sequence[Shown]) -> tuple[list[tuple[Shown, list[_Pair]]], int]:
+def _panels(settings: Sequence[SettingView]) -> tuple[list[tuple[SettingView, list[_Pair]]], int]:
     """Each uncompiled setting with the compiled ones beside it, and how many of these found no room."""
     by_id = {each.setting.setting_id: each for each in settings}
-    compiled = [each for each in settings if asked(each.records[0], "compile.mode") is not None]
+    compiled = [each for each in settings if asked(each.counted[0], "compile.mode") is not None]
     kept = {each.position for each in choose(compiled).named}
-    known = [each for each in settings if each.position in kept or asked(each.records[0], "compile.mode") is None]
+    known = [each for each in settings if each.position in kept or asked(each.counted[0], "compile.mode") is None]
     groups: dict[str, list[_Pair]] = {}
     for found in break_evens([each.setting for each in known]):
         one, other = by_id[found.setting_id], by_id[found.uncompiled_id]
@@ -81,7 +82,7 @@ def _panels(settings: Sequence[Shown]) -> tuple[list[tuple[Shown, list[_Pair]]],
     return panels[:MOST_PANELS], len(compiled) - len(shown) - len(kept - with_pair)
 
 
-def _entries(panels: Sequence[tuple[Shown, list[_Pair]]], looks: dict[int, Look]) -> list[Entry]:
+def _entries(panels: Sequence[tuple[SettingView, list[_Pair]]], looks: dict[int, Look]) -> list[Entry]:
     entries = []
     for uncompiled, group in panels:
         entries.append(
@@ -103,7 +104,9 @@ def _entries(panels: Sequence[tuple[Shown, list[_Pair]]], looks: dict[int, Look]
     return entries
 
 
-def _draw_panel(sheet: Sheet, axes: Axes, uncompiled: Shown, group: Sequence[_Pair], looks: dict[int, Look]) -> None:
+def _draw_panel(
+    sheet: Sheet, axes: Axes, uncompiled: SettingView, group: Sequence[_Pair], looks: dict[int, Look]
+) -> None:
     last = _last_call(group)
     calls = np.geomspace(1.0, last, 80)
     curves = [pair.found.excess_s + calls * pair.compiled_s for pair in group]
@@ -167,7 +170,7 @@ def _count(calls: float) -> str:
     return str(math.ceil(calls)) if calls < 1e4 else significant(calls, 3) if calls < 1e9 else f"{calls:.2g}"
 
 
-def _caption(shown: Sequence[Shown], left_out: int) -> str:
+def _caption(shown: Sequence[SettingView], left_out: int) -> str:
     others = (
         f" The {MOST_NAMED} fastest compiled settings at most are shown, {left_out} left out." if left_out > 0 else ""
     )

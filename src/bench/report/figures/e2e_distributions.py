@@ -7,10 +7,11 @@ from typing import Any
 
 from bench.analysis.trials.summary import Stats
 from bench.report.figures.drawing.sheet import GAP, GREY, RIGHT, WIDTH, Sheet, shortened, width_of
-from bench.report.figures.drawing.shown_settings import Choice, Look, Shown, choose, looks_of, processes_words
+from bench.report.figures.drawing.shown_settings import Choice, Look, choose, looks_of, processes_words
 from bench.report.figures.drawing.svg import INK
 from bench.report.figures.drawing.ticks import scale_for
 from bench.report.figures.figure import Figure
+from bench.report.setting_view import SettingView
 from bench.report.text.format import milliseconds
 from bench.results.record import Record
 
@@ -18,18 +19,18 @@ KEY = "e2e_distributions"
 NAME, STRIP, LEAST_STRIP, MOST_STRIPS = 19.0, 13.0, 5.0, 44.0  # heights: a name, a process, all of a setting
 
 
-def draw(settings: Sequence[Shown]) -> Figure | None:
+def draw(settings: Sequence[SettingView]) -> Figure | None:
     """The figure, or None where no setting came through."""
     settings = [each for each in settings if each.is_ok and each.e2e_s is not None]
     if not settings:
         return None
     choice = choose(settings)
-    heights = [NAME + _strip(each) * len(each.records) for each in choice.named]
+    heights = [NAME + _strip(each) * len(each.counted) for each in choice.named]
     whole = sum(heights) + (NAME + STRIP if choice.grey else 0.0) + 6.0
     sheet = Sheet(panels=[whole], entries=[], left=RIGHT)
     axes = sheet.axes[0]
     times = [
-        call.e2e_s * 1e3 for each in choice.named for record in each.records for call in record.calls("measurement")
+        call.e2e_s * 1e3 for each in choice.named for record in each.counted for call in record.calls("measurement")
     ]
     greys = [each.e2e_s * 1e3 for each in choice.grey if each.e2e_s is not None]
     scale = scale_for([*times, *greys])
@@ -55,11 +56,11 @@ def draw(settings: Sequence[Shown]) -> Figure | None:
     )
 
 
-def _draw_setting(sheet: Sheet, each: Shown, below: float, look: Look) -> None:
+def _draw_setting(sheet: Sheet, each: SettingView, below: float, look: Look) -> None:
     swatch = {"color": look.colour, "marker": look.marker}
     _label(sheet, below, each.full_name, _value(each), swatch=swatch, gid=f"name-{each.position}")
     height = _strip(each)
-    for row, (record, summary) in enumerate(zip(each.records, each.summaries, strict=True)):
+    for row, (record, summary) in enumerate(zip(each.counted, each.summaries, strict=True)):
         if summary.e2e_s is not None:
             gid = f"{each.key}-{record.repeat}"
             sheet.mark(gid, _words(each, record, summary.e2e_s), median=summary.e2e_s.median)
@@ -98,12 +99,12 @@ def _label(
     sheet.text(WIDTH - RIGHT, y, value, ha="right")
 
 
-def _strip(each: Shown) -> float:
+def _strip(each: SettingView) -> float:
     """Height of one process's strip: many processes share what a few have."""
-    return max(LEAST_STRIP, min(STRIP, MOST_STRIPS / len(each.records)))
+    return max(LEAST_STRIP, min(STRIP, MOST_STRIPS / len(each.counted)))
 
 
-def _value(each: Shown) -> str:
+def _value(each: SettingView) -> str:
     """The median, with its interval of one process or the spread of several."""
     median = f"{milliseconds(each.e2e_s)} ms"
     if len(each.summaries) > 1:
@@ -114,8 +115,8 @@ def _value(each: Shown) -> str:
     return f"{median} ({milliseconds(stats.median_low)} to {milliseconds(stats.median_high)})"
 
 
-def _words(each: Shown, record: Record, stats: Stats) -> str:
-    which = f" #{record.repeat}" if len(each.records) > 1 else ""
+def _words(each: SettingView, record: Record, stats: Stats) -> str:
+    which = f" #{record.repeat}" if len(each.counted) > 1 else ""
     interval = ""
     if stats.median_low is not None:
         interval = f", 95 % interval {milliseconds(stats.median_low)} to {milliseconds(stats.median_high)} ms"
@@ -124,7 +125,7 @@ def _words(each: Shown, record: Record, stats: Stats) -> str:
 
 def _caption(choice: Choice) -> str:
     settings = [*choice.named, *choice.grey]
-    descriptive = all(len(each.records) == 1 for each in settings) and len(settings) > 1
+    descriptive = all(len(each.counted) == 1 for each in settings) and len(settings) > 1
     return (
         "Each point is a measured call; the tick is the median of a process and the bar its 95 % interval, which "
         f"knows of no differences between processes ({processes_words(settings)}, a strip each). Sorted by "

@@ -8,10 +8,11 @@ from typing import Any
 
 from bench.analysis.trials.operating_points import STAGES, operating_points
 from bench.report.figures.drawing.sheet import GREY, Entry, Sheet
-from bench.report.figures.drawing.shown_settings import Choice, Shown, choose, looks_of
+from bench.report.figures.drawing.shown_settings import Choice, choose, looks_of
 from bench.report.figures.drawing.svg import INK
 from bench.report.figures.drawing.ticks import scale_for
 from bench.report.figures.figure import Figure
+from bench.report.setting_view import SettingView
 from bench.report.text.format import significant
 from bench.results.record import DeviceRates
 
@@ -21,9 +22,9 @@ CEILING_DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (2, 2)))  # of up to th
 _Places = dict[int, dict[str, tuple[float, float]]]  # position → stage → FLOP/byte and FLOP/s
 
 
-def draw(settings: Sequence[Shown]) -> Figure | None:
+def draw(settings: Sequence[SettingView]) -> Figure | None:
     """The figure, or None where no setting's work or no ceiling is known."""
-    devices = [record.observed.device_name for each in settings for record in each.records if record.observed]
+    devices = [record.observed.device_name for each in settings for record in each.counted if record.observed]
     if len(set(devices)) > 1:  # each has ceilings of its own: under those of one, points of another say nothing
         return None
     places = {each.position: found for each in settings if each.is_ok and (found := _places(each))}
@@ -71,9 +72,9 @@ def draw(settings: Sequence[Shown]) -> Figure | None:
     )
 
 
-def _places(each: Shown) -> dict[str, tuple[float, float]]:
+def _places(each: SettingView) -> dict[str, tuple[float, float]]:
     """Stage → medians over the processes."""
-    points = [point for record in each.records for point in operating_points(record)]
+    points = [point for record in each.counted for point in operating_points(record)]
     found = {}
     for stage in STAGES:
         own = [point for point in points if point.stage == stage]
@@ -85,11 +86,11 @@ def _places(each: Shown) -> dict[str, tuple[float, float]]:
     return found
 
 
-def _ceilings(settings: Sequence[Shown]) -> list[DeviceRates]:
+def _ceilings(settings: Sequence[SettingView]) -> list[DeviceRates]:
     """The rates of each number format, those measured last."""
     latest: dict[str, DeviceRates] = {}
     for each in settings:
-        for record in each.records:
+        for record in each.counted:
             rates = record.roofline.rates if record.roofline is not None else None
             if rates is None or rates.bandwidth_bytes_per_s <= 0 or rates.matmul_flops_per_s <= 0:
                 continue

@@ -9,7 +9,6 @@ from bench.report.figures.drawing.sheet import GREY, Entry, Sheet
 from bench.report.figures.drawing.shown_settings import (
     MOST_NAMED,
     Choice,
-    Shown,
     are_comparable,
     choose,
     looks_of,
@@ -18,6 +17,8 @@ from bench.report.figures.drawing.shown_settings import (
 from bench.report.figures.drawing.svg import INK
 from bench.report.figures.drawing.ticks import scale_for
 from bench.report.figures.figure import Figure
+from bench.report.quantities import OUTPUT_THROUGHPUT, PEAK_MEMORY
+from bench.report.setting_view import SettingView
 from bench.report.text.format import mebibytes, significant
 
 KEY = "throughput_vs_memory"
@@ -25,12 +26,12 @@ PLOT = 240.0
 _Places = dict[int, tuple[float, float]]  # position → tokens/s and bytes
 
 
-def draw(settings: Sequence[Shown]) -> Figure | None:
+def draw(settings: Sequence[SettingView]) -> Figure | None:
     """The figure, or None where no setting has both."""
     places: _Places = {}
     for each in settings:
-        rate = each.figure(lambda summary: summary.output_tokens_per_s)
-        peak_bytes = each.figure(lambda summary: summary.peak_bytes)
+        rate = each.figure(OUTPUT_THROUGHPUT)
+        peak_bytes = each.figure(PEAK_MEMORY)
         if each.is_ok and rate is not None and peak_bytes is not None:
             places[each.position] = (rate, peak_bytes)
     if not places:
@@ -74,14 +75,14 @@ def draw(settings: Sequence[Shown]) -> Figure | None:
     )
 
 
-def front_of(settings: Sequence[Shown], places: _Places) -> list[Shown]:
+def front_of(settings: Sequence[SettingView], places: _Places) -> list[SettingView]:
     """The settings that no other one beats in both, by memory; those that must not be called best are none of them."""
     ranked = [each for each in settings if each.is_ranked]
     found = pareto_front([places[each.position] for each in ranked], ["maximize", "minimize"])
     return sorted((ranked[each] for each in found), key=lambda each: places[each.position][1])
 
 
-def _draw_front(sheet: Sheet, front: Sequence[Shown], places: _Places) -> None:
+def _draw_front(sheet: Sheet, front: Sequence[SettingView], places: _Places) -> None:
     """Stairs through its members, each in a ring: between two of them nothing better is known."""
     corners: list[tuple[float, float]] = []
     for each in front:
@@ -117,7 +118,7 @@ def _value(rate: float, peak_bytes: float) -> str:
     return f"{significant(rate)} tok/s, {mebibytes(peak_bytes)} MiB"
 
 
-def _caption(choice: Choice, front: Sequence[Shown]) -> str:
+def _caption(choice: Choice, front: Sequence[SettingView]) -> str:
     settings = [*choice.named, *choice.grey]
     best = "on the front" if len(front) >= MOST_NAMED else "on the front and those with the highest throughput"
     if not are_comparable(settings):

@@ -7,20 +7,21 @@ from collections.abc import Sequence
 
 from bench.analysis.trials.token_timeline import TokenTimeline, token_timeline
 from bench.report.figures.drawing.sheet import GREY, Entry, Sheet, grey_lines
-from bench.report.figures.drawing.shown_settings import Choice, Shown, choose, looks_of, processes_words
+from bench.report.figures.drawing.shown_settings import Choice, choose, looks_of, processes_words
 from bench.report.figures.drawing.svg import INK
 from bench.report.figures.drawing.ticks import Scale, count_ticks, scale_for
 from bench.report.figures.figure import Figure
+from bench.report.setting_view import SettingView
 from bench.report.text.format import milliseconds
 
 KEY = "token_timeline"
 PLOT = 220.0
 
 
-def draw(settings: Sequence[Shown]) -> Figure | None:
+def draw(settings: Sequence[SettingView]) -> Figure | None:
     """The figure, or None where no call has more than one timed token."""
     lines = {
-        each.position: line for each in settings if each.is_ok and (line := token_timeline(each.records)) is not None
+        each.position: line for each in settings if each.is_ok and (line := token_timeline(each.counted)) is not None
     }
     longest = max((len(line.gaps_s) for line in lines.values()), default=0)
     if not longest:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from bench.analysis.calls.series import median_interval
 from bench.analysis.settings import call_times
 from bench.report.figures.drawing.sheet import GREY, Entry, Sheet
-from bench.report.figures.drawing.shown_settings import Choice, Shown, choose, looks_of, median_of, processes_words
+from bench.report.figures.drawing.shown_settings import Choice, choose, looks_of, processes_words
 from bench.report.figures.drawing.ticks import scale_for
 from bench.report.figures.figure import Figure
+from bench.report.quantities import ITL, TTFT
+from bench.report.setting_view import SettingView
 from bench.report.text.format import milliseconds
 
 KEY = "ttft_vs_itl"
@@ -27,7 +29,7 @@ class _Point:
     high: float
 
 
-def draw(settings: Sequence[Shown]) -> Figure | None:
+def draw(settings: Sequence[SettingView]) -> Figure | None:
     """The figure, or None where no setting has both times."""
     choice = choose([each for each in settings if each.is_ok and _medians(each, "ttft") and _medians(each, "itl")])
     if not choice.named:
@@ -73,18 +75,18 @@ def draw(settings: Sequence[Shown]) -> Figure | None:
     )
 
 
-def _medians(each: Shown, metric: str) -> list[float]:
+def _medians(each: SettingView, metric: str) -> list[float]:
     """Of each process, in ms."""
-    series = [summary.ttft_s if metric == "ttft" else summary.itl_s for summary in each.summaries]
-    return [median * 1e3 for median in map(median_of, series) if median is not None]
+    quantity = TTFT if metric == "ttft" else ITL
+    return [median_s * 1e3 for median_s in map(quantity.read, each.summaries) if median_s is not None]
 
 
-def _point(each: Shown, metric: str) -> _Point:
+def _point(each: SettingView, metric: str) -> _Point:
     """The median over processes; its bar is their range, of one process the 95 % interval of its calls' median."""
     medians = _medians(each, metric)
     median = statistics.median(medians)
     low, high = min(medians), max(medians)
-    if len(each.records) == 1 and (interval := median_interval(call_times(each.records[0], metric))) is not None:
+    if len(each.counted) == 1 and (interval := median_interval(call_times(each.counted[0], metric))) is not None:
         low, high = min(median, interval[0] * 1e3), max(median, interval[1] * 1e3)
     return _Point(median=median, low=low, high=high)
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from bench.analysis.calls.steady_point import SteadyPoint, steady_point
 from bench.report.figures.drawing.sheet import Entry, Sheet, grey_lines
-from bench.report.figures.drawing.shown_settings import Choice, Look, Shown, choose, looks_of, processes_words
+from bench.report.figures.drawing.shown_settings import Choice, Look, choose, looks_of, processes_words
 from bench.report.figures.drawing.svg import INK
 from bench.report.figures.drawing.ticks import Scale, count_ticks, scale_for
 from bench.report.figures.figure import Figure
+from bench.report.setting_view import SettingView
 from bench.report.text.format import milliseconds
 from bench.results.record import Record
 
@@ -18,13 +19,13 @@ PLOT = 240.0
 _Curve = tuple[list[float], list[float]]
 
 
-def draw(settings: Sequence[Shown]) -> Figure | None:
+def draw(settings: Sequence[SettingView]) -> Figure | None:
     """The figure, or None where no call was made."""
-    settings = [each for each in settings if any(record.iterations for record in each.records)]
+    settings = [each for each in settings if any(record.iterations for record in each.counted)]
     if not settings:
         return None
     choice = choose(settings)
-    points = {each.position: [steady_point(record) for record in each.records] for each in choice.named}
+    points = {each.position: [steady_point(record) for record in each.counted] for each in choice.named}
     looks = looks_of(choice.named)
     sheet = Sheet(
         panels=[PLOT],
@@ -41,7 +42,7 @@ def draw(settings: Sequence[Shown]) -> Figure | None:
     _scales(sheet, settings)
     axes = sheet.axes[0]
     if choice.grey:
-        curves = [_curve(record, measured=None) for each in choice.grey for record in each.records]
+        curves = [_curve(record, measured=None) for each in choice.grey for record in each.counted]
         sheet.line(
             axes, curves, gid=sheet.mark("others", f"{len(choice.grey)} other settings"), **grey_lines(len(curves))
         )
@@ -53,20 +54,20 @@ def draw(settings: Sequence[Shown]) -> Figure | None:
     )
 
 
-def _draw_setting(sheet: Sheet, each: Shown, points: Sequence[SteadyPoint | None], look: Look) -> None:
+def _draw_setting(sheet: Sheet, each: SettingView, points: Sequence[SteadyPoint | None], look: Look) -> None:
     """Thin until the measurement begins, then thick; of several processes all are thinner."""
-    axes, several = sheet.axes[0], len(each.records) > 1
+    axes, several = sheet.axes[0], len(each.counted) > 1
     style = {"color": look.colour, "linestyle": look.dash, "alpha": 0.75 if several else 1.0}
-    before = [_curve(record, measured=False) for record in each.records]
-    measured = [curve for record in each.records if (curve := _curve(record, measured=True))[0]]
+    before = [_curve(record, measured=False) for record in each.counted]
+    measured = [curve for record in each.counted if (curve := _curve(record, measured=True))[0]]
     gid = sheet.mark(f"{each.key}-before", each.full_name)
     sheet.line(axes, before, linewidth=0.7, gid=gid, **style)
-    gid = sheet.mark(each.key, each.full_name, processes=len(each.records))
+    gid = sheet.mark(each.key, each.full_name, processes=len(each.counted))
     sheet.line(axes, measured, linewidth=0.9 if several else 1.6, gid=gid, **style)
-    ends = [record.iterations[-1] for record in each.records if record.iterations]
+    ends = [record.iterations[-1] for record in each.counted if record.iterations]
     x, y = [call.index for call in ends], [call.e2e_s * 1e3 for call in ends]
     sheet.dots(axes, x, y, **look.point, markersize=4.0)
-    for record, point in zip(each.records, points, strict=True):
+    for record, point in zip(each.counted, points, strict=True):
         if point is not None:
             time_s = next(call.e2e_s for call in record.iterations if call.index == point.call)
             words = f"{each.name}: on its level from call {point.call} on ({milliseconds(point.level_s)} ms)"
@@ -84,8 +85,8 @@ def _curve(record: Record, *, measured: bool | None) -> _Curve:
     return [float(call.index) for call in calls], [call.e2e_s * 1e3 for call in calls]
 
 
-def _scales(sheet: Sheet, settings: Sequence[Shown]) -> None:
-    records = [record for each in settings for record in each.records]
+def _scales(sheet: Sheet, settings: Sequence[SettingView]) -> None:
+    records = [record for each in settings for record in each.counted]
     last = max(len(record.iterations) for record in records) - 1
     times = scale_for([call.e2e_s * 1e3 for record in records for call in record.iterations])
     last = max(last, 1)
@@ -105,11 +106,11 @@ def _scales(sheet: Sheet, settings: Sequence[Shown]) -> None:
         sheet.corner(sheet.axes[0], "shaded: measured")
 
 
-def _ending(each: Shown, points: Sequence[SteadyPoint | None]) -> str:
+def _ending(each: SettingView, points: Sequence[SteadyPoint | None]) -> str:
     """From which call on it is steady; of a setting that was never measured how far it came."""
-    if any(record.calls("measurement") for record in each.records):
+    if any(record.calls("measurement") for record in each.counted):
         return _settled(points)
-    most = max(len(record.iterations) for record in each.records)
+    most = max(len(record.iterations) for record in each.counted)
     return f"ended after {most} {'call' if most == 1 else 'calls'}"
 
 
@@ -137,7 +138,7 @@ def _caption(choice: Choice) -> str:
 def _alt(choice: Choice, points: dict[int, list[SteadyPoint | None]]) -> str:
     parts = []
     for each in choice.named:
-        first_s = next(record.iterations[0].e2e_s for record in each.records if record.iterations)
+        first_s = next(record.iterations[0].e2e_s for record in each.counted if record.iterations)
         level = f", median {milliseconds(each.e2e_s)} ms" if each.e2e_s is not None else ""
         parts.append(
             f"{each.full_name}: first call {milliseconds(first_s)} ms{level}, {_ending(each, points[each.position])}"

@@ -16,9 +16,7 @@ from dataclasses import dataclass, field
 
 from bench.analysis.comparison import Comparison
 from bench.analysis.ranking import FAIR_ON_RATE, shown_work
-from bench.analysis.trials.summary import Summary
 from bench.report.comparison import ComparisonReport
-from bench.report.measured import Measured, median_of
 from bench.report.page.unranked import (
     NAMES_SHOWN,
     differing_between,
@@ -26,12 +24,13 @@ from bench.report.page.unranked import (
     groups_of,
     not_judged,
     not_ranked,
-    some,
     unlike_processes,
     why_no_verdict,
 )
+from bench.report.quantities import COLD_START, E2E, E2E_HALF_WIDTH, ENERGY, OUTPUT_THROUGHPUT, PEAK_MEMORY, TTFT
+from bench.report.setting_view import SettingView
 from bench.report.text import markdown
-from bench.report.text.format import mebibytes, milliseconds, one_line, percent, significant
+from bench.report.text.format import listed, one_line, percent, plural, significant
 from bench.report.text.remedy import remedy
 
 KINDS = ("verdict", "no verdict", "alone", "nothing", "several")
@@ -66,7 +65,7 @@ class Answer:
 
 
 def build_answer(
-    settings: Sequence[Measured],
+    settings: Sequence[SettingView],
     report: ComparisonReport | None,
     *,
     jobs: int | None = None,
@@ -97,38 +96,37 @@ def to_markdown(answer: Answer) -> str:
         parts.append(markdown.table(columns))
     parts += [to_markdown(each).rstrip() for each in answer.groups]
     if answer.cautions:
-        parts.append("\n".join(f"- {markdown.escaped(each)}" for each in answer.cautions))
+        parts.append(markdown.bullets(answer.cautions))
     return "\n\n".join(parts) + "\n"
 
 
 # ---- nothing, and several ------------------------------------------------------------------------------------------
 
 
-def _nothing(settings: Sequence[Measured], missing: list[str]) -> Answer:
+def _nothing(settings: Sequence[SettingView], missing: list[str]) -> Answer:
     """What became of the jobs, where none came through."""
     if not settings:
         return Answer(kind="nothing", headline="Nothing was measured: no job left a record", sentences=missing)
     records = [record for each in settings for record in each.records]
     ends = ", ".join(f"{count} {status}" for status, count in Counter(each.status for each in records).most_common())
     reasons = Counter(one_line(each.setting.lost_reason or each.status) for each in settings).most_common()
-    lines = [f"{reason} ({_settings(count)})" for reason, count in reasons[:REASONS_SHOWN]]
+    lines = [f"{reason} ({plural(count, 'setting')})" for reason, count in reasons[:REASONS_SHOWN]]
     if len(reasons) > REASONS_SHOWN:
         lines.append(f"and {len(reasons) - REASONS_SHOWN} other reasons, below")
-    jobs = "1 job" if len(records) == 1 else f"{len(records)} jobs"
     return Answer(
         kind="nothing",
         headline="No setting came through",
-        sentences=[f"{jobs}: {ends}.", *lines],
+        sentences=[f"{plural(len(records), 'job')}: {ends}.", *lines],
         cautions=missing,
     )
 
 
-def _of_several(groups: Sequence[Sequence[Measured]], report: ComparisonReport | None) -> Answer:
+def _of_several(groups: Sequence[Sequence[SettingView]], report: ComparisonReport | None) -> Answer:
     differing = differing_between(groups)
-    sentences = [f"They differ in {some(differing)}, so E2E is compared within each of {len(groups)} groups only."]
+    sentences = [f"They differ in {listed(differing)}, so E2E is compared within each of {len(groups)} groups only."]
     if set(differing) <= FAIR_ON_RATE:
         rated = [each for group in groups for each in group if each.is_ranked]
-        rates = [(rate, each) for each in rated if (rate := each.figure(_rate)) is not None]
+        rates = [(rate, each) for each in rated if (rate := each.figure(OUTPUT_THROUGHPUT)) is not None]
         if rates:
             rate, highest = max(rates, key=lambda pair: pair[0])
             sentences.append(
@@ -150,22 +148,22 @@ def _of_several(groups: Sequence[Sequence[Measured]], report: ComparisonReport |
     )
 
 
-def _came_to_nothing(dead: Sequence[Measured], of: int) -> list[str]:
+def _came_to_nothing(dead: Sequence[SettingView], of: int) -> list[str]:
     if not dead:
         return []
     ends = ", ".join(f"{count} {status}" for status, count in Counter(each.status for each in dead).most_common())
-    return [f"{len(dead)} of {_settings(of)} came to nothing: {ends}; the reasons are below"]
+    return [f"{len(dead)} of {plural(of, 'setting')} came to nothing: {ends}; the reasons are below"]
 
 
 # ---- settings that are comparable ----------------------------------------------------------------------------------
 
 
-def _of_group(settings: Sequence[Measured], report: ComparisonReport | None) -> Answer:
+def _of_group(settings: Sequence[SettingView], report: ComparisonReport | None) -> Answer:
     answer = _of_comparable(settings, report)
     return Answer(**vars(answer) | {"cautions": [*answer.cautions, *unlike_processes(settings)]})
 
 
-def _of_comparable(settings: Sequence[Measured], report: ComparisonReport | None) -> Answer:
+def _of_comparable(settings: Sequence[SettingView], report: ComparisonReport | None) -> Answer:
     ranked = sorted((each for each in settings if each.is_ranked), key=lambda each: each.place)
     left_out = not_ranked([each for each in settings if not each.is_ranked])
     if not ranked:
@@ -184,30 +182,33 @@ def _of_comparable(settings: Sequence[Measured], report: ComparisonReport | None
     return _descriptive(ranked, settings, comparisons, left_out)
 
 
-def _why_none(settings: Sequence[Measured]) -> str:
+def _why_none(settings: Sequence[SettingView]) -> str:
     """Say why none is ranked, and what to do; each reason in full stands in the cautions."""
     kinds = {each.standing.reasons[0].kind for each in settings}
     why = ALL_DIFFER if kinds == {"output"} else UNSTABLE
     return f"{why} {remedy([each.standing for each in settings], [each for one in settings for each in one.records])}"
 
 
-def _alone(only: Measured) -> Answer:
+def _alone(only: SettingView) -> Answer:
     return _featuring(
         only,
         kind="alone",
-        headline=f"{only.name}: {milliseconds(only.e2e_s)} ms a call",
+        headline=f"{only.name}: {only.text(E2E)} ms a call",
         sentences=["One setting, and nothing to compare it with."],
         cautions=doubts(only),
     )
 
 
 def _descriptive(
-    ranked: Sequence[Measured], settings: Sequence[Measured], comparisons: Sequence[Comparison], left_out: list[str]
+    ranked: Sequence[SettingView],
+    settings: Sequence[SettingView],
+    comparisons: Sequence[Comparison],
+    left_out: list[str],
 ) -> Answer:
     """The lowest median, where no verdict was possible."""
     lowest = ranked[0]
     if len(ranked) == 1:
-        headline = f"Only {lowest.name} can be ranked: {milliseconds(lowest.e2e_s)} ms a call"
+        headline = f"Only {lowest.name} can be ranked: {lowest.text(E2E)} ms a call"
         sentences = []
     else:
         headline = f"Lowest median, no verdict: {lowest.name}"
@@ -222,7 +223,7 @@ def _descriptive(
 
 
 def _judged(
-    ranked: Sequence[Measured], comparisons: Sequence[Comparison], report: ComparisonReport, left_out: list[str]
+    ranked: Sequence[SettingView], comparisons: Sequence[Comparison], report: ComparisonReport, left_out: list[str]
 ) -> Answer:
     """What the verdicts come to, where there is one at least; a setting without one may be faster than all."""
     judged = [each for each in comparisons if each.verdict.p is not None]
@@ -245,7 +246,7 @@ def _judged(
 
 
 def _without_winner(
-    ranked: Sequence[Measured], judged: Sequence[Comparison], report: ComparisonReport, *, is_complete: bool
+    ranked: Sequence[SettingView], judged: Sequence[Comparison], report: ComparisonReport, *, is_complete: bool
 ) -> tuple[str, list[str]]:
     """Headline and sentences, where nothing is faster than the baseline for all that one can tell.
 
@@ -265,7 +266,7 @@ def _without_winner(
             [f"{others} slower; the nearest, {one_line(nearest.setting)}, by {_more(nearest)}."],
         )
     words = ", ".join(f"{count} {word}" for word, count in counts.most_common())
-    sentences = [f"Of {_settings(len(judged))} compared with it: {words}."]
+    sentences = [f"Of {plural(len(judged), 'setting')} compared with it: {words}."]
     if is_complete and not counts["inconclusive"]:
         return f"No setting is faster than {baseline}", sentences
     if (lowest := ranked[0]).setting.setting_id != judged[0].baseline_id:
@@ -277,12 +278,12 @@ def _without_winner(
     return f"No setting was found to be faster than {baseline}", sentences
 
 
-def _by_baseline(ranked: Sequence[Measured], judged: Sequence[Comparison], left_out: list[str]) -> Answer:
+def _by_baseline(ranked: Sequence[SettingView], judged: Sequence[Comparison], left_out: list[str]) -> Answer:
     """Settings that each have a baseline of their own: verdicts on pairs, and no verdict on which of all is best."""
     counts = Counter(each.verdict.word for each in judged)
     words = ", ".join(f"{count} {word}" for word, count in counts.most_common())
     told = [each for each in sorted(judged, key=_ratio) if each.verdict.word in ("faster", "slower")]
-    sentences = [f"Of {_settings(len(judged))}, each compared with a baseline of its own: {words}."]
+    sentences = [f"Of {plural(len(judged), 'setting')}, each compared with a baseline of its own: {words}."]
     for each in told[:NAMES_SHOWN]:
         change = _less(each) if each.verdict.word == "faster" else f"{_more(each)} more than {one_line(each.baseline)}"
         sentences.append(f"{one_line(each.setting)} takes {change}.")
@@ -290,19 +291,19 @@ def _by_baseline(ranked: Sequence[Measured], judged: Sequence[Comparison], left_
         sentences.append(f"{len(told) - NAMES_SHOWN} more verdicts are below.")
     sentences.append(
         f"Which of all is fastest was not judged: the lowest median is that of {ranked[0].name} "
-        f"({milliseconds(ranked[0].e2e_s)} ms); name one setting as the baseline to judge the others by it."
+        f"({ranked[0].text(E2E)} ms); name one setting as the baseline to judge the others by it."
     )
     return _featuring(
         ranked[0],
         kind="verdict",
-        headline=f"{counts['faster']} of {_settings(len(judged))} {'is' if counts['faster'] == 1 else 'are'} faster "
-        f"than the baseline",
+        headline=f"{counts['faster']} of {plural(len(judged), 'setting')} "
+        f"{'is' if counts['faster'] == 1 else 'are'} faster than the baseline",
         sentences=sentences,
         cautions=[*left_out, *doubts(ranked[0])],
     )
 
 
-def _with_winner(best: Measured, faster: Sequence[Comparison], tested: int, left_out: list[str]) -> Answer:
+def _with_winner(best: SettingView, faster: Sequence[Comparison], tested: int, left_out: list[str]) -> Answer:
     """The one that takes the least time of those found faster; `tested` counts the tests of the whole sweep."""
     first, rivals = faster[0], [one_line(each.setting) for each in faster[1:]]
     assert first.effect is not None
@@ -314,7 +315,7 @@ def _with_winner(best: Measured, faster: Sequence[Comparison], tested: int, left
     if rivals:
         are = "is" if len(rivals) == 1 else "are"
         sentences.append(
-            f"{some(rivals)} {are} faster than {one_line(first.baseline)}, too: which of them is fastest is not "
+            f"{listed(rivals)} {are} faster than {one_line(first.baseline)}, too: which of them is fastest is not "
             f"judged here, and sweep.baseline (or bench compare --baseline) set to {best.name} judges it."
         )
     return _featuring(
@@ -329,7 +330,7 @@ def _with_winner(best: Measured, faster: Sequence[Comparison], tested: int, left
 # ---- the price -----------------------------------------------------------------------------------------------------
 
 
-def _featuring(setting: Measured, *, kind: str, headline: str, sentences: list[str], cautions: list[str]) -> Answer:
+def _featuring(setting: SettingView, *, kind: str, headline: str, sentences: list[str], cautions: list[str]) -> Answer:
     """An answer with the figures of one setting, and its price in a sentence."""
     return Answer(
         kind=kind,
@@ -341,33 +342,33 @@ def _featuring(setting: Measured, *, kind: str, headline: str, sentences: list[s
     )
 
 
-def _price(setting: Measured) -> str:
-    energy = setting.figure(_energy)
+def _price(setting: SettingView) -> str:
+    energy = setting.figure(ENERGY)
     parts = [
-        f"{_start(setting)} {significant(setting.figure(_cold))} s",
-        f"peak memory {mebibytes(setting.figure(_peak))} MiB",
+        f"{_start(setting)} {setting.text(COLD_START)} s",
+        f"peak memory {setting.text(PEAK_MEMORY)} MiB",
         "energy not known" if energy is None else f"{significant(energy)} J a token",
         f"output {_output_words(setting)}",
     ]
     return f"{setting.name}: {', '.join(parts)}."
 
 
-def _tiles(setting: Measured) -> list[Tile]:
+def _tiles(setting: SettingView) -> list[Tile]:
     calls = sorted({summary.e2e_s.n for summary in setting.summaries if summary.e2e_s is not None})
     each = "" if not calls else f"{calls[0]} calls" if len(calls) == 1 else f"{calls[0]} to {calls[-1]} calls"
     e2e = f"median over {setting.processes} processes" if setting.processes > 1 else f"median of {each}"
-    if setting.half_width is not None and setting.processes == 1:
-        e2e += f", ±{percent(setting.half_width)} %"
-    energy = setting.figure(_energy)
+    if setting.figure(E2E_HALF_WIDTH) is not None and setting.processes == 1:
+        e2e += f", ±{setting.text(E2E_HALF_WIDTH)} %"
+    energy = setting.figure(ENERGY)
     return [
-        Tile(label="E2E", value=milliseconds(setting.e2e_s), unit="ms", note=e2e),
-        Tile(label="Throughput", value=significant(setting.figure(_rate)), unit="tok/s", note="output"),
-        Tile(label="TTFT", value=milliseconds(setting.figure(_ttft)), unit="ms", note="to the first token"),
-        Tile(label="Cold start", value=significant(setting.figure(_cold)), unit="s", note=_start_note(setting)),
-        Tile(label="Peak memory", value=mebibytes(setting.figure(_peak)), unit="MiB", note=_memory_note(setting)),
+        Tile(label="E2E", value=setting.text(E2E), unit="ms", note=e2e),
+        Tile(label="Throughput", value=setting.text(OUTPUT_THROUGHPUT), unit="tok/s", note="output"),
+        Tile(label="TTFT", value=setting.text(TTFT), unit="ms", note="to the first token"),
+        Tile(label="Cold start", value=setting.text(COLD_START), unit="s", note=_start_note(setting)),
+        Tile(label="Peak memory", value=setting.text(PEAK_MEMORY), unit="MiB", note=_memory_note(setting)),
         Tile(
             label="Energy",
-            value=significant(energy),
+            value=setting.text(ENERGY),
             unit="J/token" if energy is not None else "",
             note=_energy_note(setting) if energy is None else "of the measured calls",
         ),
@@ -375,60 +376,41 @@ def _tiles(setting: Measured) -> list[Tile]:
     ]
 
 
-def _start(setting: Measured) -> str:
+def _start(setting: SettingView) -> str:
     return "first call (from a warm compile cache)" if setting.starts_warm else "cold start"
 
 
-def _start_note(setting: Measured) -> str:
+def _start_note(setting: SettingView) -> str:
     return "from a compile cache" if setting.starts_warm else "the first call"
 
 
-def _energy_note(setting: Measured) -> str:
+def _energy_note(setting: SettingView) -> str:
     known = [each.energy for each in setting.counted if each.energy is not None]
     return "no counter on this machine" if known and known[0].source is None else "not known"
 
 
-def _memory_note(setting: Measured) -> str:
+def _memory_note(setting: SettingView) -> str:
     observed = setting.counted[0].observed
     return "of the GPU" if observed is not None and observed.device.startswith("cuda") else "of the process"
 
 
-def _output_words(setting: Measured) -> str:
+def _output_words(setting: SettingView) -> str:
     return "as the reference's" if setting.output == "same" else "not compared with a reference"
-
-
-def _rate(summary: Summary) -> float | None:
-    return summary.output_tokens_per_s
-
-
-def _cold(summary: Summary) -> float | None:
-    return summary.cold_start_s
-
-
-def _peak(summary: Summary) -> float | None:
-    return summary.peak_bytes
-
-
-def _energy(summary: Summary) -> float | None:
-    return summary.joules_per_token
-
-
-_ttft = median_of(lambda summary: summary.ttft_s)
 
 
 # ---- words ---------------------------------------------------------------------------------------------------------
 
 
-def _median(setting: Measured) -> str:
+def _median(setting: SettingView) -> str:
     over = f" over {setting.processes} processes" if setting.processes > 1 else ""
-    return f"Median E2E{over} {milliseconds(setting.e2e_s)} ms"
+    return f"Median E2E{over} {setting.text(E2E)} ms"
 
 
-def _below(lowest: Measured, other: Measured) -> str:
+def _below(lowest: SettingView, other: SettingView) -> str:
     if not lowest.e2e_s or not other.e2e_s or lowest.e2e_s == other.e2e_s:
         return f"the same as {other.name}"
     share = 1 - lowest.e2e_s / other.e2e_s
-    return f"{percent(share)} % below the next, {other.name} ({milliseconds(other.e2e_s)} ms)"
+    return f"{percent(share)} % below the next, {other.name} ({other.text(E2E)} ms)"
 
 
 def _ratio(comparison: Comparison) -> float:
@@ -441,8 +423,8 @@ def _less(comparison: Comparison) -> str:
     assert found is not None
     assert found.low is not None
     assert found.high is not None
-    interval = f"{_share(1 - found.high)} to {_share(1 - found.low)} %"
-    return f"{_share(1 - found.ratio)} % less time than with {one_line(comparison.baseline)} (95 % interval {interval})"
+    less, least, most = (percent(1 - each, 3) for each in (found.ratio, found.high, found.low))
+    return f"{less} % less time than with {one_line(comparison.baseline)} (95 % interval {least} to {most} %)"
 
 
 def _more(comparison: Comparison) -> str:
@@ -450,7 +432,8 @@ def _more(comparison: Comparison) -> str:
     assert found is not None
     assert found.low is not None
     assert found.high is not None
-    return f"{_share(found.ratio - 1)} % (95 % interval {_share(found.low - 1)} to {_share(found.high - 1)} %)"
+    more, least, most = (percent(each - 1, 3) for each in (found.ratio, found.low, found.high))
+    return f"{more} % (95 % interval {least} to {most} %)"
 
 
 def _signed_interval(comparison: Comparison) -> str:
@@ -460,13 +443,5 @@ def _signed_interval(comparison: Comparison) -> str:
     return f"95 % interval of the change {_signed(found.low - 1)} … {_signed(found.high - 1)} %"
 
 
-def _share(fraction: float) -> str:
-    return significant(fraction * 100, 3)
-
-
 def _signed(fraction: float) -> str:
-    return ("+" if fraction >= 0 else MINUS) + significant(abs(fraction) * 100, 3)
-
-
-def _settings(number: int) -> str:
-    return "1 setting" if number == 1 else f"{number} settings"
+    return ("+" if fraction >= 0 else MINUS) + percent(abs(fraction), 3)

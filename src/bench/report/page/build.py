@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.analysis.settings import asked
-from bench.analysis.trials.summary import Summary, summarize
 from bench.report.comparison import ComparisonReport
-from bench.report.measured import Measured, measure
 from bench.report.page.answer import build_answer
 from bench.report.page.content import Page
 from bench.report.page.evidence import environment, failures, not_as_installed, numbers, observed
 from bench.report.page.formulas import FORMULAS
 from bench.report.page.reproduce import PROGRAMS, build_again
 from bench.report.page.settings_table import build_table
-from bench.report.terminal.comparison_text import Section, sections
-from bench.report.text.format import one_line, title
+from bench.report.setting_view import SettingView, setting_views
+from bench.report.terminal.comparison_text import sections
+from bench.report.text.format import listed, one_line, plural, title
+from bench.report.text.section import Section
 from bench.results.record import Record
 
 ROWS_SHOWN = 200  # of a table below the one of all settings
@@ -41,7 +41,7 @@ def build_page(
     records: Sequence[Record],
     sweep: Sweep,
     report: ComparisonReport | None,
-    summaries: Sequence[Summary] | None = None,
+    settings: Sequence[SettingView] | None = None,
 ) -> Page:
     """The whole page but its figures.
 
@@ -49,10 +49,9 @@ def build_page(
         records: with any status; reference runs are left out.
         sweep: what else is known.
         report: the comparison of the settings on E2E; None where they were not compared.
-        summaries: of the records, where they are had already.
+        settings: of the records; None: they are made here.
     """
-    summaries = summaries if summaries is not None else [summarize(each) for each in records]
-    settings = measure(records, summaries, sweep.typed)
+    settings = settings if settings is not None else setting_views(records, typed=sweep.typed)
     answer = build_answer(settings, report, jobs=sweep.jobs)
     trials = [each for each in records if each.kind != "reference"]
     sweep_id = next((each.sweep_id for each in trials if each.sweep_id is not None), None)
@@ -88,7 +87,7 @@ def _title(trials: Sequence[Record], sweep_id: str | None) -> str:
     return title(trials[0]) if trials else "no records"
 
 
-def _about(trials: Sequence[Record], settings: Sequence[Measured], sweep: Sweep) -> list[str]:
+def _about(trials: Sequence[Record], settings: Sequence[SettingView], sweep: Sweep) -> list[str]:
     """When, what and on what, in short facts."""
     if not trials:
         return []
@@ -97,9 +96,9 @@ def _about(trials: Sequence[Record], settings: Sequence[Measured], sweep: Sweep)
     jobs = len(trials) if sweep.jobs is None else sweep.jobs
     facts = [
         _day(trials),
-        _some([one_line(each) for each in models]),
-        _some([one_line(each) for each in devices]),
-        f"{_counted(len(settings), 'setting')}, {_counted(jobs, 'job')}",
+        listed([one_line(each) for each in models], 3),
+        listed([one_line(each) for each in devices], 3),
+        f"{plural(len(settings), 'setting')}, {plural(jobs, 'job')}",
         f"{sum(each.status == 'ok' for each in trials)} ok",
     ]
     return [each for each in facts if each]
@@ -120,11 +119,3 @@ def _cut(section: Section) -> Section:
         lines = [f"{rows - ROWS_SHOWN} more rows are in comparison.json", *lines]
     columns = {header: cells[:ROWS_SHOWN] for header, cells in section.columns.items()}
     return Section(title=section.title, columns=columns, lines=lines)
-
-
-def _counted(number: int, one: str) -> str:
-    return f"{number} {one}" if number == 1 else f"{number} {one}s"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from bench.report.page.answer import Answer
 from bench.report.page.formulas import Formula
-from bench.report.terminal.comparison_text import Section
+from bench.report.text.section import Section
 
 
 @dataclass(frozen=True, kw_only=True)

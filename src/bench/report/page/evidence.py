@@ -11,10 +11,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.analysis.code_sources import sources, unusual_sources
-from bench.report.measured import Measured
 from bench.report.page.content import Facts, Failure, Plain
+from bench.report.setting_view import SettingView
 from bench.report.text import unverified
-from bench.report.text.format import UNDEFINED, mebibytes, one_line, reason, run_title, significant
+from bench.report.text.format import (
+    UNDEFINED,
+    listed,
+    mebibytes,
+    one_line,
+    percent,
+    plural,
+    reason,
+    run_title,
+    significant,
+)
 from bench.results.record import AttentionObserved, CompileObserved, Observed, PhaseEvidence, Record
 
 NAMES_SHOWN = 12
@@ -50,7 +60,11 @@ def failures(records: Sequence[Record]) -> tuple[list[Failure], str]:
             groups.setdefault((each.status, each.stage or UNDEFINED, reason(each)), []).append(each)
     found = [
         Failure(
-            jobs=_some([run_title(each) for each in group]), status=status, stage=stage, reason=why, detail=_end(group)
+            jobs=listed([run_title(each) for each in group], NAMES_SHOWN),
+            status=status,
+            stage=stage,
+            reason=why,
+            detail=_end(group),
         )
         for (status, stage, why), group in groups.items()
     ]
@@ -69,7 +83,7 @@ def _end(group: Sequence[Record]) -> str | None:
 # ---- what was observed ---------------------------------------------------------------------------------------------
 
 
-def observed(settings: Sequence[Measured]) -> tuple[list[Facts], str]:
+def observed(settings: Sequence[SettingView]) -> tuple[list[Facts], str]:
     """What ran, settings of which the same was seen together; and how many kinds are not shown."""
     groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for each in settings:
@@ -79,7 +93,7 @@ def observed(settings: Sequence[Measured]) -> tuple[list[Facts], str]:
             if (unseen := unverified.words(each.unverified)) is not None:
                 facts[unverified.WORD] = unseen
             groups.setdefault(tuple(facts.items()), []).append(each.name)
-    found = [Facts(of=_some(names), facts=dict(facts)) for facts, names in groups.items()]
+    found = [Facts(of=listed(names, NAMES_SHOWN), facts=dict(facts)) for facts, names in groups.items()]
     return found[:GROUPS_SHOWN], _left_out(len(found), GROUPS_SHOWN, "kinds")
 
 
@@ -128,19 +142,17 @@ def _compile_facts(seen: CompileObserved) -> dict[str, str | None]:
         return {"compiled": "no"}
     arguments = ", ".join(f"{key}={value}" for key, value in seen.arguments.items())
     own = f", {seen.attention_graphs} of them by flex_attention itself" if seen.attention_graphs else ""
-    graphs = "1 graph" if seen.graphs == 1 else f"{seen.graphs} graphs"
-    if seen.graphs is None:
-        graphs = f"{UNDEFINED} (torch does not tell)"
+    graphs = f"{UNDEFINED} (torch does not tell)" if seen.graphs is None else plural(seen.graphs, "graph")
     return {
         "compiled": f"{graphs}{own}" + (f"; torch.compile({arguments})" if arguments else ""),
-        "graph breaks": UNDEFINED if seen.graph_breaks is None else _some(breaks, REASONS_SHOWN) or "none",
-        "recompiles": UNDEFINED if recompiles is None else _some(recompiles, REASONS_SHOWN) or "none",
+        "graph breaks": UNDEFINED if seen.graph_breaks is None else listed(breaks, REASONS_SHOWN) or "none",
+        "recompiles": UNDEFINED if recompiles is None else listed(recompiles, REASONS_SHOWN) or "none",
         "without CUDA graph": UNDEFINED if seen.cudagraph_skips is None else str(seen.cudagraph_skips or ""),
         "compile cache": seen.cache_state or UNDEFINED,
     }
 
 
-def numbers(settings: Sequence[Measured]) -> Plain | None:
+def numbers(settings: Sequence[SettingView]) -> Plain | None:
     """What was counted in each setting's first process: compilation, memory, fidelity. None without any."""
     shown = [each for each in settings if each.counted[0].observed is not None][:ROWS_SHOWN]
     if not shown:
@@ -169,13 +181,13 @@ def _numbers(record: Record) -> tuple[str, ...]:
         _graph_breaks(compiled),
         UNDEFINED if compiled is None or compiled.recompiles is None else str(len(compiled.recompiles)),
         mebibytes(cache) if cache is not None else UNDEFINED,
-        _percent(said.equal_tokens_share) if said is not None else UNDEFINED,
+        percent(said.equal_tokens_share, 3) if said is not None else UNDEFINED,
         _divergence(record),
-        _percent(said.top1_share) if said is not None else UNDEFINED,
+        percent(said.top1_share, 3) if said is not None else UNDEFINED,
         _scientific(said.kl_mean_nats) if said is not None else UNDEFINED,
         _scientific(said.logit_mean_diff_sd) if said is not None else UNDEFINED,
-        _percent(share.prefill_mfu) if share is not None else UNDEFINED,
-        _percent(share.decode_mfu) if share is not None else UNDEFINED,
+        percent(share.prefill_mfu, 3) if share is not None else UNDEFINED,
+        percent(share.decode_mfu, 3) if share is not None else UNDEFINED,
     )
 
 
@@ -215,7 +227,7 @@ def not_as_installed(records: Sequence[Record]) -> list[str]:
         for library, words in unusual_sources(record).items():
             text = one_line(f"{library} {words}")
             jobs[text] = jobs.get(text, 0) + 1
-    return [f"{text}: {count} {'job' if count == 1 else 'jobs'}" for text, count in jobs.items()]
+    return [f"{text}: {plural(count, 'job')}" for text, count in jobs.items()]
 
 
 def _flat(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -250,16 +262,11 @@ def _rates(record: Record) -> Iterator[tuple[str, str]]:
 
 
 def _counted(found: Counter[str]) -> str:
-    shown = [f"{one_line(value)} ({count} {'job' if count == 1 else 'jobs'})" for value, count in found.most_common()]
-    return _some(shown, VALUES_SHOWN)
+    shown = [f"{one_line(value)} ({plural(count, 'job')})" for value, count in found.most_common()]
+    return listed(shown, VALUES_SHOWN)
 
 
 # ---- words ---------------------------------------------------------------------------------------------------------
-
-
-def _some(names: Sequence[str], most: int = NAMES_SHOWN) -> str:
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def _left_out(whole: int, most: int, what: str) -> str:
@@ -269,10 +276,6 @@ def _left_out(whole: int, most: int, what: str) -> str:
 def _printable(line: str) -> str:
     """Without escape sequences; its own spaces stay."""
     return "".join(each if each.isprintable() or each == "\t" else "\N{REPLACEMENT CHARACTER}" for each in line)
-
-
-def _percent(share: float | None) -> str:
-    return significant(None if share is None else share * 100, 3)
 
 
 def _scientific(value: float | None) -> str:

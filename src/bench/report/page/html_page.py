@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from bench.report.page.content import Page
 from bench.report.page.formulas import SYMBOLS
-from bench.report.terminal.comparison_text import LEFT
+from bench.report.text.section import LEFT
 
 if TYPE_CHECKING:
     from bench.report.figures import Figure

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from bench.report.page import answer
 from bench.report.page.content import Again, Failure, Page, SettingsTable
 from bench.report.page.formulas import SYMBOLS
-from bench.report.terminal.comparison_text import LEFT
-from bench.report.text import markdown
+from bench.report.text import markdown, section
 
 if TYPE_CHECKING:
     from bench.report.figures import Figure
@@ -24,10 +23,11 @@ FIGURES = "figures"  # the folder of the figures, beside the file
 def to_markdown(page: Page, figures: Sequence[Figure], figures_note: str = "") -> str:
     """The whole file. Arguments as those of `bench.report.page.html_page.to_html`."""
     parts = [f"# {markdown.escaped(page.title)}", markdown.escaped(" · ".join(page.about))]
-    parts += ["## Answer", answer.to_markdown(page.answer).rstrip(), _list(page.notes)]
+    parts += ["## Answer", answer.to_markdown(page.answer).rstrip(), markdown.bullets(page.notes)]
     if page.settings is not None:
-        parts += ["## Settings", _settings(page.settings), _list(page.settings.notes)]
-    parts += _comparison(page)
+        parts += ["## Settings", _settings(page.settings), markdown.bullets(page.settings.notes)]
+    if page.comparison:
+        parts += ["## Comparison", section.to_markdown(page.comparison)]
     if figures or figures_note:
         parts += ["## Figures", markdown.escaped(figures_note), *(_figure(each) for each in figures)]
     if page.failures:
@@ -49,15 +49,6 @@ def _settings(found: SettingsTable) -> str:
         if not column.is_number:
             left.append(header)
     return markdown.table(columns, left=left)
-
-
-def _comparison(page: Page) -> Iterator[str]:
-    if page.comparison:
-        yield "## Comparison"
-    for part in page.comparison:
-        yield f"**{markdown.escaped(part.title)}**" if part.title else ""
-        yield markdown.table(part.columns, left=LEFT) if part.columns else ""
-        yield _list(part.lines)
 
 
 def _figure(figure: Figure) -> str:
@@ -84,7 +75,7 @@ def _observed(page: Page) -> Iterator[str]:
     if page.evidence is not None:
         yield f"**{markdown.escaped(page.evidence.title)}**"
         yield markdown.table(page.evidence.columns, left=page.evidence.left)
-        yield _list(page.evidence.notes)
+        yield markdown.bullets(page.evidence.notes)
 
 
 def _environment(page: Page) -> Iterator[str]:
@@ -96,10 +87,10 @@ def _environment(page: Page) -> Iterator[str]:
         yield _facts(page.environment.facts)
     if page.not_as_installed:
         yield "### Libraries that are not as pip installed them"
-        yield _list(page.not_as_installed)
+        yield markdown.bullets(page.not_as_installed)
     if page.environment_differences:
         yield "### Where jobs differ"
-        yield _list(page.environment_differences)
+        yield markdown.bullets(page.environment_differences)
 
 
 def _formulas(page: Page) -> str:
@@ -125,10 +116,6 @@ def _again(again: Again) -> Iterator[str]:
 
 def _facts(facts: Mapping[str, str]) -> str:
     return markdown.table({"what": list(facts), "value": list(facts.values())}, left=("value",))
-
-
-def _list(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {markdown.escaped(_one_line(each))}" for each in lines)
 
 
 def _fenced(text: str) -> str:

@@ -14,28 +14,29 @@ from collections.abc import Sequence
 from bench.analysis.comparison import FEWEST_PROCESSES, Comparison
 from bench.analysis.ranking import comparable_groups, differing_keys, work_values
 from bench.analysis.settings import asked, steadiness_counts
-from bench.report.measured import Measured
+from bench.report.quantities import E2E
+from bench.report.setting_view import SettingView
 from bench.report.text import unverified
-from bench.report.text.format import milliseconds, one_line
+from bench.report.text.format import listed, one_line
 
 NAMES_SHOWN = 4
 
 # ---- comparable work -----------------------------------------------------------------------------------------------
 
 
-def groups_of(settings: Sequence[Measured]) -> list[list[Measured]]:
+def groups_of(settings: Sequence[SettingView]) -> list[list[SettingView]]:
     """Settings of the same model, work and device, in order of first appearance."""
     by_id = {each.setting.setting_id: each for each in settings}
     groups = comparable_groups([each.setting for each in settings])
     return [[by_id[each.setting_id] for each in group] for group in groups]
 
 
-def differing_between(groups: Sequence[Sequence[Measured]]) -> list[str]:
+def differing_between(groups: Sequence[Sequence[SettingView]]) -> list[str]:
     """In which keys the groups differ."""
     return differing_keys([group[0].setting for group in groups]) or ["what is known of them"]
 
 
-def unlike_processes(settings: Sequence[Measured]) -> list[str]:
+def unlike_processes(settings: Sequence[SettingView]) -> list[str]:
     """Settings whose own processes did not all run the same model and work on the same device."""
     kinds: dict[str, list[str]] = {}
     for each in settings:
@@ -44,7 +45,7 @@ def unlike_processes(settings: Sequence[Measured]) -> list[str]:
             kinds.setdefault("; ".join(f"{key} {_listed(values)}" for key, values in several.items()), []).append(
                 each.name
             )
-    return [f"processes of one setting differ ({one_line(kind)}): {some(names)}" for kind, names in kinds.items()]
+    return [f"processes of one setting differ ({one_line(kind)}): {listed(names)}" for kind, names in kinds.items()]
 
 
 def _listed(values: Sequence[str]) -> str:
@@ -54,15 +55,15 @@ def _listed(values: Sequence[str]) -> str:
 # ---- what is left out, and why -------------------------------------------------------------------------------------
 
 
-def not_ranked(settings: Sequence[Measured]) -> list[str]:
+def not_ranked(settings: Sequence[SettingView]) -> list[str]:
     """What is left out of the ranking, settings of one kind of reason in a line; the table has the details."""
     kinds: dict[str, list[str]] = {}
     for each in settings:
         kinds.setdefault(each.standing.reasons[0].title, []).append(each.name)
-    return [f"not ranked ({reason}): {some(names)}" for reason, names in kinds.items()]
+    return [f"not ranked ({reason}): {listed(names)}" for reason, names in kinds.items()]
 
 
-def not_judged(ranked: Sequence[Measured], comparisons: Sequence[Comparison]) -> list[str]:
+def not_judged(ranked: Sequence[SettingView], comparisons: Sequence[Comparison]) -> list[str]:
     """Settings that may be ranked but were not tested, though others were; of one reason in a line, with their E2E."""
     judged = [each for each in comparisons if each.verdict.p is not None]
     done = {each.setting_id for each in judged} | {each.baseline_id for each in judged}
@@ -71,11 +72,11 @@ def not_judged(ranked: Sequence[Measured], comparisons: Sequence[Comparison]) ->
     for each in ranked:
         if each.setting.setting_id not in done:
             reason = reasons.get(each.setting.setting_id, "no baseline to compare it with")
-            kinds.setdefault(reason, []).append(f"{each.name} ({milliseconds(each.e2e_s)} ms)")
-    return [f"not judged ({reason}): {some(names)}" for reason, names in kinds.items()]
+            kinds.setdefault(reason, []).append(f"{each.name} ({each.text(E2E)} ms)")
+    return [f"not judged ({reason}): {listed(names)}" for reason, names in kinds.items()]
 
 
-def why_no_verdict(settings: Sequence[Measured], comparisons: Sequence[Comparison]) -> str:
+def why_no_verdict(settings: Sequence[SettingView], comparisons: Sequence[Comparison]) -> str:
     """Why a lowest median is all that there is, and what would tell."""
     if max(each.processes for each in settings) == 1:
         repeats = max(_repeats_asked(each) for each in settings)
@@ -88,11 +89,11 @@ def why_no_verdict(settings: Sequence[Measured], comparisons: Sequence[Compariso
     return f"Descriptive, not a verdict: {why}."
 
 
-def _repeats_asked(setting: Measured) -> int:
+def _repeats_asked(setting: SettingView) -> int:
     return max(repeats if isinstance(repeats := asked(each, "sweep.repeats"), int) else 1 for each in setting.records)
 
 
-def doubts(setting: Measured) -> list[str]:
+def doubts(setting: SettingView) -> list[str]:
     """What speaks against the figures of a setting that is named all the same."""
     found = []
     if setting.steady in ("few", "noisy"):
@@ -103,12 +104,3 @@ def doubts(setting: Measured) -> list[str]:
     if (unseen := unverified.words(setting.unverified)) is not None:
         found.append(f"{setting.name} is {unverified.WORD}: {unseen}")
     return found
-
-
-# ---- words ---------------------------------------------------------------------------------------------------------
-
-
-def some(names: Sequence[str]) -> str:
-    """Not more names than one reads, and how many more there are."""
-    shown = ", ".join(names[:NAMES_SHOWN])
-    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"

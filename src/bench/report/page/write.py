@@ -18,6 +18,7 @@ from bench.report.page import answer
 from bench.report.page.build import Sweep, build_page
 from bench.report.page.content import Page
 from bench.report.rows import columns_of, rows_of
+from bench.report.setting_view import SettingView, setting_views
 from bench.report.text.format import one_line
 from bench.results.file_names import FIGURES, REPORT_HTML, REPORT_MARKDOWN
 from bench.results.record import Record
@@ -64,9 +65,10 @@ def build(
     """
     trials = [each for each in records if each.kind != "reference"]
     summaries = [summarize(each) for each in trials]
-    figures, note = _figures(trials, sweep, baseline) if is_drawn else ([], "")
+    settings = setting_views(trials, summaries, typed=sweep.typed, baseline=baseline)
+    figures, note = _figures(trials, settings) if is_drawn else ([], "")
     return Report(
-        page=build_page(trials, sweep, comparison, summaries),
+        page=build_page(trials, sweep, comparison, settings),
         figures=figures,
         figures_note=note,
         trials=columns_of(rows_of(trials, summaries)),
@@ -106,14 +108,14 @@ def is_own(path: Path) -> bool:
     return all(each in text for each in OWN.get(path.name, OWN_FIGURE))
 
 
-def _figures(records: Sequence[Record], sweep: Sweep, baseline: str | None) -> tuple[list[Figure], str]:
-    if not records:
+def _figures(trials: Sequence[Record], settings: Sequence[SettingView]) -> tuple[list[Figure], str]:
+    if not trials:
         return [], ""
     try:
         from bench.report.figures import draw_all  # noqa: PLC0415
 
         faults: list[str] = []
-        figures = draw_all(records, typed=sweep.typed, baseline=baseline, faults=faults)
+        figures = draw_all(trials, settings, faults=faults)
         return figures, one_line(f"Not drawn: {'; '.join(faults)}") if faults else ""
     except Exception as error:  # noqa: BLE001 - whatever a plotting library raises, the page says the rest
         return [], one_line(f"The figures could not be drawn: {type(error).__name__}: {error}")

@@ -18,7 +18,8 @@ from bench.analysis.settings import asked, settings_of
 from bench.analysis.trials.summary import summarize
 from bench.report.comparison import ComparisonReport
 from bench.report.page.answer import Answer
-from bench.report.text.format import milliseconds, one_line, significant, title
+from bench.report.quantities import E2E
+from bench.report.text.format import one_line, plural, significant, title
 from bench.report.text.format import reason as reason_of
 from bench.report.text.layout import is_watched
 from bench.report.text.remedy import remedy
@@ -62,11 +63,10 @@ def answer_of_run(record: Record) -> str:
     if record.status != "ok":
         return f"{name}: {record.status}: {reason_of(record)}"
     summary = summarize(record)
-    e2e_s = summary.e2e_s.median if summary.e2e_s is not None else None
-    figures = f"{milliseconds(e2e_s)} ms a call"
+    figures = f"{E2E.text(summary)} ms a call"
     if (rate := summary.output_tokens_per_s) is not None:
         figures += f", {significant(rate)} tok/s"
-    text = f"{name}: {figures}" if e2e_s is not None else f"{name}: no measured call"
+    text = f"{name}: {figures}" if summary.e2e_s is not None else f"{name}: no measured call"
     if standing.is_ranked:
         return text
     why = "; ".join(one_line(each.title) for each in standing.reasons)
@@ -146,17 +146,13 @@ def _of_aa(comparison: ComparisonReport | None, trials: Sequence[Record]) -> lis
 def _why_none(ranking: Sequence[RankedSetting]) -> list[str]:
     """Why no setting is ranked: each kind of reason with the number of settings that it is the first of."""
     kinds = Counter(each.standing.reasons[0].title for each in ranking)
-    return [f"Not ranked ({why}): {count} of {_settings(len(ranking))}" for why, count in kinds.items()]
+    return [f"Not ranked ({why}): {count} of {plural(len(ranking), 'setting')}" for why, count in kinds.items()]
 
 
 def _sentences(*texts: str) -> list[str]:
     """Each text in one line that ends in a full stop."""
     lines = [one_line(each) for each in texts]
     return [each if each.endswith((".", "!", "?")) else f"{each}." for each in lines if each]
-
-
-def _settings(count: int) -> str:
-    return "1 setting" if count == 1 else f"{count} settings"
 
 
 def _cut(text: str, cells: int) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -19,13 +18,14 @@ from bench.analysis.comparison import Comparison, Effect
 from bench.analysis.noise_floor import NoiseFloor
 from bench.analysis.settings import Difference
 from bench.report.comparison import ComparisonReport, Row, SlowerCheck
-from bench.report.text import markdown, unverified
-from bench.report.text.format import UNDEFINED, one_line, significant
+from bench.report.text import unverified
+from bench.report.text.format import UNDEFINED, milliseconds, one_line, percent, plural, significant
 from bench.report.text.layout import PLAIN_WIDTH, grid, is_watched, natural_width, print_at
+from bench.report.text.section import LEFT, Section
+from bench.report.text.section import to_markdown as section_to_markdown
 
 METRIC_NAMES = {"e2e": "E2E", "ttft": "TTFT", "itl": "ITL", "tpot": "TPOT"}
 VERDICT_STYLES = {"faster": "green", "slower": "red", "inconclusive": "yellow"}
-LEFT = ("verdict", "status", "cache")  # columns of words, beside the first
 NARROWEST_NAME = 14
 EXPENDABLE = ("ratio", "p", "steady", "tokens")  # left out in this order where the console is too narrow for all
 DIGITS, MOST_DIGITS = 4, 12  # significant ones of a time; more where its quotient must give the ratio
@@ -55,15 +55,6 @@ def print_comparison(
             _print_table(console, section, width)
         for line in section.lines:
             _paragraph(console, Text(line), width)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """A title, a table, and lines below; each of them may be missing."""
-
-    title: str = ""
-    columns: dict[str, list[str]] = field(default_factory=dict)  # header → cells; the first column holds names
-    lines: list[str] = field(default_factory=list)
 
 
 def _paragraph(console: Console, text: Text, width: int) -> None:
@@ -135,10 +126,10 @@ def _headline(report: ComparisonReport) -> str:
     else:
         baselines = list(dict.fromkeys(each.baseline for each in comparisons))
         whom = one_line(baselines[0]) if len(baselines) == 1 else "the baseline of each"
-        compared = f"{metric} of {_counted(len(comparisons), 'setting')} against {whom}"
+        compared = f"{metric} of {plural(len(comparisons), 'setting')} against {whom}"
     effects = [each.effect for each in comparisons if each.effect is not None]
     counts = sorted({each.processes for each in effects})
-    each_side = "no processes" if not counts else _counted(counts[-1], "process", "processes")
+    each_side = "no processes" if not counts else plural(counts[-1], "process", "processes")
     if len(counts) > 1:
         each_side = f"{counts[0]} to {each_side}"
     pairing = "paired by block" if any(each.paired for each in effects) else "not paired"
@@ -171,7 +162,7 @@ def _comparison_columns(report: ComparisonReport) -> dict[str, list[str]]:
         if rows and report.before is None:
             rows.append(("",) * len(headers))
         first, row = group[0], before[baseline_id]
-        time = _time(row.geometric_mean_s, digits)
+        time = milliseconds(row.geometric_mean_s, digits)
         rows.append((_marked(row) + old, time, "", "1", "", "", "", "baseline", first.steady[0]))
         rows += [_comparison_cells(each, after[each.setting_id], new, digits) for each in group]
     columns = {header: [row[place] for row in rows] for place, header in enumerate(headers)}
@@ -198,16 +189,11 @@ def _digits(comparisons: Sequence[Comparison]) -> int:
 
 
 def _divides(effect: Effect, digits: int) -> bool:
-    shown = [_time(each, digits) for each in (effect.geometric_mean_s, effect.baseline_geometric_mean_s)]
+    shown = [milliseconds(each, digits) for each in (effect.geometric_mean_s, effect.baseline_geometric_mean_s)]
     if UNDEFINED in shown or float(shown[1]) == 0:
         return True
     quotient = float(shown[0]) / float(shown[1])
     return (significant(quotient), _change(quotient)) == (significant(effect.ratio), _change(effect.ratio))
-
-
-def _time(duration_s: float | None, digits: int) -> str:
-    """Seconds as milliseconds with so many significant digits."""
-    return significant(None if duration_s is None else duration_s * 1e3, digits)
 
 
 def _marked(row: Row) -> str:
@@ -221,8 +207,8 @@ def _comparison_cells(comparison: Comparison, row: Row, side: str, digits: int) 
     ratio, low, high = (found.ratio, found.low, found.high) if found is not None else (None, None, None)
     return (
         _marked(row) + side,
-        _time(row.geometric_mean_s if found is None else found.geometric_mean_s, digits),
-        _time(None if found is None else found.baseline_geometric_mean_s, digits),
+        milliseconds(row.geometric_mean_s if found is None else found.geometric_mean_s, digits),
+        milliseconds(None if found is None else found.baseline_geometric_mean_s, digits),
         significant(ratio),
         _change(ratio),
         UNDEFINED if low is None or high is None else f"{_change(low)} … {_change(high)}",
@@ -336,14 +322,14 @@ def _break_even_line(found: BreakEven) -> str:
     if found.saved_s < 0:
         call = f"each call costs {significant(-found.saved_s * 1e3, 3)} ms more"
     reason = f"; {one_line(found.reason)}" if found.reason else ""
-    mixed = f"; {_counted(found.mixed, 'process', 'processes')} with a mixed cache not counted" if found.mixed else ""
+    mixed = f"; {plural(found.mixed, 'process', 'processes')} with a mixed cache not counted" if found.mixed else ""
     return f"{one_line(found.setting)} ({found.cache}): {start}, {call}{reason}{mixed}"
 
 
 def _noise_title(floor: NoiseFloor) -> str:
-    of = f"{_counted(floor.processes, 'process', 'processes')} of {_counted(floor.settings, 'setting')}"
-    calls = "" if floor.call_sd is None else f", calls by {significant(floor.call_sd * 100, 2)} %"
-    deviations = f"processes differ by {significant(floor.process_sd * 100, 2)} %{calls} (standard deviations)"
+    of = f"{plural(floor.processes, 'process', 'processes')} of {plural(floor.settings, 'setting')}"
+    calls = "" if floor.call_sd is None else f", calls by {percent(floor.call_sd)} %"
+    deviations = f"processes differ by {percent(floor.process_sd)} %{calls} (standard deviations)"
     return f"Noise floor of {METRIC_NAMES[floor.metric]} ({of}): {deviations}"
 
 
@@ -352,13 +338,9 @@ def _noise_columns(floor: NoiseFloor) -> dict[str, list[str]]:
     repeats = sorted(floor.detectable)
     return {
         "repeats": [f"{each} (here)" if each == floor.repeats else str(each) for each in repeats],
-        "difference with 80 % power, %": [significant(floor.detectable[each] * 100, 2) for each in repeats],
-        "for a verdict %": [significant(_scaled(floor.detectable_beyond.get(each)), 2) for each in repeats],
+        "difference with 80 % power, %": [percent(floor.detectable[each]) for each in repeats],
+        "for a verdict %": [percent(floor.detectable_beyond.get(each)) for each in repeats],
     }
-
-
-def _scaled(fraction: float | None) -> float | None:
-    return None if fraction is None else fraction * 100
 
 
 def _change(ratio: float | None) -> str:
@@ -376,10 +358,6 @@ def _p(value: float | None) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _counted(number: int, one: str, several: str = "") -> str:
-    return f"{number} {one if number == 1 else several or one + 's'}"
-
-
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(one_line, names))
 
@@ -389,12 +367,5 @@ def _listed(names: Iterable[str]) -> str:
 
 def to_markdown(report: ComparisonReport, *, check: SlowerCheck | None = None) -> str:
     """The same as the text, as paragraphs, lists and tables that GitHub renders."""
-    parts = []
-    for section in sections(report, check):
-        if section.title:
-            parts.append(f"**{markdown.escaped(section.title)}**")
-        if section.columns:
-            parts.append(markdown.table(section.columns, left=LEFT))
-        if section.lines:
-            parts.append("\n".join(f"- {markdown.escaped(line)}" for line in section.lines))
-    return "\n\n".join(parts) + "\n" if parts else ""
+    text = section_to_markdown(sections(report, check))
+    return f"{text}\n" if text else ""

@@ -23,6 +23,7 @@ from rich.text import Text
 from bench.analysis.ranking import standing_of
 from bench.analysis.settings import unverified_in
 from bench.analysis.trials.summary import summarize
+from bench.report.quantities import COLD_START, E2E, OUTPUT_THROUGHPUT, TTFT
 from bench.report.text import unverified
 from bench.report.text.format import (
     FAILURE_STYLE,
@@ -293,12 +294,11 @@ def print_reference_line(console: Console, record: Record) -> None:
 
 def _headline(record: Record) -> Iterator[str]:
     summary = summarize(record)
-    e2e_s = summary.e2e_s.median if summary.e2e_s else None
-    ttft_s = summary.ttft_s.median if summary.ttft_s else None
-    for label, value, unit in (
-        ("E2E ", milliseconds(e2e_s), "ms"),
-        ("TTFT ", milliseconds(ttft_s), "ms"),
-        ("", significant(summary.output_tokens_per_s), "tok/s"),
-        ("cold ", significant(summary.cold_start_s), "s"),
+    for label, quantity, unit in (
+        ("E2E ", E2E, "ms"),
+        ("TTFT ", TTFT, "ms"),
+        ("", OUTPUT_THROUGHPUT, "tok/s"),
+        ("cold ", COLD_START, "s"),
     ):
+        value = quantity.text(summary)
         yield f"{label}{value:>5} {unit}" if value != UNDEFINED else f"{label}{UNDEFINED}"

@@ -10,7 +10,7 @@ A figure of several repeats is the median over the ok processes of each one's ow
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -19,19 +19,27 @@ from rich.text import Text
 from bench.analysis.code_sources import unusual_sources
 from bench.analysis.ranking import FAIR_ON_RATE, LOWEST, MARKS, differing_keys
 from bench.analysis.settings import asked
-from bench.analysis.trials.summary import Stats, Summary, compiled_while_measured, summarize
-from bench.report.measured import Measured, measure
+from bench.report.quantities import (
+    COLD_START,
+    E2E,
+    E2E_HALF_WIDTH,
+    ITL,
+    MBU,
+    OUTPUT_THROUGHPUT,
+    PEAK_MEMORY,
+    TTFT,
+)
+from bench.report.setting_notes import SAME_CACHE, compilation_notes, kv_caches, process_notes
+from bench.report.setting_view import SettingView, setting_views
 from bench.report.text import unverified
 from bench.report.text.format import (
     FAILURE_STYLE,
     UNDEFINED,
-    mebibytes,
-    milliseconds,
+    listed,
     one_line,
-    percent,
+    plural,
     reason,
     run_title,
-    significant,
     status_style,
 )
 from bench.report.text.layout import PLAIN_WIDTH, grid, is_watched, natural_width, print_at
@@ -42,15 +50,24 @@ NARROWEST_NAME = 14
 EXPENDABLE = (
     "MBU %", "peak MiB", "ITL ms", "warm-up", "graphs", "cold s", "TTFT ms", "±%", "steady", "output", "runs", "tok/s"
 )  # fmt: skip
-NAMES_SHOWN = 4
+FIGURES = {
+    "E2E ms": E2E,
+    "±%": E2E_HALF_WIDTH,
+    "TTFT ms": TTFT,
+    "ITL ms": ITL,
+    "tok/s": OUTPUT_THROUGHPUT,
+    "cold s": COLD_START,
+    "peak MiB": PEAK_MEMORY,
+    "MBU %": MBU,
+}
 
 
 def print_table(console: Console, records: Sequence[Record]) -> None:
     """Print the settings in the order of the ranking, why some failed, and what to mind in reading the figures."""
     if not records:
         return
-    settings = sorted(measure(records, [summarize(each) for each in records]), key=lambda each: each.place)
-    ok = [each for each in settings if each.status == "ok"]
+    settings = sorted(setting_views(records), key=lambda each: each.place)
+    ok = [each for each in settings if each.is_ok]
     ranked = [each for each in ok if each.is_ranked]
     differing = differing_keys([each.setting for each in ok])
     width = console.width if is_watched(console) else PLAIN_WIDTH
@@ -70,34 +87,13 @@ def print_table(console: Console, records: Sequence[Record]) -> None:
 # ---- rows --------------------------------------------------------------------------------------------------------
 
 
-def _median(stats: Stats | None) -> float | None:
-    return stats.median if stats else None
-
-
-def _half_width(stats: Stats | None) -> float | None:
-    """Half the rank interval of the median, as a fraction of the median."""
-    if stats is None or stats.median_low is None or stats.median_high is None or not stats.median:
-        return None
-    return (stats.median_high - stats.median_low) / 2 / stats.median
-
-
-def _columns(settings: Sequence[Measured]) -> dict[str, list[Text]]:
+def _columns(settings: Sequence[SettingView]) -> dict[str, list[Text]]:
     """Header → cells of every column after the name."""
-    figures: dict[str, tuple[Callable[[Summary], float | None], Callable[[float | None], str]]] = {
-        "E2E ms": (lambda summary: _median(summary.e2e_s), milliseconds),
-        "±%": (lambda summary: _half_width(summary.e2e_s), percent),
-        "TTFT ms": (lambda summary: _median(summary.ttft_s), milliseconds),
-        "ITL ms": (lambda summary: _median(summary.itl_s), milliseconds),
-        "tok/s": (lambda summary: summary.output_tokens_per_s, significant),
-        "cold s": (lambda summary: summary.cold_start_s, significant),
-        "peak MiB": (lambda summary: summary.peak_bytes, mebibytes),
-        "MBU %": (lambda summary: summary.decode_mbu, percent),
-    }
     columns = {"status": [Text(each.status, style=status_style(each.status)) for each in settings]}
     if any(len(each.records) > 1 for each in settings):
         columns["runs"] = [Text(_runs(each)) for each in settings]
-    for header, (read, write) in figures.items():
-        columns[header] = [Text(write(each.figure(read))) for each in settings]
+    for header, quantity in FIGURES.items():
+        columns[header] = [Text(each.text(quantity)) for each in settings]
     if any(record.steadiness is not None for each in settings for record in each.counted):
         columns["steady"] = [Text(each.steady) for each in settings]
     if any(asked(record, "warmup.policy") == "auto" for each in settings for record in each.counted):
@@ -115,13 +111,13 @@ def _columns(settings: Sequence[Measured]) -> dict[str, list[Text]]:
     return columns
 
 
-def _runs(setting: Measured) -> str:
+def _runs(setting: SettingView) -> str:
     """How many processes stand behind the figures, and of how many."""
     counted, whole = len(setting.counted), len(setting.records)
     return str(counted) if counted == whole else f"{counted} of {whole}"
 
 
-def _warmup_calls(setting: Measured) -> str:
+def _warmup_calls(setting: SettingView) -> str:
     """How many warm-up calls its processes made: the range where they differ."""
     counts = sorted({len(each.calls("warmup")) for each in setting.counted})
     text = str(counts[0]) if len(counts) == 1 else f"{counts[0]}..{counts[-1]}"
@@ -131,7 +127,7 @@ def _warmup_calls(setting: Measured) -> str:
 # ---- layout ------------------------------------------------------------------------------------------------------
 
 
-def _fitting(console: Console, settings: Sequence[Measured], width: int) -> Table:
+def _fitting(console: Console, settings: Sequence[SettingView], width: int) -> Table:
     """The most generous layout that fits: headers in two lines, then narrower gaps, names wrapped, fewer columns."""
     columns = _columns(settings)
     names = [" ".join([each.name, *_marks(each)]) for each in settings]
@@ -163,11 +159,11 @@ def _layout(names: Sequence[str], columns: dict[str, list[Text]], *, two_lines: 
 # ---- notes -------------------------------------------------------------------------------------------------------
 
 
-def _marks(setting: Measured) -> list[str]:
+def _marks(setting: SettingView) -> list[str]:
     return [LOWEST] * setting.is_lowest + list(setting.standing.marks)
 
 
-def _lowest_note(ranked: Sequence[Measured]) -> Iterable[str]:
+def _lowest_note(ranked: Sequence[SettingView]) -> Iterable[str]:
     """What the mark of the lowest median means; it is no verdict, whatever the number of processes."""
     if not any(each.is_lowest for each in ranked):
         return
@@ -179,25 +175,16 @@ def _lowest_note(ranked: Sequence[Measured]) -> Iterable[str]:
         yield f"{LOWEST} lowest median over {processes} processes; no verdict on the difference"
 
 
-def _trust_notes(records: Sequence[Record], settings: Sequence[Measured]) -> Iterable[str]:
+def _trust_notes(records: Sequence[Record], settings: Sequence[SettingView]) -> Iterable[str]:
     """What speaks against a figure although its job came through."""
     for each in records:
-        if each.status != "ok":
-            continue
-        if each.fidelity is not None and each.fidelity.agrees is None:
-            yield f"{run_title(each)}: output not compared: {each.fidelity.reason}"
-        if each.output is not None and not each.output.same_in_all_calls:
-            yield f"{run_title(each)}: its calls put out different tokens"
-        if count := compiled_while_measured(each):
-            yield f"{run_title(each)}: compiled anew in {count} of {len(each.calls('measurement'))} measured calls"
+        if each.status == "ok":
+            yield from process_notes(each)
     yield from _not_ranked_notes(settings)
     yield from unverified.notes([(each.name, each.unverified) for each in settings if each.status == "ok"])
     yield from _neighbour_notes(records)
     yield from _source_notes(records)
-    if any(each.starts_warm for each in settings):
-        yield "w: compiled code came from a cache, so the first call was no cold start"
-    if any(each.compiles_itself for each in settings):
-        yield "own: flex_attention compiles itself, compile.mode or not"
+    yield from compilation_notes(settings)
 
 
 def _neighbour_notes(records: Sequence[Record]) -> Iterable[str]:
@@ -205,8 +192,7 @@ def _neighbour_notes(records: Sequence[Record]) -> Iterable[str]:
     seen = [(each, each.neighbours) for each in records if each.neighbours is not None]
     beside = [f"{run_title(each)} ({found.count})" for each, found in seen if found.count]
     if beside:
-        jobs = "1 job had" if len(beside) == 1 else f"{len(beside)} jobs had"
-        yield f"{jobs} neighbours on the same host (how many): {_some(beside)}"
+        yield f"{plural(len(beside), 'job')} had neighbours on the same host (how many): {listed(beside)}"
     for why in dict.fromkeys(found.unknown for _, found in seen if found.unknown):
         yield f"jobs of this host were neither counted nor kept apart: {one_line(why)}"
 
@@ -218,31 +204,22 @@ def _source_notes(records: Sequence[Record]) -> Iterable[str]:
         for library, words in unusual_sources(each).items():
             jobs.setdefault(f"{library} {one_line(words)}", []).append(run_title(each))
     for text, titles in jobs.items():
-        yield f"imported: {text}" + ("" if len(titles) == len(records) else f" in {_some(titles)}")
+        yield f"imported: {text}" + ("" if len(titles) == len(records) else f" in {listed(titles)}")
 
 
-def _not_ranked_notes(settings: Sequence[Measured]) -> Iterable[str]:
+def _not_ranked_notes(settings: Sequence[SettingView]) -> Iterable[str]:
     for setting in settings:
         for each in setting.standing.reasons if setting.status == "ok" else ():
             yield f"{MARKS[each.kind]} {setting.name} is not ranked: {one_line(each.text)}".lstrip()
 
 
-def _comparability_notes(ok: Sequence[Measured], differing: Sequence[str]) -> Iterable[str]:
+def _comparability_notes(ok: Sequence[SettingView], differing: Sequence[str]) -> Iterable[str]:
     if differing:
         advice = "compare tok/s, not E2E" if set(differing) <= FAIR_ON_RATE else "not comparable on E2E"
         yield f"settings differ in {', '.join(differing)}: {advice}"
-    caches: dict[str, list[str]] = {}
-    for each in ok:
-        observed = each.counted[0].observed
-        if observed and observed.kv_cache:
-            caches.setdefault(observed.kv_cache.removesuffix("Cache").lower(), []).append(each.name)
+    caches = kv_caches(ok)
     # Who chose both kinds by hand knows; "auto" chooses by itself.
     chosen = {asked(each.counted[0], "generation.kv_cache") for each in ok}
     if len(caches) > 1 and chosen != {"dynamic", "static"}:
-        kinds = "; ".join(f"{kind} in {_some(names)}" for kind, names in caches.items())
-        yield f"note: KV caches differ: {kinds}. generation.kv_cache=static compares like with like"
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:NAMES_SHOWN])
-    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"
+        kinds = "; ".join(f"{kind.removesuffix('Cache').lower()} in {listed(names)}" for kind, names in caches.items())
+        yield f"note: KV caches differ: {kinds}. {SAME_CACHE}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 from bench.analysis.settings import asked, title_of
 from bench.results.record import Record
@@ -39,9 +40,9 @@ def significant(value: float | None, digits: int = 4) -> str:
     return f"{rounded:.{max(decimals, 0)}f}"
 
 
-def milliseconds(duration_s: float | None) -> str:
-    """Seconds as a number of milliseconds."""
-    return significant(None if duration_s is None else duration_s * 1e3)
+def milliseconds(duration_s: float | None, digits: int = 4) -> str:
+    """Write seconds as a number of milliseconds."""
+    return significant(None if duration_s is None else duration_s * 1e3, digits)
 
 
 def mebibytes(size: float | None) -> str:
@@ -52,9 +53,20 @@ def mebibytes(size: float | None) -> str:
     return f"{mib:.0f}" if mib >= 1000 else significant(mib)
 
 
-def percent(fraction: float | None) -> str:
-    """A fraction as a number of percent, two significant digits."""
-    return significant(None if fraction is None else fraction * 100, 2)
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """Write a fraction as a number of percent."""
+    return significant(None if fraction is None else fraction * 100, digits)
+
+
+def plural(number: int, one: str, several: str = "") -> str:
+    """Write a number with its noun; `several` is the plural where it does not end in s alone."""
+    return f"{number} {one if number == 1 else several or one + 's'}"
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """Write the first names with commas between them, and how many more there are."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def clock(duration_s: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 # Names from overrides may hold what Markdown takes for a cell's end, emphasis, code, a link, HTML or a formula.
 SPECIAL = "\\|*`[]<~$&"
@@ -18,6 +18,11 @@ def _inline(text: str) -> str:
     for special in SPECIAL:
         text = text.replace(special, f"\\{special}")
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # within a word it is no emphasis
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """Return a list, each line escaped and in one line; "" without lines."""
+    return "\n".join(f"- {escaped(' '.join(each.split()))}" for each in lines)
 
 
 def table(columns: Mapping[str, Sequence[str]], *, left: Collection[str] = ()) -> str:

@@ -9,11 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from bench.analysis.ranking import UNVERIFIED
 from bench.analysis.settings import settings_of
-from bench.report.text.format import one_line
+from bench.report.text.format import listed, one_line, plural
 from bench.results.record import Record, Unverified
 
 MARK, WORD = UNVERIFIED, "unverified"
-NAMES_SHOWN = 4
 REASON_SHOWN = 200  # characters, in the line that ends a sweep
 
 
@@ -50,7 +49,7 @@ def count_line(records: Sequence[Record]) -> str | None:
     keys = ", ".join(dict.fromkeys(key for keys in reasons.values() for key in keys))
     why = next(iter(reasons)) if len(reasons) == 1 else f"{len(reasons)} reasons, below the table"
     cut = why if len(why) <= REASON_SHOWN else f"{why[:REASON_SHOWN]} …"
-    return f"{len(marked)} {'setting' if len(marked) == 1 else 'settings'} {WORD}: {keys}: {cut}"
+    return f"{plural(len(marked), 'setting')} {WORD}: {keys}: {cut}"
 
 
 def _by_reason(found: Iterable[Unverified]) -> dict[str, list[str]]:
@@ -68,11 +67,6 @@ def _keys_with_names(keys: Mapping[str, Sequence[str]], settings: int) -> str:
         together.setdefault(tuple(names), []).append(key)
     parts = []
     for names, alike in together.items():
-        where = "" if settings == 1 else " in all settings" if len(names) == settings else f" in {_some(names)}"
+        where = "" if settings == 1 else " in all settings" if len(names) == settings else f" in {listed(names)}"
         parts.append(f"{', '.join(alike)}{where}")
     return "; ".join(parts)
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:NAMES_SHOWN])
-    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"

@@ -295,16 +295,16 @@ def test_a_database_below_the_home_folder_is_found(tmp_path, home) -> None:
 
 def test_a_model_below_the_home_folder_is_found_there(home) -> None:
     from bench.config.schema import ModelConfig
-    from bench.trial.model.source import check_origin, source
+    from bench.trial.model.source import check_path, source
 
     (home / "m").mkdir()
     (home / "m/config.json").write_text("{}", encoding="utf-8")
-    check_origin(ModelConfig(id="~/m"))
+    check_path(ModelConfig(id="~/m"))
     assert source(ModelConfig(id="~/m"))["pretrained_model_name_or_path"] == str(home / "m")
     with pytest.raises(ConfigError, match=r"model\.id=~/n: there is no such folder: .*/my home/n"):
-        check_origin(ModelConfig(id="~/n"))
+        check_path(ModelConfig(id="~/n"))
     with pytest.raises(ConfigError, match="~nobody-here names no home folder"):
-        check_origin(ModelConfig(id="~nobody-here/n"))
+        check_path(ModelConfig(id="~nobody-here/n"))
 
 
 # ---- prompts -----------------------------------------------------------------------------------------------------

@@ -99,8 +99,8 @@ def checkpoint(gguf: Path, cache: Path) -> Path:
         config = BenchmarkConfig(model=ModelConfig(gguf_file=GGUF))
         with BenchmarkRunner() as runner:
             runner.setup_benchmark(str(gguf), config)
-            runner._request.loaded.model.save_pretrained(folder)
-            runner._request.loaded.tokenizer.save_pretrained(folder)
+            runner._setup.request.loaded.model.save_pretrained(folder)
+            runner._setup.request.loaded.tokenizer.save_pretrained(folder)
         (folder / "done").touch()
     return folder
 

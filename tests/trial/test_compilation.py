@@ -31,16 +31,16 @@ from bench.trial.evidence.compilation import (
     shared_cache,
     use_cache,
 )
-from bench.trial.evidence.compile_events import Journal
+from bench.trial.evidence.compile_events import CompileEventLog
 
 DYNAMO = torch._dynamo.config
 
 
 @pytest.fixture
-def journal():
-    """A journal over a torch that has compiled nothing yet."""
+def event_log():
+    """A event_log over a torch that has compiled nothing yet."""
     reset()
-    with Journal() as one:
+    with CompileEventLog() as one:
         yield one
     reset()
 
@@ -162,10 +162,10 @@ def test_two_compilations_in_one_measured_call_are_one_call() -> None:
     assert broken_promise(config, dataclasses.replace(compiled(), events=events), measured=[2, 3, 4]) is None
 
 
-def test_a_graph_break_is_noted_with_file_line_and_call(journal) -> None:
-    journal.iteration = 3
+def test_a_graph_break_is_noted_with_file_line_and_call(event_log) -> None:
+    event_log.iteration = 3
     compiles(breaks_at_a_print, 4)
-    found = [each for each in journal.events() if each.kind == "graph_break"]
+    found = [each for each in event_log.events() if each.kind == "graph_break"]
     assert found == [
         CompileEvent(
             iteration=3,
@@ -179,31 +179,31 @@ def test_a_graph_break_is_noted_with_file_line_and_call(journal) -> None:
     ]
 
 
-def test_a_branch_on_data_is_a_graph_break_though_the_counter_misses_it(journal) -> None:
+def test_a_branch_on_data_is_a_graph_break_though_the_counter_misses_it(event_log) -> None:
     compiles(branches_on_data, 4)
     assert not dynamo.counters["graph_break"]
-    (found,) = [each for each in journal.events() if each.kind == "graph_break"]
+    (found,) = [each for each in event_log.events() if each.kind == "graph_break"]
     assert found.reason.startswith("Data-dependent branching")
     assert found.line == line_of(branches_on_data, "x.sum()")
 
 
-def test_a_function_that_was_given_up_is_a_failure_and_counts_as_a_graph_break(journal) -> None:
+def test_a_function_that_was_given_up_is_a_failure_and_counts_as_a_graph_break(event_log) -> None:
     before = read_counters()
     compiles(breaks_in_a_loop, 4)
-    (found,) = journal.events()
+    (found,) = event_log.events()
     assert (found.kind, found.function, found.file) == ("failure", "breaks_in_a_loop", __file__)
     assert found.line == line_of(breaks_in_a_loop, "graph_break()")
     assert found.reason == "Unsupported: Call to `torch._dynamo.graph_break()`"
-    observed = observe(None, before, journal)
+    observed = observe(None, before, event_log)
     assert (observed.graphs, observed.graph_breaks) == (0, {found.reason: 1})
 
 
-def test_each_compilation_is_noted_in_the_call_that_it_fell_into(journal) -> None:
+def test_each_compilation_is_noted_in_the_call_that_it_fell_into(event_log) -> None:
     ready = torch.compile(double, backend="eager", dynamic=False)
     for iteration, size in enumerate((2, 2, 3)):
-        journal.iteration = iteration
+        event_log.iteration = iteration
         ready(torch.ones(size))
-    first, again = journal.events()
+    first, again = event_log.events()
     assert (first.iteration, first.kind, first.compile_id, first.reason) == (0, "graph", "0/0", "")
     assert (again.iteration, again.kind, again.compile_id) == (2, "recompile", "0/1")
     assert again.reason == "0/0: tensor 'x' size mismatch at index 0. expected 2, actual 3"
@@ -213,9 +213,9 @@ def test_each_compilation_is_noted_in_the_call_that_it_fell_into(journal) -> Non
     assert all(each.duration_s > 0 for each in (first, again))
 
 
-def test_events_of_a_call_come_in_the_order_in_which_they_happened(journal) -> None:
+def test_events_of_a_call_come_in_the_order_in_which_they_happened(event_log) -> None:
     compiles(breaks_at_a_print, 4)
-    assert [(each.kind, each.compile_id) for each in journal.events()] == [
+    assert [(each.kind, each.compile_id) for each in event_log.events()] == [
         ("graph", "0/0"),
         ("graph_break", "0/0"),
         ("graph", "1/0"),
@@ -225,84 +225,84 @@ def test_events_of_a_call_come_in_the_order_in_which_they_happened(journal) -> N
 def test_a_journal_ends_when_it_is_closed_and_begins_when_it_is_opened() -> None:
     reset()
     compiles(double, 2)
-    with Journal() as journal:
+    with CompileEventLog() as event_log:
         compiles(breaks_in_a_loop, 2)
     compiles(branches_on_data, 2)
-    assert [each.function for each in journal.events()] == ["breaks_in_a_loop"]
+    assert [each.function for each in event_log.events()] == ["breaks_in_a_loop"]
     reset()
 
 
 def test_a_journal_that_is_opened_again_begins_anew() -> None:
     reset()
-    with Journal() as journal:
-        journal.iteration = 1
+    with CompileEventLog() as event_log:
+        event_log.iteration = 1
         compiles(double, 2)
     reset()
-    with journal:
-        journal.iteration = 0
+    with event_log:
+        event_log.iteration = 0
         compiles(breaks_in_a_loop, 2)
-    assert [(each.iteration, each.function) for each in journal.events()] == [(0, "breaks_in_a_loop")]
+    assert [(each.iteration, each.function) for each in event_log.events()] == [(0, "breaks_in_a_loop")]
     reset()
 
 
-def test_another_reset_of_torch_inside_a_journal_does_no_harm(journal) -> None:
+def test_another_reset_of_torch_inside_a_journal_does_no_harm(event_log) -> None:
     torch.compiler.reset()
     compiles(breaks_at_a_print, 2)
-    assert [each.kind for each in journal.events()].count("graph_break") == 1
+    assert [each.kind for each in event_log.events()].count("graph_break") == 1
 
 
-def test_what_was_observed_is_what_was_compiled_since(journal) -> None:
+def test_what_was_observed_is_what_was_compiled_since(event_log) -> None:
     compiles(double, 2)
     before = read_counters()
     compiles(breaks_at_a_print, 2)
-    observed = observe(None, before, journal)
+    observed = observe(None, before, event_log)
     assert (observed.graphs, observed.attention_graphs) == (2, 0)
     assert observed.compile_s > 0
     assert observed.graph_breaks == {"Failed to trace builtin operator": 1}
     assert observed.arguments == {}
 
 
-def test_graphs_of_flex_attention_are_told_from_others(journal) -> None:
+def test_graphs_of_flex_attention_are_told_from_others(event_log) -> None:
     before = read_counters()
     ready = torch.compile(flex_attention, backend="eager")
     ready(*(torch.ones(1, 1, 16, 16) for _ in range(3)))
     compiles(double, 2)
-    observed = observe(None, before, journal)
+    observed = observe(None, before, event_log)
     assert (observed.graphs, observed.attention_graphs) == (2, 1)
     line = double.__code__.co_firstlineno
     reason = broken_promise(BenchmarkConfig(attn_implementation="flex_attention"), observed)
     assert reason.endswith(f"1 graph(s) were compiled all the same: double (test_compilation.py:{line})")
 
 
-def test_the_reason_for_a_missing_cuda_graph_is_noted(journal) -> None:
-    journal.iteration = 4
+def test_the_reason_for_a_missing_cuda_graph_is_noted(event_log) -> None:
+    event_log.iteration = 4
     cudagraph_utils.log_cudagraph_skip_and_bump_counter("skipping cudagraphs due to mutated inputs\nFound from: ...")
-    (found,) = journal.events()
+    (found,) = event_log.events()
     assert (found.iteration, found.kind) == (4, "cudagraph_skip")
     assert found.reason == "skipping cudagraphs due to mutated inputs"
 
 
-def test_a_cuda_graph_skipped_without_a_word_is_an_event_all_the_same(journal) -> None:
-    journal.iteration = 1
+def test_a_cuda_graph_skipped_without_a_word_is_an_event_all_the_same(event_log) -> None:
+    event_log.iteration = 1
     cudagraph_utils.log_cudagraph_skip_and_bump_counter("a reason")
-    journal.iteration = 2
+    event_log.iteration = 2
     dynamo.counters["inductor"]["cudagraph_skips"] += 1  # as Inductor does for graphs that are not on a CUDA device
-    assert [(each.iteration, each.reason) for each in journal.events()] == [
+    assert [(each.iteration, each.reason) for each in event_log.events()] == [
         (1, "a reason"),
         (2, "torch gives no reason"),
     ]
 
 
-def test_the_recording_of_a_cuda_graph_is_noted(journal) -> None:
-    journal.iteration = 5
+def test_the_recording_of_a_cuda_graph_is_noted(event_log) -> None:
+    event_log.iteration = 5
     with callback_handler.install_callbacks(CallbackTrigger.CUDAGRAPH_RECORDING, "0/0"):
         pass  # what torch does here needs a GPU
-    (found,) = journal.events()
+    (found,) = event_log.events()
     assert (found.iteration, found.kind, found.compile_id) == (5, "cudagraph_record", "0/0")
     assert found.duration_s >= 0
 
 
-def test_autotuning_is_summed_and_noted_where_it_falls_outside_of_compilations(journal, monkeypatch) -> None:
+def test_autotuning_is_summed_and_noted_where_it_falls_outside_of_compilations(event_log, monkeypatch) -> None:
     compiles(double, 2)
     (made,) = dynamo.get_compilation_metrics()
     tuned = [
@@ -311,7 +311,7 @@ def test_autotuning_is_summed_and_noted_where_it_falls_outside_of_compilations(j
     ]
     monkeypatch.setattr(dynamo, "get_compilation_metrics", lambda: tuned)
     assert read_counters().autotune_s == 2.5
-    found = journal.events()
+    found = event_log.events()
     assert [(each.kind, each.function) for each in found] == [("autotune", "double"), ("graph", "double")]
     assert found[0].duration_s == 0.5
 
@@ -326,7 +326,7 @@ def test_a_journal_leaves_torchs_logging_and_callbacks_as_they_were() -> None:
     compiles(breaks_at_a_print, 2)  # the first compilation of a process sets up loggers and handlers of torch's own
     reset()
     before = logging_state()
-    with Journal():
+    with CompileEventLog():
         compiles(breaks_at_a_print, 2)
     assert logging_state() == before
     assert (callback_handler.start_callbacks, callback_handler.end_callbacks) == ([], [])
@@ -338,7 +338,7 @@ def test_a_journal_changes_nothing_of_what_torch_logs(asked: bool) -> None:
     """What a user gets who asks for graph breaks (TORCH_LOGS=graph_breaks), or who does not."""
     loggers = [logging.getLogger(name) for name in ("torch._dynamo", "torch._inductor")]
     texts = []
-    for open_journal in (False, True):
+    for opens_log in (False, True):
         reset()
         stream = io.StringIO()
         handler = logging.StreamHandler(stream)
@@ -347,8 +347,8 @@ def test_a_journal_changes_nothing_of_what_torch_logs(asked: bool) -> None:
             each.addHandler(handler)
         torch._logging.set_logs(graph_breaks=asked)
         try:
-            journal = Journal()
-            with journal if open_journal else io.StringIO():
+            event_log = CompileEventLog()
+            with event_log if opens_log else io.StringIO():
                 compiles(breaks_at_a_print, 2)
                 cudagraph_utils.log_cudagraph_skip_and_bump_counter("a reason")
         finally:
@@ -367,24 +367,24 @@ def recompiles_too_often() -> None:
         compiles(double, 2, 3, 4, dynamic=False)
 
 
-def test_the_recompile_limit_raises(journal) -> None:
+def test_the_recompile_limit_raises(event_log) -> None:
     with pytest.raises(Exception, match="fail_on_recompile_limit_hit"):
         recompiles_too_often()
-    last = journal.events()[-1]
+    last = event_log.events()[-1]
     assert (last.kind, last.function) == ("failure", "double")
 
 
-def test_the_recompile_limit_raises_in_another_thread_as_well(journal) -> None:
+def test_the_recompile_limit_raises_in_another_thread_as_well(event_log) -> None:
     with ThreadPoolExecutor() as threads:
         failed = threads.submit(recompiles_too_often).exception()
     assert str(failed) == "Hard failure due to fail_on_recompile_limit_hit"
 
 
-def test_where_the_recompile_limit_does_not_raise_the_promise_is_broken(journal) -> None:
+def test_where_the_recompile_limit_does_not_raise_the_promise_is_broken(event_log) -> None:
     before = read_counters()
     with DYNAMO.patch(fail_on_recompile_limit_hit=False):
         recompiles_too_often()
-    observed = dataclasses.replace(observe(None, before, journal), arguments=compiled().arguments)
+    observed = dataclasses.replace(observe(None, before, event_log), arguments=compiled().arguments)
     line = double.__code__.co_firstlineno
     assert broken_promise(BenchmarkConfig(compile_kwargs={"mode": "default"}), observed) == (
         f"compile.mode=default: torch met its recompile limit and left double (test_compilation.py:{line}) uncompiled"
@@ -402,10 +402,10 @@ def test_a_compiler_that_fails_is_not_passed_over() -> None:
     reset()
 
 
-def test_fullgraph_raises_at_a_graph_break(journal) -> None:
+def test_fullgraph_raises_at_a_graph_break(event_log) -> None:
     with pytest.raises(Exception, match="graph_break"):
         compiles(breaks_in_a_loop, 2, fullgraph=True)
-    assert [each.kind for each in journal.events()] == ["failure"]
+    assert [each.kind for each in event_log.events()] == ["failure"]
 
 
 @pytest.mark.parametrize("stance", ["force_eager", "eager_on_recompile"])
@@ -418,7 +418,7 @@ def test_a_stance_that_runs_uncompiled_code_does_not_outlive_a_reset(stance: str
     reset()
 
 
-def test_a_stance_that_runs_uncompiled_code_breaks_the_promise(journal) -> None:
+def test_a_stance_that_runs_uncompiled_code_breaks_the_promise(event_log) -> None:
     config = BenchmarkConfig(compile_kwargs={"mode": "default"})
     with torch.compiler.set_stance("eager_on_recompile"):
         reason = broken_promise(config, compiled())
@@ -444,14 +444,14 @@ def test_a_torch_that_is_told_not_to_compile_is_named(monkeypatch) -> None:
     )
 
 
-def test_torch_compiles_nothing_when_it_is_told_not_to(journal, monkeypatch) -> None:
+def test_torch_compiles_nothing_when_it_is_told_not_to(event_log, monkeypatch) -> None:
     """The two switches that `broken_promise` names do what it says."""
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
     compiles(double, 2)
     monkeypatch.delenv("TORCHDYNAMO_DISABLE")
     with DYNAMO.patch(disable=True):
         compiles(double, 3)
-    assert journal.events() == []
+    assert event_log.events() == []
 
 
 @pytest.fixture
@@ -480,9 +480,9 @@ def test_a_warm_cache_is_never_taken_for_a_cold_one(cache_place, tmp_path) -> No
     for _ in range(2):
         reset()
         before = read_counters()
-        with Journal() as journal, torch.inference_mode():
+        with CompileEventLog() as event_log, torch.inference_mode():
             torch.compile(double)(torch.ones(4))
-        seen.append(observe(None, before, journal))
+        seen.append(observe(None, before, event_log))
     assert [(each.graphs, each.cache_hits, each.cache_misses) for each in seen] == [(1, 0, 1), (1, 1, 0)]
     assert [each.cache_state for each in seen] == ["cold", "warm"]
     assert any(tmp_path.rglob("*.so"))
@@ -567,7 +567,7 @@ def test_what_the_cache_gave_before_is_none_of_a_job_s_and_code_that_cannot_be_c
     inductor["fxgraph_cache_hit"] += 2
     inductor["fxgraph_cache_miss"] += 4
     inductor["fxgraph_cache_bypass"] += 1
-    with Journal() as opened:
+    with CompileEventLog() as opened:
         found = observe(None, before, opened)
     assert (found.cache_hits, found.cache_misses, found.cache_state) == (2, 5, "mixed")
     reset()

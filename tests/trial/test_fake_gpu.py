@@ -202,7 +202,7 @@ def runner(monkeypatch) -> Iterator[BenchmarkRunner]:
 def test_each_stretch_of_a_job_has_the_peak_of_its_own_calls(runner, tiny, gpu, monkeypatch) -> None:
     config = tiny(warmup_iterations=2, measurement_iterations=3, gpu_monitoring=False)
     runner.setup_benchmark("tiny", config)
-    runner._request = on_gpu(runner._request)
+    runner._setup.request = on_gpu(runner._setup.request)
     gpu.allocate(100 * MIB)  # the weights
     of_the_calls = iter([900, 500, 300, 60, 80, 40])  # validation, warm-up, measurement
     original = Request.generate
@@ -229,7 +229,7 @@ def test_what_was_held_before_the_validation_call_is_not_in_a_peak(runner, tiny,
     """Loading may take more than all calls; it has a figure of its own."""
     config = tiny(warmup_iterations=0, measurement_iterations=1, gpu_monitoring=False)
     runner.setup_benchmark("tiny", config)
-    runner._request = on_gpu(runner._request)
+    runner._setup.request = on_gpu(runner._setup.request)
     gpu.allocate(900 * MIB)
     gpu.free(860 * MIB)
     record = runner.run_benchmark(config)

@@ -12,7 +12,7 @@ from torch._inductor import codecache
 
 from bench.config.schema import BenchmarkConfig, CompileConfig
 from bench.trial.evidence import compilation
-from bench.trial.measure import runner
+from bench.trial.measure import setup
 from bench.trial.measure.runner import BenchmarkRunner
 
 CPU = torch.device("cpu")
@@ -40,10 +40,10 @@ def flex(tiny, cache: str) -> BenchmarkConfig:
 @pytest.mark.contract
 def test_uncompiled_flex_has_the_cache_that_is_asked_for(tiny, cache_place: Path, tmp_path: Path) -> None:
     fresh, shared = flex(tiny, "fresh"), flex(tiny, "shared")
-    with runner.use_compile_cache(fresh, CPU, tmp_path / "fresh"):
+    with setup.use_compile_cache(fresh, CPU, tmp_path / "fresh"):
         assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "fresh")
     assert not cache_place.exists()
-    with runner.use_compile_cache(shared, CPU, tmp_path / "fresh"):
+    with setup.use_compile_cache(shared, CPU, tmp_path / "fresh"):
         assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]).parent == cache_place / "compile"
     assert compilation.shared_cache(shared, CPU) != compilation.shared_cache(flex(tiny, "fresh"), CPU)
 

@@ -14,7 +14,7 @@ from bench.config.schema import BenchmarkConfig, FidelityConfig, ModelConfig, Pr
 from bench.jobs.job import new_record, run_job
 from bench.jobs.reference import reference_config
 from bench.trial.evidence import after_measurement, profiling
-from bench.trial.measure import runner
+from bench.trial.measure import setup
 from bench.trial.measure.continuous_batching import BatchingSession
 from bench.trial.measure.request import Request
 from bench.trial.measure.runner import BenchmarkRunner
@@ -176,7 +176,7 @@ def test_a_worker_that_fails_in_silence_is_a_failure(tiny) -> None:
     config = tiny(continuous_batching=True)
     with BenchmarkRunner(progress=lambda name, total: range(total)) as runner:
         runner.setup_benchmark("tiny", config)
-        layer = runner._request.loaded.model.model.layers[0]
+        layer = runner._setup.request.loaded.model.model.layers[0]
 
         def broken(*_, **__):
             raise FloatingPointError("planted")
@@ -212,7 +212,7 @@ def test_a_memory_snapshot_is_of_the_call_that_was_measured(run, tiny, monkeypat
     watch(BatchingSession, "call")
     monkeypatch.setattr(profiling, "memory_history", memory_history)
     # On a CPU loading refuses the snapshot.
-    monkeypatch.setattr(runner, "load", lambda config: load(tiny(continuous_batching=batching)))
+    monkeypatch.setattr(setup, "load", lambda config: load(tiny(continuous_batching=batching)))
     config = tiny()
     config.generation.continuous_batching = batching
     config.profile.memory_snapshot = True

@@ -61,7 +61,7 @@ def after_calls(count, plant):
 
 
 def model_of(runner):
-    return runner._request.loaded.model
+    return runner._setup.request.loaded.model
 
 
 # ---- compilation -------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def test_a_recompilation_in_every_call_fails_with_its_guard(run, tiny) -> None:
 
 def compile_otherwise(runner) -> None:
     """Let generate compile in another way than was asked for."""
-    runner._request.generation.compile_config.dynamic = True
+    runner._setup.request.generation.compile_config.dynamic = True
 
 
 @pytest.mark.contract
@@ -260,7 +260,7 @@ def test_eager_attention_in_one_layer_of_sdpa_fails(run, tiny, monkeypatch) -> N
 @pytest.mark.contract
 def test_another_cache_after_the_validation_call_fails(run, tiny) -> None:
     def change(runner) -> None:
-        runner._request.generation.cache_implementation = "static"
+        runner._setup.request.generation.cache_implementation = "static"
 
     record = run(tiny(), after_calls(1, change))
     assert record.status == "failed"
@@ -270,7 +270,7 @@ def test_another_cache_after_the_validation_call_fails(run, tiny) -> None:
 @pytest.mark.contract
 def test_generation_without_a_cache_fails(run, tiny) -> None:
     def change(runner) -> None:
-        runner._request.generation.use_cache = False
+        runner._setup.request.generation.use_cache = False
 
     record = run(tiny(), change)
     assert (record.status, record.stage) == ("failed", "validation")

@@ -17,7 +17,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from bench.config.schema import CompileConfig, GenerationConfig
 from bench.trial.compat import workarounds
-from bench.trial.compat.workarounds import mended
+from bench.trial.compat.workarounds import applied_workarounds
 from bench.trial.evidence import compilation
 from bench.trial.measure.request import guards, make_generation_config, make_inputs
 from bench.trial.measure.runner import BenchmarkRunner
@@ -75,7 +75,7 @@ def test_a_static_cache_gives_the_logits_of_eager_attention(traced_only, tiny, c
     # The block of 128 positions is crossed while decoding.
     keywords = {"generation": STATIC, "sequence_length": 120, "num_tokens_to_generate": 12, "batch_size": batch_size}
     flex = tiny(attn_implementation="flex_attention", compile=compile_, **keywords)
-    with mended(flex):
+    with applied_workarounds(flex):
         assert off_by(flex, tiny(attn_implementation="eager", **keywords)) < 1e-4
 
 
@@ -126,7 +126,7 @@ def test_without_a_copy_the_mask_shows_one_position_too_many(traced_only, tiny) 
 )
 def test_a_setting_that_meets_no_fault_is_left_alone(tiny, keywords) -> None:
     before = ALL_MASK_ATTENTION_FUNCTIONS["flex_attention"]
-    with mended(tiny(**keywords)) as lines:
+    with applied_workarounds(tiny(**keywords)) as lines:
         assert lines == []
         assert not hasattr(BlockMask, "contiguous")
         assert ALL_MASK_ATTENTION_FUNCTIONS["flex_attention"] is before
@@ -135,7 +135,7 @@ def test_a_setting_that_meets_no_fault_is_left_alone(tiny, keywords) -> None:
 def test_continuous_batching_makes_its_masks_elsewhere(tiny) -> None:
     config = tiny(attn_implementation="flex_attention", compile=COMPILED)
     config.generation.continuous_batching = True
-    with mended(config) as lines:
+    with applied_workarounds(config) as lines:
         assert lines == []
 
 
@@ -143,7 +143,7 @@ def test_continuous_batching_makes_its_masks_elsewhere(tiny) -> None:
 @pytest.mark.parametrize("keywords", [{"generation": STATIC}, {"compile": COMPILED}])
 def test_each_mend_is_one_line_that_names_the_versions(tiny, monkeypatch, keywords, version) -> None:
     monkeypatch.setattr(workarounds.transformers, "__version__", version)
-    with mended(tiny(attn_implementation="flex_attention", **keywords)) as lines:
+    with applied_workarounds(tiny(attn_implementation="flex_attention", **keywords)) as lines:
         *contiguous, mask = lines
     called = f"BlockMask.contiguous: transformers {version} calls it and torch {torch.__version__} has none"
     assert contiguous == ([called] if version in ("5.18.0", "5.23.1") else [])
@@ -153,7 +153,10 @@ def test_each_mend_is_one_line_that_names_the_versions(tiny, monkeypatch, keywor
 @pytest.mark.parametrize("error", [None, RuntimeError("the setting failed")])
 def test_nothing_stays_behind(tiny, error) -> None:
     before = ALL_MASK_ATTENTION_FUNCTIONS["flex_attention"]
-    with contextlib.suppress(RuntimeError), mended(tiny(attn_implementation="flex_attention", generation=STATIC)):
+    with (
+        contextlib.suppress(RuntimeError),
+        applied_workarounds(tiny(attn_implementation="flex_attention", generation=STATIC)),
+    ):
         assert ALL_MASK_ATTENTION_FUNCTIONS["flex_attention"] is not before
         if error is not None:
             raise error
@@ -165,14 +168,14 @@ def test_what_a_library_brings_itself_is_not_replaced(tiny, monkeypatch) -> None
     theirs = lambda mask: mask  # noqa: E731 - a method as any other
     monkeypatch.setattr(BlockMask, "contiguous", theirs, raising=False)
     monkeypatch.setattr(workarounds.transformers, "__version__", "5.23.0")
-    with mended(tiny(attn_implementation="flex_attention", generation=STATIC)) as lines:
+    with applied_workarounds(tiny(attn_implementation="flex_attention", generation=STATIC)) as lines:
         assert BlockMask.contiguous is theirs
     assert not any(line.startswith("BlockMask.contiguous") for line in lines)
 
 
 def test_a_version_that_does_not_call_contiguous_is_not_mended(tiny, monkeypatch) -> None:
     monkeypatch.setattr(workarounds.transformers, "__version__", "5.24.0")
-    with mended(tiny(attn_implementation="flex_attention", generation=STATIC)) as lines:
+    with applied_workarounds(tiny(attn_implementation="flex_attention", generation=STATIC)) as lines:
         assert not hasattr(BlockMask, "contiguous")
     assert [line.partition(":")[0] for line in lines] == ["flex_attention mask"]
 

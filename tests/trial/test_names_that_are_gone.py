@@ -131,7 +131,7 @@ def test_a_model_that_is_compiled_although_nobody_asked_is_seen_in_the_profile(n
         hide(TORCH[name])
 
     def compile_layers(runner) -> None:
-        for layer in runner._request.loaded.model.model.layers:
+        for layer in runner._setup.request.loaded.model.model.layers:
             layer.mlp.forward = torch.compile(layer.mlp.forward, backend="eager")
 
     record = run(tiny(), compile_layers)
@@ -207,9 +207,9 @@ def test_arguments_of_torch_compile_that_are_not_seen_mark_the_job(tiny, monkeyp
 
 def test_the_probe_sees_what_this_torch_does_and_leaves_no_trace(tiny) -> None:
     assert compilation.counts_compilations()
-    with compilation.Journal() as journal:
+    with compilation.CompileEventLog() as event_log:
         assert probe.compile_trivially().compiled
-        assert journal.events() == []
+        assert event_log.events() == []
 
 
 def test_a_profiler_that_fails_marks_the_job(tiny, monkeypatch) -> None:
@@ -266,7 +266,7 @@ def test_tokens_that_are_handed_out_a_step_late_have_no_times(tiny, monkeypatch)
             self.streamer.end()
 
     def deliver_late(runner) -> None:
-        model = runner._request.loaded.model
+        model = runner._setup.request.loaded.model
         original = model.generate
 
         def generate(**keywords):
@@ -290,11 +290,11 @@ def test_a_mask_that_cannot_be_mended_marks_the_setting(tiny, hide, monkeypatch)
         attn_implementation="flex_attention", compile=CompileConfig(mode="default"),
         generation=GenerationConfig(kv_cache="static"),
     )  # fmt: skip
-    with workarounds.mended(config) as lines:
+    with workarounds.applied_workarounds(config) as lines:
         assert any("flex_attention mask" in each for each in lines)
     hide(TRANSFORMERS["MASK_FUNCTIONS"])
-    with workarounds.mended(config) as lines:
+    with workarounds.applied_workarounds(config) as lines:
         assert not any("flex_attention mask" in each for each in lines)
     loaded = LoadedModel(model=None, tokenizer=None, device=torch.device("cpu"))
     monkeypatch.setattr(unverifiable, "_is_readable", lambda name, _: name.is_here())
-    assert "attention.implementation" in {each.key for each in unverifiable.blind_spots(config, loaded)}
+    assert "attention.implementation" in {each.key for each in unverifiable.missing_evidence(config, loaded)}

@@ -160,10 +160,10 @@ def test_warm_up_and_measurement_tell_calls_and_median() -> None:
 
 def test_evidence_tells_kernels_output_and_what_could_not_be_seen() -> None:
     record = make_record(**make_evidence())
-    assert stage_log.looked_at(record) == (
+    assert stage_log.inspected(record) == (
         "evidence done: prefill ran flash_attention; decode ran flash_attention; "
         "output agrees with the reference's; nothing unverified"
     )
-    assert stage_log.looked_at(make_record()) == (
+    assert stage_log.inspected(make_record()) == (
         "evidence done: prefill ran unknown attention; decode ran unknown attention; nothing unverified"
     )

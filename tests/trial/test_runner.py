@@ -194,7 +194,7 @@ def test_eos_never_ends_a_call_early(runner, tiny) -> None:
     runner.setup_benchmark("tiny", config)
     runner.time_generate(config, warmup=True)
     # Declare every token that greedy decoding chose to be EOS: any of them would now end a careless call.
-    runner._request.generation.eos_token_id = sorted(set(runner._last_call.token_ids[0]))
+    runner._setup.request.generation.eos_token_id = sorted(set(runner._last_call.token_ids[0]))
     latency, timestamps, _, _ = runner.time_generate(config, warmup=True)
     assert latency > 0
     assert len(timestamps) == 8
@@ -203,7 +203,7 @@ def test_eos_never_ends_a_call_early(runner, tiny) -> None:
 def test_a_wrong_number_of_tokens_is_an_error(runner, tiny) -> None:
     config = tiny(num_tokens_to_generate=6)
     runner.setup_benchmark("tiny", config)
-    runner._request.generation.max_new_tokens = runner._request.generation.min_new_tokens = 4
+    runner._setup.request.generation.max_new_tokens = runner._setup.request.generation.min_new_tokens = 4
     with pytest.raises(RuntimeError, match=r"shape \(1, 20\), not \(1, 22\)"):
         runner.time_generate(config, warmup=True)
 
@@ -240,7 +240,11 @@ def test_the_same_setting_generates_the_same_tokens_in_all_calls(runner, tiny) -
 def test_a_difference_in_any_call_is_not_forgotten(runner, tiny, tokens: str, same: bool) -> None:
     config = tiny(warmup_iterations=1, measurement_iterations=2, gpu_monitoring=False)
     runner.setup_benchmark("tiny", config)
-    model, original, calls = runner._request.loaded.model, runner._request.loaded.model.generate, iter(tokens)
+    model, original, calls = (
+        runner._setup.request.loaded.model,
+        runner._setup.request.loaded.model.generate,
+        iter(tokens),
+    )
 
     def generate(**keywords):
         output = original(**keywords)
@@ -328,7 +332,7 @@ def test_a_compilation_that_did_not_happen_is_never_ok(runner, tiny, monkeypatch
 
 
 def test_an_attention_that_was_swapped_is_never_ok(runner, tiny, monkeypatch) -> None:
-    import bench.trial.measure.runner as module
+    import bench.trial.measure.setup as module
 
     load = module.load
 
@@ -357,8 +361,8 @@ def test_more_positions_than_the_model_has_are_refused(runner, tiny) -> None:
 
 def test_a_checkpoint_folder_runs_as_in_the_python_example(runner, tiny, tmp_path) -> None:
     runner.setup_benchmark("tiny", tiny())
-    runner._request.loaded.model.save_pretrained(tmp_path)
-    runner._request.loaded.tokenizer.save_pretrained(tmp_path)
+    runner._setup.request.loaded.model.save_pretrained(tmp_path)
+    runner._setup.request.loaded.tokenizer.save_pretrained(tmp_path)
     from bench import BenchmarkConfig
 
     config = BenchmarkConfig(warmup_iterations=1, measurement_iterations=2, attn_implementation="eager")
@@ -379,7 +383,7 @@ def test_the_checkpoint_s_own_generation_habits_do_not_get_in(runner, tiny, tmp_
         return runner._last_call.token_ids
 
     runner.setup_benchmark("tiny", tiny())
-    model, tokenizer = runner._request.loaded.model, runner._request.loaded.tokenizer
+    model, tokenizer = runner._setup.request.loaded.model, runner._setup.request.loaded.tokenizer
     for name, habits in (("plain", {}), ("lively", {"do_sample": True, "repetition_penalty": 9.0, "num_beams": 2})):
         for key, value in habits.items():
             setattr(model.generation_config, key, value)
@@ -428,13 +432,13 @@ def test_the_grad_mode_is_the_requested_one(runner, tiny, mode: str, expected: b
     config = tiny(generation=GenerationConfig(grad_mode=mode))
     runner.setup_benchmark("tiny", config)
     seen = []
-    original = runner._request.loaded.model.generate
+    original = runner._setup.request.loaded.model.generate
 
     def watched(**keywords):
         seen.append((torch.is_inference_mode_enabled(), torch.is_grad_enabled()))
         return original(**keywords)
 
-    runner._request.loaded.model.generate = watched
+    runner._setup.request.loaded.model.generate = watched
     runner.time_generate(config, warmup=True)
     assert seen == [(expected, False)]
 
@@ -451,7 +455,7 @@ def test_nothing_but_the_call_stands_between_the_clock_readings(tiny, monkeypatc
     config = tiny(num_tokens_to_generate=2)
     with BenchmarkRunner(clock=clock) as runner:
         runner.setup_benchmark("tiny", config)
-        original = runner._request.loaded.model.generate
+        original = runner._setup.request.loaded.model.generate
 
         def generate(**keywords):
             events.append("generate")
@@ -467,11 +471,11 @@ def test_nothing_but_the_call_stands_between_the_clock_readings(tiny, monkeypatc
                 events.append("end")
                 return []
 
-        runner._request.loaded.model.generate = generate
+        runner._setup.request.loaded.model.generate = generate
         runner._monitor = Monitor()
         monkeypatch.setattr(gc, "collect", lambda: events.append("collect"))
         monkeypatch.setattr(
-            type(runner._request.loaded.tokenizer), "decode", lambda *_, **__: events.append("decode") or ""
+            type(runner._setup.request.loaded.tokenizer), "decode", lambda *_, **__: events.append("decode") or ""
         )
         events.clear()
         runner.time_generate(config, warmup=False)
@@ -511,14 +515,14 @@ def test_the_stages_and_the_median_appear_on_the_logger(tiny, caplog) -> None:
 def test_a_call_that_fails_after_the_validation_is_never_kept(runner, tiny) -> None:
     config = tiny()
     runner.setup_benchmark("tiny", config)
-    original, calls = runner._request.loaded.model.generate, iter(range(10))
+    original, calls = runner._setup.request.loaded.model.generate, iter(range(10))
 
     def breaks(**keywords):
         if next(calls) == 3:
             raise RuntimeError("No available kernel. Aborting execution.")
         return original(**keywords)
 
-    runner._request.loaded.model.generate = breaks
+    runner._setup.request.loaded.model.generate = breaks
     with pytest.raises(RuntimeError, match="call 3 failed after others had worked"):
         runner.run_benchmark(config)
     assert [each.e2e_s > 0 for each in runner.record.iterations] == [True] * 3
@@ -532,9 +536,9 @@ def test_a_measured_call_by_itself_is_monitored(runner, tiny) -> None:
 
 def test_weights_are_never_read_from_a_pickle(runner, tiny, tmp_path) -> None:
     runner.setup_benchmark("tiny", tiny())
-    runner._request.loaded.model.config.save_pretrained(tmp_path)
-    runner._request.loaded.tokenizer.save_pretrained(tmp_path)
-    torch.save(runner._request.loaded.model.state_dict(), tmp_path / "pytorch_model.bin")
+    runner._setup.request.loaded.model.config.save_pretrained(tmp_path)
+    runner._setup.request.loaded.tokenizer.save_pretrained(tmp_path)
+    torch.save(runner._setup.request.loaded.model.state_dict(), tmp_path / "pytorch_model.bin")
     from bench import BenchmarkConfig
 
     with pytest.raises(ConfigError, match="safetensors"):

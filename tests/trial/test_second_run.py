@@ -109,7 +109,11 @@ def test_a_second_run_compiles_again_out_of_a_warm_cache(runner, tiny) -> None:
 def test_a_second_run_after_a_failure_begins_anew(runner, tiny) -> None:
     config = tiny(gpu_monitoring=False)
     runner.setup_benchmark("tiny", config)
-    model, original, calls = runner._request.loaded.model, runner._request.loaded.model.generate, iter(range(100))
+    model, original, calls = (
+        runner._setup.request.loaded.model,
+        runner._setup.request.loaded.model.generate,
+        iter(range(100)),
+    )
 
     def breaks(**keywords):
         if next(calls) == 2:

@@ -31,8 +31,8 @@ from bench.trial.measure.request import Request
 from bench.trial.measure.runner import BenchmarkRunner
 from bench.trial.model.loading import draft, load
 from bench.trial.parallel import launch, tensor_parallel
-from bench.trial.parallel.group import Order, gather_ranks, lost_contact
-from bench.trial.parallel.launch import Job, Word, settle
+from bench.trial.parallel.group import RankCommand, gather_ranks, lost_contact
+from bench.trial.parallel.launch import Job, RankExit, settle
 from bench.trial.unsupported import NotHonouredError
 from conftest import run_bench
 from factories import make_record
@@ -262,14 +262,14 @@ def test_an_architecture_without_a_plan_is_refused() -> None:
 def test_more_ranks_than_gpus_are_refused(monkeypatch, present: int, asked: int | str, complaint: str) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: present)
     with pytest.raises(ConfigError, match=complaint):
-        tensor_parallel.team_size(ModelConfig(tp_size=asked), torch.device("cuda", 0))
+        tensor_parallel.rank_count(ModelConfig(tp_size=asked), torch.device("cuda", 0))
 
 
 def test_auto_is_one_rank_for_each_gpu(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert tensor_parallel.team_size(ModelConfig(tp_size="auto"), torch.device("cuda", 0)) == 4
+    assert tensor_parallel.rank_count(ModelConfig(tp_size="auto"), torch.device("cuda", 0)) == 4
     with pytest.raises(ConfigError, match=r"model.tp_size=auto: there is no GPU to count"):
-        tensor_parallel.team_size(ModelConfig(tp_size="auto"), CPU)
+        tensor_parallel.rank_count(ModelConfig(tp_size="auto"), CPU)
 
 
 def test_a_runner_by_itself_refuses(split) -> None:
@@ -286,16 +286,16 @@ def test_a_model_that_was_not_split_is_not_what_was_asked_for(split, tiny, monke
 # ---- rank 0 and the others ------------------------------------------------------------------------------------------
 
 
-class FakeTeam:
+class FakeGroup:
     """Notes what rank 0 announces; the others answer as told."""
 
     def __init__(self, *answers: object) -> None:
-        self.orders: list[Order] = []
+        self.commands: list[RankCommand] = []
         self.notes: list[str] = []
         self._answers = answers
 
-    def announce(self, order: Order) -> None:
-        self.orders.append(order)
+    def announce(self, command: RankCommand) -> None:
+        self.commands.append(command)
         self.notes.append("announced")
 
     def gather(self, mine: object) -> list:
@@ -303,12 +303,12 @@ class FakeTeam:
 
 
 def test_a_call_is_announced_before_the_clock_is_read(tiny) -> None:
-    team = FakeTeam()
+    group = FakeGroup()
     config = tiny(device="cpu")
-    request = dataclasses.replace(Request.prepare(config, load(config)), team=team)
-    make_call(request, lambda: team.notes.append("clock") or time.perf_counter())
-    assert team.notes[:2] == ["announced", "clock"]
-    assert team.notes.count("announced") == 1
+    request = dataclasses.replace(Request.prepare(config, load(config)), group=group)
+    make_call(request, lambda: group.notes.append("clock") or time.perf_counter())
+    assert group.notes[:2] == ["announced", "clock"]
+    assert group.notes.count("announced") == 1
 
 
 def line(rank: int, device: str, joules: list, peak: int = 1) -> Rank:
@@ -325,8 +325,8 @@ def measured_record(**changes: object) -> Record:
 def test_energy_is_the_sum_over_gpus(monkeypatch) -> None:
     monkeypatch.setattr("bench.trial.hardware.memory.device_name", str)
     record = measured_record(energy=Energy(source="nvml", joules=[1.0, 2.0, None]))
-    team = FakeTeam((line(1, "cuda:1", [10.0, None, 30.0], peak=9), [[1, 2]]))
-    gather_ranks(team, record, torch.device("cuda", 0))
+    group = FakeGroup((line(1, "cuda:1", [10.0, None, 30.0], peak=9), [[1, 2]]))
+    gather_ranks(group, record, torch.device("cuda", 0))
     assert record.energy.joules == [11.0, None, None]
     assert [each.joules for each in record.ranks] == [[1.0, 2.0, None], [10.0, None, 30.0]]
     assert record.peak_bytes == 9  # of the fullest GPU
@@ -335,14 +335,14 @@ def test_energy_is_the_sum_over_gpus(monkeypatch) -> None:
 
 def test_the_energy_counter_of_a_host_counts_once() -> None:
     record = measured_record(energy=Energy(source="rapl", joules=[5.0]))
-    gather_ranks(FakeTeam((line(1, "cpu", []), [[1, 2]])), record, CPU)
+    gather_ranks(FakeGroup((line(1, "cpu", []), [[1, 2]])), record, CPU)
     assert record.energy.joules == [5.0]
     assert [each.joules for each in record.ranks] == [[], []]
 
 
 def test_ranks_that_generate_different_tokens_are_found_out() -> None:
     with pytest.raises(NotHonouredError, match="rank 1 generated other tokens than rank 0"):
-        gather_ranks(FakeTeam((line(1, "cpu", []), [[1, 3]])), measured_record(), CPU)
+        gather_ranks(FakeGroup((line(1, "cpu", []), [[1, 3]])), measured_record(), CPU)
 
 
 def test_a_split_model_has_its_costs_but_no_share_of_one_device() -> None:
@@ -362,22 +362,27 @@ def test_the_reference_is_split_as_well(split) -> None:
 @pytest.mark.parametrize(
     ("words", "died", "status", "message"),
     [
-        ({0: Word(status="ok"), 1: Word(status="ok")}, {}, "interrupted", None),
-        ({0: Word(status="skipped")}, {0: 1}, "interrupted", None),  # what rank 0 wrote stands
-        ({0: Word(status="failed"), 1: Word(status="lost")}, {0: 1}, "interrupted", None),
-        ({0: Word(status="lost")}, {1: -9}, "crashed", "rank 1 ended with SIGKILL in warmup"),
-        ({0: Word(status="failed")}, {1: -11}, "crashed", "rank 1 ended with SIGSEGV in warmup"),
+        ({0: RankExit(status="ok"), 1: RankExit(status="ok")}, {}, "interrupted", None),
+        ({0: RankExit(status="skipped")}, {0: 1}, "interrupted", None),  # what rank 0 wrote stands
+        ({0: RankExit(status="failed"), 1: RankExit(status="lost")}, {0: 1}, "interrupted", None),
+        ({0: RankExit(status="lost")}, {1: -9}, "crashed", "rank 1 ended with SIGKILL in warmup"),
+        ({0: RankExit(status="failed")}, {1: -11}, "crashed", "rank 1 ended with SIGSEGV in warmup"),
         ({}, {0: -9}, "crashed", "rank 0 ended with SIGKILL in warmup"),
         ({}, {0: 7}, "crashed", "rank 0 ended with exit status 7 in warmup"),
-        ({0: Word(status="lost")}, {1: 7}, "crashed", "rank 1 ended with exit status 7 in warmup"),
-        ({1: Word(status="oom", type="MemoryError", message="none")}, {1: 1}, "oom", "rank 1: none"),
+        ({0: RankExit(status="lost")}, {1: 7}, "crashed", "rank 1 ended with exit status 7 in warmup"),
+        ({1: RankExit(status="oom", type="MemoryError", message="none")}, {1: 1}, "oom", "rank 1: none"),
         (
-            {0: Word(status="failed"), 1: Word(status="failed", type="ValueError", message="too")},
+            {0: RankExit(status="failed"), 1: RankExit(status="failed", type="ValueError", message="too")},
             {0: 1},
             "interrupted",
             None,
         ),
-        ({0: Word(status="lost"), 1: Word(status="lost")}, {1: 1}, "crashed", "a rank left without a word in warmup"),
+        (
+            {0: RankExit(status="lost"), 1: RankExit(status="lost")},
+            {1: 1},
+            "crashed",
+            "a rank left without a word in warmup",
+        ),
     ],
 )
 def test_the_rank_at_fault_is_named(tmp_path, words: dict, died: dict, status: str, message: str | None) -> None:

@@ -220,6 +220,26 @@ def limit_reached(error: BaseException, config: BenchmarkConfig) -> str | None:
     return None
 
 
+class LimitCatcher:
+    """A context manager that ends quietly at a known limit and keeps the reason; other errors pass.
+
+    It can be entered again and again. Without a config it catches nothing.
+    """
+
+    def __init__(self, config: BenchmarkConfig | None = None) -> None:
+        self._config = config
+        self.reason: str | None = None  # why the setting cannot run here
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> bool:
+        if self._config is None or not isinstance(error, Exception):
+            return False
+        self.reason = limit_reached(error, self._config)
+        return self.reason is not None
+
+
 def _typed(value: object) -> str:
     """A key's value as one types it, but for null."""
     return str(value).lower() if isinstance(value, bool) else str(value)

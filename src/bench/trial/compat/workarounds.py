@@ -40,7 +40,7 @@ CALLS_CONTIGUOUS = ((5, 18), (5, 24))  # versions of transformers: from the firs
 
 
 @contextlib.contextmanager
-def mended(config: BenchmarkConfig) -> Iterator[list[str]]:
+def applied_workarounds(config: BenchmarkConfig) -> Iterator[list[str]]:
     """Mend what this setting needs until the context ends; yields one line for each fault, [] when there is none."""
     with contextlib.ExitStack() as undo:
         lines = []

@@ -16,11 +16,13 @@ from pathlib import Path
 import torch
 
 from bench.analysis.trials.roofline import roofline
-from bench.results.record import AttentionObserved, CompileEvent, Fidelity, Record, Roofline
-from bench.trial.evidence import attention, fidelity, profiling
+from bench.config.schema import BenchmarkConfig
+from bench.results.record import AttentionObserved, CompileEvent, Fidelity, Output, Record, Roofline
+from bench.trial.evidence import attention, compilation, fidelity, observed, profiling
 from bench.trial.hardware import memory
 from bench.trial.hardware.peak_rates import device_rates
 from bench.trial.measure.continuous_batching import BatchingSession
+from bench.trial.measure.recorder import RunRecorder
 from bench.trial.measure.request import Request, guards
 from bench.trial.model.loading import LoadedModel
 from bench.trial.unsupported import one_line
@@ -29,7 +31,30 @@ from bench.trial.unsupported import one_line
 SPLIT = "a model split over {} ranks moves bytes between them too: the rates of one device are no bound to compare with"
 
 
-def observe_attention(
+def check_attention(
+    config: BenchmarkConfig, run: RunRecorder, request: Request, session: BatchingSession | None
+) -> None:
+    """Profile a short call: record the attention that ran, and check that the call equals the validation call.
+
+    Raises:
+        NotHonouredError: what ran is not what the config asked for, or not what ran in the validation call.
+    """
+    before, model = run.observed, request.loaded.model
+    compiled = before.compile.events if before.compile is not None else []
+    layers = before.shape.layers if before.shape is not None else None
+    watch, compile_watch = observed.CallWatch(), compilation.CompileWatch()
+    with compile_watch.watching(model), watch.watching(model, batched=session is not None):
+        seen = _observe_attention(request, session, before.attention, compiled, layers)
+    run.observe(attention=seen)
+    run.mark_unverified(observed.check_attention(config, seen, request.loaded.device, layers))
+    if watch.grad_mode is not None:
+        observed.check_guard(config, watch)
+    observed.check_same_arguments(config, run.compile_arguments, compile_watch.arguments)
+    if watch.steps and seen.error is None and before.kv_cache is not None:
+        observed.check_same_cache(config, before.kv_cache, watch.cache)
+
+
+def _observe_attention(
     request: Request,
     session: BatchingSession | None,
     before: AttentionObserved,
@@ -60,28 +85,35 @@ def _without_collections() -> Iterator[None]:
         gc.enable()
 
 
-def write_reference(request: Request, path: Path) -> torch.Tensor:
-    """Run the reference's call and keep it in `path`; returns the new tokens, shape (rows, steps)."""
-    workload = request.config.workload
-    vocabulary = request.loaded.model.config.get_text_config().vocab_size
-    return fidelity.write_reference(
+def write_reference(request: Request, path: Path) -> Output:
+    """Run the reference's call, write its tokens and logits into `path`, and return its output."""
+    workload, loaded = request.config.workload, request.loaded
+    tokens = fidelity.write_reference(
         path,
         functools.partial(_new_tokens, request),
         rows=workload.batch_size,
         steps=workload.num_tokens_to_generate,
-        vocabulary=vocabulary,
+        vocabulary=loaded.model.config.get_text_config().vocab_size,
+    )
+    return Output(
+        shape=[len(tokens), workload.sequence_length + tokens.shape[1]],
+        token_ids=tokens.tolist(),
+        text=loaded.tokenizer.decode(tokens[0], skip_special_tokens=True),
+        same_in_all_calls=True,
     )
 
 
-def compare_with(reference: Path, request: Request, tokens: list[list[int]], dtype: str) -> Fidelity:
+def compare_with(reference: Path, request: Request, record: Record) -> Fidelity:
     """Compare what the setting generated, and its logits over the reference's tokens, with the reference."""
+    assert record.output is not None
+    assert record.observed is not None
     takes_processors = not request.config.generation.continuous_batching
     try:
         return fidelity.compare(
             fidelity.read_reference(reference),
-            tokens,
+            record.output.token_ids,
             functools.partial(_new_tokens, request) if takes_processors else None,
-            dtype,
+            record.observed.dtype,
         )
     except Exception as error:  # noqa: BLE001 - out of memory among them
         return Fidelity(reference="eager", reason=f"the comparison failed: {one_line(error)}")

@@ -33,7 +33,7 @@ from bench.host.libraries import imported, unusual
 from bench.results.record import COMPILATIONS, CompileEvent, CompileObserved
 from bench.trial.compat import torch_internals, transformers_internals
 from bench.trial.compat.probe import compile_trivially, is_of_probe
-from bench.trial.evidence.compile_events import Journal, first_line
+from bench.trial.evidence.compile_events import CompileEventLog, first_line
 from bench.trial.unsupported import CannotRunHereError
 
 # torch keeps the last 64 compilations unless told otherwise; then times and reasons would be lost, and sums shrink.
@@ -184,9 +184,9 @@ class CompileWatch:
             del model.get_compiled_call
 
 
-def observe(arguments: dict[str, Any] | None, before: Counters, journal: Journal) -> CompileObserved:
-    """What was compiled since `before`, what the journal holds, and the arguments with which generate compiled."""
-    now, events = read_counters(), journal.events()
+def observe(arguments: dict[str, Any] | None, before: Counters, event_log: CompileEventLog) -> CompileObserved:
+    """What was compiled since `before`, what the event_log holds, and the arguments with which generate compiled."""
+    now, events = read_counters(), event_log.events()
     # Not from torch's counter: it misses branches on data, and functions that were given up as a whole.
     breaks = collections.Counter(each.reason for each in events if each.kind in {"graph_break", "failure"})
     return CompileObserved(

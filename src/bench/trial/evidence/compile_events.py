@@ -29,7 +29,7 @@ class _Mark:
     cudagraph_skips: int
 
 
-class Journal:
+class CompileEventLog:
     """What torch.compile does while this is open, and during which call.
 
     Set `iteration` before each call; a call without compilation costs nothing more. Open it after `reset`, which

@@ -23,7 +23,7 @@ from bench.config.schema import BenchmarkConfig, prompt_digest
 from bench.results.record import AttentionObserved, Observed, Unverified
 from bench.trial.compat import transformers_internals
 from bench.trial.evidence import attention, compilation
-from bench.trial.evidence.unverifiable import blind_spots
+from bench.trial.evidence.unverifiable import missing_evidence
 from bench.trial.hardware import memory
 from bench.trial.measure.request import SDPA_BACKENDS, grad_mode, guards
 from bench.trial.model.loading import LoadedModel, revision_of
@@ -59,7 +59,7 @@ def observe_model(config: BenchmarkConfig, loaded: LoadedModel, prompt_tokens: i
         revision=revision_of(model),
         prompt_digest=prompt_digest(config.workload),
         prompt_tokens=prompt_tokens,
-        unverified=blind_spots(config, loaded),
+        unverified=missing_evidence(config, loaded),
         **tensor_parallel.observe(config, model),
     )
 

@@ -11,7 +11,7 @@ from bench.trial.compat import torch_internals, transformers_internals, workarou
 from bench.trial.model.loading import LoadedModel
 
 
-def blind_spots(config: BenchmarkConfig, loaded: LoadedModel) -> list[Unverified]:
+def missing_evidence(config: BenchmarkConfig, loaded: LoadedModel) -> list[Unverified]:
     """The keys of which some evidence is missing because the installed libraries lack a name that bench reads."""
     found = []
     for key, concerns, names in _EVIDENCE:

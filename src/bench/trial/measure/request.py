@@ -18,7 +18,7 @@ from bench.config.schema import BenchmarkConfig
 from bench.trial.evidence import compilation
 from bench.trial.model.loading import LoadedModel
 from bench.trial.model.prompts import prompt_ids
-from bench.trial.parallel.group import Order, Team
+from bench.trial.parallel.group import RankCommand, RankGroup
 
 SDPA_BACKENDS = {
     "math": SDPBackend.MATH,
@@ -36,17 +36,17 @@ class Request:
     loaded: LoadedModel
     inputs: dict[str, torch.Tensor]
     generation: Any  # transformers.GenerationConfig
-    team: Team | None = None  # with tensor parallelism: rank 0, which leads the others
+    group: RankGroup | None = None  # with tensor parallelism: rank 0, which leads the others
 
     @classmethod
-    def prepare(cls, config: BenchmarkConfig, loaded: LoadedModel, team: Team | None = None) -> Request:
+    def prepare(cls, config: BenchmarkConfig, loaded: LoadedModel, group: RankGroup | None = None) -> Request:
         """Make the inputs and the generation config. Raises ConfigError for a prompt file that cannot serve."""
         return cls(
             config=config,
             loaded=loaded,
             inputs=make_inputs(config, loaded),
             generation=make_generation_config(config, loaded, config.workload.num_tokens_to_generate),
-            team=team,
+            group=group,
         )
 
     @property
@@ -60,9 +60,9 @@ class Request:
         return torch.cat([self.inputs["input_ids"].cpu(), torch.tensor(token_ids, dtype=torch.int64)], dim=1)
 
     def announce(self, **what: Any) -> None:
-        """Before each `generate`, and before any clock is read: tell the other ranks that it comes (see `Order`)."""
-        if self.team is not None:
-            self.team.announce(Order(kind="generate", **what))
+        """Tell the other ranks that a `generate` comes (see `RankCommand`); to be called before any clock is read."""
+        if self.group is not None:
+            self.group.announce(RankCommand(kind="generate", **what))
 
     def generate(self, **more: Any) -> torch.Tensor:
         """Token ids, prompts included, int64, shape (batch_size, sequence_length + new tokens).

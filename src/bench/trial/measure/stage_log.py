@@ -38,7 +38,7 @@ def measured(record: Record) -> str:
     return f"measurement done: {median}{_calls(record, 'measurement')}{steady}"
 
 
-def looked_at(record: Record) -> str:
+def inspected(record: Record) -> str:
     """Say which attention ran, whether the output agrees with the reference's, and what could not be seen."""
     facts = []
     if record.observed is not None:

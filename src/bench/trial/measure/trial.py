@@ -25,7 +25,7 @@ from bench.results.record import Record
 from bench.trial.hardware.environment import describe_environment
 from bench.trial.measure.runner import BenchmarkRunner
 from bench.trial.model.loading import resolve_device
-from bench.trial.parallel.group import Team
+from bench.trial.parallel.group import RankGroup
 from bench.trial.unsupported import NotHonouredError, is_out_of_memory, memory_asked_for, one_line
 
 # (phase, iterations done, iterations in all (0: not known before), E2E of the last one in seconds)
@@ -42,7 +42,7 @@ def measure(
     reference: Path | None,
     began_s: float,
     emit: Emit,
-    join: Callable[[], Team] | None = None,
+    join: Callable[[], RankGroup] | None = None,
 ) -> Record:
     """Run the job that `record` requests, fill the record and write it into `folder`, whatever happens.
 
@@ -80,7 +80,7 @@ def measure(
     )
     try:
         record.environment = describe_environment(str(resolve_device(config.device)))
-        runner.team = join() if join is not None else None
+        runner.group = join() if join is not None else None
         runner.setup_benchmark(config.model.id, config)
         if record.kind == "reference":
             runner.write_reference(config, folder / REFERENCE_NAME)

@@ -25,10 +25,10 @@ from bench.trial.model.architecture import check_fit, check_memory, make_skeleto
 from bench.trial.model.checkpoint import check_checkpoint, check_tensors
 from bench.trial.model.gguf_file import dense_gguf
 from bench.trial.model.prompts import token_ids
-from bench.trial.model.source import check_origin, refusing, source
+from bench.trial.model.source import check_path, refusing, source
 from bench.trial.model.tokenizer import check_tokenizer, read_tokenizer
-from bench.trial.parallel.group import Team
-from bench.trial.parallel.tensor_parallel import check_split, distributed_config, split_random, team_size
+from bench.trial.parallel.group import RankGroup
+from bench.trial.parallel.tensor_parallel import check_split, distributed_config, rank_count, split_random
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,16 +50,16 @@ class Draft:
     rows: int | None  # of the embedding: token ids must be below; None: code that comes with the model keeps it
 
 
-def load(config: BenchmarkConfig, team: Team | None = None) -> LoadedModel:
-    """Load or make the model that the config names, on the device that it names; with a team this rank's slices of it.
+def load(config: BenchmarkConfig, group: RankGroup | None = None) -> LoadedModel:
+    """Load or make the model that the config names, on the device that it names; with a group this rank's slices of it.
 
     Raises:
         ConfigError: the request cannot be met on this machine or by this model, or the model cannot be found.
         ValueError, ImportError: as transformers raises them.
     """
     device = resolve_device(config.device)
-    if team is not None and device.type == "cuda":
-        device = torch.device("cuda", team.rank)
+    if group is not None and device.type == "cuda":
+        device = torch.device("cuda", group.rank)
     model_config = config.model
     if config.profile.memory_snapshot and device.type != "cuda":
         raise NoSnapshotError(f"torch keeps no history of memory on {device.type}")
@@ -69,9 +69,9 @@ def load(config: BenchmarkConfig, team: Team | None = None) -> LoadedModel:
     check_workload(config, plan)
     _seed(model_config.seed)
     if model_config.weights == "random":
-        model = _random_model(config, plan, team)
+        model = _random_model(config, plan, group)
     else:
-        model = _pretrained_model(config, plan, team).to(device)
+        model = _pretrained_model(config, plan, group).to(device)
     model = model.eval()
     # A checkpoint's own habits (sampling, penalties) would reach each call through this; ours spells out everything.
     model.generation_config = transformers.GenerationConfig()
@@ -94,11 +94,11 @@ def draft(model_config: ModelConfig, device: torch.device, *, fit: bool = True) 
     if model_config.id is None:
         raise ConfigError("model.id", None, "name a model: a group (model=tiny), a hub id or a folder")
     if not model_config.architecture:
-        check_origin(model_config)
+        check_path(model_config)
     architecture = read_architecture(model_config)
     rows = getattr(architecture.get_text_config(decoder=True), "vocab_size", None)
     skeleton = make_skeleton(model_config, architecture)
-    ranks = 1 if model_config.tp_size is None else team_size(model_config, device)
+    ranks = 1 if model_config.tp_size is None else rank_count(model_config, device)
     if model_config.tp_size is not None:
         check_split(model_config, architecture, skeleton, ranks)
     if skeleton is not None:
@@ -160,10 +160,10 @@ def _seed(seed: int) -> None:
     torch.manual_seed(seed)  # seeds the GPUs as well
 
 
-def _random_model(config: BenchmarkConfig, plan: Draft, team: Team | None) -> Any:
-    if team is None:
+def _random_model(config: BenchmarkConfig, plan: Draft, group: RankGroup | None) -> Any:
+    if group is None:
         return _whole_random_model(config, plan)
-    model, found = split_random(lambda: _whole_random_model(config, plan), config, plan.architecture, team)
+    model, found = split_random(lambda: _whole_random_model(config, plan), config, plan.architecture, group)
     check_tensors(config.model, found)
     return model
 
@@ -179,7 +179,7 @@ def _whole_random_model(config: BenchmarkConfig, plan: Draft) -> Any:
         )
 
 
-def _pretrained_model(config: BenchmarkConfig, plan: Draft, team: Team | None) -> Any:
+def _pretrained_model(config: BenchmarkConfig, plan: Draft, group: RankGroup | None) -> Any:
     model_config = config.model
     weights: dict[str, Any]
     if model_config.gguf_file:
@@ -194,7 +194,7 @@ def _pretrained_model(config: BenchmarkConfig, plan: Draft, team: Team | None) -
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that they are listed, and refused below in one line
             **weights,
-            **distributed_config(team),
+            **distributed_config(group),
         )
     check_tensors(model_config, found)
     return model

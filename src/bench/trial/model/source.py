@@ -22,7 +22,7 @@ from bench.trial.model.gguf_file import check_gguf
 from bench.trial.unsupported import one_line
 
 
-def check_origin(model_config: ModelConfig) -> None:
+def check_path(model_config: ModelConfig) -> None:
     """Refuse a path that leads nowhere, or to what holds no model."""
     name = str(model_config.id)
     path = Path(expanded(name))

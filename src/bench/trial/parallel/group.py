@@ -37,7 +37,7 @@ SLACK_S = 60.0  # beyond the job's deadline, which shall be what ends a rank tha
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Order:
+class RankCommand:
     """What rank 0 announces."""
 
     kind: str  # "stage": a stretch of the job begins; "generate": a call; "report": tell what was used; "stop"
@@ -48,7 +48,7 @@ class Order:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Team:
+class RankGroup:
     """A rank among its peers."""
 
     rank: int
@@ -74,21 +74,21 @@ class Team:
             control=distributed.new_group(backend="gloo", timeout=patience),
         )
 
-    def announce(self, order: Order) -> None:
+    def announce(self, command: RankCommand) -> None:
         """Rank 0: tell the others what comes, and wait until they are about to begin. RuntimeError: one is gone."""
-        distributed.broadcast_object_list([order], src=0, group=self.control)
+        distributed.broadcast_object_list([command], src=0, group=self.control)
         self.wait()
 
-    def receive(self) -> Order:
+    def receive(self) -> RankCommand:
         """The other ranks: sleep until rank 0 announces something. RuntimeError: it is gone."""
-        orders: list[Any] = [None]
-        distributed.broadcast_object_list(orders, src=0, group=self.control)
+        commands: list[Any] = [None]
+        distributed.broadcast_object_list(commands, src=0, group=self.control)
         self.wait()
-        order: Order = orders[0]
-        return order
+        command: RankCommand = commands[0]
+        return command
 
     def gather(self, mine: Any) -> list[Any]:
-        """What each rank has to say, in their order, at rank 0; [] at the others."""
+        """What each rank has to say, in the order of ranks, at rank 0; [] at the others."""
         answers: list[Any] = [None] * self.size
         distributed.gather_object(mine, answers if self.rank == 0 else None, dst=0, group=self.control)
         return answers if self.rank == 0 else []
@@ -108,14 +108,14 @@ def lost_contact(text: str) -> bool:
     return LOST.search(text) is not None
 
 
-def check_team(config: BenchmarkConfig, team: Team | None) -> None:
+def require_ranks(config: BenchmarkConfig, group: RankGroup | None) -> None:
     """Refuse tensor parallelism in a process that has no peers."""
-    if config.model.tp_size is not None and team is None:
+    if config.model.tp_size is not None and group is None:
         remedy = "takes several processes, which only a job starts: use python -m bench"
         raise ConfigError("model.tp_size", config.model.tp_size, remedy)
 
 
-def gather_ranks(team: Team, record: Record, device: torch.device) -> None:
+def gather_ranks(group: RankGroup, record: Record, device: torch.device) -> None:
     """Rank 0, after the measured calls: put into its record what every rank used.
 
     On GPUs the record's energy becomes the sum over the ranks, None for a call that not all of them know. The counter
@@ -133,8 +133,8 @@ def gather_ranks(team: Team, record: Record, device: torch.device) -> None:
         memory=record.memory,
         joules=record.energy.joules if record.energy is not None and on_gpu else [],
     )
-    team.announce(Order(kind="report"))
-    answers = team.gather((mine, record.output.token_ids))
+    group.announce(RankCommand(kind="report"))
+    answers = group.gather((mine, record.output.token_ids))
     record.ranks = [each for each, _ in answers]
     if record.energy is not None and on_gpu:
         calls = zip(*(each.joules for each in record.ranks), strict=False)  # [] of a rank whose monitor failed

@@ -34,9 +34,9 @@ from bench.results.file_names import LOG_NAME
 from bench.results.record import ProcessEnd, Record, RecordError
 from bench.trial.measure import trial
 from bench.trial.model.loading import resolve_device
-from bench.trial.parallel.group import Order, Team, lost_contact
+from bench.trial.parallel.group import RankCommand, RankGroup, lost_contact
 from bench.trial.parallel.other_ranks import follow
-from bench.trial.parallel.tensor_parallel import team_size
+from bench.trial.parallel.tensor_parallel import rank_count
 
 LOOK_S = 0.25  # between the launcher's looks at the ranks
 LOST_GRACE_S = 3.0  # for the launcher to find the rank that is gone
@@ -63,7 +63,7 @@ class Job:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Word:
+class RankExit:
     """What a rank says of its end."""
 
     status: str  # of the record; "lost": another rank is gone
@@ -82,7 +82,7 @@ def run_ranks(job: Job) -> None:
     died: dict[int, int] = {}
     try:
         device = resolve_device(config.device)
-        size = team_size(config.model, device)
+        size = rank_count(config.model, device)
         if device.type == "cpu" and torch.cuda.is_available():
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # transformers would split over the GPUs
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all ranks are here, whatever the host's name resolves to
@@ -144,12 +144,12 @@ def enter(job: Job) -> None:
 
 def _lead(job: Job, device_type: str) -> None:
     """Rank 0: the job as one process would do it, but for the others that go along."""
-    record, teams = job.record, []
+    record, groups = job.record, []
 
-    def join() -> Team:
+    def join() -> RankGroup:
         config = BenchmarkConfig.from_dict(record.requested)
-        teams.append(Team.join(config, device_type, job.scratch))
-        return teams[0]
+        groups.append(RankGroup.join(config, device_type, job.scratch))
+        return groups[0]
 
     def emit(phase: str, done: int, total: int, e2e_s: float | None) -> None:
         if done == 0:
@@ -168,35 +168,35 @@ def _lead(job: Job, device_type: str) -> None:
             join=join,
         )
     except KeyboardInterrupt:
-        _say(job, 0, Word(status=record.status))
+        _say(job, 0, RankExit(status=record.status))
         _leave_at_once(1)
-    word = Word(status=record.status)
+    word = RankExit(status=record.status)
     if record.error is not None and lost_contact(f"{record.error.type}: {record.error.message}"):
-        word = Word(status="lost")
+        word = RankExit(status="lost")
     if record.status == "ok":
         try:
-            teams[0].announce(Order(kind="stop"))
+            groups[0].announce(RankCommand(kind="stop"))
         except RuntimeError:
-            word = Word(status="lost")
+            word = RankExit(status="lost")
     _say(job, 0, word)
-    _end(word, teams)
+    _end(word, groups)
 
 
 def _follow(job: Job, device_type: str, rank: int) -> None:
     """Another rank: make rank 0's calls, and leave word if that fails."""
-    config, word, teams = BenchmarkConfig.from_dict(job.record.requested), Word(status="ok"), []
+    config, word, groups = BenchmarkConfig.from_dict(job.record.requested), RankExit(status="ok"), []
     try:
-        teams.append(Team.join(config, device_type, job.scratch))
-        follow(config, teams[0], job.compile_cache / f"rank{rank}")
+        groups.append(RankGroup.join(config, device_type, job.scratch))
+        follow(config, groups[0], job.compile_cache / f"rank{rank}")
     except Exception as error:  # noqa: BLE001 - failure is data
         failed = dataclasses.replace(job.record)
         trial.record_failure(failed, error)
         assert failed.error is not None
-        word = Word(status=failed.status, **dataclasses.asdict(failed.error))
+        word = RankExit(status=failed.status, **dataclasses.asdict(failed.error))
         if lost_contact(f"{word.type}: {word.message}"):
             word = dataclasses.replace(word, status="lost")
     except SystemExit as error:  # code that comes with a model may do it
-        word = Word(status="crashed", type="SystemExit", message=f"sys.exit({error.code!r}) was called")
+        word = RankExit(status="crashed", type="SystemExit", message=f"sys.exit({error.code!r}) was called")
         word = dataclasses.replace(word, detail=traceback.format_exc())
     _say(job, rank, word)
     if word.status not in ("ok", "lost"):
@@ -204,14 +204,14 @@ def _follow(job: Job, device_type: str, rank: int) -> None:
         deadline = time.monotonic() + DONE_GRACE_S
         while 0 not in _all_heard(job) and time.monotonic() < deadline:
             time.sleep(0.05)
-    _end(word, teams)
+    _end(word, groups)
 
 
-def _end(word: Word, teams: list[Team]) -> None:
+def _end(word: RankExit, groups: list[RankGroup]) -> None:
     """Leave: a rank at fault at once, so that the launcher ends the others too."""
     if word.status == "ok":
-        for team in teams:
-            team.leave()
+        for group in groups:
+            group.leave()
         return
     if word.status == "lost":
         time.sleep(LOST_GRACE_S)
@@ -225,7 +225,7 @@ def _leave_at_once(status: int) -> None:
     os._exit(status)
 
 
-def _say(job: Job, rank: int, word: Word) -> None:
+def _say(job: Job, rank: int, word: RankExit) -> None:
     with contextlib.suppress(OSError):
         _write(job.scratch / f"rank{rank}.json", json.dumps(dataclasses.asdict(word)))
 
@@ -237,12 +237,12 @@ def _write(path: Path, text: str) -> None:
     unfinished.replace(path)
 
 
-def _all_heard(job: Job) -> dict[int, Word]:
+def _all_heard(job: Job) -> dict[int, RankExit]:
     """Rank → what it has said of its end, of those that have."""
     heard = {}
     for path in job.scratch.glob("rank*.json"):
         rank = int(path.stem.removeprefix("rank"))
-        heard[rank] = Word(**json.loads(path.read_text(encoding="utf-8")))
+        heard[rank] = RankExit(**json.loads(path.read_text(encoding="utf-8")))
     return heard
 
 

@@ -19,17 +19,17 @@ from transformers.generation.streamers import BaseStreamer
 
 from bench.config.schema import BenchmarkConfig
 from bench.results.record import Memory, Rank
-from bench.trial.compat.workarounds import mended
+from bench.trial.compat.workarounds import applied_workarounds
 from bench.trial.evidence.fidelity import LogitTap
 from bench.trial.evidence.profiling import StopAfter
 from bench.trial.hardware import memory
 from bench.trial.hardware.monitor import HardwareMonitor, gpu_uuid_of
 from bench.trial.measure.request import Request, guards
-from bench.trial.measure.runner import load_ready, use_compile_cache
-from bench.trial.parallel.group import Order, Team
+from bench.trial.measure.setup import load_model, use_compile_cache
+from bench.trial.parallel.group import RankCommand, RankGroup
 
 
-class Silence(BaseStreamer):  # type: ignore[misc]
+class NullStreamer(BaseStreamer):  # type: ignore[misc]
     """Takes tokens and does nothing, so that generate goes the same way as in rank 0."""
 
     def put(self, value: Any) -> None:
@@ -39,33 +39,33 @@ class Silence(BaseStreamer):  # type: ignore[misc]
         """The call is over."""
 
 
-def follow(config: BenchmarkConfig, team: Team, compile_cache: Path) -> None:
+def follow(config: BenchmarkConfig, group: RankGroup, compile_cache: Path) -> None:
     """Load, then obey until rank 0 says stop.
 
     Raises:
         RuntimeError: rank 0 or another rank is gone.
         Exception: whatever loading and generate raise.
     """
-    with mended(config), contextlib.ExitStack() as until_stop:
-        loaded = load_ready(config, team)
+    with applied_workarounds(config), contextlib.ExitStack() as until_stop:
+        loaded = load_model(config, group)
         until_stop.enter_context(use_compile_cache(config, loaded.device, compile_cache))
         request = Request.prepare(config, loaded)
         gc.collect()
         gc.freeze()
-        own = _Follower(request=request, team=team, memory=Memory(after_load=memory.use(loaded.device)))
-        while (order := team.receive()).kind != "stop":
-            if order.kind == "stage":
-                own.enter(str(order.stage), until_stop)
-            elif order.kind == "report":
-                team.gather((own.report(), own.tokens))
+        own = _Follower(request=request, group=group, memory=Memory(after_load=memory.use(loaded.device)))
+        while (command := group.receive()).kind != "stop":
+            if command.kind == "stage":
+                own.enter(str(command.stage), until_stop)
+            elif command.kind == "report":
+                group.gather((own.report(), own.tokens))
             else:
-                own.call(order)
+                own.call(command)
 
 
 @dataclasses.dataclass(kw_only=True)
 class _Follower:
     request: Request
-    team: Team
+    group: RankGroup
     memory: Memory
     stage: str = "load"
     tokens: list[list[int]] = dataclasses.field(default_factory=list)  # new ones of the last call
@@ -86,9 +86,9 @@ class _Follower:
             memory.restart_peaks(device)
         self.stage = stage
 
-    def call(self, order: Order) -> None:
+    def call(self, command: RankCommand) -> None:
         """One generate call, the same as rank 0's."""
-        request, more = self.request, _keywords(order)
+        request, more = self.request, _keywords(command)
         monitor = self.monitor if self.stage == "measurement" else None
         with _quiet(), guards(request.config), _monitored(monitor):
             memory.synchronize(request.loaded.device)
@@ -102,7 +102,7 @@ class _Follower:
         """What this rank used, up to the end of the measured calls."""
         device = self.request.loaded.device
         return Rank(
-            rank=self.team.rank,
+            rank=self.group.rank,
             device=str(device),
             device_name=memory.device_name(device),
             memory=dataclasses.replace(self.memory, measurement_peak=memory.peak(device, of_process=True)),
@@ -110,15 +110,15 @@ class _Follower:
         )
 
 
-def _keywords(order: Order) -> dict[str, Any]:
+def _keywords(command: RankCommand) -> dict[str, Any]:
     """What looks on in rank 0 and changes the way that generate goes, without eyes."""
     more: dict[str, Any] = {}
-    if order.shows_logits:
-        more["logits_processor"] = [LogitTap(lambda _step, _scores: None, order.forced)]
+    if command.shows_logits:
+        more["logits_processor"] = [LogitTap(lambda _step, _scores: None, command.forced)]
     else:
-        more["streamer"] = Silence()
-    if order.length is not None:
-        more["stopping_criteria"] = [StopAfter(order.length)]
+        more["streamer"] = NullStreamer()
+    if command.length is not None:
+        more["stopping_criteria"] = [StopAfter(command.length)]
     return more
 
 

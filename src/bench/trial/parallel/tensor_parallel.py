@@ -24,7 +24,7 @@ from torch import distributed
 from bench.config.rules import ConfigError
 from bench.config.schema import BenchmarkConfig, ModelConfig
 from bench.trial.model.sizes import KV_PROJECTION, QKV_PROJECTION
-from bench.trial.parallel.group import Team
+from bench.trial.parallel.group import RankGroup
 from bench.trial.unsupported import NotHonouredError
 
 KV_PLANNED = ("k_proj", "qkv_proj", "query_key_value")  # modules that make keys, under the names of plans
@@ -33,7 +33,7 @@ KV_PLANNED = ("k_proj", "qkv_proj", "query_key_value")  # modules that make keys
 # ---- before the load ------------------------------------------------------------------------------------------------
 
 
-def team_size(model_config: ModelConfig, device: torch.device) -> int:
+def rank_count(model_config: ModelConfig, device: torch.device) -> int:
     """How many ranks the job has: `model.tp_size`, or one for each GPU. ConfigError when there are not as many."""
     size = model_config.tp_processes
     if device.type != "cuda":
@@ -76,26 +76,28 @@ def check_split(model_config: ModelConfig, architecture: Any, skeleton: Any, siz
 # ---- the load -------------------------------------------------------------------------------------------------------
 
 
-def distributed_config(team: Team | None) -> dict[str, Any]:
-    """What `from_pretrained` needs to be told so that it reads this rank's slices; {} without a team."""
-    if team is None:
+def distributed_config(group: RankGroup | None) -> dict[str, Any]:
+    """What `from_pretrained` needs to be told so that it reads this rank's slices; {} without a group."""
+    if group is None:
         return {}
     from transformers.distributed import DistributedConfig  # noqa: PLC0415 - only such jobs need it
 
-    return {"distributed_config": DistributedConfig(tp_plan="auto", tp_size=team.size)}
+    return {"distributed_config": DistributedConfig(tp_plan="auto", tp_size=group.size)}
 
 
-def split_random(make: Callable[[], Any], config: BenchmarkConfig, architecture: Any, team: Team) -> tuple[Any, Any]:
+def split_random(
+    make: Callable[[], Any], config: BenchmarkConfig, architecture: Any, group: RankGroup
+) -> tuple[Any, Any]:
     """A random model in slices, by way of a checkpoint that rank 0 makes; with what transformers says of loading it."""
-    folder = team.scratch / "weights"
-    if team.rank == 0:
+    folder = group.scratch / "weights"
+    if group.rank == 0:
         whole = make()
         whole.save_pretrained(folder)
         del whole
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    team.wait()
+    group.wait()
     remote = {"trust_remote_code": config.model.trust_remote_code}
     with torch.device("meta"):  # code that came with the model is not in the folder: its class is found this way
         kind = type(transformers.AutoModelForCausalLM.from_config(copy.deepcopy(architecture), **remote))
@@ -106,10 +108,10 @@ def split_random(make: Callable[[], Any], config: BenchmarkConfig, architecture:
         attn_implementation=config.attention.implementation,
         use_safetensors=True,
         output_loading_info=True,
-        **distributed_config(team),
+        **distributed_config(group),
     )
-    team.wait()
-    if team.rank == 0:
+    group.wait()
+    if group.rank == 0:
         shutil.rmtree(folder, ignore_errors=True)
     return model, found
 

@@ -143,7 +143,7 @@ def test_the_commands_on_a_sweep_work(command, start) -> None:
 
 
 def test_a_shared_compile_cache_is_made_or_refused_in_one_line(folder) -> None:
-    ended = run_bench("compile.cache=shared", "tracking=off", *FEW, folder=folder)
+    ended = run_bench("attention=flex", "compile.cache=shared", "tracking=off", *FEW, folder=folder)
     if DESK is None:
         assert ended.returncode == 0
     else:

@@ -82,7 +82,9 @@ def test_a_shared_compile_cache_that_cannot_be_written_is_refused_with_folder_an
 
 def test_a_command_with_such_a_cache_ends_in_one_line_before_anything_runs(tmp_path) -> None:
     (tmp_path / "file").write_text("in the way")
-    ended = run_bench(*FEW, "compile.cache=shared", folder=tmp_path, XDG_CACHE_HOME=str(tmp_path / "file"))
+    ended = run_bench(
+        *FEW, "compile=default", "compile.cache=shared", folder=tmp_path, XDG_CACHE_HOME=str(tmp_path / "file")
+    )
     assert ended.returncode == 2
     assert ended.stderr.startswith("bench: compile.cache=shared: ")
     assert ended.stderr.count("\n") == 1

@@ -95,6 +95,7 @@ def measure(shape: str) -> None:
 
     Plugins.instance()  # which loads the sweeper's modules, and would load them once more after this
     from bench.cli import application  # noqa: PLC0415
+    from bench.cli.composition import checked_config  # noqa: PLC0415
     from bench.orchestration import dry_run  # noqa: PLC0415
     from bench.orchestration import sweep as course  # noqa: PLC0415
     from hydra_plugins.bench_sweeper import bench_sweeper  # noqa: PLC0415
@@ -117,7 +118,7 @@ def measure(shape: str) -> None:
 
     composer = bench_sweeper.Composer
     composer.compose = timed("compose", composer.compose)
-    application.to_config = timed("check", application.to_config)
+    checked_config.to_config = timed("check", checked_config.to_config)
     course.make_plan = timed("plan", course.make_plan)
     dry_run.print_plan_of = timed("print", dry_run.print_plan_of)
     sweeper = bench_sweeper.BenchSweeper

@@ -22,8 +22,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from bench.cli import application
+from bench.cli.composition.conf_folder import conf_folder
 from bench.cli.composition.config_loader import text_loader
+from bench.cli.hydra_command import HydraCommand
+from bench.cli.registration import register
 from bench.compat import hydra_internals
 from hydra_plugins.bench_sweeper.composing import Composer, JobLoader
 
@@ -68,9 +70,9 @@ def loader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConfigLoaderImp
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text.lstrip(), encoding="utf-8")
     setup_globals()
-    application._register()
+    register()
     GlobalHydra.instance().clear()
-    search_path = create_config_search_path(str(application.conf_folder()))
+    search_path = create_config_search_path(str(conf_folder()))
     search_path.get_path().insert(-1, SearchPathElement("command-line", str(folder)))  # Hydra's schemas stay last
     yield ConfigLoaderImpl(search_path)
     Singleton.set_state(before)
@@ -280,8 +282,8 @@ def test_a_command_line_is_composed_once_and_as_hydra_composes_it(loader, monkey
     monkeypatch.setattr(
         ours, "_load_configuration_impl", lambda *args, **named: calls.append(1) or load(*args, **named)
     )
-    monkeypatch.setattr(application._Command, "is_sweep", mode is RunMode.MULTIRUN)
-    command = hydra_internals.command_class(application._Command)("bench", ours)
+    monkeypatch.setattr(HydraCommand, "is_sweep", mode is RunMode.MULTIRUN)
+    command = hydra_internals.command_class(HydraCommand)("bench", ours)
     assert command.get_mode("config", typed) is None
     assert job_outcome(lambda lines: command.compose_config("config", lines, mode), asked)[:2] == right
     assert len(calls) == 1
@@ -289,7 +291,7 @@ def test_a_command_line_is_composed_once_and_as_hydra_composes_it(loader, monkey
 
 @pytest.mark.contract
 def test_a_command_line_that_no_config_was_composed_for_is_left_to_hydra(loader) -> None:
-    command = hydra_internals.command_class(application._Command)("bench", loader)
+    command = hydra_internals.command_class(HydraCommand)("bench", loader)
     assert command.get_mode("config", ["workload.batch_size=3"]) is None
     assert command.compose_config("config", ["workload.batch_size=4"], RunMode.RUN).workload.batch_size == 4
 

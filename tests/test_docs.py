@@ -38,8 +38,10 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.cli import application
+from bench.cli.composition.checked_config import to_config
+from bench.cli.composition.conf_folder import conf_folder
 from bench.cli.composition.quoting import readable
+from bench.cli.registration import register
 from bench.config.rules import ConfigError
 from bench.config.schema import BenchmarkConfig
 from bench.host.command_line import COMMANDS as WORDS
@@ -312,9 +314,9 @@ def loader() -> Iterator[ConfigLoaderImpl]:
     Plugins.instance()  # registers choices once a process
     before = Singleton.get_state()
     setup_globals()
-    application._register()
+    register()
     GlobalHydra.instance().clear()
-    yield ConfigLoaderImpl(create_config_search_path(str(application.conf_folder())))
+    yield ConfigLoaderImpl(create_config_search_path(str(conf_folder())))
     Singleton.set_state(before)
 
 
@@ -372,7 +374,7 @@ class Checked:
         """One point's config."""
         key = (of_all, overrides)
         if key not in self.configs:
-            self.configs[key] = application.to_config(self.master(of_all)[1].compose(overrides), overrides)
+            self.configs[key] = to_config(self.master(of_all)[1].compose(overrides), overrides)
         return self.configs[key]
 
 

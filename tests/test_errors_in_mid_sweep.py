@@ -70,7 +70,10 @@ def second_call(where: str, error: Exception, nth: int = 2, *, after: bool = Fal
 COSTS_THE_JOB = {
     "its config is composed": ("hydra_plugins.bench_sweeper.bench_sweeper:JobLoader.load_sweep_config", 2),
     "its folder is made": ("hydra.core.utils:_save_config", 4),  # three files a job
-    "its config is checked": ("bench.cli.application:to_config", 5),  # three were checked before the first job
+    "its config is checked": (
+        "bench.cli.composition.checked_config:to_config",
+        5,
+    ),  # three were checked before the first job
     "it is given its assignment": ("bench.jobs.assignment:Assignment.from_text", 2),
     "its trial id is made": ("bench.orchestration.job_run:run_sweep_job", 2),
     "it waits for its turn": ("bench.jobs.process.neighbours:among_neighbours", 2),

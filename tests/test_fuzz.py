@@ -24,8 +24,11 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from bench.analysis.trials.summary import summarize
-from bench.cli import application, compare
+from bench.cli import compare
+from bench.cli.composition.checked_config import to_config
+from bench.cli.composition.conf_folder import conf_folder
 from bench.cli.refusals.message import explain, is_of_composition
+from bench.cli.registration import register
 from bench.config.rules import ConfigError
 from bench.config.schema import BenchmarkConfig, walk
 from bench.jobs.planning import plan
@@ -138,14 +141,14 @@ def test_any_mapping_gives_a_config_or_one_line(data: dict[Any, Any]) -> None:
 @pytest.fixture(scope="module")
 def door() -> Any:
     """Hydra's composition as the command line has it."""
-    application._register()
-    with initialize_config_dir(version_base="1.3", config_dir=str(application.conf_folder())):
+    register()
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
         yield
 
 
 def compose_or_line(overrides: list[str]) -> None:
     try:
-        application.to_config(compose(config_name="config", overrides=overrides), overrides)
+        to_config(compose(config_name="config", overrides=overrides), overrides)
     except Exception as error:  # noqa: BLE001 - which ones may come is what is asserted
         is_known = isinstance(error, (ConfigError, HydraException, OmegaConfBaseException)) or is_of_composition(error)
         line = explain(error, overrides) if is_known else repr(error)

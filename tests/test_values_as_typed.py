@@ -26,10 +26,12 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from bench.cli import application
+from bench.cli.composition.checked_config import to_config
+from bench.cli.composition.conf_folder import conf_folder
 from bench.cli.composition.config_loader import text_loader
 from bench.cli.composition.text_keys import Kind, _declared, kind_of
 from bench.cli.composition.text_overrides import parse, quoted, values_as_typed
+from bench.cli.registration import register
 from bench.compat.override_internals import in_quotes
 from bench.config.rules import ConfigError
 from bench.config.schema import BenchmarkConfig, ModelConfig, SweepConfig, TrackingConfig
@@ -87,9 +89,9 @@ def loader(folder: Path) -> Iterator[Any]:
     Plugins.instance()  # registers choices once a process
     before = Singleton.get_state()
     setup_globals()
-    application._register()
+    register()
     GlobalHydra.instance().clear()
-    search_path = create_config_search_path(str(application.conf_folder()))
+    search_path = create_config_search_path(str(conf_folder()))
     search_path.get_path().insert(-1, SearchPathElement("command-line", str(folder)))
     yield text_loader(search_path)
     Singleton.set_state(before)
@@ -381,7 +383,7 @@ def test_a_choice_of_a_group_is_a_name_whatever_it_looks_like(loader, folder: Pa
 def test_what_a_reference_leads_to_is_a_text_in_a_tag(master) -> None:
     lines = ["tracking.tags.seed=${sweep.seed}", "tracking.tags.on=${monitor.enabled}", "tracking.tags.none=null"]
     lines.append(quoted("tracking.tags.a.b=7"))
-    config = application.to_config(master.compose(lines), lines)
+    config = to_config(master.compose(lines), lines)
     assert config.tracking.tags == {"seed": "0", "on": "true", "a.b": "7"}
 
 

@@ -94,7 +94,7 @@ RETURNED = PrivateName(
 
 # ---- the command -------------------------------------------------------------------------------------------------
 
-# What `bench.cli.application` overrides in Hydra's command, and the arguments that it gives or takes.
+# What `bench.cli.hydra_command` overrides in Hydra's command, and the arguments that it gives or takes.
 _COMMAND_TAKES = {
     "create_main_hydra2": ("task_name", "config_search_path"),
     "get_mode": ("config_name", "overrides"),

@@ -62,7 +62,7 @@ class BenchSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the sweep; leaves by SystemExit, for Hydra drops a sweeper's result."""
-        from bench.cli import application  # noqa: PLC0415 - see above
+        from bench.cli.composition import checked_config  # noqa: PLC0415 - see above
         from bench.config.inactive import check_effect  # noqa: PLC0415
         from bench.jobs.planning.plan import Point  # noqa: PLC0415
 
@@ -75,7 +75,7 @@ class BenchSweeper(Sweeper):
             swept = {key.lstrip("+"): value for key, value in overrides.items() if key in swept_keys}
             typed = tuple(f"{key}={value}" for key, value in overrides.items())
             points.append(
-                Point(overrides=typed, swept=swept, config=application.to_config(composer.compose(typed), typed))
+                Point(overrides=typed, swept=swept, config=checked_config.to_config(composer.compose(typed), typed))
             )
         asked = swept_keys | {each.partition("=")[0] for each in arguments}  # not what a file carries along
         check_effect([(of_keys(each.overrides, asked), each.config) for each in points])

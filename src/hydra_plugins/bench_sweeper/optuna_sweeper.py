@@ -25,7 +25,7 @@ class OptunaSweeper(BenchSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the search; leaves by SystemExit, for Hydra drops a sweeper's result."""
-        from bench.cli import application  # noqa: PLC0415 - see above
+        from bench.cli.composition import checked_config  # noqa: PLC0415 - see above
         from bench.cli.composition.quoting import readable  # noqa: PLC0415
         from bench.cli.composition.renamed_keys import current_overrides  # noqa: PLC0415
         from bench.cli.composition.text_overrides import parse  # noqa: PLC0415
@@ -54,7 +54,7 @@ class OptunaSweeper(BenchSweeper):
             overrides = space.fixed | values
             typed = tuple(f"{key}={value}" for key, value in overrides.items())
             try:
-                config = application.to_config(composer.compose(typed), typed)
+                config = checked_config.to_config(composer.compose(typed), typed)
             except (HydraException, OmegaConfBaseException) as error:
                 raise PointError(explain(error)) from error
             swept = {key.lstrip("+"): value for key, value in values.items()}

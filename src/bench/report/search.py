@@ -21,7 +21,7 @@ from bench.analysis.settings import settings_of, steady_words, unverified_in
 from bench.report.terminal.answer_text import shortened
 from bench.report.text import unverified
 from bench.report.text.format import listed, one_line, plural, significant, title
-from bench.report.text.layout import PLAIN_WIDTH, grid, is_watched, print_at
+from bench.report.text.layout import grid, print_at, width_of
 from bench.report.text.remedy import remedy
 from bench.report.text.section import Section, to_markdown
 from bench.results.record import Record, Unverified
@@ -163,7 +163,7 @@ def print_search(console: Console, report: SearchReport) -> None:
             table.add_column(header, justify="left" if header in LEFT else "right", overflow="fold")
         for cells in zip(*columns.values(), strict=True):
             table.add_row(*map(Text, cells))
-        print_at(console, table, console.width if is_watched(console) else PLAIN_WIDTH)
+        print_at(console, table, width_of(console))
     for line in _lines(report, with_reasons=False):  # the table above has told them
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -5,7 +5,7 @@ Lists that would be too long are cut where they are made, with a line that says 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from bench.report.page.answer import Answer
 from bench.report.page.formulas import Formula
@@ -70,16 +70,6 @@ class Facts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plain:
-    """A table of texts."""
-
-    title: str
-    columns: dict[str, list[str]]  # header → cells
-    left: tuple[str, ...] = ()  # headers of columns of words, beside the first
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Again:
     """How to get the same again."""
 
@@ -101,7 +91,7 @@ class Page:
     failures_left_out: str  # "" or how many are not shown
     observed: list[Facts]
     observed_left_out: str
-    evidence: Plain | None
+    evidence: Section | None
     environment: Facts
     environment_differences: list[str]
     not_as_installed: list[str]  # libraries that were imported from elsewhere

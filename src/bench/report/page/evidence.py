@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.analysis.code_sources import sources, unusual_sources
-from bench.report.page.content import Facts, Failure, Plain
+from bench.report.page.content import Facts, Failure
 from bench.report.setting_view import SettingView
 from bench.report.text import unverified
 from bench.report.text.format import (
@@ -25,6 +25,7 @@ from bench.report.text.format import (
     run_title,
     significant,
 )
+from bench.report.text.section import Section
 from bench.results.record import AttentionObserved, CompileObserved, Observed, PhaseEvidence, Record
 
 NAMES_SHOWN = 12
@@ -152,7 +153,7 @@ def _compile_facts(seen: CompileObserved) -> dict[str, str | None]:
     }
 
 
-def numbers(settings: Sequence[SettingView]) -> Plain | None:
+def numbers(settings: Sequence[SettingView]) -> Section | None:
     """What was counted in each setting's first process: compilation, memory, fidelity. None without any."""
     shown = [each for each in settings if each.counted[0].observed is not None][:ROWS_SHOWN]
     if not shown:
@@ -166,8 +167,8 @@ def numbers(settings: Sequence[SettingView]) -> Plain | None:
     known = {header: column for header, column in columns.items() if any(each != UNDEFINED for each in column)}
     whole = sum(each.counted[0].observed is not None for each in settings)
     note = _left_out(whole, ROWS_SHOWN, "settings")
-    return Plain(
-        title="Counted and compared, in the first process of each setting", columns=known, notes=[note] if note else []
+    return Section(
+        title="Counted and compared, in the first process of each setting", columns=known, lines=[note] if note else []
     )
 
 

@@ -73,9 +73,7 @@ def _observed(page: Page) -> Iterator[str]:
     if page.observed_left_out:
         yield markdown.escaped(page.observed_left_out)
     if page.evidence is not None:
-        yield f"**{markdown.escaped(page.evidence.title)}**"
-        yield markdown.table(page.evidence.columns, left=page.evidence.left)
-        yield markdown.bullets(page.evidence.notes)
+        yield section.to_markdown([page.evidence])
 
 
 def _environment(page: Page) -> Iterator[str]:

@@ -5,12 +5,12 @@ Both, and the page, say the same (`sections`); reasons come from ``bench.analysi
 
 from __future__ import annotations
 
+import functools
 import math
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from bench.analysis.break_even import CALLS, BreakEven
@@ -20,13 +20,12 @@ from bench.analysis.settings import Difference
 from bench.report.comparison import ComparisonReport, Row, SlowerCheck
 from bench.report.text import unverified
 from bench.report.text.format import UNDEFINED, milliseconds, one_line, percent, plural, significant
-from bench.report.text.layout import PLAIN_WIDTH, grid, is_watched, natural_width, print_at
+from bench.report.text.layout import NARROWEST_NAME, grid, narrowed, natural_width, print_at, print_paragraph, width_of
 from bench.report.text.section import LEFT, Section
 from bench.report.text.section import to_markdown as section_to_markdown
 
 METRIC_NAMES = {"e2e": "E2E", "ttft": "TTFT", "itl": "ITL", "tpot": "TPOT"}
 VERDICT_STYLES = {"faster": "green", "slower": "red", "inconclusive": "yellow"}
-NARROWEST_NAME = 14
 EXPENDABLE = ("ratio", "p", "steady", "tokens")  # left out in this order where the console is too narrow for all
 DIGITS, MOST_DIGITS = 4, 12  # significant ones of a time; more where its quotient must give the ratio
 
@@ -45,53 +44,37 @@ def print_comparison(
         check: the reader's own limit, told of after the table.
         width: cells; None: those of the terminal, and elsewhere 100.
     """
-    width = width or (console.width if is_watched(console) else PLAIN_WIDTH)
+    width = width or width_of(console)
     for number, section in enumerate(sections(report, check)):
         if number:
             print_at(console, Text(), width)
         if section.title:
-            _paragraph(console, Text(section.title, style="bold"), width)
+            print_paragraph(console, Text(section.title, style="bold"), width)
         if section.columns:
             _print_table(console, section, width)
         for line in section.lines:
-            _paragraph(console, Text(line), width)
-
-
-def _paragraph(console: Console, text: Text, width: int) -> None:
-    first, *rest = text.wrap(console, width - 2)
-    print_at(console, Text("\n  ").join([first, *rest]), width)
+            print_paragraph(console, Text(line), width)
 
 
 def _print_table(console: Console, section: Section, width: int) -> None:
-    """With narrower gaps, then names wrapped, then without some columns, where it does not fit."""
-    columns = dict(section.columns)
-    for gap in (2, 1):
-        if natural_width(console, _layout(columns, gap)) <= width:
-            print_at(console, _layout(columns, gap), width)
-            return
-    header, names = next(iter(columns.items()))
-    for expendable in ("", *EXPENDABLE):
-        columns.pop(expendable, None)
-        spare = width - natural_width(console, _layout(columns | {header: [""] * len(names)}, 1))
-        if spare >= 0:
-            break
-    # textwrap breaks names at spaces and hyphens, rich would break them anywhere.
-    wrapped = [textwrap.fill(each, NARROWEST_NAME + max(spare, 0)) for each in names]
-    print_at(console, _layout(columns | {header: wrapped}, 1), width)
+    """Print it with narrower gaps, then names wrapped, then without some columns, where it does not fit."""
+    (first, names), *others = section.columns.items()
+    columns = dict(others)
+    layout = functools.partial(_layout, first)
+    table = layout(names, columns, gap=2)
+    if natural_width(console, table) > width:
+        table = layout(names, columns)
+    if natural_width(console, table) > width:
+        table = narrowed(console, width, names=names, columns=columns, expendable=EXPENDABLE, layout=layout)
+    print_at(console, table, width)
 
 
-def _layout(columns: Mapping[str, Sequence[str]], gap: int) -> Any:
+def _layout(first: str, names: Sequence[str], columns: Mapping[str, Sequence[str]], *, gap: int = 1) -> Table:
     table = grid(gap=gap)
-    for number, header in enumerate(columns):
-        left = number == 0 or header in LEFT
-        table.add_column(
-            Text(header),
-            justify="left" if left else "right",
-            no_wrap=number > 0,
-            overflow="fold",
-            min_width=NARROWEST_NAME if number == 0 else None,
-        )
-    for cells in zip(*columns.values(), strict=True):
+    table.add_column(Text(first), overflow="fold", min_width=NARROWEST_NAME)
+    for header in columns:
+        table.add_column(Text(header), justify="left" if header in LEFT else "right", no_wrap=True, overflow="fold")
+    for cells in zip(names, *columns.values(), strict=True):
         table.add_row(*(Text(cell, style=VERDICT_STYLES.get(cell, "")) for cell in cells))
     return table
 

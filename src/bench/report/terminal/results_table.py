@@ -9,7 +9,7 @@ A figure of several repeats is the median over the ok processes of each one's ow
 
 from __future__ import annotations
 
-import textwrap
+import functools
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
@@ -42,10 +42,9 @@ from bench.report.text.format import (
     run_title,
     status_style,
 )
-from bench.report.text.layout import PLAIN_WIDTH, grid, is_watched, natural_width, print_at
+from bench.report.text.layout import NARROWEST_NAME, grid, narrowed, natural_width, print_at, print_paragraph, width_of
 from bench.results.record import Record
 
-NARROWEST_NAME = 14
 # Left out in this order where the console is too narrow for all.
 EXPENDABLE = (
     "MBU %", "peak MiB", "ITL ms", "warm-up", "graphs", "cold s", "TTFT ms", "±%", "steady", "output", "runs", "tok/s"
@@ -70,7 +69,7 @@ def print_table(console: Console, records: Sequence[Record]) -> None:
     ok = [each for each in settings if each.is_ok]
     ranked = [each for each in ok if each.is_ranked]
     differing = differing_keys([each.setting for each in ok])
-    width = console.width if is_watched(console) else PLAIN_WIDTH
+    width = width_of(console)
 
     print_at(console, _fitting(console, settings, width), width)
     trials = [each for each in records if each.kind != "reference"]
@@ -80,8 +79,7 @@ def print_table(console: Console, records: Sequence[Record]) -> None:
     for paragraph in filter(None, (reasons, marks, notes)):
         print_at(console, Text(), width)
         for text in paragraph:
-            first, *rest = text.wrap(console, width - 2)
-            print_at(console, Text("\n  ").join([first, *rest]), width)
+            print_paragraph(console, text, width)
 
 
 # ---- rows --------------------------------------------------------------------------------------------------------
@@ -135,14 +133,8 @@ def _fitting(console: Console, settings: Sequence[SettingView], width: int) -> T
         table = _layout(names, columns, two_lines=two_lines, gap=gap)
         if natural_width(console, table) <= width:
             return table
-    for header in (None, *EXPENDABLE):
-        columns.pop(header or "", None)
-        spare = width - natural_width(console, _layout([""] * len(names), columns, two_lines=True, gap=1))
-        if spare >= 0:
-            break
-    # textwrap breaks names at spaces and hyphens, rich would break them anywhere.
-    wrapped = [textwrap.fill(each, NARROWEST_NAME + max(spare, 0)) for each in names]
-    return _layout(wrapped, columns, two_lines=True, gap=1)
+    layout = functools.partial(_layout, two_lines=True, gap=1)
+    return narrowed(console, width, names=names, columns=columns, expendable=EXPENDABLE, layout=layout)
 
 
 def _layout(names: Sequence[str], columns: dict[str, list[Text]], *, two_lines: bool, gap: int) -> Table:

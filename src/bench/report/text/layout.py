@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
 PLAIN_WIDTH = 100  # where the console is no terminal and has no width of its own
+NARROWEST_NAME = 14
+_Cells = TypeVar("_Cells")
 
 
 def grid(*, gap: int) -> Table:
@@ -27,6 +32,11 @@ def is_watched(console: Console) -> bool:
     """Whether it is a terminal, and not a file or pipe that somebody only wants coloured, as FORCE_COLOR says in CI."""
     is_forced = os.environ.get("FORCE_COLOR") or os.environ.get("TTY_COMPATIBLE") == "1"
     return console.is_terminal and (not is_forced or console.file.isatty())
+
+
+def width_of(console: Console) -> int:
+    """Return the cells that tables and paragraphs may take."""
+    return console.width if is_watched(console) else PLAIN_WIDTH
 
 
 def can_redraw(console: Console) -> bool:
@@ -58,3 +68,38 @@ def _without_blank_end(line: Sequence[Segment]) -> list[Segment]:
 def print_at(console: Console, renderable: RenderableType, width: int) -> None:
     """Print within so many cells, whatever the console makes of its own width."""
     console.print(_AtWidth(renderable, width), crop=False, end="")
+
+
+def print_paragraph(console: Console, text: Text, width: int) -> None:
+    """Print a text within so many cells, its lines after the first indented."""
+    first, *rest = text.wrap(console, width - 2)
+    print_at(console, Text("\n  ").join([first, *rest]), width)
+
+
+def narrowed(
+    console: Console,
+    width: int,
+    *,
+    names: Sequence[str],
+    columns: dict[str, _Cells],
+    expendable: Iterable[str],
+    layout: Callable[[Sequence[str], dict[str, _Cells]], Table],
+) -> Table:
+    """Return a table of so many cells: without some columns where that is needed, and with its names wrapped.
+
+    Args:
+        console: where it will be printed.
+        width: in cells.
+        names: of the rows.
+        columns: header → cells, behind the names.
+        expendable: headers of columns that may be left out, in this order.
+        layout: makes the table.
+    """
+    kept = dict(columns)
+    for header in ("", *expendable):
+        kept.pop(header, None)
+        spare = width - natural_width(console, layout([""] * len(names), kept))
+        if spare >= 0:
+            break
+    # textwrap breaks names at spaces and hyphens, rich would break them anywhere.
+    return layout([textwrap.fill(each, NARROWEST_NAME + max(spare, 0)) for each in names], kept)

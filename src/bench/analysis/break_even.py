@@ -78,7 +78,7 @@ class _Side:
     noise_s: NDArray[np.float64]  # standard error of each call_s through its calls' noise
 
     def only(self, repeats: set[int]) -> _Side:
-        """The processes of these repeats."""
+        """Return the processes of these repeats."""
         kept = [position for position, repeat in enumerate(self.repeats) if repeat in repeats]
         return _Side(
             repeats=[self.repeats[each] for each in kept],
@@ -185,7 +185,7 @@ def _is_compiled(setting: Setting) -> bool:
 
 
 def _request(record: Record) -> tuple[str, str]:
-    """All that was asked for beside compilation, as a text to compare, and the kind of KV cache."""
+    """Return all that was asked for beside compilation, as a text to compare, and the kind of KV cache."""
     requested = {key: value for key, value in record.requested.items() if key not in _BESIDE}
     generation = dict(requested.get("generation") or {})
     kv_cache = str(generation.pop("kv_cache", "auto"))

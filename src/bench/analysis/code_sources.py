@@ -17,13 +17,13 @@ OWN = "bench"
 
 
 def sources(record: Record) -> dict[str, str]:
-    """Library → the copy that was imported, in words: all that the record tells."""
+    """Return library → the copy that was imported, in words: all that the record tells."""
     told = record.environment.get("sources") or {}
     return {name: _in_words(each) for name, each in told.items() if each.get("folder")}
 
 
 def unusual_sources(record: Record) -> dict[str, str]:
-    """Those that are not as pip installed them in site-packages, or state another version than pip knows.
+    """Return those that are not as pip installed them in site-packages, or state another version than pip knows.
 
     bench itself may be an editable install, as in every checkout.
     """
@@ -33,7 +33,7 @@ def unusual_sources(record: Record) -> dict[str, str]:
 
 
 def published_sources(record: Record) -> dict[str, str]:
-    """The same, and bench's own checkout, for its commit."""
+    """Return the same, and bench's own checkout, for its commit."""
     told = (record.environment.get("sources") or {}).get(OWN, {})
     is_checkout = told.get("came_from") not in (None, INSTALLED)
     return ({OWN: _in_words(told)} if is_checkout else {}) | unusual_sources(record)
@@ -48,12 +48,12 @@ def version_of(record: Record, library: str) -> str | None:
 
 
 def differing_copies(record: Record) -> dict[str, str]:
-    """What its fingerprint says of libraries that computed: key → copy; {} where all were as installed."""
+    """Return what its fingerprint says of libraries that computed: key → copy; {} where all were as installed."""
     return {name: value for name, value in record.fingerprint.items() if name.endswith(KEY)}
 
 
 def pool_ids(records: Sequence[Record]) -> list[str]:
-    """For each record the id of the setting that it counts for.
+    """Return for each record the id of the setting that it counts for.
 
     That is its setting's id. Records from other copies of a library than the first record of that setting have an id of
     their own.
@@ -62,7 +62,7 @@ def pool_ids(records: Sequence[Record]) -> list[str]:
 
 
 def pool_marks(records: Sequence[Record]) -> dict[str, str]:
-    """Pool id → what stands behind the setting's name, "" where all its records are from the same copies."""
+    """Return pool id → what stands behind the setting's name, "" where all its records are from the same copies."""
     marks = {}
     for pool, (_, number, libraries) in zip(pool_ids(records), _pools(records), strict=True):
         marks[pool] = f" [{', '.join(libraries)} #{number}]" if libraries else ""
@@ -91,7 +91,7 @@ def _is_unusual(name: str, told: Mapping[str, Any]) -> bool:
 
 
 def _in_words(told: Mapping[str, Any]) -> str:
-    """`9.9 from /home/me/tokenizers (PYTHONPATH, commit 12ab…, changes 34cd…), installed is 0.23.3`."""
+    """Return `9.9 from /home/me/tokenizers (PYTHONPATH, commit 12ab…, changes 34cd…), installed is 0.23.3`."""
     about = [str(told.get("came_from"))]
     if told.get("commit"):
         about.append(f"commit {str(told['commit'])[:12]}")

@@ -92,11 +92,11 @@ class _Spread:
     freedom: float  # degrees of
 
     def reach(self) -> float:
-        """Half of the interval's width."""
+        """Return half of the interval's width."""
         return float(reach_of(np.float64(self.error), self.freedom))
 
     def p(self, distance: float) -> float:
-        """Two-sided p value of a difference this far out."""
+        """Return two-sided p value of a difference this far out."""
         if self.error == 0:
             return 0.0 if distance > 0 else 1.0
         return min(1.0, 2 * float(stdtr(self.freedom, -distance / self.error)))
@@ -144,7 +144,7 @@ def effect(
 
 
 def verdicts(effects: Sequence[Effect | None], *, margin: float = MARGIN) -> list[Verdict]:
-    """A verdict for each effect; p values are corrected over all that have one (Holm 1979, step-down).
+    """Return a verdict for each effect; p values are corrected over all that have one (Holm 1979, step-down).
 
     Args:
         effects: of one family of comparisons; None counts as none.
@@ -180,7 +180,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def compare(
     settings: Sequence[Setting], *, baseline: str | None = None, metric: str = "e2e", margin: float = MARGIN
 ) -> list[Comparison]:
-    """Each setting of a sweep beside its baseline, paired by repeat; those without a baseline are left out.
+    """Return each setting of a sweep beside its baseline, paired by repeat; those without a baseline are left out.
 
     Args:
         settings: in the order in which they were typed.
@@ -227,7 +227,7 @@ def compare_sweeps(
 
 
 def _spread(a: NDArray[np.float64], b: NDArray[np.float64], *, floor: float, paired: bool) -> _Spread | None:
-    """How well the difference of the means of two sides' log medians is known; None from one process."""
+    """Return how well the difference of the means of two sides' log medians is known; None from one process."""
     if min(len(a), len(b)) < 2:
         return None
     if paired:
@@ -237,7 +237,7 @@ def _spread(a: NDArray[np.float64], b: NDArray[np.float64], *, floor: float, pai
 
 
 def paired_error(differences: NDArray[np.float64], floor: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
-    """Standard error of the mean of differences by block, over the last axis.
+    """Return standard error of the mean of differences by block, over the last axis.
 
     Args:
         differences: of log medians; any axes before the last one are of other comparisons.
@@ -249,12 +249,12 @@ def paired_error(differences: NDArray[np.float64], floor: NDArray[np.float64] | 
 
 
 def reach_of(error: NDArray[np.float64] | np.float64, freedom: float) -> NDArray[np.float64]:
-    """Half the width of the 95 % t interval for each standard error."""
+    """Return half the width of the 95 % t interval for each standard error."""
     return np.asarray(-error * float(stdtrit(freedom, LEVEL / 2)), dtype=np.float64)
 
 
 def error_of_calls(noises: NDArray[np.float64], numbers: int) -> NDArray[np.float64]:
-    """Standard error of the mean of so many log medians that differ by their calls' noise alone.
+    """Return standard error of the mean of so many log medians that differ by their calls' noise alone.
 
     Args:
         noises: standard errors of the medians, over the last axis; those that are known.
@@ -264,7 +264,7 @@ def error_of_calls(noises: NDArray[np.float64], numbers: int) -> NDArray[np.floa
 
 
 def satterthwaite(variances: Sequence[float], numbers: Sequence[int]) -> float:
-    """Degrees of freedom of a sum of independent means' variances (Welch 1947, Satterthwaite 1946).
+    """Return degrees of freedom of a sum of independent means' variances (Welch 1947, Satterthwaite 1946).
 
     Args:
         variances: of each mean (not of the values), in any unit.
@@ -318,7 +318,7 @@ def _too_few(each: Effect) -> str:
 
 
 def _change(ratio: float) -> str:
-    """A ratio as a signed change in percent, one digit after the point."""
+    """Return a ratio as a signed change in percent, one digit after the point."""
     percent = (ratio - 1) * 100
     return f"{_MINUS if percent < 0 else '+'}{abs(percent):.1f} %"
 
@@ -372,7 +372,7 @@ def _changed_tokens(a: Setting, b: Setting) -> list[Difference]:
 
 
 def _barred(a: Setting, b: Setting, differing: Sequence[Difference], each: Effect | None) -> str | None:
-    """Why the two cannot be judged, whatever the interval says; None where they can.
+    """Say why the two cannot be judged, whatever the interval says; None where they can.
 
     A side that is not ranked (`bench.analysis.ranking`) bars the verdict, for the reason that decides there.
     """

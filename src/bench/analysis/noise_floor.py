@@ -81,7 +81,7 @@ class NoiseFloor:
         return lines
 
     def _where(self) -> str:
-        """Where the noise is, and so what to do."""
+        """Say where the noise is, and so what to do."""
         assert self.process_share is not None
         split = f"{_percent(self.process_share)} of the variance of a process's median is between processes"
         if self.process_share >= 1 - _SMALL_PART:
@@ -141,7 +141,7 @@ def noise_floor(
 
 
 def detectable_errors(repeats: int, *, paired: bool = True) -> float:
-    """How many standard errors a true difference must have for a t test at 5 % to find it with 80 % power.
+    """Return how many standard errors a true difference must have for a t test at 5 % to find it with 80 % power.
 
     The noncentrality δ with P(T' > t) = 0.8, for noncentral t and t the two-sided quantile at 5 %; the other tail adds
     nothing worth counting. Found by bisection, to 1e-9.
@@ -163,12 +163,12 @@ def detectable_errors(repeats: int, *, paired: bool = True) -> float:
 
 
 def _positive(record: Record, metric: str) -> list[float]:
-    """A process's calls; times of 0 have no logarithm."""
+    """Return a process's calls; times of 0 have no logarithm."""
     return [each for each in call_times(record, metric) if each > 0]
 
 
 def _calls_part(series: Sequence[Sequence[float]]) -> tuple[float | None, float | None]:
-    """The variance of a process's log median through its calls, and the part of it that one call would have.
+    """Return the variance of a process's log median through its calls, and the part of it that one call would have.
 
     The correlation of successive calls is that of all processes together: from one alone it is too uncertain, and as
     only a positive one counts, its errors would not cancel.
@@ -182,7 +182,7 @@ def _calls_part(series: Sequence[Sequence[float]]) -> tuple[float | None, float 
 
 
 def _detectable(variance: float, repeats: int, *, paired: bool) -> float:
-    """The smallest difference of two settings' log medians that is found; `variance` is of one process's."""
+    """Return the smallest difference of two settings' log medians that is found; `variance` is of one process's."""
     return detectable_errors(repeats, paired=paired) * math.sqrt(2 * variance / repeats)
 
 
@@ -210,7 +210,7 @@ def _best_calls(
 
 
 def _costs(records: Sequence[Record]) -> tuple[float | None, float | None]:
-    """Means over processes: seconds until the first measured call, and from one measured call to the next."""
+    """Return means over processes: seconds until the first measured call, and from one measured call to the next."""
     starts, calls = [], []
     for record in records:
         measured = record.calls("measurement")
@@ -231,5 +231,5 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _percent(fraction: float) -> str:
-    """Two significant digits, never in exponents."""
+    """Write a fraction as percent with two significant digits, never in exponents."""
     return f"{float(f'{fraction * 100:.2g}'):g} %"

@@ -44,7 +44,7 @@ def objectives_of(record: Record, names: Sequence[str]) -> dict[str, float] | st
 
 
 def pareto_front(values: Sequence[Sequence[float]], directions: Sequence[str]) -> list[int]:
-    """Positions of the points that no other one dominates, in order; equal points stand beside each other.
+    """Return positions of the points that no other one dominates, in order; equal points stand beside each other.
 
     One dominates another when it is at least as good in every objective and better in one. With a single objective
     these are the points with the best value.
@@ -63,7 +63,7 @@ def pareto_front(values: Sequence[Sequence[float]], directions: Sequence[str]) -
 
 
 def order_of(values: Mapping[str, float], goals: Mapping[str, str]) -> tuple[float, ...]:
-    """A key that sorts the best first, by the first objective, then the second."""
+    """Return a key that sorts the best first, by the first objective, then the second."""
     return tuple(-values[name] if goal == "maximize" else values[name] for name, goal in goals.items())
 
 

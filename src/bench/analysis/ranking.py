@@ -57,12 +57,12 @@ class Standing:
 
     @property
     def is_ranked(self) -> bool:
-        """Whether it may be called fastest."""
+        """Tell whether it may be called fastest."""
         return not self.reasons
 
     @property
     def marks(self) -> str:
-        """The marks of the reasons in deciding order, then that of unverified, e.g. "≠!"; "" for none."""
+        """Return the marks of the reasons in deciding order, then that of unverified, e.g. "≠!"; "" for none."""
         found = [MARKS[each.kind] for each in self.reasons]
         return "".join(found) + UNVERIFIED * (self.is_unverified and self.status == "ok")
 
@@ -121,7 +121,7 @@ def e2e_of(setting: Setting) -> float | None:
 
 
 def lowest(ranking: Sequence[RankedSetting]) -> list[RankedSetting]:
-    """The setting with the lowest median, or all of them where several have it.
+    """Return the setting with the lowest median, or all of them where several have it.
 
     Returns:
         [] where fewer than two settings are ranked, or where those did not all do the same work.
@@ -136,7 +136,7 @@ def lowest(ranking: Sequence[RankedSetting]) -> list[RankedSetting]:
 
 
 def comparable_groups(settings: Sequence[Setting]) -> list[list[Setting]]:
-    """Settings of the same model, work and device, in order of first appearance."""
+    """Return settings of the same model, work and device, in order of first appearance."""
     groups: dict[tuple[tuple[str, str], ...], list[Setting]] = {}
     for each in settings:
         groups.setdefault(tuple(sorted(work_of(each).items())), []).append(each)
@@ -166,7 +166,7 @@ def shown_work(setting: Setting, key: str) -> str:
 
 
 def differing_keys(settings: Sequence[Setting]) -> list[str]:
-    """The keys of model, work and device in which these settings differ; [] where they are comparable."""
+    """Return the keys of model, work and device in which these settings differ; [] where they are comparable."""
     works = [work_of(each) for each in settings]
     keys = dict.fromkeys(key for work in works for key in work)
     return [key for key in keys if len({work.get(key, UNKNOWN) for work in works}) > 1]
@@ -176,7 +176,7 @@ def differing_keys(settings: Sequence[Setting]) -> list[str]:
 
 
 def _reasons(counted: Sequence[Record]) -> list[Reason]:
-    """What speaks against processes that are all ok."""
+    """Return what speaks against processes that are all ok."""
     wrong = [each for each in counted if each.fidelity is not None and each.fidelity.agrees is False]
     cold = [each for each in counted if each.warmup_status == "not_converged"]
     unsteady = [each for each in counted if each.steadiness is not None and each.steadiness.steady is False]
@@ -228,7 +228,7 @@ def _reason(kind: str, title: str, *details: str | None) -> Reason:
 
 
 def _order(place: RankedSetting) -> tuple[int, int, float]:
-    """Ranked ones come first: they are ok, and have no first reason."""
+    """Return the sort key: ranked ones come first, for they are ok and have no first reason."""
     first = next((list(MARKS).index(each.kind) for each in place.standing.reasons), -1)
     e2e_s = float("inf") if place.e2e_s is None else place.e2e_s
     return STATUSES.index(place.standing.status), first, e2e_s

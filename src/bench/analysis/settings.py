@@ -75,33 +75,33 @@ class Setting:
 
     @property
     def steady(self) -> tuple[int, int]:
-        """Processes that were judged steady, and all of them."""
+        """Return processes that were judged steady, and all of them."""
         judged = [each.steadiness is not None and each.steadiness.steady is True for each in self.records]
         return sum(judged), len(judged)
 
     @property
     def unsteady(self) -> list[Record]:
-        """The processes that were judged unsteady; one that could not be judged is not among them."""
+        """Return the processes that were judged unsteady; one that could not be judged is not among them."""
         return [each for each in self.records if each.steadiness is not None and each.steadiness.steady is False]
 
     @property
     def not_warm(self) -> list[Record]:
-        """The processes that were measured although their warm-up never became level."""
+        """Return the processes that were measured although their warm-up never became level."""
         return [each for each in self.records if each.warmup_status == "not_converged"]
 
     @property
     def wrong(self) -> list[Record]:
-        """The processes whose output differs from the reference's."""
+        """Return the processes whose output differs from the reference's."""
         return [each for each in self.records if each.fidelity is not None and each.fidelity.agrees is False]
 
     @property
     def unverified(self) -> list[Unverified]:
-        """What its evidence could not see; with anything in it the setting is marked *unverified*."""
+        """Return what its evidence could not see; with anything in it the setting is marked *unverified*."""
         return unverified_in(self.records)
 
 
 def unverified_in(records: Iterable[Record]) -> list[Unverified]:
-    """What the evidence of a setting could not see in at least one process, each key and reason once.
+    """Return what the evidence of a setting could not see in at least one process, each key and reason once.
 
     A setting with any is marked *unverified*, and may be ranked with the mark. Processes that came through count, for
     the status of any other says more; a reference run is no process of a setting.
@@ -114,7 +114,7 @@ def unverified_in(records: Iterable[Record]) -> list[Unverified]:
 
 
 def steady_words(records: Sequence[Record]) -> str:
-    """Whether these processes were steady, for a narrow column: one word where all agree, else counts.
+    """Tell whether these processes were steady, for a narrow column: one word where all agree, else counts.
 
     The words are "yes", "no", "noisy" (too noisy to tell), "few" (too few calls) and "–";
     counts look like "2 no 3 yes".
@@ -127,7 +127,7 @@ def steady_words(records: Sequence[Record]) -> str:
 
 
 def steadiness_counts(records: Sequence[Record]) -> str:
-    """The same in full words: "2 of 5 processes unsteady, 3 too noisy to tell"; "" without a record."""
+    """Return the same in full words: "2 of 5 processes unsteady, 3 too noisy to tell"; "" without a record."""
     words = [_steady_word(each) for each in records]
     counts = {word: words.count(word) for word in _STEADY if word in words}
     parts = [f"{count} {_STEADY[word]}" for word, count in counts.items()]
@@ -148,7 +148,7 @@ def _steady_word(record: Record) -> str:
 
 
 def settings_of(records: Sequence[Record]) -> list[Setting]:
-    """The settings of these records, in order of first appearance; reference runs are left out.
+    """Return the settings of these records, in order of first appearance; reference runs are left out.
 
     Records from different copies of a library are of different settings (`bench.analysis.code_sources`). Where a repeat
     was run several times, its last ok record counts; it is lost only if none was ok.
@@ -165,7 +165,7 @@ def settings_of(records: Sequence[Record]) -> list[Setting]:
 
 
 def processes(setting: Setting, metric: str) -> dict[int, Process]:
-    """Repeat → the process's median of one of METRICS over its measured calls.
+    """Return repeat → the process's median of one of METRICS over its measured calls.
 
     A process without such a time (no measured call, or no token times) is left out. ITLs are pooled over the calls;
     the gaps of one call depend on each other, so their noise is that of the calls' own medians.
@@ -182,12 +182,12 @@ def processes(setting: Setting, metric: str) -> dict[int, Process]:
 
 
 def call_times(record: Record, metric: str) -> list[float]:
-    """One time of a metric for each measured call that has it, in seconds: of ITLs the call's own median."""
+    """Return one time of a metric for each measured call that has it, in seconds: of ITLs the call's own median."""
     return _one_a_call(_measured(record, metric))
 
 
 def noise_of_median(values: Sequence[float], *, correlation: float | None = None) -> float | None:
-    """Relative standard error of the median of a series of times; None for fewer than two, or times of 0.
+    """Return the relative standard error of the median of a series of times; None for fewer than two, or times of 0.
 
     From 6 values on it is the width of the median's rank interval on the log scale over that of a normal law with the
     same confidence (Price and Bonett, "Estimating the variance of the sample median", 2001), which holds whatever the
@@ -216,7 +216,7 @@ def noise_of_median(values: Sequence[float], *, correlation: float | None = None
 
 
 def differences(a: Setting, b: Setting) -> list[Difference]:
-    """What makes two settings incomparable, or must be named beside a comparison; those that bar come first.
+    """Return what makes two settings incomparable, or must be named beside a comparison; those that bar come first.
 
     Model, workload and device bar a verdict. Library versions and copies, driver, host, neighbours, environment
     variables and the class of the KV cache are named: they may be the very thing that one compares. Prompt files are
@@ -236,7 +236,7 @@ def differences(a: Setting, b: Setting) -> list[Difference]:
 
 
 def identity(record: Record) -> dict[str, str]:
-    """What must agree between two records for their times to be compared: key → its value as text."""
+    """Return what must agree between two records for their times to be compared: key → its value as text."""
     return {key: UNKNOWN if value is None else str(value) for key, value in _identity(record)}
 
 
@@ -277,7 +277,7 @@ def ending_of(record: Record) -> str:
 
 
 def asked(record: Record, key: str) -> Any:
-    """The requested value of a dotted config key; None where the request does not say."""
+    """Return the requested value of a dotted config key; None where the request does not say."""
     section, leaf = key.split(".")
     values = record.requested.get(section)
     return values.get(leaf) if isinstance(values, dict) else None
@@ -295,7 +295,7 @@ def _one_a_call(values: list[list[float]]) -> list[float]:
 
 
 def _times(call: Iteration, metric: str) -> list[float]:
-    """One call's times of a metric, in seconds; [] where it has none."""
+    """Return one call's times of a metric, in seconds; [] where it has none."""
     if metric == "e2e":
         return [call.e2e_s]
     if metric == "ttft":
@@ -309,7 +309,7 @@ def _times(call: Iteration, metric: str) -> list[float]:
 
 
 def _side_by_side(a: Iterable[Record], b: Iterable[Record], facts: _Facts) -> dict[str, tuple[str, str]]:
-    """Key → its values in both settings, as text."""
+    """Return key → its values in both settings, as text."""
     sides: tuple[dict[str, set[str]], dict[str, set[str]]] = ({}, {})
     for side, records in zip(sides, (a, b), strict=True):
         for record in records:
@@ -348,7 +348,7 @@ def _text(values: set[str] | None) -> str:
 
 
 def _identity(record: Record) -> Iterator[tuple[str, Any]]:
-    """What must agree: the model, the work, the device."""
+    """Return what must agree: the model, the work, the device."""
     for key in MODEL_KEYS:
         yield key, asked(record, key)
     workload = record.requested.get("workload")
@@ -360,7 +360,7 @@ def _identity(record: Record) -> Iterator[tuple[str, Any]]:
 
 
 def _circumstances(record: Record) -> Iterator[tuple[str, Any]]:
-    """What is named where it does not agree."""
+    """Return what is named where it does not agree."""
     environment = record.environment
     yield from (environment.get("versions") or {}).items()
     yield from differing_copies(record).items()

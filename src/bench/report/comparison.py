@@ -62,7 +62,7 @@ class ComparisonReport:
 
     @property
     def unmatched(self) -> list[str]:
-        """Settings that stand in no comparison: without a baseline, or in one of two sweeps alone."""
+        """Return settings that stand in no comparison: without a baseline, or in one of two sweeps alone."""
         sides = {each.setting_id for each in self.comparisons}, {each.baseline_id for each in self.comparisons}
         if self.before is None:
             return [row.name for row in self.settings if row.setting_id not in sides[0] | sides[1]]
@@ -71,7 +71,7 @@ class ComparisonReport:
 
     @property
     def only_before(self) -> list[Row]:
-        """Of two sweeps the settings that the second one does not have."""
+        """Return, of two sweeps, the settings that the second one lacks."""
         compared = {each.baseline_id for each in self.comparisons}
         return [row for row in self.before or () if row.setting_id not in compared]
 
@@ -106,7 +106,7 @@ def build_report_of_records(
     metric: str = "e2e",
     margin: float = MARGIN,
 ) -> ComparisonReport:
-    """The report of one sweep, straight from its records.
+    """Return the report of one sweep, straight from its records.
 
     Args:
         records: of every job that left one, whatever its status.
@@ -178,7 +178,7 @@ def build_report_of_two(
 
 
 def in_order(settings: Sequence[Setting], typed: Sequence[str] | None) -> list[Setting]:
-    """The settings as they were typed; those that are not among `typed` come last, in the order they have."""
+    """Return the settings as they were typed; those that are not among `typed` come last, in the order they have."""
     if typed is None:
         return list(settings)
     places = {name: place for place, name in reversed(list(enumerate(typed)))}
@@ -215,7 +215,7 @@ def check_slower(report: ComparisonReport, limit: float | None) -> SlowerCheck:
 
 
 def _broken(report: ComparisonReport) -> Iterator[BrokenSetting]:
-    """Settings that worked before (in one sweep: should work beside their baseline) and cannot be compared now.
+    """Return settings that worked before (in one sweep: should work beside their baseline) and cannot be compared now.
 
     A setting that did not work before either is none of them: nothing got worse.
     """
@@ -233,7 +233,7 @@ def _broken(report: ComparisonReport) -> Iterator[BrokenSetting]:
 
 
 def _breakage(old: Row, new: Row, compared: Comparison, *, is_one_sweep: bool) -> str | None:
-    """Why one setting cannot be compared with its baseline; None where it can, or was never expected to."""
+    """Say why one setting cannot be compared with its baseline; None where it can, or was never expected to."""
     if (failed := _failed(new, is_one_sweep=is_one_sweep)) is not None:
         return failed
     if new.wrong_output is not None and (is_one_sweep or old.wrong_output is None):
@@ -249,7 +249,7 @@ def _breakage(old: Row, new: Row, compared: Comparison, *, is_one_sweep: bool) -
 
 
 def _failed(row: Row, *, is_one_sweep: bool) -> str | None:
-    """Which repeats are not ok; in one sweep a skipped setting cannot run on this machine, which is no fault."""
+    """Say which repeats are not ok; in one sweep a skipped setting cannot run on this machine, which is no fault."""
     failed = {status: count for status, count in row.lost.items() if not is_one_sweep or status != "skipped"}
     if not failed:
         return None
@@ -289,7 +289,7 @@ def _agrees(record: Record) -> bool:
 
 
 def to_json(report: ComparisonReport, *, check: SlowerCheck | None = None) -> dict[str, Any]:
-    """The report as plain values in full precision: seconds, fractions, and None for what is not known.
+    """Return the report as plain values in full precision: seconds, fractions, and None for what is not known.
 
     The keys are the fields of the dataclasses, so of `ComparisonReport` at the top; beside them stand
 
@@ -321,7 +321,7 @@ def to_json(report: ComparisonReport, *, check: SlowerCheck | None = None) -> di
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses as dictionaries, keys as strings, and None for a float that JSON has no word for."""
+    """Return dataclasses as dictionaries, keys as strings, and None for a float that JSON has no word for."""
     match value:
         case float():
             return value if math.isfinite(value) else None

@@ -87,7 +87,7 @@ Row = dict[str, Any]
 
 
 def rows_of(records: Sequence[Record], summaries: Sequence[Summary] | None = None) -> list[Row]:
-    """A row for each record but reference runs, all with the same columns in the same order.
+    """Return a row for each record but reference runs, all with the same columns in the same order.
 
     Args:
         records: with any status.
@@ -101,13 +101,13 @@ def rows_of(records: Sequence[Record], summaries: Sequence[Summary] | None = Non
 
 
 def columns_of(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    """The same as column → values; every column is there, though there be no row."""
+    """Return the same as column → values; every column is there, though there be no row."""
     names = list(rows[0]) if rows else list(COLUMNS)
     return {name: [row[name] for row in rows] for name in names}
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """As CSV with a header; what is not known is empty, and truth is `true` or `false`, as in JSON."""
+    """Return them as CSV with a header; what is not known is empty, and truth is `true` or `false`, as in JSON."""
     columns = columns_of(rows)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -117,7 +117,7 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def to_json(rows: Sequence[Row]) -> str:
-    """As a JSON list of objects."""
+    """Return them as a JSON list of objects."""
     return json.dumps(list(rows), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 

@@ -51,7 +51,7 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The name with its marks behind it."""
+        """Return the name with its marks behind it."""
         return f"{self.name} {self.standing.marks}".rstrip()
 
 
@@ -74,7 +74,7 @@ class SearchReport:
 
     @property
     def contenders(self) -> list[Row]:
-        """The settings that would be as good as those of the front, or better, if they were ranked."""
+        """Return the settings that would be as good as those of the front, or better, if they were ranked."""
         front = {row.trial_id for row in self.front}
         unranked = {row.trial_id for row in self.not_ranked}
         best = self._best_of([row for row in self.rows if row.trial_id in front | unranked])
@@ -82,11 +82,11 @@ class SearchReport:
 
     @property
     def not_ranked(self) -> list[Row]:
-        """The settings that have values and may not be called best."""
+        """Return the settings that have values and may not be called best."""
         return [row for row in self.rows if row.values is not None and not row.standing.is_ranked]
 
     def _best_of(self, rows: Sequence[Row]) -> list[Row]:
-        """Those that no other one beats in everything, in order; equal ones as in the ranking."""
+        """Return those that no other one beats in everything, in order; equal ones as in the ranking."""
         told = [(row, row.values) for row in rows if row.values is not None]
         found = pareto_front([list(values.values()) for _, values in told], list(self.goals.values()))
         best = sorted((told[each] for each in found), key=lambda each: (*order_of(each[1], self.goals), each[0].place))
@@ -94,7 +94,7 @@ class SearchReport:
 
     @property
     def pruned(self) -> dict[str, int]:
-        """Kind of reason → how many settings."""
+        """Return kind of reason → how many settings."""
         kinds = [(row.reason or "pruned").partition(": ")[0] for row in self.rows if row.values is None]
         kinds += ["refused"] * len(self.refused) + ["no record"] * self.lost
         return dict(Counter(kinds).most_common())
@@ -109,7 +109,7 @@ def build_search_report(
     refused: Sequence[str] = (),
     lost: int = 0,
 ) -> SearchReport:
-    """Everything from the records: what the study was told is derived from them, too.
+    """Return the report of a search; the values that the study was told are derived from the records, too.
 
     Args:
         records: of the search's jobs, under the names that they have in it.
@@ -153,7 +153,7 @@ def build_search_report(
 
 
 def print_search(console: Console, report: SearchReport) -> None:
-    """The best setting or the front, and how many trials that is taken from."""
+    """Print the best setting or the front, and how many trials it is taken from."""
     console.print()
     console.print(Text(_heading(report), style="bold"), soft_wrap=True)
     columns = _columns(report)
@@ -169,17 +169,17 @@ def print_search(console: Console, report: SearchReport) -> None:
 
 
 def search_to_markdown(report: SearchReport) -> str:
-    """The same as a heading, a table and a list that GitHub renders."""
+    """Return the same as a heading, a table and a list that GitHub renders."""
     return f"{to_markdown([search_section(report)], left=LEFT)}\n"
 
 
 def search_section(report: SearchReport) -> Section:
-    """The same for the sweep's page."""
+    """Return the same for the sweep's page."""
     return Section(title=_heading(report), columns=_columns(report), lines=_lines(report, with_reasons=True))
 
 
 def search_answer(report: SearchReport) -> str:
-    """What the search came to, for the last lines of its output: the best, or why there is none; and what to do."""
+    """Say the result for the last lines of the output: the best, or why there is none; and what to do."""
     front = report.front
     if not front:
         pruned = _pruned(report)
@@ -190,13 +190,13 @@ def search_answer(report: SearchReport) -> str:
 
 
 def _pruned(report: SearchReport) -> str:
-    """How many trials have no values, by kind of reason; "" where all have some."""
+    """Say how many trials have no values, by kind of reason; "" where all have some."""
     counts = ", ".join(f"{count} {kind}" for kind, count in report.pruned.items())
     return f"pruned {sum(report.pruned.values())}: {counts}" if counts else ""
 
 
 def search_to_json(report: SearchReport) -> dict[str, Any]:
-    """All of it, in full precision."""
+    """Return all of it, in full precision."""
     return {
         "objectives": report.goals,
         "space": report.space,
@@ -266,7 +266,7 @@ def _lines(report: SearchReport, *, with_reasons: bool) -> list[str]:
 
 
 def _not_ranked_lines(report: SearchReport, *, with_reasons: bool) -> list[str]:
-    """Which trials with values may not be called best, and why."""
+    """Say which trials with values may not be called best, and why."""
     if with_reasons:
         return [
             f"{row.label}: not ranked, {'; '.join(one_line(each.text) for each in row.standing.reasons)}"
@@ -279,7 +279,7 @@ def _not_ranked_lines(report: SearchReport, *, with_reasons: bool) -> list[str]:
 
 
 def _work_lines(report: SearchReport) -> list[str]:
-    """Which objectives are not fair between these settings, for they do not all do the same work."""
+    """Say which objectives are not fair between these settings, for they do not all do the same work."""
     work = [key.lstrip("+") for key in report.space if key.lstrip("+").partition(".")[0] == "workload"]
     if not report.front or not work:
         return []
@@ -292,7 +292,7 @@ def _work_lines(report: SearchReport) -> list[str]:
 
 
 def _unverified_lines(report: SearchReport, *, with_reasons: bool) -> list[str]:
-    """Which of the best settings have the mark, and why."""
+    """Say which of the best settings have the mark, and why."""
     shown = [*report.front, *report.contenders[:CONTENDERS_SHOWN]]
     if with_reasons:
         return unverified.notes([(row.name, row.unverified) for row in shown])

@@ -91,7 +91,7 @@ def _row(place: RankedSetting, swept: dict[str, str]) -> Row:
 
 
 def _figures(setting: Setting) -> Row:
-    """The median of each headline figure over the processes that know it."""
+    """Return the median of each headline figure over the processes that know it."""
     processes = [headline(each, summarize(each)) for each in setting.records]
     found: Row = {}
     for name in FIGURES:

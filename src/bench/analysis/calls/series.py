@@ -25,7 +25,7 @@ WINSOR_LIMIT = 5.0  # robust standard deviations from the median
 
 
 def robust_sd(values: npt.ArrayLike) -> float:
-    """The standard deviation as the median absolute deviation from the median has it, in the unit of the values.
+    """Return the standard deviation as the median absolute deviation from the median has it, in the unit of the values.
 
     When more than half of the values are equal (a coarse clock, a level that more than half of the calls keep to), the
     MAD is 0 though the series may vary; the mean absolute deviation stands in then (Iglewicz & Hoaglin 1993, as for
@@ -38,7 +38,7 @@ def robust_sd(values: npt.ArrayLike) -> float:
 
 
 def noise(values: npt.ArrayLike) -> float | None:
-    """The standard deviation from call to call, in the unit of the values; None for fewer than three.
+    """Return the standard deviation from call to call, in the unit of the values; None for fewer than three.
 
     1.4826 · MAD of the first differences / √2. Steps and slow drifts touch few differences or all of them alike, so
     they do not hide in their own noise. Successive calls that depend on each other do make it too small: for an AR(1)
@@ -56,7 +56,7 @@ def winsorize(values: npt.ArrayLike) -> Array:
 
 
 def theil_sen_slope(values: npt.ArrayLike) -> float:
-    """The median of the slopes through all pairs of values (Theil 1950, Sen 1968), per call; 0 for one value."""
+    """Return the median of the slopes through all pairs of values (Theil 1950, Sen 1968), per call; 0 for one value."""
     series = np.asarray(values, dtype=np.float64)
     if len(series) < 2:
         return 0.0
@@ -65,7 +65,7 @@ def theil_sen_slope(values: npt.ArrayLike) -> float:
 
 
 def kendall_p(values: npt.ArrayLike) -> float:
-    """Two-sided p value of Kendall's τ against time (the Mann-Kendall test); 1 for a constant series.
+    """Return two-sided p value of Kendall's τ against time (the Mann-Kendall test); 1 for a constant series.
 
     Normal approximation with the variance corrected for ties and with the correction for continuity (Kendall 1975),
     good to a few per cent of p from eight values on. It takes the calls for independent.
@@ -82,7 +82,7 @@ def kendall_p(values: npt.ArrayLike) -> float:
 
 
 def lag1_autocorrelation(values: npt.ArrayLike) -> float | None:
-    """Correlation of successive values, corrected for its bias; None for fewer than three values or equal ones.
+    """Return correlation of successive values, corrected for its bias; None for fewer than three values or equal ones.
 
     The plain estimate of a short series is too low by about (1 + 3ρ) / n (Kendall 1954, Marriott & Pope 1954), which
     is added with the estimate in the place of ρ. At most 1.
@@ -100,7 +100,7 @@ def lag1_autocorrelation(values: npt.ArrayLike) -> float | None:
 
 
 def effective_n(n: int, autocorrelation: float | None) -> float:
-    """How many independent values tell as much about the level as these: n (1 - ρ) / (1 + ρ), from 1 to n.
+    """Return how many independent values tell as much about the level as these: n (1 - ρ) / (1 + ρ), from 1 to n.
 
     That is the ratio for the mean of an AR(1) series. Negative ρ would give more than n and counts as 0: an estimate
     that happens to be negative is no reason to trust a series more.
@@ -127,7 +127,7 @@ def median_rank(n: int, confidence: float = 0.95) -> int | None:
 
 
 def median_interval(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, float] | None:
-    """A confidence interval of the median between two order statistics; None for too few values (5 at 95 %).
+    """Return a confidence interval of the median between two order statistics; None for too few values (5 at 95 %).
 
     Without positive autocorrelation those of `median_rank`, for any distribution. With it the distance of the ranks
     from the middle grows by √(n / effective n), outwards to the next rank, since the standard deviation of the number
@@ -147,7 +147,7 @@ def median_interval(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[fl
 
 
 def _median(series: Array) -> float:
-    """As np.median, which for a few values spends most of its time on its own arguments."""
+    """Return what np.median does, which for a few values spends most of its time on its own arguments."""
     ordered = np.sort(series)
     half = len(ordered) // 2
     return float(ordered[half]) if len(ordered) % 2 else float(ordered[half - 1] + ordered[half]) / 2
@@ -155,5 +155,5 @@ def _median(series: Array) -> float:
 
 @functools.lru_cache(maxsize=64)
 def _pairs(n: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Positions of all pairs of n values, the earlier ones and the later ones."""
+    """Return positions of all pairs of n values, the earlier ones and the later ones."""
     return np.triu_indices(n, k=1)

@@ -145,12 +145,12 @@ def judge_series(
 
 
 def deciding_flags(judged: Steadiness) -> list[str]:
-    """The flags that make a series unsteady; the others are notes and no reasons."""
+    """Return the flags that make a series unsteady; the others are notes and no reasons."""
     return [flag for flag in judged.flags if flag in STRUCTURAL]
 
 
 def _power(n: int, cv: float | None, *, clean: bool) -> str:
-    """Whether the tests could have found something; `cv` is that of the winsorised series.
+    """Tell whether the tests could have found something; `cv` is that of the winsorised series.
 
     A few outliers do not blind tests that see them drawn in, so they do not count as noise here either.
     """
@@ -165,12 +165,12 @@ def _cv(series: Array) -> float | None:
 
 
 def _scale(values_s: Sequence[float]) -> float:
-    """The median; 1 where a clock too coarse for the calls makes it 0."""
+    """Return the median; 1 where a clock too coarse for the calls makes it 0."""
     return float(np.median(values_s)) or 1.0
 
 
 def smallest_step(noise_sd: float, n: int) -> float:
-    """The smallest step in the middle of n calls that the changepoint test finds, in the unit of the noise.
+    """Return the smallest step in the middle of n calls that the changepoint test finds, in the unit of the noise.
 
     A division into n/2 calls on either side of a step δ lowers the sum of squares by n δ² / 4; it is made from the
     penalty 6 ln n · σ² on, so δ = 2σ √(6 ln n / n), and it counts from SMALLEST_DIFFERENCE on. With the call's own
@@ -203,7 +203,7 @@ def levels(values_s: Sequence[float], *, first_index: int = 0) -> list[Segment]:
 
 
 def optimal_partition(series: Array, variance: float) -> list[int]:
-    """Where the segments begin that make the sum of squares around their means plus the penalties smallest.
+    """Return where the segments begin that make the sum of squares around their means plus the penalties smallest.
 
     Exact, by dynamic programming over all divisions into segments of at least MIN_SEGMENT values (optimal partitioning:
     Jackson et al. 2005). Each segment after the first costs PENALTY_PER_LOG_N · ln n · variance. Barrett et al. use
@@ -233,7 +233,7 @@ def optimal_partition(series: Array, variance: float) -> list[int]:
 
 
 def shape_of(segments: Sequence[Segment], *, moving: bool) -> str | None:
-    """The course of all calls in the classes of Barrett et al. (OOPSLA 2017); None without segments.
+    """Return the course of all calls in the classes of Barrett et al. (OOPSLA 2017); None without segments.
 
     Levels within SMALLEST_DIFFERENCE of the last one count as the last level. "no steady state" also stands for a
     single level on which the measured calls drift or switch (`moving`), which segments do not show.
@@ -255,7 +255,7 @@ def shape_of(segments: Sequence[Segment], *, moving: bool) -> str | None:
 
 
 def is_bimodal(raw: Array) -> bool:
-    """Whether the calls fall into two levels, in whatever order.
+    """Tell whether the calls fall into two levels, in whatever order.
 
     Of all divisions of the sorted values into two the one with the least sum of squares counts, when each side has at
     least LEAST_CLUSTER of the calls. The levels must be clearly apart: Ashman's D = √2 |μ₁ - μ₂| / √(σ₁² + σ₂²) above
@@ -280,7 +280,7 @@ def is_bimodal(raw: Array) -> bool:
 
 
 def is_cycle(series: Array) -> bool:
-    """Whether the calls follow a sinusoid of any period from two calls to the whole series.
+    """Tell whether the calls follow a sinusoid of any period from two calls to the whole series.
 
     A smooth cycle of few calls escapes the other tests: its stretches are too short for changepoints, its values lie
     between the extremes as often as at them, and it counts as noise in the first differences. So a sinusoid is fitted
@@ -365,13 +365,13 @@ def reports_throttling(monitor: Monitor) -> bool:
 
 
 def _throttle_bits(call: Sequence[MonitorSample]) -> int | None:
-    """All bits of throttling that were set in a call at any time; None where none of its samples tells."""
+    """Return all bits of throttling that were set in a call at any time; None where none of its samples tells."""
     known = [sample.throttle_bits for sample in call if sample.throttle_bits is not None]
     return functools.reduce(operator.or_, known) & THROTTLE_BITS if known else None
 
 
 def _median_clock(call: Sequence[MonitorSample]) -> float | None:
-    """The median SM clock of a call in MHz, which the few samples at its ends do not move."""
+    """Return the median SM clock of a call in MHz, which the few samples at its ends do not move."""
     known = [sample.sm_clock_mhz for sample in call if sample.sm_clock_mhz]
     return float(np.median(known)) if known else None
 

@@ -31,7 +31,7 @@ class SteadyPoint:
 
 
 def steady_point(record: Record) -> SteadyPoint | None:
-    """Where a job's calls reach their final level; None where they never do, or nothing was measured.
+    """Return where a job's calls reach their final level; None where they never do, or nothing was measured.
 
     None as well where the warm-up's own rule was never met, and where the device was held back meanwhile: such a level
     is not the setting's own.
@@ -56,7 +56,7 @@ def steady_point(record: Record) -> SteadyPoint | None:
 
 
 def _on_last_level(calls: Sequence[Iteration], segments: Sequence[Segment]) -> list[Iteration]:
-    """The calls of the last segment and of those before it that are on the same level, without a slow beginning.
+    """Return the calls of the last segment and of those before it that are on the same level, without a slow beginning.
 
     A segment has MIN_SEGMENT calls at least, so two slow ones take the first of the level with them: from one that has
     just as many, those at its end that are on the level are given back.

@@ -55,7 +55,7 @@ class WarmupRule:
     planned_calls: int | None = None  # of the measurement to come
 
     def decide(self, e2e_s: Sequence[float], disturbed: Collection[int]) -> Stop | None:
-        """Whether the warm-up ends with the last of these calls; None: make one more.
+        """Tell whether the warm-up ends with the last of these calls; None: make one more.
 
         Args:
             e2e_s: of all warm-up calls so far.
@@ -89,7 +89,7 @@ class WarmupRule:
 
 
 def levelness(window: np.ndarray) -> tuple[float, float]:
-    """How far a window of calls still falls, as fractions of its median; negative where it rises.
+    """Return how far a window of calls still falls, as fractions of its median; negative where it rises.
 
     Returns:
         The first half's median less the second half's, and the fall from the first to the last call along the
@@ -115,7 +115,7 @@ class MeasurementRule:
     max_s: float = 300.0
 
     def decide(self, e2e_s: Sequence[float]) -> Stop | None:
-        """Whether the measurement ends with the last of these calls; None: make one more."""
+        """Tell whether the measurement ends with the last of these calls; None: make one more."""
         n = len(e2e_s)
         is_look = n >= self.min_calls and (n - self.min_calls) % self.step == 0
         if not is_look and n < self.max_calls:
@@ -137,7 +137,7 @@ class MeasurementRule:
 
 
 def relative_half_width(values: Sequence[float]) -> float | None:
-    """Half the median's 95 % interval as a fraction of the median; None where there is no interval."""
+    """Return half the median's 95 % interval as a fraction of the median; None where there is no interval."""
     interval = median_interval(values)
     median = float(np.median(values)) if len(values) else 0.0
     return (interval[1] - interval[0]) / 2 / median if interval is not None and median else None

@@ -26,7 +26,7 @@ class OperatingPoint:
 
 
 def operating_points(record: Record) -> list[OperatingPoint]:
-    """The points that a record supports, prefill first; [] without costs or times."""
+    """Return the points that a record supports, prefill first; [] without costs or times."""
     work = record.roofline
     if work is None:
         return []

@@ -30,7 +30,7 @@ NAMES = (*PARTS, OTHER)
 
 
 def phases_of(record: Record) -> dict[str, float]:
-    """Part → seconds, in the order of `NAMES`; parts that nobody timed are left out."""
+    """Return part → seconds, in the order of `NAMES`; parts that nobody timed are left out."""
     parts = {}
     for name, keys in PARTS.items():
         known = [record.phases_s[key] for key in keys if key in record.phases_s]
@@ -49,7 +49,7 @@ def until_ready_s(record: Record) -> float:
 
 
 def in_generate_s(record: Record) -> float:
-    """What the calls took, those of validation and warm-up among them."""
+    """Return what the calls took, those of validation and warm-up among them."""
     return sum(call.e2e_s for call in record.iterations)
 
 

@@ -49,7 +49,7 @@ class Workload:
 
 
 def roofline(record: Record, rates: DeviceRates | None) -> Roofline:
-    """The roofline of a record's measured calls: median TTFT for the prefill, median TPOT for a decoding step.
+    """Return the roofline of a record's measured calls: median TTFT for the prefill, median TPOT for a decoding step.
 
     TTFT holds one sampling step and what `generate` does before it, so the prefill's shares are on the low side.
 
@@ -78,7 +78,7 @@ def roofline(record: Record, rates: DeviceRates | None) -> Roofline:
 
 
 def prefill_cost(shape: ModelShape, work: Workload) -> Cost:
-    """One pass over all prompts of the batch.
+    """Return the cost of one pass over all prompts of the batch.
 
     - Bytes: each weight once (of experts those that some token visits), the keys and values of all positions that
       stay in the cache, written once. They are not read back: attention reads what it has just computed.
@@ -95,7 +95,7 @@ def prefill_cost(shape: ModelShape, work: Workload) -> Cost:
 
 
 def decode_cost(shape: ModelShape, work: Workload) -> Cost:
-    """One decoding step of the whole batch, averaged over the `new_tokens` - 1 steps of a call.
+    """Return the cost of one decoding step of the whole batch, averaged over the `new_tokens` - 1 steps of a call.
 
     Step t = 1 … n - 1 takes in the t-th new token, which sees prompt_tokens + t positions, itself included.
 
@@ -120,12 +120,12 @@ def kv_entries(shape: ModelShape, positions: int) -> int:
 
 
 def kv_entry_bytes(shape: ModelShape, element_bytes: int) -> int:
-    """Bytes of one position's keys and values in one layer."""
+    """Return bytes of one position's keys and values in one layer."""
     return 2 * shape.kv_heads * shape.head_dim * element_bytes
 
 
 def attention_flops(shape: ModelShape, pairs: float) -> float:
-    """FLOPs of attention over so many (query, key) pairs, added up over the layers.
+    """Return FLOPs of attention over so many (query, key) pairs, added up over the layers.
 
     Each head spends 2 × head_dim on the score of a pair and as many on its share of the sum of values. Heads that
     share keys and values save bytes, not FLOPs.
@@ -142,7 +142,7 @@ def expected_expert_share(shape: ModelShape, tokens: int) -> float:
 
 
 def bandwidth_for(rates: DeviceRates, moved_bytes: float) -> float:
-    """The most bytes per second at which this device can move so many bytes over and over.
+    """Return the most bytes per second at which this device can move so many bytes over and over.
 
     Weights that fit the processor's caches need not come from memory at each step, and would then seem to be read
     faster than memory can. So what the caches can hold at most is granted the caches' own bandwidth, the rest the
@@ -160,7 +160,7 @@ def bandwidth_for(rates: DeviceRates, moved_bytes: float) -> float:
 
 
 def _workload(record: Record) -> Workload | str:
-    """What each call was asked for, or why its cost is not defined."""
+    """Return what each call was asked for, or why its cost is not defined."""
     observed, size = record.observed, batch_size(record)
     if observed is None or observed.shape is None:
         return "the sizes of this architecture cannot be read"
@@ -186,7 +186,7 @@ def _weight_bytes(observed: Observed) -> float:
 
 
 def _visited_expert_parameters(shape: ModelShape) -> float:
-    """The weights of the experts that one token visits, over all layers."""
+    """Return the weights of the experts that one token visits, over all layers."""
     return shape.expert_parameters * shape.experts_per_token / shape.experts if shape.experts else 0.0
 
 
@@ -228,5 +228,5 @@ def _with_shares(
 
 
 def _median(values: list[float]) -> float | None:
-    """None without values, or when a clock too coarse makes it 0."""
+    """Return the median; None without values, or when a clock too coarse makes it 0."""
     return float(np.median(values)) or None if values else None

@@ -81,7 +81,7 @@ def summarize(record: Record) -> Summary:
 
 
 def compiled_while_measured(record: Record) -> int:
-    """How many measured calls held a compilation."""
+    """Return how many measured calls held a compilation."""
     compiled = record.observed.compile if record.observed is not None else None
     if compiled is None:
         return 0
@@ -89,7 +89,7 @@ def compiled_while_measured(record: Record) -> int:
 
 
 def _joules_per_token(record: Record, size: int | None) -> float | None:
-    """Totals over totals."""
+    """Return joules per token, totals over totals."""
     calls, energy = record.calls("measurement"), record.energy
     if energy is None or size is None or len(energy.joules) != len(calls) or None in energy.joules:
         return None
@@ -137,20 +137,20 @@ def stats(values: Sequence[float], *, clusters: int | None = None) -> Stats | No
 
 
 def batch_size(record: Record) -> int | None:
-    """The requested prompts per call; None when the request does not say."""
+    """Return the requested prompts per call; None when the request does not say."""
     workload = record.requested.get("workload")
     size = workload.get("batch_size") if isinstance(workload, dict) else None
     return size if isinstance(size, int) and size > 0 else None
 
 
 def _rate(size: int | None, calls: list[tuple[int, float]]) -> float | None:
-    """Batch size × steps over seconds, totals over totals; None without a batch size or without time."""
+    """Return batch size × steps over seconds, totals over totals; None without a batch size or without time."""
     steps, duration_s = sum(call[0] for call in calls), sum(call[1] for call in calls)
     return size * steps / duration_s if size is not None and steps > 0 and duration_s > 0 else None
 
 
 def _compile_excess(before: list[Iteration], steady: Stats | None) -> float | None:
-    """The sum over validation and warm-up calls of what each took beyond the steady median.
+    """Return the sum over validation and warm-up calls of what each took beyond the steady median.
 
     The validation call is among them: it is the first call of the process and pays for most of the compilation. A
     call faster than the median saves nothing that another one cost, so it counts as 0.

@@ -27,7 +27,7 @@ class TokenTimeline:
 
 
 def token_timeline(records: Sequence[Record]) -> TokenTimeline | None:
-    """The timeline of the processes of one setting; None where no measured call has token times."""
+    """Return the timeline of the processes of one setting; None where no measured call has token times."""
     own = [median for record in records if (median := _medians(record)) is not None]
     if not own:
         return None
@@ -44,7 +44,7 @@ def _medians(record: Record) -> npt.NDArray[np.float64] | None:
 
 
 def _median_of_columns(rows: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-    """The median at each place over the rows that are long enough to have it."""
+    """Return the median at each place over the rows that are long enough to have it."""
     longest = max(map(len, rows))
     if all(len(each) == longest for each in rows):
         return np.asarray(np.median(np.stack(rows), axis=0), dtype=np.float64)

@@ -47,7 +47,7 @@ class _Pair:
 
 
 def draw(settings: Sequence[SettingView]) -> Figure | None:
-    """The figure, or None where no compiled setting has an uncompiled one that is equal in all else."""
+    """Return the figure, or None where no compiled setting has an uncompiled one that is equal in all else."""
     panels, left_out = _panels([each for each in settings if each.is_ok])
     if not panels:
         return None
@@ -64,7 +64,7 @@ def draw(settings: Sequence[SettingView]) -> Figure | None:
 
 
 def _panels(settings: Sequence[SettingView]) -> tuple[list[tuple[SettingView, list[_Pair]]], int]:
-    """Each uncompiled setting with the compiled ones beside it, and how many of these found no room."""
+    """Return each uncompiled setting with the compiled ones beside it, and how many of these found no room."""
     by_id = {each.setting.setting_id: each for each in settings}
     compiled = [each for each in settings if asked(each.counted[0], "compile.mode") is not None]
     kept = {each.position for each in choose(compiled).named}
@@ -129,7 +129,7 @@ def _draw_panel(
 
 
 def _draw_crossing(sheet: Sheet, axes: Axes, pair: _Pair, look: Look, last: float) -> None:
-    """Where the two lines meet: filled and with its interval only where that is established."""
+    """Mark where the two lines meet: filled and with its interval only where that is established."""
     found = pair.found
     assert found.calls is not None
     even_s = found.calls * pair.uncompiled_s
@@ -149,7 +149,7 @@ def _last_call(group: Sequence[_Pair]) -> float:
 
 
 def _value(found: BreakEven) -> str:
-    """When it is even, in words that say how well this is known."""
+    """Say when it is even, in words that say how well this is known."""
     if found.status == "never":
         return "never: its calls are slower"
     if found.status == "not established":
@@ -166,7 +166,7 @@ def _calls(calls: float | None) -> str:
 
 
 def _count(calls: float) -> str:
-    """Whole calls, as calls are; three digits of many."""
+    """Write calls as a whole number, many of them with three digits."""
     return str(math.ceil(calls)) if calls < 1e4 else significant(calls, 3) if calls < 1e9 else f"{calls:.2g}"
 
 

@@ -27,7 +27,7 @@ class Figure:
 
 
 def standalone(figure: Figure) -> str:
-    """The figure as a whole SVG file, in light or dark as the reader's system has it."""
+    """Return the figure as a whole SVG file, in light or dark as the reader's system has it."""
     opening, rest = figure.svg.split(">", maxsplit=1)
     title, text = escape(figure.title), escape(figure.alt)
     head = f"<title>{title}</title><desc>{text}</desc><style>{_ALONE}</style>"

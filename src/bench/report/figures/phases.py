@@ -54,18 +54,18 @@ class Bar:
 
     @property
     def whole_s(self) -> float:
-        """Its length."""
+        """Return the length of the bar."""
         return sum(self.parts.values())
 
     @property
     def words(self) -> str:
-        """All parts, for whoever points at it."""
+        """Return all parts in words, as a tooltip shows them."""
         parts = ", ".join(f"{LOOKS[part][0]} {_seconds(each)}" for part, each in self.parts.items() if each)
         return f"{self.name}: {_seconds(self.whole_s)} s ({parts})" if parts else f"{self.name}: not known"
 
 
 def draw(trials: Sequence[Record]) -> Figure | None:
-    """The figure, or None where no trial tells of its time.
+    """Return the figure, or None where no trial tells of its time.
 
     Args:
         trials: with any status, in the order in which they are to stand; without reference runs.
@@ -102,7 +102,7 @@ def _name(record: Record) -> str:
 
 
 def _mean(bars: Sequence[Bar], start: int) -> Bar:
-    """Their mean: what one of them did not do, or did not time, counts as 0, so that the parts add up."""
+    """Return the mean of bars: what one of them did not do, or did not time, counts as 0, so that the parts add up."""
     parts = {part: sum(bar.parts.get(part, 0.0) for bar in bars) / len(bars) for part in NAMES}
     name = bars[0].name if len(bars) == 1 else f"mean of trials {start + 1} to {start + len(bars)}"
     return Bar(name=name, parts={part: each for part, each in parts.items() if each})
@@ -125,7 +125,7 @@ def _scales(sheet: Sheet, bars: Sequence[Bar], row: float, *, of: int, is_named:
 
 
 def _draw_parts(sheet: Sheet, bars: Sequence[Bar], tops: Sequence[float], thickness: float) -> None:
-    """Each part of all bars as one path, however many they are."""
+    """Draw each part of all bars as one path, however many they are."""
     starts = [0.0] * len(bars)
     for part in NAMES:
         corners = []
@@ -149,7 +149,7 @@ def _draw_outline(sheet: Sheet, corners: Sequence[tuple[float, float]], *, color
 
 
 def _label(sheet: Sheet, bar: Bar, below: float) -> None:
-    """A trial's name above its bar, and its figures at the right."""
+    """Write a trial's name above its bar, and its figures at the right."""
     y = sheet.axes[0].get_position().y1 * sheet.height - below - 12.0
     outside = UNDEFINED if bar.outside_s is None else f"{_seconds(bar.outside_s)} s"
     value = f"{_seconds(bar.whole_s)} s, {outside}" if bar.whole_s else UNDEFINED
@@ -158,7 +158,7 @@ def _label(sheet: Sheet, bar: Bar, below: float) -> None:
 
 
 def _legend(known: Sequence[Bar]) -> list[Entry]:
-    """A line for each part that any trial has, with its median over those that have it."""
+    """Return a line for each part that any trial has, with its median over those that have it."""
     entries = []
     for part in NAMES:
         found = [bar.parts[part] for bar in known if part in bar.parts]
@@ -196,5 +196,5 @@ def _alt(bars: Sequence[Bar], known: Sequence[Bar], *, is_named: bool) -> str:
 
 
 def _seconds(seconds: float | None) -> str:
-    """Three digits at most, and none below a millisecond."""
+    """Write seconds with three digits at most, and none below a millisecond."""
     return significant(None if seconds is None else round(seconds, 3), 2 if seconds and seconds < 0.1 else 3)

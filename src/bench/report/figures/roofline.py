@@ -23,7 +23,7 @@ _Places = dict[int, dict[str, tuple[float, float]]]  # position → stage → FL
 
 
 def draw(settings: Sequence[SettingView]) -> Figure | None:
-    """The figure, or None where no setting's work or no ceiling is known."""
+    """Return the figure, or None where no setting's work or no ceiling is known."""
     devices = [record.observed.device_name for each in settings for record in each.counted if record.observed]
     if len(set(devices)) > 1:  # each has ceilings of its own: under those of one, points of another say nothing
         return None
@@ -73,7 +73,7 @@ def draw(settings: Sequence[SettingView]) -> Figure | None:
 
 
 def _places(each: SettingView) -> dict[str, tuple[float, float]]:
-    """Stage → medians over the processes."""
+    """Return stage → medians over the processes."""
     points = [point for record in each.counted for point in operating_points(record)]
     found = {}
     for stage in STAGES:
@@ -87,7 +87,7 @@ def _places(each: SettingView) -> dict[str, tuple[float, float]]:
 
 
 def _ceilings(settings: Sequence[SettingView]) -> list[DeviceRates]:
-    """The rates of each number format, those measured last."""
+    """Return the rates of each number format, those measured last."""
     latest: dict[str, DeviceRates] = {}
     for each in settings:
         for record in each.counted:

@@ -27,7 +27,7 @@ _Places = dict[int, tuple[float, float]]  # position → tokens/s and bytes
 
 
 def draw(settings: Sequence[SettingView]) -> Figure | None:
-    """The figure, or None where no setting has both."""
+    """Return the figure, or None where no setting has both."""
     places: _Places = {}
     for each in settings:
         rate = each.figure(OUTPUT_THROUGHPUT)
@@ -83,7 +83,7 @@ def front_of(settings: Sequence[SettingView], places: _Places) -> list[SettingVi
 
 
 def _draw_front(sheet: Sheet, front: Sequence[SettingView], places: _Places) -> None:
-    """Stairs through its members, each in a ring: between two of them nothing better is known."""
+    """Draw stairs through its members, each in a ring: between two of them nothing better is known."""
     corners: list[tuple[float, float]] = []
     for each in front:
         rate, peak = places[each.position]

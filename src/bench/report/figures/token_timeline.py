@@ -19,7 +19,7 @@ PLOT = 220.0
 
 
 def draw(settings: Sequence[SettingView]) -> Figure | None:
-    """The figure, or None where no call has more than one timed token."""
+    """Return the figure, or None where no call has more than one timed token."""
     lines = {
         each.position: line for each in settings if each.is_ok and (line := token_timeline(each.counted)) is not None
     }

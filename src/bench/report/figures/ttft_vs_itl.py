@@ -30,7 +30,7 @@ class _Point:
 
 
 def draw(settings: Sequence[SettingView]) -> Figure | None:
-    """The figure, or None where no setting has both times."""
+    """Return the figure, or None where no setting has both times."""
     choice = choose([each for each in settings if each.is_ok and _medians(each, "ttft") and _medians(each, "itl")])
     if not choice.named:
         return None
@@ -76,7 +76,7 @@ def draw(settings: Sequence[SettingView]) -> Figure | None:
 
 
 def _medians(each: SettingView, metric: str) -> list[float]:
-    """Of each process, in ms."""
+    """Return the median of each process, in ms."""
     quantity = TTFT if metric == "ttft" else ITL
     return [median_s * 1e3 for median_s in map(quantity.read, each.summaries) if median_s is not None]
 

@@ -20,7 +20,7 @@ _Curve = tuple[list[float], list[float]]
 
 
 def draw(settings: Sequence[SettingView]) -> Figure | None:
-    """The figure, or None where no call was made."""
+    """Return the figure, or None where no call was made."""
     settings = [each for each in settings if any(record.iterations for record in each.counted)]
     if not settings:
         return None
@@ -55,7 +55,7 @@ def draw(settings: Sequence[SettingView]) -> Figure | None:
 
 
 def _draw_setting(sheet: Sheet, each: SettingView, points: Sequence[SteadyPoint | None], look: Look) -> None:
-    """Thin until the measurement begins, then thick; of several processes all are thinner."""
+    """Draw its lines, thin until the measurement begins, then thick; of several processes all are thinner."""
     axes, several = sheet.axes[0], len(each.counted) > 1
     style = {"color": look.colour, "linestyle": look.dash, "alpha": 0.75 if several else 1.0}
     before = [_curve(record, measured=False) for record in each.counted]
@@ -77,7 +77,7 @@ def _draw_setting(sheet: Sheet, each: SettingView, points: Sequence[SteadyPoint 
 
 
 def _curve(record: Record, *, measured: bool | None) -> _Curve:
-    """Call and time in ms; the calls before the measurement go on to its first one, so that no gap is left."""
+    """Return calls and times in ms; the calls before the measurement go on to its first one, so that no gap is left."""
     calls = record.iterations
     first = next((position for position, call in enumerate(calls) if call.phase == "measurement"), len(calls))
     if measured is not None:
@@ -107,7 +107,7 @@ def _scales(sheet: Sheet, settings: Sequence[SettingView]) -> None:
 
 
 def _ending(each: SettingView, points: Sequence[SteadyPoint | None]) -> str:
-    """From which call on it is steady; of a setting that was never measured how far it came."""
+    """Say from which call on it is steady; of a setting that was never measured, after how many calls it ended."""
     if any(record.calls("measurement") for record in each.counted):
         return _settled(points)
     most = max(len(record.iterations) for record in each.counted)
@@ -115,7 +115,7 @@ def _ending(each: SettingView, points: Sequence[SteadyPoint | None]) -> str:
 
 
 def _settled(points: Sequence[SteadyPoint | None]) -> str:
-    """From which call on, in a few words; a range over several processes."""
+    """Say from which call on, in a few words; a range over several processes."""
     calls = sorted(each.call for each in points if each is not None)
     if not calls:
         return "never settled" if len(points) == 1 else f"never settled ({len(points)} processes)"

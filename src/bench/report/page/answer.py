@@ -70,7 +70,7 @@ def build_answer(
     *,
     jobs: int | None = None,
 ) -> Answer:
-    """The answer of one sweep.
+    """Return the answer of one sweep.
 
     Args:
         settings: all of it, as typed.
@@ -89,7 +89,7 @@ def build_answer(
 
 
 def to_markdown(answer: Answer) -> str:
-    """The answer as Markdown: its headline, sentences, figures and cautions."""
+    """Return the answer as Markdown: its headline, sentences, figures and cautions."""
     parts = [f"**{markdown.escaped(answer.headline)}**", *map(markdown.escaped, answer.sentences)]
     if answer.tiles:
         columns = {f"{tile.label} {tile.unit}".strip(): [tile.value, tile.note] for tile in answer.tiles}
@@ -104,7 +104,7 @@ def to_markdown(answer: Answer) -> str:
 
 
 def _nothing(settings: Sequence[SettingView], missing: list[str]) -> Answer:
-    """What became of the jobs, where none came through."""
+    """Return the answer where no job is ok: how the jobs ended."""
     if not settings:
         return Answer(kind="nothing", headline="Nothing was measured: no job left a record", sentences=missing)
     records = [record for each in settings for record in each.records]
@@ -205,7 +205,7 @@ def _descriptive(
     comparisons: Sequence[Comparison],
     left_out: list[str],
 ) -> Answer:
-    """The lowest median, where no verdict was possible."""
+    """Return the lowest median, where no verdict was possible."""
     lowest = ranked[0]
     if len(ranked) == 1:
         headline = f"Only {lowest.name} can be ranked: {lowest.text(E2E)} ms a call"
@@ -225,7 +225,7 @@ def _descriptive(
 def _judged(
     ranked: Sequence[SettingView], comparisons: Sequence[Comparison], report: ComparisonReport, left_out: list[str]
 ) -> Answer:
-    """What the verdicts come to, where there is one at least; a setting without one may be faster than all."""
+    """Return what the verdicts come to, where there is one at least; a setting without one may be faster than all."""
     judged = [each for each in comparisons if each.verdict.p is not None]
     unjudged = not_judged(ranked, comparisons)
     left_out = [*left_out, *unjudged]
@@ -248,7 +248,7 @@ def _judged(
 def _without_winner(
     ranked: Sequence[SettingView], judged: Sequence[Comparison], report: ComparisonReport, *, is_complete: bool
 ) -> tuple[str, list[str]]:
-    """Headline and sentences, where nothing is faster than the baseline for all that one can tell.
+    """Return headline and sentences, where nothing is faster than the baseline for all that one can tell.
 
     Args:
         ranked: by E2E.
@@ -304,7 +304,7 @@ def _by_baseline(ranked: Sequence[SettingView], judged: Sequence[Comparison], le
 
 
 def _with_winner(best: SettingView, faster: Sequence[Comparison], tested: int, left_out: list[str]) -> Answer:
-    """The one that takes the least time of those found faster; `tested` counts the tests of the whole sweep."""
+    """Return the one that takes the least time of those found faster; `tested` counts the tests of the whole sweep."""
     first, rivals = faster[0], [one_line(each.setting) for each in faster[1:]]
     assert first.effect is not None
     correction = f", Holm-corrected for {tested} comparisons" if tested > 1 else ""
@@ -331,7 +331,7 @@ def _with_winner(best: SettingView, faster: Sequence[Comparison], tested: int, l
 
 
 def _featuring(setting: SettingView, *, kind: str, headline: str, sentences: list[str], cautions: list[str]) -> Answer:
-    """An answer with the figures of one setting, and its price in a sentence."""
+    """Return an answer with the figures of one setting, and its price in a sentence."""
     return Answer(
         kind=kind,
         headline=headline,
@@ -418,7 +418,7 @@ def _ratio(comparison: Comparison) -> float:
 
 
 def _less(comparison: Comparison) -> str:
-    """Of a setting that is faster: `40.2 % less time than eager (95 % interval 35.1 to 45.0 %)`."""
+    """Say how much less time a faster setting takes: `40.2 % less time than eager (95 % interval 35.1 to 45.0 %)`."""
     found = comparison.effect
     assert found is not None
     assert found.low is not None

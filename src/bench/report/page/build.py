@@ -43,7 +43,7 @@ def build_page(
     report: ComparisonReport | None,
     settings: Sequence[SettingView] | None = None,
 ) -> Page:
-    """The whole page but its figures.
+    """Return the whole page but its figures.
 
     Args:
         records: with any status; reference runs are left out.
@@ -88,7 +88,7 @@ def _title(trials: Sequence[Record], sweep_id: str | None) -> str:
 
 
 def _about(trials: Sequence[Record], settings: Sequence[SettingView], sweep: Sweep) -> list[str]:
-    """When, what and on what, in short facts."""
+    """Say when, what and on which device, in short facts."""
     if not trials:
         return []
     models = dict.fromkeys(str(asked(each, "model.id") or "a model without a name") for each in trials)
@@ -110,7 +110,7 @@ def _day(trials: Sequence[Record]) -> str:
 
 
 def _cut(section: Section) -> Section:
-    """Of a length that one reads: a thousand settings have a thousand rows, and a line with all their names."""
+    """Shorten a section: a thousand settings have a thousand rows, and a line with all their names."""
     rows = max(map(len, section.columns.values()), default=0)
     lines = [each if len(each) <= LONGEST_LINE else f"{each[:LONGEST_LINE]} …" for each in section.lines]
     if len(lines) > LINES_SHOWN:

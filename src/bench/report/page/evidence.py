@@ -54,7 +54,7 @@ VOLATILE = ("load_average", "gpu.other_processes")
 
 
 def failures(records: Sequence[Record]) -> tuple[list[Failure], str]:
-    """Jobs that are not ok, those that ended alike together; and how many kinds are not shown."""
+    """Return jobs that are not ok, those that ended alike together; and how many kinds are not shown."""
     groups: dict[tuple[str, str, str], list[Record]] = {}
     for each in records:
         if each.status != "ok" and each.kind != "reference":
@@ -73,7 +73,7 @@ def failures(records: Sequence[Record]) -> tuple[list[Failure], str]:
 
 
 def _end(group: Sequence[Record]) -> str | None:
-    """The last lines of the first traceback or log among them."""
+    """Return the last lines of the first traceback or log among them."""
     details = [each.error.detail for each in group if each.error is not None and each.error.detail]
     if not details:
         return None
@@ -85,7 +85,7 @@ def _end(group: Sequence[Record]) -> str | None:
 
 
 def observed(settings: Sequence[SettingView]) -> tuple[list[Facts], str]:
-    """What ran, settings of which the same was seen together; and how many kinds are not shown."""
+    """Return what ran, settings of which the same was seen together; and how many kinds are not shown."""
     groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for each in settings:
         seen = each.counted[0].observed
@@ -154,7 +154,7 @@ def _compile_facts(seen: CompileObserved) -> dict[str, str | None]:
 
 
 def numbers(settings: Sequence[SettingView]) -> Section | None:
-    """What was counted in each setting's first process: compilation, memory, fidelity. None without any."""
+    """Return what was counted in each setting's first process: compilation, memory, fidelity. None without any."""
     shown = [each for each in settings if each.counted[0].observed is not None][:ROWS_SHOWN]
     if not shown:
         return None
@@ -208,7 +208,7 @@ def _divergence(record: Record) -> str:
 
 
 def environment(records: Sequence[Record]) -> tuple[Facts, list[str]]:
-    """What all jobs have in common, and a line for each thing in which they differ."""
+    """Return what all jobs have in common, and a line for each thing in which they differ."""
     values: dict[str, Counter[str]] = {}
     known = [each for each in records if each.environment]
     for record in known:
@@ -222,7 +222,7 @@ def environment(records: Sequence[Record]) -> tuple[Facts, list[str]]:
 
 
 def not_as_installed(records: Sequence[Record]) -> list[str]:
-    """A line for each copy of a library that was imported from elsewhere than pip's own folder."""
+    """Return a line for each copy of a library that was imported from elsewhere than pip's own folder."""
     jobs: dict[str, int] = {}
     for record in records:
         for library, words in unusual_sources(record).items():
@@ -232,7 +232,7 @@ def not_as_installed(records: Sequence[Record]) -> list[str]:
 
 
 def _flat(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What → value; without what is not known, and what is another one at each moment."""
+    """Return what → value; without what is not known, and what is another one at each moment."""
     for section, found in environment.items():
         if section == "sources":
             continue  # in words below
@@ -245,7 +245,7 @@ def _flat(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _words(section: str, key: str) -> str:
-    """`cpu.torch_threads` as `CPU torch threads`; names of packages and variables as they are."""
+    """Write `cpu.torch_threads` as `CPU torch threads`; names of packages and variables as they are."""
     if not key:
         return section.replace("_", " ")
     before = SECTIONS.get(section, f"{section} ")
@@ -253,7 +253,7 @@ def _words(section: str, key: str) -> str:
 
 
 def _rates(record: Record) -> Iterator[tuple[str, str]]:
-    """Of the device, as measured on it."""
+    """Return the rates of the device, as measured on it."""
     rates = record.roofline.rates if record.roofline is not None else None
     if rates is not None:
         yield "measured bandwidth", f"{significant(rates.bandwidth_bytes_per_s / 1e9, 3)} GB/s"
@@ -275,7 +275,7 @@ def _left_out(whole: int, most: int, what: str) -> str:
 
 
 def _printable(line: str) -> str:
-    """Without escape sequences; its own spaces stay."""
+    """Return the line without escape sequences; its own spaces stay."""
     return "".join(each if each.isprintable() or each == "\t" else "\N{REPLACEMENT CHARACTER}" for each in line)
 
 

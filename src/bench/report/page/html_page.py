@@ -30,7 +30,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def to_html(page: Page, figures: Sequence[Figure], figures_note: str = "") -> str:
-    """The whole file.
+    """Return the whole file.
 
     Args:
         page: all but the figures.
@@ -69,5 +69,5 @@ def _rows(columns: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
 
 
 def _hash(script: str) -> str:
-    """By which the policy knows the page's own script."""
+    """Return the hash by which the policy knows the page's own script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -21,7 +21,7 @@ FIGURES = "figures"  # the folder of the figures, beside the file
 
 
 def to_markdown(page: Page, figures: Sequence[Figure], figures_note: str = "") -> str:
-    """The whole file. Arguments as those of `bench.report.page.html_page.to_html`."""
+    """Return the whole file. Arguments as those of `bench.report.page.html_page.to_html`."""
     parts = [f"# {markdown.escaped(page.title)}", markdown.escaped(" · ".join(page.about))]
     parts += ["## Answer", answer.to_markdown(page.answer).rstrip(), markdown.bullets(page.notes)]
     if page.settings is not None:
@@ -117,7 +117,7 @@ def _facts(facts: Mapping[str, str]) -> str:
 
 
 def _fenced(text: str) -> str:
-    """As code, with a fence that is longer than any in the text."""
+    """Return the text as code, with a fence that is longer than any in the text."""
     longest = max((len(each) for each in re.findall(r"`{3,}", text)), default=2)
     fence = "`" * (longest + 1)
     return f"{fence}text\n{text}\n{fence}"

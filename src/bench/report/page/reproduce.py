@@ -26,7 +26,7 @@ def build_again(
     command: str | None,
     programs: Mapping[str, str] = PROGRAMS,
 ) -> Again:
-    """Commands, files and the config that all records share.
+    """Return commands, files and the config that all records share.
 
     Args:
         records: of the sweep's jobs.
@@ -51,7 +51,7 @@ def build_again(
 
 
 def command_of(overrides: Sequence[str], swept: Mapping[str, Sequence[str]], for_hydra: Sequence[str] = ()) -> str:
-    """The command of a sweep from the overrides of one of its jobs and the values of the swept keys.
+    """Return the command of a sweep from the overrides of one of its jobs and the values of the swept keys.
 
     It composes all combinations, of which the sweep may have had some only.
 
@@ -86,7 +86,7 @@ def _files(*, sweep: bool) -> list[tuple[str, str]]:
 
 
 def _common(records: Sequence[Record]) -> dict[str, str]:
-    """The requested keys that have one value in all records, dotted."""
+    """Return the requested keys that have one value in all records, dotted."""
     values: dict[str, set[str]] = {}
     for record in records:
         for key, value in _flat(record.requested):
@@ -103,7 +103,7 @@ def _flat(requested: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _typed(value: object) -> str:
-    """As one types it."""
+    """Return a value as one types it."""
     if value is None:
         return "null"
     if isinstance(value, bool):

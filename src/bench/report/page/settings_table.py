@@ -55,7 +55,7 @@ _MAY_BE_UNKNOWN = ("MBU", "Energy")  # on whole machines
 
 
 def build_table(settings: Sequence[SettingView], swept: Sequence[str]) -> SettingsTable:
-    """The table.
+    """Return the table.
 
     Args:
         settings: as typed.
@@ -148,7 +148,7 @@ def _marks(setting: SettingView) -> Iterator[str]:
 
 
 def _notes(settings: Sequence[SettingView]) -> Iterator[str]:
-    """What speaks against figures, and what they cannot tell; each kind cut to a length that one reads."""
+    """Say what speaks against figures, and what they cannot tell; each kind cut to a length that one reads."""
     for kind in (_not_ranked(settings), _unverified(settings), _troubles(settings), _unequal(settings)):
         lines = list(kind)
         yield from lines[:NOTES_SHOWN]

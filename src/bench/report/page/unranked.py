@@ -25,7 +25,7 @@ NAMES_SHOWN = 4
 
 
 def groups_of(settings: Sequence[SettingView]) -> list[list[SettingView]]:
-    """Settings of the same model, work and device, in order of first appearance."""
+    """Return settings of the same model, work and device, in order of first appearance."""
     by_id = {each.setting.setting_id: each for each in settings}
     groups = comparable_groups([each.setting for each in settings])
     return [[by_id[each.setting_id] for each in group] for group in groups]
@@ -37,7 +37,7 @@ def differing_between(groups: Sequence[Sequence[SettingView]]) -> list[str]:
 
 
 def unlike_processes(settings: Sequence[SettingView]) -> list[str]:
-    """Settings whose own processes did not all run the same model and work on the same device."""
+    """Return settings whose own processes did not all run the same model and work on the same device."""
     kinds: dict[str, list[str]] = {}
     for each in settings:
         several = {key: sorted(values) for key, values in work_values(each.setting).items() if len(values) > 1}
@@ -56,7 +56,7 @@ def _listed(values: Sequence[str]) -> str:
 
 
 def not_ranked(settings: Sequence[SettingView]) -> list[str]:
-    """What is left out of the ranking, settings of one kind of reason in a line; the table has the details."""
+    """Say what is left out of the ranking, settings of one kind of reason in a line; the table has the details."""
     kinds: dict[str, list[str]] = {}
     for each in settings:
         kinds.setdefault(each.standing.reasons[0].title, []).append(each.name)
@@ -77,7 +77,7 @@ def not_judged(ranked: Sequence[SettingView], comparisons: Sequence[Comparison])
 
 
 def why_no_verdict(settings: Sequence[SettingView], comparisons: Sequence[Comparison]) -> str:
-    """Why a lowest median is all that there is, and what would tell."""
+    """Say why a lowest median is all that there is, and what would tell."""
     if max(each.processes for each in settings) == 1:
         repeats = max(_repeats_asked(each) for each in settings)
         remedy = "sweep.repeats=5 would tell"
@@ -94,7 +94,7 @@ def _repeats_asked(setting: SettingView) -> int:
 
 
 def doubts(setting: SettingView) -> list[str]:
-    """What speaks against the figures of a setting that is named all the same."""
+    """Say what speaks against the figures of a setting that is named all the same."""
     found = []
     if setting.steady in ("few", "noisy"):
         why = "too few" if setting.steady == "few" else "too noisy"

@@ -42,7 +42,7 @@ class Report:
 
     @property
     def answer(self) -> str:
-        """The answer alone, as Markdown."""
+        """Return the answer alone, as Markdown."""
         return answer.to_markdown(self.page.answer)
 
 
@@ -54,7 +54,7 @@ def build(
     baseline: str | None = None,
     is_drawn: bool = True,
 ) -> Report:
-    """Everything that a report says, with its figures.
+    """Return a report with its figures.
 
     Args:
         records: with any status; reference runs are left out.
@@ -100,7 +100,7 @@ def names(report: Report) -> list[str]:
 
 
 def is_own(path: Path) -> bool:
-    """Whether a file is one that `write` has written, now or in an earlier version."""
+    """Tell whether a file is one that `write` has written, now or in an earlier version."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -82,7 +82,7 @@ def print_answer(console: Console, text: str) -> None:
 
 
 def is_aa(records: Sequence[Record]) -> bool:
-    """Whether all settings are the same one under several labels, as in `experiment=aa`."""
+    """Tell whether all settings are the same one under several labels, as in `experiment=aa`."""
     return bool(records) and all(set(each.swept) == {ARM} for each in records)
 
 
@@ -123,7 +123,7 @@ def lines_of(text: str, width: int = COLUMNS) -> list[str]:
 
 
 def _of_aa(comparison: ComparisonReport | None, trials: Sequence[Record]) -> list[str]:
-    """What an A/A sweep was run for: the difference that this machine can tell; and what its arms came to."""
+    """Say what an A/A sweep was run for: the difference that this machine can tell; and what its arms came to."""
     floor = comparison.noise_floor if comparison is not None else None
     if floor is None:
         asked_for = max((value for each in trials if isinstance(value := asked(each, "sweep.repeats"), int)), default=1)
@@ -144,18 +144,18 @@ def _of_aa(comparison: ComparisonReport | None, trials: Sequence[Record]) -> lis
 
 
 def _why_none(ranking: Sequence[RankedSetting]) -> list[str]:
-    """Why no setting is ranked: each kind of reason with the number of settings that it is the first of."""
+    """Say why no setting is ranked: each kind of reason with the number of settings that it is the first of."""
     kinds = Counter(each.standing.reasons[0].title for each in ranking)
     return [f"Not ranked ({why}): {count} of {plural(len(ranking), 'setting')}" for why, count in kinds.items()]
 
 
 def _sentences(*texts: str) -> list[str]:
-    """Each text in one line that ends in a full stop."""
+    """Return each text in one line that ends in a full stop."""
     lines = [one_line(each) for each in texts]
     return [each if each.endswith((".", "!", "?")) else f"{each}." for each in lines if each]
 
 
 def _cut(text: str, cells: int) -> str:
-    """The beginning of a text, with a mark that it is one."""
+    """Return the beginning of a text, with a mark that it is one."""
     pieces = chop_cells(text, max(1, cells - cell_len(CUT)))
     return f"{pieces[0].rstrip()}{CUT}" if len(pieces) > 1 else text

@@ -122,7 +122,7 @@ def _headline(report: ComparisonReport) -> str:
 
 
 def _comparison_columns(report: ComparisonReport) -> dict[str, list[str]]:
-    """Each baseline, and below it what was compared with it; an empty row between groups.
+    """Return each baseline, and below it what was compared with it; an empty row between groups.
 
     The baseline has a column of its own where a ratio was made from other processes than those of the baseline's row:
     by block, a setting that lost a repeat is compared with the baseline's other repeats alone.
@@ -163,7 +163,7 @@ def _is_one_baseline_each(comparisons: Sequence[Comparison], before: Mapping[str
 
 
 def _digits(comparisons: Sequence[Comparison]) -> int:
-    """How many significant digits the times need for their printed quotients to give the printed ratios."""
+    """Return how many significant digits the times need for their printed quotients to give the printed ratios."""
     effects = [each.effect for each in comparisons if each.effect is not None]
     return next(
         (digits for digits in range(DIGITS, MOST_DIGITS) if all(_divides(each, digits) for each in effects)),
@@ -180,7 +180,7 @@ def _divides(effect: Effect, digits: int) -> bool:
 
 
 def _marked(row: Row) -> str:
-    """A setting's name, with the mark where its evidence could not see all."""
+    """Return a setting's name, with the mark where its evidence could not see all."""
     return f"{one_line(row.name)} {unverified.MARK}" if row.unverified else one_line(row.name)
 
 
@@ -211,7 +211,7 @@ def _legend(report: ComparisonReport) -> Iterator[str]:
 
 
 def _reasons(comparisons: Sequence[Comparison]) -> Iterator[str]:
-    """Why verdicts are inconclusive; settings that share a reason share a line."""
+    """Say why verdicts are inconclusive; settings that share a reason share a line."""
     shared: dict[str, list[str]] = {}
     for each in comparisons:
         if each.verdict.word == "inconclusive":
@@ -236,20 +236,20 @@ def _told(found: Difference) -> tuple[str, str, str, bool]:
 
 
 def _unverified(report: ComparisonReport) -> Iterator[str]:
-    """Which sides the mark *unverified* stands at, and why; of settings without any figure nothing is said."""
+    """Say which sides the mark *unverified* stands at, and why; of settings without any figure nothing is said."""
     rows = [(f"{one_line(row.name)}{side}", row) for side, rows in _sides(report) for row in rows if row.processes]
     yield from unverified.notes([(name, row.unverified) for name, row in rows])
 
 
 def _sides(report: ComparisonReport) -> list[tuple[str, list[Row]]]:
-    """What is said behind a name, and the settings of which it is said."""
+    """Return what is said behind a name, and the settings of which it is said."""
     if report.before is None:
         return [("", report.settings)]
     return [(" (before)", report.before), (" (after)", report.settings)]
 
 
 def _missing(report: ComparisonReport) -> Iterator[str]:
-    """Repeats that came to nothing, and settings that stand in no comparison."""
+    """Return repeats that came to nothing, and settings that stand in no comparison."""
     for side, rows in _sides(report):
         for row in rows:
             if row.lost and row.processes:  # a setting of which nothing is left has that for its reason
@@ -299,7 +299,7 @@ def _calls_interval(found: BreakEven) -> str:
 
 
 def _break_even_line(found: BreakEven) -> str:
-    """What a break-even point is made of."""
+    """Say what a break-even point is made of."""
     start = f"starting takes {significant(found.excess_s, 3)} s more than {one_line(found.uncompiled)}"
     call = f"each call saves {significant(found.saved_s * 1e3, 3)} ms"
     if found.saved_s < 0:
@@ -317,7 +317,7 @@ def _noise_title(floor: NoiseFloor) -> str:
 
 
 def _noise_columns(floor: NoiseFloor) -> dict[str, list[str]]:
-    """The differences that so many repeats find with 80 % power, the R at hand marked."""
+    """Return the differences that so many repeats find with 80 % power, the R at hand marked."""
     repeats = sorted(floor.detectable)
     return {
         "repeats": [f"{each} (here)" if each == floor.repeats else str(each) for each in repeats],
@@ -327,7 +327,7 @@ def _noise_columns(floor: NoiseFloor) -> dict[str, list[str]]:
 
 
 def _change(ratio: float | None) -> str:
-    """A ratio as a signed number of percent: two decimals up to 10 %, one up to 100 %."""
+    """Return a ratio as a signed number of percent: two decimals up to 10 %, one up to 100 %."""
     if ratio is None or not math.isfinite(ratio):
         return UNDEFINED
     value = round((ratio - 1) * 100, 2)
@@ -349,6 +349,6 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def to_markdown(report: ComparisonReport, *, check: SlowerCheck | None = None) -> str:
-    """The same as the text, as paragraphs, lists and tables that GitHub renders."""
+    """Return the same as the text, as paragraphs, lists and tables that GitHub renders."""
     text = section_to_markdown(sections(report, check))
     return f"{text}\n" if text else ""

@@ -53,7 +53,7 @@ class Terminal(Console):
 
     @property
     def file(self) -> IO[str]:
-        """The stream that is written to."""
+        """Return the stream that is written to."""
         return cast("IO[str]", _Unfailing(super().file))
 
     @file.setter

@@ -74,7 +74,7 @@ def _padded(header: str, cell: str, width: int) -> str:
 
 
 def _sums(jobs: Sequence[PlannedJob]) -> str:
-    """How many of each kind, and the time for them: "4 jobs: 1 done, 3 to run, about 2:10 (…)"."""
+    """Say how many of each kind, and the time for them: "4 jobs: 1 done, 3 to run, about 2:10 (…)"."""
     done = sum(job.state == "done" for job in jobs)
     skipped = sum(job.state.startswith("would be skipped") for job in jobs)
     to_run = [job for job in jobs if job.state != "done" and not job.state.startswith("would be skipped")]

@@ -79,7 +79,7 @@ class Position:
 
 
 def estimate_left(position: Position, *, elapsed_s: float, to_measure: int, jobs_after: int) -> float | None:
-    """Seconds that a job and those after it will take, from the job's own calls; None before there are any.
+    """Return seconds that a job and those after it will take, from the job's own calls; None before there are any.
 
     What is due is the calls that are left, each as long as one takes now; the jobs after it take as long as this one.
 
@@ -178,7 +178,7 @@ class JobProgress:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def line(self) -> Text:
-        """The line as of now, not longer than the console is wide."""
+        """Return the line as of now, not longer than the console is wide."""
         elapsed_s = self._clock_s() - self._started_s
         position, measured_s = self._position, self._measured_s
         if measured_s:

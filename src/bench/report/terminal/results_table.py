@@ -86,7 +86,7 @@ def print_table(console: Console, records: Sequence[Record]) -> None:
 
 
 def _columns(settings: Sequence[SettingView]) -> dict[str, list[Text]]:
-    """Header → cells of every column after the name."""
+    """Return header → cells of every column after the name."""
     columns = {"status": [Text(each.status, style=status_style(each.status)) for each in settings]}
     if any(len(each.records) > 1 for each in settings):
         columns["runs"] = [Text(_runs(each)) for each in settings]
@@ -110,13 +110,13 @@ def _columns(settings: Sequence[SettingView]) -> dict[str, list[Text]]:
 
 
 def _runs(setting: SettingView) -> str:
-    """How many processes stand behind the figures, and of how many."""
+    """Say how many processes stand behind the figures, and of how many."""
     counted, whole = len(setting.counted), len(setting.records)
     return str(counted) if counted == whole else f"{counted} of {whole}"
 
 
 def _warmup_calls(setting: SettingView) -> str:
-    """How many warm-up calls its processes made: the range where they differ."""
+    """Say how many warm-up calls its processes made: the range where they differ."""
     counts = sorted({len(each.calls("warmup")) for each in setting.counted})
     text = str(counts[0]) if len(counts) == 1 else f"{counts[0]}..{counts[-1]}"
     return f"{text} {MARKS['warm-up']}" if setting.standing.has("warm-up") else text
@@ -156,7 +156,7 @@ def _marks(setting: SettingView) -> list[str]:
 
 
 def _lowest_note(ranked: Sequence[SettingView]) -> Iterable[str]:
-    """What the mark of the lowest median means; it is no verdict, whatever the number of processes."""
+    """Say what the mark of the lowest median means; it is no verdict, whatever the number of processes."""
     if not any(each.is_lowest for each in ranked):
         return
     fewest, most = min(each.processes for each in ranked), max(each.processes for each in ranked)
@@ -168,7 +168,7 @@ def _lowest_note(ranked: Sequence[SettingView]) -> Iterable[str]:
 
 
 def _trust_notes(records: Sequence[Record], settings: Sequence[SettingView]) -> Iterable[str]:
-    """What speaks against a figure although its job came through."""
+    """Say what speaks against a figure although its job came through."""
     for each in records:
         if each.status == "ok":
             yield from process_notes(each)
@@ -180,7 +180,7 @@ def _trust_notes(records: Sequence[Record], settings: Sequence[SettingView]) -> 
 
 
 def _neighbour_notes(records: Sequence[Record]) -> Iterable[str]:
-    """Which jobs shared their host with others, and why that is not known."""
+    """Say which jobs shared their host with others, and why that is not known."""
     seen = [(each, each.neighbours) for each in records if each.neighbours is not None]
     beside = [f"{run_title(each)} ({found.count})" for each, found in seen if found.count]
     if beside:
@@ -190,7 +190,7 @@ def _neighbour_notes(records: Sequence[Record]) -> Iterable[str]:
 
 
 def _source_notes(records: Sequence[Record]) -> Iterable[str]:
-    """Which libraries were not those that pip installed: a line for each copy."""
+    """Say which libraries were not those that pip installed: a line for each copy."""
     jobs: dict[str, list[str]] = {}
     for each in records:
         for library, words in unusual_sources(each).items():

@@ -19,13 +19,13 @@ def graphs_words(records: Sequence[Record]) -> str:
 
 
 def compiles_itself(records: Sequence[Record]) -> bool:
-    """Whether graphs were made although none were asked for: flex_attention wraps itself in torch.compile."""
+    """Tell whether graphs were made although none were asked for: flex_attention wraps itself in torch.compile."""
     unasked = [each for each in records if asked(each, "compile.mode") is None]
     return any((each.attention_graphs or 0) > 0 for each in _observed(unasked))
 
 
 def starts_warm(records: Sequence[Record]) -> bool:
-    """Whether compiled code came from a cache, so that the first call was no cold start."""
+    """Tell whether compiled code came from a cache, so that the first call was no cold start."""
     return any(each.cache_state in ("warm", "mixed") for each in _observed(records))
 
 

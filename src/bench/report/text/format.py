@@ -22,7 +22,7 @@ _ANSI = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?)")
 
 
 def bare(value: str) -> str:
-    """A swept value as it was meant, without the quotes in which Hydra's grammar reads it."""
+    """Return a swept value as it was meant, without the quotes in which Hydra's grammar reads it."""
     quote = value[:1]
     if len(value) < 2 or quote not in ("'", '"') or not value.endswith(quote):
         return value
@@ -30,7 +30,7 @@ def bare(value: str) -> str:
 
 
 def significant(value: float | None, digits: int = 4) -> str:
-    """So many significant digits, never in exponents: 0.01234, 98.10, 12350."""
+    """Return so many significant digits, never in exponents: 0.01234, 98.10, 12350."""
     if value is None or not math.isfinite(value):
         return UNDEFINED
     if value == 0:
@@ -46,7 +46,7 @@ def milliseconds(duration_s: float | None, digits: int = 4) -> str:
 
 
 def mebibytes(size: float | None) -> str:
-    """Bytes as a number of MiB; whole ones from 1000 on."""
+    """Return bytes as a number of MiB; whole ones from 1000 on."""
     if size is None:
         return UNDEFINED
     mib = size / 2**20
@@ -70,31 +70,31 @@ def listed(names: Sequence[str], most: int = 4) -> str:
 
 
 def clock(duration_s: float) -> str:
-    """Seconds as on a stopwatch: 0:31, 12:05, 1:02:03."""
+    """Return seconds as on a stopwatch: 0:31, 12:05, 1:02:03."""
     minutes, seconds = divmod(int(duration_s), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def one_line(text: str) -> str:
-    """The text in one line, without escape sequences and control characters."""
+    """Return the text in one line, without escape sequences and control characters."""
     bare = _ANSI.sub("", text)
     return " ".join("".join(each if each.isprintable() else " " for each in bare).split())
 
 
 def title(record: Record) -> str:
-    """The setting's name; for a single run, which has none, its model."""
+    """Return the setting's name; for a single run, which has none, its model."""
     return one_line(title_of(record))
 
 
 def run_title(record: Record) -> str:
-    """The setting's name, and which of its repeats this is where there are several."""
+    """Return the setting's name, and which of its repeats this is where there are several."""
     several = record.repeat > 1 or (asked(record, "sweep.repeats") or 1) > 1
     return f"{title(record)} #{record.repeat}" if several else title(record)
 
 
 def reason(record: Record) -> str:
-    """Why a job is not ok, in one line; a skip's message says it all, other ends add where and what kind."""
+    """Say why a job is not ok, in one line; a skip's message says it all, other ends add where and what kind."""
     if record.error is None:
         return f"ended in {record.stage or 'no known stage'}"
     if record.status == "skipped":
@@ -104,5 +104,5 @@ def reason(record: Record) -> str:
 
 
 def status_style(status: str) -> str:
-    """The colour of a status."""
+    """Return the colour of a status."""
     return STATUS_STYLES.get(status, FAILURE_STYLE)

@@ -19,12 +19,12 @@ _Cells = TypeVar("_Cells")
 
 
 def grid(*, gap: int) -> Table:
-    """A table without lines, its columns so many cells apart."""
+    """Return a table without lines, its columns so many cells apart."""
     return Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold")
 
 
 def natural_width(console: Console, table: Table) -> int:
-    """The cells that a table takes where it may be as wide as it likes."""
+    """Return the cells that a table takes where it may be as wide as it likes."""
     return console.measure(table, options=console.options.update(width=10_000)).maximum
 
 

@@ -10,7 +10,7 @@ SPECIAL = "\\|*`[]<~$&"
 
 
 def escaped(text: str) -> str:
-    """The text as it is, whatever is in it; it has one line, and may begin one."""
+    """Return the text as it is, whatever is in it; it has one line, and may begin one."""
     return re.sub(r"^(\d*)([#>+=.)-])", r"\1\\\2", _inline(text))  # a heading, a quote, a list
 
 

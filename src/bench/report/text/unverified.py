@@ -23,7 +23,7 @@ def words(found: Iterable[Unverified]) -> str | None:
 
 
 def notes(settings: Sequence[tuple[str, Sequence[Unverified]]]) -> list[str]:
-    """The lines that explain the mark: one for each reason, with its keys and the names of the settings.
+    """Return the lines that explain the mark: one for each reason, with its keys and the names of the settings.
 
     Args:
         settings: name and what its evidence could not see, of all settings that have figures.
@@ -37,7 +37,7 @@ def notes(settings: Sequence[tuple[str, Sequence[Unverified]]]) -> list[str]:
 
 
 def count_line(records: Sequence[Record]) -> str | None:
-    """How many settings are unverified, and in what, for the last lines of a sweep; None where none is.
+    """Say how many settings are unverified, and in what, for the last lines of a sweep; None where none is.
 
     Args:
         records: of the sweep, with any status.
@@ -53,7 +53,7 @@ def count_line(records: Sequence[Record]) -> str | None:
 
 
 def _by_reason(found: Iterable[Unverified]) -> dict[str, list[str]]:
-    """Reason → keys, each once."""
+    """Return reason → keys, each once."""
     reasons: dict[str, dict[str, None]] = {}
     for each in found:
         reasons.setdefault(one_line(each.reason) or "no reason is known", {})[one_line(each.key)] = None

@@ -140,14 +140,14 @@ class Sheet:
         self.text(WIDTH - RIGHT, box.y1 * self.height + 9.0, words, ha="right", alpha=0.75)
 
     def text(self, x: float, y: float, words: str, **style: Any) -> Text:
-        """Plain text at a place on the sheet: dollar signs in it are dollar signs."""
+        """Write plain text at a place on the sheet: dollar signs in it are dollar signs."""
         defaults: dict[str, Any] = {"color": INK, "va": "baseline", "transform": self.points, "parse_math": False}
         made = Text(x, y, words, fontsize=TEXT, **defaults | style)
         self.paper.add_artist(made)
         return made
 
     def svg(self, key: str, alt: str) -> str:
-        """The whole sheet as one element."""
+        """Return the whole sheet as one element."""
         canvas, buffer = FigureCanvasSVG(self.paper), io.StringIO()
         canvas.print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})  # type: ignore[no-untyped-call]
         return tidy(buffer.getvalue(), key=key, alt=alt, marks=self.marks)
@@ -181,7 +181,7 @@ def grey_lines(number: int) -> dict[str, Any]:
 
 
 def shortened(text: str, room: float) -> str:
-    """The text, without its middle where it is wider than so many points: settings differ in their ends."""
+    """Return the text, without its middle where it is wider than so many points: settings differ in their ends."""
     if width_of(text) <= room:
         return text
     kept = min(len(text) - 1, int(room / _NARROW))
@@ -194,7 +194,7 @@ def shortened(text: str, room: float) -> str:
 
 
 def width_of(text: str) -> float:
-    """How many points a text takes at most, near enough: the font that it will be shown in is not known here."""
+    """Return how many points a text takes at most, near enough: the font that it will be shown in is not known here."""
     return sum(_width(each) for each in text)
 
 

@@ -74,7 +74,7 @@ class _Names:
                     self._new(found[1])
 
     def of(self, old: str) -> str | None:
-        """What an element is called in the page; None where nobody asks for it."""
+        """Say what an element is called in the page; None where nobody asks for it."""
         return f"{self.key}-{old}" if old in self.marks else self._made.get(old)
 
     def _new(self, old: str) -> None:
@@ -82,7 +82,7 @@ class _Names:
 
 
 def _written(element: Element, names: _Names, given: Mapping[str, str] | None = None) -> Iterator[str]:
-    """An element and all in it; `given` are the attributes that its parent says for all of them."""
+    """Write an element and all in it; `given` are the attributes that its parent says for all of them."""
     tag = element.tag.rpartition("}")[2]
     if tag in ("metadata", "style"):
         return
@@ -113,7 +113,7 @@ def _written(element: Element, names: _Names, given: Mapping[str, str] | None = 
 
 
 def _attributes(element: Element, names: _Names) -> dict[str, str]:
-    """Short numbers, new names, and each declaration of the style as an attribute."""
+    """Return the attributes with short numbers, new names, and each declaration of the style as an attribute."""
     found: dict[str, str] = {}
     for long_name, value in element.items():
         name = long_name.rpartition("}")[2]
@@ -145,7 +145,7 @@ def _declarations(style: str) -> dict[str, str]:
 
 
 def _path(d: str) -> str:
-    """Lengths to a tenth of a point, and a command's letter once for all that follow of its kind."""
+    """Write lengths to a tenth of a point, and a command's letter once for all that follow of its kind."""
     parts, last = [], ""
     for letter, numbers in _COMMAND.findall(_short(d)):
         parts.append(" " if letter == last == "L" else letter)

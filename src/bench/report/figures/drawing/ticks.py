@@ -25,17 +25,17 @@ class Scale:
 
     @property
     def labels(self) -> list[str]:
-        """What stands at the ticks."""
+        """Say what stands at the ticks."""
         return [tick_label(each) for each in self.ticks]
 
     @property
     def words(self) -> str:
-        """To put behind an axis's name."""
+        """Return what stands behind an axis's name."""
         return ", log scale" if self.is_log else ""
 
 
 def scale_for(values: Iterable[float], *, is_log: bool | None = None, from_zero: bool = False) -> Scale:
-    """A scale with room around the values.
+    """Return a scale with room around the values.
 
     Args:
         values: one at least; on a log scale those that are not positive are left out.
@@ -57,14 +57,14 @@ def scale_for(values: Iterable[float], *, is_log: bool | None = None, from_zero:
 
 
 def count_ticks(last: int) -> list[float]:
-    """Whole numbers from 0 to `last`."""
+    """Return whole numbers from 0 to `last`."""
     if last < MOST_TICKS:
         return [float(each) for each in range(last + 1)]
     return [each for each in _linear_ticks(0, last) if each == int(each)]
 
 
 def tick_label(value: float) -> str:
-    """A number as short as it can be: 0.02, 150, 20k, 1M."""
+    """Return a number as short as it can be: 0.02, 150, 20k, 1M."""
     for size, prefix in _PREFIXES:
         if abs(value) >= size:
             unit = 1e3 if prefix == "k" else size

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.analysis.trials.summary import Stats
-from bench.report.figures.drawing.sheet import GAP, GREY, RIGHT, WIDTH, Sheet, shortened, width_of
+from bench.report.figures.drawing.sheet import GREY, RIGHT, Sheet
 from bench.report.figures.drawing.shown_settings import Choice, Look, choose, looks_of, processes_words
 from bench.report.figures.drawing.svg import INK
 from bench.report.figures.drawing.ticks import scale_for
@@ -93,10 +93,7 @@ def _label(
     if swatch is not None:
         sheet.swatch(start + 4.0, y + 3.8, **swatch)
         start += 12.0
-    text = sheet.text(start, y, shortened(name, WIDTH - RIGHT - start - width_of(value) - GAP))
-    if gid:
-        text.set_gid(sheet.mark(gid, name))
-    sheet.text(WIDTH - RIGHT, y, value, ha="right")
+    sheet.name_and_value(start, y, name, value, gid=gid)
 
 
 def _strip(each: SettingView) -> float:

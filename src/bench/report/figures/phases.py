@@ -17,7 +17,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
 
 from bench.analysis.trials.phases import NAMES, outside_generate_s, phases_of
-from bench.report.figures.drawing.sheet import GAP, LEFT, RIGHT, WIDTH, Entry, Sheet, shortened, width_of
+from bench.report.figures.drawing.sheet import LEFT, RIGHT, Entry, Sheet
 from bench.report.figures.drawing.ticks import Scale, count_ticks, scale_for
 from bench.report.figures.figure import Figure
 from bench.report.text.format import UNDEFINED, run_title, significant
@@ -153,8 +153,7 @@ def _label(sheet: Sheet, bar: Bar, below: float) -> None:
     y = sheet.axes[0].get_position().y1 * sheet.height - below - 12.0
     outside = UNDEFINED if bar.outside_s is None else f"{_seconds(bar.outside_s)} s"
     value = f"{_seconds(bar.whole_s)} s, {outside}" if bar.whole_s else UNDEFINED
-    sheet.text(RIGHT, y, shortened(bar.name, WIDTH - 2 * RIGHT - width_of(value) - GAP))
-    sheet.text(WIDTH - RIGHT, y, value, ha="right")
+    sheet.name_and_value(RIGHT, y, bar.name, value)
 
 
 def _legend(known: Sequence[Bar]) -> list[Entry]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.analysis.trials.operating_points import STAGES, operating_points
-from bench.report.figures.drawing.sheet import GREY, Entry, Sheet
+from bench.report.figures.drawing.sheet import GREY, Entry, Sheet, entries_of
 from bench.report.figures.drawing.shown_settings import Choice, choose, looks_of
 from bench.report.figures.drawing.svg import INK
 from bench.report.figures.drawing.ticks import scale_for
@@ -38,14 +38,10 @@ def draw(settings: Sequence[SettingView]) -> Figure | None:
         panels=[PLOT],
         entries=[
             *_ceiling_entries(ceilings, unit, size),
-            *(
-                Entry(
-                    name=each.full_name,
-                    value=_value(places[each.position], unit, size),
-                    gid=f"name-{each.position}",
-                    style=looks[each.position].point,
-                )
-                for each in choice.named
+            *entries_of(
+                choice.named,
+                lambda each: _value(places[each.position], unit, size),
+                lambda position: looks[position].point,
             ),
         ],
     )

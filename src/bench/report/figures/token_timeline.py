@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from bench.analysis.trials.token_timeline import TokenTimeline, token_timeline
-from bench.report.figures.drawing.sheet import GREY, Entry, Sheet, grey_lines
+from bench.report.figures.drawing.sheet import GREY, Sheet, entries_of, grey_lines
 from bench.report.figures.drawing.shown_settings import Choice, choose, looks_of, processes_words
 from bench.report.figures.drawing.svg import INK
 from bench.report.figures.drawing.ticks import Scale, count_ticks, scale_for
@@ -30,15 +30,9 @@ def draw(settings: Sequence[SettingView]) -> Figure | None:
     looks = looks_of(choice.named)
     sheet = Sheet(
         panels=[PLOT],
-        entries=[
-            Entry(
-                name=each.full_name,
-                value=_value(lines[each.position]),
-                gid=f"name-{each.position}",
-                style=looks[each.position].line,
-            )
-            for each in choice.named
-        ],
+        entries=entries_of(
+            choice.named, lambda each: _value(lines[each.position]), lambda position: looks[position].line
+        ),
     )
     _scales(sheet, lines, longest)
     axes = sheet.axes[0]

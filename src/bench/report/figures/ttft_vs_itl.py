@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bench.analysis.calls.series import median_interval
 from bench.analysis.settings import call_times
-from bench.report.figures.drawing.sheet import GREY, Entry, Sheet
+from bench.report.figures.drawing.sheet import GREY, Sheet, entries_of
 from bench.report.figures.drawing.shown_settings import Choice, choose, looks_of, processes_words
 from bench.report.figures.drawing.ticks import scale_for
 from bench.report.figures.figure import Figure
@@ -38,15 +38,9 @@ def draw(settings: Sequence[SettingView]) -> Figure | None:
     looks = looks_of(choice.named)
     sheet = Sheet(
         panels=[PLOT],
-        entries=[
-            Entry(
-                name=each.full_name,
-                value=_value(*places[each.position]),
-                gid=f"name-{each.position}",
-                style=looks[each.position].point,
-            )
-            for each in choice.named
-        ],
+        entries=entries_of(
+            choice.named, lambda each: _value(*places[each.position]), lambda position: looks[position].point
+        ),
     )
     axes = sheet.axes[0]
     shown = [places[each.position] for each in choice.named]

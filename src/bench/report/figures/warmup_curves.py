@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.analysis.calls.steady_point import SteadyPoint, steady_point
-from bench.report.figures.drawing.sheet import Entry, Sheet, grey_lines
+from bench.report.figures.drawing.sheet import Sheet, entries_of, grey_lines
 from bench.report.figures.drawing.shown_settings import Choice, Look, choose, looks_of, processes_words
 from bench.report.figures.drawing.svg import INK
 from bench.report.figures.drawing.ticks import Scale, count_ticks, scale_for
@@ -29,15 +29,9 @@ def draw(settings: Sequence[SettingView]) -> Figure | None:
     looks = looks_of(choice.named)
     sheet = Sheet(
         panels=[PLOT],
-        entries=[
-            Entry(
-                name=each.full_name,
-                value=_ending(each, points[each.position]),
-                gid=f"name-{each.position}",
-                style=looks[each.position].line,
-            )
-            for each in choice.named
-        ],
+        entries=entries_of(
+            choice.named, lambda each: _ending(each, points[each.position]), lambda position: looks[position].line
+        ),
     )
     _scales(sheet, settings)
     axes = sheet.axes[0]

@@ -13,7 +13,7 @@ import contextlib
 import io
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from bench.report.figures.drawing.shown_settings import Look
 from bench.report.figures.drawing.svg import INK, Mark, tidy
 from bench.report.figures.drawing.ticks import Scale
+from bench.report.setting_view import SettingView
 
 WIDTH = 400.0
 LEFT, RIGHT = 48.0, 12.0
@@ -53,6 +54,22 @@ class Entry:
     value: str = ""
     gid: str = ""
     style: dict[str, Any] = field(default_factory=dict)  # of a matplotlib line
+
+
+def entries_of(
+    named: Sequence[SettingView], value: Callable[[SettingView], str], style: Callable[[int], dict[str, Any]]
+) -> list[Entry]:
+    """Return a line of the legend for each setting.
+
+    Args:
+        named: the settings.
+        value: what stands at the right of one.
+        style: by position.
+    """
+    return [
+        Entry(name=each.full_name, value=value(each), gid=f"name-{each.position}", style=style(each.position))
+        for each in named
+    ]
 
 
 @contextlib.contextmanager
@@ -146,6 +163,14 @@ class Sheet:
         self.paper.add_artist(made)
         return made
 
+    def name_and_value(self, x: float, y: float, name: str, value: str, *, gid: str = "") -> None:
+        """Write a name, shortened to the room that its figures at the right leave."""
+        text = self.text(x, y, shortened(name, WIDTH - RIGHT - x - width_of(value) - GAP))
+        if gid:
+            text.set_gid(self.mark(gid, name))
+        if value:
+            self.text(WIDTH - RIGHT, y, value, ha="right")
+
     def svg(self, key: str, alt: str) -> str:
         """Return the whole sheet as one element."""
         canvas, buffer = FigureCanvasSVG(self.paper), io.StringIO()
@@ -167,12 +192,7 @@ class Sheet:
     def _entry(self, entry: Entry, y: float) -> None:
         style: dict[str, Any] = {"color": INK, "linewidth": 1.4, "markersize": 6.0} | entry.style
         self.paper.add_artist(Line2D([8.0, 20.0, 32.0], [y, y, y], markevery=[1], transform=self.points, **style))
-        room = WIDTH - RIGHT - 40.0 - width_of(entry.value) - GAP
-        name = self.text(40.0, y - 3.8, shortened(entry.name, room))
-        if entry.gid:
-            name.set_gid(self.mark(entry.gid, entry.name))
-        if entry.value:
-            self.text(WIDTH - RIGHT, y - 3.8, entry.value, ha="right")
+        self.name_and_value(40.0, y - 3.8, entry.name, entry.value, gid=entry.gid)
 
 
 def grey_lines(number: int) -> dict[str, Any]:

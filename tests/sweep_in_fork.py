@@ -75,7 +75,7 @@ def run(
     from bench.jobs import job, reference
     from bench.jobs.process import fork_server
     from bench.orchestration import job_run, sweep  # noqa: F401
-    from bench.orchestration.search import search
+    from bench.orchestration.search import examination, search  # noqa: F401
     from bench.report.page import write
 
     pid = os.fork()
@@ -90,7 +90,7 @@ def run(
             sys.argv = ["bench", *arguments]
             if not with_report:
                 write.build, write.write = lambda *_, **__: None, write_no_report
-            sweep.make_ready = search.make_ready = lambda *_: None
+            sweep.make_ready = examination.make_ready = lambda *_: None
             fork_server.start_fork_server = lambda: None
             job.run_job = reference.run_job = measure_nothing
             prepare()

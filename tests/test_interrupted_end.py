@@ -26,7 +26,7 @@ STEPS = {
     "the report is built": "bench.report.page.write:build",
     "the report is written": "bench.report.page.write:write",
     "the results are published": "bench.orchestration.job_run:Fake.conclude",
-    "the ways on are printed": "bench.orchestration.sweep_end:print_ways_on",
+    "the ways on are printed": "bench.orchestration.sweep_end:print_links",
     "the status is found": "bench.orchestration.sweep:exit_status",
 }
 

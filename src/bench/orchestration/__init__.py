@@ -1,5 +1,5 @@
-"""Where the rooms meet: a job is run by `bench.jobs`, published by `bench.tracking`, shown by `bench.report`.
+"""A run, a sweep and a search from start to end: `bench.jobs` runs, `bench.tracking` publishes, `bench.report` shows.
 
-None of the three knows the others. They are imported where they are used, so that `--help` and a refused config answer
+None of the three imports another. They are imported where they are used, so that `--help` and a refused config answer
 at once.
 """

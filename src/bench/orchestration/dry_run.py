@@ -1,4 +1,4 @@
-"""What would run: each job with its id, what is done, what would be skipped, and how long the rest may take."""
+"""The dry run: print each job with its id, whether it is done or would be skipped, and how long it may take."""
 
 from __future__ import annotations
 
@@ -61,6 +61,6 @@ def _row(job: Job, config: BenchmarkConfig, left: Resumption, history: History) 
 
 
 def _limit(history: History, config: BenchmarkConfig, trial_id: str) -> str | None:
-    """Why a job would be skipped: as it was before, or as far as that can be foreseen."""
+    """Return why a job would be skipped, from an earlier record or from what is installed; None where unknown."""
     reason = history.limits.get(trial_id) or foreseen_limit(config)
     return None if reason is None else f"would be skipped: {reason}"

@@ -19,7 +19,7 @@ from bench.jobs.engine import EngineStop
 from bench.jobs.launcher_return import Returned
 from bench.jobs.unstarted import explain
 from bench.orchestration.publish_target import address_of, decided, handed_on
-from bench.orchestration.signals import heard_from_engine
+from bench.orchestration.signals import stopped_by_engine
 from bench.orchestration.tested_versions import newer_line
 from bench.report.terminal.console import Terminal
 from bench.results.file_names import RECORD_NAME
@@ -34,25 +34,25 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a job stands in its sweep."""
+    """The position of a job in its sweep."""
 
     number: int = 0
     jobs: int = 1
-    left_s: float | None = None  # the estimate for it and all after it
-    jobs_after: int | None = None  # that will run after it; None: not known
+    left_s: float | None = None  # estimate for this job and all later ones
+    jobs_after: int | None = None  # that run after it; None: unknown
     references: Path | None = None  # the folder that keeps reference runs; None: nothing is compared
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ready:
-    """What a single run needs that has been made ready for it."""
+    """What has been prepared for a single run."""
 
     console: Console
     publisher: Publisher | None  # None: not tracked
 
 
 def prepare_single(config: BenchmarkConfig, folder: Path) -> Ready | None:
-    """Examine one config and its output folder, in which nothing is made or changed; None after a dry run.
+    """Examine one config and its output folder without changing anything there; return None after a dry run.
 
     Raises:
         ConfigError: it cannot work.
@@ -79,10 +79,10 @@ def prepare_single(config: BenchmarkConfig, folder: Path) -> Ready | None:
 
 
 def run_single(config: BenchmarkConfig, folder: Path, ready: Ready) -> int:
-    """Run one config in its output folder, publish its record and show it; returns the exit status.
+    """Run one config in its output folder, publish its record and show it; return the exit status.
 
     Raises:
-        OSError: the folder cannot take the result; it was not begun.
+        OSError: the folder cannot take the result; it was not started.
     """
     from bench.jobs.job import new_record  # noqa: PLC0415
     from bench.report.terminal.answer_text import answer_of_run  # noqa: PLC0415
@@ -90,7 +90,7 @@ def run_single(config: BenchmarkConfig, folder: Path, ready: Ready) -> int:
     from bench.report.text.unverified import count_line  # noqa: PLC0415
 
     console, publisher, record = ready.console, ready.publisher, new_record(config)
-    tell_untested(console)
+    print_untested(console)
     place = Place(
         left_s=_foreseen_s(console, config, [Path("multirun"), folder.parent]),
         references=folder if config.fidelity.reference == "eager" else None,
@@ -107,20 +107,20 @@ def run_single(config: BenchmarkConfig, folder: Path, ready: Ready) -> int:
         console.print(unseen, style="yellow", markup=False, highlight=False, soft_wrap=True)
     console.print()
     console.print(answer_of_run(record), style="bold", markup=False, highlight=False, soft_wrap=True)
-    print_ways_on(console, publisher, folder, sweep_id=None)
+    print_links(console, publisher, folder, sweep_id=None)
     return exit_status([record])
 
 
 def run_sweep_job(config: BenchmarkConfig, folder: Path) -> Returned:
-    """Run the job that this process was given, in its output folder.
+    """Run the job that was assigned to this process, in its output folder.
 
     Returns:
-        What the launcher brings back to whoever started the sweep.
+        What the launcher returns to the process that started the sweep.
 
     Raises:
-        ValueError: what it was given is no job of this config.
+        ValueError: the assignment is missing, or is not a job of this config.
         OSError: the folder cannot take the result.
-        KeyboardInterrupt: the user's; below an engine the job's end is in its record, and nothing is raised.
+        KeyboardInterrupt: the user's; with an engine the end of the job is in its record, and nothing is raised.
     """
     from bench.analysis.objectives import objectives_of  # noqa: PLC0415
     from bench.jobs.assignment import VARIABLE, Assignment  # noqa: PLC0415
@@ -136,16 +136,16 @@ def run_sweep_job(config: BenchmarkConfig, folder: Path) -> Returned:
     is_home = given.is_local or is_folder_of(given.sweep_id, folder.parent)
     publishes = given.is_local or (is_home and _is_server(given.tracking_uri))
     if given.is_local:
-        _run_and_tell(config, record, folder, given, publishes=publishes)
+        _run_and_show(config, record, folder, given, publishes=publishes)
     else:
         assert record.placement is not None
-        with contextlib.suppress(EngineStop), heard_from_engine(record.placement.engine or "its launcher"):
-            _run_and_tell(config, record, folder, given, publishes=publishes)
+        with contextlib.suppress(EngineStop), stopped_by_engine(record.placement.engine or "its launcher"):
+            _run_and_show(config, record, folder, given, publishes=publishes)
     objectives = objectives_of(record, config.search.objectives)
     return Returned.of(record, folder, with_files=not is_home, objectives=objectives)
 
 
-def _run_and_tell(config: BenchmarkConfig, record: Record, folder: Path, given: Assignment, *, publishes: bool) -> None:
+def _run_and_show(config: BenchmarkConfig, record: Record, folder: Path, given: Assignment, *, publishes: bool) -> None:
     from bench.report.terminal.progress import print_job_line  # noqa: PLC0415
 
     console = Terminal()
@@ -165,13 +165,13 @@ def _run_and_tell(config: BenchmarkConfig, record: Record, folder: Path, given: 
 
 
 def _is_server(uri: str | None) -> bool:
-    """Whether many may write there at once. A database file is for the one process that started the sweep."""
+    """Whether many processes may write there at once. A database file is for the process that started the sweep."""
     return uri is not None and not uri.startswith(("sqlite:", "file:"))
 
 
 def _place(config: BenchmarkConfig, given: Assignment, folder: Path) -> Place:
     compared = config.fidelity.reference == "eager" or (config.fidelity.reference == "auto" and given.is_compared)
-    # All that a job costs is in it. By the clock of the day, for a job may run on another machine than the last one.
+    # All costs of a job are in it. Wall-clock time, because jobs may run on different machines.
     each_s = max(0.0, time.time() - given.launched_at_s) / given.behind if given.behind and given.is_local else None
     return Place(
         number=given.job.number,
@@ -185,7 +185,7 @@ def _place(config: BenchmarkConfig, given: Assignment, folder: Path) -> Place:
 def _foreseen_s(
     console: Console, config: BenchmarkConfig, places: list[Path], sweep_folder: Path | None = None, jobs: int = 1
 ) -> float | None:
-    """What earlier records tell of the time that a start's jobs will take, read where there is a line to show it in."""
+    """Estimate from earlier records how long the jobs of a start will take; None without a terminal to show it in."""
     from bench.jobs.planning.fingerprint import fingerprint  # noqa: PLC0415
     from bench.jobs.planning.history import history_of  # noqa: PLC0415
     from bench.report.text.layout import can_redraw  # noqa: PLC0415
@@ -199,16 +199,16 @@ def _foreseen_s(
             trial_ids = [each.trial_id for each in SweepFile.read(sweep_folder).jobs if not each.done]
     try:
         return history_of(places, fingerprint()).total_s(config, trial_ids, jobs)
-    except OSError:  # too many open files, say: no reason not to measure
+    except OSError:  # such as too many open files: no reason not to measure
         return None
 
 
 def run(console: Console, config: BenchmarkConfig, record: Record, folder: Path, place: Place) -> Record:
-    """Run a job under a live line when it is its turn on this host, after the reference that it is compared with.
+    """Run a job with a progress line when it is its turn on this host, after the reference run it is compared with.
 
     Raises:
         KeyboardInterrupt: the user's.
-        OSError: its folder cannot take the result; it was not begun.
+        OSError: its folder cannot take the result; it was not started.
     """
     from bench.jobs.job import run_job  # noqa: PLC0415
     from bench.jobs.planning.history import remember  # noqa: PLC0415
@@ -233,7 +233,7 @@ def run(console: Console, config: BenchmarkConfig, record: Record, folder: Path,
         if place.references is not None:
             try:
                 reference = ensure_reference(config, place.references, record.sweep_id, progress.update)
-            except Exception as error:  # noqa: BLE001 - its folder cannot be written or locked, no process be started
+            except Exception as error:  # noqa: BLE001 - its folder cannot be written or locked, or no process started
                 reference = Reference(file=None, reason=f"no reference could be kept: {explain(error)}")
             record.started_at_s = time.time()  # the reference's time is not the job's
             if reference.made is not None:
@@ -260,9 +260,9 @@ def make_ready(
 
     Args:
         configs: the settings.
-        console: takes what could not be examined.
+        console: for a line about what could not be examined.
         destination: where they are published.
-        meanwhile: done while the fork server imports torch, on another core.
+        meanwhile: called while the fork server imports torch on another core.
 
     Raises:
         ConfigError: one of the settings cannot work.
@@ -272,10 +272,10 @@ def make_ready(
     from bench.jobs.process.fork_server import end_fork_server, start_fork_server  # noqa: PLC0415
 
     if any(each.isolation.mode == "forkserver" for each in configs):
-        with contextlib.suppress(OSError, EOFError):  # the job that needs it starts it, or says why it cannot
+        with contextlib.suppress(OSError, EOFError):  # the job that needs it starts it, or reports why it cannot
             start_fork_server()  # torch is imported there while MLflow is imported here
     else:
-        end_fork_server()  # that it was started could only be guessed
+        end_fork_server()  # it was started on a guess
     if configs[0].tracking.enabled:
         _publisher_of(configs[0], console, destination, ahead=True)
     if meanwhile is not None:
@@ -288,11 +288,11 @@ def make_ready(
 
 
 _publishers: dict[tuple[str | None, str | None], Publisher] = {}
-_opened_ahead: list[Publisher] = []  # of those, the ones that are still to be opened
+_opened_ahead: list[Publisher] = []  # those that are still to be opened
 
 
 def open_publisher(config: BenchmarkConfig, console: Console, destination: Destination) -> Publisher | None:
-    """MLflow, opened on first use and kept for all jobs of this process; None when tracking is off."""
+    """Return the publisher, opened on first use and kept for all jobs of this process; None when tracking is off."""
     if not config.tracking.enabled:
         return None
     publisher = _publisher_of(config, console, destination)
@@ -307,7 +307,7 @@ def _publisher_of(
 ) -> Publisher:
     from bench.tracking.publisher import Publisher  # noqa: PLC0415
 
-    # A job of this process knows the address without credentials, and finds the publisher that has them.
+    # A job of this process has the address without credentials, and finds the publisher that has them.
     where = (address_of(destination) or destination.uri, destination.experiment_id or destination.experiment)
     if where not in _publishers:
         _publishers[where] = Publisher(
@@ -326,14 +326,14 @@ def _publisher_of(
     return _publishers[where]
 
 
-def tell_untested(console: Console) -> None:
-    """Name, in one line at the start of a command, what is newer here than any version that was tested."""
+def print_untested(console: Console) -> None:
+    """Print one line that names libraries which are newer here than any tested version."""
     if (line := newer_line()) is not None:
         console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
-def print_ways_on(console: Console, publisher: Publisher | None, folder: Path, *, sweep_id: str | None) -> None:
-    """Where the records are, and how to look at them."""
+def print_links(console: Console, publisher: Publisher | None, folder: Path, *, sweep_id: str | None) -> None:
+    """Print where the records are, and how to look at them."""
     lines = [f"Records: {folder}", *(publisher.ways_on(sweep_id) if publisher is not None else [])]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 

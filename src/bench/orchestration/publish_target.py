@@ -1,4 +1,4 @@
-"""Where a start publishes to: decided once, from the config and MLflow's variables, and handed on to every job."""
+"""Where a start publishes: decided once, from the config and MLflow's variables, and passed on to every job."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def decided(config: BenchmarkConfig) -> Destination:
-    """Where a run or a new sweep is published. ConfigError where a variable that counts holds no address."""
+    """Return where a run or a new sweep is published. ConfigError where a variable in use holds no address."""
     tracking = config.tracking
     try:
         return decide(
@@ -46,22 +46,22 @@ def decided(config: BenchmarkConfig) -> Destination:
 
 
 def resumed(config: BenchmarkConfig, file: SweepFile | None, folder: Path, say: Callable[[str], None]) -> Destination:
-    """Where a sweep goes on: where its run lies as its file says, unless the user set the key now.
+    """Return where a resumed sweep is published: where its file says its run is, unless the user has set the key now.
 
     Args:
         config: for what concerns the sweep as a whole.
-        file: the sweep's own, of its former start; None: it begins.
+        file: of the sweep's former start; None: it begins.
         folder: the sweep's.
-        say: takes one line where the sweep's own place is not the one that this start would have chosen.
+        say: called with one line if this start would have chosen another place.
     """
     here = decided(config)
-    told = file.tracking if file is not None and config.tracking.enabled else {}
-    uri, experiment = told.get("uri"), told.get("experiment")
+    written = file.tracking if file is not None and config.tracking.enabled else {}
+    uri, experiment = written.get("uri"), written.get("experiment")
     address = address_of(here)
     if not isinstance(uri, str) or address is None:
         return here
     try:
-        lies = address_now(uri, folder, told.get("database"), is_recorded="database" in told)
+        lies = address_now(uri, folder, written.get("database"), is_recorded="database" in written)
     except GoneError:
         say(f"this sweep was published to {uri}, which is gone: it goes on in {address}")
         return here
@@ -86,14 +86,14 @@ def resumed(config: BenchmarkConfig, file: SweepFile | None, folder: Path, say: 
 
 
 def handed_on(config: BenchmarkConfig, given: Assignment) -> Destination:
-    """Where a job of a sweep is published, whatever variables its machine has.
+    """Return where a job of a sweep is published, whatever variables are set on its machine.
 
-    They may only add the user's credentials to the very same address, for an assignment holds none.
+    These only add the user's credentials to the same address, because an assignment holds none.
     """
     known = (config.tracking.uri, os.environ.get(URI_VARIABLE))
     is_default = given.experiment is None and given.experiment_id is None
     return Destination(
-        # An address that could not be used is not handed on: the key holds it here as well.
+        # An unusable address is not passed on: the key holds it here as well.
         uri=config.tracking.uri if given.tracking_uri is None else with_known_credentials(given.tracking_uri, *known),
         experiment=config.tracking.experiment or DEFAULT_EXPERIMENT if is_default else given.experiment,
         experiment_id=given.experiment_id,
@@ -102,14 +102,14 @@ def handed_on(config: BenchmarkConfig, given: Assignment) -> Destination:
 
 
 def address_of(destination: Destination) -> str | None:
-    """The absolute address without credentials; None for one that cannot be used."""
+    """Return the absolute address without credentials; None for an unusable one."""
     with contextlib.suppress(AddressError):
         return without_credentials(absolute_address(destination.uri or DEFAULT_URI, Path.cwd()))
     return None
 
 
 def written_down(config: BenchmarkConfig, publisher: Publisher | None, folder: Path) -> dict[str, Any]:
-    """What a sweep's file says of where it is published; without credentials.
+    """Return the section `tracking` of a sweep's file: where it is published, without credentials.
 
     Args:
         config: for what concerns the sweep as a whole.

@@ -1,4 +1,4 @@
-"""Records of a sweep that lie in MLflow alone: written into its folder before it goes on, or when it ends."""
+"""Restore records that are only in MLflow: write them into the sweep's folder before it resumes, or when it ends."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from bench.tracking.store.destination import Destination
 def bring_back(
     console: Console, config: BenchmarkConfig, plan: Plan, found: Found, folder: Path, *, destination: Destination
 ) -> bool:
-    """Fetch the records that the folder lacks; returns whether it holds more than before.
+    """Fetch the records that the folder lacks; return whether it holds more than before.
 
-    MLflow is asked only where a job of the plan has no record on disk. The sweep is the one that the folder knows, or
-    else the one that was published under the name of this one last; it keeps its id and its run.
+    MLflow is queried only if a job of the plan has no record on disk. The sweep is the one in the folder, or else the
+    latest one that was published under this name; it keeps its id and its run.
 
     Args:
-        console: for what came back, and for what did not.
+        console: for a line about what was restored, and lines about what was not.
         config: for what concerns the sweep as a whole.
         plan: all jobs, under the names of their folders.
-        found: what lies in the folder.
+        found: the contents of the folder.
         folder: the sweep's.
         destination: where it is published.
     """

@@ -1,6 +1,6 @@
 """Ctrl-C, SIGTERM and SIGHUP: the first ends the running job and keeps what is done, the second stops at once.
 
-In a job that an engine started the signals are the engine's: it cancels, preempts, or tells that time is nearly up.
+In a job that an engine started, the engine sends them: it cancels or preempts the job, or its time limit is near.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bench.host.command_line import ExitStatus
 from bench.jobs.process.fork_server import end_fork_server
 from bench.jobs.process.stop_reason import SignalStop
 
-ECHO_S = 0.1  # the same signal so soon again is the same event: some senders address the process and its group
+ECHO_S = 0.1  # a repeated signal within this time is the same event: some senders signal the process and its group
 MESSAGE = b"\nbench: interrupted; ends the running job and keeps what is done (once more: stops at once)\n"
 SHOW_CURSOR = b"\x1b[?25h"
 
@@ -28,21 +28,21 @@ _first_s: float | None = None
 
 
 def install() -> None:
-    """Handle the signals; one that is ignored stays so: below nohup a sweep outlives its terminal."""
+    """Install the handlers. An ignored signal stays ignored: with nohup a sweep outlives its terminal."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _on_signal)
 
 
 @contextlib.contextmanager
-def heard_from_engine(engine: str) -> Iterator[None]:
-    """Within it the engine's first signal ends the job by EngineStop; further ones wait for its record.
+def stopped_by_engine(engine: str) -> Iterator[None]:
+    """Within the block the engine's first signal raises EngineStop; later ones are ignored until the record is written.
 
-    SIGUSR2 is what submitit asks Slurm to send before the time limit, unless SUBMITIT_PREEMPT_SIGNAL names another.
+    submitit asks Slurm to send SIGUSR2 before the time limit, unless SUBMITIT_PREEMPT_SIGNAL names another signal.
     """
     from bench.jobs.engine import EngineStop  # noqa: PLC0415
 
-    if threading.current_thread() is not threading.main_thread():  # no thread but the main one hears signals
+    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
         yield
         return
     limit = getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}", signal.SIGUSR2)
@@ -51,12 +51,12 @@ def heard_from_engine(engine: str) -> Iterator[None]:
         signal.SIGINT: ("interrupted", f"{engine} ended the job (SIGINT): cancelled"),
         limit: ("timeout", f"{engine}'s time limit was near: ask for more time, or for less"),
     }
-    heard = False
+    is_stopping = False
 
     def stop(number: int, _: FrameType | None) -> None:
-        nonlocal heard
-        if not heard:
-            heard = True
+        nonlocal is_stopping
+        if not is_stopping:
+            is_stopping = True
             raise EngineStop(*stops[signal.Signals(number)])
 
     before = {number: signal.signal(number, stop) for number in stops}
@@ -78,24 +78,24 @@ def _on_signal(number: int, _: FrameType | None) -> None:
     now_s = time.monotonic()
     if _first_s is None:
         _first_s = now_s
-        _tell(MESSAGE)
+        _print(MESSAGE)
         raise KeyboardInterrupt if number == signal.SIGINT else SignalStop(signal.Signals(number).name)
     if now_s > _first_s + ECHO_S:
         _stop_at_once()
 
 
 def _stop_at_once() -> NoReturn:
-    with contextlib.suppress(ImportError):  # stopped while it is imported: there is nothing to kill
+    with contextlib.suppress(ImportError):  # stopped during its import: there is nothing to kill
         from bench.jobs.process.child import kill_all  # noqa: PLC0415
 
         kill_all()
-    end_fork_server()  # which may be in the midst of its imports; a child that it is just making ends without parent
+    end_fork_server()  # which may still be importing; a child that it is starting ends without its parent
     if sys.stdout.isatty():
-        _tell(SHOW_CURSOR)  # the live line had hidden it
-    _tell(b"bench: stopped at once\n")
+        _print(SHOW_CURSOR)  # the progress line hides it
+    _print(b"bench: stopped at once\n")
     os._exit(ExitStatus.INTERRUPTED)
 
 
-def _tell(text: bytes) -> None:
-    with contextlib.suppress(OSError):  # the terminal may be what is gone
+def _print(text: bytes) -> None:
+    with contextlib.suppress(OSError):  # the terminal may be closed
         os.write(2, text)

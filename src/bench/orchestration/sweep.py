@@ -22,7 +22,7 @@ from bench.jobs.planning.plan import Plan, Point, make_plan
 from bench.jobs.planning.resume import Found, Resumption
 from bench.jobs.process.fork_server import end_fork_server
 from bench.jobs.unstarted import explain, is_out_of_space, write_unstarted
-from bench.orchestration.job_run import exit_status, make_ready, open_publisher, tell_untested
+from bench.orchestration.job_run import exit_status, make_ready, open_publisher, print_untested
 from bench.orchestration.publish_target import decided, resumed, written_down
 from bench.orchestration.restored_records import bring_back
 from bench.orchestration.sweep_end import finish, import_ahead
@@ -33,10 +33,9 @@ from bench.results.record import Record, RecordError
 from bench.results.sweep_file import SweepFile
 from bench.tracking.store.destination import Destination
 
-# Takes what a job gave back, or why it gave nothing, as soon as that is known: job number, outcome.
+# Called with job number and outcome as soon as a job has returned, or with the error why it has not.
 OnReturn = Callable[[int, Returned | Exception], None]
-# Runs the plan's jobs that are not done through Hydra's launcher, each of which calls `jobs.run_sweep_job` with its
-# assignment.
+# Runs the jobs that are not done through Hydra's launcher; each calls `job_run.run_sweep_job` with its assignment.
 Launch = Callable[[Plan, Mapping[int, Assignment], OnReturn], None]
 
 
@@ -106,7 +105,7 @@ def own_folder(config: BenchmarkConfig, folder: Path) -> Iterator[None]:
 
 
 def _sweep_wide(points: Sequence[Point]) -> BenchmarkConfig:
-    """The config of the first point, for what concerns the sweep as a whole. ConfigError where the points differ."""
+    """Return the config of the first point, for keys of the whole sweep. ConfigError where the points differ in one."""
     first = points[0].config
     for point in points[1:]:
         for section in ("sweep", "tracking"):
@@ -120,7 +119,7 @@ def _sweep_wide(points: Sequence[Point]) -> BenchmarkConfig:
 
 @contextlib.contextmanager
 def _writable(folder: Path) -> Iterator[None]:
-    """The folder, made and tried out before anything else is done, and removed again where nothing came into it.
+    """Make the folder and check that it can be written before anything else is done; remove it again if it stays empty.
 
     Raises:
         ConfigError: results could not be kept there.
@@ -181,7 +180,7 @@ def _prepare(console: Console, config: BenchmarkConfig, plan: Plan, folder: Path
     else:
         end_fork_server()
         publisher = open_publisher(config, console, destination)
-    tell_untested(console)  # not before: what is refused costs one line
+    print_untested(console)  # not before: what is refused costs one line
     return dataclasses.replace(state, publisher=publisher)
 
 
@@ -270,9 +269,9 @@ def put_unusable_aside(state: SweepState, environment: dict[str, str]) -> None:
 
 
 def begin(state: SweepState, *, space: dict[str, list[str]] | None = None) -> SweepFile:
-    """Write down the plan, and make the sweep's run in MLflow; returns what is written.
+    """Write the plan, and make the sweep's run in MLflow; return what is written.
 
-    A search gives its `space`, override key → values: of its jobs it has planned none yet.
+    A search gives its `space`, override key → values, because it has not planned its jobs yet.
     """
     before, plan = state.found.file, state.plan
     swept = plan.swept() if space is None else space
@@ -291,7 +290,7 @@ def begin(state: SweepState, *, space: dict[str, list[str]] | None = None) -> Sw
         kept=state.left.kept,
         trials=None if space is None else state.config.search.trials,
     )
-    file.write(state.folder)  # before the run is made: who is killed now can still go on with the same sweep
+    file.write(state.folder)  # before the run is made: after a kill here the same sweep can still be resumed
     if state.publisher is None:
         return file
     run_id = state.publisher.begin_sweep(
@@ -303,9 +302,9 @@ def begin(state: SweepState, *, space: dict[str, list[str]] | None = None) -> Sw
 
 
 def run_plan(state: SweepState, file: SweepFile, launch: Launch) -> tuple[bool, bool]:
-    """Run the jobs; returns whether the user interrupted them, and whether the disk took no more.
+    """Run the jobs; return whether the user interrupted them, and whether the disk is full.
 
-    Whatever else is raised costs the job that it hit.
+    Any other error fails the job in which it was raised.
 
     Raises:
         ConfigError: the launcher refuses all of them; none has run.
@@ -336,10 +335,10 @@ def run_plan(state: SweepState, file: SweepFile, launch: Launch) -> tuple[bool, 
 
 
 def _take(state: SweepState, given: Assignment, config: BenchmarkConfig, outcome: Returned | Exception) -> None:
-    """See to it that a job that has ended lies in the sweep's folder with its record, and is published and shown.
+    """Make sure that a job which has ended has its record in the sweep's folder, and is published and shown.
 
     Raises:
-        OSError: the disk takes no more.
+        OSError: the disk is full.
     """
     folder = state.folder / given.job.folder
     try:
@@ -361,7 +360,7 @@ def _take(state: SweepState, given: Assignment, config: BenchmarkConfig, outcome
 
 
 def _show(state: SweepState, given: Assignment, folder: Path) -> None:
-    """Show and publish a job that could not do so itself; what cannot be done costs a line."""
+    """Show and publish a job that could not do so itself; an error is printed in one line."""
     from bench.report.terminal.progress import print_job_line  # noqa: PLC0415
 
     try:
@@ -371,12 +370,12 @@ def _show(state: SweepState, given: Assignment, folder: Path) -> None:
             state.publisher.publish_missing([folder], given.parent_run_id)
     except RecordError:
         pass
-    except Exception as error:  # noqa: BLE001 - the record is there, and what is not published is so in the end
+    except Exception as error:  # noqa: BLE001 - the record is there, and is published when the sweep ends
         state.say(f"job {given.job.number}: {explain(error)}", "yellow")
 
 
 def _take_lost(state: SweepState, given: Assignment, config: BenchmarkConfig, error: Exception) -> bool:
-    """End a job that gave nothing back in a record, unless it has written a whole one; returns whether that was done.
+    """Write the record of a job that returned nothing, unless it has written its own; return whether that was needed.
 
     Raises:
         OSError: the record cannot be written.
@@ -384,10 +383,10 @@ def _take_lost(state: SweepState, given: Assignment, config: BenchmarkConfig, er
     from bench.jobs.job import new_record, write_lost  # noqa: PLC0415
     from bench.jobs.planning.resume import look  # noqa: PLC0415
 
-    if state.is_local and is_out_of_space(error):  # of another machine it is the disk there
+    if state.is_local and is_out_of_space(error):  # on another machine it is that machine's disk
         raise error
     job, folder = given.job, state.folder / given.job.folder
-    if not state.is_local:  # its record may have reached MLflow, though nothing came back from the engine
+    if not state.is_local:  # its record may be in MLflow, though the engine returned nothing
         found = look(state.folder, is_local=False)
         bring_back(state.console, state.config, state.plan, found, state.folder, destination=state.destination)
     with contextlib.suppress(RecordError):

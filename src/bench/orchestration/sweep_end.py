@@ -1,6 +1,6 @@
-"""How a sweep ends: what is left is published, everything is shown, the report is written.
+"""The end of a sweep: publish what is not yet published, show everything, write the report.
 
-The last lines are the answer, with what to do next, and below it the links. Whatever went wrong is said above them.
+The last lines are the answer, with what to do next, and below it the links. Errors are printed above them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bench.config.rules import ConfigError
 from bench.host.atomic_files import write_whole
 from bench.host.command_line import to_type
 from bench.jobs.unstarted import explain
-from bench.orchestration.job_run import print_ways_on
+from bench.orchestration.job_run import print_links
 from bench.orchestration.sweep_state import SweepState, command_again
 from bench.results.file_names import COMPARISON_JSON, COMPARISON_MARKDOWN
 from bench.results.record import Record
@@ -35,19 +35,19 @@ _Result = TypeVar("_Result")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Concluded:
-    """What a search came to, in the place of a comparison."""
+    """The results of a search, in place of a comparison."""
 
-    files: list[Path] = dataclasses.field(default_factory=list)  # that it is kept in
+    files: list[Path] = dataclasses.field(default_factory=list)  # that hold them
     sections: list[Section] = dataclasses.field(default_factory=list)  # for the report
     answer: str | None = None  # in a sentence or two; None: that of the settings
 
 
 def import_ahead() -> None:
-    """Import what the report needs, half a second of matplotlib, while there is nothing to do but wait.
+    """Import the libraries of the report (half a second for matplotlib) while the command waits anyway.
 
-    Not in a sweep's end, for which its user waits, and never beside a job.
+    Not at the end of a sweep, when its user waits, and never beside a job.
     """
-    with contextlib.suppress(Exception):  # the report will say what is wrong
+    with contextlib.suppress(Exception):  # the report shows the error
         from bench.report.figures.all import import_figures  # noqa: PLC0415
         from bench.report.page import html_page, write  # noqa: F401, PLC0415
 
@@ -56,17 +56,17 @@ def import_ahead() -> None:
 
 @dataclasses.dataclass(kw_only=True)
 class _Steps:
-    """The steps of a sweep's end, each of which costs a line at most.
+    """The steps of the end of a sweep. An error in one is printed in one line, and the others follow.
 
-    An interruption (there is only one: the next signal stops the command at once) ends the step that it hits, and
-    leaves out what may take long; the sweep's run in MLflow is ended, and what is known is shown, all the same.
+    An interruption (there is only one: the next signal stops the command at once) ends the current step and skips steps
+    that may take long; the sweep's run in MLflow is still ended, and known results are still shown.
     """
 
     state: SweepState
-    is_cut: bool = False  # by the user
+    is_cut: bool = False  # interrupted by the user
 
     def do(self, not_done: str, work: Callable[[], _Result], otherwise: _Result) -> _Result:
-        """The result of a step that may be left out; `not_done` begins the line that says why there is none."""
+        """Return the result of a step that may be skipped; `not_done` begins the line that says why there is none."""
         if self.is_cut:
             return otherwise
         try:
@@ -74,12 +74,12 @@ class _Steps:
         except KeyboardInterrupt:
             self.is_cut = True
             self.state.say(f"{not_done}: interrupted", "yellow")
-        except Exception as error:  # noqa: BLE001 - a fault of a library, or of ours: the records stand
+        except Exception as error:  # noqa: BLE001 - an error of a library, or of bench: the records are kept
             self.state.say(f"{not_done}: {type(error).__name__}: {explain(error)}", "yellow")
         return otherwise
 
     def must(self, not_done: str, work: Callable[[], object]) -> None:
-        """A short step that is made in any case: once more where it was interrupted."""
+        """Do a short step in any case: once more if it was interrupted."""
         try:
             work()
         except KeyboardInterrupt:
@@ -113,7 +113,7 @@ def finish(
     from bench.report.terminal.results_table import print_table  # noqa: PLC0415
 
     publisher, unpublished, steps = state.publisher, 0, _Steps(state=state)
-    is_complete: list[bool] = []  # what the steps say that concern the sweep's own run
+    is_complete: list[bool] = []  # results of the steps for the sweep's own run
     if publisher is not None:
         folders = [state.folder / job.folder for job in state.plan.jobs]
         unpublished = steps.do("not all is published", lambda: publisher.publish_missing(folders, run_id), len(folders))
@@ -147,20 +147,20 @@ def finish(
         state.say(f"{many} records are not published; later: {later}", "yellow")
     elif not all(is_complete):
         state.say(f"the sweep's own run in MLflow is not complete; later: {later}", "yellow")
-    steps.must("what is unverified cannot be shown", lambda: _tell_unverified(state, records))
+    steps.must("what is unverified cannot be shown", lambda: _print_unverified(state, records))
     steps.must("the answer cannot be shown", lambda: _print_answer(state, report, records, comparison, found.answer))
     if written:
         steps.must("the report's place cannot be shown", lambda: state.say(f" Report: {written[0]}"))
     sweep_id = state.plan.sweep_id
     steps.must(
         "the ways on cannot be shown",
-        lambda: print_ways_on(state.console, publisher, state.folder, sweep_id=sweep_id),
+        lambda: print_links(state.console, publisher, state.folder, sweep_id=sweep_id),
     )
     return steps.is_cut
 
 
-def _tell_unverified(state: SweepState, records: Sequence[Record]) -> None:
-    """Say above the answer how many settings nothing confirms, which the exit status does not tell."""
+def _print_unverified(state: SweepState, records: Sequence[Record]) -> None:
+    """Print how many settings no evidence confirms, which the exit status does not show."""
     from bench.report.text.unverified import count_line  # noqa: PLC0415
 
     if (line := count_line(records)) is not None:
@@ -174,14 +174,14 @@ def _print_answer(
     comparison: ComparisonReport | None,
     found: str | None,
 ) -> None:
-    """Print what the sweep came to, and what to do next, in three lines at most of 100 columns.
+    """Print the answer of the sweep, and what to do next, in at most three lines of 100 columns.
 
     Args:
         state: the sweep.
-        report: that was made; None where it could not be.
+        report: of the sweep; None where it could not be made.
         records: of the jobs.
         comparison: of the settings.
-        found: what a search came to; None: it was none, or nothing was found out.
+        found: the answer of a search; None: it was no search, or has none.
     """
     from bench.report.terminal.answer_text import answer_of_sweep, print_answer  # noqa: PLC0415
 
@@ -192,7 +192,7 @@ def _print_answer(
 
 
 def _answer_of(state: SweepState, records: Sequence[Record], comparison: ComparisonReport | None) -> Answer:
-    """The report's answer, where there is no report."""
+    """Return the answer where there is no report."""
     from bench.report.page.answer import build_answer  # noqa: PLC0415
     from bench.report.setting_view import setting_views  # noqa: PLC0415
 
@@ -208,13 +208,13 @@ def _report(
     comparison: ComparisonReport | None,
     found: Sequence[Section],
 ) -> tuple[Report | None, list[Path]]:
-    """Write the sweep's report; returns it, and its files. One that cannot be written costs a line."""
+    """Write the sweep's report; return it and its files. An error is printed in one line."""
     if steps.is_cut:
         _not_written(state, "interrupted")
         return None, []
     report: Report | None = None
     try:
-        # Only now: matplotlib and jinja2 are for the page, and no job waits for them.
+        # Only now, so that no job waits for matplotlib and jinja2.
         from bench.report.page.build import Sweep  # noqa: PLC0415
         from bench.report.page.write import build, write  # noqa: PLC0415
 
@@ -229,7 +229,7 @@ def _report(
         )
         report = build(records, about, comparison, baseline=plan.baseline if comparison is not None else None)
         files = write(report, state.folder)
-    except Exception as error:  # noqa: BLE001 - of a plotting library, or ours; on a full disk MLflow may have room
+    except Exception as error:  # noqa: BLE001 - of a plotting library, or of bench; with a full disk MLflow may have space
         _not_written(state, f"{type(error).__name__}: {error}")
         return report, []
     except KeyboardInterrupt:
@@ -245,14 +245,14 @@ def _not_written(state: SweepState, reason: str) -> None:
 
 
 def _relative(folder: Path) -> str:
-    """As one types it in the folder where the sweep was started."""
-    with contextlib.suppress(OSError):  # the current folder may be gone
+    """Return the path as typed in the folder where the sweep was started."""
+    with contextlib.suppress(OSError):  # the current folder may be deleted
         return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
     return str(folder)
 
 
 def _compare(state: SweepState, records: Sequence[Record]) -> tuple[ComparisonReport | None, list[Path]]:
-    """Verdicts on the settings: shown where there are repeats to base them on, and kept as files in any case.
+    """Compare the settings: show verdicts where there are repeats, and write files in any case.
 
     Returns:
         The comparison, None where the baseline left no record; and the files.
@@ -263,10 +263,10 @@ def _compare(state: SweepState, records: Sequence[Record]) -> tuple[ComparisonRe
     plan, folder = state.plan, state.folder
     try:
         report = build_report_of_records(records, typed=plan.settings, baseline=plan.baseline)
-    except ConfigError:  # checked before; but a sweep that was interrupted may have no job of its baseline
+    except ConfigError:  # checked before, but an interrupted sweep may have no job of its baseline
         state.say(f"not compared: {plan.baseline} left no record")
         return None, []
-    except Exception as error:  # noqa: BLE001 - a fault of ours: the sweep stands, and its report says the rest
+    except Exception as error:  # noqa: BLE001 - an error of bench: the records are kept, and the report shows the rest
         state.say(f"not compared: {type(error).__name__}: {' '.join(str(error).split())}", "yellow")
         return None, []
     if not report.comparisons and report.noise_floor is None:

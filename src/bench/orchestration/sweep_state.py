@@ -1,4 +1,4 @@
-"""A sweep under way: what all who lead it must know, from its plan to its end."""
+"""The state of a running sweep, which all its steps share."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SweepState:
-    """A sweep under way."""
+    """A running sweep."""
 
     console: Console
-    config: BenchmarkConfig  # for what concerns the sweep as a whole
+    config: BenchmarkConfig  # for keys of the whole sweep
     folder: Path
-    found: Found  # what lay there
-    left: Resumption  # what of the plan is to be run
+    found: Found  # what the folder held before
+    left: Resumption  # the plan, and which of its jobs are to be run
     publisher: Publisher | None  # None: not tracked
     destination: Destination  # where it is published, if it is
     is_local: bool  # whether the jobs run on this machine
@@ -43,12 +43,12 @@ class SweepState:
         return self.left.plan
 
     def say(self, line: str, style: str = "") -> None:
-        """One line as it is, whatever the width and the characters in it."""
+        """Print one line unchanged, whatever its width and characters."""
         self.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def records_of(state: SweepState) -> list[Record]:
-    """The records of a plan's jobs, under the names that the settings have in it."""
+    """Return the records of a plan's jobs, with the names that the settings have in it."""
     records = []
     for each in state.plan.jobs:
         with contextlib.suppress(RecordError):
@@ -59,7 +59,7 @@ def records_of(state: SweepState) -> list[Record]:
 
 
 def resume_command(state: SweepState) -> str:
-    """The command that goes on with this sweep: the one that was typed, with its name and the key for it."""
+    """Return the command that resumes this sweep: the one that was typed, with its name and `sweep.resume`."""
     typed = [each for each in sys.argv[1:] if not re.match(r"\+*sweep\.(resume|name)=", each)]
     named = state.config.sweep.name or not any("hydra.sweep.dir=" in each for each in typed)
     names = [f"sweep.name={state.folder.name}"] if named else []
@@ -67,6 +67,6 @@ def resume_command(state: SweepState) -> str:
 
 
 def command_again() -> str:
-    """The command that was typed, for another sweep."""
+    """Return the command that was typed, for another sweep."""
     typed = [each for each in sys.argv[1:] if not re.match(r"\+*sweep\.(resume|name)=", each)]
     return scrub(shlex.join(["python", "-m", "bench", *typed]))

@@ -1,4 +1,4 @@
-"""Which versions of the libraries and of Python bench was tested with, from `tested_versions.json` beside this module.
+"""The versions of the libraries and of Python that bench was tested with, from `tested_versions.json` beside this file.
 
 The test matrix writes that file; nothing else does. It is a JSON object:
 
@@ -9,9 +9,8 @@ The test matrix writes that file; nothing else does. It is a JSON object:
   - ``result``: ``passed``, or another word such as ``failed``; only legs that passed count as tested;
   - ``versions``: name of the distribution → installed version, a local part such as ``+cpu`` included.
 
-A version that is newer than any tested one is told in one line when a command starts (`newer_line`); it may well work,
-so it is no reason to refuse. A file that is missing or broken tells nothing, and an object in it that is broken is
-left out.
+A version that is newer than any tested one is named in one line when a command starts (`newer_line`); it is not
+refused, because it may work. A missing or broken file counts as empty, and a broken object in it is left out.
 
 Not covered: versions that are older than the tested ones, which the ranges of `pyproject.toml` bound.
 """

@@ -1,7 +1,7 @@
 """Dataclasses from the plain values of a parsed JSON file, each value checked against its annotation.
 
-Numbers must be finite and of 63 bits at most, for whatever reads them next takes that for granted; JSON itself has
-neither bound. What a number means, and so which ones are impossible, is the business of the dataclass.
+Numbers must be finite and of 63 bits at most, as readers of the dataclasses expect; JSON itself has neither bound.
+Which numbers are impossible for their meaning is checked elsewhere.
 """
 
 from __future__ import annotations

@@ -285,7 +285,7 @@ class Record:
 
 
 def config_folder(folder: Path) -> Path:
-    """Where the config lies that the record in this folder was composed from."""
+    """Return the folder of the config that the record in this folder was composed from."""
     other = folder / OTHER_CONFIG_FOLDER
     return other if other.is_dir() else folder / CONFIG_FOLDER
 

@@ -39,7 +39,7 @@ class Job:
     swept: dict[str, str]
     folder: str  # below the sweep's folder
     arm: str | None = None
-    done: bool = False  # when this plan was made: its record lies in the folder
+    done: bool = False  # when this plan was made: the folder has its record
 
     @property
     def setting_id(self) -> str:
@@ -237,7 +237,7 @@ def _made_at_s(folder: Path) -> float:
         return 0.0
 
 
-# ---- what else lies in a sweep's folder ----------------------------------------------------------------------------
+# ---- other files in a sweep's folder -------------------------------------------------------------------------------
 
 
 def conclusions(folder: Path) -> list[Path]:

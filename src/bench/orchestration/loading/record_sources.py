@@ -1,7 +1,7 @@
-"""Where records come from: a sweep's folder, one job's record, or a sweep in MLflow.
+"""Read records from a sweep's folder, from one job's record, or from a sweep in MLflow.
 
-Reading leaves no trace. A record that cannot be used is named and left out; none at all is an error. What a sweep's
-plan says beside the records (names as typed, the baseline) is taken where it can be used, and is otherwise not known.
+Reading changes nothing. An unusable record is named and left out; having none is an error. Values of a sweep's plan
+(names as typed, the baseline) are used where they are valid, and are otherwise unknown.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from bench.results.file_names import HYDRA_NAME, OVERRIDES_NAME, RECORD_NAME, SW
 from bench.results.record import Record, RecordError, config_folder
 from bench.results.sweep_file import ReadablePlan, are_texts, read_plan
 
-PLACES = ("hydra.mode=", "hydra.run.", "hydra.sweep.", "hydra.job.env_set.")  # of outputs, which are other ones again
+PLACES = ("hydra.mode=", "hydra.run.", "hydra.sweep.", "hydra.job.env_set.")  # of outputs, new in each run
 MLFLOW_PREFIX = "mlflow:"
 SOURCES_SHOWN = 3
 LONGEST_PATH = 200  # characters of it in a message
 
 
 class SourceError(CommandError):
-    """A source that gives no records; the text is one line that names it, and says what to do."""
+    """A source without usable records; the text is one line that names it and says what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The records behind one SOURCE, and what its sweep declares."""
+    """The records of one SOURCE, and what its sweep declares."""
 
     label: str
     records: list[Record]
@@ -46,7 +46,7 @@ class Source:
 
 
 def read_source(text: str, tracking_uri: str | None) -> Source:
-    """The records of one SOURCE.
+    """Read the records of one SOURCE.
 
     Args:
         text: a path, which comes first, or a sweep's id in MLflow, also as `mlflow:ID`.
@@ -64,7 +64,7 @@ def read_source(text: str, tracking_uri: str | None) -> Source:
 
 
 def read_sources(text: str, tracking_uri: str | None) -> list[Source]:
-    """The same, but of a folder of sweeps (multirun) the records of all of them.
+    """Read the records of one SOURCE, or of all sweeps in a folder of sweeps (multirun).
 
     Raises:
         SourceError: there are none to use.
@@ -76,10 +76,10 @@ def read_sources(text: str, tracking_uri: str | None) -> list[Source]:
     for each in _sweeps_in(path):
         try:
             found.append(_read_path(str(each), each))
-        except SourceError as error:  # one that has just begun, or that an older version wrote
+        except SourceError as error:  # a sweep that has just begun, or of an older version
             unread.append(f"left out: {error}")
     if not found:
-        return [read_source(text, tracking_uri)]  # which says what is wrong
+        return [read_source(text, tracking_uri)]  # raises an error that says what is wrong
     found.sort(key=lambda each: each.label)
     return [dataclasses.replace(found[0], notes=[*found[0].notes, *unread]), *found[1:]]
 
@@ -145,7 +145,7 @@ def _read_path(label: str, path: Path) -> Source:
         swept=plan.swept,
         folder=path if path.is_dir() else path.parent,
         jobs=len(files) if plan.folders is not None else None,
-        # What a search chose from is kept as people read it, which is no override.
+        # A search writes its space for people, which is not an override.
         overrides=_overrides(present[0]) if not plan.is_search else None,
         for_hydra=_for_hydra(present[0]),
         notes=notes,
@@ -153,7 +153,7 @@ def _read_path(label: str, path: Path) -> Source:
 
 
 def _record_files(path: Path, plan: ReadablePlan) -> list[Path]:
-    """Where the records of this folder or file are expected."""
+    """Return the paths at which the records of this folder or file are expected."""
     if path.is_file() or (path / RECORD_NAME).is_file():
         return [path]
     if plan.folders is not None:
@@ -166,13 +166,13 @@ def _holds_records(path: Path) -> bool:
 
 
 def _overrides(record: Path) -> list[str] | None:
-    """What a job was composed from: Hydra's list of texts in YAML, which breaks long ones into lines."""
+    """Return the overrides of a job, from the YAML list that Hydra wrote."""
     found = _yaml(record, OVERRIDES_NAME)
     return rename_overrides(found) if are_texts(found) else None
 
 
 def _for_hydra(record: Path) -> list[str]:
-    """The folder of configs and the overrides of Hydra's own that were typed, such as hydra/launcher=ray."""
+    """Return the flags for the config folder and the overrides of Hydra's own that were typed: hydra/launcher=ray."""
     found = _yaml(record, HYDRA_NAME)
     hydra = found.get("hydra") if isinstance(found, dict) else None
     overrides = _inside(hydra, "overrides", "hydra")
@@ -190,8 +190,8 @@ def _inside(value: Any, *keys: str) -> Any:
 
 
 def _yaml(record: Path, name: str) -> Any:
-    """A file that Hydra left beside a record, all values as texts; None where it cannot be read."""
-    import yaml  # noqa: PLC0415 - only a report of a folder has use for it
+    """Return a file that Hydra wrote beside a record, all values as texts; None where it cannot be read."""
+    import yaml  # noqa: PLC0415 - only reports of folders need it
 
     folder = record if record.is_dir() else record.parent
     try:
@@ -202,7 +202,7 @@ def _yaml(record: Path, name: str) -> Any:
 
 
 def _sweeps_in(path: Path) -> Iterator[Path]:
-    """The folders in this one that hold a sweep, the newest first."""
+    """Yield the folders in this one that hold a sweep, the newest first."""
     found = sorted(path.glob(f"*/{SWEEP_NAME}"), key=lambda each: each.stat().st_mtime, reverse=True)
     return (each.parent for each in found)
 
@@ -218,7 +218,7 @@ def _no_records(path: Path, expected: int) -> str:
 
 
 def _declared(records: Sequence[Record]) -> str | None:
-    """The baseline that a sweep was started with, as its records tell."""
+    """Return the baseline in the records of a sweep; None where they name none."""
     sweeps = (each.requested.get("sweep") for each in records)
     named = (sweep.get("baseline") for sweep in sweeps if isinstance(sweep, dict))
     return next((each for each in named if isinstance(each, str)), None)

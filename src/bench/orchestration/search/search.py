@@ -29,7 +29,7 @@ from bench.jobs.planning.plan import Plan, Point, short_name
 from bench.jobs.planning.resume import Found, Resumption, look
 from bench.jobs.planning.search_space import Space
 from bench.jobs.unstarted import explain, is_out_of_space
-from bench.orchestration.job_run import exit_status, open_publisher, tell_untested
+from bench.orchestration.job_run import exit_status, open_publisher, print_untested
 from bench.orchestration.publish_target import decided
 from bench.orchestration.search.dry_run import lines_of_plan
 from bench.orchestration.search.earlier_jobs import check_environment, check_outputs
@@ -199,7 +199,7 @@ class _Search:
             known=self.known,
             compose=self.composed,
         )
-        tell_untested(self.console)  # not before: what is refused costs one line
+        print_untested(self.console)  # not before: what is refused costs one line
         with resumable(self.state):
             put_unusable_aside(self.state, environment)
             return self._run_and_show()
@@ -278,7 +278,7 @@ class _Search:
                 interrupted, stopped = self._run_batch(batch)
                 if interrupted or stopped:
                     return interrupted, stopped
-        except KeyboardInterrupt:  # while it was asked or told
+        except KeyboardInterrupt:  # between jobs
             return True, False
         except StudyError as error:
             self._say(f"Stopped: {error}")

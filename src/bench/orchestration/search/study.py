@@ -1,9 +1,9 @@
-"""The study of a search: what Optuna was told, and what it asks for next. The only module that imports Optuna.
+"""The study of a search: Optuna chooses the next setting from the outcomes so far. The only module that imports Optuna.
 
-A finite space is measured without repeats: where the sampler asks for what it has asked for before, the nearest
-setting that is untried takes its place, one that differs in a single value where there is one. The first few settings
-are no random draw, but such that they meet as many values of each key as they can: in a small space random ones meet
-the same value twice and miss others.
+A finite space is measured without repeats: where the sampler suggests a known setting, the nearest untried one is taken
+instead, one that differs in a single value if there is one. The first few settings are not drawn at random, but chosen
+such that they cover as many values of each key as possible: in a small space random ones repeat some values and miss
+others.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from bench.host.secrets import scrub, without_credentials
 from bench.jobs.planning.search_space import Choice, Range, Space
 from bench.orchestration.search.optuna_internals import notes_of, params_of, waiting_attributes
 
-optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # what goes wrong raises, and is told by the caller
-FEWEST_FIRST, MOST_FIRST = 3, 10  # settings before the first that is chosen by what was measured
-LISTED = 10_000  # settings of a space that are looked through one by one
+optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # errors are raised, and shown by the caller
+FEWEST_FIRST, MOST_FIRST = 3, 10  # settings before the first one that is chosen from outcomes
+LISTED = 10_000  # settings of a space that are searched one by one
 
 Outcome = Mapping[str, float] | str  # objective → value, or why the trial is pruned
 
@@ -48,21 +48,21 @@ class Trial:
 
     number: int
     values: dict[str, str]  # override key → value as typed
-    is_running: bool  # asked for, and not told of
-    outcome: Outcome | None = None  # None: running, waiting, or given back
+    is_running: bool  # asked for, and without an outcome yet
+    outcome: Outcome | None = None  # None: running, waiting, or returned
     notes: dict[str, Any] = field(default_factory=dict)
 
 
 class Study:
-    """A study in a database, made or gone on with.
+    """A study in a database, which is made or continued.
 
     Args:
         space: what may be asked for.
         goals: objective → minimize or maximize.
         storage: the database's address; None: in memory only.
         name: the study's, unique in the database.
-        seed: of all that is drawn at random.
-        parallel: how many settings are asked for before any is told of.
+        seed: of all random draws.
+        parallel: how many settings are asked for before the outcome of the first is known.
 
     Raises:
         StudyError: the database cannot be opened, or its study is one of another space or other objectives.
@@ -74,7 +74,7 @@ class Study:
         self._space, self._goals, self._storage = space, dict(goals), storage
         self._distributions = {each.key: _distribution(each) for each in space.parameters}
         self._keys = {each.key: each for each in space.parameters}
-        with self._told("cannot be opened"):
+        with self._one_line_errors("cannot be opened"):
             self._trials = InMemoryStorage() if storage is None else RDBStorage(_address(storage))
             self._study = optuna.create_study(
                 study_name=name,
@@ -84,8 +84,8 @@ class Study:
             )
             self._check_is_ours()
             trials = self._study.get_trials(deepcopy=False)
-            # A resumed search shall not draw the same numbers once more.
-            draw = random.Random(f"{seed} {len(trials)}")  # noqa: S311 - to be had again, not a secret
+            # A resumed search must not draw the same numbers again.
+            draw = random.Random(f"{seed} {len(trials)}")  # noqa: S311 - reproducible, not a secret
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # some of the arguments are marked as experimental
                 tpe = TPESampler(
@@ -95,11 +95,11 @@ class Study:
                     constant_liar=parallel > 1,
                     warn_independent_sampling=False,
                 )
-            self._study.sampler = _Untried(tpe, space, self._distributions, draw, seed)
+            self._study.sampler = _UntriedSampler(tpe, space, self._distributions, draw, seed)
 
     def ask(self) -> Trial | None:
-        """The setting to measure next; None when all have been asked for."""
-        with self._told("takes no more"):
+        """Return the setting to measure next; None when all have been asked for."""
+        with self._one_line_errors("takes no more"):
             trials = self._study.get_trials(deepcopy=False)
             waiting = any(each.state == TrialState.WAITING for each in trials)
             size = self._space.size()
@@ -109,58 +109,58 @@ class Study:
             return self._trial(self._study.get_trials(deepcopy=False)[trial.number])
 
     def note(self, number: int, **notes: Any) -> None:
-        """Keep something with a trial."""
-        with self._told("takes no more"):
+        """Store values with a trial."""
+        with self._one_line_errors("takes no more"):
             study_id = self._trials.get_study_id_from_name(self._study.study_name)
             trial_id = self._trials.get_trial_id_from_study_id_trial_number(study_id, number)
             for name, value in notes.items():
                 self._trials.set_trial_user_attr(trial_id, name, value)
 
     def tell(self, number: int, outcome: Outcome) -> None:
-        """Say what came of a trial that runs; a reason instead of values prunes it."""
+        """Report the outcome of a running trial; a reason instead of values prunes it."""
         if isinstance(outcome, str):
             self.note(number, reason=outcome)
-        with self._told("takes no more"):
+        with self._one_line_errors("takes no more"):
             if isinstance(outcome, str):
                 self._study.tell(number, state=TrialState.PRUNED)
             else:
                 self._study.tell(number, [outcome[name] for name in self._goals])
 
     def give_back(self, number: int, reason: str) -> None:
-        """A trial came to nothing, and not by its own fault: its setting is asked for again, before any other."""
+        """Fail a trial for a reason that is not its setting's, and queue that setting before all others."""
         self.note(number, reason=reason)
-        with self._told("takes no more"):
+        with self._one_line_errors("takes no more"):
             trials = self._study.get_trials(deepcopy=False)
             params = params_of(trials[number])
             waiting = [_point(params_of(each)) for each in trials if each.state == TrialState.WAITING]
-            # First this: killed in between, the next start finds the trial running and its setting waiting already.
+            # In this order: after a kill in between, the next start finds the trial running and its setting waiting.
             if _point(params) not in waiting:
                 self._study.enqueue_trial(params, user_attrs=waiting_attributes(params))
             self._study.tell(number, state=TrialState.FAIL)
 
     def add(self, values: Mapping[str, str], outcome: Outcome, **notes: Any) -> None:
-        """Take in a setting that was measured and not asked for here."""
+        """Add a setting that was measured without being asked for here."""
         params = {key: _param(self._keys[key], value) for key, value in values.items()}
-        told = isinstance(outcome, str)
+        is_pruned = isinstance(outcome, str)
         trial = optuna.trial.create_trial(
-            state=TrialState.PRUNED if told else TrialState.COMPLETE,
+            state=TrialState.PRUNED if is_pruned else TrialState.COMPLETE,
             values=None if isinstance(outcome, str) else [outcome[name] for name in self._goals],
             params=params,
             distributions=self._distributions,
-            user_attrs={**notes, **({"reason": outcome} if told else {})},
+            user_attrs={**notes, **({"reason": outcome} if is_pruned else {})},
         )
-        with self._told("takes no more"):
+        with self._one_line_errors("takes no more"):
             self._study.add_trial(trial)
 
     def trials(self) -> list[Trial]:
-        """All that has been asked for, in order; not what waits to be asked for again."""
-        with self._told("cannot be read"):
+        """Return all trials that were asked for, in order; not the settings that wait to be asked for again."""
+        with self._one_line_errors("cannot be read"):
             trials = self._study.get_trials(deepcopy=False)
             return [self._trial(each) for each in trials if each.state != TrialState.WAITING]
 
     def waiting(self) -> list[dict[str, str]]:
-        """The settings that will be asked for again."""
-        with self._told("cannot be read"):
+        """Return the settings that will be asked for again."""
+        with self._one_line_errors("cannot be read"):
             trials = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
             return [self._values(params_of(each)) for each in trials]
 
@@ -181,11 +181,11 @@ class Study:
         )
 
     def _values(self, params: Mapping[str, Any]) -> dict[str, str]:
-        # In the order of the space, for that is how settings are named.
+        # In the order of the space, in which settings are named.
         return {key: _text(each, params[key]) for key, each in self._keys.items() if key in params}
 
     def _check_is_ours(self) -> None:
-        """A study that goes on must be for the same thing: Optuna itself would only stumble over it later."""
+        """Check that a continued study has the same space and objectives: Optuna itself would fail only later."""
         about = {
             "objectives": [f"{name} {goal}" for name, goal in self._goals.items()],
             "space": {
@@ -195,7 +195,7 @@ class Study:
         }
         known = self._study.user_attrs
         for name, now in about.items():
-            # As JSON, for that is how it comes back.
+            # As JSON, because the database returns it so.
             if name in known and json.dumps(known[name], sort_keys=True) != json.dumps(now, sort_keys=True):
                 before = known[name] if isinstance(known[name], list) else _lines(known[name])
                 line = f"its study has other {name} ({'; '.join(before)}); go on with the same, or take another name"
@@ -204,8 +204,8 @@ class Study:
                 self._study.set_user_attr(name, now)
 
     @contextlib.contextmanager
-    def _told(self, what: str) -> Iterator[None]:
-        """Turn whatever a database raises, and there are many of them, into one line without its credentials."""
+    def _one_line_errors(self, what: str) -> Iterator[None]:
+        """Turn any error of a database into a StudyError of one line without credentials."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -218,8 +218,8 @@ class Study:
             raise StudyError(scrub(f"{where} {what}: {type(error).__name__}: {first}")) from error
 
 
-class _Untried(BaseSampler):
-    """TPE after a first few settings that are spread over the values; never the same setting twice."""
+class _UntriedSampler(BaseSampler):
+    """TPE, after a first few settings that are spread over the values; never the same setting twice."""
 
     def __init__(
         self,
@@ -234,7 +234,7 @@ class _Untried(BaseSampler):
         self._first = MOST_FIRST
         if size is not None:
             self._first = min(MOST_FIRST, max(FEWEST_FIRST, math.ceil(math.sqrt(size) / 2)))
-        order = random.Random(seed)  # noqa: S311 - the same after a resumption
+        order = random.Random(seed)  # noqa: S311 - the same in a resumed search
         self._orders = {
             each.key: order.sample(range(len(each)), min(len(each), LISTED))
             for each in space.parameters
@@ -243,22 +243,22 @@ class _Untried(BaseSampler):
 
     def infer_relative_search_space(
         self,
-        study: OptunaStudy,  # noqa: ARG002 - as Optuna calls it
+        study: OptunaStudy,  # noqa: ARG002 - Optuna's signature
         trial: FrozenTrial,  # noqa: ARG002
     ) -> dict[str, BaseDistribution]:
-        """All keys at once."""
+        """Return the distributions of all keys, which are sampled together."""
         return self._distributions
 
     def sample_relative(
         self, study: OptunaStudy, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """A setting; where the space is finite, one that is untried."""
+        """Return a setting; where the space is finite, an untried one."""
         trials = [each for each in study.get_trials(deepcopy=False) if each.number != trial.number]
         tried = _tried(trials)
         asked = self._next_of_the_first(len(tried)) if len(tried) < self._first else {}
         if not asked:
             asked = self._inner.sample_relative(study, trial, search_space)
-        for key in self._distributions:  # before TPE has been told of any
+        for key in self._distributions:  # TPE returns nothing before the first outcome
             if key not in asked:
                 asked[key] = self.sample_independent(study, trial, key, self._distributions[key])
         return self._nearest_untried(asked, tried)
@@ -266,21 +266,21 @@ class _Untried(BaseSampler):
     def sample_independent(
         self, study: OptunaStudy, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """One value by itself."""
+        """Return one value, drawn by itself."""
         return self._inner.sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: OptunaStudy, trial: FrozenTrial) -> None:
-        """Handed on."""
+        """Pass the call on to TPE."""
         self._inner.before_trial(study, trial)
 
     def after_trial(
         self, study: OptunaStudy, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """Handed on."""
+        """Pass the call on to TPE."""
         self._inner.after_trial(study, trial, state, values)
 
     def _next_of_the_first(self, position: int) -> dict[str, Any]:
-        """Each key goes through its values in an order of its own; where a key has no list, TPE draws at random."""
+        """Return the next value of each key, in an order of its own; {} if a key has no list of values."""
         if len(self._orders) < len(self._distributions):
             return {}
         return {
@@ -300,7 +300,7 @@ class _Untried(BaseSampler):
         return asked
 
     def _others(self, asked: dict[str, Any], changes: int) -> Iterator[dict[str, Any]]:
-        """Settings that differ in so many values, all of them or the first `LISTED`."""
+        """Yield settings that differ in so many values, at most the first `LISTED`."""
         columns = {each.key: [_param(each, each.text(n)) for n in self._orders[each.key]]
                    for each in self._space.parameters}  # fmt: skip
         every = (
@@ -312,7 +312,7 @@ class _Untried(BaseSampler):
 
 
 def _tried(trials: Sequence[FrozenTrial]) -> set[tuple[Any, ...]]:
-    """The settings that were asked for, are running, or wait; not those that were given back."""
+    """Return the settings that were asked for, are running or wait; not those of failed trials."""
     return {_point(params_of(each)) for each in trials if each.state != TrialState.FAIL}
 
 
@@ -323,7 +323,7 @@ def _point(params: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _distribution(parameter: Choice | Range) -> BaseDistribution:
     if isinstance(parameter, Choice):
-        return CategoricalDistribution(sorted(parameter.values))  # whatever the order in which they were typed
+        return CategoricalDistribution(sorted(parameter.values))  # independent of the order in which they were typed
     step = parameter.step
     if parameter.is_int:
         low, high = round(parameter.low), round(parameter.high)
@@ -332,7 +332,7 @@ def _distribution(parameter: Choice | Range) -> BaseDistribution:
 
 
 def _param(parameter: Choice | Range, text: str) -> Any:
-    """A value as typed → Optuna's."""
+    """Convert a value as typed to Optuna's."""
     if isinstance(parameter, Choice):
         return text
     value = min(max(float(text), parameter.low), parameter.high)  # six digits of a bound may lie beyond it
@@ -344,7 +344,7 @@ def _text(parameter: Choice | Range, param: Any) -> str:
 
 
 def _address(storage: str) -> str:
-    """An address with the driver that is installed: SQLAlchemy 2.1 takes psycopg for PostgreSQL where none is named."""
+    """Return the address with an installed driver: for PostgreSQL SQLAlchemy 2.1 uses psycopg where none is named."""
     scheme, separator, rest = storage.partition("://")
     if scheme in ("postgresql", "postgres") and importlib.util.find_spec("psycopg") is None:
         return f"postgresql+psycopg2{separator}{rest}"

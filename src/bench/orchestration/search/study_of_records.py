@@ -57,9 +57,9 @@ def open_study(
             seed=config.seed,
             parallel=config.parallel,
         )
-        told = {_settle(study, trial, known, compose) for trial in study.trials()}
+        in_study = [_settle(study, trial, known, compose) for trial in study.trials()]
         for job in jobs:
-            if job.trial_id not in told:
+            if job.trial_id not in in_study:
                 study.add(values_of(space, job.swept), known[job.trial_id], trial_id=job.trial_id)
     except StudyError as error:
         raise ConfigError("search.storage", without_credentials(storage), str(error)) from error

@@ -1,7 +1,7 @@
-"""Folders of compiled code: locked by whoever uses one, and removed only when nobody does.
+"""Folders of compiled code: locked while a process uses one, and removed only when none does.
 
-Each holds a lock file, which also tells that bench has made the folder: one without it is somebody else's, whatever its
-name. The kernel lets go of a lock when its process ends, however it ends.
+Each has a lock file, which also shows that bench made the folder: one without it belongs to another program, whatever
+its name. The kernel releases a lock when its process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LOCK_NAME = ".in-use"
 
 
 def make_temporary() -> tuple[Path, IO[bytes]]:
-    """Make a new folder in the one for temporary files; returns it with its lock, which is held until it is closed."""
+    """Make a new temporary folder; return it with its lock, which is held until it is closed."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         with contextlib.suppress(FileNotFoundError):
@@ -30,12 +30,12 @@ def make_temporary() -> tuple[Path, IO[bytes]]:
             if folder.exists():
                 return folder, lock
             lock.close()
-        # Another process took it for a stale one before it was locked.
+        # Another process has removed it as unused before it was locked.
 
 
 @contextlib.contextmanager
 def shared(folder: Path) -> Iterator[None]:
-    """Make a folder that several processes use at once, and hold it, so that none of them removes it.
+    """Make a folder that several processes use at once, and lock it, so that none of them removes it.
 
     Raises:
         OSError: it cannot be made.
@@ -49,9 +49,9 @@ def shared(folder: Path) -> Iterator[None]:
 
 
 def _share(folder: Path) -> IO[bytes] | None:
-    """The lock of a shared folder; None on a file system without locks, on which none is removed either."""
+    """Return the lock of a shared folder; None on a file system without locks, where no folder is removed either."""
     while True:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # what lies there is code
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # it will contain code
         try:
             lock = (folder / LOCK_NAME).open("ab")
         except FileNotFoundError:  # removed meanwhile
@@ -67,7 +67,7 @@ def _share(folder: Path) -> IO[bytes] | None:
 
 
 def is_own(folder: Path) -> bool:
-    """Whether it is a folder that bench has made for this user; a link to one is none."""
+    """Whether bench has made this folder for this user; not true for a link to one."""
     with contextlib.suppress(OSError):
         states = folder.lstat(), (folder / LOCK_NAME).lstat()
         is_made = stat.S_ISDIR(states[0].st_mode) and stat.S_ISREG(states[1].st_mode)
@@ -76,7 +76,7 @@ def is_own(folder: Path) -> bool:
 
 
 def remove_unused(folder: Path) -> bool:
-    """Remove a folder that bench has made and nobody uses; whether it was one."""
+    """Remove a folder that bench has made and no process uses; return whether it was removed."""
     if not is_own(folder):
         return False
     with contextlib.suppress(OSError), (folder / LOCK_NAME).open("r+b") as lock:
@@ -89,14 +89,14 @@ def remove_unused(folder: Path) -> bool:
 
 
 def _is_there(folder: Path, lock: IO[bytes]) -> bool:
-    """Whether an open lock is still the one that the folder holds."""
+    """Whether an open lock file is still the one in the folder."""
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(lock.fileno()), (folder / LOCK_NAME).stat())
     return False
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder whose lock the caller holds: the lock last, so that a rest can be told from other folders."""
+    """Remove a folder whose lock the caller holds: the lock last, so that remains are still recognised as bench's."""
     empty(folder)
     with contextlib.suppress(OSError):
         (folder / LOCK_NAME).unlink(missing_ok=True)
@@ -104,7 +104,7 @@ def remove(folder: Path) -> None:
 
 
 def empty(folder: Path) -> None:
-    """Remove all that lies in a folder whose lock the caller holds, but the lock."""
+    """Remove the contents of a folder whose lock the caller holds, except the lock."""
     with contextlib.suppress(OSError):
         for each in list(folder.iterdir()):
             if each.name == LOCK_NAME:

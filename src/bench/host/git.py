@@ -1,6 +1,6 @@
-"""What Git tells of a checkout: the commit that it is at, and in what it differs from that.
+"""The state of a Git checkout: its commit, and whether and how it differs from that.
 
-Git is asked without writing to the repository. What it does not answer in time, or refuses, is not known.
+Git is run such that it writes nothing to the repository. If it fails or does not answer in time, the state is unknown.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 TIMEOUT_S = 1.0
 LONG_TIMEOUT_S = 5.0  # for a checkout of PyTorch's size that is not in the kernel's cache
-# No lock in the repository, and no process that goes on watching it.
+# No lock in the repository, and no process that continues to watch it.
 QUIETLY = ("--no-optional-locks", "-c", "core.fsmonitor=false")
 STATUS = ("status", "--porcelain=v2", "--branch", "--untracked-files=no", "--ignore-submodules=dirty")
 ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set below a Git hook, and name another repository
@@ -28,36 +28,35 @@ class Checkout:
     """The state of a checkout that a package is imported from."""
 
     commit: str | None  # None before the first
-    changes: (
-        str | None
-    )  # a digest of what differs from the commit, untracked files of the package among it; None: nothing
+    # A digest of the differences from the commit, with untracked files of the package; None: there are none.
+    changes: str | None
 
 
 def git_state(folder: Path = Path()) -> dict[str, Any] | None:
-    """The commit that ``folder`` is at, and whether tracked files differ from it; None outside of a repository."""
-    told = _ask(folder, *STATUS, timeout_s=TIMEOUT_S)
-    if told is None:
+    """Return the commit of ``folder``, and whether tracked files differ from it; None outside of a repository."""
+    status = _git(folder, *STATUS, timeout_s=TIMEOUT_S)
+    if status is None:
         return None
-    lines = told.decode(errors="replace").splitlines()
+    lines = status.decode(errors="replace").splitlines()
     return {"commit": _commit(lines), "dirty": any(not line.startswith("#") for line in lines)}
 
 
 def checkout_of(file: Path) -> Checkout | None:
-    """The checkout that a package's file belongs to; None where no repository has it under version control.
+    """Return the checkout that a package's file belongs to; None where no repository tracks the file.
 
-    So a package that was installed into a folder which its project's repository ignores has none.
+    A package that is installed into an ignored folder of a repository has none.
     """
     folder = file.parent
-    tracked = _ask(folder, "ls-files", "--full-name", "-z", "--", file.name, timeout_s=LONG_TIMEOUT_S)
+    tracked = _git(folder, "ls-files", "--full-name", "-z", "--", file.name, timeout_s=LONG_TIMEOUT_S)
     if not tracked:
         return None
     below_top = Path(tracked.decode(errors="surrogateescape").rstrip("\0"))
     top = folder.joinpath(*[".."] * (len(below_top.parts) - 1))
-    told = _ask(folder, *STATUS, "-z", timeout_s=LONG_TIMEOUT_S)
-    new = _ask(folder, "ls-files", "--others", "--exclude-standard", "-z", "--", ".", timeout_s=LONG_TIMEOUT_S)
-    if told is None or new is None:
+    status = _git(folder, *STATUS, "-z", timeout_s=LONG_TIMEOUT_S)
+    new = _git(folder, "ls-files", "--others", "--exclude-standard", "-z", "--", ".", timeout_s=LONG_TIMEOUT_S)
+    if status is None or new is None:
         return None
-    lines = [each for each in told.decode(errors="surrogateescape").split("\0") if each]
+    lines = [each for each in status.decode(errors="surrogateescape").split("\0") if each]
     untracked = [folder / each for each in new.decode(errors="surrogateescape").split("\0") if each.endswith(".py")]
     return Checkout(commit=_commit(lines), changes=_digest(lines, top, untracked))
 
@@ -68,7 +67,7 @@ def _commit(lines: list[str]) -> str | None:
 
 
 def _digest(lines: list[str], top: Path, untracked: list[Path]) -> str | None:
-    """Of all that differs from the commit: which files, how, and what they hold now."""
+    """Return a digest of the differences from the commit: which files, how, and their contents."""
     changed = [line for line in lines if not line.startswith("#")]
     if not changed and not untracked:
         return None
@@ -84,8 +83,8 @@ def _digest(lines: list[str], top: Path, untracked: list[Path]) -> str | None:
     return found.hexdigest()[:12]
 
 
-def _ask(folder: Path, *arguments: str, timeout_s: float) -> bytes | None:
-    """What Git answers in a folder; None where it does not, or there is none."""
+def _git(folder: Path, *arguments: str, timeout_s: float) -> bytes | None:
+    """Run Git in a folder and return its output; None where it fails or is not installed."""
     git = shutil.which("git")
     if git is None:
         return None

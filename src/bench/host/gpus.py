@@ -1,7 +1,7 @@
-"""Which GPU is meant by a number: NVML and CUDA count differently, and both sides of a job must agree.
+"""Map device numbers to GPUs: NVML and CUDA count differently, and both sides of a job must agree.
 
-NVML sees every GPU of the machine in the order of the bus; CUDA sees those that CUDA_VISIBLE_DEVICES names, in that
-order, and otherwise the fastest first. Nothing here needs torch or touches CUDA.
+NVML lists every GPU of the machine in the order of the bus; CUDA lists those in CUDA_VISIBLE_DEVICES, in that order,
+and otherwise the fastest first. Nothing here needs torch or initialises CUDA.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pynvml
 
 @contextlib.contextmanager
 def nvml() -> Iterator[None]:
-    """NVML can be asked within. Raises NVMLError where it cannot be loaded."""
+    """Initialise NVML for the block. Raises NVMLError where it cannot be loaded."""
     pynvml.nvmlInit()
     try:
         yield
@@ -25,7 +25,7 @@ def nvml() -> Iterator[None]:
 
 
 def cards() -> list[tuple[str, str]]:
-    """UUID and model of each card of the machine, in NVML's order; [] where NVML knows none."""
+    """Return UUID and model of each card of the machine, in NVML's order; [] where NVML knows none."""
     try:
         with nvml():
             handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
@@ -35,7 +35,7 @@ def cards() -> list[tuple[str, str]]:
 
 
 def visible_names(environment: Mapping[str, str] = os.environ) -> list[str] | None:
-    """The devices in CUDA_VISIBLE_DEVICES by the names that they have there; None when it is not set."""
+    """Return the names of devices in CUDA_VISIBLE_DEVICES; None when it is not set."""
     value = environment.get("CUDA_VISIBLE_DEVICES")
     if value is None:
         return None
@@ -49,7 +49,7 @@ def visible_names(environment: Mapping[str, str] = os.environ) -> list[str] | No
 
 
 def visible_name(device_index: int) -> str:
-    """The name in CUDA_VISIBLE_DEVICES of what CUDA counts so, its number when that is not set, "" when not visible."""
+    """Return the name in CUDA_VISIBLE_DEVICES of a CUDA device: its number if that is not set, "" if not visible."""
     names = visible_names()
     if names is None:
         return str(device_index)
@@ -57,20 +57,20 @@ def visible_name(device_index: int) -> str:
 
 
 def uuid_of_name(name: str, known: list[tuple[str, str]]) -> str | None:
-    """The UUID of a device by its name in CUDA_VISIBLE_DEVICES: a number, or the beginning of a UUID.
+    """Return the UUID of a device by its name in CUDA_VISIBLE_DEVICES: a number, or the beginning of a UUID.
 
     Args:
         name: as there.
-        known: what `cards` says.
+        known: from `cards`.
 
     Returns:
-        None when it cannot be told. A MIG instance is its own name.
+        None when it is unknown. The name of a MIG instance is returned unchanged.
     """
     if name.startswith("MIG-"):
         return name
     uuids = [uuid for uuid, _ in known]
     if name.isdecimal():
-        # Where models differ, which is the fastest is CUDA's own judgement: better no GPU than the wrong one.
+        # Where models differ, CUDA decides which is the fastest: better no GPU than the wrong one.
         same_order = len({model for _, model in known}) == 1 or os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
         return uuids[int(name)] if same_order and int(name) < len(uuids) else None
     found = [each for each in uuids if name and each.startswith(name)]

@@ -1,12 +1,12 @@
-"""Which copy of each library computes: its folder, how it came there, and what tells its state from another.
+"""Identify the copy of each library that computes: its folder, how it was installed, and its state.
 
-The installed metadata says what pip put into ``site-packages``. What Python imports may be another copy: from a folder
-in ``PYTHONPATH``, an editable install, a line in a ``.pth`` file. Both sides of a job ask: its worker for the modules
-that it has imported, for the record; and its parent, without importing any, for the fingerprint by which records are
-recognised. Both use the same words, so that a record and a fingerprint of the same copy are equal.
+The installed metadata describe what pip put into ``site-packages``. Python may import another copy: from a folder in
+``PYTHONPATH``, an editable install, a line in a ``.pth`` file. Both sides of a job use this module: its worker for the
+modules that it has imported, for the record; and its parent, without importing them, for the fingerprint. Both use the
+same words, so that a record and a fingerprint of the same copy are equal.
 
-A copy outside of ``site-packages`` is told from another by its folder and, in a checkout, by commit and changes; else
-by the list of files with which pip installed it there; else by the sizes and times of its files.
+A copy outside of ``site-packages`` is identified by its folder and, in a checkout, by commit and changes; else by the
+list of files with which pip installed it there; else by the sizes and times of its files.
 
 Not covered: files of ``site-packages`` that were edited in place, other than their version; and libraries that these
 load without Python, such as cuBLAS, of which the versions are known alone.
@@ -34,7 +34,7 @@ from typing import Any
 
 from bench.host.git import checkout_of
 
-# Distribution → the module that it is imported as: all of which the choice may change what is computed, or how fast.
+# Distribution → its module: libraries whose version or copy may change results or speed.
 COMPUTING = {
     "torch": "torch",
     "transformers": "transformers",
@@ -52,7 +52,7 @@ OWN = {"bench": "bench"}
 INSTALLED, EDITABLE, VARIABLE, OTHER = "installed", "editable", "PYTHONPATH", "sys.path"
 VERSION_FILES = ("__init__.py", "version.py", "_version.py")
 VERSION = re.compile(r"""^(?:__)?version(?:__)?(?:: *str)? *= *["']([^"'\n]+)["']""", re.MULTILINE)
-MOST_READ = 1 << 16  # characters of such a file
+MOST_READ = 1 << 16  # characters that are read of such a file
 CODE = (".py", ".so")
 COMPILED = (".so",)
 MOST_FILES = 50_000
@@ -62,52 +62,52 @@ MOST_FILES = 50_000
 class Source:
     """The copy of a library that is imported."""
 
-    version: str | None  # that the imported module states; None: it states none, or was not asked
-    installed_version: str | None  # of the installed metadata; None: there are none
+    version: str | None  # that the imported module states; None: it states none, or is not imported
+    installed_version: str | None  # from the installed metadata; None: there are none
     folder: str  # the package's; of a module that is a single file, that file
-    came_from: str  # installed (in site-packages), editable, PYTHONPATH, or sys.path where another way put it there
+    came_from: str  # installed (in site-packages), editable, PYTHONPATH, or sys.path for any other way
     commit: str | None = None  # of the checkout that it is imported from
     dirty: bool | None = None  # whether that differs from its commit; None outside of a checkout
-    state: str | None = None  # a digest of what the commit does not tell; None: there is nothing, or it is installed
+    state: str | None = None  # a digest of differences from the commit; None: none, or it is installed
 
     def in_words(self) -> str:
-        """What tells this copy from another, in one line."""
-        told = [self.came_from]
+        """Return what distinguishes this copy from others, in one line."""
+        parts = [self.came_from]
         if self.commit is not None:
-            told.append(f"commit {self.commit[:12]}")
+            parts.append(f"commit {self.commit[:12]}")
         if self.state is not None:
-            told.append(f"{'changes' if self.dirty else 'files'} {self.state}")
-        return f"{self.folder} ({', '.join(told)})"
+            parts.append(f"{'changes' if self.dirty else 'files'} {self.state}")
+        return f"{self.folder} ({', '.join(parts)})"
 
 
 def imported() -> dict[str, dict[str, Any]]:
-    """Library → the copy that this process has imported, as plain values for the record; bench itself among them."""
+    """Return library → the copy that this process has imported, as plain values for the record; bench included."""
     found = {}
     for library, name in (*OWN.items(), *COMPUTING.items()):
-        with contextlib.suppress(Exception):  # a module may answer any question with an error of its own
+        with contextlib.suppress(Exception):  # reading an attribute of a module may raise anything
             if (module := sys.modules.get(name)) is not None and (folder := _place_of(module)) is not None:
                 found[library] = asdict(_source(library, folder, _stated(module)))
     return found
 
 
 def unusual(found: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, str]:
-    """What a fingerprint says of libraries that are not as pip installed them in site-packages; {} of all others.
+    """Return the entries of a fingerprint for libraries that are not as pip installed them in site-packages.
 
     Args:
-        found: what `imported` told; None: what would be imported here, which is looked up and not imported.
+        found: from `imported`; None: look up what would be imported here, without importing it.
     """
     if found is not None:
         sources = {name: Source(**each) for name, each in found.items() if name in COMPUTING}
     else:
         looked_up = {library: _would_be_imported(name) for library, name in COMPUTING.items()}
         sources = {name: _source(name, folder) for name, folder in looked_up.items() if folder is not None}
-    told = {}
+    unusual_ones = {}
     for name, each in sources.items():
         if each.came_from != INSTALLED:
-            told[key_of(name)] = each.in_words()
+            unusual_ones[key_of(name)] = each.in_words()
         elif contradicts(stated := _written_version(each.folder) or each.version, each.installed_version):
-            told[key_of(name)] = f"states version {stated} in {each.folder}"
-    return told
+            unusual_ones[key_of(name)] = f"states version {stated} in {each.folder}"
+    return unusual_ones
 
 
 def contradicts(stated: str | None, installed: str | None) -> bool:
@@ -118,18 +118,18 @@ def contradicts(stated: str | None, installed: str | None) -> bool:
 
 
 def key_of(library: str) -> str:
-    """The name of a library's source in a fingerprint, where the library's own name holds its installed version."""
+    """Return the name of a library's source in a fingerprint; the library's own name holds its installed version."""
     return f"{library} source"
 
 
 def with_imported(fingerprint: Mapping[str, str], found: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """A fingerprint that was made before, with what was imported in the place of what would have been."""
+    """Return an earlier fingerprint with the copies that were imported in place of those looked up."""
     asked = {key_of(name) for name in found}
     return {name: value for name, value in fingerprint.items() if name not in asked} | unusual(found)
 
 
 def checkout_state(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Commit and dirty flag of the checkout that bench's own code was imported from; None where it is installed."""
+    """Return commit and dirty flag of the checkout that bench was imported from; None where it is installed."""
     own = found.get("bench", {})
     return None if own.get("dirty") is None else {"commit": own["commit"], "dirty": own["dirty"]}
 
@@ -138,13 +138,13 @@ def checkout_state(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | N
 
 
 def _place_of(module: ModuleType) -> Path | None:
-    """The folder of a package, the file of another module; None for what does not lie on disk."""
+    """Return the folder of a package, or the file of another module; None for a module that is not on disk."""
     places: list[str | None] = list(getattr(module, "__path__", [])) or [getattr(module, "__file__", None)]
     return Path(places[0]) if places[0] else None
 
 
 def _would_be_imported(name: str) -> Path | None:
-    """The same of what an import would find."""
+    """Return the same for the module that an import would find."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError, AttributeError):
@@ -178,12 +178,12 @@ def _source(library: str, folder: Path, version: str | None = None) -> Source:
 
 
 def _how(library: str, folder: Path) -> tuple[str, str | None]:
-    """How a package's folder came to be imported, and the version that the installed metadata have of it."""
+    """Return how a package is installed, and its version from the installed metadata."""
     version, is_editable = None, False
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         distribution = importlib.metadata.distribution(library)
-        told = re.search(r"^Version: *(\S+)", distribution.read_text("METADATA") or "", re.MULTILINE)
-        version = told[1] if told else None
+        found = re.search(r"^Version: *(\S+)", distribution.read_text("METADATA") or "", re.MULTILINE)
+        version = found[1] if found else None
         if not _is_site(folder.parent):
             origin = json.loads(distribution.read_text("direct_url.json") or "{}")
             is_editable = bool(origin.get("dir_info", {}).get("editable"))
@@ -201,7 +201,7 @@ def _is_site(folder: Path) -> bool:
 
 @functools.cache
 def _site_folders() -> frozenset[Path]:
-    """Where pip installs for this interpreter."""
+    """Return the folders into which pip installs for this interpreter."""
     paths = sysconfig.get_paths()
     named = [paths["purelib"], paths["platlib"], *site.getsitepackages()]
     if site.ENABLE_USER_SITE:
@@ -211,10 +211,10 @@ def _site_folders() -> frozenset[Path]:
 
 @functools.cache
 def state_of(folder: Path) -> tuple[str | None, bool | None, str | None]:
-    """Commit of a package's checkout, whether it is changed, and a digest of what the commit does not tell.
+    """Return the commit of a package's checkout, whether it is changed, and a digest of the differences.
 
-    Kept for as long as the process lives, and for those forked from it: so it is the state in which the fork server
-    imported the package, whatever becomes of its files.
+    Cached in this process and in those forked from it: it is the state in which the fork server imported the package,
+    even if its files change later.
     """
     candidates = (folder, folder / "__init__.py", *sorted(folder.glob("*.py")))
     first = next((each for each in candidates if each.is_file()), None)
@@ -225,7 +225,7 @@ def state_of(folder: Path) -> tuple[str | None, bool | None, str | None]:
 
 
 def _digest_of_install(folder: Path) -> str | None:
-    """Of the list that pip left with the digest of each file, of a package that it installed into another folder."""
+    """Return a digest of pip's list of file digests, for a package that pip installed into another folder."""
     for path in folder.parent.glob(f"{glob.escape(folder.name)}-*.dist-info/RECORD"):
         with contextlib.suppress(OSError, UnicodeDecodeError):
             text = path.read_text(encoding="utf-8")
@@ -235,7 +235,7 @@ def _digest_of_install(folder: Path) -> str | None:
 
 
 def _digest_of_files(folder: Path, endings: tuple[str, ...]) -> str | None:
-    """Of names, sizes and times; None where there are no such files."""
+    """Return a digest of names, sizes and times of files; None where there are none."""
     files = [str(folder)] if folder.is_file() else []
     for path, folders, names in os.walk(folder):
         folders[:] = sorted(each for each in folders if each != "__pycache__")
@@ -252,9 +252,9 @@ def _digest_of_files(folder: Path, endings: tuple[str, ...]) -> str | None:
 
 
 def _written_version(folder: str) -> str | None:
-    """The version that a package's files state, as far as that is told without importing it."""
+    """Return the version that a package's files state, without importing it; None where they state none."""
     for name in VERSION_FILES:
         with contextlib.suppress(OSError, UnicodeDecodeError), Path(folder, name).open(encoding="utf-8") as file:
-            if told := VERSION.search(file.read(MOST_READ)):
-                return told[1]
+            if found := VERSION.search(file.read(MOST_READ)):
+                return found[1]
     return None

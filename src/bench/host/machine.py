@@ -1,7 +1,7 @@
-"""What can be told of a machine without torch: versions, processor, and the variables that change results.
+"""Describe the machine without torch: versions, processor, and the environment variables that change results.
 
-Both sides of a job ask: the job for its record, and its parent for the fingerprint by which records are recognised.
-Only variables on a list of names are kept, and of those none that could hold a secret.
+Both sides of a job use it: the job for its record, and its parent for the fingerprint. Only variables on a list of
+names are kept, and none that could hold a secret.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-# What computes, loads or measures. NVIDIA names its wheels with CUDA's number or, from CUDA 13 on, some without.
+# Packages that compute, load or measure. NVIDIA names its wheels with CUDA's number or, from CUDA 13 on, some without.
 PACKAGES = (
     "torch", "transformers", "triton", "numpy", "tokenizers", "safetensors", "accelerate", "huggingface-hub", "gguf",
     "kernels", "flash-attn", "nvidia-cublas", "nvidia-cublas-cu12", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13",
@@ -36,7 +36,7 @@ VARIABLES = (
     "TORCH_TRACE", "TRANSFORMERS_DISABLE_*", "TRANSFORMERS_OFFLINE", "TRANSFORMERS_SDPA_*", "TRITON_*",
     "USE_HUB_KERNELS",
 )  # fmt: skip
-# Set by torch at its import and by bench for each job; compile.cache tells what matters of them.
+# Set by torch at its import and by bench for each job; compile.cache covers their effect.
 OUR_OWN = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 HARMLESS = ("TOKENIZERS_PARALLELISM",)  # though it contains one of the words below
 _SENSITIVE = r"TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|PWD|CREDENTIAL|AUTH|COOKIE|BEARER"
@@ -50,7 +50,7 @@ SECRET_VALUE = re.compile(
 
 
 def variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that change results, without any that could hold a secret."""
+    """Return the variables that change results, without any that could hold a secret."""
     return {name: value for name, value in sorted(environment.items()) if _is_listed(name) and _is_public(name, value)}
 
 
@@ -65,7 +65,7 @@ def _is_public(name: str, value: str) -> bool:
 
 
 def versions() -> dict[str, str | None]:
-    """Package → its version, None where it is not installed; Python's own among them."""
+    """Return package → its version, None where it is not installed; with the version of Python."""
     found: dict[str, str | None] = {"python": platform.python_version(), **dict.fromkeys(PACKAGES)}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -74,14 +74,14 @@ def versions() -> dict[str, str | None]:
 
 
 def _version(package: str) -> str | None:
-    """From its metadata: the package is not imported. importlib's own function would parse the whole of them."""
+    """Read a version from the metadata without importing the package; importlib's own function parses all of them."""
     metadata = importlib.metadata.distribution(package).read_text("METADATA") or ""
     found = re.search(r"^Version: *(\S+)", metadata, re.MULTILINE)
     return found[1] if found else None
 
 
 def cpu_model(path: Path = Path("/proc/cpuinfo")) -> str | None:
-    """The processor's name for itself, under the key that its architecture uses."""
+    """Return the processor's name, under the key that its architecture uses."""
     with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             key, _, value = line.partition(":")

@@ -32,8 +32,8 @@ def bring_back(
         folder: the sweep's.
         destination: where it is published.
     """
-    places = {(job.setting_id, job.repeat): job.folder for job in plan.jobs}
-    have = {(past.setting_id, past.repeat) for past in found.past}
+    places = {job.key: job.folder for job in plan.jobs}
+    have = {past.key for past in found.past}
     if places.keys() <= have or not (found.sweep_id or config.sweep.name):
         return False
     publisher = open_publisher(config, console, destination)

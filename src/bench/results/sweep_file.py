@@ -46,6 +46,11 @@ class Job:
         """The same as `Record.setting_id`."""
         return f"{self.trial_id}-{self.arm}" if self.arm else self.trial_id
 
+    @property
+    def key(self) -> tuple[str, int]:
+        """Setting id and repeat, which identify a job within a sweep whatever its number, name and folder."""
+        return self.setting_id, self.repeat
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepFile:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -32,6 +32,8 @@ from bench.results.sweep_file import Job, SweepFile, is_sweep_file
 LOCK_TIMEOUT_S = 0.5  # `bench sync` holds it for a moment, to find out whether the sweep runs
 FINISHED = ("ok", "skipped")
 
+Key = tuple[str, int]  # setting id and repeat, which identify a job of a sweep
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Past:
@@ -45,6 +47,11 @@ class Past:
     sweep_id: str | None
     fingerprint: dict[str, str]
     outputs: Outputs = dataclasses.field(default_factory=Outputs)
+
+    @property
+    def key(self) -> Key:
+        """The same as `Job.key`."""
+        return self.setting_id, self.repeat
 
     @classmethod
     def of(cls, record: Record, folder: str) -> Past:
@@ -175,61 +182,58 @@ def resume(plan: Plan, found: Found, now: Mapping[str, str]) -> Resumption:
         found: the contents of the folder.
         now: the fingerprint of this environment.
     """
-    keys = [(job.setting_id, job.repeat) for job in plan.jobs]
-    asked = {key: point.config for key, point in zip(keys, plan.points, strict=True)}
-    finished, others, superseded = _sorted(found, now, asked)
+    asked = {job.key: point.config for job, point in zip(plan.jobs, plan.points, strict=True)}
+    done, undone, missing, superseded = _judged(found.past, asked, now)
     # The record of a single run does not belong to the sweep: its folder is not moved.
     staying = {past.folder for past in found.past if past.sweep_id is None}
-    names = {each.folder for each in finished.values()} | set(found.others) | staying
-    jobs, again, lacking = [], {}, {}
+    taken = {past.folder for past in done.values()} | set(found.others) | staying
+    jobs = []
     for job in plan.jobs:
-        key = (job.setting_id, job.repeat)
-        if key in finished:
-            jobs.append(dataclasses.replace(job, folder=finished[key].folder, done=True))
-            continue
-        if key in others:
-            again[job.number] = past = others[key]
-            if _is_finished(past, now) and (missing := past.outputs.missing(asked[key], past.status)):
-                lacking[job.number] = missing
-        jobs.append(dataclasses.replace(job, folder=_free_name(job, names)))
-        names.add(jobs[-1].folder)
-    wanted = {(job.setting_id, job.repeat) for job in jobs}
-    repeated = [past for key, past in others.items() if key in wanted]
-    changed = [text for past in repeated if past.status in FINISHED for text in changes(past.fingerprint, now)]
+        if job.key in done:
+            jobs.append(dataclasses.replace(job, folder=done[job.key].folder, done=True))
+        else:
+            jobs.append(dataclasses.replace(job, folder=_free_name(job, taken)))
+            taken.add(jobs[-1].folder)
+    repeated = {key: past for key, past in undone.items() if key in asked}
+    put_aside = [*superseded, *(past.folder for past in repeated.values())]
+    changed = [text for past in repeated.values() if past.status in FINISHED for text in changes(past.fingerprint, now)]
+    to_run = [job for job in jobs if not job.done]
     return Resumption(
         plan=dataclasses.replace(plan, jobs=jobs),
-        again=again,
-        kept=[past.folder for key, past in finished.items() if key not in wanted],
+        again={job.number: repeated[job.key] for job in to_run if job.key in repeated},
+        kept=[past.folder for key, past in done.items() if key not in asked],
         changed=list(dict.fromkeys(changed)),
-        put_aside=[
-            *(name for name in [*superseded, *(past.folder for past in repeated)] if name not in staying),
-            *found.without_record,
-        ],
-        lacking=lacking,
+        put_aside=[*(each for each in put_aside if each not in staying), *found.without_record],
+        lacking={job.number: missing[job.key] for job in to_run if job.key in missing},
     )
 
 
-def _is_finished(past: Past, now: Mapping[str, str]) -> bool:
-    return past.status in FINISHED and not changes(past.fingerprint, now)
+def _judged(
+    pasts: Iterable[Past], asked: Mapping[Key, BenchmarkConfig], now: Mapping[str, str]
+) -> tuple[dict[Key, Past], dict[Key, Past], dict[Key, str], list[str]]:
+    """Judge which records count.
 
-
-def _sorted(
-    found: Found, now: Mapping[str, str], asked: Mapping[tuple[str, int], BenchmarkConfig]
-) -> tuple[dict[tuple[str, int], Past], dict[tuple[str, int], Past], list[str]]:
-    """Return records that count and records that do not, by setting and repeat, and folders of duplicates of both."""
-    finished: dict[tuple[str, int], Past] = {}
-    others: dict[tuple[str, int], Past] = {}
+    Returns:
+        The records that count; those that do not, where none of the same job counts; the outputs that finished ones of
+        these lack; and the folders of further records of the same jobs.
+    """
+    done: dict[Key, Past] = {}
+    undone: dict[Key, Past] = {}
+    missing: dict[Key, str] = {}
     superseded = []
-    for past in found.past:
-        key = (past.setting_id, past.repeat)
-        counts = _is_finished(past, now)
-        counts = counts and (key not in asked or past.outputs.missing(asked[key], past.status) is None)
-        if key in (finished if counts else others):
+    for past in pasts:
+        is_finished = past.status in FINISHED and not changes(past.fingerprint, now)
+        config = asked.get(past.key)
+        lacks = past.outputs.missing(config, past.status) if is_finished and config is not None else None
+        group = done if is_finished and lacks is None else undone
+        if past.key in group:
             superseded.append(past.folder)
-        else:
-            (finished if counts else others)[key] = past
-    superseded += [others.pop(key).folder for key in finished if key in others]
-    return finished, others, superseded
+            continue
+        group[past.key] = past
+        if lacks is not None:
+            missing[past.key] = lacks
+    superseded += [undone.pop(key).folder for key in done if key in undone]
+    return done, undone, missing, superseded
 
 
 def _free_name(job: Job, taken: set[str]) -> str:

@@ -128,12 +128,6 @@ def with_imported(fingerprint: Mapping[str, str], found: Mapping[str, Mapping[st
     return {name: value for name, value in fingerprint.items() if name not in asked} | unusual(found)
 
 
-def checkout_state(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Return commit and dirty flag of the checkout that bench was imported from; None where it is installed."""
-    own = found.get("bench", {})
-    return None if own.get("dirty") is None else {"commit": own["commit"], "dirty": own["dirty"]}
-
-
 # ---- one library -----------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""The command: python -m gpu_check, with src and scripts on the path; scripts/gpu-check does that."""
+"""Run the command `python -m gpu_check`; scripts/gpu-check puts src and scripts on the path."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BUDGET_S = 450.0
 PROBE_TIMEOUT_S = 120.0
 REHEARSAL = "REHEARSAL ON THE CPU: nothing about a GPU is shown"
 
-# Asks torch, in a process of its own: a driver that crashes does not take this one along.
+# Asks torch in a process of its own, so that a crashing driver does not end this one.
 PROBE = """
 import json, torch, transformers
 found = {"torch": str(torch.__version__), "transformers": transformers.__version__, "cuda": torch.version.cuda}
@@ -44,7 +44,7 @@ print(json.dumps({**found, "gpus": gpus}))
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="scripts/gpu-check",
         description="Runs what needs a CUDA GPU and checks what the records say of it. Exit status: 0 when no check "
@@ -69,7 +69,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def probe() -> dict[str, Any]:
-    """What torch finds here. Raises RuntimeError when it cannot even be asked."""
+    """Return what torch finds here. RuntimeError: it could not be asked."""
     command = [sys.executable, "-P", "-c", PROBE]
     try:
         ended = subprocess.run(  # noqa: S603 - our own code, no shell
@@ -85,7 +85,7 @@ def probe() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def working_folder(keep: Path | None) -> Iterator[Path]:
-    """Where the jobs' folders lie, and caches that begin empty: none of this user's is read or changed."""
+    """Yield a folder for the jobs, and set caches that begin empty: the user's are neither read nor changed."""
     with tempfile.TemporaryDirectory(prefix="bench-gpu-check-", ignore_cleanup_errors=True) as temporary:
         home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
         os.environ.setdefault("HF_HOME", str(Path(home) / "huggingface"))  # kernels that were fetched before
@@ -97,7 +97,7 @@ def working_folder(keep: Path | None) -> Iterator[Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, print, judge."""
+    """Run the jobs, print the tables and the checks, and return the exit status."""
     parsed = parse(arguments)
     clock = Clock(parsed.budget_s)
     target = REHEARSED if parsed.rehearse else GPU
@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(
     jobs: Sequence[Job], target: Target, clock: Clock, folder: Path, keep: Callable[[list[Outcome]], None]
 ) -> tuple[list[Outcome], bool]:
-    """Run them, tell of each as it ends and keep what there is; whether Ctrl-C ended it."""
+    """Run the jobs, print and keep each as it ends; return the outcomes and whether Ctrl-C ended the run."""
     outcomes: list[Outcome] = []
     try:
         for outcome in run_all(jobs, target, clock, folder):
@@ -157,7 +157,7 @@ def _closing(checks: Sequence[Check], file: Path) -> str:
 
 
 def _uuid(found: dict[str, Any]) -> str | None:
-    """NVML's form of the first GPU's UUID."""
+    """Return NVML's form of the first GPU's UUID."""
     uuid = found["gpus"][0]["uuid"]
     return uuid if uuid is None or uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
 
@@ -180,7 +180,7 @@ def _keep(file: Path, content: dict[str, Any], outcomes: Sequence[Outcome]) -> N
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
-    """A job: what was asked, what came of it, and whatever its record holds beside the calls."""
+    """Return a job as JSON: its request, its result, and what its record holds beside the calls."""
     record = outcome.record
     found: dict[str, Any] = {
         **dataclasses.asdict(outcome.job),
@@ -207,7 +207,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def _monitor(record: Record) -> dict[str, Any] | None:
-    """Without the samples, but for the last: there are many."""
+    """Return the monitor's summary with only the last sample."""
     monitor = record.monitor
     if monitor is None:
         return None
@@ -220,7 +220,7 @@ def _monitor(record: Record) -> dict[str, Any] | None:
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """A reader finds the old file or the new one, never half of one."""
+    """Write the file through a rename: a reader finds the old file or the new one, never half of one."""
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(json.dumps(content, indent=1, allow_nan=False, default=str), encoding="utf-8")
     temporary.replace(path)

@@ -1,4 +1,4 @@
-"""Questions to all records at once, each answered by pass, fail or unknown and by what was seen."""
+"""Check all records at once: each check gives pass, fail or unknown, with what it saw."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SDPA_FAMILIES = {"math", "flash_attention", "efficient_attention", "cudnn_attent
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """All that the checks look at."""
+    """The input of all checks."""
 
     outcomes: list[Outcome]
     target: Target
@@ -32,17 +32,17 @@ class Run:
 
     @property
     def ok(self) -> list[tuple[Job, Record]]:
-        """The jobs that came through, with their records."""
+        """Return the jobs that are ok, with their records."""
         return [(each.job, each.record) for each in self.outcomes if each.ok and each.record is not None]
 
     def of(self, name: str) -> Outcome | None:
-        """The outcome of one job."""
+        """Return the outcome of one job."""
         return next((each for each in self.outcomes if each.job.name == name), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """The answer to one question."""
+    """The result of one check."""
 
     name: str
     verdict: str  # pass, fail, unknown
@@ -50,20 +50,20 @@ class Check:
 
 
 class Judge:
-    """Collects what speaks for and against one question."""
+    """Collects the evidence for and against one check."""
 
     def __init__(self) -> None:
-        self.seen: list[str] = []  # for it: what was looked at
+        self.seen: list[str] = []  # evidence for it
         self.against: list[str] = []
         self.unknown: list[str] = []
 
     def check(self, who: str, holds: bool | None, what: str) -> None:
-        """One look: whether it holds for `who`, None when that is not known, and what was seen."""
+        """Add one observation: whether the check holds for `who` (None: unknown), and what was seen."""
         {True: self.seen, False: self.against, None: self.unknown}[holds].append(f"{who}: {what}" if what else who)
 
     def verdict(self, name: str) -> Check:
-        """Fail when anything speaks against it, unknown when nothing speaks for it."""
-        looks = len(self.seen) + len(self.against) + len(self.unknown)
+        """Return fail if anything contradicts the check, unknown if nothing confirms it, else pass."""
+        total = len(self.seen) + len(self.against) + len(self.unknown)
         if self.against:
             verdict, lists = "fail", [self.against]
         elif self.seen:
@@ -73,29 +73,29 @@ class Judge:
         said = [each for those in lists for each in those]
         if not said:
             return Check(name=name, verdict=verdict, detail="nothing to judge it by")
-        return Check(name=name, verdict=verdict, detail=f"{len(lists[0])} of {looks}: {'; '.join(said)}")
+        return Check(name=name, verdict=verdict, detail=f"{len(lists[0])} of {total}: {'; '.join(said)}")
 
 
-# ---- questions ----------------------------------------------------------------------------------------------------
+# ---- checks -------------------------------------------------------------------------------------------------------
 
 
 def check_statuses(run: Run, judge: Judge) -> None:
-    """Every job that was reached is ok, or skipped where it may be."""
+    """Check that every job that was reached is ok, or skipped if it may be."""
     for each in run.outcomes:
         if each.status == "not reached":
             judge.unknown.append(each.job.name)
         elif each.ok:
             judge.seen.append(each.job.name)
         else:
-            # Which backends there are on a CPU is not the question.
+            # Which backends a CPU has does not matter here.
             excused = each.status == "skipped" and (each.job.may_skip or run.target.rehearsal)
             judge.check(each.job.name, None if excused else False, each.status)
     if not run.ok:
-        judge.check("all", False, "no job came through")
+        judge.check("all", False, "no job is ok")
 
 
 def check_seed_example(run: Run, judge: Judge) -> None:
-    """flex_attention with compile default, as in the documented example."""
+    """Check flex_attention with compile default, as in the documented example."""
     found = run.of(SEED_EXAMPLE)
     if found is None or found.status == "not reached":
         return
@@ -103,7 +103,7 @@ def check_seed_example(run: Run, judge: Judge) -> None:
 
 
 def check_device(run: Run, judge: Judge) -> None:
-    """The job ran on the device, in the dtype, with as many calls as asked for."""
+    """Check that the job ran on the device, in the dtype, with as many calls as requested."""
     for job, record in run.ok:
         seen, target = record.observed, run.target
         assert seen is not None
@@ -114,7 +114,7 @@ def check_device(run: Run, judge: Judge) -> None:
 
 
 def check_evidence(run: Run, judge: Judge) -> None:
-    """The profiled call of each ok job showed the attention that was asked for, in prefill and decoding."""
+    """Check that the profiled call of each ok job shows the requested attention, in prefill and decoding."""
     for job, record in run.ok:
         assert record.observed is not None
         seen = record.observed.attention
@@ -127,7 +127,7 @@ def check_evidence(run: Run, judge: Judge) -> None:
 
 
 def check_shares(run: Run, judge: Judge) -> None:
-    """Attention takes a share of the time that is one: between 0 and 1."""
+    """Check that the share of time that attention takes is between 0 and 1."""
     for job, record in run.ok:
         assert record.observed is not None
         attention = record.observed.attention
@@ -137,7 +137,7 @@ def check_shares(run: Run, judge: Judge) -> None:
 
 
 def check_cudagraphs(run: Run, judge: Judge) -> None:
-    """Modes with CUDA graphs replay them in decoding, and skip none; other settings have none."""
+    """Check that modes with CUDA graphs replay them in decoding and skip none, and that others have none."""
     for job, record in run.ok:
         assert record.observed is not None
         decode, compiled = record.observed.attention.decode, record.observed.compile
@@ -151,7 +151,7 @@ def check_cudagraphs(run: Run, judge: Judge) -> None:
 
 
 def check_recording(run: Run, judge: Judge) -> None:
-    """No CUDA graph is recorded again in half of the measured calls: then the median would be one of recordings."""
+    """Check that fewer than half of the measured calls record a CUDA graph, so that the median call does not."""
     for job, record in run.ok:
         assert record.observed is not None
         if job.mode not in CUDAGRAPH_MODES or record.observed.compile is None:
@@ -163,7 +163,7 @@ def check_recording(run: Run, judge: Judge) -> None:
 
 
 def check_compiled(run: Run, judge: Judge) -> None:
-    """Compiled when asked, with graphs, from the cache that was to be expected, and never in a measured call."""
+    """Check that jobs compile if requested, with the expected cache state, and never in a measured call."""
     for job, record in run.ok:
         assert record.observed is not None
         compiled = record.observed.compile
@@ -176,14 +176,14 @@ def check_compiled(run: Run, judge: Judge) -> None:
         late = compiled_while_measured(record)
         what = f"{own} graph(s), {compiled.cache_state}, {late} late"
         source = run.of(job.finds) if job.finds is not None else None
-        # A fresh cache gives back only what the job itself has put there: some, but not all.
+        # A fresh cache holds only what the job itself has put there: some hits, but not only hits.
         cached = compiled.cache_state != ("cold" if source is not None and source.ok else "warm")
         right = own > 0 and late == 0 and cached
         judge.check(job.name, right, what)
 
 
 def check_autotuning(run: Run, judge: Judge) -> None:
-    """max-autotune has tried kernels, and says how long it took."""
+    """Check that max-autotune has tried kernels, and recorded how long it took."""
     for job, record in run.ok:
         assert record.observed is not None
         if job.mode and job.mode.startswith("max-autotune") and record.observed.compile is not None:
@@ -192,7 +192,7 @@ def check_autotuning(run: Run, judge: Judge) -> None:
 
 
 def check_monitor(run: Run, judge: Judge) -> None:
-    """Each measured call has samples with a source; a job without monitor has none."""
+    """Check that each measured call has samples with a source, and that a job without monitor has none."""
     source = "psutil" if run.target.rehearsal else "nvml"
     for job, record in run.ok:
         if not job.monitored:
@@ -208,7 +208,7 @@ def check_monitor(run: Run, judge: Judge) -> None:
 
 
 def check_identity(run: Run, judge: Judge) -> None:
-    """The GPU that was watched is the one that worked: its UUID, and memory that holds at least the job's reserve."""
+    """Check by UUID and memory that the monitored GPU is the one that the job used."""
     for job, record in run.ok:
         if run.target.rehearsal or record.monitor is None:
             continue
@@ -222,7 +222,7 @@ def check_identity(run: Run, judge: Judge) -> None:
 
 
 def check_energy(run: Run, judge: Judge) -> None:
-    """Joules of each call, and a mean power that this GPU can draw; short calls are too coarse for that."""
+    """Check the joules of each call, and that the mean power is possible for this GPU, unless calls are too short."""
     for job, record in run.ok:
         if run.target.rehearsal or not job.monitored:
             continue
@@ -244,7 +244,7 @@ def check_energy(run: Run, judge: Judge) -> None:
 
 
 def check_bandwidth(run: Run, judge: Judge) -> None:
-    """The measured bandwidth is one that this GPU's clock and bus allow."""
+    """Check that this GPU's clock and bus allow the measured bandwidth."""
     rates = next((record.roofline.rates for _, record in run.ok if record.roofline and record.roofline.rates), None)
     if rates is None:
         return
@@ -256,7 +256,7 @@ def check_bandwidth(run: Run, judge: Judge) -> None:
 
 
 def check_roofline(run: Run, judge: Judge) -> None:
-    """Every share of the device's rates is known, above 0 and at most 1."""
+    """Check that every share of the device's rates is known, above 0 and at most 1."""
     for job, record in run.ok:
         if job.batching:  # prefill and decoding share its steps
             continue
@@ -270,7 +270,7 @@ def check_roofline(run: Run, judge: Judge) -> None:
 
 
 def check_memory(run: Run, judge: Judge) -> None:
-    """NVML's figure for the process ≥ the allocator's reserve ≥ what it allocated > the parameters."""
+    """Check that NVML's process memory ≥ the allocator's reserve ≥ its allocations > the parameters."""
     for job, record in run.ok:
         peak, seen = record.memory.measurement_peak, record.observed
         if run.target.rehearsal or peak is None or seen is None:
@@ -287,7 +287,7 @@ def check_memory(run: Run, judge: Judge) -> None:
 
 
 def check_kv_cache(run: Run, judge: Judge) -> None:
-    """The KV cache takes the bytes that were computed; a paged one at least as many."""
+    """Check that the KV cache takes the computed bytes; a paged one at least as many."""
     for job, record in run.ok:
         held, needed = record.memory.kv_cache_bytes, record.memory.kv_cache_computed_bytes
         if held is None or needed is None:
@@ -297,7 +297,7 @@ def check_kv_cache(run: Run, judge: Judge) -> None:
 
 
 def check_fidelity(run: Run, judge: Judge) -> None:
-    """The output agrees with the reference's."""
+    """Check that the output agrees with the reference's."""
     for outcome in run.outcomes:
         if outcome.ok and outcome.record is not None:
             found = outcome.record.fidelity
@@ -307,14 +307,14 @@ def check_fidelity(run: Run, judge: Judge) -> None:
 
 
 def check_same_output(run: Run, judge: Judge) -> None:
-    """All calls of a job generated the same tokens; kernels that add up in any order need not."""
+    """Check whether all calls of a job generated the same tokens; kernels that sum in any order need not."""
     for job, record in run.ok:
         if record.output is not None:
             judge.check(job.name, record.output.same_in_all_calls or None, "")
 
 
 def check_monitor_effect(run: Run, judge: Judge) -> None:
-    """E2E with the monitor over E2E without: one process each, so only much is something."""
+    """Compare E2E with and without the monitor: one process each, so only a large difference counts."""
     for watched, alone in PAIRS:
         times = [e2e_s(run.of(name)) for name in (watched, alone)]
         if times[0] is None or times[1] is None:
@@ -327,7 +327,7 @@ def check_monitor_effect(run: Run, judge: Judge) -> None:
 
 
 def check_artifacts(run: Run, judge: Judge) -> None:
-    """The files of the profiled job are there and can be read."""
+    """Check that the files of the profiled job exist and can be read."""
     for outcome in run.outcomes:
         for name, problem in outcome.artifacts.items():
             judge.check(name, not problem, problem)

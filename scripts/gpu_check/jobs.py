@@ -1,4 +1,4 @@
-"""What is run: the settings in the order of their importance, and where and how large they are."""
+"""Define the jobs in the order of their importance, and the device and sizes they run with."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ TINY = {
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One setting, and what it is there for."""
+    """One setting, and what the checks need to know of it."""
 
     name: str
     kind: str = "plain"  # plain, compiled or autotuned: how long it will take
@@ -73,7 +73,7 @@ class Job:
     batching: bool = False
     kernelize: bool = False
     profiled: bool = False
-    may_skip: bool = False  # where this machine cannot do it, that is no failure
+    may_skip: bool = False  # no failure if this machine cannot run it
     finds: str | None = None  # the job whose compiled code it finds in the shared cache
     rehearsed: bool = False  # whether a rehearsal runs it
 
@@ -156,14 +156,14 @@ REHEARSED = Target(
 
 
 def jobs_for(target: Target) -> list[Job]:
-    """The jobs in their order; in a rehearsal a few of them, what compiles last, because there it takes longest."""
+    """Return the jobs in order; in a rehearsal a few, those that compile last, because they take longest."""
     if not target.rehearsal:
         return list(JOBS)
     return sorted((each for each in JOBS if each.rehearsed), key=lambda each: each.mode is not None)
 
 
 def setting(job: Job, target: Target, timeout_s: float) -> BenchmarkConfig:
-    """The config of a job, which may take `timeout_s`."""
+    """Return the config of a job, which may take `timeout_s`."""
     return BenchmarkConfig(
         device=target.device,
         model=ModelConfig(

@@ -1,4 +1,4 @@
-"""What the real NVML tells of the GPU, asked by this process and not by a job."""
+"""Query the real NVML for the GPU from this process, not from a job."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.trial.hardware.sampler import GpuProbe, card_of, nvml_meter, open_gpu
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """What NVML tells of the GPU, asked by this process and not by a job; None where it does not tell."""
+    """What NVML reports of the GPU; None: it does not."""
 
     uuid: str | None = None
     name: str | None = None
@@ -37,7 +37,7 @@ IDLE_S = 0.3  # the energy counter advances every 20 to 100 ms
 
 
 def ask_nvml(uuid: str | None) -> Gpu:
-    """Ask the real NVML what the monitor and the checks rely on. Never raises."""
+    """Query what the monitor and the checks rely on. Never raises."""
     try:
         if uuid is None:
             return Gpu(error="torch tells no UUID")
@@ -73,6 +73,6 @@ def _asked(query: Callable[[], Any]) -> Any:
 
 
 def _bandwidth(card: Any) -> float:
-    """Two transfers a clock over the whole bus: 2 × 2619 MHz × 5120 bits are the 3.35 TB/s of an H100 SXM."""
+    """Return two transfers per clock over the whole bus: 2 × 2619 MHz × 5120 bits are the 3.35 TB/s of an H100 SXM."""
     clock_hz = 1e6 * float(pynvml.nvmlDeviceGetMaxClockInfo(card, pynvml.NVML_CLOCK_MEM))
     return 2 * clock_hz * float(pynvml.nvmlDeviceGetMemoryBusWidth(card)) / 8

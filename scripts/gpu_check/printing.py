@@ -1,4 +1,4 @@
-"""What is printed, within 100 columns: what each job took, and what it ran."""
+"""Print within 100 columns what each job took and what it ran."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROOF = (
 
 
 def tables(outcomes: Sequence[Outcome]) -> list[str]:
-    """Two tables, what it took and what ran, then the reasons of those that are not ok."""
+    """Return two tables, of durations and of evidence, then the reasons of jobs that are not ok."""
     reached = [each for each in outcomes if each.status != "not reached"]
     lines = [_line(SPEED, [name for name, _ in SPEED])]
     lines += [_line(SPEED, _speed(each)) for each in reached]
@@ -89,27 +89,27 @@ def _line(columns: Sequence[tuple[str, int]], cells: Sequence[str]) -> str:
 
 
 def shortened(text: str) -> str:
-    """The text, cut to the width."""
+    """Return the text, cut to the width."""
     return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
 
 
 def _wrapped(text: str) -> list[str]:
-    """The text in lines, three at most."""
+    """Return the text in lines, three at most."""
     return textwrap.wrap(text, WIDTH, max_lines=3, placeholder=" …", subsequent_indent="  ")
 
 
 def families(phase: PhaseEvidence | None) -> str:
-    """Short: the backends' names without what all of them have in common."""
+    """Return the backends' names without their common ending."""
     if phase is None:
         return UNDEFINED
     return "+".join(re.sub(r"_attention$", "", each) for each in phase.families) or UNDEFINED
 
 
 def gib(size: int | None) -> str:
-    """Bytes as a number of GiB."""
+    """Return bytes as a number of GiB."""
     return UNDEFINED if size is None else f"{size / 2**30:.2f}"
 
 
 def small(value: float | None) -> str:
-    """A number near 0."""
+    """Return a number near 0 as text."""
     return UNDEFINED if value is None else f"{value:.1e}"

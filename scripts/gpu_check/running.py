@@ -1,4 +1,4 @@
-"""Each job in a process of its own, as long as there is time: what came of it, and whether its files can be read."""
+"""Run each job in a process of its own while there is time, and check that its files can be read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MARGIN = 1.1  # on what a job of the same kind took
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a job."""
+    """The result of a job."""
 
     job: Job
     record: Record | None = None  # None: not reached, or it could not even be started
@@ -41,19 +41,19 @@ class Outcome:
 
     @property
     def status(self) -> str:
-        """Of the record, or "not reached", or "crashed"."""
+        """Return the record's status, or "not reached", or "crashed"."""
         if self.record is not None:
             return "not reached" if self.cut_off and self.record.status == "timeout" else self.record.status
         return "not reached" if self.problem is None else "crashed"
 
     @property
     def ok(self) -> bool:
-        """Whether there is a record that came through."""
+        """Check whether the job has a record and is ok."""
         return self.status == "ok"
 
     @property
     def reason(self) -> str | None:
-        """Why it is not ok, in one line; None when it is."""
+        """Return why the job is not ok, in one line; None if it is."""
         if self.ok:
             return None
         if self.record is not None:
@@ -62,7 +62,7 @@ class Outcome:
 
 
 class Clock:
-    """The time that all jobs share, and what jobs of each kind took."""
+    """Tracks the time that all jobs share, and how long jobs of each kind took."""
 
     def __init__(self, budget_s: float, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -70,28 +70,28 @@ class Clock:
         self._seen_s: dict[str, float] = {}
 
     def left_s(self) -> float:
-        """Seconds until the end."""
+        """Return the seconds until the end."""
         return self._end_s - self._now()
 
     def expected_s(self, kind: str) -> float:
-        """What a job of this kind will take: the longest seen, with a margin, or a guess."""
+        """Return how long a job of this kind will take: the longest seen, with a margin, or a guess."""
         return MARGIN * self._seen_s[kind] if kind in self._seen_s else EXPECTED_S[kind]
 
     def fits(self, kind: str) -> bool:
-        """Whether a job of this kind can be expected to come through."""
+        """Check whether a job of this kind is expected to end in time."""
         return self.left_s() >= max(LEAST_S, self.expected_s(kind))
 
     def timeout_s(self, kind: str) -> float:
-        """How long a job of this kind may take."""
+        """Return how long a job of this kind may take."""
         return max(LEAST_S, min(LIMIT_S[kind], self.left_s()))
 
     def saw(self, kind: str, took_s: float) -> None:
-        """A job of this kind came through."""
+        """Note how long a job of this kind took."""
         self._seen_s[kind] = max(took_s, self._seen_s.get(kind, 0.0))
 
 
 def run_all(jobs: Sequence[Job], target: Target, clock: Clock, folder: Path) -> Iterator[Outcome]:
-    """Run the jobs that fit, in order. What goes wrong with one is its outcome and never ends the run."""
+    """Run the jobs that fit, in order. The failure of one is its outcome and never ends the run."""
     done: set[str] = set()
     for number, job in enumerate(jobs):
         outcome = Outcome(job=job)
@@ -130,7 +130,7 @@ def run_one(job: Job, kind: str, target: Target, clock: Clock, folder: Path) -> 
 
 
 def e2e_s(outcome: Outcome | None) -> float | None:
-    """The median E2E latency of a job that came through."""
+    """Return the median E2E latency of a job that is ok."""
     if outcome is None or not outcome.ok or outcome.record is None:
         return None
     stats = summarize(outcome.record).e2e_s
@@ -141,7 +141,7 @@ def e2e_s(outcome: Outcome | None) -> float | None:
 
 
 def inspect_artifacts(folder: Path, config: BenchmarkConfig) -> dict[str, str]:
-    """File → what is wrong with it, "" when it is there and can be read."""
+    """Return by file what is wrong with it; "" if it exists and can be read."""
     readers: dict[str, Callable[[Path], str]] = {"trace.json.gz": _trace, "operators.txt": _operators}
     if config.profile.memory_snapshot:
         readers["memory_snapshot.pickle"] = _snapshot

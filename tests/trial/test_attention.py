@@ -8,7 +8,8 @@ import pytest
 
 from bench.config.schema import BenchmarkConfig
 from bench.results.record import AttentionObserved, CompileEvent, PhaseEvidence
-from bench.trial.evidence.attention import contradiction, read, with_evidence, without_compiled_code
+from bench.trial.evidence.attention import read, with_evidence
+from bench.trial.evidence.attention_check import contradiction, without_compiled_code
 from bench.trial.evidence.profiling import DECODE, PREFILL
 from bench.trial.measure.runner import BenchmarkRunner
 

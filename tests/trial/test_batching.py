@@ -135,7 +135,6 @@ def test_the_cache_holds_the_workload_and_no_more_than_a_few_pages(tiny: Callabl
     loaded, _, session = prepare(config)
     with session:
         observed = session.observe()
-        assert session.cache_bytes() == observed.cache_bytes
     architecture = loaded.model.config
     head = architecture.hidden_size // architecture.num_attention_heads
     token_bytes = 2 * architecture.num_hidden_layers * architecture.num_key_value_heads * head * 4

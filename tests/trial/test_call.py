@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+from bench.config.rules import kv_cache_kind
 from bench.trial.evidence import compilation
 from bench.trial.measure import call as module
 from bench.trial.measure.call import make_call
@@ -48,7 +49,7 @@ def test_with_batching_the_prompts_are_ready_before_the_clock_starts(request_of,
     assert events == ["prompts", "clock", "clock", "call", "clock"]
 
 
-def test_a_call_by_batching_is_that_of_generate(request_of, tiny) -> None:
+def test_a_call_by_continuous_batching_gives_what_generate_gives(request_of, tiny) -> None:
     import time
 
     alone = make_call(request_of(tiny(batch_size=2)), time.perf_counter)
@@ -112,3 +113,11 @@ def test_a_generate_that_hands_out_another_number_of_steps_is_an_error(request_o
     monkeypatch.setattr(Request, "generate", generate)
     with pytest.raises(RuntimeError, match=f"handed out {steps} steps to the streamer, not 4"):
         make_call(ready, lambda: 0.0)
+
+
+@pytest.mark.parametrize(
+    ("requested", "compiled", "kind"),
+    [("auto", True, "static"), ("auto", False, "dynamic"), ("static", False, "static"), ("dynamic", True, "dynamic")],
+)
+def test_an_automatic_kv_cache_is_static_only_when_compiled(requested: str, compiled: bool, kind: str) -> None:
+    assert kv_cache_kind(requested, compiled=compiled) == kind

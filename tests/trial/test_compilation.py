@@ -23,14 +23,12 @@ from bench.results.record import CompileEvent, CompileObserved
 from bench.trial.evidence import compilation
 from bench.trial.evidence.compilation import (
     arguments,
-    broken_promise,
-    keep_recent,
+    contradiction,
     observe,
     read_counters,
     reset,
-    shared_cache,
-    use_cache,
 )
+from bench.trial.evidence.compile_cache import keep_recent, shared_cache, use_cache
 from bench.trial.evidence.compile_events import CompileEventLog
 
 DYNAMO = torch._dynamo.config
@@ -97,9 +95,9 @@ def test_without_options_the_mode_is_handed_on() -> None:
     assert (made.mode, made.dynamic, made.fullgraph, made.options) == ("reduce-overhead", False, True, None)
 
 
-def test_an_honoured_request_breaks_no_promise() -> None:
-    assert broken_promise(BenchmarkConfig(compile_kwargs={"mode": "default"}), compiled()) is None
-    assert broken_promise(BenchmarkConfig(), CompileObserved()) is None
+def test_nothing_contradicts_an_honoured_request() -> None:
+    assert contradiction(BenchmarkConfig(compile_kwargs={"mode": "default"}), compiled()) is None
+    assert contradiction(BenchmarkConfig(), CompileObserved()) is None
 
 
 @pytest.mark.parametrize(
@@ -124,30 +122,30 @@ def test_an_honoured_request_breaks_no_promise() -> None:
     ],
 )
 def test_what_ran_must_be_what_was_asked_for(config, observed, reason: str) -> None:
-    assert broken_promise(config, observed) == reason
+    assert contradiction(config, observed) == reason
 
 
 def test_flex_attention_may_compile_its_own_kernel_and_nothing_else() -> None:
     config = BenchmarkConfig(attn_implementation="flex_attention")
-    assert broken_promise(config, CompileObserved(graphs=2, attention_graphs=2)) is None
+    assert contradiction(config, CompileObserved(graphs=2, attention_graphs=2)) is None
     unasked = CompileEvent(iteration=0, kind="graph", function="forward", file="modeling_llama.py", line=3)
     own = CompileEvent(iteration=0, kind="graph", function="flex_attention", file=compilation.FLEX_FILES[0], line=1)
-    reason = broken_promise(config, CompileObserved(graphs=2, attention_graphs=1, events=[own, unasked]))
+    reason = contradiction(config, CompileObserved(graphs=2, attention_graphs=1, events=[own, unasked]))
     assert reason == "compile.mode=null: 1 graph(s) were compiled all the same: forward (modeling_llama.py:3)"
 
 
 def test_a_kernel_that_flex_attention_compiles_is_no_compiled_model() -> None:
     config = BenchmarkConfig(attn_implementation="flex_attention", compile_kwargs={"mode": "default"})
     observed = dataclasses.replace(compiled(), graphs=2, attention_graphs=2)
-    assert broken_promise(config, observed) == "compile.mode=default: generate compiled nothing"
+    assert contradiction(config, observed) == "compile.mode=default: generate compiled nothing"
 
 
 @pytest.mark.parametrize(("busy", "broken"), [(1, False), (2, True), (3, True)])
-def test_compilations_in_half_of_the_measured_calls_break_the_promise(busy: int, broken: bool) -> None:
+def test_compilations_in_half_of_the_measured_calls_contradict_the_request(busy: int, broken: bool) -> None:
     config = BenchmarkConfig(compile_kwargs={"mode": "default"})
     events = [CompileEvent(iteration=2 + i, kind="recompile", reason=f"guard {i}", function="f") for i in range(busy)]
     warm_up = CompileEvent(iteration=1, kind="graph", function="f")
-    reason = broken_promise(config, dataclasses.replace(compiled(), events=[warm_up, *events]), measured=[2, 3, 4, 5])
+    reason = contradiction(config, dataclasses.replace(compiled(), events=[warm_up, *events]), measured=[2, 3, 4, 5])
     assert reason == (
         f"torch compiled during {busy} of 4 measured calls, so that their median is no steady one; "
         "the first, in call 2: guard 0; raise warmup.iterations"
@@ -159,7 +157,7 @@ def test_compilations_in_half_of_the_measured_calls_break_the_promise(busy: int,
 def test_two_compilations_in_one_measured_call_are_one_call() -> None:
     config = BenchmarkConfig(compile_kwargs={"mode": "default"})
     events = [CompileEvent(iteration=2, kind="graph", function="f"), CompileEvent(iteration=2, kind="recompile")]
-    assert broken_promise(config, dataclasses.replace(compiled(), events=events), measured=[2, 3, 4]) is None
+    assert contradiction(config, dataclasses.replace(compiled(), events=events), measured=[2, 3, 4]) is None
 
 
 def test_a_graph_break_is_noted_with_file_line_and_call(event_log) -> None:
@@ -222,7 +220,7 @@ def test_events_of_a_call_come_in_the_order_in_which_they_happened(event_log) ->
     ]
 
 
-def test_a_journal_ends_when_it_is_closed_and_begins_when_it_is_opened() -> None:
+def test_an_event_log_covers_the_time_from_opening_to_closing() -> None:
     reset()
     compiles(double, 2)
     with CompileEventLog() as event_log:
@@ -232,7 +230,7 @@ def test_a_journal_ends_when_it_is_closed_and_begins_when_it_is_opened() -> None
     reset()
 
 
-def test_a_journal_that_is_opened_again_begins_anew() -> None:
+def test_an_event_log_that_is_opened_again_starts_empty() -> None:
     reset()
     with CompileEventLog() as event_log:
         event_log.iteration = 1
@@ -245,7 +243,7 @@ def test_a_journal_that_is_opened_again_begins_anew() -> None:
     reset()
 
 
-def test_another_reset_of_torch_inside_a_journal_does_no_harm(event_log) -> None:
+def test_an_event_log_survives_a_reset_of_torch(event_log) -> None:
     torch.compiler.reset()
     compiles(breaks_at_a_print, 2)
     assert [each.kind for each in event_log.events()].count("graph_break") == 1
@@ -270,7 +268,7 @@ def test_graphs_of_flex_attention_are_told_from_others(event_log) -> None:
     observed = observe(None, before, event_log)
     assert (observed.graphs, observed.attention_graphs) == (2, 1)
     line = double.__code__.co_firstlineno
-    reason = broken_promise(BenchmarkConfig(attn_implementation="flex_attention"), observed)
+    reason = contradiction(BenchmarkConfig(attn_implementation="flex_attention"), observed)
     assert reason.endswith(f"1 graph(s) were compiled all the same: double (test_compilation.py:{line})")
 
 
@@ -282,7 +280,7 @@ def test_the_reason_for_a_missing_cuda_graph_is_noted(event_log) -> None:
     assert found.reason == "skipping cudagraphs due to mutated inputs"
 
 
-def test_a_cuda_graph_skipped_without_a_word_is_an_event_all_the_same(event_log) -> None:
+def test_a_cuda_graph_skipped_without_a_reason_is_an_event(event_log) -> None:
     event_log.iteration = 1
     cudagraph_utils.log_cudagraph_skip_and_bump_counter("a reason")
     event_log.iteration = 2
@@ -322,7 +320,7 @@ def logging_state() -> list[tuple[object, ...]]:
     return [(each.name, each.level, each.propagate, tuple(each.handlers), tuple(each.filters)) for each in loggers]
 
 
-def test_a_journal_leaves_torchs_logging_and_callbacks_as_they_were() -> None:
+def test_an_event_log_restores_torchs_logging_and_callbacks() -> None:
     compiles(breaks_at_a_print, 2)  # the first compilation of a process sets up loggers and handlers of torch's own
     reset()
     before = logging_state()
@@ -334,7 +332,7 @@ def test_a_journal_leaves_torchs_logging_and_callbacks_as_they_were() -> None:
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_a_journal_changes_nothing_of_what_torch_logs(asked: bool) -> None:
+def test_an_event_log_changes_nothing_that_torch_logs(asked: bool) -> None:
     """What a user gets who asks for graph breaks (TORCH_LOGS=graph_breaks), or who does not."""
     loggers = [logging.getLogger(name) for name in ("torch._dynamo", "torch._inductor")]
     texts = []
@@ -380,13 +378,13 @@ def test_the_recompile_limit_raises_in_another_thread_as_well(event_log) -> None
     assert str(failed) == "Hard failure due to fail_on_recompile_limit_hit"
 
 
-def test_where_the_recompile_limit_does_not_raise_the_promise_is_broken(event_log) -> None:
+def test_code_left_uncompiled_at_the_recompile_limit_contradicts_the_request(event_log) -> None:
     before = read_counters()
     with DYNAMO.patch(fail_on_recompile_limit_hit=False):
         recompiles_too_often()
     observed = dataclasses.replace(observe(None, before, event_log), arguments=compiled().arguments)
     line = double.__code__.co_firstlineno
-    assert broken_promise(BenchmarkConfig(compile_kwargs={"mode": "default"}), observed) == (
+    assert contradiction(BenchmarkConfig(compile_kwargs={"mode": "default"}), observed) == (
         f"compile.mode=default: torch met its recompile limit and left double (test_compilation.py:{line}) uncompiled"
     )
 
@@ -418,12 +416,12 @@ def test_a_stance_that_runs_uncompiled_code_does_not_outlive_a_reset(stance: str
     reset()
 
 
-def test_a_stance_that_runs_uncompiled_code_breaks_the_promise(event_log) -> None:
+def test_a_stance_that_runs_uncompiled_code_contradicts_the_request(event_log) -> None:
     config = BenchmarkConfig(compile_kwargs={"mode": "default"})
     with torch.compiler.set_stance("eager_on_recompile"):
-        reason = broken_promise(config, compiled())
-        nothing = broken_promise(config, CompileObserved())
-        uncompiled = broken_promise(BenchmarkConfig(), CompileObserved())
+        reason = contradiction(config, compiled())
+        nothing = contradiction(config, CompileObserved())
+        uncompiled = contradiction(BenchmarkConfig(), CompileObserved())
     assert reason == (
         "compile.mode=default: torch.compiler.set_stance('eager_on_recompile') is in force, "
         "and what needs compiling anew runs uncompiled"
@@ -437,15 +435,15 @@ def test_a_stance_that_runs_uncompiled_code_breaks_the_promise(event_log) -> Non
 def test_a_torch_that_is_told_not_to_compile_is_named(monkeypatch) -> None:
     config = BenchmarkConfig(compile_kwargs={"mode": "default"})
     with DYNAMO.patch(disable=True):
-        assert "TORCH_COMPILE_DISABLE=1" in broken_promise(config, CompileObserved())
+        assert "TORCH_COMPILE_DISABLE=1" in contradiction(config, CompileObserved())
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
-    assert broken_promise(config, CompileObserved()) == (
+    assert contradiction(config, CompileObserved()) == (
         "compile.mode=default: generate compiled nothing; TORCHDYNAMO_DISABLE=1 is set"
     )
 
 
 def test_torch_compiles_nothing_when_it_is_told_not_to(event_log, monkeypatch) -> None:
-    """The two switches that `broken_promise` names do what it says."""
+    """The two switches that `contradiction` names do what it says."""
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
     compiles(double, 2)
     monkeypatch.delenv("TORCHDYNAMO_DISABLE")
@@ -559,7 +557,7 @@ def test_what_is_no_cache_of_bench_stays_among_the_shared_ones(tmp_path) -> None
     assert (tmp_path / "compile/mine/thesis.tex").exists()
 
 
-def test_what_the_cache_gave_before_is_none_of_a_job_s_and_code_that_cannot_be_cached_was_not_in_it() -> None:
+def test_cache_hits_count_per_job_and_uncacheable_code_is_a_miss() -> None:
     reset()
     inductor = dynamo.counters["inductor"]
     inductor["fxgraph_cache_hit"] = inductor["fxgraph_cache_miss"] = inductor["fxgraph_cache_bypass"] = 3
@@ -578,5 +576,5 @@ def test_what_the_cache_gave_before_is_none_of_a_job_s_and_code_that_cannot_be_c
 def test_another_version_has_another_shared_cache(monkeypatch, place: str) -> None:
     config, device = BenchmarkConfig(compile_kwargs={"mode": "default", "cache": "shared"}), torch.device("cpu")
     before = shared_cache(config, device)
-    monkeypatch.setattr(f"bench.trial.evidence.compilation.{place}", "0.0.0")
+    monkeypatch.setattr(f"bench.trial.evidence.compile_cache.{place}", "0.0.0")
     assert shared_cache(config, device) != before

@@ -62,7 +62,7 @@ def two_gpus(monkeypatch, nvml):
     return nvml
 
 
-def test_it_names_versions_machine_and_threads():
+def test_the_environment_names_versions_machine_and_threads():
     found = describe_environment("cpu")
     assert found["versions"]["bench"] == bench.__version__
     assert found["versions"]["python"] == platform.python_version()
@@ -78,12 +78,12 @@ def test_it_names_versions_machine_and_threads():
     assert found["gpu"] is None
 
 
-def test_it_holds_plain_values_that_json_gives_back():
+def test_the_environment_holds_plain_values_that_json_gives_back():
     found = describe_environment("cpu")
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
-def test_it_takes_less_than_three_tenths_of_a_second():
+def test_the_environment_is_described_in_less_than_three_tenths_of_a_second():
     def seconds():
         began = time.perf_counter()
         describe_environment("cpu")
@@ -306,7 +306,7 @@ def test_an_address_without_a_secret_is_kept():
     assert variables({"TORCHINDUCTOR_REDIS_URL": "redis://host:1/0"}) != {}
 
 
-def test_the_compile_cache_that_bench_sets_for_each_job_is_not_the_user_s_environment():
+def test_the_compile_cache_that_bench_sets_is_not_recorded_as_the_users():
     assert variables({"TORCHINDUCTOR_CACHE_DIR": "cache", "TRITON_CACHE_DIR": "cache"}) == {}
 
 

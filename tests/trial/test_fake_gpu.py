@@ -199,7 +199,7 @@ def runner(monkeypatch) -> Iterator[BenchmarkRunner]:
         yield one
 
 
-def test_each_stretch_of_a_job_has_the_peak_of_its_own_calls(runner, tiny, gpu, monkeypatch) -> None:
+def test_each_stage_of_a_job_has_the_peak_of_its_own_calls(runner, tiny, gpu, monkeypatch) -> None:
     config = tiny(warmup_iterations=2, measurement_iterations=3, gpu_monitoring=False)
     runner.setup_benchmark("tiny", config)
     runner._setup.request = on_gpu(runner._setup.request)

@@ -11,7 +11,7 @@ import torch
 from torch._inductor import codecache
 
 from bench.config.schema import BenchmarkConfig, CompileConfig
-from bench.trial.evidence import compilation
+from bench.trial.evidence import compilation, compile_cache
 from bench.trial.measure import setup
 from bench.trial.measure.runner import BenchmarkRunner
 
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def cache_place(monkeypatch, tmp_path: Path) -> Path:
     """A home for the shared caches; the place of the compile cache is left as it is found."""
-    monkeypatch.setattr(compilation, "cache_home", lambda: tmp_path / "home")
+    monkeypatch.setattr(compile_cache, "cache_home", lambda: tmp_path / "home")
     for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
         monkeypatch.setenv(name, "elsewhere")
     for name in ("_HEADER_DIR", "_HEADER_LOCK_DIR"):
@@ -45,18 +45,18 @@ def test_uncompiled_flex_has_the_cache_that_is_asked_for(tiny, cache_place: Path
     assert not cache_place.exists()
     with setup.use_compile_cache(shared, CPU, tmp_path / "fresh"):
         assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]).parent == cache_place / "compile"
-    assert compilation.shared_cache(shared, CPU) != compilation.shared_cache(flex(tiny, "fresh"), CPU)
+    assert compile_cache.shared_cache(shared, CPU) != compile_cache.shared_cache(flex(tiny, "fresh"), CPU)
 
 
 @pytest.mark.contract
-def test_a_later_job_of_a_process_does_not_look_for_headers_where_an_earlier_one_had_them(
+def test_a_later_job_in_a_process_looks_for_headers_in_its_own_cache(
     cache_place: Path, tmp_path: Path, monkeypatch
 ) -> None:
     """torch remembers where they are, and the folder of an earlier job is gone."""
     monkeypatch.setattr(codecache, "_precompile_header", functools.cache(lambda header: codecache._HEADER_DIR))
     found = []
     for name in ("one", "two"):
-        compilation.use_cache(tmp_path / name)
+        compile_cache.use_cache(tmp_path / name)
         found.append(codecache._precompile_header("x"))
     assert found == [str(tmp_path / name / "header_dir") for name in ("one", "two")]
 

@@ -172,7 +172,7 @@ def test_continuous_batching_that_is_not_supported_is_skipped_with_the_reason(ru
     assert "attention.implementation=flex_attention cannot run here" in record.error.message
 
 
-def test_a_worker_that_fails_in_silence_is_a_failure(tiny) -> None:
+def test_a_worker_that_fails_without_a_message_is_a_failure(tiny) -> None:
     config = tiny(continuous_batching=True)
     with BenchmarkRunner(progress=lambda name, total: range(total)) as runner:
         runner.setup_benchmark("tiny", config)

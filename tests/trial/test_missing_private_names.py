@@ -285,7 +285,7 @@ def test_tokens_that_are_handed_out_a_step_late_have_no_times(tiny, monkeypatch)
 # ---- flex_attention ----------------------------------------------------------------------------------------------------
 
 
-def test_a_mask_that_cannot_be_mended_marks_the_setting(tiny, hide, monkeypatch) -> None:
+def test_a_mask_without_a_workaround_marks_the_setting(tiny, hide, monkeypatch) -> None:
     config = tiny(
         attn_implementation="flex_attention", compile=CompileConfig(mode="default"),
         generation=GenerationConfig(kv_cache="static"),

@@ -164,7 +164,7 @@ def test_code_that_comes_with_a_model_that_transformers_knows_is_left_alone(chec
 
 
 @pytest.mark.contract
-def test_a_path_that_leads_nowhere_is_told_from_a_hub_id(tmp_path) -> None:
+def test_a_path_that_does_not_exist_is_told_from_a_hub_id(tmp_path) -> None:
     path = tmp_path / "none"
     assert refusal(ModelConfig(id=str(path))) == f"model.id={path}: there is no such folder"
     assert refusal(ModelConfig(id="./none")) == "model.id=./none: there is no such folder"

@@ -293,7 +293,7 @@ def test_the_process_loads_neither_torch_nor_the_package():
     assert {each.partition(".")[0] for each in loaded.split()}.isdisjoint({"torch", "numpy", "bench", "transformers"})
 
 
-def test_neither_the_current_folder_nor_its_own_can_replace_what_the_process_imports(tmp_path, monkeypatch):
+def test_no_module_in_the_current_folder_or_its_own_is_imported(tmp_path, monkeypatch):
     (tmp_path / "psutil.py").write_text("raise SystemExit(7)")
     (tmp_path / "sampler.py").write_text(Path(sampler.__file__).read_text())
     monkeypatch.setattr(monitor_module, "_COMMAND", (*monitor_module._COMMAND[:-1], str(tmp_path / "sampler.py")))
@@ -302,7 +302,7 @@ def test_neither_the_current_folder_nor_its_own_can_replace_what_the_process_imp
         assert monitor.error is None
 
 
-def test_it_runs_as_a_module_too():
+def test_the_sampler_runs_as_a_module_too():
     command = [sys.executable, "-m", "bench.trial.hardware.sampler", "--pid", str(os.getpid()), "--interval", "0.1"]
     ended = subprocess.run(command, input="start\nstop\n", capture_output=True, text=True, check=True)
     ready, series = map(json.loads, ended.stdout.splitlines())
@@ -378,7 +378,7 @@ def test_a_gpu_that_tells_nothing_is_an_error_in_the_record(fake_gpu):
     ]  # fmt: skip
     fake_gpu(raises={f"nvmlDeviceGet{each}": "NoPermission" for each in queries})
     with start("cuda", gpu_uuid=FIRST) as monitor:
-        assert monitor.error == "NVML tells nothing about this GPU"
+        assert monitor.error == "NVML reports nothing about this GPU"
         assert sample_call(monitor) == []
 
 
@@ -519,7 +519,7 @@ def test_a_counter_that_fails_later_costs_the_energy_from_then_on_and_no_samples
         assert monitor.error is None
         energy = monitor.energy()
     assert (energy.source, energy.joules) == ("rapl", [0.0, None, None])
-    assert energy.reason.startswith("the energy counter cannot be read any more: invalid literal")
+    assert energy.reason.startswith("the energy counter can no longer be read: invalid literal")
 
 
 def test_a_call_long_enough_for_a_counter_to_begin_anew_twice_is_followed(tmp_path, monkeypatch):
@@ -558,8 +558,8 @@ def test_a_counter_that_goes_back_is_unknown_and_not_negative(fake_nvml):
     ("error", "reason"),
     [
         ("NotSupported", "this GPU has no energy counter (Not Supported; GPUs have one since Volta)"),
-        ("NoPermission", "NVML does not tell the energy: Insufficient Permissions"),
-        ("FunctionNotFound", "NVML does not tell the energy: Function Not Found"),
+        ("NoPermission", "NVML does not report the energy: Insufficient Permissions"),
+        ("FunctionNotFound", "NVML does not report the energy: Function Not Found"),
     ],
 )
 def test_a_gpu_that_does_not_tell_its_energy_is_monitored_all_the_same(fake_gpu, error, reason):

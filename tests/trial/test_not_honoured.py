@@ -13,7 +13,7 @@ from transformers.models.llama.modeling_llama import eager_attention_forward
 
 from bench.config.schema import AttentionConfig, CompileConfig
 from bench.jobs.reference import reference_config
-from bench.trial.evidence import compilation
+from bench.trial.evidence import compile_cache
 from bench.trial.measure.runner import BenchmarkRunner
 from bench.trial.unsupported import NotHonouredError
 
@@ -68,7 +68,7 @@ def model_of(runner):
 
 
 @pytest.mark.contract
-def test_an_honest_compiled_setting_is_ok(run, tiny) -> None:
+def test_a_compiled_setting_as_requested_is_ok(run, tiny) -> None:
     record = run(tiny(compile_kwargs=QUICK))
     assert (record.status, record.error) == ("ok", None)
     assert record.observed.attention.decode.compiled_regions == record.observed.attention.decode.steps == 2
@@ -200,7 +200,7 @@ def test_the_recompile_limit_is_an_error_and_not_eager_execution(tiny) -> None:
 @pytest.mark.slow
 def test_code_of_another_backend_from_a_shared_cache_fails(run, tiny, tmp_path, monkeypatch) -> None:
     """Inductor's key leaves the SDPA backend out; our folders do not, so they are made one here."""
-    monkeypatch.setattr(compilation, "shared_cache", lambda config, device: tmp_path / "shared")
+    monkeypatch.setattr(compile_cache, "shared_cache", lambda config, device: tmp_path / "shared")
 
     def setting(backend):
         return tiny(
@@ -301,7 +301,7 @@ def reference(tiny, tmp_path):
 
 
 @pytest.mark.contract
-def test_an_honest_setting_agrees_with_the_reference(run, tiny, reference) -> None:
+def test_an_unchanged_setting_agrees_with_the_reference(run, tiny, reference) -> None:
     record = run(tiny(), reference=reference)
     assert (record.status, record.fidelity.agrees, record.fidelity.reason) == ("ok", True, None)
 

@@ -12,7 +12,7 @@ def question(model: dict, device: str = "cpu", **workload: object) -> dict:
     return {"device": device, "model": model, "workload": workload}
 
 
-def test_good_settings_have_nothing_to_tell(tiny_model: dict) -> None:
+def test_settings_that_can_work_are_not_refused(tiny_model: dict) -> None:
     assert examine([question(tiny_model), question(tiny_model, sequence_length=16)]) == ("examined", [])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import threading
 import time
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from bench.results.record import DeviceRates
-from bench.trial.hardware import peak_rates
+from bench.trial.hardware import peak_rates, rate_measurement
 from bench.trial.measure.runner import BenchmarkRunner
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
@@ -46,8 +47,8 @@ def quick(monkeypatch):
     """Real measurements, but short ones."""
     short = {"MEMORY_S": 0.02, "CACHE_S": 0.01, "MATMUL_S": 0.02, "GROWING_S": 0.0, "LONGEST_PRODUCT_S": 0.001}
     for name, value in short.items():
-        monkeypatch.setattr(peak_rates, name, value)
-    monkeypatch.setattr(peak_rates, "_buffer_bytes", lambda device, cache_bytes: 8 * peak_rates.MIB)
+        monkeypatch.setattr(rate_measurement, name, value)
+    monkeypatch.setattr(rate_measurement, "_buffer_bytes", lambda device, cache_bytes: 8 * rate_measurement.MIB)
 
 
 # ---- real measurements ----------------------------------------------------------------------------------------------
@@ -68,27 +69,27 @@ def test_on_this_machine_the_tiny_model_reaches_a_part_of_what_the_device_can_do
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_each_dtype_that_models_come_in_has_a_rate(quick, dtype) -> None:
-    measured = peak_rates.measure(CPU, dtype, "f")
+    measured = rate_measurement.measure(CPU, dtype, "f")
     assert measured.matmul_flops_per_s > 0
     assert measured.dtype == str(dtype).removeprefix("torch.")
 
 
 def test_what_was_measured_leaves_no_memory_taken(quick) -> None:
-    peak_rates.measure(CPU, torch.float32, "f")
+    rate_measurement.measure(CPU, torch.float32, "f")
     live = [each for each in gc.get_objects() if type(each) is torch.Tensor]
-    assert sum(each.numel() for each in live if each.numel() >= peak_rates.MIB) == 0
+    assert sum(each.numel() for each in live if each.numel() >= rate_measurement.MIB) == 0
 
 
 def test_where_memory_is_short_the_buffers_are_small(monkeypatch) -> None:
-    monkeypatch.setattr(peak_rates, "free_bytes", lambda device: 100 * peak_rates.MIB)
-    assert peak_rates._buffer_bytes(CPU, 32 * peak_rates.MIB) == 10 * peak_rates.MIB
-    assert peak_rates._buffer_bytes(CUDA, 0) == 10 * peak_rates.MIB
+    monkeypatch.setattr(rate_measurement, "free_bytes", lambda device: 100 * rate_measurement.MIB)
+    assert rate_measurement._buffer_bytes(CPU, 32 * rate_measurement.MIB) == 10 * rate_measurement.MIB
+    assert rate_measurement._buffer_bytes(CUDA, 0) == 10 * rate_measurement.MIB
 
 
 def test_buffers_are_far_larger_than_the_caches(monkeypatch) -> None:
-    monkeypatch.setattr(peak_rates, "free_bytes", lambda device: 2**40)
-    assert peak_rates._buffer_bytes(CPU, 2**30) == 8 * 2**30
-    assert peak_rates._buffer_bytes(CPU, 2**20) == peak_rates.CPU_BUFFER_BYTES
+    monkeypatch.setattr(rate_measurement, "free_bytes", lambda device: 2**40)
+    assert rate_measurement._buffer_bytes(CPU, 2**30) == 8 * 2**30
+    assert rate_measurement._buffer_bytes(CPU, 2**20) == rate_measurement.CPU_BUFFER_BYTES
 
 
 def test_buffers_that_cannot_be_had_are_halved(monkeypatch) -> None:
@@ -96,14 +97,14 @@ def test_buffers_that_cannot_be_had_are_halved(monkeypatch) -> None:
 
     def walks(device, size_bytes, stretches):
         sizes.append(size_bytes)
-        if size_bytes > 8 * peak_rates.MIB:
+        if size_bytes > 8 * rate_measurement.MIB:
             raise torch.OutOfMemoryError
         return [(100, lambda: None)]
 
-    monkeypatch.setattr(peak_rates, "_walks", walks)
-    monkeypatch.setattr(peak_rates, "MEMORY_S", 0.0)
-    best, _ = peak_rates._memory_rate(CPU, lambda operation: 2.0, 32 * peak_rates.MIB)
-    assert sizes == [32 * peak_rates.MIB, 16 * peak_rates.MIB, 8 * peak_rates.MIB]
+    monkeypatch.setattr(rate_measurement, "_walks", walks)
+    monkeypatch.setattr(rate_measurement, "MEMORY_S", 0.0)
+    best, _ = rate_measurement._memory_rate(CPU, lambda operation: 2.0, 32 * rate_measurement.MIB)
+    assert sizes == [32 * rate_measurement.MIB, 16 * rate_measurement.MIB, 8 * rate_measurement.MIB]
     assert best == 50.0
 
 
@@ -111,19 +112,19 @@ def test_where_not_even_a_mebibyte_can_be_had_it_says_so(monkeypatch) -> None:
     def walks(device, size_bytes, stretches):
         raise torch.OutOfMemoryError("none left")
 
-    monkeypatch.setattr(peak_rates, "_walks", walks)
+    monkeypatch.setattr(rate_measurement, "_walks", walks)
     with pytest.raises(torch.OutOfMemoryError, match="none left"):
-        peak_rates._memory_rate(CPU, lambda operation: 1.0, 4 * peak_rates.MIB)
+        rate_measurement._memory_rate(CPU, lambda operation: 1.0, 4 * rate_measurement.MIB)
 
 
 def test_a_walk_goes_through_all_of_its_buffers_with_each_pattern() -> None:
-    moved = sum(amount for amount, _ in peak_rates._walks(CPU, 4 * peak_rates.MIB, 8))
-    assert moved == (1 + 2 + 3) * 4 * peak_rates.MIB
+    moved = sum(amount for amount, _ in rate_measurement._walks(CPU, 4 * rate_measurement.MIB, 8))
+    assert moved == (1 + 2 + 3) * 4 * rate_measurement.MIB
 
 
 def test_the_best_round_of_the_best_work_counts() -> None:
     times = iter([4.0, 1.0, 2.0, 3.0, 5.0, 6.0])  # of two works, three times in turn
-    assert peak_rates._best_rate([(100, abs), (40, abs)], lambda operation: next(times), 0.0) == 50.0
+    assert rate_measurement._best_rate([(100, abs), (40, abs)], lambda operation: next(times), 0.0) == 50.0
 
 
 def test_a_slow_layout_is_tried_no_more_and_slow_matrices_do_not_grow(monkeypatch) -> None:
@@ -137,10 +138,10 @@ def test_a_slow_layout_is_tried_no_more_and_slow_matrices_do_not_grow(monkeypatc
         tried.append(work)
         return 2 * size**3 / (1e9 if name == "transposed" else 1e8)  # as float16 on a CPU
 
-    monkeypatch.setattr(peak_rates, "_products", products)
-    monkeypatch.setattr(peak_rates, "GROWING_S", 0.0)
-    monkeypatch.setattr(peak_rates, "MATMUL_S", 0.0)
-    assert peak_rates._matmul_rate(CPU, torch.float16, stopwatch) == pytest.approx(1e9)
+    monkeypatch.setattr(rate_measurement, "_products", products)
+    monkeypatch.setattr(rate_measurement, "GROWING_S", 0.0)
+    monkeypatch.setattr(rate_measurement, "MATMUL_S", 0.0)
+    assert rate_measurement._matmul_rate(CPU, torch.float16, stopwatch) == pytest.approx(1e9)
     # A product of 512 would take 0.27 s.
     assert set(tried) == {("plain", 256), ("transposed", 256)}
     assert tried.count(("plain", 256)) == 3
@@ -157,18 +158,18 @@ def test_on_a_gpu_what_was_taken_is_given_back_even_when_the_measurement_fails(m
 
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**36, 2**37))
-    monkeypatch.setattr(peak_rates, "_memory_rate", fail)
+    monkeypatch.setattr(rate_measurement, "_memory_rate", fail)
     with pytest.raises(torch.OutOfMemoryError):
-        peak_rates.measure(CUDA, torch.bfloat16, "f")
+        rate_measurement.measure(CUDA, torch.bfloat16, "f")
     assert emptied == [True]
 
 
 def test_on_a_gpu_neither_caches_nor_processor_time_say_anything(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**36, 2**37))
-    monkeypatch.setattr(peak_rates, "_memory_rate", lambda *_: (3e12, None))
-    monkeypatch.setattr(peak_rates, "_matmul_rate", lambda *_: 7e14)
-    measured = peak_rates.measure(CUDA, torch.bfloat16, "f")
+    monkeypatch.setattr(rate_measurement, "_memory_rate", lambda *_: (3e12, None))
+    monkeypatch.setattr(rate_measurement, "_matmul_rate", lambda *_: 7e14)
+    measured = rate_measurement.measure(CUDA, torch.bfloat16, "f")
     assert (measured.bandwidth_bytes_per_s, measured.matmul_flops_per_s) == (3e12, 7e14)
     assert (measured.cache_bandwidth_bytes_per_s, measured.cache_bytes, measured.quiet) == (None, None, None)
 
@@ -224,12 +225,12 @@ def test_caches_from_the_second_level_on_count_once_each(tmp_path) -> None:
         cache(core, 0, 1, "32K", str(core))
         cache(core, 2, 2, "1024K", str(core))
         cache(core, 3, 3, "16384K", "0-2")
-    usable = len(peak_rates.os.sched_getaffinity(0) & {0, 1, 2})
-    assert peak_rates.cpu_cache_bytes(tmp_path) == (usable + 16) * peak_rates.MIB
+    usable = len(os.sched_getaffinity(0) & {0, 1, 2})
+    assert rate_measurement.cpu_cache_bytes(tmp_path) == (usable + 16) * rate_measurement.MIB
 
 
 def test_where_the_kernel_tells_of_no_caches_they_are_unknown(tmp_path) -> None:
-    assert peak_rates.cpu_cache_bytes(tmp_path) is None
+    assert rate_measurement.cpu_cache_bytes(tmp_path) is None
 
 
 # ---- the file -------------------------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def test_the_monitor_samples_in_measured_calls_alone(runner, tiny) -> None:
 
     config = tiny()
     runner.setup_benchmark("tiny", config)
-    runner._monitor = Monitor()
+    runner._setup.monitor = Monitor()
     runner.time_generate(config, warmup=True)
     assert seen == []
     runner.time_generate(config, warmup=False)
@@ -331,7 +331,7 @@ def test_a_compilation_that_did_not_happen_is_never_ok(runner, tiny, monkeypatch
     assert runner.record.stage == "validation"
 
 
-def test_an_attention_that_was_swapped_is_never_ok(runner, tiny, monkeypatch) -> None:
+def test_a_swapped_attention_is_never_ok(runner, tiny, monkeypatch) -> None:
     import bench.trial.measure.setup as module
 
     load = module.load
@@ -373,7 +373,7 @@ def test_a_checkpoint_folder_runs_as_in_the_python_example(runner, tiny, tmp_pat
     assert len(result.calls("measurement")) == 2
 
 
-def test_the_checkpoint_s_own_generation_habits_do_not_get_in(runner, tiny, tmp_path) -> None:
+def test_the_generation_config_of_a_checkpoint_is_ignored(runner, tiny, tmp_path) -> None:
     from bench import BenchmarkConfig
 
     def tokens(folder) -> list:
@@ -472,7 +472,7 @@ def test_nothing_but_the_call_stands_between_the_clock_readings(tiny, monkeypatc
                 return []
 
         runner._setup.request.loaded.model.generate = generate
-        runner._monitor = Monitor()
+        runner._setup.monitor = Monitor()
         monkeypatch.setattr(gc, "collect", lambda: events.append("collect"))
         monkeypatch.setattr(
             type(runner._setup.request.loaded.tokenizer), "decode", lambda *_, **__: events.append("decode") or ""
@@ -562,9 +562,7 @@ def test_a_used_runner_counts_from_zero(runner, tiny) -> None:
         assert [each.index for each in record.iterations] == [0, 1, 2, 3]
 
 
-def test_the_temporary_cache_of_a_living_runner_survives_the_next_start_and_goes_with_it(
-    tiny, tmp_path, monkeypatch
-) -> None:
+def test_a_temporary_cache_lasts_until_its_runner_closes(tiny, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with BenchmarkRunner(folder=tmp_path) as runner:
         runner.setup_benchmark("tiny", tiny())

@@ -80,7 +80,7 @@ def test_a_run_after_calls_by_hand_has_no_cold_start(runner, tiny) -> None:
     assert [each.index for each in record.iterations] == [0, 1, 2, 3]
 
 
-def test_a_second_run_uses_its_own_compile_cache_though_another_runner_had_one_since(runner, tiny) -> None:
+def test_a_second_run_uses_its_own_compile_cache_after_another_runner(runner, tiny) -> None:
     config = tiny(gpu_monitoring=False)
     runner.setup_benchmark("tiny", config)
     own = os.environ["TORCHINDUCTOR_CACHE_DIR"]

@@ -32,7 +32,7 @@ from bench.trial.measure.runner import BenchmarkRunner
 from bench.trial.model.loading import draft, load
 from bench.trial.parallel import launch, tensor_parallel
 from bench.trial.parallel.group import RankCommand, gather_ranks, lost_contact
-from bench.trial.parallel.launch import Job, RankExit, settle
+from bench.trial.parallel.launch import Job, RankExit, complete_record
 from bench.trial.unsupported import NotHonouredError
 from conftest import run_bench
 from factories import make_record
@@ -340,7 +340,7 @@ def test_the_energy_counter_of_a_host_counts_once() -> None:
     assert [each.joules for each in record.ranks] == [[], []]
 
 
-def test_ranks_that_generate_different_tokens_are_found_out() -> None:
+def test_ranks_that_generate_different_tokens_are_not_honoured() -> None:
     with pytest.raises(NotHonouredError, match="rank 1 generated other tokens than rank 0"):
         gather_ranks(FakeGroup((line(1, "cpu", []), [[1, 3]])), measured_record(), CPU)
 
@@ -381,7 +381,7 @@ def test_the_reference_is_split_as_well(split) -> None:
             {0: RankExit(status="lost"), 1: RankExit(status="lost")},
             {1: 1},
             "crashed",
-            "a rank left without a word in warmup",
+            "a rank ended without an error message in warmup",
         ),
     ],
 )
@@ -392,7 +392,7 @@ def test_the_rank_at_fault_is_named(tmp_path, words: dict, died: dict, status: s
     (job.scratch / "stage").write_text("warmup", encoding="utf-8")
     for rank, word in words.items():
         (job.scratch / f"rank{rank}.json").write_text(json.dumps(dataclasses.asdict(word)), encoding="utf-8")
-    settle(job, died)
+    complete_record(job, died)
     assert record.status == status
     if message is None:
         assert record.error is None

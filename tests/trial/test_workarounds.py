@@ -1,7 +1,7 @@
-"""What the mends cure, that they leave nothing behind, and whether they are still needed.
+"""Check that the workarounds work, that they are undone, and that they are still needed.
 
-On a CPU without waiting for Inductor: torch.compile is made to run what it traced as it is (backend "eager"), the
-mask, the kernel and the decoding step all the same. One test runs the compiler for real.
+On a CPU without waiting for Inductor: torch.compile runs what it traced as it is (backend "eager"), including the
+mask, the kernel and the decoding step. One test runs the compiler for real.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bench.trial.model.loading import load
 
 STATIC = GenerationConfig(kv_cache="static")
 COMPILED = CompileConfig(mode="default")
-OVER = "transformers {} does without this mend: remove it from bench.trial.compat.workarounds, and what speaks of it"
+OVER = "transformers {} needs no such workaround: remove it from bench.trial.compat.workarounds, and its tests"
 VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
 CALLS = workarounds.CALLS_CONTIGUOUS[0] <= VERSION < workarounds.CALLS_CONTIGUOUS[1]
 
@@ -61,11 +61,11 @@ def off_by(config, reference) -> float:
 
 
 def only(name: str) -> contextlib.AbstractContextManager[None]:
-    """One mend by itself."""
-    return {"contiguous": workarounds._contiguous_block_masks, "mask": workarounds._masks_that_stay}[name]()
+    """Apply one workaround alone."""
+    return {"contiguous": workarounds._contiguous_block_masks, "mask": workarounds._masks_with_copied_offset}[name]()
 
 
-# ---- what they cure -------------------------------------------------------------------------------------------------
+# ---- their effect ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_continuous_batching_makes_its_masks_elsewhere(tiny) -> None:
 
 @pytest.mark.parametrize("version", ["5.17.0", "5.18.0", "5.23.1", "5.24.0"])
 @pytest.mark.parametrize("keywords", [{"generation": STATIC}, {"compile": COMPILED}])
-def test_each_mend_is_one_line_that_names_the_versions(tiny, monkeypatch, keywords, version) -> None:
+def test_each_workaround_is_one_line_that_names_the_versions(tiny, monkeypatch, keywords, version) -> None:
     monkeypatch.setattr(workarounds.transformers, "__version__", version)
     with applied_workarounds(tiny(attn_implementation="flex_attention", **keywords)) as lines:
         *contiguous, mask = lines
@@ -151,7 +151,7 @@ def test_each_mend_is_one_line_that_names_the_versions(tiny, monkeypatch, keywor
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError("the setting failed")])
-def test_nothing_stays_behind(tiny, error) -> None:
+def test_no_workaround_outlives_its_context(tiny, error) -> None:
     before = ALL_MASK_ATTENTION_FUNCTIONS["flex_attention"]
     with (
         contextlib.suppress(RuntimeError),
@@ -173,7 +173,7 @@ def test_what_a_library_brings_itself_is_not_replaced(tiny, monkeypatch) -> None
     assert not any(line.startswith("BlockMask.contiguous") for line in lines)
 
 
-def test_a_version_that_does_not_call_contiguous_is_not_mended(tiny, monkeypatch) -> None:
+def test_a_version_that_does_not_call_contiguous_needs_no_workaround(tiny, monkeypatch) -> None:
     monkeypatch.setattr(workarounds.transformers, "__version__", "5.24.0")
     with applied_workarounds(tiny(attn_implementation="flex_attention", generation=STATIC)) as lines:
         assert not hasattr(BlockMask, "contiguous")

@@ -25,6 +25,7 @@ from scipy.special import stdtrit  # type: ignore[import-untyped]
 
 from bench.analysis.settings import Process, Setting, asked, processes
 from bench.analysis.trials.summary import batch_size, summarize
+from bench.config.rules import kv_cache_kind
 from bench.results.record import Record
 
 CALLS = (10, 100, 1000)
@@ -140,7 +141,7 @@ def break_evens(settings: Sequence[Setting]) -> list[BreakEven]:
         if not setting.records or not _is_compiled(setting):
             continue
         rest, kv_cache = _request(setting.records[0])
-        wanted = [(rest, kv_cache), (rest, "static")] if kv_cache == "auto" else [(rest, kv_cache)]
+        wanted = [(rest, kv_cache), (rest, kv_cache_kind(kv_cache, compiled=True))]
         other = next((uncompiled[each] for each in wanted if each in uncompiled), None)
         if other is not None:
             found.extend(_by_cache(setting, other))

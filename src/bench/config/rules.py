@@ -150,3 +150,10 @@ def unusable_cache(folder: Path, error: OSError) -> ConfigError:
     """Return the refusal of a shared compile cache whose folder cannot be written."""
     remedy = f"{folder} cannot be written ({error.strerror or error}); set XDG_CACHE_HOME to the path of a folder that "
     return ConfigError("compile.cache", "shared", remedy + "can, or leave compile.cache=fresh")
+
+
+def kv_cache_kind(requested: str, *, compiled: bool) -> str:
+    """Return the KV cache that `generation.kv_cache` asks for: auto means static when compiled, else dynamic."""
+    if requested != "auto":
+        return requested
+    return "static" if compiled else "dynamic"

@@ -1,4 +1,4 @@
-"""One measurement in one process: the only room that imports torch and transformers."""
+"""Measure one setting in one process; the only package that imports torch and transformers."""
 
 from bench.host.home_folder import ensure_home
 

@@ -1,7 +1,7 @@
-"""What can be told of settings before anything is measured: one process examines them all, and loads no weights.
+"""Examine the settings of a sweep before anything is measured, in one process that loads no weights.
 
-The first setting that cannot work is refused, in the words that its job would use: both ask
-`bench.trial.model.loading`. What is a limit of this machine is not refused here; its jobs are skipped with their reason
+The first setting that cannot work is refused with the message that its job would have: both call
+`bench.trial.model.loading`. Limits of this machine are not refused here; those jobs are skipped with their reason
 (`bench.trial.unsupported`), and the others run. Not examined: weights that are still to be fetched from the hub, and
 what only a real call shows.
 """
@@ -21,9 +21,9 @@ from bench.trial.unsupported import one_line
 
 
 def main(*, questions: bytes, entered_s: float, pipe: multiprocessing.connection.Connection) -> None:
-    """The entry of the process: take settings as JSON, send one answer (see `examine`) as JSON.
+    """Run the process: take settings as JSON, send one answer (see `examine`) as JSON.
 
-    Before it a first word, from which on the parent counts the time. When the process was entered is not looked at.
+    A first message precedes it, from which on the parent counts the time. `entered_s` is ignored.
     """
     del entered_s
     _be_quiet()
@@ -33,13 +33,13 @@ def main(*, questions: bytes, entered_s: float, pipe: multiprocessing.connection
 
 
 def examine(questions: list[dict[str, Any]]) -> tuple[Any, ...]:
-    """Look at settings, each given by its sections `device`, `model` and `workload`, in their order.
+    """Examine settings, each given by its sections `device`, `model` and `workload`, in their order.
 
     Returns:
-        ("refused", key, value, remedy) for the first that cannot work, else ("examined", what could not be told: one
-        line each).
+        ("refused", key, value, remedy) for the first that cannot work, else ("examined", one line for each model that
+        could not be examined).
     """
-    drafts: dict[str, Draft | None] = {}  # None: it could not be told
+    drafts: dict[str, Draft | None] = {}  # None: it could not be examined
     unknown: list[str] = []
     for question in questions:
         config = BenchmarkConfig.from_dict(question)
@@ -53,7 +53,7 @@ def examine(questions: list[dict[str, Any]]) -> tuple[Any, ...]:
         except ConfigError as error:
             value = error.value if isinstance(error.value, bool | int | float | str | None) else str(error.value)
             return ("refused", error.key, value, error.remedy)
-        except Exception as error:  # noqa: BLE001 - its job will tell, and refusing what may work is worse
+        except Exception as error:  # noqa: BLE001 - its job will show it; refusing what may work is worse
             unknown.append(
                 f"model.id={config.model.id} could not be examined: {type(error).__name__}: {one_line(error)}"
             )
@@ -61,9 +61,9 @@ def examine(questions: list[dict[str, Any]]) -> tuple[Any, ...]:
 
 
 def _be_quiet() -> None:
-    """Nothing that the libraries say reaches the terminal: what matters comes as the answer."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    """Send all output of the libraries to /dev/null: what matters comes as the answer."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-        os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+        os.dup2(devnull, stream.fileno())
+    os.close(devnull)

@@ -1,10 +1,10 @@
-"""What the fork server imports once, so that each job's process has it from its first moment.
+"""Import once, in the fork server, what each job's process then has from the start.
 
 The compiler's own modules, which take more than a second, are `bench.trial.preload_compiler`: they are imported here
-where there is a GPU, for whose sake torch asks for them in every job; else only where jobs compile.
+if there is a GPU, because torch then imports them in every job; else only in jobs that compile.
 
-transformers imports lazily: the classes that a job will touch are touched here. Nothing may start a thread or
-initialise CUDA, for neither survives a fork.
+transformers imports lazily, so the classes that a job uses are accessed here. Nothing may start a thread or initialise
+CUDA, because neither survives a fork.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ def _import_all() -> None:
 
 _before = os.environ.get(CHECK)
 os.environ[CHECK] = "1"
-gc.disable()  # what is imported stays: to look through it again and again takes a fifth of the imports' time
+gc.disable()  # imported objects stay: collections would take a fifth of the imports' time
 try:
     _import_all()
 finally:
-    gc.freeze()  # no job's collection looks at it, or copies the pages that it lies on
+    gc.freeze()  # no job's collection traverses these objects, or copies their pages
     gc.enable()
     # The jobs get the environment that they were started with, and torch's usual answer.
     if _before is None:

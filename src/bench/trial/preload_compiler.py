@@ -1,8 +1,8 @@
-"""What a compiled job needs beside `bench.trial.preload`: imported before its first call, which is its cold start.
+"""Import what a compiled job needs beside `bench.trial.preload`, before its first call: its cold start.
 
-Where there is a GPU, torch's reset of the compiler (`bench.trial.evidence.compilation.reset`) imports all of Inductor,
-whether a job compiles or not: 2.5 s a job beside an H100, with torch 2.11. On a CPU the first compilation does it, in
-1.2 s. Nothing here starts a thread or initialises CUDA.
+With a GPU, torch's reset of the compiler (`bench.trial.evidence.compilation.reset`) imports all of Inductor, whether a
+job compiles or not: 2.5 s per job with an H100 and torch 2.11. On a CPU the first compilation does it, in 1.2 s.
+Nothing here starts a thread or initialises CUDA.
 """
 
 from __future__ import annotations

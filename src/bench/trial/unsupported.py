@@ -1,7 +1,7 @@
-"""Which errors mean that a setting cannot run here, as opposed to something being broken.
+"""Recognise the errors which mean that a setting cannot run here, as opposed to a fault.
 
-A setting that this machine, this model or these library versions cannot do is skipped with its reason, and the sweep
-is none the worse. Everything else that is raised is a failure. The list holds what was seen, each with the remedy.
+A setting that this machine, this model or these library versions cannot run is skipped with its reason, and the sweep
+goes on. Every other error is a failure. The list holds the limits that were seen, each with its remedy.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from bench.config.schema import BenchmarkConfig
 
 
 class NotHonouredError(RuntimeError):
-    """What ran is not what was asked for: no limit, and never ok."""
+    """The run did not do what was requested: neither a limit nor ever ok."""
 
 
 class CannotRunHereError(RuntimeError):
-    """A limit of the installed versions that bench itself has met; args: key, value as typed, cause, remedy."""
+    """A limit of the installed versions that bench itself found; args: key, value as typed, cause, remedy."""
 
     def __str__(self) -> str:
         key, value, cause, remedy = self.args
@@ -30,16 +30,16 @@ class CannotRunHereError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limit:
-    """A known limit: how its error reads, which key asked for it and what to do instead."""
+    """A known limit: the pattern of its error, the key that asks for it, and the remedy."""
 
     pattern: str  # searched in "Type: message"
     key: str
     value: str = ""  # searched in the key's value: an error that names flash-attn is no limit of sdpa
     where: dict[str, str] = dataclasses.field(default_factory=dict)  # further key → likewise; null is None
-    remedy: str  # never what is set already
+    remedy: str  # never a value that is already set
 
     def concerns(self, config: BenchmarkConfig) -> bool:
-        """Whether a setting asks for what this is a limit of."""
+        """Check whether a setting asks for what this is a limit of."""
         flat = config.flat()
         return all(re.search(each, _typed(flat[key])) for key, each in {self.key: self.value, **self.where}.items())
 
@@ -209,7 +209,7 @@ LIMITS = (
 
 
 def limit_reached(error: BaseException, config: BenchmarkConfig) -> str | None:
-    """One line that names key, value, cause and remedy when the error is a known limit; None when it is not."""
+    """Return key, value, cause and remedy in one line if the error is a known limit; else None."""
     if isinstance(error, CannotRunHereError):
         return str(error)
     text = f"{type(error).__name__}: {error}"
@@ -241,12 +241,12 @@ class LimitCatcher:
 
 
 def _typed(value: object) -> str:
-    """A key's value as one types it, but for null."""
+    """Return a key's value as one types it, but for null."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether memory ran out, on the device or the host, as an exception of its own or wrapped by the compiler."""
+    """Check whether device or host ran out of memory, directly or in an exception wrapped by the compiler."""
     while error is not None:
         if isinstance(error, torch.OutOfMemoryError | MemoryError):
             return True
@@ -257,7 +257,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def memory_asked_for(error: BaseException | None) -> tuple[int | None, int | None]:
-    """Bytes that were asked for and that were free, as the allocator's message has them; None where it does not say.
+    """Return the bytes requested and the bytes free, from the allocator's message; None: it does not say.
 
     CUDA: "Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 18.56 MiB is free." (torch,
     c10/cuda/CUDACachingAllocator.cpp); CPU: "you tried to allocate 1234 bytes" (c10/core/impl/alloc_cpu.cpp), which
@@ -288,7 +288,7 @@ def _host_bytes_left() -> int:
 
 
 def one_line(error: BaseException, limit: int = 400) -> str:
-    """The first line of an error that says something, cut to `limit` characters."""
+    """Return the first meaningful line of an error, cut to `limit` characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
     if text.endswith(":") and len(lines) > 1:

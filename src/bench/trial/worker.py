@@ -1,4 +1,4 @@
-"""The entry of a job's process: its log file, and progress messages to the parent, around `measure`.
+"""Run a job's process: its log file, and progress messages to the parent, around `measure`.
 
 `bench.jobs.process.supervisor` ends this process when its parent is gone.
 """
@@ -27,7 +27,7 @@ def main(
     entered_s: float,
     pipe: multiprocessing.connection.Connection,
 ) -> None:
-    """The entry of a child process: fill and write the record, tell the parent of the progress.
+    """Fill and write the record, and send the progress to the parent: the entry of a child process.
 
     `entered_s` is `time.monotonic()` at the process's first step, before this module was imported.
     """
@@ -51,7 +51,7 @@ def main(
         return
 
     def emit(phase: str, done: int, total: int, e2e_s: float | None) -> None:
-        with contextlib.suppress(OSError):  # a parent that no longer listens is the guardian's business
+        with contextlib.suppress(OSError):  # if the parent is gone, the supervisor ends this process
             pipe.send_bytes(json.dumps((phase, done, total, e2e_s)).encode())
 
     measure(record, folder=folder, compile_cache=compile_cache, reference=reference, began_s=began_s, emit=emit)
@@ -59,7 +59,7 @@ def main(
 
 
 def import_compiler(record: Record) -> None:
-    """Import what compiles before the first call: that call's duration is the cold start, which is no import's."""
+    """Import the compiler before the first call, so that the cold start contains no import of it."""
     requested = record.requested
     if requested["compile"]["mode"] is not None or requested["attention"]["implementation"] == "flex_attention":
         importlib.import_module("bench.trial.preload_compiler")

@@ -1,1 +1,1 @@
-"""Names of torch and transformers that are not part of their public interface; see `bench.compat`."""
+"""Read the names of torch and transformers that are not public; see `bench.compat`."""

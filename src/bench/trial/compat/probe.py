@@ -1,8 +1,8 @@
-"""Try out, at once and with next to nothing, whether what torch tells of itself can be read.
+"""Try out whether what torch reports of its own work can be read with this version.
 
-That something was not seen is evidence only where it would have been seen. Before a job fails because nothing was
-compiled, because no compiled code ran or because no known kernel did, the same thing is done here on purpose and looked
-for in the same way. What is not found then cannot be seen with this version of torch.
+Something unseen is evidence only if it would have been seen. Before a job fails because nothing was compiled, because
+no compiled code ran or because no known kernel did, the same is done here on purpose and looked for in the same way.
+What is not found then cannot be seen with this version of torch.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ def _added(values: torch.Tensor) -> torch.Tensor:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Trial:
-    """What came of compiling a function of one addition."""
+class Compiled:
+    """The result of compiling a function of one addition."""
 
     compiled: bool  # whether torch.compile handed it to its backend
     events: Sequence[Any]  # of torch.profiler, of a call of the compiled function
 
 
-def compile_trivially() -> Trial:
+def compile_trivially() -> Compiled:
     """Compile a function that was never compiled before, with a backend that runs it as it is, and profile a call."""
     graphs: list[Any] = []
 
@@ -44,16 +44,16 @@ def compile_trivially() -> Trial:
         function(values)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
             function(values)
-    return Trial(compiled=bool(graphs), events=list(profiler.events() or []))
+    return Compiled(compiled=bool(graphs), events=list(profiler.events() or []))
 
 
 def is_of_probe(file: str | None) -> bool:
-    """Whether a compiled function is the one that was compiled here."""
+    """Check whether a compiled function is the one that was compiled here."""
     return file == __file__
 
 
 def profile_sdpa(device: torch.device, dtype: torch.dtype) -> Sequence[Any]:
-    """The events of one call of torch's scaled_dot_product_attention, with the backend that torch chooses."""
+    """Return the events of one call of torch's scaled_dot_product_attention, with the backend that torch chooses."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)

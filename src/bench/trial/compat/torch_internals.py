@@ -1,8 +1,8 @@
-"""Every private name of torch that bench reads, and what it does without each.
+"""Read the private names of torch that bench uses, and do without those that are missing.
 
-torch.compile tells what it did in no public way, so what it keeps of itself is read: counters, the metrics of each
-compilation, graph breaks, the reasons for missing CUDA graphs, the names of regions in a profile. Where a release has
-no such name, the function here answers None (or does nothing), the entry's key is marked as unverified in the record
+torch.compile has no public report of what it did, so its private state is read: counters, the metrics of each
+compilation, graph breaks, the reasons for missing CUDA graphs, the names of regions in a profile. If a release has no
+such name, the function here returns None (or does nothing), the entry's key is marked as unverified in the record
 (`bench.trial.evidence.observed`), and the job goes on.
 
 Read with torch 2.11.0 to 2.15.0.
@@ -48,13 +48,13 @@ COMPILE_ID = _name(
 
 
 def counters() -> Mapping[str, Mapping[str, int]] | None:
-    """TorchDynamo's and Inductor's counters of this process, by group and name; None: not to be had."""
+    """Return TorchDynamo's and Inductor's counters of this process, by group and name; None: not available."""
     found = COUNTERS.get()
     return found if isinstance(found, Mapping) else None
 
 
 def compilations() -> Sequence[Any] | None:
-    """One entry for each compilation of this process, the oldest first; None: not to be had.
+    """Return one entry per compilation of this process, the oldest first; None: not available.
 
     The entries are torch's own CompilationMetrics: fields differ between releases, so read them with `field`.
     """
@@ -63,12 +63,12 @@ def compilations() -> Sequence[Any] | None:
 
 
 def field(entry: Any, name: str) -> Any:
-    """A field of one of torch's entries; None where this release has no such field."""
+    """Return a field of one of torch's entries; None where this release has no such field."""
     return getattr(entry, name, None)
 
 
 def graph_breaks() -> Sequence[Any] | None:
-    """What interrupted a graph, the oldest first, each with `reason` and `user_stack`; None: not to be had."""
+    """Return what interrupted a graph, the oldest first, each with `reason` and `user_stack`; None: not available."""
     found = GRAPH_BREAKS.get()
     return found if isinstance(found, Sequence) else None
 
@@ -91,7 +91,7 @@ def compilation_callbacks(start: Callable[[Any], None], end: Callable[[Any], Non
 
 
 def current_compile_id() -> str | None:
-    """The region that is being compiled now, such as 0/0; None: none is, or torch does not tell."""
+    """Return the region that is being compiled now, such as 0/0; None: none is, or torch does not report it."""
     read = COMPILE_ID.get()
     found = read() if callable(read) else None
     return None if found is None else str(found)
@@ -110,7 +110,7 @@ REGION = re.compile(r"Torch-Compiled Region: (\d+/\d+)")
 # ---- how it compiles ----------------------------------------------------------------------------------------------
 
 DYNAMO_OPTIONS = _name(
-    "torch._dynamo:config", "torch.compile may go on uncompiled after an error, or at its recompile limit, in silence"
+    "torch._dynamo:config", "torch.compile may go on uncompiled after an error, or at its recompile limit, silently"
 )
 OPTION_TABLE = _name(
     "torch._dynamo.config:_config", "in threads of their own, options of torch.compile keep their defaults"
@@ -150,18 +150,18 @@ def set_option(name: str, value: bool) -> None:
 
 
 def option(name: str) -> Any:
-    """TorchDynamo's option in this thread; None where this torch has no such option."""
+    """Return TorchDynamo's option in this thread; None where this torch has no such option."""
     return getattr(DYNAMO_OPTIONS.get(), name, None)
 
 
 def stance() -> str | None:
-    """The stance of torch.compile in this process ("default" compiles); None: torch does not tell."""
+    """Return the stance of torch.compile in this process ("default" compiles); None: torch does not report it."""
     found = getattr(STANCE.get(), "stance", None)
     return found if isinstance(found, str) else None
 
 
 def mode_options(mode: str | None, dynamic: bool | None = None) -> dict[str, Any] | None:
-    """The options of Inductor that a mode stands for; None: torch does not tell."""
+    """Return the options of Inductor that a mode stands for; None: torch does not say."""
     read = MODE_OPTIONS.get()
     return dict(read(mode, dynamic)) if callable(read) else None
 
@@ -215,13 +215,13 @@ PROFILER_OPTIONS = _name(
 
 
 def is_in_bad_fork() -> bool:
-    """Whether CUDA was initialised before this process was forked, so that it cannot be used here."""
+    """Check whether CUDA was initialised before this process was forked, so that it cannot be used here."""
     ask = BAD_FORK.get()
     return bool(ask()) if callable(ask) else False
 
 
 def profiler_options(*, every_thread: bool) -> Any:
-    """What `torch.profiler.profile` needs as `experimental_config`; None: its usual one."""
+    """Return what `torch.profiler.profile` needs as `experimental_config`; None: its usual one."""
     make = PROFILER_OPTIONS.get()
     if not every_thread or not callable(make):
         return None
@@ -232,7 +232,7 @@ def profiler_options(*, every_thread: bool) -> Any:
 
 
 def keeps_memory_history() -> bool:
-    """Whether torch can record the allocations on a GPU and write them down."""
+    """Check whether torch can record the allocations on a GPU and write them down."""
     return callable(RECORD_MEMORY.get()) and callable(DUMP_MEMORY.get())
 
 

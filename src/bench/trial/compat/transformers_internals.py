@@ -1,4 +1,4 @@
-"""Every private name of transformers that bench reads, and what it does without each.
+"""Read the private names of transformers that bench uses, and do without those that are missing.
 
 Read with transformers 5.17.0 to 5.24.0.
 """
@@ -20,7 +20,7 @@ def _name(where: str, lost: str, *, on_instances: bool = False) -> PrivateName:
 
 
 def release() -> tuple[int, ...]:
-    """The installed release as major and minor number."""
+    """Return the installed release as major and minor number."""
     return tuple(int(part) for part in transformers.__version__.split(".")[:2])
 
 
@@ -42,18 +42,18 @@ QUANTIZED_KEYS = _name(
 
 
 def attention_implementation(model: Any) -> str | None:
-    """The attention that a loaded model was set to; None: transformers does not tell."""
+    """Return the attention that a loaded model was set to; None: unknown."""
     found = ATTENTION.of(model.config.get_text_config())
     return str(found) if found is not MISSING and found is not None else None
 
 
 def commit_of(model: Any) -> str | None:
-    """The hub commit that a model's config came from; None for folders and random weights."""
+    """Return the hub commit that a model's config came from; None for folders and random weights."""
     return str(found) if (found := COMMIT.of(model.config)) else None
 
 
 def is_quantized(cache_layer: Any) -> bool:
-    """Whether a layer of a KV cache keeps its keys in a quantised form."""
+    """Check whether a layer of a KV cache keeps its keys in a quantised form."""
     return QUANTIZED_KEYS.of(cache_layer) is not MISSING
 
 
@@ -67,7 +67,7 @@ COMPILE_ANYWHERE = _name(
 
 
 def compile_on_all_devices(request: Any) -> Any:
-    """The same CompileConfig, which generate heeds on a CPU as well: without the flag it goes on uncompiled there."""
+    """Make generate use a CompileConfig on a CPU too: without the flag it runs uncompiled there."""
     setattr(request, COMPILE_ANYWHERE.where.rpartition(".")[2], True)
     return request
 
@@ -81,7 +81,7 @@ MASK_FUNCTIONS = _name(
 
 
 def mask_function(implementation: str) -> Callable[..., Any] | None:
-    """The function that makes the masks of an attention implementation; None: not to be had."""
+    """Return the function that makes the masks of an attention implementation; None: not available."""
     functions = MASK_FUNCTIONS.get()
     found = functions.get(implementation) if isinstance(functions, Mapping) else None
     return found if callable(found) else None
@@ -111,24 +111,24 @@ KERNELS_BELOW = _name(
 
 
 def takes_kernel(layer: Any) -> bool:
-    """Whether a hub kernel can replace the forward of this layer's class."""
+    """Check whether a hub kernel can replace the forward of this layer's class."""
     return KERNEL_LAYER.of(type(layer)) is not MISSING
 
 
 def kernel_functions(layer: Any) -> Mapping[str, Any]:
-    """Functions of a layer that a hub kernel can replace, by name: modules that hang on it without being part of it."""
+    """Return a layer's functions that a hub kernel can replace, by name: modules that are no part of it."""
     found = KERNEL_FUNCTIONS.of(layer)
     return found if isinstance(found, Mapping) else {}
 
 
 def kernels_requirement() -> str:
-    """The package `kernels` as this transformers takes it, as a requirement."""
+    """Return the package `kernels` as a requirement, with the versions that this transformers accepts."""
     first, end = KERNELS_FROM.get(), KERNELS_BELOW.get()
     return "kernels" + ",".join(f"{sign}{each}" for sign, each in ((">=", first), ("<", end)) if each)
 
 
 def kernels_available() -> bool | None:
-    """Whether the package `kernels` is here, in a version that this transformers takes; None: it does not tell."""
+    """Return whether a version of `kernels` that this transformers accepts is installed; None: unknown."""
     ask = KERNELS_AVAILABLE.get()
     return bool(ask()) if callable(ask) else None
 
@@ -158,29 +158,29 @@ WORKER_STATUS = _name(
 
 
 def workload_hints(**sizes: int) -> dict[str, Any]:
-    """The keyword argument of `init_continuous_batching` that tells the workload's sizes; {} where there is none."""
+    """Return the argument of `init_continuous_batching` with the workload's sizes; {}: it has none."""
     make = WORKLOAD_HINTS.get()
     return {"workload_hints": make(**sizes)} if callable(make) else {}
 
 
 def batching_cache(manager: Any) -> Any:
-    """The paged cache of a manager of continuous batching that was started; None: transformers does not show it."""
+    """Return the paged cache of a started manager of continuous batching; None: it is not shown."""
     processor = PROCESSOR.of(manager)
     return getattr(processor, "cache", None) if processor else None
 
 
 def batching_setup(manager: Any) -> Any:
-    """The configuration that a manager of continuous batching resolved for itself; None: it does not show it."""
+    """Return the configuration that a manager of continuous batching uses; None: it is not shown."""
     return RESOLVED.of(manager) or None
 
 
 def uses_cuda_graphs(setup: Any) -> bool | None:
-    """Whether one of the kinds of step is replayed as a CUDA graph; None: the configuration does not tell."""
+    """Return whether any kind of step is replayed as a CUDA graph; None: unknown."""
     found = getattr(setup, "cuda_graph_booleans", None)
     return any(found) if isinstance(found, Sequence) else None
 
 
 def worker_error(manager: Any) -> BaseException | None:
-    """The exception with which the worker ended; None: it has none, or transformers does not show it."""
+    """Return the exception with which the worker ended; None: it has none, or transformers does not show it."""
     found = getattr(WORKER_STATUS.of(manager), "fatal_error", None)
     return found if isinstance(found, BaseException) else None

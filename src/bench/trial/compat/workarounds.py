@@ -1,16 +1,16 @@
-"""Faults of the libraries that are mended while a setting runs which they would stop, or falsify.
+"""Work around faults of the libraries while a setting runs that would fail or be wrong without.
 
-Only what a setting needs is mended, only where the installed versions have the fault, and all of it is undone
-afterwards, so that the next setting in this process meets the libraries as they are. Each active mend is one line of
-the record: what ran was not the libraries alone. tests/trial/test_mends.py fails when a fault is gone.
+A workaround is applied only if a setting needs it and the installed versions have the fault, and it is undone
+afterwards, so that the next setting in this process gets the libraries as they are. Each applied workaround is one line
+of the record, because what ran was not the libraries alone. tests/trial/test_workarounds.py fails when a fault is gone.
 
-Mended, for flex_attention with a static cache (transformers 5.17.0 to 5.24.0, torch 2.11.0 to 2.14.1):
+Worked around, for flex_attention with a static cache (transformers 5.17.0 to 5.24.0, torch 2.11.0 to 2.14.1):
 
-*No contiguous.* In 5.18 to 5.23 `prepare_inputs_for_generation` (transformers/generation/utils.py) ends its making of
-masks for such a cache with `attention_mask.contiguous()`, so that the strides are the same at each step and the
-compiled forward pass need not be compiled again. A BlockMask has no such method; 5.24.0 leaves it as it is.
+*Missing `contiguous`.* In 5.18 to 5.23 `prepare_inputs_for_generation` (transformers/generation/utils.py) ends its
+making of masks for such a cache with `attention_mask.contiguous()`, so that the strides are the same at each step and
+the compiled forward pass need not be compiled again. A BlockMask has no such method; 5.24.0 leaves it as it is.
 
-*A mask that moves.* A BlockMask is a table of blocks and a function (q, kv) → visible; the kernels ask the function
+*A mask that changes.* A BlockMask is a table of blocks and a function (q, kv) → visible; the kernels ask the function
 inside blocks that are visible in part. generate makes it before the forward pass, and its function holds the very
 tensor in which the first layer's static cache counts its tokens (`StaticLayer.cumulative_length`). That layer counts
 the new token before attention looks: the query then sees one position more than it may, a key of zeros. Nothing is
@@ -32,6 +32,7 @@ import torch
 import transformers
 from torch.nn.attention.flex_attention import BlockMask
 
+from bench.config.rules import kv_cache_kind
 from bench.config.schema import BenchmarkConfig
 from bench.trial.compat import transformers_internals
 
@@ -41,7 +42,7 @@ CALLS_CONTIGUOUS = ((5, 18), (5, 24))  # versions of transformers: from the firs
 
 @contextlib.contextmanager
 def applied_workarounds(config: BenchmarkConfig) -> Iterator[list[str]]:
-    """Mend what this setting needs until the context ends; yields one line for each fault, [] when there is none."""
+    """Apply the workarounds that this setting needs until the context ends, and yield one line for each."""
     with contextlib.ExitStack() as undo:
         lines = []
         if makes_block_masks_ahead(config):
@@ -51,8 +52,8 @@ def applied_workarounds(config: BenchmarkConfig) -> Iterator[list[str]]:
                     f"BlockMask.contiguous: transformers {transformers.__version__} calls it "
                     f"and torch {torch.__version__} has none"
                 )
-            if _cache_lends_its_counter() and transformers_internals.mask_function(FLEX) is not None:
-                undo.enter_context(_masks_that_stay())
+            if _cache_exposes_its_counter() and transformers_internals.mask_function(FLEX) is not None:
+                undo.enter_context(_masks_with_copied_offset())
                 lines.append(
                     f"flex_attention mask: transformers {transformers.__version__} lets it hold the static cache's own "
                     "counter, which moves on before attention looks; it gets a copy"
@@ -61,13 +62,13 @@ def applied_workarounds(config: BenchmarkConfig) -> Iterator[list[str]]:
 
 
 def makes_block_masks_ahead(config: BenchmarkConfig) -> bool:
-    """Whether generate makes the mask before the forward pass, and for flex_attention: as it does for static caches."""
-    kind = config.generation.kv_cache
-    static = kind == "static" or (kind == "auto" and config.compile.mode is not None)
-    return static and config.attention.implementation == FLEX and not config.generation.continuous_batching
+    """Check whether generate makes the flex_attention mask before the forward pass, as for static caches."""
+    generation = config.generation
+    kind = kv_cache_kind(generation.kv_cache, compiled=config.compile.mode is not None)
+    return kind == "static" and config.attention.implementation == FLEX and not generation.continuous_batching
 
 
-# ---- no contiguous --------------------------------------------------------------------------------------------------
+# ---- missing contiguous ---------------------------------------------------------------------------------------------
 
 
 def _lacks_contiguous() -> bool:
@@ -85,10 +86,10 @@ def _contiguous_block_masks() -> Iterator[None]:
 
 
 def _contiguous(mask: Any) -> Any:
-    """What `Tensor.contiguous` is to a tensor: the mask itself, or one whose index tensors lie in row order.
+    """Return the mask itself, or one whose index tensors are in row order: what `Tensor.contiguous` does.
 
-    create_block_mask makes them so already, and today this returns the mask. Returning it unseen would break the
-    caller's promise to the compiler on the day that one is made otherwise.
+    create_block_mask makes them in that order already, so today this returns the mask. Returning it unchecked would
+    break the caller's promise to the compiler if that ever changed.
     """
     scattered = {
         name: value
@@ -97,17 +98,17 @@ def _contiguous(mask: Any) -> Any:
     }
     if not scattered:
         return mask
-    tidy = copy.copy(mask)
+    ordered = copy.copy(mask)
     for name, value in scattered.items():
-        setattr(tidy, name, value.contiguous())
-    return tidy
+        setattr(ordered, name, value.contiguous())
+    return ordered
 
 
-# ---- a mask that moves ----------------------------------------------------------------------------------------------
+# ---- a mask that changes --------------------------------------------------------------------------------------------
 
 
-def _cache_lends_its_counter() -> bool:
-    """Whether the length that a static cache tells is the tensor that it goes on counting in."""
+def _cache_exposes_its_counter() -> bool:
+    """Check whether the length that a static cache reports is the tensor that it goes on counting in."""
     layer = transformers.StaticLayer(max_cache_len=2)
     token = torch.zeros(1, 1, 1, 1)  # batch, heads, tokens, head size
     layer.update(token, token)
@@ -118,7 +119,7 @@ def _cache_lends_its_counter() -> bool:
 
 
 @contextlib.contextmanager
-def _masks_that_stay() -> Iterator[None]:
+def _masks_with_copied_offset() -> Iterator[None]:
     original = transformers_internals.mask_function(FLEX)
     assert original is not None
 

@@ -1,1 +1,1 @@
-"""What ran, as observed: attention kernels, compilation, KV cache, output fidelity."""
+"""Observe what ran: attention kernels, compilation, KV cache and output fidelity."""

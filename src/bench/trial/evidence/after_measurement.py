@@ -1,7 +1,8 @@
-"""What is looked at once the figures are in, so that none of it touches them: evidence, fidelity, profile.
+"""Gather evidence, fidelity and profile after the measured calls, so that no figure is affected.
 
-Each function makes calls of its own, which are recorded nowhere as iterations. What cannot be found out is a reason in
-the record and never an error: the measurement stands without it. Artifacts that the user asked for are the exception.
+Each function makes calls of its own, which are not recorded as iterations. What cannot be found out becomes a reason in
+the record and never an error, because the measurement is valid without it. Artifacts that the user asked for are the
+exception.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def _observe_attention(
     compiled: Sequence[CompileEvent],
     layers: int | None,
 ) -> AttentionObserved:
-    """Profile one short call and add what it shows to what is known of the attention of so many layers."""
+    """Profile one short call and add the attention that it shows to what is known before it."""
     on_gpu = request.loaded.device.type == "cuda"
     is_plain = request.config.compile.mode is None and session is None
     wanted = attention.NEW_TOKENS if is_plain else attention.COMPILED_NEW_TOKENS
@@ -77,7 +78,7 @@ def _observe_attention(
 
 @contextlib.contextmanager
 def _without_collections() -> Iterator[None]:
-    """A profile is tens of thousands of objects, none of them garbage: a quarter of its time went to looking."""
+    """Collect no garbage: a profile has tens of thousands of objects, and a quarter of its time went to that."""
     gc.disable()
     try:
         yield
@@ -131,7 +132,7 @@ def _new_tokens(request: Request, processors: list[fidelity.LogitTap], steps: in
 
 
 def rate(record: Record, loaded: LoadedModel) -> Roofline:
-    """MBU and MFU of the measured calls. The device's rates are measured by the first job on a machine that asks."""
+    """Return MBU and MFU of the measured calls; the first job on a machine that asks measures the device's rates."""
     if record.observed is not None and record.observed.tp_size is not None:
         return dataclasses.replace(roofline(record, None), reason=SPLIT.format(record.observed.tp_size))
     if record.observed is None or record.observed.shape is None:
@@ -146,15 +147,18 @@ def rate(record: Record, loaded: LoadedModel) -> Roofline:
     return found
 
 
-def write_profile(request: Request, session: BatchingSession | None, new_tokens: int, folder: Path) -> None:
-    """A trace and a table of operators of the beginning of a call, after one more call to settle the profiler."""
-    profiling.profile_call(request, new_tokens, session)
-    profiler = profiling.profile_call(request, new_tokens, session)
-    profiling.write_artifacts(profiler, folder, on_gpu=request.loaded.device.type == "cuda")
+def write_artifacts(request: Request, session: BatchingSession | None, new_tokens: int, folder: Path) -> None:
+    """Write what the config asks for: the profile of a call's first `new_tokens`, and a snapshot of the memory."""
+    if new_tokens:
+        profiling.profile_call(request, new_tokens, session)  # the first one settles the profiler
+        profiler = profiling.profile_call(request, new_tokens, session)
+        profiling.write_artifacts(profiler, folder, on_gpu=request.loaded.device.type == "cuda")
+    if request.config.profile.memory_snapshot:
+        _write_memory_snapshot(request, session, folder)
 
 
-def write_memory_snapshot(request: Request, session: BatchingSession | None, folder: Path) -> None:
-    """The allocator's history over one whole call, made as the measured ones were."""
+def _write_memory_snapshot(request: Request, session: BatchingSession | None, folder: Path) -> None:
+    """Write the allocator's history over one whole call, made as the measured ones were."""
     request.announce()
     with profiling.memory_history(request.loaded.device, folder), guards(request.config):
         if session is None:

@@ -1,8 +1,8 @@
-"""Which attention really ran: the operators and kernels of one profiled call, prefill and decoding apart.
+"""Read which attention ran from the operators and kernels of one profiled call, by phase.
 
 The name in a model's config says what transformers was asked for, not what the device did: a function can be swapped, a
-backend can decline, a shared cache can hand out code made for another backend. So one short call is profiled after the
-measurement, and what it shows is sorted into families:
+backend can decline, a shared cache can hold code made for another backend. One short call is therefore profiled after
+the measurement, and what it shows is sorted into families:
 
     eager                  matrix products and a softmax as operators of their own
     math, flash_attention, efficient_attention, cudnn_attention, overrideable
@@ -10,8 +10,8 @@ measurement, and what it shows is sorted into families:
     flex_attention         the kernel that torch compiles for it
     flash_attention_2, …   kernels of the flash-attn packages
     decomposed             inside compiled code, without a kernel of its own: what the compiler makes of eager and math,
-                           which it takes apart and fuses with their neighbours; the two cannot be told apart there, but
-                           the prefill tells, which generate compiles only where it comes in chunks
+                           which it splits up and fuses with their neighbours; the two look alike there, but not in the
+                           prefill, which generate compiles only if it comes in chunks
 
 Not covered: attention in one layer that differs from that of the others, but for eager attention among layers of sdpa
 where nothing is compiled, and implementations whose kernels have no known name; what they ran is not judged.
@@ -22,14 +22,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
-
-from bench.config.schema import BenchmarkConfig
 from bench.results.record import AttentionObserved, CompileEvent, OperatorTime, PhaseEvidence
-from bench.trial.compat import probe, torch_internals
+from bench.trial.compat import torch_internals
 from bench.trial.evidence.compilation import FLEX_FILES
 from bench.trial.evidence.profiling import DECODE, PREFILL
 
@@ -72,7 +69,7 @@ def read(
 
     Args:
         events: of `torch.profiler.profile.events()`, with the marks of `bench.trial.evidence.profiling`.
-        compiled: what torch.compile did in this process; tells which function a compiled region is.
+        compiled: what torch.compile did in this process; it names the function of each compiled region.
         on_gpu: whether kernels count, or operators on the host.
         layers: of the model, to find those that ran eager attention among others; None: not known.
 
@@ -103,7 +100,7 @@ def _phase(
     duration_us = sum(b - a for a, b in spans)
     regions = [(each, match.group(1)) for each in host if (match := torch_internals.REGION.match(each.name))]
     flex = [each for each, name in regions if name in flex_regions]
-    found = _by_operator(host) or _by_kernel(kernels)
+    found = operator_families(host) or _by_kernel(kernels)
     if flex:  # on a GPU its kernel by name: in a compiled step the regions of its own only make the mask
         found.setdefault("flex_attention", flex)
     # Fewer than one a layer: not judged by the count alone, for not every layer need have attention.
@@ -126,11 +123,11 @@ def _phase(
     )
 
 
-def _by_operator(host: Sequence[Any]) -> dict[str, list[Any]]:
-    """Family → its operators, the outermost only: some call each other."""
+def operator_families(events: Sequence[Any]) -> dict[str, list[Any]]:
+    """Return the operators of each family on the host, the outermost only: some call each other."""
     found: dict[str, list[Any]] = {}
-    for each in host:
-        family = _family_of_operator(each.name)
+    for each in events:
+        family = None if _is_on_gpu(each) else _family_of_operator(each.name)
         if family and not _below(each, OPERATORS.values()):
             found.setdefault(family, []).append(each)
     return found
@@ -145,7 +142,7 @@ def _by_kernel(kernels: Sequence[Any]) -> dict[str, list[Any]]:
 
 
 def _eager(host: Sequence[Any]) -> list[Any]:
-    """The operators of eager attention; none unless a softmax is among them, and a product of its own.
+    """Return the operators of eager attention; none without a softmax and a batched product.
 
     Those that another family's operator called are that one's.
     """
@@ -170,7 +167,7 @@ def _family(name: str, patterns: dict[str, str]) -> str | None:
 
 
 def _below(event: Any, patterns: Any) -> bool:
-    """Whether an operator of one of these names called this one."""
+    """Check whether an operator that matches one of these patterns called this one."""
     parent = event.cpu_parent
     while parent is not None:
         if any(re.search(pattern, parent.name) for pattern in patterns):
@@ -189,7 +186,7 @@ def _is_gpu(device_type: Any) -> bool:
 
 
 def _is_kernel(event: Any) -> bool:
-    """Whether the GPU worked: the profiler repeats there, under its own name, each annotation of the host as well."""
+    """Check whether an event is a kernel: the profiler repeats each annotation of the host there too."""
     return _is_on_gpu(event) and not event.is_user_annotation
 
 
@@ -198,7 +195,7 @@ def _duration_us(event: Any) -> float:
 
 
 def _time_us(event: Any, *, on_gpu: bool) -> float:
-    """What an operator took: on a GPU the kernels that it started, on the CPU itself with all below it."""
+    """Return what an operator took: on a GPU the kernels that it started, on the CPU itself and its callees."""
     if on_gpu and not _is_on_gpu(event):
         return float(event.device_time_total)
     return _duration_us(event)
@@ -212,142 +209,15 @@ def _operators(ran: Sequence[Any], *, on_gpu: bool) -> list[OperatorTime]:
     return sorted(times, key=lambda each: each.total_s, reverse=True)
 
 
-# ---- whether it is what was asked for ----------------------------------------------------------------------------
-
-
-def contradiction(
-    config: BenchmarkConfig, attention: AttentionObserved, device: torch.device | None = None
-) -> str | None:
-    """Why the attention that ran is not the requested one, in one line with both names; None when nothing shows that.
-
-    Args:
-        config: the request.
-        attention: what one profiled call showed.
-        device: where the model is; None: the CPU.
-    """
-    key, requested = _asked(config)
-    for phase, seen, allowed in _judged(config, attention):
-        if wrong := sorted(set(seen.families) - allowed):
-            return f"{key}={requested}: {phase} ran {' and '.join(wrong)}{_named(seen)}"
-        if not seen.families and sees_kernels_of(config, device or torch.device("cpu")):
-            return f"{key}={requested}: {phase} ran no such kernel"
-    return None
-
-
-def unseen(config: BenchmarkConfig, attention: AttentionObserved, layers: int | None = None) -> tuple[str, str] | None:
-    """The key that the profiled call neither confirms nor contradicts, and why; None: it does one of the two.
-
-    Args:
-        config: the request.
-        attention: what one profiled call showed.
-        layers: of attention in the model; None: not known, and there may be none to be seen.
-    """
-    key, requested = _asked(config)
-    if attention.error is not None:
-        return key, attention.error
-    if _expected(config) is None:
-        return key, f"no kernel of {requested} is known by name"
-    for phase, seen in (("prefill", attention.prefill), ("decoding", attention.decode)):
-        if seen is not None and not seen.families and (layers is not None or "eager" not in (_expected(config) or ())):
-            return (
-                key,
-                f"the profile of {phase} shows no attention that bench knows by name (torch {torch.__version__})",
-            )
-    return None
-
-
-def _asked(config: BenchmarkConfig) -> tuple[str, str]:
-    """The key that decides which kernels may run, and its value."""
-    if config.attention.sdpa_backend:
-        return "attention.sdpa_backend", config.attention.sdpa_backend
-    return "attention.implementation", config.attention.implementation
-
-
-def _judged(
-    config: BenchmarkConfig, attention: AttentionObserved
-) -> Iterator[tuple[str, PhaseEvidence, frozenset[str]]]:
-    """The phases that can be judged, by name, each with the families that it may run."""
-    expected = _expected(config)
-    if expected is None or attention.error is not None:
-        return
-    when_compiled = _when_compiled(expected) if config.compile.mode is not None else set()
-    for phase, seen, more in (("prefill", attention.prefill, set()), ("decoding", attention.decode, when_compiled)):
-        # Eager attention has no operator of its own: a model without attention shows none either.
-        if seen is not None and (seen.families or "eager" not in expected):
-            yield phase, seen, frozenset(expected | more)
-
-
-def sees_kernels_of(config: BenchmarkConfig, device: torch.device) -> bool:
-    """Whether the requested kernels would have been seen: for torch's own attention, one call of it is looked at."""
-    if "sdpa" not in config.attention.implementation:
-        return False  # flash-attn and the hub's kernels have names that they choose
-    try:
-        events = probe.profile_sdpa(device, torch.float32 if device.type == "cpu" else torch.float16)
-    except Exception:  # noqa: BLE001 - what cannot even be tried shows nothing
-        return False
-    return bool(_by_operator([each for each in events if not _is_on_gpu(each)]))
-
-
-def _expected(config: BenchmarkConfig) -> set[str] | None:
-    """The families that the request allows; None where its kernels have no known name."""
-    name = config.attention.implementation.removeprefix("paged|")
-    if name == "sdpa":
-        return {config.attention.sdpa_backend} if config.attention.sdpa_backend else set(SDPA_FAMILIES)
-    return {name} if name in ("eager", *KERNELS) else None
-
-
-def _when_compiled(expected: set[str]) -> set[str]:
-    """What the compiler may make of it: of eager attention also a fused kernel, where it knows the pattern."""
-    if "eager" in expected:
-        return {DECOMPOSED, *SDPA_FAMILIES}
-    return {DECOMPOSED} if "math" in expected else set()
-
-
-def _named(seen: PhaseEvidence) -> str:
-    return f" ({seen.operators[0].name})" if seen.operators else ""
-
-
-def without_compiled_code(config: BenchmarkConfig, attention: AttentionObserved) -> str | None:
-    """Why the decoding steps did not run as compiled as was asked for, in one line; None when nothing shows that."""
-    seen, mode = attention.decode, config.compile.mode
-    if seen is None:
-        return None
-    if mode is None and seen.compiled_regions:
-        return f"compile.mode=null: compiled code ran {seen.compiled_regions} time(s) in {seen.steps} decoding steps"
-    if mode is not None and seen.compiled_regions < seen.steps and (seen.compiled_regions or sees_compiled_code()):
-        return f"compile.mode={mode}: compiled code ran in {seen.compiled_regions} of {seen.steps} decoding steps"
-    return None
-
-
-def unseen_compiled_code(config: BenchmarkConfig, attention: AttentionObserved) -> str | None:
-    """Why the profiled call does not show whether compiled code ran, in one line; None when it does."""
-    if config.compile.mode is None:
-        return None
-    if attention.decode is None:
-        return f"no profile shows compiled code: {attention.error or 'it holds no decoding step'}"
-    if not attention.decode.compiled_regions:
-        return f"the profiler of torch {torch.__version__} marks no compiled code, not even some that was tried out"
-    return None
-
-
-def sees_compiled_code() -> bool:
-    """Whether compiled code would have been seen in a profile: a little is run, and looked for.
-
-    True as well where torch.compile compiles nothing in this process.
-    """
-    tried = probe.compile_trivially()
-    return not tried.compiled or any(torch_internals.REGION.match(each.name) for each in tried.events)
-
-
 def without_evidence(attention: AttentionObserved, reason: str) -> AttentionObserved:
-    """Say why there is none."""
+    """Return the observation with the reason why there is no evidence."""
     return dataclasses.replace(attention, error=reason)
 
 
 def with_evidence(
     attention: AttentionObserved, prefill: PhaseEvidence | None, decode: PhaseEvidence | None, *, on_gpu: bool
 ) -> AttentionObserved:
-    """Add what was seen; on a GPU whose kernels the profiler may not see, say so instead."""
+    """Return the observation with what was seen, or with the reason if the profiler saw no kernel on the GPU."""
     error = None
     phases = [each for each in (prefill, decode) if each is not None]
     if not phases:

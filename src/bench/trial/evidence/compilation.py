@@ -1,13 +1,9 @@
-"""torch.compile: how a request reaches generate, and what the library says that it did.
+"""Request torch.compile from generate, read what it did, and check that against the request.
 
-`generate` compiles only its decoding step, only over a static cache, and on a CPU only when a private flag says so;
-elsewhere it goes on uncompiled after one log line. So the request is made in the one form that works, what happened is
-read from TorchDynamo's and Inductor's own counters before and after each call, and
-`bench.trial.evidence.compile_events` keeps which call each compilation, graph break and missing CUDA graph fell into,
-and why it happened.
-
-The compile cache on disk is a folder of its own for each job (`fresh`), or one for each setting (`shared`): Inductor's
-own key leaves out the SDPA backend, so that jobs which share one folder get each other's kernels.
+`generate` compiles only its decoding step, only over a static cache, and on a CPU only with a private flag; otherwise
+it runs uncompiled after one log line. The request is therefore made in the one form that works. What happened is read
+from TorchDynamo's and Inductor's own counters before and after each call, and `bench.trial.evidence.compile_events`
+logs in which call each compilation, graph break and missing CUDA graph happened, and why.
 """
 
 from __future__ import annotations
@@ -16,8 +12,6 @@ import collections
 import contextlib
 import dataclasses
 import functools
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,9 +21,6 @@ import torch
 import transformers
 
 from bench.config.schema import BenchmarkConfig, CompileConfig, flatten
-from bench.host import cache_folder
-from bench.host.home_folder import cache_home
-from bench.host.libraries import imported, unusual
 from bench.results.record import COMPILATIONS, CompileEvent, CompileObserved
 from bench.trial.compat import torch_internals, transformers_internals
 from bench.trial.compat.probe import compile_trivially, is_of_probe
@@ -37,19 +28,14 @@ from bench.trial.evidence.compile_events import CompileEventLog, first_line
 from bench.trial.unsupported import CannotRunHereError
 
 # torch keeps the last 64 compilations unless told otherwise; then times and reasons would be lost, and sums shrink.
-SHARED_CACHES = 32  # settings whose compiled code is kept; each takes some hundred megabytes
 KEPT_COMPILATIONS = 100_000
-# Sections of the config that change no compiled code.
-BESIDE_THE_CODE = (
-    "sweep", "search", "tracking", "isolation", "profile", "warmup", "measurement", "monitor", "fidelity",
-)  # fmt: skip
 # Functions that flex_attention compiles of itself: the kernel, and the making of its block mask.
 FLEX_FILES = ("torch/nn/attention/flex_attention.py", "transformers/integrations/flex_attention.py")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Counters:
-    """The library's counters at one moment; they only grow. None: this version of torch does not tell."""
+    """The library's counters at one moment; they only grow. None: this version of torch has no such counter."""
 
     graphs: int | None
     attention_graphs: int | None  # those that flex_attention made of itself
@@ -90,7 +76,7 @@ def read_counters() -> Counters:
 
 @dataclasses.dataclass(kw_only=True)
 class _Listed:
-    """What torch's list of compilations adds up to."""
+    """The sums over torch's list of compilations."""
 
     graphs: int = 0
     attention_graphs: int = 0
@@ -121,8 +107,9 @@ def _is_of_flex(file: str | None) -> bool:
 
 
 def reset() -> None:
-    """Forget what this process compiled, so that a job in a used process counts from zero; and let nothing that fails
-    to compile, or that needs another compilation, go on uncompiled in silence.
+    """Forget what this process compiled, and make torch raise instead of running uncompiled.
+
+    A job in a used process then counts from zero. torch raises when compilation fails, and at its recompile limit.
     """
     torch_internals.set_option("suppress_errors", False)
     torch_internals.set_option("fail_on_recompile_limit_hit", True)
@@ -133,7 +120,7 @@ def reset() -> None:
 
 
 def arguments(config: CompileConfig) -> Any:
-    """The request as transformers' CompileConfig.
+    """Return the request as transformers' CompileConfig.
 
     torch.compile takes a mode or options, not both; where both are asked for, the mode is spelt out as the options
     that it stands for, and the user's come on top.
@@ -164,7 +151,7 @@ class CompileWatch:
 
     @contextlib.contextmanager
     def watching(self, model: Any) -> Iterator[None]:
-        """Look on as generate asks for the model's compiled form: it compiles with what it hands in there."""
+        """Note the arguments as generate asks for the model's compiled form, until the context ends."""
         original = getattr(model, "get_compiled_call", None)
         if original is None:
             yield
@@ -185,7 +172,7 @@ class CompileWatch:
 
 
 def observe(arguments: dict[str, Any] | None, before: Counters, event_log: CompileEventLog) -> CompileObserved:
-    """What was compiled since `before`, what the event_log holds, and the arguments with which generate compiled."""
+    """Return what was compiled since `before`, what the event log holds, and the arguments of torch.compile."""
     now, events = read_counters(), event_log.events()
     # Not from torch's counter: it misses branches on data, and functions that were given up as a whole.
     breaks = collections.Counter(each.reason for each in events if each.kind in {"graph_break", "failure"})
@@ -212,20 +199,20 @@ def _growth(before: _Number | None, now: _Number | None) -> _Number | None:
 
 
 def growth(before: Counters, now: Counters) -> tuple[int | None, float | None]:
-    """Graphs that were made between two moments, and the seconds that all compilations took; None: not known."""
+    """Return the graphs made between two moments, and the seconds of all compilations; None: unknown."""
     return _growth(before.graphs, now.graphs), _growth(before.compile_s, now.compile_s)
 
 
 def wants_cudagraphs(config: CompileConfig) -> bool:
-    """Whether the request is one for CUDA graphs, by its mode or by an option."""
+    """Check whether the request is one for CUDA graphs, by its mode or by an option."""
     if config.mode is None or config.backend != "inductor":
         return False
     options = {**(torch_internals.mode_options(config.mode) or {}), **flatten(config.options)}
     return bool(options.get("triton.cudagraphs"))
 
 
-def broken_promise(config: BenchmarkConfig, observed: CompileObserved, measured: Sequence[int] = ()) -> str | None:
-    """Why what was compiled is not what was asked for, in one line; None when it is.
+def contradiction(config: BenchmarkConfig, observed: CompileObserved, measured: Sequence[int] = ()) -> str | None:
+    """Return why what was compiled is not what was asked for, in one line; None when it is.
 
     `measured` are the indices of the measured calls so far.
     """
@@ -248,14 +235,14 @@ def _compiled_unasked(_: CompileConfig, observed: CompileObserved) -> str | None
 
 
 def _named(event: CompileEvent) -> str:
-    """The function and its place: what is compiled of a model is often a decorator's `wrapper`."""
+    """Return the function with its file and line, because the function compiled is often a decorator's `wrapper`."""
     if event.function is None:
         return "a function"
     return event.function if event.file is None else f"{event.function} ({Path(event.file).name}:{event.line})"
 
 
 def _graphs_of_the_model(observed: CompileObserved) -> int | None:
-    """Graphs less those that flex_attention made of itself; None: torch does not tell."""
+    """Return graphs less those that flex_attention made of itself; None: torch does not count them."""
     return _growth(observed.attention_graphs, observed.graphs)
 
 
@@ -274,7 +261,7 @@ def _not_compiled_as_asked(requested: CompileConfig, observed: CompileObserved) 
 
 
 def unseen(config: BenchmarkConfig, observed: CompileObserved) -> str | None:
-    """What of the request to compile can be neither confirmed nor contradicted, in one line; None when all can."""
+    """Return what of the request to compile can be neither confirmed nor contradicted; None: all can."""
     graphs = _graphs_of_the_model(observed)
     if graphs is None:
         return "whether, and how often, the model was compiled is not known"
@@ -288,7 +275,7 @@ def unseen(config: BenchmarkConfig, observed: CompileObserved) -> str | None:
 
 
 def counts_compilations() -> bool:
-    """Whether a compilation would have been counted: a small one is made, and looked for.
+    """Check whether a compilation would have been counted, by making a trivial one.
 
     True as well where torch.compile compiles nothing in this process: then nothing was compiled before either.
     """
@@ -304,7 +291,7 @@ def _raw_count() -> int:
 
 
 def _switched_off() -> str | None:
-    """What keeps torch.compile from compiling in this process; None when nothing does, or none is known."""
+    """Return what keeps torch.compile from compiling in this process; None when nothing does, or none is known."""
     # The places where torch looks: `_optimize` and `_callback_from_stance` of torch/_dynamo/eval_frame.py.
     if os.environ.get("TORCHDYNAMO_DISABLE") == "1":
         return "TORCHDYNAMO_DISABLE=1 is set"
@@ -315,7 +302,7 @@ def _switched_off() -> str | None:
 
 
 def _left_uncompiled(requested: CompileConfig, observed: CompileObserved) -> str | None:
-    """`reset` makes torch raise at the limit; should it go on uncompiled all the same, its metrics still tell."""
+    """Return the failure at the recompile limit, which torch's metrics show even if torch did not raise."""
     given_up = (each for each in observed.events if each.kind == "failure" and "recompile limit" in each.reason)
     first = next(given_up, None)
     if first is None:
@@ -325,7 +312,7 @@ def _left_uncompiled(requested: CompileConfig, observed: CompileObserved) -> str
 
 
 def _compiled_while_measured(observed: CompileObserved, measured: Sequence[int]) -> str | None:
-    """With a compilation in half of the calls or more, the median call has one."""
+    """Return why the median has a compilation in it: at least half of the measured calls have one."""
     calls = observed.compiling_calls() & set(measured)
     busy = len(calls)
     if not busy or 2 * busy < len(measured):
@@ -336,40 +323,3 @@ def _compiled_while_measured(observed: CompileObserved, measured: Sequence[int])
         f"torch compiled during {busy} of {len(measured)} measured calls, so that their median is no steady one; "
         f"the first, in call {first.iteration}: {why}; raise warmup.iterations"
     )
-
-
-def shared_cache(config: BenchmarkConfig, device: torch.device) -> Path:
-    """The folder of compiled code for this setting: keyed by all that changes the code."""
-    defining = config.to_dict()
-    for section in BESIDE_THE_CODE:
-        del defining[section]
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    versions = [torch.__version__, torch.version.git_version, transformers.__version__, name]
-    versions += sorted(unusual(imported()).values())  # another copy of a library may make other code
-    key = hashlib.sha256(json.dumps([defining, versions], sort_keys=True).encode()).hexdigest()[:16]
-    return cache_home() / "compile" / key
-
-
-def keep_recent(folder: Path, most: int = SHARED_CACHES) -> None:
-    """Mark a shared cache as used now, and remove those of other settings that were not used for longest.
-
-    One that a process holds stays, and so does what is no cache of bench.
-    """
-    with cache_folder.shared(folder):
-        os.utime(folder)
-        used: list[tuple[float, Path]] = []
-        for each in filter(cache_folder.is_own, folder.parent.iterdir()):
-            with contextlib.suppress(OSError):  # another job has just removed it
-                used.append((each.stat().st_mtime, each))
-        for _, each in sorted(used, reverse=True)[most:]:
-            cache_folder.remove_unused(each)
-
-
-def use_cache(folder: Path) -> None:
-    """Make Inductor (and Triton below it) keep compiled code in `folder` from now on."""
-    folder.mkdir(parents=True, exist_ok=True)
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
-    os.environ["TRITON_CACHE_DIR"] = str(folder / "triton")
-    # Inductor keeps the C++ headers that it precompiles in one place for all, wherever the cache is: the first job on a
-    # machine would pay for them, and no other.
-    torch_internals.keep_headers_in(str(folder))

@@ -1,6 +1,7 @@
-"""What torch.compile did during which call: compilations, graph breaks, CUDA graphs made or missing, and why.
+"""Log what torch.compile does during which call: compilations, graph breaks, missing CUDA graphs, and why.
 
-Read from what torch keeps of itself; nothing is wrapped or made louder, and a call without compilation pays nothing.
+All of it is read from what torch keeps itself; nothing is wrapped, no log level changes, and a call without compilation
+costs nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from bench.trial.compat.torch_internals import field
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Mark:
-    """How far torch's lists had grown when a call began."""
+    """The lengths of torch's lists when a call began."""
 
     iteration: int
     compilations: int
@@ -30,12 +31,12 @@ class _Mark:
 
 
 class CompileEventLog:
-    """What torch.compile does while this is open, and during which call.
+    """Logs what torch.compile does while this is open, and during which call.
 
     Set `iteration` before each call; a call without compilation costs nothing more. Open it after `reset`, which
-    forgets what is read here; opened again, it begins anew. Compilations come from torch's own metrics; graph breaks
-    from its list of them, read as each compilation ends; the reasons for missing CUDA graphs from its log, which is
-    neither silenced nor made louder. Where torch does not tell one of these, there are no such events.
+    forgets what is read here; opened again, it starts empty. Compilations come from torch's own metrics; graph breaks
+    from its list of them, read as each compilation ends; the reasons for missing CUDA graphs from its log, whose level
+    stays as it is. If torch does not report one of these, there are no such events.
     """
 
     def __init__(self) -> None:
@@ -52,7 +53,7 @@ class CompileEventLog:
 
     @property
     def iteration(self) -> int:
-        """Index of the call that runs, or ran last."""
+        """Return the index of the call that runs or ran last."""
         return self._iteration
 
     @iteration.setter
@@ -76,7 +77,7 @@ class CompileEventLog:
         self._callbacks.close()
 
     def events(self) -> list[CompileEvent]:
-        """What happened so far, in order; once closed, what had happened until then."""
+        """Return the events so far in order; once closed, those until then."""
         if self._closed is not None:
             return list(self._closed)
         self._note_breaks(None)
@@ -84,7 +85,7 @@ class CompileEventLog:
         dated += self._unexplained_skips([event for _, event in dated])
         return [event for _, event in sorted(dated, key=lambda each: (each[1].iteration, each[0]))]
 
-    # ---- while torch works -------------------------------------------------------------------------------------
+    # ---- while torch compiles ----------------------------------------------------------------------------------
 
     def _compilation_starts(self, _: Any) -> None:
         self._recording_start_s = time.perf_counter()
@@ -116,7 +117,7 @@ class CompileEventLog:
         self._breaks = len(reasons)
 
     def _note_skip(self, entry: logging.LogRecord) -> bool:
-        """A filter of torch's log that lets everything through."""
+        """Note a skipped CUDA graph: a filter of torch's log that lets everything through."""
         if entry.funcName == torch_internals.CUDAGRAPH_SKIP:
             compile_id = torch_internals.current_compile_id()
             self._note("cudagraph_skip", reason=first_line(entry.getMessage()), compile_id=compile_id)
@@ -138,7 +139,7 @@ class CompileEventLog:
                     yield start_s, event
 
     def _unexplained_skips(self, known: Sequence[CompileEvent]) -> Iterator[tuple[float, CompileEvent]]:
-        """One event for each CUDA graph that torch counts as skipped without a word: on a CPU, all of them."""
+        """Yield one event per CUDA graph that torch counts as skipped without a reason: on a CPU, all of them."""
         missing: collections.Counter[int] = collections.Counter()
         counts = [each.cudagraph_skips for each in self._marks] + [_cudagraph_skips()]
         for mark, after in zip(self._marks, counts[1:], strict=True):
@@ -150,13 +151,13 @@ class CompileEventLog:
 
 
 def _cudagraph_skips() -> int:
-    """How many CUDA graphs were not made so far; 0 where torch does not count them."""
+    """Return how many CUDA graphs torch has skipped so far; 0: it does not count them."""
     counters = torch_internals.counters()
     return 0 if counters is None else counters["inductor"]["cudagraph_skips"]
 
 
 def _events_of(compilation: Any, iteration: int, every: Iterable[Any]) -> Iterator[CompileEvent]:
-    """What one entry of torch's compilation metrics tells; nothing, where a function needed no graph."""
+    """Yield the events of one entry of torch's compilation metrics; none if a function needed no graph."""
 
     def told(name: str) -> Any:
         return field(compilation, name)
@@ -181,7 +182,7 @@ def _events_of(compilation: Any, iteration: int, every: Iterable[Any]) -> Iterat
 
 
 def _place(compilation: Any, every: Iterable[Any]) -> dict[str, Any]:
-    """The function of a compilation; where the entry does not name it, from another one of the same region."""
+    """Return the function of a compilation; if the entry does not name it, from another one of the same region."""
     region = field(compilation, "compile_id")
     if field(compilation, "co_name") is None and region is not None:
         frame = f"{region.partition('/')[0]}/"
@@ -197,11 +198,11 @@ def _place(compilation: Any, every: Iterable[Any]) -> dict[str, Any]:
 
 
 def _break_reason(reason: Any) -> str:
-    """The reason as torch words it, or in words where torch only names a place in its source."""
+    """Return torch's reason, or one in words if torch only names a place in its source."""
     line = first_line(reason)
     return f"Data-dependent branching ({line})" if line.startswith("generic_jump") else line
 
 
 def first_line(text: Any) -> str:
-    """Of what torch says at length, the beginning, with single spaces."""
+    """Return the first line of a text, with single spaces."""
     return " ".join(str(text).strip().partition("\n")[0].split())

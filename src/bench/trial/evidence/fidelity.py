@@ -1,15 +1,14 @@
-"""Whether a fast setting still says the same: its tokens and logits against those of a reference run.
+"""Compare a setting's tokens and logits with those of a reference run.
 
 The reference is a run of the same model, workload and dtype with eager attention and nothing compiled, in a process of
 its own. It keeps the tokens that it generated and its logits (float32) at each step, or at evenly spaced steps where
 all would be too much to keep. A setting is then compared in two ways:
 
-- its own greedy tokens with the reference's. They part for good at the first near-tie, so equal tokens say much and
-  different ones little;
-- over the same tokens: the setting's own generate call runs once more, with the reference's tokens forced upon it
-  step by step, so that each step's logits are answers to the same question. These decide. Where all tokens are equal
-  the call ends after the first steps: how far rounding carries is seen by then, and a whole call would be one more
-  beside the twenty-six that a job makes.
+- by its own greedy tokens. After the first near-tie they may differ for good, so equal tokens show much and different
+  ones little;
+- by the logits over the same tokens: the setting's own generate call runs once more, with the reference's tokens forced
+  at each step, so that each step's logits are comparable. These decide. If all tokens are equal, the call ends after
+  the first steps: they show the size of rounding errors, and a whole call would add one to the 26 that a job makes.
 
 The bounds are on figures without a scale: the mean Kullback-Leibler divergence, and the mean absolute difference of the
 logits in units of their standard deviation at each position. What rounding does depends on the number format, so each
@@ -56,7 +55,7 @@ Call = Callable[[Any, int | None], torch.Tensor]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reference:
-    """What the reference run left. Rows are the prompts of the batch."""
+    """The tokens and logits of the reference run. Rows are the prompts of the batch."""
 
     tokens: torch.Tensor  # int64, shape (rows, steps)
     steps: list[int]  # at which logits were kept
@@ -64,7 +63,7 @@ class Reference:
 
 
 class LogitTap(transformers.LogitsProcessor):  # type: ignore[misc]
-    """Shows the logits of each step, and forces the tokens of another run where they are given."""
+    """Passes on the logits of each step to a function, and forces the tokens of another run if they are given."""
 
     def __init__(self, visit: Callable[[int, torch.Tensor], None], forced: torch.Tensor | None = None) -> None:
         self._visit = visit
@@ -72,7 +71,7 @@ class LogitTap(transformers.LogitsProcessor):  # type: ignore[misc]
         self._steps = itertools.count()
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
-        """The logits that the next tokens are chosen from, shape (rows, vocabulary)."""
+        """Return the logits that the next tokens are chosen from, shape (rows, vocabulary)."""
         step = next(self._steps)
         self._visit(step, scores)
         if self.forced is None:
@@ -81,7 +80,7 @@ class LogitTap(transformers.LogitsProcessor):  # type: ignore[misc]
 
 
 def write_reference(path: Path, call: Call, *, rows: int, steps: int, vocabulary: int) -> torch.Tensor:
-    """Run the reference's call and keep its tokens and logits in a file that appears whole or not at all.
+    """Run the reference's call and write its tokens and logits into a file, whole or not at all.
 
     Returns:
         The tokens, int64, shape (rows, steps).
@@ -110,13 +109,13 @@ def write_reference(path: Path, call: Call, *, rows: int, steps: int, vocabulary
 
 
 def kept_steps(rows: int, steps: int, vocabulary: int, budget_bytes: int = LOGIT_BUDGET_BYTES) -> list[int]:
-    """The steps whose logits are kept: all that the budget allows, evenly spaced, the first and the last among them."""
+    """Return the steps whose logits are kept: as many as the budget allows, evenly spaced, with both ends."""
     affordable = max(1, budget_bytes // (rows * vocabulary * 4))
     return sorted({round(each) for each in np.linspace(0, steps - 1, min(steps, affordable))})
 
 
 def read_reference(path: Path) -> Reference:
-    """Raises OSError or ValueError when the file cannot be used."""
+    """Read the file of a reference. OSError, ValueError: it cannot be used."""
     try:
         with safe_open(path, framework="pt") as file:
             steps = json.loads(file.metadata()["steps"])
@@ -152,7 +151,7 @@ def compare(reference: Reference, tokens: list[list[int]], call: Call | None, dt
 
 
 def _enough(kept: list[int]) -> int | None:
-    """How many steps a call must have until enough of those that are kept are among them; None: all."""
+    """Return after how many steps enough of the kept ones have passed; None: after all."""
     return kept[ENOUGH_STEPS - 1] + 1 if len(kept) > ENOUGH_STEPS else None
 
 
@@ -196,7 +195,7 @@ class _Totals:
         self.max_diff = largest if math.isnan(largest) else max(self.max_diff, largest)
 
     def figures(self) -> dict[str, Any]:
-        """The fields of a Fidelity; None where a logit is not a finite number."""
+        """Return the fields of a Fidelity; None where a logit is not a finite number."""
         figures = {
             "logit_max_abs_diff": self.max_diff,
             "logit_mean_abs_diff": self.sum_diff / self.values,
@@ -208,7 +207,7 @@ class _Totals:
 
 
 def _row_deviation(logits: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
-    """The standard deviation over the vocabulary, shape (rows,); never 0."""
+    """Return the standard deviation over the vocabulary, shape (rows,); never 0."""
     count = usable.sum(-1)
     filled = logits.masked_fill(~usable, 0.0)
     mean = filled.sum(-1) / count

@@ -1,11 +1,11 @@
-"""What ran, read from the model and the libraries, and whether it is what was asked for.
+"""Observe what ran, from the model and the libraries, and check it against the request.
 
-Covered here: device, dtype, attention implementation, allowed SDPA backends, KV cache, what torch.compile did. Which
-kernels ran below the implementation is read in `bench.trial.evidence.attention`.
+Covered here: device, dtype, attention implementation, allowed SDPA backends, KV cache, what torch.compile did. The
+kernels that ran are read in `bench.trial.evidence.attention`.
 
-There are three answers. Evidence confirms that a key was honoured; or it contradicts that, which is a NotHonouredError
-and fails the job; or it cannot see, which is an `Unverified` in the record: the job goes on, marked. That something was
-not seen contradicts only where it would have been seen (`bench.trial.compat.probe`).
+There are three results. Evidence confirms that a key was honoured; or it contradicts that, which is a NotHonouredError
+and fails the job; or it cannot see, which is an `Unverified` in the record, and the job goes on. Something unseen is a
+contradiction only if it would have been seen (`bench.trial.compat.probe`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend
 from bench.config.schema import BenchmarkConfig, prompt_digest
 from bench.results.record import AttentionObserved, Observed, Unverified
 from bench.trial.compat import transformers_internals
-from bench.trial.evidence import attention, compilation
+from bench.trial.evidence import attention_check, compilation
 from bench.trial.evidence.unverifiable import missing_evidence
 from bench.trial.hardware import memory
 from bench.trial.measure.request import SDPA_BACKENDS, grad_mode, guards
@@ -33,7 +33,7 @@ from bench.trial.unsupported import NotHonouredError
 
 
 def observe_model(config: BenchmarkConfig, loaded: LoadedModel, prompt_tokens: int) -> Observed:
-    """What was loaded. Raises NotHonouredError where it is not what was asked for."""
+    """Return what was loaded. NotHonouredError: it is not what the config asks for."""
     model = loaded.model
     parameters = list(model.parameters())
     implementation = transformers_internals.attention_implementation(model)
@@ -65,7 +65,7 @@ def observe_model(config: BenchmarkConfig, loaded: LoadedModel, prompt_tokens: i
 
 
 def _allowed_backends(config: BenchmarkConfig) -> list[str]:
-    """The SDPA backends that torch may use inside the contexts of a call."""
+    """Return the SDPA backends that torch may use inside the contexts of a call."""
     cuda = torch.backends.cuda
     enabled = {
         SDPBackend.MATH: cuda.math_sdp_enabled,
@@ -78,11 +78,11 @@ def _allowed_backends(config: BenchmarkConfig) -> list[str]:
 
 
 class CallWatch:
-    """Notes what generate does with a model while `watching` it, and tells nobody: its cache, its steps, its guard.
+    """Notes what generate does with a model while `watching` it: its cache, its steps, its autograd guard.
 
-    It hands the cache, with the tokens to work on, to the model's `prepare_inputs_for_generation` before each forward
-    pass, and the cache is known there by its class, whatever the keyword is called (past_key_values until transformers
-    5.23, then cache). Continuous batching does not go that way: of it only the autograd guard is seen.
+    generate passes the cache, with the tokens to work on, to the model's `prepare_inputs_for_generation` before each
+    forward pass. The cache is recognised there by its class, whatever the keyword is called (past_key_values until
+    transformers 5.23, then cache). Continuous batching does not call it: there only the autograd guard is seen.
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class CallWatch:
 
     @contextlib.contextmanager
     def watching(self, model: Any, *, batched: bool = False) -> Iterator[None]:
-        """Look on. `batched`: the model is run by continuous batching."""
+        """Watch the model until the context ends. `batched`: continuous batching runs it."""
         with self._watching_layers(model) if batched else self._watching_inputs(model):
             yield
 
@@ -137,7 +137,7 @@ class CallWatch:
 
 
 def _width(inputs: Any) -> int:
-    """Tokens of each row that a forward pass works on; 0 where that cannot be told."""
+    """Return the tokens of each row that a forward pass works on; 0: unknown."""
     for name in ("input_ids", "inputs_embeds"):
         if isinstance(found := inputs.get(name), torch.Tensor) and found.ndim > 1:
             return int(found.shape[1])
@@ -148,7 +148,7 @@ def _width(inputs: Any) -> int:
 
 
 def check(config: BenchmarkConfig, observed: Observed, measured: Sequence[int] = ()) -> list[Unverified]:
-    """Judge what calls have shown so far.
+    """Check what the calls so far have shown.
 
     Args:
         config: the request.
@@ -162,7 +162,7 @@ def check(config: BenchmarkConfig, observed: Observed, measured: Sequence[int] =
         NotHonouredError: with key, value and what happened instead, where the request was not honoured.
     """
     assert observed.compile is not None
-    if (reason := compilation.broken_promise(config, observed.compile, measured)) is not None:
+    if (reason := compilation.contradiction(config, observed.compile, measured)) is not None:
         raise NotHonouredError(reason)
     skips = observed.compile.cudagraph_skips
     # A CPU has no CUDA graphs to record; there the count only says so.
@@ -178,7 +178,7 @@ def check(config: BenchmarkConfig, observed: Observed, measured: Sequence[int] =
 def check_attention(
     config: BenchmarkConfig, seen: AttentionObserved, device: torch.device, layers: int | None
 ) -> list[Unverified]:
-    """Judge what the profiled call ran: the requested attention or another, compiled as requested or not.
+    """Check what the profiled call ran: the requested attention, compiled as requested.
 
     Args:
         config: the request.
@@ -192,19 +192,19 @@ def check_attention(
     Raises:
         NotHonouredError: something else ran.
     """
-    reason = attention.contradiction(config, seen, device) or attention.without_compiled_code(config, seen)
+    reason = attention_check.contradiction(config, seen, device) or attention_check.without_compiled_code(config, seen)
     if reason is not None:
         raise NotHonouredError(reason)
     found = []
-    if (unseen := attention.unseen(config, seen, layers)) is not None:
+    if (unseen := attention_check.unseen(config, seen, layers)) is not None:
         found.append(Unverified(key=unseen[0], reason=unseen[1]))
-    if (uncompiled := attention.unseen_compiled_code(config, seen)) is not None:
+    if (uncompiled := attention_check.unseen_compiled_code(config, seen)) is not None:
         found.append(Unverified(key="compile.mode", reason=uncompiled))
     return found
 
 
 def check_cache(config: BenchmarkConfig, observed: Observed, seen: CallWatch) -> list[Unverified]:
-    """Judge the KV cache of the validation call.
+    """Check the KV cache of the validation call.
 
     Returns:
         The key, where a model of attention layers may have a cache that cannot be seen.
@@ -224,7 +224,7 @@ def check_cache(config: BenchmarkConfig, observed: Observed, seen: CallWatch) ->
 
 
 def check_guard(config: BenchmarkConfig, seen: CallWatch) -> list[Unverified]:
-    """Judge the autograd guard of the forward passes.
+    """Check the autograd guard of the forward passes.
 
     Returns:
         The key, where none was seen and one was asked for.

@@ -1,10 +1,10 @@
-"""One short call under torch's profiler: the beginning of the real call, with prefill and decoding steps marked.
+"""Profile the beginning of a call, with prefill and decoding steps marked.
 
-It serves two: the evidence of which kernels ran (`bench.trial.evidence.attention`), and the artifacts that a user asked
-for. The call is cut short by a stopping criterion and not by a smaller `max_new_tokens`, for with that a static cache
-would have another shape and all would be compiled anew.
+It has two uses: the evidence of which kernels ran (`bench.trial.evidence.attention`), and the artifacts that a user
+asked for. A stopping criterion ends the call, because with a smaller `max_new_tokens` a static cache would have another
+shape, and everything would be compiled again.
 
-Profiling slows the host down: nothing timed under it is a figure to compare.
+Profiling slows the host down, so times taken under it cannot be compared with others.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class PhaseMarks(BaseStreamer):  # type: ignore[misc]
         self._mark: Any = None
 
     def put(self, value: Any) -> None:  # noqa: ARG002
-        """One step ends here, and the next begins."""
+        """End one step and begin the next."""
         self.end()
         self._mark = torch.profiler.record_function(PREFILL if self._puts == 0 else DECODE)
         self._mark.__enter__()
         self._puts += 1
 
     def end(self) -> None:
-        """The call is over; the mark that is open holds no step of the model."""
+        """Close the mark at the end of the call; the one that is open holds no step of the model."""
         if self._mark is not None:
             self._mark.__exit__(None, None, None)
             self._mark = None
@@ -93,7 +93,7 @@ def profile_call(request: Request, new_tokens: int, session: BatchingSession | N
 
 
 def free(path: Path) -> Path:
-    """The path, or the next one with a number in its name that nothing has: the folder may be one of the user's."""
+    """Return the path, or the next one with a free number: the folder may be the user's."""
     stem, _, suffixes = path.name.partition(".")
     found, number = path, 2
     while os.path.lexists(found):
@@ -102,7 +102,7 @@ def free(path: Path) -> Path:
 
 
 def write_artifacts(profiler: torch.profiler.profile, folder: Path, *, on_gpu: bool) -> None:
-    """A Chrome trace, and a table of the operators and kernels that took longest."""
+    """Write a Chrome trace and a table of the operators and kernels that took longest."""
     profiler.export_chrome_trace(str(free(folder / TRACE_NAME)))
     order = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     table = profiler.key_averages().table(sort_by=order, row_limit=TABLE_ROWS, max_name_column_width=80)

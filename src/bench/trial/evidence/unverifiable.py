@@ -1,4 +1,4 @@
-"""Which keys lack evidence because the installed libraries have no longer a name that it is read from."""
+"""List the keys without evidence because the installed libraries lack a name that it is read from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.trial.model.loading import LoadedModel
 
 
 def missing_evidence(config: BenchmarkConfig, loaded: LoadedModel) -> list[Unverified]:
-    """The keys of which some evidence is missing because the installed libraries lack a name that bench reads."""
+    """Return the keys for which the installed libraries lack a name that evidence is read from."""
     found = []
     for key, concerns, names in _EVIDENCE:
         if concerns(config, loaded):

@@ -1,12 +1,12 @@
-"""Where a job ran: versions, processor, memory, GPU, commits, and the environment variables that change results.
+"""Describe where a job ran: versions, processor, memory, GPU, commits, and environment variables that change results.
 
-Taken once a job, outside of every measured call, in a few hundredths of a second. What cannot be found out is None:
-no probe's failure is the job's.
+This is done once per job, outside of every measured call, in a few hundredths of a second. What cannot be found out is
+None: a probe that fails does not fail the job.
 
 It does not cover what changes while the job runs (clocks, temperature, load: ``bench.trial.hardware.sampler``),
 firmware, settings of the kernel other than those of clocks and huge pages, or what other users of the machine do; the
 load average, which counts bench's own jobs before this one as well, is a hint of that. Clocks that were locked with
-``nvidia-smi --lock-gpu-clocks`` cannot be told: NVML sets them and has no function that reads them back. Only variables
+``nvidia-smi --lock-gpu-clocks`` cannot be seen: NVML sets them and has no function that reads them back. Only variables
 on a list of names are kept, and of those none that could hold a secret.
 """
 
@@ -42,7 +42,7 @@ _Found = TypeVar("_Found")
 
 
 def describe_environment(device: str) -> dict[str, Any]:
-    """The environment of a job on ``device`` (cpu, cuda, cuda:N), as plain values for ``record.json``.
+    """Return the environment of a job on ``device`` (cpu, cuda, cuda:N), as plain values for ``record.json``.
 
     Initialises CUDA when the device is a GPU.
     """
@@ -65,7 +65,7 @@ def describe_environment(device: str) -> dict[str, Any]:
 
 
 def own_commit() -> dict[str, Any] | None:
-    """The commit of the checkout that bench's own code is imported from, and whether tracked files differ from it.
+    """Return the commit of the checkout that bench runs from, and whether tracked files differ from it.
 
     None where it is installed. Where the command was typed has no part in it.
     """
@@ -74,7 +74,7 @@ def own_commit() -> dict[str, Any] | None:
 
 
 def _try(probe: Callable[[], _Found]) -> _Found | None:
-    """What the probe finds, None where it fails: machines differ in more ways than can be listed."""
+    """Return what the probe finds, None where it fails: machines differ in more ways than can be listed."""
     try:
         return probe()
     except Exception:  # noqa: BLE001  # see above
@@ -101,7 +101,7 @@ def _cpu() -> dict[str, Any]:
 
 
 def clock_settings(root: Path = SYS_CPU, core: int | None = None) -> dict[str, str | bool | float | None]:
-    """How the kernel chooses the clock of ``core`` (None: the first that this process may use).
+    """Return how the kernel chooses the clock of ``core`` (None: the first that this process may use).
 
     With the drivers intel_pstate and amd-pstate-epp the governor says little and the energy preference much.
     """
@@ -119,7 +119,7 @@ def clock_settings(root: Path = SYS_CPU, core: int | None = None) -> dict[str, s
 
 
 def _boost(root: Path) -> bool | None:
-    """Whether cores may exceed their nominal clock; None: the kernel does not say."""
+    """Return whether cores may exceed their nominal clock; None: the kernel does not say."""
     if (boost := _text(root / "cpufreq" / "boost")) is not None:
         return boost == "1"
     no_turbo = _text(root / "intel_pstate" / "no_turbo")
@@ -132,7 +132,7 @@ def _mhz(path: Path) -> float | None:
 
 
 def numa_nodes(path: Path = Path("/sys/devices/system/node/online")) -> int:
-    """How many NUMA nodes the machine has: the kernel lists them as in 0-1,3."""
+    """Return how many NUMA nodes the machine has: the kernel lists them as in 0-1,3."""
     ranges = [each.partition("-") for each in path.read_text(encoding="ascii").strip().split(",")]
     return sum(int(last or first) - int(first) + 1 for first, _, last in ranges)
 
@@ -147,7 +147,7 @@ def transparent_hugepages(path: Path = Path("/sys/kernel/mm/transparent_hugepage
 
 
 def memory_limit_bytes(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
-    """The smallest memory limit on this process's control group and those around it; None: no limit."""
+    """Return the smallest memory limit on this process's control group and those around it; None: no limit."""
     limits = []
     for folder in _groups(root, own, "memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
@@ -158,7 +158,7 @@ def memory_limit_bytes(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/p
 
 
 def cpu_limit_cores(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
-    """The smallest CPU quota on this process's control group and those around it, in cores; None: no limit."""
+    """Return the smallest CPU quota on this process's control group and those around it, in cores; None: no limit."""
     limits = []
     for folder in _groups(root, own, "cpu"):
         quota, _, period = (_text(folder / "cpu.max") or "").partition(" ")
@@ -170,7 +170,7 @@ def cpu_limit_cores(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc
 
 
 def _groups(root: Path, own: Path, controller: str) -> list[Path]:
-    """The folders of this process's group for one controller, innermost first, in either version of the interface."""
+    """Return the folders of this process's control group for a controller, innermost first (cgroup v1 and v2)."""
     folders = []
     for line in own.read_text(encoding="utf-8").splitlines():
         _, controllers, group = line.split(":", 2)
@@ -186,7 +186,7 @@ def _groups(root: Path, own: Path, controller: str) -> list[Path]:
 
 
 def _text(path: Path) -> str | None:
-    """A small file's content; None where there is none, as for groups outside of a container."""
+    """Return a small file's content; None where there is none, as for groups outside of a container."""
     with contextlib.suppress(OSError):
         return path.read_text(encoding="ascii").strip()
     return None
@@ -219,7 +219,7 @@ def _named(index: int) -> dict[str, str | None]:
 
 
 def gpu_settings(uuid: str | None) -> dict[str, Any]:
-    """What was set on a GPU and what else runs there; each None where NVML does not tell.
+    """Return what was set on a GPU and what else runs there; None where NVML does not report it.
 
     A MIG instance has its card's settings, and its own processes.
     """
@@ -253,9 +253,9 @@ GPU_SETTINGS: dict[str, Callable[[Any], Any]] = {
 
 
 def other_processes(device: Any, namespace: Path = Path("/proc/self/ns/pid")) -> int | None:
-    """How many processes but this one compute on a device; None in a container.
+    """Return how many processes but this one compute on a device; None in a container.
 
-    There NVML tells the numbers that processes have outside, or none at all: which one is this cannot be told.
+    There NVML reports the process ids outside of the container, or none at all, so this process cannot be excluded.
     """
     if namespace.stat().st_ino != FIRST_PID_NAMESPACE:
         return None
@@ -263,7 +263,7 @@ def other_processes(device: Any, namespace: Path = Path("/proc/self/ns/pid")) ->
 
 
 def driver_version() -> str:
-    """NVIDIA's driver: from the kernel module, or where a container hides that, from NVML, which takes longer."""
+    """Return NVIDIA's driver version from the kernel module; if a container hides it, from NVML, which is slower."""
     loaded = _text(Path("/sys/module/nvidia/version"))
     if loaded:
         return loaded

@@ -1,4 +1,4 @@
-"""What memory a job took, and the device's synchronisation point.
+"""Read the memory that a job holds, and synchronise with the device.
 
 The device's figures are those of torch's allocator in this process; the host's are the process's resident set.
 """
@@ -34,12 +34,12 @@ def flush(device: torch.device) -> None:
 
 
 def reserved(device: torch.device) -> int | None:
-    """Bytes that the allocator holds now; None on the CPU."""
+    """Return bytes that the allocator holds now; None on the CPU."""
     return torch.cuda.memory_reserved(device) if device.type == "cuda" else None
 
 
 def use(device: torch.device) -> MemoryUse:
-    """What the job holds now."""
+    """Return what the job holds now."""
     on_gpu = device.type == "cuda"
     return MemoryUse(
         host_rss_bytes=psutil.Process().memory_info().rss,
@@ -50,7 +50,7 @@ def use(device: torch.device) -> MemoryUse:
 
 
 def restart_peaks(device: torch.device) -> None:
-    """A new stretch begins: what was held before it counts only as far as it still is."""
+    """Restart the peaks: what was held before counts only as far as it still is."""
     with contextlib.suppress(OSError):  # an older or guarded kernel keeps the peak of the whole process
         CLEAR_REFS.write_text("5", encoding="ascii")
     if device.type == "cuda":
@@ -58,19 +58,19 @@ def restart_peaks(device: torch.device) -> None:
 
 
 def peak(device: torch.device, *, of_process: bool = False) -> MemoryUse:
-    """The most that the job held since `restart_peaks`; NVML, which takes its time, is asked when `of_process`."""
+    """Return the most that the job held since `restart_peaks`; only with `of_process` from NVML, which is slow."""
     on_gpu = device.type == "cuda"
     return MemoryUse(
         host_rss_bytes=_peak_rss_bytes(),
         device_allocated_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else None,
         device_reserved_bytes=torch.cuda.max_memory_reserved(device) if on_gpu else None,
-        # Read, not watched: the allocator gives nothing back on its own, so the end of a stretch is its peak.
+        # A single reading: the allocator gives nothing back on its own, so the end of a stage is its peak.
         device_process_bytes=_process_bytes(device) if on_gpu and of_process else None,
     )
 
 
 def _peak_rss_bytes() -> int:
-    """The kernel's own high-water mark, in bytes."""
+    """Return the kernel's own high-water mark, in bytes."""
     with contextlib.suppress(OSError, StopIteration, ValueError):
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
@@ -78,12 +78,12 @@ def _peak_rss_bytes() -> int:
 
 
 def _process_bytes(device: torch.device) -> int | None:
-    """This process's memory on the GPU as NVML counts it; None where NVML does not tell."""
+    """Return this process's memory on the GPU as NVML counts it; None: NVML does not report it."""
     return None if device.index is None else process_bytes_of(device.index)
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's name, or the processor's."""
+    """Return the GPU's name, or the processor's."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     try:

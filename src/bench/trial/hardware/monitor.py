@@ -1,14 +1,14 @@
-"""The hardware during measured calls: starts the sampling process, tells it when a call runs, takes its samples.
+"""Start the sampling process, tell it when a measured call begins and ends, and take its samples.
 
-One process serves a whole job (``bench.trial.hardware.sampler``, which says what the numbers mean). The job only writes
-a line before a call and reads one after it. That process needs about a millisecond of some core for each sample, the
-one at the call's start included: on a machine whose cores are all busy with the call it takes that from the call.
+One process serves a whole job (``bench.trial.hardware.sampler``, whose docstring defines the figures). The job only
+writes a line before a call and reads one after it. That process needs about a millisecond of a core per sample,
+including the one at the call's start: if the call keeps all cores busy, it takes that from the call.
 
-The line before the call is not waited for: the first sample is taken as the call begins, which may be a moment before
-or after it, so its time may be slightly negative. It is kept as it is.
+The job does not wait after the line before the call: the first sample may be taken a moment before the call begins or
+after, so its time may be slightly negative. It is kept as it is.
 
-A monitor is never the reason that a job fails: what goes wrong with it is kept in ``error``, and the calls from then
-on have no samples, and no energy. An energy counter that cannot be read costs the energy only.
+A monitor never makes a job fail: its failure is kept in ``error``, and calls after that have no samples and no energy.
+If only the energy counter cannot be read, only the energy is missing.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class HardwareMonitor:
 
     @classmethod
     def start_process(cls, device: str, interval_s: float, gpu_uuid: str | None, pid: int) -> HardwareMonitor:
-        """As ``launch``, and wait until the process is ready."""
+        """Launch the process and wait until it is ready."""
         monitor = cls.launch(device, interval_s, gpu_uuid, pid)
         monitor.wait_until_ready()
         return monitor
@@ -81,7 +81,7 @@ class HardwareMonitor:
         return monitor
 
     def wait_until_ready(self) -> None:
-        """Wait for the process's first word. Never raises: look at ``error``."""
+        """Wait for the process's first message. Never raises: look at ``error``."""
         if self._process is None or self._is_ready:
             return
         try:
@@ -96,12 +96,12 @@ class HardwareMonitor:
         self._energy_source, self._energy_reason = answer.get("energy_source"), answer.get("energy_reason")
 
     def begin(self) -> None:
-        """A measured call starts now. Returns at once."""
+        """Begin a measured call. Returns at once."""
         self._in_call = True
         self._send("start")
 
     def end(self, call_start: float) -> list[MonitorSample]:
-        """The call is over: its samples, with times since ``call_start`` (a ``time.perf_counter`` reading).
+        """End the call and return its samples, with times since ``call_start`` (a ``time.perf_counter`` reading).
 
         [] when the monitor has failed, now or before. A device that is lost during the call leaves the samples that
         were taken until then. The call's energy is kept for ``energy``.
@@ -116,11 +116,11 @@ class HardwareMonitor:
         return [_sample(each, call_start) for each in reply.get("samples", [])]
 
     def summary(self, samples_per_call: list[list[MonitorSample]]) -> Monitor:
-        """What goes into the record, given what ``end`` returned for each measured call."""
+        """Return what goes into the record, given what ``end`` returned for each measured call."""
         return Monitor(source=self.source, interval_s=self.interval_s, samples=samples_per_call, error=self.error)
 
     def energy(self) -> Energy:
-        """What goes into the record: the joules of each call that ``begin`` and ``end`` enclosed, None where unknown.
+        """Return for the record the joules of each call between ``begin`` and ``end``; None: unknown.
 
         What the figure covers stands in ``bench.trial.hardware.sampler``.
         """
@@ -160,7 +160,7 @@ class HardwareMonitor:
             self._fail(str(error))
 
     def _stop(self) -> dict[str, Any]:
-        """The process's answer to the end of a call; {} when there is none."""
+        """Return the process's answer to the end of a call; {} when there is none."""
         self._send("stop")
         if self._process is None:
             return {}
@@ -179,7 +179,7 @@ class HardwareMonitor:
             self._fail(self._how_it_ended())
 
     def _receive(self, timeout_s: float) -> dict[str, Any]:
-        """The process's next line. Blocks without using a core."""
+        """Return the process's next line. Blocks without using a core."""
         assert self._process is not None
         descriptor = _pipes(self._process)[1].fileno()
         poll = select.poll()
@@ -230,7 +230,7 @@ def _sample(values: dict[str, Any], call_start: float) -> MonitorSample:
 
 
 def gpu_uuid_of(device_index: int) -> str | None:
-    """NVML's UUID of the GPU, or MIG instance, that torch calls ``cuda:<device_index>``; None when it is unknown.
+    """Return NVML's UUID of the GPU or MIG instance that torch calls ``cuda:<device_index>``; None: unknown.
 
     Torch is asked first, which knows best, and initialises CUDA for it; then NVML (`bench.host.gpus`).
     """
@@ -251,7 +251,7 @@ def _uuid_from_torch(device_index: int) -> str | None:
 
 
 def process_bytes_of(device_index: int) -> int | None:
-    """Bytes that this process holds on torch's ``cuda:<device_index>`` as NVML counts them; None when it does not tell.
+    """Return the bytes that this process holds on torch's ``cuda:<device_index>``, from NVML; None: unknown.
 
     NVML counts the CUDA context and the libraries' own memory, which torch's allocator does not know. In a container
     NVML may know the process by another number; then, too, it is None.

@@ -1,23 +1,23 @@
-"""The hardware monitor's own process: looks at the GPU through NVML, or at the machine through psutil, during calls.
+"""Sample the hardware during calls, in a process of its own: the GPU through NVML, or the machine through psutil.
 
     python -m bench.trial.hardware.sampler --pid PID --interval S [--gpu-uuid UUID]
 
-It says ``{"ready": true, "source": ..., "energy_source": ...}`` once it can sample (or ``false`` and an ``error``),
+It writes ``{"ready": true, "source": ..., "energy_source": ...}`` once it can sample (or ``false`` and an ``error``),
 then obeys lines on stdin. ``start``: read the energy counter, take a sample now and one every interval. ``stop``: read
 the counter, take a last sample and write all of them as one JSON line, with times on the clock of
 ``time.perf_counter``, which all processes of a Linux machine share, and with the joules in between. So the shortest
 call has two samples. Between calls, and between samples, it sleeps in ``select``: it never reads the hardware outside
-of a call, and never spins. It ends with its stdin, or with the process PID, whichever goes first.
+of a call, and never polls. It ends when its stdin is closed or the process PID ends, whichever comes first.
 
 What the numbers do not cover:
 
 - NVML's utilisation and (on most GPUs) its power are means over the driver's own window, up to a second: in a shorter
-  call they tell of the time before it as well. Utilisation is the share of time with any kernel running, not of the
+  call they include the time before it. Utilisation is the share of time with any kernel running, not of the
   GPU's units in use.
 - The CPU's utilisation is that of the whole machine since the sample before, other programs included, and counted by
   the kernel in ticks of typically 10 ms. A call's first sample has none.
 - On a MIG instance memory is the instance's; clocks, temperature and throttling are those of the card; power and
-  energy, which only the card as a whole can tell, are left out.
+  energy, which only the whole card reports, are left out.
 - Energy is that of the whole GPU (NVML), or of all processor packages together (RAPL), idle draw and other programs
   included. RAPL's packages are without the memory's modules; neither has fans, disks or losses of the power supply.
 - NVML's energy counter advances in steps of 20 to 100 ms (petsc.org, PetscLogGpuEnergyMeter; 100 ms on an H100),
@@ -25,7 +25,8 @@ What the numbers do not cover:
   calls means something. Reading NVML's took 3 ms there, anything else of NVML 20 to 50 us.
 - The counter is read when this process gets the line, which may be a moment after the call's start and end.
 
-Only the standard library, psutil and pynvml are imported: it is up in a tenth of a second and has no GPU context.
+It is one file, because it runs as a file with no folder on its import path. Only the standard library, psutil and
+pynvml are imported: it starts in a tenth of a second and has no GPU context.
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ import pynvml
 Sample = dict[str, float | int]
 Query = Callable[[], float | int]
 
-# The GPU is gone until the machine is repaired; any other NVML error only costs the field that it came from.
+# The GPU is lost until the machine is repaired; after any other NVML error only its field is missing.
 LOST = (pynvml.NVMLError_GpuIsLost, pynvml.NVMLError_ResetRequired)
 CLOCK_QUERY_SHARE = 0.02  # the core clock is read only if that takes less than this share of the interval
 
 POWERCAP = Path("/sys/class/powercap")  # kernel.org, Documentation/power/powercap/powercap.rst
-# RAPL's counters have 32 bits: in AMD's unit of 15.3 uJ one begins anew after 65 kJ, at 500 W after 131 s. Read this
-# often during a call, none can do so twice unseen.
+# RAPL's counters have 32 bits: in AMD's unit of 15.3 uJ one wraps around after 65 kJ, at 500 W after 131 s. Read this
+# often during a call, none can do so twice unnoticed.
 METER_INTERVAL_S = 30.0
 
 
@@ -65,19 +66,19 @@ class DeviceLostError(Exception):
 
 
 class Probe(Protocol):
-    """What can be sampled."""
+    """A device that can be sampled."""
 
     source: str
 
     def prime(self) -> None:
-        """Begin a new series: what is counted since the last sample starts here."""
+        """Begin a series: counts since the last sample start here."""
 
     def read(self) -> Sample:
-        """The fields that the device tells, without the time. Raises DeviceLostError."""
+        """Return the fields that the device reports, without the time. Raises DeviceLostError."""
 
 
 class CpuProbe:
-    """The machine's load and clock, and the memory of one process."""
+    """Samples the machine's load and clock, and the memory of one process."""
 
     source = "psutil"
 
@@ -112,14 +113,14 @@ class CpuProbe:
 
 
 def _cpu_ticks() -> tuple[float, float]:
-    """Seconds that the cores have been busy, and that have been counted at all, since boot."""
+    """Return seconds that the cores have been busy, and that have been counted at all, since boot."""
     times = psutil.cpu_times()._asdict()
     total = sum(times.values()) - times.get("guest", 0.0) - times.get("guest_nice", 0.0)  # part of user and nice
     return total - times["idle"] - times.get("iowait", 0.0), total
 
 
 def _core_clock_mhz() -> float | None:
-    """The mean clock of all cores."""
+    """Return the mean clock of all cores."""
     try:
         clock = psutil.cpu_freq()
     except (OSError, NotImplementedError, RuntimeError, AttributeError):  # differs by platform
@@ -128,7 +129,7 @@ def _core_clock_mhz() -> float | None:
 
 
 class GpuProbe:
-    """One GPU, or one MIG instance, by its UUID."""
+    """Samples one GPU or one MIG instance."""
 
     source = "nvml"
 
@@ -137,10 +138,10 @@ class GpuProbe:
         candidates = _queries(device, card)
         self._queries = {name: query for name, each in candidates.items() if (query := _first_working(each))}
         if not self._queries:
-            raise DeviceLostError("NVML tells nothing about this GPU")
+            raise DeviceLostError("NVML reports nothing about this GPU")
 
     def prime(self) -> None:
-        """Nothing to do: each of NVML's answers stands for itself."""
+        """Do nothing: NVML's values do not depend on earlier ones."""
 
     def read(self) -> Sample:
         sample: Sample = {}
@@ -155,7 +156,7 @@ class GpuProbe:
 
 
 def open_gpu(uuid: str) -> Any:
-    """The NVML handle of a GPU or MIG instance. CUDA leaves out the prefix that tells them apart."""
+    """Return the NVML handle of a GPU or MIG instance. CUDA leaves out the prefix that tells them apart."""
     try:
         return pynvml.nvmlDeviceGetHandleByUUID(uuid)
     except pynvml.NVMLError:
@@ -167,7 +168,7 @@ def open_gpu(uuid: str) -> Any:
 
 
 def card_of(device: Any) -> Any:
-    """The card that a MIG instance is part of, None for a device that is no instance."""
+    """Return the card that a MIG instance is part of, None for a device that is no instance."""
     with contextlib.suppress(pynvml.NVMLError, AttributeError):
         if pynvml.nvmlDeviceIsMigDeviceHandle(device):
             return pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(device)
@@ -175,7 +176,7 @@ def card_of(device: Any) -> Any:
 
 
 def _queries(device: Any, card: Any) -> dict[str, tuple[Query, ...]]:
-    """Field → ways to ask for it, the preferred one first: NVML renames functions, and retires the old names."""
+    """Return the ways to query each field, the preferred one first: NVML renames functions."""
     shared = device if card is None else card  # what instances cannot have of their own
     queries: dict[str, tuple[Query, ...]] = {
         "utilization_percent": (lambda: float(pynvml.nvmlDeviceGetUtilizationRates(device).gpu),),
@@ -198,7 +199,7 @@ def _queries(device: Any, card: Any) -> dict[str, tuple[Query, ...]]:
 
 
 def _first_working(candidates: tuple[Query, ...]) -> Query | None:
-    """The first that this version of pynvml has and this driver and device answer."""
+    """Return the first that this version of pynvml has and this driver and device answer."""
     for query in candidates:
         try:
             query()
@@ -211,7 +212,7 @@ def _first_working(candidates: tuple[Query, ...]) -> Query | None:
 
 
 class Meter:
-    """What an energy counter of the hardware advances by during a call. Its first error ends it for good."""
+    """Measures the energy of a call with the hardware's counter. After its first error it stays off."""
 
     def __init__(
         self,
@@ -221,13 +222,13 @@ class Meter:
         ranges_j: Sequence[float] = (),
         reason: str | None = None,
     ) -> None:
-        """For a source, or without one for a reason.
+        """Read the counters of a source, or have none for a reason.
 
         Args:
-            source: "nvml" or "rapl"; None: there is nothing to read.
+            source: "nvml" or "rapl"; None: there is no counter.
             read_j: the counter of each domain, in joules. May raise OSError, ValueError or NVMLError.
-            ranges_j: how far each of them counts before it begins anew; 0: it never does.
-            reason: why there is nothing to read.
+            ranges_j: the value at which each of them wraps around; 0: never.
+            reason: why there is no counter.
         """
         self.source = source
         self.reason = reason
@@ -242,12 +243,12 @@ class Meter:
         self._spent_j, self._last_j = 0.0, self._now_j()
 
     def keep_up(self) -> None:
-        """Read the counter in a call that lasts so long that it could begin anew more than once."""
+        """Read the counter in a call so long that it could wrap around more than once."""
         if self._last_j is not None and time.perf_counter() - self._last_s >= METER_INTERVAL_S:
             self._advance(self._last_j)
 
     def stop(self) -> float | None:
-        """End the call: its joules, None when they are unknown."""
+        """End the call and return its joules; None: unknown."""
         if self._last_j is not None:
             self._advance(self._last_j)
         known, self._last_j = self._last_j is not None, None
@@ -271,12 +272,12 @@ class Meter:
         try:
             return self._read_j()
         except (OSError, ValueError, pynvml.NVMLError) as error:
-            self.reason = f"the energy counter cannot be read any more: {error}"
+            self.reason = f"the energy counter can no longer be read: {error}"
             return None
 
 
 def nvml_meter(device: Any, card: Any) -> Meter:
-    """The energy counter of a GPU, which has none for its MIG instances."""
+    """Return the energy counter of a GPU, which has none for its MIG instances."""
     if card is not None:
         return Meter(source=None, reason="a MIG instance has no energy counter: NVML's is that of the whole card")
 
@@ -288,12 +289,12 @@ def nvml_meter(device: Any, card: Any) -> Meter:
     except pynvml.NVMLError_NotSupported:
         return Meter(source=None, reason="this GPU has no energy counter (Not Supported; GPUs have one since Volta)")
     except pynvml.NVMLError as error:
-        return Meter(source=None, reason=f"NVML does not tell the energy: {error}")
+        return Meter(source=None, reason=f"NVML does not report the energy: {error}")
     return Meter(source="nvml", read_j=read_j, ranges_j=(0.0,))
 
 
 def rapl_meter(root: Path = POWERCAP) -> Meter:
-    """The energy counters of all processor packages, Intel's or AMD's, below ``root``.
+    """Return the energy counters of all processor packages, Intel's or AMD's, below ``root``.
 
     Only domains that are a whole package: what is inside of one (core, uncore) it has counted, and psys is no
     substitute, because which parts of a machine it covers differs from board to board. Domains of single dies are left
@@ -325,12 +326,12 @@ def _is_package(domain: Path) -> bool:
 
 
 def _microjoules(path: Path) -> float:
-    """A counter of microjoules, in joules."""
+    """Return a counter of microjoules, in joules."""
     return int(path.read_text(encoding="ascii")) / 1e6
 
 
 class Sampler:
-    """The samples and the energy of one call at a time."""
+    """Collects the samples and the energy of one call at a time."""
 
     def __init__(self, probe: Probe, meter: Meter, interval_s: float) -> None:
         self._probe = probe
@@ -341,11 +342,11 @@ class Sampler:
         self._error: str | None = None
 
     def wait_s(self) -> float | None:
-        """How long to sleep; None: until the next command."""
+        """Return how long to sleep; None: until the next command."""
         return None if self._due_s is None else max(0.0, self._due_s - time.perf_counter())
 
     def start(self) -> None:
-        """Begin a series, and forget one that was never stopped."""
+        """Begin a series, and drop one that was never stopped."""
         self._meter.start()  # before the sample, as at the call's end: both readings are late by the same
         self._samples = []
         self._due_s = time.perf_counter() + self._interval_s
@@ -353,7 +354,7 @@ class Sampler:
         self._take()
 
     def tick(self) -> None:
-        """Take a sample if one is due. One that was missed is not made up for."""
+        """Take a sample if one is due. Missed samples are not taken later."""
         now = time.perf_counter()
         if self._due_s is not None and now >= self._due_s:
             missed = (now - self._due_s) // self._interval_s
@@ -362,7 +363,7 @@ class Sampler:
             self._meter.keep_up()
 
     def stop(self) -> dict[str, Any]:
-        """End the series: its samples and joules, and why there are no more of them (None: nothing went wrong)."""
+        """End the series and return its samples, its joules, and the error that ended it early (None: none did)."""
         joules = self._meter.stop()
         if self._due_s is not None:
             self._take()
@@ -380,7 +381,7 @@ class Sampler:
 
 
 class Inbox:
-    """The lines on stdin."""
+    """Reads the lines on stdin."""
 
     def __init__(self, pid: int) -> None:
         self._watched = [sys.stdin.fileno()]
@@ -390,7 +391,7 @@ class Inbox:
             self._watched.append(os.pidfd_open(pid))
 
     def next(self, timeout_s: float | None) -> str | None:
-        """The next line; "" when there is none in time; None when there will be none any more."""
+        """Return the next line; "" after the timeout; None at the end of the input."""
         stdin = self._watched[0]
         if b"\n" not in self._text:
             ready, _, _ = select.select(self._watched, [], [], timeout_s)
@@ -424,7 +425,7 @@ def say(message: dict[str, Any]) -> None:
 
 
 def _instruments(arguments: argparse.Namespace) -> tuple[Probe, Meter]:
-    """What is sampled, and its energy counter."""
+    """Return the probe and the energy counter."""
     if not arguments.gpu_uuid:
         return CpuProbe(arguments.pid, arguments.interval), rapl_meter(arguments.powercap)
     pynvml.nvmlInit()
@@ -434,15 +435,15 @@ def _instruments(arguments: argparse.Namespace) -> tuple[Probe, Meter]:
 
 
 def main() -> int:
-    """The program; 1 when the device cannot be sampled."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; what it means is the parent's matter
+    """Run the program and return its exit status: 1 when the device cannot be sampled."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent handles it
     parser = argparse.ArgumentParser(description="Sample the hardware while calls run; commands come on stdin.")
     parser.add_argument("--pid", type=int, required=True, help="the process that runs the calls")
     parser.add_argument("--interval", type=float, required=True, help="seconds between samples")
     parser.add_argument("--gpu-uuid", help="NVML's name of the GPU; without it the CPU is sampled")
     parser.add_argument("--powercap", type=Path, default=POWERCAP, help="where the CPU's energy counters are")
     arguments = parser.parse_args()
-    with contextlib.suppress(BrokenPipeError):  # nobody is left to tell
+    with contextlib.suppress(BrokenPipeError):  # the reader is gone
         inbox = Inbox(arguments.pid)
         try:
             probe, meter = _instruments(arguments)

@@ -1,1 +1,1 @@
-"""The measurement: requests, timed calls, how many of them, and the runner that leads through the stages."""
+"""Measure: make the calls, time them, decide how many, and write the record."""

@@ -1,7 +1,7 @@
-"""One generate call and its times: the same in every phase of a job but for the hardware monitor.
+"""Make and time one generate call: the same in every phase but for the hardware monitor.
 
-Between the two readings of the clock stands the call alone: inputs are ready before, and decoding, counting and
-garbage collection come after.
+Only the call is between the two readings of the clock: inputs are ready before, and decoding, counting and garbage
+collection come after.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench.trial.measure.streamer import TokenClock
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Call:
-    """What one call took and generated. Times count from its start unless said otherwise."""
+    """The times and the output of one call. Times count from its start unless said otherwise."""
 
     start_s: float  # reading of the clock
     e2e_s: float
@@ -32,7 +32,7 @@ class Call:
     shape: list[int]  # of generate's result
     token_ids: list[list[int]]  # the new tokens of each row
     text: str  # the first row's, decoded
-    graphs: int | None  # None: torch does not tell
+    graphs: int | None  # None: torch does not count them
     compile_s: float | None
     samples: list[MonitorSample] | None  # None without a monitor to ask
     steps_late: int  # forward passes that had begun when a token of an earlier one was handed out; 0: none was seen
@@ -53,7 +53,7 @@ def make_call(
         clock: seconds, monotonic.
         session: of continuous batching.
         monitor: the hardware's, for a measured call.
-        steps: tells how many forward passes have begun, where somebody counts them (see `TokenClock`).
+        steps: returns how many forward passes have begun, if it is counted (see `TokenClock`).
 
     Raises:
         RuntimeError: it generated another number of tokens than requested.

@@ -1,4 +1,4 @@
-"""How many calls a phase gets: as many as asked for, or until `bench.analysis.calls.stopping` has seen enough."""
+"""Decide how many calls a phase has: a fixed number, or until `bench.analysis.calls.stopping` has enough."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from bench.results.record import CompileEvent, Record
 
 
 def planned_calls(phase: WarmupConfig | MeasurementConfig) -> int | None:
-    """How many calls the phase will have; None where a rule decides while they are made."""
+    """Return how many calls the phase will have; None where a rule decides while they are made."""
     return phase.iterations if phase.policy == "fixed" else None
 
 
 def fixed_stop(phase: WarmupConfig | MeasurementConfig) -> Stop:
-    """The end of a phase that had as many calls as asked for."""
+    """Return the end of a phase that had as many calls as asked for."""
     return Stop(status="fixed", reason=f"{phase.iterations} calls asked for")
 
 
 def warmup_stop(config: BenchmarkConfig, record: Record, events: Sequence[CompileEvent]) -> Stop | None:
-    """Whether a warm-up of policy auto ends with the record's last call.
+    """Return whether a warm-up of policy auto ends with the record's last call.
 
     Args:
         config: the setting.
@@ -44,7 +44,7 @@ def warmup_stop(config: BenchmarkConfig, record: Record, events: Sequence[Compil
 
 
 def measurement_stop(config: BenchmarkConfig, record: Record) -> Stop | None:
-    """Whether a measurement of policy adaptive ends with the record's last call."""
+    """Return whether a measurement of policy adaptive ends with the record's last call."""
     bounds = config.measurement
     rule = MeasurementRule(
         half_width=bounds.half_width,

@@ -1,17 +1,17 @@
-"""Continuous batching: one request a prompt, over transformers' paged cache, in a worker thread.
+"""Generate by continuous batching: one request per prompt, over transformers' paged cache, in a thread.
 
 `generate_batch` starts its worker, restores the attention implementation and collects garbage inside each call: most
-of a short call is set-up. So a session holds the manager that `generate_batch` itself drives: its worker starts once,
-before the first call, a call hands in prompts and waits for their tokens, and the worker ends when the session does.
+of a short call is set-up. A session therefore keeps the manager that `generate_batch` itself uses: its worker starts
+once, before the first call, a call submits prompts and waits for their tokens, and the worker ends with the session.
 
 The times are the library's own: it reads `time.perf_counter` for each token of each request, right after the step's
-tokens have reached the host (the device is synchronised there), and before it hands anything out. There is no mark for
-the end; the last token's time and the call's own end are that.
+tokens have reached the host (the device is synchronised there), and before it hands anything out. It takes no time at
+the end of a request; the last token's time and the end of the call stand for it.
 
 Blocks of equal prompts are never shared, neither between rows nor with an earlier call: each call prefills in full.
-A sweep means what its label says, so the switch from sdpa or eager to flash attention, which transformers makes by
-itself where it can, is off. What it does choose is CUDA graphs and a second set of buffers with flash attention on a
-GPU; `observe` tells.
+The switch from sdpa or eager to flash attention, which transformers makes by itself if it can, is off, because what
+runs must be what the label says. Transformers does choose CUDA graphs and a second set of buffers with flash attention
+on a GPU; `observe` shows it.
 
 Not covered: `torch.compile` (`bench.config.schema` refuses it, and says why) and more than one device.
 """
@@ -35,11 +35,11 @@ from bench.trial.unsupported import CannotRunHereError, NotHonouredError
 # transformers' own bound of one step, whose attention mask has this × (all tokens of the cache + this) entries.
 MAX_BATCH_TOKENS = 8192
 PAGE_TOKENS = 256  # transformers' default, and the page size that flash attention needs
-# How often a call looks whether the worker is alive while no tokens come; they wake it at once when they do.
+# How often a call checks that the worker is alive while no tokens arrive; tokens wake it at once.
 POLL_S = 0.5
 STOP_TIMEOUT_S = 30.0
 
-# Two forms of one library: 5.17 cannot be told to leave sdpa alone, and names sdpa and eager with "paged|" in front.
+# transformers 5.17 has no option to keep sdpa, and names sdpa and eager with "paged|" in front.
 _OPTIONS = {each.name for each in dataclasses.fields(transformers.ContinuousBatchingConfig)}
 _SWITCHES_OFF = "auto_switch_to_flash" in _OPTIONS
 _PAGE_KEY = "page_size" if "page_size" in _OPTIONS else "block_size"
@@ -47,7 +47,7 @@ _PAGE_KEY = "page_size" if "page_size" in _OPTIONS else "block_size"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchResult:
-    """What one call generated."""
+    """The output and the times of one call."""
 
     token_ids: list[list[int]]  # new tokens of each request, in the order of the prompts
     request_times_s: list[list[float]]  # reading of time.perf_counter for each of these tokens
@@ -55,7 +55,7 @@ class BatchResult:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchingObserved:
-    """What the library made of the request."""
+    """What transformers runs for the request."""
 
     attention_implementation: str | None  # while the session lasts; "paged|sdpa" is how some versions call sdpa
     kv_cache: str | None  # class
@@ -67,17 +67,17 @@ class BatchingObserved:
 
 
 def step_times(request_times_s: list[list[float]]) -> list[float]:
-    """The time of each step: when the last of the requests had its token. ValueError for requests of unequal length."""
+    """Return the time of each step: when the last request had its token. ValueError: unequal lengths."""
     return [max(times) for times in zip(*request_times_s, strict=True)]
 
 
 class BatchingSession:
-    """A worker that generates for prompts of one shape, from `start` until `close`.
+    """Generates for prompts of one shape with one worker, from `start` until `close`.
 
     Args:
         model: a transformers model on its device.
         config: the setting; its workload sizes the cache so that all requests fit at once, and its autograd guard is
-            that of the worker, as far as transformers lets it.
+            that of the worker, if transformers allows it.
         generation_config: as `make_generation_config` makes it: greedy, with an EOS token that must not end a request.
     """
 
@@ -137,7 +137,7 @@ class BatchingSession:
         while len(outputs) < len(names):
             output = manager.get_result(timeout=POLL_S)
             if output is None:
-                # A worker that has died drops requests with no more than a warning, and nobody would ever answer.
+                # A worker that has ended drops requests with only a warning, and no result would ever come.
                 if not manager.is_running():
                     raise self._failure("it ended before the requests did")
             elif output.error is not None:
@@ -153,7 +153,7 @@ class BatchingSession:
         return result
 
     def observe(self) -> BatchingObserved:
-        """What runs: read from the manager, after `start`."""
+        """Return what runs, read from the manager after `start`."""
         manager = self._manager
         if manager is None:
             raise RuntimeError("call start first")
@@ -171,12 +171,8 @@ class BatchingSession:
             unseen=[name.unseen() for found, name in seen if found is None],
         )
 
-    def cache_bytes(self) -> int | None:
-        """Bytes that are reserved for keys and values; None when this version of transformers does not show them."""
-        return self.observe().cache_bytes
-
     def close(self) -> None:
-        """End the worker, let go of the cache and restore the attention implementation. Again, it does nothing.
+        """End the worker, release the cache and restore the attention implementation. Called again: does nothing.
 
         Raises:
             RuntimeError: the worker goes on after `STOP_TIMEOUT_S`.
@@ -220,7 +216,7 @@ class BatchingSession:
         return manager
 
     def _failure(self, reason: str) -> RuntimeError:
-        """The error of a worker that failed without raising; its own exception is the cause."""
+        """Return the error of a worker that failed without raising; its own exception is the cause."""
         deadline = time.monotonic() + POLL_S
         # It fails the requests first and notes why afterwards.
         error = transformers_internals.worker_error(self._manager)
@@ -234,12 +230,12 @@ class BatchingSession:
 
 
 def worker_follows_caller() -> bool:
-    """Whether the worker runs in inference mode when it is started in it; before transformers 5.24 it never does."""
+    """Check whether the worker uses inference mode if its caller does; not before transformers 5.24."""
     return transformers_internals.release() >= (5, 24)
 
 
 def _greedy(generation_config: Any) -> Any:
-    """The same decoding in the form that continuous batching knows.
+    """Return the same decoding in the form that continuous batching knows.
 
     It drops `min_new_tokens`, which keeps generate from choosing EOS at all. Suppressing the token does the same to the
     logits, and an EOS of -1 is "none".
@@ -274,7 +270,7 @@ def _batching_config(config: BenchmarkConfig, model: Any) -> Any:
 
 
 def _groups(model: Any) -> int:
-    """How many blocks a page of tokens takes.
+    """Return how many blocks a page of tokens takes.
 
     Where pages are sized per block, layers come in groups of one kind, all as large as the kinds' greatest common
     divisor, and each group has blocks of its own; later a block is one for the whole model.

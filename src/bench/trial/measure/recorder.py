@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -12,11 +13,12 @@ import torch
 import transformers
 
 from bench.config.schema import BenchmarkConfig
-from bench.results.record import Iteration, MonitorSample, Observed, Output, Record, Unverified
+from bench.results.record import Energy, Iteration, MonitorSample, Observed, Output, Record, Unverified
 from bench.trial.evidence import compilation
 from bench.trial.evidence.compile_events import CompileEventLog
 from bench.trial.evidence.observed import CallWatch, check, check_cache, check_guard
 from bench.trial.hardware import memory
+from bench.trial.hardware.monitor import HardwareMonitor
 from bench.trial.measure.call import Call
 from bench.trial.measure.continuous_batching import BatchingSession
 from bench.trial.measure.request import Request
@@ -24,6 +26,7 @@ from bench.trial.model.sizes import kv_cache_bytes
 from bench.trial.parallel.group import RankCommand, RankGroup
 from bench.trial.parallel.tensor_parallel import kv_share
 
+NO_MONITOR = "monitor.enabled=false: nothing read the counter"
 # Their progress is that of their calls.
 COUNTED_STAGES = ("warmup", "measurement")
 
@@ -48,6 +51,8 @@ class RunRecorder:
         self.compile_log = CompileEventLog()
         self._counters: compilation.Counters | None = None  # before the validation call
         self.compile_arguments: dict[str, Any] = {}  # of torch.compile, as seen in the validation call
+        self.steps: Callable[[], int] | None = None  # counts forward passes during the validation call
+        self._watch = CallWatch()  # of the validation call
         self._start_s = start_s
         self._enter = enter
         self._group = group
@@ -55,7 +60,7 @@ class RunRecorder:
 
     @property
     def observed(self) -> Observed:
-        """What was observed so far; there is something once the model is loaded."""
+        """Return what was observed so far; there is something once the model is loaded."""
         assert self.record.observed is not None
         return self.record.observed
 
@@ -106,27 +111,40 @@ class RunRecorder:
         peak: dict[str, Any] = {name: memory.peak(device, of_process=of_process)}
         self.record.memory = dataclasses.replace(self.record.memory, **peak)
 
+    def keep_monitor(self, monitor: HardwareMonitor | None, samples: list[list[MonitorSample]]) -> None:
+        """Record the samples of each measured call, and its energy."""
+        self.record.monitor = monitor.summary(samples) if monitor is not None else None
+        self.record.energy = monitor.energy() if monitor is not None else Energy(source=None, reason=NO_MONITOR)
+
     # ---- evidence ----------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def watching_first_call(
-        self, request: Request, session: BatchingSession | None, watch: CallWatch
-    ) -> Iterator[None]:
-        """Watch what generate does with the model in the validation call, and how it compiles it."""
+    def watching_first_call(self, request: Request, session: BatchingSession | None) -> Iterator[None]:
+        """Watch what generate does with the model in the validation call, and how it compiles it.
+
+        Garbage is collected before, and the device's allocator is emptied. Not again between calls: its growth would
+        be in every measured call.
+        """
+        gc.collect()
+        memory.flush(request.loaded.device)
         self._counters = compilation.read_counters()
+        self._watch = watch = CallWatch()
         compile_watch, model = compilation.CompileWatch(), request.loaded.model
-        with compile_watch.watching(model), watch.watching(model, batched=session is not None):
-            yield
+        self.steps = None if session is not None else lambda: watch.steps
+        try:
+            with compile_watch.watching(model), watch.watching(model, batched=session is not None):
+                yield
+        finally:
+            self.steps = None
         self.compile_arguments = compile_watch.arguments
 
-    def check_first_call(
-        self, config: BenchmarkConfig, request: Request, session: BatchingSession | None, watch: CallWatch
-    ) -> None:
+    def check_first_call(self, config: BenchmarkConfig, request: Request, session: BatchingSession | None) -> None:
         """Record what the first call showed, and check it against the config.
 
         Raises:
             NotHonouredError: what ran is not what the config asked for.
         """
+        watch = self._watch
         self.observe(new_tokens=config.workload.num_tokens_to_generate, grad_mode=watch.grad_mode)
         self.keep_compilations()
         self._keep_kv_cache(request, session, watch)

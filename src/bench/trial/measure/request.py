@@ -1,6 +1,6 @@
-"""From a setting to the call that it means: inputs, generation config and the contexts around it.
+"""Turn a setting into the call that it means: inputs, generation config and contexts.
 
-Everything that generate reads is spelt out here, so that no default of a checkpoint gets into a measurement.
+Everything that generate reads is set here, so that no default of a checkpoint affects a measurement.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 import transformers
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from bench.config.rules import kv_cache_kind
 from bench.config.schema import BenchmarkConfig
 from bench.trial.evidence import compilation
 from bench.trial.model.loading import LoadedModel
@@ -30,13 +31,13 @@ SDPA_BACKENDS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
-    """A setting made ready: every call of a job, counted or not, is this one."""
+    """A setting with its inputs: every call of a job, counted or not, is made from this."""
 
     config: BenchmarkConfig
     loaded: LoadedModel
     inputs: dict[str, torch.Tensor]
     generation: Any  # transformers.GenerationConfig
-    group: RankGroup | None = None  # with tensor parallelism: rank 0, which leads the others
+    group: RankGroup | None = None  # with tensor parallelism: this process is rank 0
 
     @classmethod
     def prepare(cls, config: BenchmarkConfig, loaded: LoadedModel, group: RankGroup | None = None) -> Request:
@@ -51,12 +52,12 @@ class Request:
 
     @property
     def prompts(self) -> list[list[int]]:
-        """Token ids of each row."""
+        """Return the token ids of each row."""
         rows: list[list[int]] = self.inputs["input_ids"].tolist()
         return rows
 
     def with_prompts(self, token_ids: list[list[int]]) -> torch.Tensor:
-        """New tokens behind their prompts, in the form of generate's result. ValueError for rows of unequal length."""
+        """Return new tokens after their prompts, as generate does. ValueError: rows of unequal length."""
         return torch.cat([self.inputs["input_ids"].cpu(), torch.tensor(token_ids, dtype=torch.int64)], dim=1)
 
     def announce(self, **what: Any) -> None:
@@ -65,26 +66,23 @@ class Request:
             self.group.announce(RankCommand(kind="generate", **what))
 
     def generate(self, **more: Any) -> torch.Tensor:
-        """Token ids, prompts included, int64, shape (batch_size, sequence_length + new tokens).
+        """Return token ids, prompts included, int64, shape (batch_size, sequence_length + new tokens).
 
-        `more` is for what looks on: a streamer, logits processors, stopping criteria.
+        `more` is for observers: a streamer, logits processors, stopping criteria.
         """
         output: torch.Tensor = self.loaded.model.generate(**self.inputs, generation_config=self.generation, **more)
         return output
 
 
 def make_inputs(config: BenchmarkConfig, loaded: LoadedModel) -> dict[str, torch.Tensor]:
-    """Token ids and attention mask on the device, int64, shape (batch_size, sequence_length) each."""
+    """Return token ids and attention mask on the device, int64, shape (batch_size, sequence_length) each."""
     ids = prompt_ids(loaded.tokenizer, config.workload).to(loaded.device)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
 def make_generation_config(config: BenchmarkConfig, loaded: LoadedModel, new_tokens: int) -> Any:
-    """A greedy transformers.GenerationConfig of exactly `new_tokens` steps, compiled or not as requested."""
+    """Return a greedy transformers.GenerationConfig of exactly `new_tokens` steps, compiled as requested."""
     compiled = config.compile.mode is not None
-    kind = config.generation.kv_cache
-    if kind == "auto":
-        kind = "static" if compiled else "dynamic"
     tokenizer = loaded.tokenizer
     # Padding happens only in rows that ended early, and none does; but generate warns without the id.
     pad = next((each for each in (tokenizer.pad_token_id, tokenizer.eos_token_id) if each is not None), 0)
@@ -94,7 +92,7 @@ def make_generation_config(config: BenchmarkConfig, loaded: LoadedModel, new_tok
         do_sample=False,
         num_beams=1,
         use_cache=True,
-        cache_implementation=kind,
+        cache_implementation=kv_cache_kind(config.generation.kv_cache, compiled=compiled),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=pad,
@@ -104,16 +102,16 @@ def make_generation_config(config: BenchmarkConfig, loaded: LoadedModel, new_tok
 
 
 def grad_mode(config: BenchmarkConfig) -> str:
-    """The autograd guard that the config asks for, "auto" resolved."""
+    """Return the autograd guard that the config asks for, "auto" resolved."""
     if config.generation.grad_mode != "auto":
         return config.generation.grad_mode
-    # Continuous batching works in a thread of its own, and tensors made in inference mode fail there.
+    # Continuous batching runs in a thread of its own, and tensors made in inference mode fail there.
     return "no_grad" if config.generation.continuous_batching else "inference_mode"
 
 
 @contextlib.contextmanager
 def guards(config: BenchmarkConfig) -> Iterator[None]:
-    """The contexts of a call: no autograd, and only the requested SDPA backend."""
+    """Enter the contexts of a call: no autograd, and only the requested SDPA backend."""
     guard = torch.inference_mode if grad_mode(config) == "inference_mode" else torch.no_grad
     backend = config.attention.sdpa_backend
     with guard(), sdpa_kernel(SDPA_BACKENDS[backend]) if backend else contextlib.nullcontext():

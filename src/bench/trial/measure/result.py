@@ -1,4 +1,4 @@
-"""What a run from Python returns: the record, with its headline figures and a short form for a notebook."""
+"""Return a run's record to Python code, with headline figures and a short form for a notebook."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Result(Record):
         }
 
     def __repr__(self) -> str:
-        """Name, status, median E2E and marks in one line."""
+        """Return name, status, median E2E and marks in one line."""
         return f"<{type(self).__name__} {title(self)}: {_state(self)}>"
 
 

@@ -12,12 +12,10 @@ Not covered: sampling and beam search (decoding is greedy), and encoder-decoder 
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Self
 
@@ -26,11 +24,10 @@ import tqdm
 from bench.analysis.calls.steadiness import judge
 from bench.config.rules import ConfigError
 from bench.config.schema import BenchmarkConfig
-from bench.results.record import Energy, Memory, MonitorSample, Record
+from bench.results.record import Memory, Record
 from bench.trial.evidence import after_measurement
-from bench.trial.evidence.observed import CallWatch, check, observe_model
+from bench.trial.evidence.observed import check
 from bench.trial.hardware import memory
-from bench.trial.hardware.monitor import HardwareMonitor
 from bench.trial.measure import stage_log
 from bench.trial.measure.call import Call, make_call
 from bench.trial.measure.call_count import fixed_stop, measurement_stop, planned_calls, warmup_stop
@@ -38,11 +35,8 @@ from bench.trial.measure.recorder import RunRecorder, Timed
 from bench.trial.measure.request import Request
 from bench.trial.measure.result import Result, title
 from bench.trial.measure.setup import NOT_SET_UP, Setup, check_same_config
-from bench.trial.model.hub_kernels import kernelized
 from bench.trial.parallel.group import RankGroup, gather_ranks, require_ranks
 from bench.trial.unsupported import NotHonouredError
-
-NO_MONITOR = "monitor.enabled=false: nothing read the counter"
 
 # A progress bar: (name, number of iterations) → the indices to iterate over; without end when the number is None.
 Progress = Callable[[str, int | None], Iterable[int]]
@@ -89,11 +83,9 @@ class BenchmarkRunner:
         self._compile_cache = compile_cache
         self._reference = reference
         self._setup: Setup | None = None
-        self._monitor: HardwareMonitor | None = None  # while calls may be measured
         self._run: RunRecorder | None = None
         self._has_run = self._has_called = False  # on this set-up
         self._last_call: Call | None = None
-        self._watch: CallWatch | None = None  # counts the steps of the first call
 
     # ---- stages ------------------------------------------------------------------------------------------------
 
@@ -112,10 +104,8 @@ class BenchmarkRunner:
         config.model.id = None if model_id is None else str(model_id)
         config.check()
         require_ranks(config, self.group)
-        run = self._new_run(
-            self._given_record
-            or Result(trial_id=config.trial_id(), started_at_s=time.time(), requested=config.to_dict())
-        )
+        new = Result(trial_id=config.trial_id(), started_at_s=time.time(), requested=config.to_dict())
+        run = self._new_run(self._given_record or new)
         self._setup = setup = Setup(config, self.group)
         self._has_run = self._has_called = False
         if config.fidelity.reference == "eager" and self._reference is None and run.record.fidelity is None:
@@ -129,10 +119,7 @@ class BenchmarkRunner:
             setup.finish_load()
         self._log(stage_log.loaded)
         with run.stage("validation"):
-            request = setup.require_request()
-            run.record.observed = observe_model(config, loaded, request.inputs["input_ids"].shape[1])
-            kernels = kernelized(loaded.model) if config.generation.kernelize else []
-            run.observe(kernels=kernels, mends=setup.workarounds)
+            run.record.observed = setup.observe()
             setup.start_batching(run.record)
         setup.complete(run.record)
 
@@ -156,9 +143,9 @@ class BenchmarkRunner:
             try:
                 if not self._validate(config, run):
                     return None
-                with self._monitoring() as monitor:
+                with self._require_setup().monitoring():
                     self._warm_up(config, run)
-                    self._measure(config, run, monitor)
+                    self._measure(config, run)
             except NotHonouredError:
                 raise  # the compilations that it judges are in the record
             except Exception:
@@ -170,19 +157,11 @@ class BenchmarkRunner:
 
     def _validate(self, config: BenchmarkConfig, run: RunRecorder) -> bool:
         """Make the first call: check whether the setting works here, and whether it does what the config asks for."""
-        setup, watch, timed = self._require_setup(), CallWatch(), None
+        setup, timed = self._require_setup(), None
         if setup.limits.reason is None:
             request = setup.require_request()
-            with run.stage("validation"):
-                gc.collect()
-                # Not again between calls: emptying the allocator would put its growth into every measured call.
-                memory.flush(request.loaded.device)
-                with run.watching_first_call(request, setup.session, watch):
-                    self._watch = watch if setup.session is None else None
-                    try:
-                        timed = self.time_generate(config, warmup=True)
-                    finally:
-                        self._watch = None
+            with run.stage("validation"), run.watching_first_call(request, setup.session):
+                timed = self.time_generate(config, warmup=True)
         if timed is None or timed[0] < 0:
             self._skip(config, run.record)
             return False
@@ -190,7 +169,7 @@ class BenchmarkRunner:
             assert self._last_call is not None
             run.drop_late_token_times(self._last_call.steps_late, request.loaded.device)
             self._keep("validation", timed)
-            run.check_first_call(config, request, setup.session, watch)
+            run.check_first_call(config, request, setup.session)
             setup.freeze_garbage()  # compilation leaves as much behind as loading
         self._log(stage_log.validated)
         return True
@@ -208,7 +187,7 @@ class BenchmarkRunner:
             run.keep_peak("warmup", self._require_request().loaded.device, of_process=True)
         self._log(stage_log.warmed_up)
 
-    def _measure(self, config: BenchmarkConfig, run: RunRecorder, monitor: HardwareMonitor | None) -> None:
+    def _measure(self, config: BenchmarkConfig, run: RunRecorder) -> None:
         """Make the calls that are counted, then check that nothing else ran than was requested."""
         record, device = run.record, self._require_request().loaded.device
         samples, stop = [], None
@@ -223,8 +202,7 @@ class BenchmarkRunner:
             stop = stop or fixed_stop(config.measurement)
             record.measurement_status, record.measurement_stop = stop.status, stop.reason
             run.keep_peak("measurement", device, of_process=True)
-            record.monitor = monitor.summary(samples) if monitor is not None else None
-            record.energy = monitor.energy() if monitor is not None else Energy(source=None, reason=NO_MONITOR)
+            run.keep_monitor(self._require_setup().monitor, samples)
             run.keep_compilations()
             if self.group is not None:
                 gather_ranks(self.group, record, device)
@@ -246,10 +224,7 @@ class BenchmarkRunner:
             record.roofline = after_measurement.rate(record, request.loaded)
         if num_tokens_to_profile or config.profile.memory_snapshot:
             with run.stage("profile"):
-                if num_tokens_to_profile:
-                    after_measurement.write_profile(request, setup.session, num_tokens_to_profile, self._folder)
-                if config.profile.memory_snapshot:
-                    after_measurement.write_memory_snapshot(request, setup.session, self._folder)
+                after_measurement.write_artifacts(request, setup.session, num_tokens_to_profile, self._folder)
 
     def write_reference(self, config: BenchmarkConfig, path: Path) -> Record:
         """Run the setting that `setup_benchmark` prepared once, and write its tokens and logits into `path`.
@@ -270,9 +245,7 @@ class BenchmarkRunner:
         run.record.status, run.record.stage = "ok", None
         return run.record
 
-    def time_generate(
-        self, config: BenchmarkConfig, warmup: bool
-    ) -> tuple[float, list[float], str, list[MonitorSample] | None]:
+    def time_generate(self, config: BenchmarkConfig, warmup: bool) -> Timed:
         """Make one generate call and time it.
 
         Args:
@@ -290,20 +263,19 @@ class BenchmarkRunner:
         run, setup = self._require_run(), self._require_setup()
         if setup.limits.reason is not None:
             return -1.0, [], setup.limits.reason, None
-        if not warmup and self._monitor is None and config.monitor.enabled:
-            with self._monitoring():  # called by itself, outside of run_benchmark
+        if not warmup and setup.monitor is None and config.monitor.enabled:
+            with setup.monitoring():  # called by itself, outside of run_benchmark
                 return self.time_generate(config, warmup=False)
         run.compile_log.iteration = len(run.record.iterations)
         self._last_call = None
         self._has_called = True
-        watch = self._watch
         with setup.limits:
             self._last_call = make_call(
                 setup.require_request(),
                 self._clock,
                 session=setup.session,
-                monitor=None if warmup else self._monitor,
-                steps=None if watch is None else lambda: watch.steps,
+                monitor=None if warmup else setup.monitor,
+                steps=run.steps,
             )
         if (call := self._last_call) is None:
             return -1.0, [], str(setup.limits.reason), None
@@ -339,16 +311,6 @@ class BenchmarkRunner:
         self._has_run = True
         run.record.warm_start = self._has_called
         return run
-
-    @contextlib.contextmanager
-    def _monitoring(self) -> Iterator[HardwareMonitor | None]:
-        """Let calls be measured by the hardware monitor, if the config asks for one, until the context ends."""
-        with self._require_setup().monitoring() as monitor:
-            self._monitor = monitor
-            try:
-                yield monitor
-            finally:
-                self._monitor = None
 
     def _keep(self, phase: str, timed: Timed) -> None:
         run, setup = self._require_run(), self._require_setup()

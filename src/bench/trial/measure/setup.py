@@ -18,12 +18,13 @@ from bench.config.schema import BenchmarkConfig
 from bench.host import cache_folder
 from bench.results.record import Memory, Observed, Record
 from bench.trial.compat.workarounds import applied_workarounds
-from bench.trial.evidence import compilation
+from bench.trial.evidence import compilation, compile_cache
+from bench.trial.evidence.observed import observe_model
 from bench.trial.hardware.monitor import HardwareMonitor, gpu_uuid_of
 from bench.trial.measure.continuous_batching import BatchingSession
 from bench.trial.measure.request import Request
 from bench.trial.measure.result import Result
-from bench.trial.model.hub_kernels import kernelize
+from bench.trial.model.hub_kernels import kernelize, kernelized
 from bench.trial.model.loading import LoadedModel, load, resolve_device
 from bench.trial.parallel.group import RankGroup
 from bench.trial.unsupported import LimitCatcher
@@ -43,20 +44,21 @@ class Setup:
         self.limits = LimitCatcher(config)  # its `reason` is why the setting is skipped
         self.request: Request | None = None
         self.session: BatchingSession | None = None
-        self.workarounds: list[str] = []
+        self.monitor: HardwareMonitor | None = None  # while calls may be measured
+        self._workarounds: list[str] = []
         self._config = config
         self._group = group
         self._open = contextlib.ExitStack()
         self._froze = False
-        self._monitor: HardwareMonitor | None = None  # until a run uses it
+        self._launched: HardwareMonitor | None = None  # until a run uses it
         self._ready: _Ready | None = None
 
     # ---- preparation -------------------------------------------------------------------------------------------
 
-    def load(self, compile_cache: Path | None) -> LoadedModel | None:
+    def load(self, fresh_cache: Path | None) -> LoadedModel | None:
         """Load the model while the monitor's process starts, and prepare its inputs and its compile cache.
 
-        `compile_cache` is the folder for `compile.cache=fresh`; None: a temporary one.
+        `fresh_cache` is the folder for `compile.cache=fresh`; None: a temporary one.
 
         Returns:
             The model; None when a known limit prevents loading it: see `limits`.
@@ -66,22 +68,30 @@ class Setup:
             OSError, ValueError: the model cannot be loaded.
         """
         compilation.reset()
-        self.workarounds = self._open.enter_context(applied_workarounds(self._config))
+        self._workarounds = self._open.enter_context(applied_workarounds(self._config))
         loaded: LoadedModel | None = None
         with self.limits:
-            self._monitor = self._launch_monitor()
+            self._launched = self._launch_monitor()
             loaded = load_model(self._config, self._group)
         if loaded is None:
             return None
-        self._open.enter_context(use_compile_cache(self._config, loaded.device, compile_cache))
+        self._open.enter_context(use_compile_cache(self._config, loaded.device, fresh_cache))
         self.request = Request.prepare(self._config, loaded, self._group)
         return loaded
 
     def finish_load(self) -> None:
         """Leave nothing of the load for the calls: collect garbage and wait for the monitor."""
         self.freeze_garbage()
-        if self._monitor is not None:
-            self._monitor.wait_until_ready()
+        if self._launched is not None:
+            self._launched.wait_until_ready()
+
+    def observe(self) -> Observed:
+        """Return what was loaded. NotHonouredError: it is not what the config asks for."""
+        request = self.require_request()
+        prompt_tokens = request.inputs["input_ids"].shape[1]
+        kernels = kernelized(request.loaded.model) if self._config.generation.kernelize else []
+        observed = observe_model(self._config, request.loaded, prompt_tokens)
+        return dataclasses.replace(observed, kernels=kernels, mends=self._workarounds)
 
     def start_batching(self, record: Record) -> None:
         """Start the worker of continuous batching outside of every timed call, and record how long that takes."""
@@ -129,7 +139,7 @@ class Setup:
             raise RuntimeError("model.tp_size: the ranks of a tensor-parallel job measure once; start another job")
         compilation.reset()
         if ready.compile_cache is not None:
-            compilation.use_cache(Path(ready.compile_cache))  # another runner may have set its own since
+            compile_cache.use_cache(Path(ready.compile_cache))  # another runner may have set its own since
         self.limits.reason = ready.skip_reason
         return Result(
             kind=before.kind,
@@ -147,15 +157,22 @@ class Setup:
         )
 
     @contextlib.contextmanager
-    def monitoring(self) -> Iterator[HardwareMonitor | None]:
-        """Yield the monitor that was started with the load, or a new one in a further run; None without one."""
-        monitor, self._monitor = self._monitor or self._launch_monitor(), None
+    def monitoring(self) -> Iterator[None]:
+        """Let the hardware monitor measure calls until the context ends, if the config asks for one.
+
+        It is the one that was started with the load, or a new one in a further run.
+        """
+        monitor, self._launched = self._launched or self._launch_monitor(), None
         if monitor is None:
-            yield None
+            yield
             return
         with monitor:
             monitor.wait_until_ready()
-            yield monitor
+            self.monitor = monitor
+            try:
+                yield
+            finally:
+                self.monitor = None
 
     def freeze_garbage(self) -> None:
         """Collect once, and exclude the millions of long-lived objects that are left from later collections."""
@@ -165,7 +182,7 @@ class Setup:
 
     def close(self) -> None:
         """Release the model, the temporary compile cache and the processes. Called again, it does nothing."""
-        self.session = self._monitor = None
+        self.session = self._launched = None
         self._open.close()
         self.request = None
         if self._froze:  # else a first collection would look through all that the fork server has frozen
@@ -185,7 +202,7 @@ class Setup:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Ready:
-    """What further runs need of the moment at which the preparation ended."""
+    """The state at the end of the preparation, as further runs need it."""
 
     observed: Observed | None  # of the loaded model; None when it could not be loaded
     memory: Memory
@@ -236,10 +253,10 @@ def use_compile_cache(config: BenchmarkConfig, device: torch.device, fresh: Path
     """
     with contextlib.ExitStack() as stack:
         if config.compile.cache == "shared":
-            folder = compilation.shared_cache(config, device)
+            folder = compile_cache.shared_cache(config, device)
             try:
                 stack.enter_context(cache_folder.shared(folder))
-                compilation.keep_recent(folder)
+                compile_cache.keep_recent(folder)
             except OSError as error:
                 raise unusable_cache(folder, error) from error
         elif fresh is not None:
@@ -248,5 +265,5 @@ def use_compile_cache(config: BenchmarkConfig, device: torch.device, fresh: Path
             folder, lock = cache_folder.make_temporary()
             stack.enter_context(lock)  # held for as long as the folder exists
             stack.callback(cache_folder.remove, folder)
-        compilation.use_cache(folder)
+        compile_cache.use_cache(folder)
         yield

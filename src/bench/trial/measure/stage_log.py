@@ -1,4 +1,4 @@
-"""What the runner logs at the end of each stage: one line each, made from the record."""
+"""Make the lines that the runner logs at the end of each stage, from the record."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def loaded(record: Record) -> str:
 
 
 def validated(record: Record) -> str:
-    """Say what the first call took, whether that was a cold start, and how it met the compile cache."""
+    """Say how long the first call took, whether it was a cold start, and how warm the compile cache was."""
     (call,) = record.calls("validation")
     compiled = record.observed.compile if record.observed is not None else None
     facts = ["no cold start: this set-up had made calls before" if record.warm_start else "cold start"]

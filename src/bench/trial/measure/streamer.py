@@ -1,4 +1,4 @@
-"""One float64 time a token, taken where generate hands tokens out."""
+"""Read the clock when generate hands out a token: one float64 time per token."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from transformers.generation.streamers import BaseStreamer
 class TokenClock(BaseStreamer):  # type: ignore[misc]
     """Reads the clock whenever generate puts tokens, and does nothing else.
 
-    generate puts the prompt first, before any work, and then one tensor a decoding step that it has already moved to
+    generate puts the prompt first, before any work, and then one tensor per decoding step that it has already moved to
     the host, so the device is synchronised at each reading. The times stay Python floats: a float32 tensor of clock
     readings loses the digits that matter within days of uptime.
 
-    From transformers 5.24 on generate hands a token out only when the next step has begun, where that spares the host a
-    wait (on mps so far): then the times are not those of the tokens. `steps` shows it.
+    From transformers 5.24 on, generate hands a token out only when the next step has begun, where that saves the host a
+    wait (on mps so far): then the times are not those of the tokens. `steps` detects it.
 
     Args:
         clock: seconds, monotonic.
-        steps: tells how many forward passes have begun; None: not counted, then `steps_late` stays 0.
+        steps: returns how many forward passes have begun; None: not counted, then `steps_late` stays 0.
     """
 
     def __init__(self, clock: Callable[[], float], steps: Callable[[], int] | None = None) -> None:
@@ -39,4 +39,4 @@ class TokenClock(BaseStreamer):  # type: ignore[misc]
         self._prompt_seen = True
 
     def end(self) -> None:
-        """The end of the call is timed by the caller, after synchronising."""
+        """Do nothing: the caller times the end of the call, after synchronising."""

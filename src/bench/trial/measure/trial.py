@@ -1,4 +1,4 @@
-"""One trial in this process: measure one setting and write its record, whatever happens.
+"""Run one trial in this process: measure a setting and write its record, whatever happens.
 
 `measure` shows the stages in order. `bench.trial.worker` and the ranks of `bench.trial.parallel.launch` call it, each
 in a process of its own; with isolation.mode=none the command's own process does.
@@ -47,13 +47,13 @@ def measure(
     """Run the job that `record` requests, fill the record and write it into `folder`, whatever happens.
 
     Args:
-        record: says what is asked for.
+        record: the request.
         folder: the job's own.
         compile_cache: an empty folder.
-        reference: the file to compare the output with.
-        began_s: `time.monotonic()` at the record's `started_at_s`: the clock of the day may be set meanwhile.
+        reference: the file to compare the output with; None: no comparison.
+        began_s: `time.monotonic()` at the record's `started_at_s`: the wall clock may be set meanwhile.
         emit: takes the progress.
-        join: with tensor parallelism meets the other ranks, which this process leads.
+        join: with tensor parallelism, connects this process, rank 0, to the other ranks.
     """
     config = BenchmarkConfig.from_dict(record.requested)
 
@@ -63,7 +63,7 @@ def measure(
             yield index
 
     def enter(stage: str) -> None:
-        if stage == "evidence":  # what comes now may need memory that is not there, and the measurement is done
+        if stage == "evidence":  # the measurement is complete, and what follows may run out of memory
             note_sources(record)
             record.write(folder)
         emit(stage, 0, 1, None)
@@ -91,7 +91,7 @@ def measure(
     except SystemExit as error:  # code that comes with a model may do it
         record.fail("crashed", "SystemExit", f"the job called sys.exit({error.code!r})", traceback.format_exc())
     except KeyboardInterrupt as stop:
-        # In a process of its own the parent says who it was; in the command's process the exception does.
+        # In a process of its own the parent records who stopped it; in the command's process the exception does.
         asked_by = str(getattr(stop, "message", "by the user"))
         record.fail(str(getattr(stop, "status", "interrupted")), type(stop).__name__, asked_by)
         raise
@@ -105,14 +105,14 @@ def measure(
 
 
 def note_sources(record: Record) -> None:
-    """Say which copy of each library was imported; by it, and not by what was foreseen, the record is recognised."""
+    """Record which copy of each library was imported, which replaces the expected copies in the fingerprint."""
     found = imported()
     record.environment["sources"] = found
     record.fingerprint = with_imported(record.fingerprint, found)
 
 
 def record_failure(record: Record, error: Exception) -> None:
-    """Say in the record, and in the log, what was raised."""
+    """Write an error into the record and the log."""
     detail = "".join(traceback.format_exception(error))
     print(scrub(detail), end="", file=sys.stderr)  # with isolation.mode=none that is the terminal
     message = str(error) if isinstance(error, ConfigError | NotHonouredError) else one_line(error)

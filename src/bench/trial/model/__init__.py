@@ -1,1 +1,1 @@
-"""From a model config to a loaded model with its tokenizer and prompts."""
+"""Load a model with its tokenizer and its prompts from a model config."""

@@ -1,7 +1,8 @@
-"""The sizes of a model: its transformers config, and the model on torch's meta device, which has shapes and no memory.
+"""Read the sizes of a model and build it on torch's meta device, which needs no memory.
 
-Refused are sizes that make no model, or one that is too large for the device. Not judged: whether the weights of a
-checkpoint are there (`bench.trial.model.checkpoint`), and models whose own code need not know the meta device.
+Sizes that make no model, or one too large for the device, are refused. Not checked: whether the weights of a
+checkpoint exist (`bench.trial.model.checkpoint`), and models with code of their own, which need not support the meta
+device.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ MISFIT = r"must match the size|shapes cannot be multiplied|is invalid for input 
 
 
 def read_architecture(model_config: ModelConfig) -> Any:
-    """The transformers config: from sizes, from the model's own config.json or from its GGUF file."""
+    """Return the transformers config: from sizes, from the model's own config.json or from its GGUF file."""
     architecture = _named(model_config.architecture) if model_config.architecture else _found(model_config)
     layers = getattr(architecture.get_text_config(decoder=True), "num_hidden_layers", None)
     if isinstance(layers, int) and layers > MOST_LAYERS:
@@ -86,7 +87,7 @@ def _named(named: dict[str, Any]) -> Any:
 
 
 def _usual(config_class: type) -> Any:
-    """The architecture in the sizes that its class has by itself; None where it has none."""
+    """Return the architecture with the default sizes of its class; None: it has none."""
     try:
         return config_class()
     except Exception:  # noqa: BLE001 - it needs to be told some
@@ -111,7 +112,7 @@ def _check_size(key: str, value: Any, usual: Any) -> None:
 
 
 def _refuse_sizes(named: dict[str, Any], error: Exception) -> NoReturn:
-    """Name the value that the error is about, where it says so, else the architecture as a whole."""
+    """Name the value that the error is about; if it names none, the architecture as a whole."""
     if isinstance(error, KeyError):
         for key, value in flatten(named).items():
             if error.args == (value,):
@@ -129,7 +130,7 @@ def _refuse_sizes(named: dict[str, Any], error: Exception) -> NoReturn:
 
 
 def make_skeleton(model_config: ModelConfig, architecture: Any) -> Any:
-    """The model on the meta device. None where that way says nothing about the real one."""
+    """Return the model on the meta device; None if that says nothing about the real one."""
     if type(architecture).__module__.startswith("transformers_modules"):
         return None  # code that comes with the model, which need not know the meta device
     # Two bytes where only the weights' own file says how many: too little refuses nothing wrongly.
@@ -168,7 +169,7 @@ def _refuse_model(model_config: ModelConfig, error: Exception) -> NoReturn:
 def check_memory(
     model_config: ModelConfig, architecture: Any, skeleton: Any, device: torch.device, ranks: int = 1
 ) -> None:
-    """Refuse weights that are larger than all the memory that there is; `ranks` GPUs share those of a checkpoint."""
+    """Refuse weights that exceed all memory; `ranks` GPUs share the weights of a checkpoint."""
     if getattr(architecture, "quantization_config", None) is not None:
         return  # the skeleton has the tensors that it would have unquantised
     tensors = {id(each): each for each in (*skeleton.parameters(), *skeleton.buffers())}
@@ -190,7 +191,7 @@ def check_memory(
 
 
 def _outlier(given: dict[str, Any], architecture: Any) -> str:
-    """The size that exceeds the architecture's usual one most: most likely the one that is wrong."""
+    """Return the size that exceeds the architecture's default most: most likely the wrong one."""
     usual = _usual(type(architecture))
     ratios = {
         key: given[key] / size
@@ -201,7 +202,7 @@ def _outlier(given: dict[str, Any], architecture: Any) -> str:
 
 
 def check_fit(model_config: ModelConfig, skeleton: Any) -> None:
-    """Whether the sizes of a random model fit together: two tokens through it, on the meta device."""
+    """Check that the sizes of a random model fit together: run two tokens on the meta device."""
     ids = torch.zeros(1, 2, dtype=torch.int64, device="meta")
     try:
         with torch.no_grad():

@@ -1,7 +1,7 @@
-"""Whether a checkpoint's weights are there, whole, and all that the model needs: by the headers of its files alone.
+"""Check by the headers of a checkpoint's files that its weights are complete, undamaged and the model's.
 
-transformers fills what is missing with random weights and warns; here that is refused. Not judged before the load:
-files that are still to be fetched from the hub, quantised tensors, and ways of loading that not every model knows.
+transformers fills missing weights with random ones and warns; here that is refused. Not checked before the load: files
+that are still to be fetched from the hub, quantised tensors, and ways of loading that not every model supports.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def check_checkpoint(model_config: ModelConfig, architecture: Any, skeleton: Any) -> None:
-    """Refuse weights that are damaged or not all there; on a hub as far as they are in the cache."""
+    """Refuse weights that are damaged or incomplete; on a hub as far as they are in the cache."""
     folder = _folder_of(model_config)
     special = (folder / "adapter_config.json").is_file() if folder else True
     if folder is None or special or getattr(architecture, "transformers_weights", None):
@@ -53,7 +53,7 @@ def check_checkpoint(model_config: ModelConfig, architecture: Any, skeleton: Any
 
 
 def _folder_of(model_config: ModelConfig) -> Path | None:
-    """Where the checkpoint lies on this machine; None when (some of) its weights are still to be fetched."""
+    """Return the checkpoint's folder on this machine; None: some of its weights are still to be fetched."""
     path = Path(expanded(str(model_config.id)))
     if path.is_dir():
         return path
@@ -65,7 +65,7 @@ def _folder_of(model_config: ModelConfig) -> Path | None:
 
 
 def _weight_files(model_config: ModelConfig, folder: Path) -> list[Path]:
-    """The files that are there, of those that must be."""
+    """Return the weight files that exist; ConfigError if the folder lacks one."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     names = _shards(model_config, folder)
@@ -80,7 +80,7 @@ def _weight_files(model_config: ModelConfig, folder: Path) -> list[Path]:
 
 
 def _shards(model_config: ModelConfig, folder: Path) -> list[str]:
-    """The names of the files that the index lists."""
+    """Return the names of the files in the index."""
     if not (folder / INDEX).is_file():
         if any(folder.glob("pytorch_model*.bin")):
             remedy = "its weights are pickles (pytorch_model.bin), which are never read; convert them to safetensors"
@@ -94,7 +94,7 @@ def _shards(model_config: ModelConfig, folder: Path) -> list[str]:
 
 
 def _header(model_config: ModelConfig, path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file, without their content. The library compares header and size of the file."""
+    """Return the tensors of a safetensors file without content; the library checks the size of the file."""
     try:
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
@@ -108,12 +108,12 @@ def _header(model_config: ModelConfig, path: Path) -> dict[str, torch.Tensor]:
 
 
 def _stored_dtype(name: str) -> torch.dtype:
-    """Only shapes matter here: what is no plain float may pass for one."""
+    """Return a dtype for a header; only shapes matter here, so other types may pass for a float."""
     return {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16}.get(name, torch.float16)
 
 
 def check_tensors(model_config: ModelConfig, found: dict[str, Any]) -> None:
-    """Refuse weights that are not all the checkpoint's: transformers fills the gaps with random ones and a warning."""
+    """Refuse incomplete weights: transformers fills the gaps with random ones and only warns."""
     gguf = model_config.gguf_file
     key, value = ("model.gguf_file", gguf) if gguf else ("model.id", model_config.id)
     if missing := sorted(found["missing_keys"]):

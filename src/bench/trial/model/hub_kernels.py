@@ -1,8 +1,7 @@
-"""generation.kernelize: layers of the model that run a kernel from the hub.
+"""Replace layers of the model by kernels from the hub (`generation.kernelize`).
 
-transformers marks layers that have a counterpart on the hub, and the package `kernels` fetches those and puts them in
-place. Where it has none for a device it leaves the layer as it is and says nothing, so what counts is what is in place
-afterwards.
+transformers marks layers that have a counterpart on the hub, and the package `kernels` fetches and installs those. If
+it has none for a device, it leaves the layer unchanged without a message, so the layers are inspected afterwards.
 
 Not covered: attention kernels (`attention.implementation` names those), and whether a kernel is any faster.
 """
@@ -31,11 +30,11 @@ def kernelize(model: Any, device: torch.device, *, compiled: bool) -> list[str]:
 
     Args:
         model: a transformers model on `device`, in eval mode.
-        device: names itself in the error.
-        compiled: take only kernels that torch.compile can go through, as far as this transformers heeds that.
+        device: where the model is; named in the error.
+        compiled: take only kernels that torch.compile can go through, if this transformers supports that.
 
     Returns:
-        The names of the layers and functions that run a kernel now: at least one, where it can be seen at all.
+        The names of the layers and functions that run a kernel now: at least one, if that can be seen at all.
 
     Raises:
         NoKernelError: the package `kernels` is missing, the kernels cannot be fetched, or no layer has one.
@@ -58,12 +57,12 @@ def kernelize(model: Any, device: torch.device, *, compiled: bool) -> list[str]:
 
 
 def is_available() -> bool:
-    """Whether the package `kernels` is here, in a version that this transformers takes, as far as it tells."""
+    """Check whether a version of `kernels` that this transformers accepts is installed; True if unknown."""
     return transformers_internals.kernels_available() is not False
 
 
 def kernelized(model: Any) -> list[str]:
-    """The layers whose forward is not that of their class, and the functions likewise, by name."""
+    """Return the layers and functions whose forward is not that of their class, by name."""
     return [name for name, module in _replaceable(model) if _runs_a_kernel(module)]
 
 
@@ -87,6 +86,6 @@ def _mode(*, compiled: bool) -> Any:
 
 
 def _is_out_of_reach(error: BaseException) -> bool:
-    """Whether an error means that the hub, or a build for this machine there, was not to be had."""
+    """Check whether an error means that the hub, or a build for this machine on it, was unavailable."""
     package = type(error).__module__.partition(".")[0]
     return isinstance(error, OSError) or package in _NETWORK_PACKAGES or "offline mode" in str(error)

@@ -1,13 +1,13 @@
-"""From a model config to a model on the device, with its tokenizer.
+"""Load the model that a config names onto its device, with its tokenizer.
 
 Weights come from safetensors or GGUF, never from a pickle, or they are random. Random weights are made on the device
-itself, so that a model of eight billion parameters needs no download and no minute of a CPU's random numbers.
+itself, so that a model of eight billion parameters needs neither a download nor a minute of random numbers on a CPU.
 
-`draft` is the same way without the weights: it builds the model on torch's meta device and reads no more of a
-checkpoint than the headers of its files, and it refuses what cannot work. Each load begins with it, and so does the
-examination before a sweep (`bench.trial.preflight`), so that both refuse the same in the same words; only the latter
-tries out the sizes of a random model (`fit`). It does not judge what is a limit of this machine, such as an attention
-implementation that is missing: see `bench.trial.unsupported`.
+`draft` does the same without the weights: it builds the model on torch's meta device, reads only the headers of a
+checkpoint's files, and refuses what cannot work. Each load begins with it, and so does the examination before a sweep
+(`bench.trial.preflight`), so that both refuse the same with the same message; only the latter tries out the sizes of a
+random model (`fit`). Limits of this machine, such as a missing attention implementation, are not checked here: see
+`bench.trial.unsupported`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class LoadedModel:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A model without its weights: what can be told before they are read."""
+    """A model without its weights: what is known before they are read."""
 
     architecture: Any  # transformers.PreTrainedConfig
     tokenizer: Any
@@ -51,7 +51,7 @@ class Draft:
 
 
 def load(config: BenchmarkConfig, group: RankGroup | None = None) -> LoadedModel:
-    """Load or make the model that the config names, on the device that it names; with a group this rank's slices of it.
+    """Load or make the model on its device; with a group, only this rank's slices of it.
 
     Raises:
         ConfigError: the request cannot be met on this machine or by this model, or the model cannot be found.
@@ -64,8 +64,8 @@ def load(config: BenchmarkConfig, group: RankGroup | None = None) -> LoadedModel
     if config.profile.memory_snapshot and device.type != "cuda":
         raise NoSnapshotError(f"torch keeps no history of memory on {device.type}")
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # for what asks for the current GPU: Triton, kernels that others wrote, NVTX
-    plan = draft(model_config, device, fit=False)  # the first call will tell
+        torch.cuda.set_device(device)  # for code that uses the current GPU: Triton, other people's kernels, NVTX
+    plan = draft(model_config, device, fit=False)  # the first call will show it
     check_workload(config, plan)
     _seed(model_config.seed)
     if model_config.weights == "random":
@@ -73,15 +73,15 @@ def load(config: BenchmarkConfig, group: RankGroup | None = None) -> LoadedModel
     else:
         model = _pretrained_model(config, plan, group).to(device)
     model = model.eval()
-    # A checkpoint's own habits (sampling, penalties) would reach each call through this; ours spells out everything.
+    # A checkpoint's own generation config (sampling, penalties) would affect each call; ours sets everything.
     model.generation_config = transformers.GenerationConfig()
-    # A fresh seed, so that what loading consumed does not matter to anything after it.
+    # Seeded again, so that random numbers used by the load affect nothing after it.
     _seed(model_config.seed)
     return LoadedModel(model=model, tokenizer=plan.tokenizer, device=device)
 
 
 def draft(model_config: ModelConfig, device: torch.device, *, fit: bool = True) -> Draft:
-    """Everything of a model but its weights.
+    """Return everything of a model but its weights.
 
     Args:
         model_config: the model.
@@ -115,7 +115,7 @@ def draft(model_config: ModelConfig, device: torch.device, *, fit: bool = True) 
 
 
 def check_workload(config: BenchmarkConfig, plan: Draft) -> None:
-    """Refuse a workload that does not fit the model, or whose prompt makes no tokens of it."""
+    """Refuse a workload that does not fit the model, or a prompt that yields no tokens of it."""
     workload = config.workload
     total = workload.sequence_length + workload.num_tokens_to_generate
     positions = getattr(plan.architecture.get_text_config(decoder=True), "max_position_embeddings", None)
@@ -132,7 +132,7 @@ def check_workload(config: BenchmarkConfig, plan: Draft) -> None:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The torch device of the key `device`; ConfigError when this machine lacks it."""
+    """Return the torch device of the key `device`; ConfigError when this machine lacks it."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if not name.startswith("cuda"):
@@ -201,5 +201,5 @@ def _pretrained_model(config: BenchmarkConfig, plan: Draft, group: RankGroup | N
 
 
 def revision_of(model: Any) -> str | None:
-    """The hub commit that the weights came from; None for folders and random weights."""
+    """Return the hub commit that the weights came from; None for folders and random weights."""
     return transformers_internals.commit_of(model)

@@ -1,8 +1,7 @@
-"""Prompts of exactly the requested length, whatever the tokenizer and the text.
+"""Make prompts of exactly the requested length, whatever the tokenizer and the text.
 
-The text repeats rather than running short, and each row of a batch starts at another place of it, so that rows
-differ. What the prompt says does not matter to the timing of a dense model; it is English so that a reader can judge
-the output.
+A short text is repeated, and each row of a batch starts at another place of it, so that rows differ. The content does
+not affect the timing of a dense model; it is English so that a reader can judge the output.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ LINES_LOOKED_AT = 5  # that must all be objects for a text to count as JSON line
 
 
 def read_text(workload: WorkloadConfig) -> str:
-    """The text that prompts are cut from. Raises ConfigError when the file cannot serve."""
+    """Return the text that prompts are cut from. Raises ConfigError when the file cannot serve."""
     if workload.prompt_file is None:
         return TEXT
     typed = workload.prompt_file
@@ -56,7 +55,7 @@ def read_text(workload: WorkloadConfig) -> str:
 
 
 def _data_format(path: Path, text: str) -> str | None:
-    """What a file of prompts in another format holds; None for text, braces and JSON in the midst of it included."""
+    """Return what a prompt file of another format holds; None for text, even with braces and JSON in it."""
     lines = [line for line in text.removeprefix("\ufeff").splitlines() if line.strip()]
     if all(isinstance(_parsed(line), dict) for line in lines[:LINES_LOOKED_AT]):
         return "JSON lines"
@@ -72,7 +71,7 @@ def _data_format(path: Path, text: str) -> str | None:
 
 
 def _parsed(text: str) -> object:
-    """The value of a JSON text; None where it is none."""
+    """Return the value of a JSON text; None where it is none."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -80,7 +79,7 @@ def _parsed(text: str) -> object:
 
 
 def token_ids(tokenizer: Any, workload: WorkloadConfig) -> tuple[list[int], list[int]]:
-    """The whole text's tokens: the BOS where the tokenizer itself would put one, and the others.
+    """Return the tokens of the whole text, with BOS if the tokenizer itself would add one.
 
     Raises:
         ConfigError: the text yields no token.
@@ -97,7 +96,7 @@ def token_ids(tokenizer: Any, workload: WorkloadConfig) -> tuple[list[int], list
 
 
 def prompt_ids(tokenizer: Any, workload: WorkloadConfig) -> torch.Tensor:
-    """Token ids of the prompts, int64, shape (batch_size, sequence_length).
+    """Return token ids of the prompts, int64, shape (batch_size, sequence_length).
 
     Rows start with the BOS token where the tokenizer itself would put one.
 

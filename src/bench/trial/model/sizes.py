@@ -1,8 +1,8 @@
-"""The sizes of a loaded model that decide how much a token must move and compute, and the bytes of its KV cache.
+"""Read the sizes of a loaded model that decide bytes and FLOPs per token, and its KV cache's bytes.
 
-Weights are counted from the real parameters; heads and layers come from the config, and where the projections of the
-real model contradict it the answer is None. So it is for architectures in which more than attention over a KV cache
-keeps state (Mamba, linear attention), in which layers share or compress keys and values, and for quantised weights.
+Weights are counted from the real parameters; heads and layers come from the config. The result is None if the
+projections of the real model contradict the config, if something other than attention over a KV cache keeps state
+(Mamba, linear attention), if layers share or compress keys and values, and for quantised weights.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _UnreadableError(Exception):
 
 
 def shape_of(model: Any) -> ModelShape | None:
-    """The sizes of a loaded transformers causal language model; None when they cannot be read. Raises nothing.
+    """Return the sizes of a loaded transformers causal language model; None when they cannot be read. Raises nothing.
 
     Of a multimodal model the text decoder counts.
     """
@@ -47,7 +47,7 @@ def shape_of(model: Any) -> ModelShape | None:
 
 
 def kv_cache_bytes(shape: ModelShape, *, batch_size: int, positions: int, element_bytes: int) -> int:
-    """What the KV cache of a call must hold: keys and values of every layer, of a window no more than its tokens.
+    """Return the bytes that the KV cache of a call must hold, of a sliding window no more than its tokens.
 
     Args:
         shape: of the model.
@@ -61,7 +61,7 @@ def kv_cache_bytes(shape: ModelShape, *, batch_size: int, positions: int, elemen
 
 
 def observed_cache_bytes(cache: Any) -> int | None:
-    """Bytes that a transformers Cache (static or dynamic) really takes; None for forms that cannot be read, or empty.
+    """Return the bytes of a transformers Cache (static or dynamic); None: empty, or of an unknown form.
 
     A slice that a window cuts from a longer tensor counts as the slice.
     """
@@ -106,7 +106,7 @@ def _shape_of(model: Any) -> ModelShape:
 
 
 def _weights(decoder: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """The parameters that tokens are multiplied with: two dimensions or more, no bias, no table that is looked up.
+    """Yield the parameters that tokens are multiplied with: at least two dimensions, no bias, no lookup table.
 
     An embedding table that is tied to the lm_head is left out as well: the lm_head is counted by itself.
     """
@@ -120,7 +120,7 @@ def _weights(decoder: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _is_expert(name: str, weight: torch.Tensor, declared: int | None) -> bool:
-    """Whether only some tokens meet this weight: a module list of experts, or all of a layer fused into one tensor.
+    """Check whether only some tokens use this weight: a list of experts, or all of a layer in one tensor.
 
     Experts that every token visits ("shared") are weights like others.
     """
@@ -129,7 +129,7 @@ def _is_expert(name: str, weight: torch.Tensor, declared: int | None) -> bool:
 
 
 def _windows(config: Any) -> tuple[int | None, int]:
-    """The sliding window in tokens, the token itself included, and how many layers have it."""
+    """Return the sliding window in tokens, the token itself included, and how many layers have it."""
     window = getattr(config, "sliding_window", None)
     types = next((found for name in LAYER_TYPES if (found := getattr(config, name, None))), None)
     if types is None:
@@ -167,7 +167,7 @@ def _check_projections(weights: dict[str, torch.Tensor], *, heads: int, kv_heads
 
 
 def _first(config: Any, names: tuple[str, ...]) -> int | None:
-    """The first of the fields that holds a number; a list, one number a layer, is no answer."""
+    """Return the first of the fields that holds a number; a list, one number a layer, is no answer."""
     for name in names:
         value = getattr(config, name, None)
         if isinstance(value, int) and value > 0:

@@ -1,6 +1,6 @@
-"""Where a model comes from: a folder, a GGUF file or the hub; and in one line what the hub and transformers refuse.
+"""Find a model (folder, GGUF file or hub), and refuse in one line what the hub and transformers refuse.
 
-A path that leads nowhere is refused here. What is no path is for the hub to know, whose answers `refusing` translates.
+A path that does not exist is refused here. Other names are for the hub to resolve; `refusing` translates its errors.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench.trial.unsupported import one_line
 
 
 def check_path(model_config: ModelConfig) -> None:
-    """Refuse a path that leads nowhere, or to what holds no model."""
+    """Refuse a path that does not exist, or that holds no model."""
     name = str(model_config.id)
     path = Path(expanded(name))
     if path.is_dir():
@@ -65,7 +65,7 @@ def _check_config_file(name: str, path: Path) -> None:
 
 
 def source(model_config: ModelConfig) -> dict[str, Any]:
-    """The keywords by which each `from_pretrained` finds its part of the model."""
+    """Return the keywords with which each `from_pretrained` finds its part of the model."""
     gguf = {"gguf_file": model_config.gguf_file} if model_config.gguf_file else {}
     return {
         "pretrained_model_name_or_path": None if model_config.id is None else expanded(model_config.id),
@@ -77,7 +77,7 @@ def source(model_config: ModelConfig) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def refusing(model_config: ModelConfig) -> Iterator[None]:
-    """Turn what the hub and transformers raise when there is no such model into one line for the user."""
+    """Turn the errors of the hub and of transformers for a missing model into one line."""
     try:
         yield
     except SafetensorError as error:
@@ -98,7 +98,7 @@ def needs_own_code(model_config: ModelConfig) -> ConfigError:
 
 
 def _refuse_hub(model_config: ModelConfig, error: BaseException) -> None:
-    """Say what the hub had against it, if that is what the error comes from."""
+    """Raise the hub's reason, if the error comes from the hub."""
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
@@ -109,7 +109,7 @@ def _refuse_hub(model_config: ModelConfig, error: BaseException) -> None:
 
 
 def _hub_reasons(model_config: ModelConfig) -> Iterator[tuple[type[BaseException] | tuple[Any, ...], str, str]]:
-    """Errors of the hub's client, special before general, with the key to change and the remedy."""
+    """Yield errors of the hub's client, special before general, with the key to change and the remedy."""
     endpoint = huggingface_hub.constants.ENDPOINT
     name = "model.id"
     yield hub_errors.HFValidationError, name, "is neither a folder here nor a hub id such as some-org/some-model"
@@ -130,7 +130,7 @@ def _hub_reasons(model_config: ModelConfig) -> Iterator[tuple[type[BaseException
 
 
 def reason(error: BaseException) -> str:
-    """What a nested error says at its end, as one line."""
+    """Return the end of a nested error as one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if len(lines) > 1 and lines[0].endswith(":"):
         return lines[1].removeprefix("ValueError: ").removeprefix("TypeError: ")

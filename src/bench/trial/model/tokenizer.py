@@ -1,6 +1,6 @@
-"""The model's own tokenizer, or one of bytes for random models; refused is one that cannot serve this model.
+"""Load the model's tokenizer, or make one of bytes for random models, and refuse one that does not fit.
 
-Whether the prompt's tokens are all in the embedding is a matter of the workload: see `bench.trial.model.loading`.
+Whether the embedding has all of the prompt's tokens depends on the workload: see `bench.trial.model.loading`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def read_tokenizer(model_config: ModelConfig) -> Any:
 
 
 def byte_tokenizer() -> Any:
-    """A tokenizer without a vocabulary file: one token a byte, then a padding and an end token. 258 tokens."""
+    """Return a tokenizer of 258 tokens: one per byte, a padding and an end token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers  # noqa: PLC0415 - only random models need it
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -45,7 +45,7 @@ def byte_tokenizer() -> Any:
 
 
 def check_tokenizer(model_config: ModelConfig, tokenizer: Any, rows: int | None) -> None:
-    """Refuse a tokenizer that knows no end, or is another model's: its tokens must be rows of the embedding."""
+    """Refuse a tokenizer without an end token, or of another model: its ids must be rows of the embedding."""
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is None:
         remedy = "its tokenizer has neither a padding nor an end token; set eos_token in its tokenizer_config.json"
         raise ConfigError("model.id", model_config.id, remedy)

@@ -1,1 +1,1 @@
-"""Tensor parallelism: several processes that measure one setting together."""
+"""Measure one setting in several processes (tensor parallelism)."""

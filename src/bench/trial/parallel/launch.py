@@ -1,13 +1,14 @@
-"""A tensor-parallel job: starts its ranks by torch's launcher, ends all of them when one dies, and says which it was.
+"""Start the ranks of a tensor-parallel job by torch's launcher, and record which rank failed.
 
-    guardian ─ worker ─ rank 0 (measures, writes the record), rank 1, …
+    supervisor ─ worker ─ rank 0 (measures, writes the record), rank 1, …
 
 The worker itself only waits. Whatever ends it (the deadline, a parent that is gone) ends the ranks: each asks the
-kernel to be killed with it, and all are below the guardian.
+kernel to be killed with it, and all are descendants of the supervisor. The launcher ends all ranks when one fails.
 
-Only the rank whose fault it is may end with an exit status other than 0, for the launcher keeps no more than the first
-that it sees: a rank that merely lost contact gives it time to find the other one (`LOST_GRACE_S`). What a rank can say
-of its own failure it leaves in the scratch folder; of one that died without a word the launcher tells the signal.
+Only the rank that failed may end with an exit status other than 0, because the launcher keeps only the first failure
+that it sees: a rank that merely lost contact waits, so that the launcher can find the other one (`LOST_GRACE_S`). A
+rank writes its own failure into the scratch folder (`RankExit`); for one that was killed, the launcher reports the
+signal.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ from bench.results.record import ProcessEnd, Record, RecordError
 from bench.trial.measure import trial
 from bench.trial.model.loading import resolve_device
 from bench.trial.parallel.group import RankCommand, RankGroup, lost_contact
-from bench.trial.parallel.other_ranks import follow
+from bench.trial.parallel.other_ranks import obey_commands
 from bench.trial.parallel.tensor_parallel import rank_count
 
-LOOK_S = 0.25  # between the launcher's looks at the ranks
+POLL_S = 0.25  # between the launcher's checks of the ranks
 LOST_GRACE_S = 3.0  # for the launcher to find the rank that is gone
 DONE_GRACE_S = 3.0  # for rank 0 to write its record when another rank has failed
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -47,7 +48,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """What each rank is given: the arguments of `bench.trial.worker.main`."""
+    """The arguments of `bench.trial.worker.main`, as each rank gets them."""
 
     record: Record
     folder: Path
@@ -58,13 +59,13 @@ class Job:
 
     @property
     def scratch(self) -> Path:
-        """Shared by the ranks, in a folder that the parent removes with the job."""
+        """Return the folder that the ranks share; the parent removes it with the job."""
         return self.compile_cache / "ranks"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RankExit:
-    """What a rank says of its end."""
+    """How a rank ended, as it writes itself."""
 
     status: str  # of the record; "lost": another rank is gone
     type: str = ""
@@ -75,8 +76,8 @@ class RankExit:
 
 
 def run_ranks(job: Job) -> None:
-    """Start the ranks, wait for their end, and see that the record says how it came about. Raises nothing."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sends it to the group, and means rank 0
+    """Start the ranks, wait for their end, and make sure that the record says why they ended. Raises nothing."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent signals the whole group; only rank 0 acts on it
     job.scratch.mkdir(parents=True)
     config = BenchmarkConfig.from_dict(job.record.requested)
     died: dict[int, int] = {}
@@ -93,14 +94,14 @@ def run_ranks(job: Job) -> None:
         trial.record_failure(job.record, error)
         _finish(job, job.record)
         return
-    settle(job, died)
+    complete_record(job, died)
 
 
 def _launch(job: Job, size: int) -> None:
-    """Run `enter` in so many new processes until all have come to an end, or one has failed.
+    """Run `enter` in `size` new processes until all have ended or one has failed.
 
     Raises:
-        ChildFailedError: it was ended by a signal, or with an exit status other than 0; the others are killed.
+        ChildFailedError: a rank was killed, or ended with an exit status other than 0; the others are killed.
     """
     launcher = LaunchConfig(
         min_nodes=1,
@@ -111,7 +112,7 @@ def _launch(job: Job, size: int) -> None:
         rdzv_endpoint=f"{LOOPBACK}:0",  # any free port
         local_addr=LOOPBACK,
         max_restarts=0,
-        monitor_interval=LOOK_S,
+        monitor_interval=POLL_S,
         start_method="spawn",
         logs_specs=DefaultLogsSpecs(log_dir=str(job.scratch / "launcher")),
         signals_to_handle="SIGTERM",
@@ -123,7 +124,7 @@ def _launch(job: Job, size: int) -> None:
 
 
 def enter(job: Job) -> None:
-    """The entry of each rank."""
+    """Run one rank: the entry of its process."""
     parent = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above
@@ -136,14 +137,14 @@ def enter(job: Job) -> None:
         torch.set_num_threads(max(1, torch.get_num_threads() // size))  # ranks that share cores would only wait
     if rank == 0:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        _lead(job, device_type)
+        _run_rank_0(job, device_type)
     else:
         job.pipe.close()
-        _follow(job, device_type, rank)
+        _run_other_rank(job, device_type, rank)
 
 
-def _lead(job: Job, device_type: str) -> None:
-    """Rank 0: the job as one process would do it, but for the others that go along."""
+def _run_rank_0(job: Job, device_type: str) -> None:
+    """Run the job as a single process does, and command the other ranks."""
     record, groups = job.record, []
 
     def join() -> RankGroup:
@@ -168,77 +169,77 @@ def _lead(job: Job, device_type: str) -> None:
             join=join,
         )
     except KeyboardInterrupt:
-        _say(job, 0, RankExit(status=record.status))
+        _write_exit(job, 0, RankExit(status=record.status))
         _leave_at_once(1)
-    word = RankExit(status=record.status)
+    ended = RankExit(status=record.status)
     if record.error is not None and lost_contact(f"{record.error.type}: {record.error.message}"):
-        word = RankExit(status="lost")
+        ended = RankExit(status="lost")
     if record.status == "ok":
         try:
             groups[0].announce(RankCommand(kind="stop"))
         except RuntimeError:
-            word = RankExit(status="lost")
-    _say(job, 0, word)
-    _end(word, groups)
+            ended = RankExit(status="lost")
+    _write_exit(job, 0, ended)
+    _end(ended, groups)
 
 
-def _follow(job: Job, device_type: str, rank: int) -> None:
-    """Another rank: make rank 0's calls, and leave word if that fails."""
-    config, word, groups = BenchmarkConfig.from_dict(job.record.requested), RankExit(status="ok"), []
+def _run_other_rank(job: Job, device_type: str, rank: int) -> None:
+    """Make rank 0's calls, and write how this rank ended."""
+    config, ended, groups = BenchmarkConfig.from_dict(job.record.requested), RankExit(status="ok"), []
     try:
         groups.append(RankGroup.join(config, device_type, job.scratch))
-        follow(config, groups[0], job.compile_cache / f"rank{rank}")
+        obey_commands(config, groups[0], job.compile_cache / f"rank{rank}")
     except Exception as error:  # noqa: BLE001 - failure is data
         failed = dataclasses.replace(job.record)
         trial.record_failure(failed, error)
         assert failed.error is not None
-        word = RankExit(status=failed.status, **dataclasses.asdict(failed.error))
-        if lost_contact(f"{word.type}: {word.message}"):
-            word = dataclasses.replace(word, status="lost")
+        ended = RankExit(status=failed.status, **dataclasses.asdict(failed.error))
+        if lost_contact(f"{ended.type}: {ended.message}"):
+            ended = dataclasses.replace(ended, status="lost")
     except SystemExit as error:  # code that comes with a model may do it
-        word = RankExit(status="crashed", type="SystemExit", message=f"sys.exit({error.code!r}) was called")
-        word = dataclasses.replace(word, detail=traceback.format_exc())
-    _say(job, rank, word)
-    if word.status not in ("ok", "lost"):
-        # It may be a reason for rank 0 as well, whose record says it better: as a limit, or of the whole job.
+        ended = RankExit(status="crashed", type="SystemExit", message=f"sys.exit({error.code!r}) was called")
+        ended = dataclasses.replace(ended, detail=traceback.format_exc())
+    _write_exit(job, rank, ended)
+    if ended.status not in ("ok", "lost"):
+        # Rank 0 may have failed for the same reason, and its record says it better: as a known limit, for example.
         deadline = time.monotonic() + DONE_GRACE_S
-        while 0 not in _all_heard(job) and time.monotonic() < deadline:
+        while 0 not in _read_exits(job) and time.monotonic() < deadline:
             time.sleep(0.05)
-    _end(word, groups)
+    _end(ended, groups)
 
 
-def _end(word: RankExit, groups: list[RankGroup]) -> None:
-    """Leave: a rank at fault at once, so that the launcher ends the others too."""
-    if word.status == "ok":
+def _end(ended: RankExit, groups: list[RankGroup]) -> None:
+    """End this rank: at once after a failure, so that the launcher ends the others too."""
+    if ended.status == "ok":
         for group in groups:
             group.leave()
         return
-    if word.status == "lost":
+    if ended.status == "lost":
         time.sleep(LOST_GRACE_S)
     _leave_at_once(1)
 
 
 def _leave_at_once(status: int) -> None:
-    """Without waiting for threads and libraries, which may wait for ranks that are gone."""
+    """Exit without waiting for threads and libraries, which may wait for ranks that are gone."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
-def _say(job: Job, rank: int, word: RankExit) -> None:
+def _write_exit(job: Job, rank: int, ended: RankExit) -> None:
     with contextlib.suppress(OSError):
-        _write(job.scratch / f"rank{rank}.json", json.dumps(dataclasses.asdict(word)))
+        _write(job.scratch / f"rank{rank}.json", json.dumps(dataclasses.asdict(ended)))
 
 
 def _write(path: Path, text: str) -> None:
-    """So that a reader finds all of it or nothing."""
+    """Write the file through a rename, so that a reader finds all of it or nothing."""
     unfinished = path.with_suffix(".part")
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
 
 
-def _all_heard(job: Job) -> dict[int, RankExit]:
-    """Rank → what it has said of its end, of those that have."""
+def _read_exits(job: Job) -> dict[int, RankExit]:
+    """Return how ranks ended, by rank, for those that wrote it."""
     heard = {}
     for path in job.scratch.glob("rank*.json"):
         rank = int(path.stem.removeprefix("rank"))
@@ -246,39 +247,41 @@ def _all_heard(job: Job) -> dict[int, RankExit]:
     return heard
 
 
-# ---- what came of them ----------------------------------------------------------------------------------------------
+# ---- the record -----------------------------------------------------------------------------------------------------
 
 
-def settle(job: Job, died: dict[int, int]) -> None:
-    """Where another rank than 0 is the reason of the end, or rank 0 could not write its record: say so in it.
+def complete_record(job: Job, died: dict[int, int]) -> None:
+    """Write the failure into the record if another rank caused it, or if rank 0 could not write its record.
 
     Args:
         job: the job, all of whose ranks are gone.
         died: rank → exit status (negative: the signal's number) of those that the launcher saw fail.
     """
-    record, heard = _written(job), _all_heard(job)
-    first, stage = heard.pop(0, None), _stage(job)
-    if first is not None and first.status == "ok":
+    record, exits = _written(job), _read_exits(job)
+    rank_0, stage = exits.pop(0, None), _stage(job)
+    if rank_0 is not None and rank_0.status == "ok":
         return
-    own = {rank: word for rank, word in heard.items() if word.status not in ("ok", "lost")}
-    silent = {rank: code for rank, code in died.items() if code < 0 or (rank not in heard and (rank or first is None))}
-    knows = first is not None and first.status != "lost"
-    if any(silent) or (silent and not knows):
-        rank, code = max(silent.items())
-        _blame_silent(record, rank, code, stage)
-    elif own and not knows:
-        rank, word = min(own.items())
-        said = dataclasses.asdict(word)
-        record.fail(said.pop("status"), said.pop("type"), f"rank {rank}: {said.pop('message')}", **said)
-    elif not knows:
-        record.fail("crashed", "Exit", f"a rank left without a word in {stage}; see {LOG_NAME}")
+    failed = {rank: each for rank, each in exits.items() if each.status not in ("ok", "lost")}
+    unexplained = {
+        rank: code for rank, code in died.items() if code < 0 or (rank not in exits and (rank or rank_0 is None))
+    }
+    rank_0_knows = rank_0 is not None and rank_0.status != "lost"
+    if any(unexplained) or (unexplained and not rank_0_knows):
+        rank, code = max(unexplained.items())
+        _record_death(record, rank, code, stage)
+    elif failed and not rank_0_knows:
+        rank, ended = min(failed.items())
+        fields = dataclasses.asdict(ended)
+        record.fail(fields.pop("status"), fields.pop("type"), f"rank {rank}: {fields.pop('message')}", **fields)
+    elif not rank_0_knows:
+        record.fail("crashed", "Exit", f"a rank ended without an error message in {stage}; see {LOG_NAME}")
     else:
-        return  # rank 0 has said why
+        return  # rank 0 has recorded why
     record.stage = stage
     _finish(job, record)
 
 
-def _blame_silent(record: Record, rank: int, code: int, stage: str) -> None:
+def _record_death(record: Record, rank: int, code: int, stage: str) -> None:
     name = _signal_name(-code) if code < 0 else None
     how = name or f"exit status {code}"
     kept = "; its measured calls are kept" if record.iterations else ""
@@ -288,7 +291,7 @@ def _blame_silent(record: Record, rank: int, code: int, stage: str) -> None:
 
 
 def _written(job: Job) -> Record:
-    """The record as rank 0 wrote it last; the one that was asked for when it wrote none."""
+    """Return the record as rank 0 wrote it last; without one, the requested record."""
     with contextlib.suppress(RecordError):
         return Record.read(job.folder)
     return job.record

@@ -1,7 +1,7 @@
-"""Every rank of a tensor-parallel job but the first: loads its slices and makes each call that rank 0 announces.
+"""Run a rank other than rank 0: load its slices and make each call that rank 0 commands.
 
-A follower measures no time. It tells what it used of its device: memory in the same stretches as rank 0, and the energy
-of each measured call where each rank has a counter of its own, as GPUs have. On the CPU the counter is the host's, and
+Such a rank measures no time. It reports what it used of its device: memory in the same stages as rank 0, and the energy
+of each measured call if each rank has a counter of its own, as GPUs have. On the CPU the counter is the host's, and
 rank 0 reads it for all.
 """
 
@@ -30,17 +30,17 @@ from bench.trial.parallel.group import RankCommand, RankGroup
 
 
 class NullStreamer(BaseStreamer):  # type: ignore[misc]
-    """Takes tokens and does nothing, so that generate goes the same way as in rank 0."""
+    """Ignores tokens. With a streamer, generate takes the same code path as in rank 0."""
 
     def put(self, value: Any) -> None:
-        """Of one step."""
+        """Ignore the tokens of one step."""
 
     def end(self) -> None:
-        """The call is over."""
+        """Do nothing at the end of the call."""
 
 
-def follow(config: BenchmarkConfig, group: RankGroup, compile_cache: Path) -> None:
-    """Load, then obey until rank 0 says stop.
+def obey_commands(config: BenchmarkConfig, group: RankGroup, compile_cache: Path) -> None:
+    """Load the slices, then obey rank 0's commands until it sends "stop".
 
     Raises:
         RuntimeError: rank 0 or another rank is gone.
@@ -52,18 +52,18 @@ def follow(config: BenchmarkConfig, group: RankGroup, compile_cache: Path) -> No
         request = Request.prepare(config, loaded)
         gc.collect()
         gc.freeze()
-        own = _Follower(request=request, group=group, memory=Memory(after_load=memory.use(loaded.device)))
+        this = _OtherRank(request=request, group=group, memory=Memory(after_load=memory.use(loaded.device)))
         while (command := group.receive()).kind != "stop":
             if command.kind == "stage":
-                own.enter(str(command.stage), until_stop)
+                this.enter(str(command.stage), until_stop)
             elif command.kind == "report":
-                group.gather((own.report(), own.tokens))
+                group.gather((this.report(), this.tokens))
             else:
-                own.call(command)
+                this.call(command)
 
 
 @dataclasses.dataclass(kw_only=True)
-class _Follower:
+class _OtherRank:
     request: Request
     group: RankGroup
     memory: Memory
@@ -72,7 +72,7 @@ class _Follower:
     monitor: HardwareMonitor | None = None
 
     def enter(self, stage: str, until_stop: contextlib.ExitStack) -> None:
-        """Begin a stretch of the job as rank 0 does."""
+        """Begin a stage of the job as rank 0 does."""
         device, config = self.request.loaded.device, self.request.config
         if self.stage == "warmup":
             self.memory = dataclasses.replace(self.memory, warmup_peak=memory.peak(device, of_process=True))
@@ -87,10 +87,10 @@ class _Follower:
         self.stage = stage
 
     def call(self, command: RankCommand) -> None:
-        """One generate call, the same as rank 0's."""
+        """Make the same generate call as rank 0."""
         request, more = self.request, _keywords(command)
         monitor = self.monitor if self.stage == "measurement" else None
-        with _quiet(), guards(request.config), _monitored(monitor):
+        with _without_collections(), guards(request.config), _monitored(monitor):
             memory.synchronize(request.loaded.device)
             output = request.generate(**more)
             memory.synchronize(request.loaded.device)
@@ -99,7 +99,7 @@ class _Follower:
         gc.collect()
 
     def report(self) -> Rank:
-        """What this rank used, up to the end of the measured calls."""
+        """Return what this rank used, up to the end of the measured calls."""
         device = self.request.loaded.device
         return Rank(
             rank=self.group.rank,
@@ -111,7 +111,7 @@ class _Follower:
 
 
 def _keywords(command: RankCommand) -> dict[str, Any]:
-    """What looks on in rank 0 and changes the way that generate goes, without eyes."""
+    """Return inert forms of the observers in rank 0's call, because they change the code path of generate."""
     more: dict[str, Any] = {}
     if command.shows_logits:
         more["logits_processor"] = [LogitTap(lambda _step, _scores: None, command.forced)]
@@ -123,8 +123,8 @@ def _keywords(command: RankCommand) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No garbage collection during a call."""
+def _without_collections() -> Iterator[None]:
+    """Collect no garbage until the context ends."""
     gc.disable()
     try:
         yield
@@ -134,7 +134,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _monitored(monitor: HardwareMonitor | None) -> Iterator[None]:
-    """Energy is that of the call; the samples are rank 0's to keep."""
+    """Measure the energy of a call; only rank 0 keeps samples."""
     if monitor is None:
         yield
         return

@@ -1,12 +1,12 @@
-"""Tensor parallelism: whether a model can be split over the ranks, loading its slices, and the proof that it was split.
+"""Split a model over the ranks: check that it can be, load the slices, and prove that it was.
 
 transformers splits by the plan that comes with an architecture (`base_model_tp_plan`): each rank reads its slice of
-each planned layer and holds it as a DTensor, which knows its whole shape. So counts of parameters are those of the
-whole model, and what a rank really holds is in the local tensors.
+each planned layer and holds it as a DTensor, which knows its whole shape. Counts of parameters are therefore
+those of the whole model, and what a rank holds is in the local tensors.
 
-Random weights are made whole by rank 0, in the way and on the kind of device of a single process, written to a folder
-that all ranks share, and read from there in slices: they are the same as without tensor parallelism. So a random model
-must fit rank 0's GPU as a whole for a moment; a checkpoint need not.
+Rank 0 makes all random weights, as a single process does and on the same kind of device, and writes them to a folder
+that all ranks share. Each rank reads its slices from there, so the weights are the same as without tensor parallelism.
+A whole random model must therefore fit rank 0's GPU for a moment; a checkpoint need not.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ KV_PLANNED = ("k_proj", "qkv_proj", "query_key_value")  # modules that make keys
 
 
 def rank_count(model_config: ModelConfig, device: torch.device) -> int:
-    """How many ranks the job has: `model.tp_size`, or one for each GPU. ConfigError when there are not as many."""
+    """Return how many ranks the job has: `model.tp_size`, or one per GPU. ConfigError: too few GPUs."""
     size = model_config.tp_processes
     if device.type != "cuda":
         if size is None:
@@ -52,7 +52,7 @@ def rank_count(model_config: ModelConfig, device: torch.device) -> int:
 def check_split(model_config: ModelConfig, architecture: Any, skeleton: Any, size: int) -> None:
     """Refuse a model for which transformers has no plan, or whose heads cannot be dealt out evenly.
 
-    `skeleton` is the model on the meta device; None where there is none, then the load tells.
+    `skeleton` is the model on the meta device; None: there is none, and the load checks.
     """
     if skeleton is None:
         return
@@ -77,7 +77,7 @@ def check_split(model_config: ModelConfig, architecture: Any, skeleton: Any, siz
 
 
 def distributed_config(group: RankGroup | None) -> dict[str, Any]:
-    """What `from_pretrained` needs to be told so that it reads this rank's slices; {} without a group."""
+    """Return what `from_pretrained` needs to be told so that it reads this rank's slices; {} without a group."""
     if group is None:
         return {}
     from transformers.distributed import DistributedConfig  # noqa: PLC0415 - only such jobs need it
@@ -88,7 +88,7 @@ def distributed_config(group: RankGroup | None) -> dict[str, Any]:
 def split_random(
     make: Callable[[], Any], config: BenchmarkConfig, architecture: Any, group: RankGroup
 ) -> tuple[Any, Any]:
-    """A random model in slices, by way of a checkpoint that rank 0 makes; with what transformers says of loading it."""
+    """Return a random model in slices, from a checkpoint that rank 0 makes, and what its loading reported."""
     folder = group.scratch / "weights"
     if group.rank == 0:
         whole = make()
@@ -116,11 +116,11 @@ def split_random(
     return model, found
 
 
-# ---- what was loaded ------------------------------------------------------------------------------------------------
+# ---- after the load -------------------------------------------------------------------------------------------------
 
 
 def local(parameter: Any) -> Any:
-    """What this rank holds of a parameter."""
+    """Return what this rank holds of a parameter."""
     return parameter.to_local() if hasattr(parameter, "to_local") else parameter
 
 
@@ -152,7 +152,7 @@ def observe(config: BenchmarkConfig, model: Any) -> dict[str, Any]:
 
 
 def kv_share(model: Any) -> float:
-    """The share of all keys and values that this rank keeps: that of the first projection to them."""
+    """Return the share of all keys and values that this rank keeps: that of the first projection to them."""
     for name, each in model.named_parameters():
         if KV_PROJECTION.search(name) or QKV_PROJECTION.search(name):
             return float(local(each).numel() / each.numel())

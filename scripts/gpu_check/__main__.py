@@ -20,8 +20,9 @@ from bench.analysis.trials.summary import summarize
 from bench.jobs.process.fork_server import start_fork_server
 from bench.report.text.format import milliseconds, one_line
 from bench.results.record import PHASES, Record
-from gpu_check.checks import Check, Run, check_lines, judged
+from gpu_check.checks import check_lines, judged
 from gpu_check.jobs import GPU, REHEARSED, Job, Target, jobs_for
+from gpu_check.judge import Check, Run
 from gpu_check.nvml import Gpu, ask_nvml
 from gpu_check.printing import shortened, tables
 from gpu_check.running import Clock, Outcome, e2e_s, run_all

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from bench.analysis.trials.summary import compiled_while_measured, summarize
 from bench.report.text.format import UNDEFINED, one_line, percent, significant
-from bench.results.record import Record
-from gpu_check.jobs import CUDAGRAPH_MODES, PAIRS, SEED_EXAMPLE, Job, Target
-from gpu_check.nvml import IDLE_S, Gpu
+from gpu_check.jobs import CUDAGRAPH_MODES, PAIRS, SEED_EXAMPLE
+from gpu_check.judge import Check, Judge, Run
+from gpu_check.nvml import IDLE_S
 from gpu_check.printing import families, gib, shortened, small
-from gpu_check.running import Outcome, e2e_s
+from gpu_check.running import e2e_s
 
 MIN_POWER_W = 30.0
 POWER_MARGIN = 1.1
@@ -20,63 +19,6 @@ MAX_SHARE = 1.05  # as bench.analysis.trials.roofline has it
 LEAST_BANDWIDTH_SHARE = 0.5  # of what clock and bus allow
 MONITOR_TOLERANCE, MONITOR_FAILURE = 0.05, 0.15  # of E2E; between them two processes cannot tell
 SDPA_FAMILIES = {"math", "flash_attention", "efficient_attention", "cudnn_attention", "overrideable"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """The input of all checks."""
-
-    outcomes: list[Outcome]
-    target: Target
-    gpu: Gpu
-
-    @property
-    def ok(self) -> list[tuple[Job, Record]]:
-        """Return the jobs that are ok, with their records."""
-        return [(each.job, each.record) for each in self.outcomes if each.ok and each.record is not None]
-
-    def of(self, name: str) -> Outcome | None:
-        """Return the outcome of one job."""
-        return next((each for each in self.outcomes if each.job.name == name), None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """The result of one check."""
-
-    name: str
-    verdict: str  # pass, fail, unknown
-    detail: str
-
-
-class Judge:
-    """Collects the evidence for and against one check."""
-
-    def __init__(self) -> None:
-        self.seen: list[str] = []  # evidence for it
-        self.against: list[str] = []
-        self.unknown: list[str] = []
-
-    def check(self, who: str, holds: bool | None, what: str) -> None:
-        """Add one observation: whether the check holds for `who` (None: unknown), and what was seen."""
-        {True: self.seen, False: self.against, None: self.unknown}[holds].append(f"{who}: {what}" if what else who)
-
-    def verdict(self, name: str) -> Check:
-        """Return fail if anything contradicts the check, unknown if nothing confirms it, else pass."""
-        total = len(self.seen) + len(self.against) + len(self.unknown)
-        if self.against:
-            verdict, lists = "fail", [self.against]
-        elif self.seen:
-            verdict, lists = "pass", [self.seen, [f"unknown: {each}" for each in self.unknown]]
-        else:
-            verdict, lists = "unknown", [self.unknown]
-        said = [each for those in lists for each in those]
-        if not said:
-            return Check(name=name, verdict=verdict, detail="nothing to judge it by")
-        return Check(name=name, verdict=verdict, detail=f"{len(lists[0])} of {total}: {'; '.join(said)}")
-
-
-# ---- checks -------------------------------------------------------------------------------------------------------
 
 
 def check_statuses(run: Run, judge: Judge) -> None:
@@ -334,7 +276,7 @@ def check_artifacts(run: Run, judge: Judge) -> None:
 
 
 def check_nvml(run: Run, judge: Judge) -> None:
-    """The real NVML answers what the monitor asks of it, and its energy counter advances."""
+    """Check that the real NVML answers the monitor's queries, and that its energy counter advances."""
     gpu = run.gpu
     if run.target.rehearsal:
         return
@@ -375,26 +317,26 @@ CHECKS: dict[str, Callable[[Run, Judge], None]] = {
 
 
 def judged(run: Run) -> list[Check]:
-    """The answers to all questions."""
+    """Return the results of all checks."""
     checks = []
     for name, check in CHECKS.items():
         judge = Judge()
         try:
             check(run, judge)
-        except Exception as error:  # noqa: BLE001 - a record of a kind that nobody foresaw must not cost the others
+        except Exception as error:  # noqa: BLE001 - an unforeseen record must not prevent the other checks
             judge.check("the check itself", False, one_line(f"{type(error).__name__}: {error}"))
         checks.append(judge.verdict(name))
     return checks
 
 
 def check_lines(checks: Sequence[Check]) -> list[str]:
-    """One line each, what it saw cut to the width; the JSON file has the rest."""
+    """Return one line per check, cut to the width; the JSON file has the rest."""
     width = max(len(each.name) for each in checks)
     return [shortened(f"{each.verdict:<7}  {each.name:<{width}}  {each.detail}") for each in checks]
 
 
 def _both(first: bool | None, second: bool | None) -> bool | None:
-    """Whether both hold; one that does not decides, and else one that is not known."""
+    """Return False if one is False, True if both are, else None."""
     if first is False or second is False:
         return False
     return True if first and second else None

@@ -1,4 +1,4 @@
-"""Which family a profile shows: real profiles on the CPU, and events shaped like CUDA's for what it lacks."""
+"""Check which family a profile shows: real profiles on the CPU, and events shaped like CUDA's for the rest."""
 
 from __future__ import annotations
 

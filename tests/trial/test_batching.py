@@ -1,4 +1,4 @@
-"""Continuous batching on the real tiny model: the tokens, the times, the work, and what becomes of a worker that fails."""
+"""Check continuous batching on the real tiny model: tokens, times, work, and workers that fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands between the two readings of the clock, and that with continuous batching it is the same."""
+"""Check that only the call is between the two readings of the clock, also with continuous batching."""
 
 from __future__ import annotations
 

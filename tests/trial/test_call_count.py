@@ -1,4 +1,4 @@
-"""How many calls a phase gets."""
+"""Check how many calls each phase has."""
 
 from __future__ import annotations
 

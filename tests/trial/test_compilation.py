@@ -1,4 +1,4 @@
-"""What is asked of torch.compile, and what it did: on small functions that are really compiled, most without Inductor."""
+"""Check the request to torch.compile and what it did, on small functions that are really compiled."""
 
 from __future__ import annotations
 

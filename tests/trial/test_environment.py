@@ -1,4 +1,4 @@
-"""What the record says of the machine: complete, harmless, and never in the job's way."""
+"""Check that the environment is recorded completely, without secrets, and without failing the job."""
 
 import json
 import os

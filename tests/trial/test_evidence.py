@@ -1,4 +1,4 @@
-"""Whether what was observed is what was asked for, where no run on this machine can show it."""
+"""Check observations against requests, for cases that no run on this machine can show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What depends on a GPU that works by itself, held against a double of `torch.cuda` that does: time, and memory."""
+"""Check time and memory on an asynchronous GPU, with a double of `torch.cuda`."""
 
 from __future__ import annotations
 

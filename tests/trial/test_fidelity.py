@@ -1,4 +1,4 @@
-"""Tokens and logits against a reference, with logits that are known to the last digit."""
+"""Compare tokens and logits with a reference, with logits that are known to the last digit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compile cache of flex_attention, which compiles itself whatever `compile.mode` is."""
+"""Check the compile cache of flex_attention, which compiles whatever `compile.mode` is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a record proves beside its times, on the real tiny model."""
+"""Check what a record proves beside its times, on the real tiny model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hub kernels: what is reported is what is in place, and what cannot be had is a limit with its reason.
+"""Check that the reported hub kernels are installed, and that unavailable ones are a limit with a reason.
 
 The tests with the package run where it is installed. Elsewhere a model stands in whose `set_use_kernels` does what the
 package does: it puts a forward on each marked layer, the kernel's where there is one, else that of the layer's class.

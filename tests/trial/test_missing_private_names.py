@@ -1,4 +1,4 @@
-"""A private name that a release has dropped costs what its entry says: no job fails, and the mark tells what is not seen.
+"""Check that without a private name no job fails, and that the record marks what cannot be seen.
 
 Each is taken away in turn, from bench's sight and, where torch can do without it, for real. `backend=eager` compiles in
 a second what Inductor takes half a minute for.

@@ -1,4 +1,4 @@
-"""A model that cannot work is refused in one line, before its weights are read and, for certain, when they are."""
+"""Check that a model that cannot work is refused in one line, if possible before its weights are read."""
 
 from __future__ import annotations
 

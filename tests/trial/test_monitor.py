@@ -1,4 +1,4 @@
-"""The hardware monitor with its real process, on the CPU and on a GPU that is not there."""
+"""Check the hardware monitor with its real process, on the CPU and with a fake NVML."""
 
 import dataclasses
 import json

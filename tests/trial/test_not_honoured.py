@@ -1,4 +1,4 @@
-"""A planted lie is caught: whatever makes a setting run as something else ends `failed`, or with another output.
+"""Check that a setting that runs as something else ends `failed`, or with another output.
 
 Each test breaks the real tiny model or the real libraries behind the runner's back. `backend=eager` compiles in a
 second what Inductor takes half a minute for; what matters here is that TorchDynamo's compiled code runs, or does not.

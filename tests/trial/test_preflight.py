@@ -1,4 +1,4 @@
-"""The examination itself, without the process around it."""
+"""Check the examination of settings without its process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fork server's imports leave nothing behind that a forked job could trip over, and nothing to import again."""
+"""Check that the fork server's imports start nothing that breaks a fork, and leave nothing to import again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rates of this machine, measured for real, and the file that keeps them. What this machine lacks (CUDA) is faked."""
+"""Check the rates of this machine, measured for real, and the file that keeps them; CUDA is faked."""
 
 from __future__ import annotations
 

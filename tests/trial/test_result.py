@@ -1,4 +1,4 @@
-"""What a run from Python returns, and the lines that it logs: made from records whose figures are known."""
+"""Check what a run from Python returns and logs, with records whose figures are known."""
 
 from __future__ import annotations
 

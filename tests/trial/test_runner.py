@@ -1,4 +1,4 @@
-"""The runner's contract, on the real tiny model, in this process, uncompiled."""
+"""Check the runner's contract on the real tiny model, in this process, uncompiled."""
 
 from __future__ import annotations
 

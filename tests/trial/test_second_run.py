@@ -1,4 +1,4 @@
-"""`run_benchmark` called again on the same set-up: a record of its own, in which nothing of the run before counts.
+"""Check that a second run on the same set-up has a record that counts nothing of the run before.
 
 Not covered: CUDA graphs, which only a GPU has.
 """

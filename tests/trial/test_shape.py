@@ -1,4 +1,4 @@
-"""The sizes of real models, small ones with random weights, and the bytes of the caches that they fill."""
+"""Check the sizes of real models, small ones with random weights, and the bytes of their caches."""
 
 from __future__ import annotations
 

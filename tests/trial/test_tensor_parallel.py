@@ -1,4 +1,4 @@
-"""A model split over processes: the same tokens, one end for all ranks, and what is refused."""
+"""Check that a split model generates the same tokens, that its ranks end together, and what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which errors are limits of the machine, which are memory, and how they read."""
+"""Check which errors are limits of the machine, which are out-of-memory, and their messages."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from bench.tracking.store.store import open_store
+from bench.tracking.store.opening import open_store
 from conftest import run_bench
 from small_disk import make_read_only, small_disk
 

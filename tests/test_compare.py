@@ -19,7 +19,7 @@ from bench.cli.compare import METRICS, main
 from bench.results.file_names import SWEEP_NAME
 from bench.results.record import Failure, Fidelity, Record
 from bench.tracking.runs.trial_run import publish
-from bench.tracking.store.store import open_store
+from bench.tracking.store.opening import open_store
 from factories import STARTED_AT_S, make_config, make_record
 from sweeps import EAGER, NEAR, SDPA, job, jobs, sweep
 

@@ -288,7 +288,7 @@ def test_a_folder_of_configs_below_the_home_folder_is_found(tmp_path, home) -> N
 
 
 def test_a_database_below_the_home_folder_is_found(tmp_path, home) -> None:
-    from bench.tracking.store.store import absolute_uri
+    from bench.tracking.store.opening import absolute_uri
 
     assert absolute_uri("sqlite:///~/x.db", tmp_path) == f"sqlite:///{home}/x.db"
 

@@ -32,7 +32,7 @@ from bench.results.record import Failure, Record
 from bench.results.sweep_file import Job
 from bench.tracking.runs.trial_run import publish
 from bench.tracking.store.destination import Destination
-from bench.tracking.store.store import open_store
+from bench.tracking.store.opening import open_store
 from conftest import run_bench
 from factories import make_evidence
 from snapshots import contents, snapshot

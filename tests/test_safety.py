@@ -25,7 +25,8 @@ from bench.config.schema import BenchmarkConfig, ModelConfig, SweepConfig
 from bench.jobs.planning.plan import short_name
 from bench.results.file_names import file_name
 from bench.results.record import Failure
-from bench.tracking.store.store import Store, ui_command
+from bench.tracking.pages.links import ui_command
+from bench.tracking.store.store import Store
 from bench.trial.model.loading import load
 from bench.trial.model.tokenizer import byte_tokenizer
 from conftest import run_bench

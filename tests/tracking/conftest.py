@@ -13,7 +13,8 @@ import pytest
 
 from bench.results.record import Record
 from bench.tracking import publisher
-from bench.tracking.store.store import Store, open_store
+from bench.tracking.store.opening import open_store
+from bench.tracking.store.store import Store
 from factories import STARTED_AT_S, make_config, make_record
 
 

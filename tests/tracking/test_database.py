@@ -15,7 +15,10 @@ import pytest
 
 from bench.tracking.publisher import Publisher
 from bench.tracking.store.database import ROOM_BYTES, check_writable
-from bench.tracking.store.store import Store, TrackingError, UnreachableError, check_answers, open_store
+from bench.tracking.store.errors import TrackingError, UnreachableError
+from bench.tracking.store.opening import open_store
+from bench.tracking.store.reachable import check_answers
+from bench.tracking.store.store import Store
 from small_disk import fill, make_read_only, small_disk
 
 pytestmark = pytest.mark.as_user

@@ -12,7 +12,8 @@ from bench.jobs.assignment import Assignment
 from bench.orchestration import publish_target as conducted
 from bench.results.sweep_file import Job, SweepFile
 from bench.tracking.store.destination import AddressError, Destination, absolute_address, decide, location_uri
-from bench.tracking.store.store import TrackingError, open_store
+from bench.tracking.store.errors import TrackingError
+from bench.tracking.store.opening import open_store
 
 SERVER = "http://mlflow.example:5000"
 

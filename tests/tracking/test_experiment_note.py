@@ -10,7 +10,8 @@ import pytest
 from bench.results.sweep_file import SweepInfo
 from bench.tracking.publisher import Publisher
 from bench.tracking.runs.experiment_note import NOTE, describe_experiment, is_own, signed
-from bench.tracking.store.store import Store, open_store
+from bench.tracking.store.opening import open_store
+from bench.tracking.store.store import Store
 
 _experiments = itertools.count(1)
 SWEEP = SweepInfo(sweep_id="s", name="night", started_at_s=1.0)

@@ -14,7 +14,9 @@ import pytest
 from bench.results.record import Failure, Record
 from bench.tracking.fetch import FetchedSweep, fetch_sweep
 from bench.tracking.runs.trial_run import publish
-from bench.tracking.store.store import Store, TrackingError, open_store
+from bench.tracking.store.errors import TrackingError
+from bench.tracking.store.opening import open_store
+from bench.tracking.store.store import Store
 from factories import STARTED_AT_S, make_record
 
 _sweeps = itertools.count(1)

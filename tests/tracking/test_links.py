@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from bench.results.record import Fidelity, Iteration
-from bench.tracking.pages.links import SIDE_BY_SIDE, Fastest, compare_address, find_fastest, sweep_links
+from bench.tracking.pages.links import LOCAL_UI, SIDE_BY_SIDE, Fastest, compare_address, find_fastest, sweep_links
 from bench.tracking.runs.standing import rank_trials, ranking_of
 from bench.tracking.runs.trial_run import publish
-from bench.tracking.store.store import LOCAL_UI, Store, open_store
+from bench.tracking.store.opening import open_store
+from bench.tracking.store.store import Store
 from factories import make_iterations, make_record
 
 _sweeps = itertools.count(1)

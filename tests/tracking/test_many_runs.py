@@ -13,10 +13,11 @@ import pytest
 from bench.results.sweep_file import SweepInfo
 from bench.tracking.pages.latest_sweep import pages as pages_of_latest
 from bench.tracking.restore import Wanted, find
+from bench.tracking.runs.run_owner import TAG as OWNER
 from bench.tracking.runs.sweep_run import begin_sweep, end_abandoned, gather_sweep
 from bench.tracking.runs.trial_run import PARENT, publish
-from bench.tracking.store.run_owner import TAG as OWNER
-from bench.tracking.store.store import Store, open_store, runs_where, trials_filter
+from bench.tracking.store.opening import open_store
+from bench.tracking.store.store import Store, runs_where, trials_filter
 from factories import STARTED_AT_S, make_record
 
 MANY = 1200  # more than a page of MLflow's has

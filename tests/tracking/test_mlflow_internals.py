@@ -18,12 +18,15 @@ from bench.compat.private_name import PrivateName, entries
 from bench.tracking import mlflow_internals
 from bench.tracking.fetch import fetch_sweep
 from bench.tracking.mlflow_internals import REVISIONS, PrivateFormat, formats
+from bench.tracking.pages.links import LOCAL_UI
 from bench.tracking.publish_mark import read_mark
 from bench.tracking.publisher import Publisher
 from bench.tracking.store.database import make_database
 from bench.tracking.store.database_schema import check_schema
+from bench.tracking.store.errors import TrackingError
+from bench.tracking.store.opening import open_store
 from bench.tracking.store.relocated import bring_along
-from bench.tracking.store.store import LOCAL_UI, Store, TrackingError, open_store
+from bench.tracking.store.store import Store
 from factories import make_record
 
 ENTRIES: dict[str, PrivateName | PrivateFormat] = {**entries(mlflow_internals), **formats(mlflow_internals)}

@@ -19,7 +19,7 @@ from bench.tracking.publish_mark import read_mark
 from bench.tracking.store import relocated
 from bench.tracking.store.destination import ARTIFACTS_VARIABLE
 from bench.tracking.store.found_store import find_store
-from bench.tracking.store.store import open_store
+from bench.tracking.store.opening import open_store
 from conftest import run_bench
 
 SHORT = [

@@ -27,7 +27,8 @@ from bench.results.record import Record
 from bench.tracking import publisher as module
 from bench.tracking.publish_mark import read_mark, record_key
 from bench.tracking.publisher import Publisher
-from bench.tracking.store.store import Store, open_store
+from bench.tracking.store.opening import open_store
+from bench.tracking.store.store import Store
 from factories import MEDIAN_E2E_S, make_record
 from mlflow_server import Server
 
@@ -477,8 +478,8 @@ def test_a_program_ends_while_its_publisher_hangs(silent, tmp_path):
     code = """
 import sys
 from pathlib import Path
-import bench.tracking.store.store as store
-store.check_answers = lambda *_, **__: None
+import bench.tracking.store.opening as opening
+opening.check_answers = lambda *_, **__: None
 import bench.tracking.publisher as publisher
 publisher.OPEN_S = 1.0
 publisher.Publisher(uri=sys.argv[1], experiment="bench", tags={}, folder=Path.cwd(), warn=print)

@@ -10,10 +10,10 @@ import time
 import psutil
 import pytest
 
-from bench.tracking.store import run_owner
+from bench.tracking.runs import run_owner
 
 SLEEPER = (
-    "from bench.tracking.store.run_owner import own_tag; import time; print(own_tag(), flush=True); time.sleep(600)"
+    "from bench.tracking.runs.run_owner import own_tag; import time; print(own_tag(), flush=True); time.sleep(600)"
 )
 
 

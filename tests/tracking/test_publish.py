@@ -30,7 +30,9 @@ from bench.results.sweep_file import SweepInfo
 from bench.tracking.runs.description import describe, roomy
 from bench.tracking.runs.sweep_run import begin_sweep, end_sweep
 from bench.tracking.runs.trial_run import colour_of, publish, run_name
-from bench.tracking.store.store import Point, Store, TrackingError, open_store
+from bench.tracking.store.errors import TrackingError
+from bench.tracking.store.opening import open_store
+from bench.tracking.store.store import Point, Store
 from factories import (
     BATCH_SIZE,
     COMPILE_EXCESS_S,

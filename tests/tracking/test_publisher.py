@@ -8,10 +8,13 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from bench.results.palette import colour
+from bench.tracking.pages.links import LOCAL_UI
 from bench.tracking.pages.view import TAG_PREFIX
 from bench.tracking.publisher import Publisher
 from bench.tracking.runs.sweep_run import is_described
-from bench.tracking.store.store import LOCAL_UI, Store, TrackingError, open_store
+from bench.tracking.store.errors import TrackingError
+from bench.tracking.store.opening import open_store
+from bench.tracking.store.store import Store
 from conftest import run_bench
 from factories import make_record
 

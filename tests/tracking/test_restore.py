@@ -17,7 +17,8 @@ from bench.results.record import Record
 from bench.tracking.publish_mark import read_mark, record_key
 from bench.tracking.publisher import Publisher
 from bench.tracking.restore import Restored, Wanted, find, put_back
-from bench.tracking.store.store import COMPLETE, Store, open_store
+from bench.tracking.store.opening import open_store
+from bench.tracking.store.store import COMPLETE, Store
 from conftest import run_bench
 from factories import STARTED_AT_S, make_record
 

@@ -18,9 +18,10 @@ from bench.tracking import mlflow_internals
 from bench.tracking.fetch import fetch_sweep
 from bench.tracking.mlflow_internals import REVISIONS, installed
 from bench.tracking.publisher import Publisher
-from bench.tracking.store import store
+from bench.tracking.store import opening, reachable
 from bench.tracking.store.database_schema import SchemaError, explain_schema
-from bench.tracking.store.store import TrackingError, look_ahead, open_store
+from bench.tracking.store.errors import TrackingError
+from bench.tracking.store.opening import open_store, prepare_store
 
 OLDER = "400f98739977"  # of MLflow 2.x
 CURRENT = "SELECT version_num FROM alembic_version"
@@ -177,17 +178,18 @@ def test_the_database_of_a_server_is_asked_before_mlflow_opens_it(version, tmp_p
         connection.commit()
     content = (tmp_path / "server.db").read_bytes()
     address = f"sqlite:///{tmp_path}/server.db"
-    monkeypatch.setattr(store, "sqlite_file", lambda _: None)
-    monkeypatch.setattr(store, "_lock_file", lambda _: tmp_path / "lock")
+    for module in (opening, reachable):
+        monkeypatch.setattr(module, "sqlite_file", lambda _: None)
+    monkeypatch.setattr(opening, "_lock_file", lambda _: tmp_path / "lock")
     with pytest.raises(TrackingError, match=f"schema version {version}"):
         open_store(address, "bench", tmp_path)
     assert (tmp_path / "server.db").read_bytes() == content
 
 
-def test_the_look_ahead_leaves_another_schema_alone(database) -> None:
+def test_preparing_leaves_another_schema_alone(database) -> None:
     content = change(database, f"UPDATE alembic_version SET version_num = '{OLDER}'", "DROP TABLE webhooks")
     with pytest.raises(TrackingError, match="db upgrade"):
-        look_ahead(None, database.parent)
+        prepare_store(None, database.parent)
     assert database.read_bytes() == content
 
 

@@ -14,6 +14,7 @@ import pytest
 from bench.cli.sync import main as sync
 from bench.tracking import publisher as module
 from bench.tracking.publisher import Publisher
+from bench.tracking.store.opening import open_store
 from bench.tracking.store.request_time import (
     LONGEST_S,
     QUESTION_S,
@@ -22,7 +23,7 @@ from bench.tracking.store.request_time import (
     seconds_for,
     time_for,
 )
-from bench.tracking.store.store import Store, open_store
+from bench.tracking.store.store import Store
 from mlflow_server import Server
 from slow_line import SlowLine, slow_line
 

@@ -24,7 +24,8 @@ from bench.tracking.publish_mark import read_mark, record_key
 from bench.tracking.publisher import Publisher
 from bench.tracking.runs.standing import KEPT, RANK, UNRANKED, places_of, rank_trials, ranking_of, sweep_metrics
 from bench.tracking.runs.trial_run import publish, run_name
-from bench.tracking.store.store import LAYOUT, Store, open_store, trials_filter
+from bench.tracking.store.opening import open_store
+from bench.tracking.store.store import LAYOUT, Store, trials_filter
 from factories import MEDIAN_E2E_S, make_config, make_evidence, make_iterations, make_record
 from mlflow_server import Server
 

@@ -20,17 +20,11 @@ import pytest
 import sqlalchemy
 
 from bench.host.secrets import without_credentials
+from bench.tracking.pages.links import experiment_address, ui_command
 from bench.tracking.store import database
-from bench.tracking.store.store import (
-    COMPLETE,
-    Store,
-    TrackingError,
-    experiment_address,
-    explained,
-    look_ahead,
-    open_store,
-    ui_command,
-)
+from bench.tracking.store.errors import TrackingError, explained
+from bench.tracking.store.opening import open_store, prepare_store
+from bench.tracking.store.store import COMPLETE, Store
 
 # Forked, so that MLflow's import, seconds long, neither costs time nor keeps the processes apart.
 FORK = multiprocessing.get_context("fork")
@@ -87,9 +81,9 @@ def test_the_default_address_is_the_database_in_the_folder(folder):
     assert open_store(None, "race", folder).uri == f"sqlite:///{folder}/mlflow.db"
 
 
-def test_a_look_ahead_leaves_nothing_in_the_folder(tmp_path):
-    ahead = look_ahead(None, tmp_path)
-    assert ahead.template is not None
+def test_preparing_leaves_nothing_in_the_folder(tmp_path):
+    prepared = prepare_store(None, tmp_path)
+    assert prepared.template is not None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -100,11 +94,11 @@ def clauses(sql):
 
 def test_a_database_that_was_made_ahead_is_like_one_that_was_not(tmp_path):
     made = {}
-    for name in ("ahead", "at once"):
+    for name in ("prepared", "at once"):
         folder = tmp_path / name
         folder.mkdir()
-        ahead = look_ahead(None, folder) if name == "ahead" else None
-        store = open_store(None, "mine", folder, ahead)
+        prepared = prepare_store(None, folder) if name == "prepared" else None
+        store = open_store(None, "mine", folder, prepared)
         experiment = store.client.get_experiment(store.experiment_id)
         assert experiment.artifact_location == (folder / "mlartifacts").as_uri()
         with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as connection:
@@ -113,21 +107,21 @@ def test_a_database_that_was_made_ahead_is_like_one_that_was_not(tmp_path):
             default = connection.execute("SELECT artifact_location FROM experiments WHERE name = 'Default'").fetchone()
         assert default[0].startswith((folder / "mlartifacts").as_uri())
         assert sorted(each.name for each in folder.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
-    assert made["ahead"] == made["at once"]
+    assert made["prepared"] == made["at once"]
 
 
 def test_a_database_that_came_in_between_is_kept(tmp_path):
-    ahead = look_ahead(None, tmp_path)
+    prepared = prepare_store(None, tmp_path)
     first = open_store(None, "first", tmp_path)
-    second = open_store(None, "second", tmp_path, ahead)
+    second = open_store(None, "second", tmp_path, prepared)
     assert second.client.get_experiment_by_name("first").experiment_id == first.experiment_id
 
 
-def test_of_a_database_that_is_there_a_look_ahead_makes_the_client_and_no_experiment(tmp_path):
+def test_of_a_database_that_is_there_preparing_makes_the_client_and_no_experiment(tmp_path):
     open_store(None, "first", tmp_path)
-    ahead = look_ahead(None, tmp_path)
-    assert ahead.client.get_experiment_by_name("second") is None
-    assert open_store(None, "second", tmp_path, ahead).client is ahead.client
+    prepared = prepare_store(None, tmp_path)
+    assert prepared.client.get_experiment_by_name("second") is None
+    assert open_store(None, "second", tmp_path, prepared).client is prepared.client
 
 
 def test_an_experiment_is_found_again(raced):

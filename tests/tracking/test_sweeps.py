@@ -14,11 +14,12 @@ import pytest
 from bench.config.schema import SweepConfig
 from bench.results.sweep_file import SweepInfo
 from bench.tracking.publisher import Publisher
+from bench.tracking.runs.run_owner import TAG as OWNER
+from bench.tracking.runs.run_owner import own_tag
 from bench.tracking.runs.sweep_run import begin_sweep, end_abandoned, end_sweep, ensure_sweep
 from bench.tracking.runs.trial_run import publish
-from bench.tracking.store.run_owner import TAG as OWNER
-from bench.tracking.store.run_owner import own_tag
-from bench.tracking.store.store import Store, open_store, trials_filter
+from bench.tracking.store.opening import open_store
+from bench.tracking.store.store import Store, trials_filter
 from factories import STARTED_AT_S, make_config, make_record
 
 SWEEP = SweepInfo(

@@ -17,7 +17,8 @@ from bench.cli.sync import main
 from bench.results.record import Record
 from bench.tracking.publish_mark import Mark, read_mark, record_key, write_mark
 from bench.tracking.runs.trial_run import publish
-from bench.tracking.store.store import Store, open_store
+from bench.tracking.store.opening import open_store
+from bench.tracking.store.store import Store
 from factories import MEDIAN_E2E_S, STARTED_AT_S, make_config, make_record
 
 DEAD = "http://me:s3cret@127.0.0.1:9"  # the discard port: nothing answers

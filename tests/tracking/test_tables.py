@@ -9,7 +9,8 @@ import pytest
 from bench.results.record import Iteration
 from bench.tracking.runs.tables import CALLS, TAG, calls_of, table_text, tag_text, upload_table
 from bench.tracking.runs.trial_run import publish
-from bench.tracking.store.store import Store, open_store
+from bench.tracking.store.opening import open_store
+from bench.tracking.store.store import Store
 from factories import make_iteration, make_record
 
 

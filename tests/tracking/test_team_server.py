@@ -22,7 +22,10 @@ from bench.tracking import publisher as module
 from bench.tracking.publish_mark import read_mark, record_key
 from bench.tracking.publisher import Publisher
 from bench.tracking.runs.trial_run import publish
-from bench.tracking.store.store import Store, TrackingError, UnreachableError, check_answers, open_store
+from bench.tracking.store.errors import TrackingError, UnreachableError
+from bench.tracking.store.opening import open_store
+from bench.tracking.store.reachable import check_answers
+from bench.tracking.store.store import Store
 from factories import STARTED_AT_S, make_config, make_evidence, make_iterations, make_record
 from mlflow_server import TeamServer
 from postgres import NoPostgresError, Postgres

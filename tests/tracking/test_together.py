@@ -12,7 +12,7 @@ import pytest
 
 from bench.tracking import publisher as publisher_module
 from bench.tracking.publisher import Publisher
-from bench.tracking.store.store import open_store
+from bench.tracking.store.opening import open_store
 from factories import MEDIAN_E2E_S, STARTED_AT_S, make_record
 
 # Forked, so that MLflow's import, seconds long, neither costs time nor keeps the processes apart.

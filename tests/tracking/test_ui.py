@@ -19,7 +19,7 @@ import pytest
 from bench.cli.ui import main
 from bench.tracking.pages.view import view_key
 from bench.tracking.publisher import Publisher
-from bench.tracking.store.store import open_store
+from bench.tracking.store.opening import open_store
 from factories import make_record
 from started import default_signals
 

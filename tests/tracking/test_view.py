@@ -12,7 +12,9 @@ import pytest
 from bench.tracking.pages import view
 from bench.tracking.pages.view import FIRST, HEADLINE, SECTIONS, TAG_PREFIX, Extras, save_view
 from bench.tracking.runs.trial_run import publish
-from bench.tracking.store.store import Store, TrackingError, open_store
+from bench.tracking.store.errors import TrackingError
+from bench.tracking.store.opening import open_store
+from bench.tracking.store.store import Store
 from factories import make_evidence, make_record
 
 pytestmark = pytest.mark.contract

@@ -15,7 +15,7 @@ from bench.tracking.pages.links import sweep_links
 from bench.tracking.pages.view import FIRST, HEADLINE, LEAST, view_key
 from bench.tracking.publisher import Publisher
 from bench.tracking.runs.standing import RANK, UNRANKED
-from bench.tracking.store.store import open_store
+from bench.tracking.store.opening import open_store
 from factories import make_evidence, make_iterations, make_record
 
 pytestmark = [

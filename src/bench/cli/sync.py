@@ -56,7 +56,7 @@ def _run(options: argparse.Namespace) -> int:
             f"no {RECORD_NAME} in or below {', '.join(options.folders)}: name a job's or a sweep's folder"
         )
     from bench.tracking.catch_up import CatchUp  # noqa: PLC0415 - imports MLflow
-    from bench.tracking.store.store import TrackingError  # noqa: PLC0415
+    from bench.tracking.store.errors import TrackingError  # noqa: PLC0415
 
     try:
         work = CatchUp(uri=options.tracking_uri, experiment=options.experiment, check_all=options.all, say=_say)

@@ -121,7 +121,7 @@ def _check_schema(uri: str) -> None:
         elif database.is_file():
             check_schema(database)
     except SchemaError as error:
-        from bench.tracking.store.store import mlflow_command  # noqa: PLC0415 - imports MLflow
+        from bench.tracking.store.errors import mlflow_command  # noqa: PLC0415 - imports MLflow
 
         reason, remedy = explain_schema(error, uri, mlflow_command()) or (str(error), "")
         raise UiError(f"MLflow at {_shown(uri)} cannot be shown: {reason}; {remedy}", ExitStatus.REFUSED) from error
@@ -271,7 +271,7 @@ def _has_group(number: int) -> bool:
 def _print_pages(found: Found, address: str) -> None:
     """The pages of the sweep that led here, else of the latest one in the store."""
     from bench.tracking.pages.latest_sweep import pages  # noqa: PLC0415 - imports MLflow
-    from bench.tracking.store.store import TrackingError  # noqa: PLC0415
+    from bench.tracking.store.errors import TrackingError  # noqa: PLC0415
 
     try:
         lines = pages(address, sweep_id=found.sweep_id, experiment=found.experiment)

@@ -1,4 +1,4 @@
-"""Where records go: the only room that imports mlflow."""
+"""Publish records to MLflow; the only package that imports it."""
 
 from bench.host.home_folder import ensure_home
 

@@ -1,9 +1,9 @@
-"""Calls that nobody waits for longer than agreed: they run in a thread of their own, one at a time.
+"""Call functions with a time limit: they run in a separate thread, one at a time.
 
-A call that takes too long is not stopped, for nothing can stop a thread: it goes on, and while it does, further calls
-are refused at once, so that nothing piles up behind it. The end of the program does not wait for the thread.
+A call that exceeds its limit continues, because a thread cannot be stopped. Until it returns, further calls are refused
+at once, so that they do not queue up. The end of the program does not wait for the thread.
 
-Not covered: several threads that call at once, and threads that a library starts by itself and waits for at the end.
+Not covered: several threads that call at once, and threads that a library starts itself and joins at the end.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _Result = TypeVar("_Result")
 
 
 class NotInTimeError(Exception):
-    """A call is still running; or, with `is_busy`, was not begun because an earlier one is."""
+    """A call is still running; with `is_busy`, it was not started because an earlier one is."""
 
     def __init__(self, *, waited_s: float, is_busy: bool) -> None:
         self.is_busy = is_busy
@@ -29,10 +29,10 @@ class NotInTimeError(Exception):
 
 
 class _Done:
-    """Said once, and waited for any number of times, by one thread, whose waiting Ctrl-C ends.
+    """Signal once that a call is done; one thread may wait for it any number of times, and Ctrl-C interrupts the wait.
 
-    No threading.Event: Ctrl-C in the midst of its wait may leave its lock taken, and the other thread would then wait
-    for ever as it says that it is done. Here the lock may be taken, for the flag was set before it was free.
+    Not threading.Event: Ctrl-C during its wait may leave its lock held, and the other thread would then block for ever
+    in `set`. Here the lock may stay held, because the flag is set before the lock is released.
     """
 
     def __init__(self) -> None:
@@ -45,10 +45,10 @@ class _Done:
         self._lock.release()
 
     def wait(self, within_s: float) -> bool:
-        """Whether it has been said, after so many seconds at most."""
+        """Wait at most so many seconds, and return whether the call is done."""
         deadline_s = time.monotonic() + within_s
         while not self._is_set and (left_s := deadline_s - time.monotonic()) > 0:
-            # Python sees a signal that came just before it began to wait only when that wait is over.
+            # Python handles a signal that arrived just before the wait only after the wait.
             self._lock.acquire(timeout=min(left_s, LOOK_S))
         return self._is_set
 
@@ -63,7 +63,7 @@ class _Call:
 
 
 class BoundedThread:
-    """One thread and what it is doing. It starts with the first call."""
+    """Run calls in one thread, which starts with the first call."""
 
     def __init__(self) -> None:
         self._calls: queue.SimpleQueue[_Call] = queue.SimpleQueue()
@@ -71,12 +71,12 @@ class BoundedThread:
         self._thread: threading.Thread | None = None
 
     def call(self, work: Callable[[], _Result], *, within_s: float) -> _Result:
-        """Run it in the thread and return what it returns, or raise what it raises.
+        """Run a function in the thread and return its result, or raise its exception.
 
-        An earlier call that is within its own time, after Ctrl-C for instance, is waited for.
+        Waits for an earlier call that is still within its own limit, for example after Ctrl-C.
 
         Raises:
-            NotInTimeError: there is no result yet; the work goes on, unless it was not begun.
+            NotInTimeError: there is no result yet; the function keeps running unless it was not started.
         """
         call = self._begin(work, within_s)
         if not call.done.wait(call.deadline_s - time.monotonic()):
@@ -87,10 +87,10 @@ class BoundedThread:
         return result
 
     def begin(self, work: Callable[[], object], *, within_s: float) -> None:
-        """Run it in the thread and wait for nothing; what it raises is lost. The next call waits for its end.
+        """Start a function in the thread and return at once; its exceptions are lost. The next call waits for its end.
 
         Raises:
-            NotInTimeError: it was not begun, for an earlier call is still running.
+            NotInTimeError: it was not started because an earlier call is still running.
         """
         self._begin(work, within_s)
 
@@ -101,11 +101,11 @@ class BoundedThread:
         call = _Call(work=work, deadline_s=now_s + within_s)
         self._start()
         self._calls.put(call)
-        self._last = call  # not before: an interrupt in between would leave a call that never ends
+        self._last = call  # not earlier: an interrupt in between would leave a call that never ends
         return call
 
     def wait_until_free(self, within_s: float) -> None:
-        """Wait for a call that took too long, but no longer than this."""
+        """Wait at most so many seconds for a call that exceeded its limit."""
         if self._last is not None:
             self._last.done.wait(within_s)
 
@@ -113,8 +113,8 @@ class BoundedThread:
         if self._thread is not None and self._thread.is_alive():
             return
         self._thread = threading.Thread(target=self._run, name="bench-tracking", daemon=True)
-        # The thread gets no signal: one that the main thread holds back for a moment must not come in by this door,
-        # and one that it waits for must interrupt its waiting.
+        # The thread receives no signals: one that the main thread blocks must not be delivered here, and one that it
+        # waits for must interrupt its wait.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             self._thread.start()
@@ -126,6 +126,6 @@ class BoundedThread:
             call = self._calls.get()
             try:
                 call.result = call.work()
-            except BaseException as error:  # noqa: BLE001 - whoever waits gets it
+            except BaseException as error:  # noqa: BLE001 - raised again in the waiting thread
                 call.error = error
             call.done.set()

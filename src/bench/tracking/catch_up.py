@@ -39,16 +39,11 @@ from bench.tracking.store.destination import (
     decide,
     with_known_credentials,
 )
+from bench.tracking.store.errors import SERVERS, TrackingError, UnreachableError
+from bench.tracking.store.opening import absolute_uri, open_store
+from bench.tracking.store.reachable import check_answers
 from bench.tracking.store.relocated import GoneError, address_now, start_of, way_to
-from bench.tracking.store.store import (
-    SERVERS,
-    Store,
-    TrackingError,
-    UnreachableError,
-    absolute_uri,
-    check_answers,
-    open_store,
-)
+from bench.tracking.store.store import Store
 
 LOCK_S = 60.0  # for another process that publishes the same folder
 

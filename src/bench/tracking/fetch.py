@@ -19,27 +19,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlflow import MlflowClient
-
 from bench.host.secrets import without_credentials
 from bench.results.file_names import RECORD_NAME
 from bench.results.record import Record, RecordError
+from bench.tracking.mlflow_api import MlflowClient
 from bench.tracking.mlflow_internals import number_of_runs
 from bench.tracking.store.database import sqlite_file
 from bench.tracking.store.database_schema import check_schema, check_schema_at, explain_schema
 from bench.tracking.store.destination import DEFAULT_URI, SERVED, URI_KEY, AddressError, decide
+from bench.tracking.store.errors import TrackingError, mlflow_command, reason_of
+from bench.tracking.store.opening import absolute_uri
 from bench.tracking.store.relocated import artifacts_now
-from bench.tracking.store.store import (
-    PUBLISH,
-    TrackingError,
-    absolute_uri,
-    mlflow_command,
-    pages,
-    reason_of,
-    runs_where,
-    tags_filter,
-    trials_filter,
-)
+from bench.tracking.store.store import PUBLISH, pages, runs_where, tags_filter, trials_filter
 
 # Read when a download starts: a progress bar for each of a hundred small files would hide everything else.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -131,7 +122,7 @@ def _check_schema(uri: str) -> None:
 
 @contextlib.contextmanager
 def _explained(uri: str) -> Iterator[None]:
-    """Turn whatever MLflow raises into a TrackingError; everything, for the reasons that `store.explained` has."""
+    """Turn whatever MLflow raises into a TrackingError; see `errors.explained`."""
     try:
         yield
     except TrackingError:

@@ -1,4 +1,4 @@
-"""One process at a time publishes what lies in a folder: a job that has just ended, or somebody's catching up."""
+"""Lock a folder so that one process at a time publishes its contents: the job that has just ended, or `bench sync`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from bench.tracking.store.store import TrackingError
+from bench.tracking.store.errors import TrackingError
 
 NAME = ".tracking.lock"
 
@@ -19,7 +19,7 @@ class LockedError(TrackingError):
 
 @contextlib.contextmanager
 def folder_lock(folder: Path, timeout_s: float) -> Iterator[None]:
-    """Hold the folder's lock; go on without where the folder cannot be written or its file system has no locks.
+    """Hold the folder's lock; continue without it if the folder is read-only or its file system has no locks.
 
     Raises:
         LockedError: another process held it all the time.

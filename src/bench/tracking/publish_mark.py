@@ -1,8 +1,8 @@
-"""A folder's mark: whether what lies in it is in MLflow, where, and if not, why not.
+"""Read and write a folder's mark: whether its contents are in MLflow, where, and if not, why not.
 
-The mark is what a later `python -m bench.tracking.sync` goes by. It belongs to one record: a job that was run again has
-another key, and the mark of the former attempt says nothing about it. It never holds credentials, and a folder that
-cannot be written costs the mark alone.
+`bench sync` decides by the mark what to publish. The mark belongs to one record: a job that was run again has another
+key, so the mark of the earlier attempt does not apply to it. It never holds credentials. In a folder that cannot be
+written only the mark is lost.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from bench.results.record import Record
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """How far publishing came."""
+    """State whether and where a record or sweep is published."""
 
     published: bool
-    uri: str | None  # the store's absolute address, without credentials; None where it could not be understood
+    uri: str | None  # the store's absolute address, without credentials; None if it is invalid
     experiment: str | None
-    database: str | None = None  # the way from the folder to the store's file, if they move together
+    database: str | None = None  # the path from the folder to the store's file, if they move together
     run_id: str | None = None  # None while not published
     record_key: str  # of what is published: `record_key`, or `sweep_key` in a sweep's folder
     error: str | None = None  # one line; None when published
 
     def says(self, *, key: str, uri: str | None, experiment: str) -> bool:
-        """Whether this very record is published in that very place."""
+        """Check whether this record is published in this place."""
         return self.published and (self.record_key, self.uri, self.experiment) == (key, uri, experiment)
 
 
 def write_mark(folder: Path, mark: Mark) -> None:
-    """Write it, over the one that was there; a file of the same name that is no mark stays."""
+    """Write a mark, over an earlier one; keep a file of the same name that is not a mark."""
     with contextlib.suppress(OSError):
         if not _is_foreign(folder / MARK_NAME):
             write_whole(folder / MARK_NAME, json.dumps(dataclasses.asdict(mark), indent=1, ensure_ascii=False) + "\n")
 
 
 def read_mark(folder: Path) -> Mark | None:
-    """The folder's mark; None where there is none that can be used."""
+    """Return the folder's mark; None without a usable one."""
     try:
         data = json.loads((folder / MARK_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -68,7 +68,7 @@ def read_mark(folder: Path) -> Mark | None:
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether a file is there that holds something else than a mark, or the rest of one."""
+    """Check whether the file exists and is neither a mark nor a part of one."""
     try:
         data = json.loads(path.read_text(encoding="utf-8") or "{}")
     except FileNotFoundError:
@@ -79,10 +79,10 @@ def _is_foreign(path: Path) -> bool:
 
 
 def record_key(record: Record) -> str:
-    """What tells a record from every other: the same setting measured again has another key."""
+    """Return the key of a record; the same setting measured again has another key."""
     return f"{record.sweep_id or 'single'}/{record.setting_id}/{record.repeat}/{record.started_at_s:.3f}"
 
 
 def sweep_key(sweep_id: str, records: Sequence[Record]) -> str:
-    """The same for a sweep as a whole, whose run tells how many of its jobs ended how."""
+    """Return the key of a whole sweep, from the statuses of its jobs, which its run counts."""
     return f"{sweep_id}/{len(records)}/{max((each.started_at_s for each in records), default=0.0):.3f}"

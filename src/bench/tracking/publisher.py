@@ -25,10 +25,11 @@ from bench.results.record import Record, RecordError
 from bench.results.sweep_file import SweepInfo, read_sweep, sweep_of
 from bench.tracking.bounded import BoundedThread, NotInTimeError
 from bench.tracking.folder_lock import LockedError, folder_lock
-from bench.tracking.pages.links import Fastest, find_fastest, sweep_links
+from bench.tracking.pages.links import Fastest, experiment_address, find_fastest, sweep_links, ui_command
 from bench.tracking.pages.view import Extras, extras_of, save_view, saved_key
 from bench.tracking.publish_mark import Mark, read_mark, record_key, sweep_key, write_mark
 from bench.tracking.restore import Restored, Slot, Wanted, find, put_back
+from bench.tracking.runs.artifact_check import check_artifacts
 from bench.tracking.runs.experiment_note import describe_experiment
 from bench.tracking.runs.standing import log_result, rank_trials, ranking_of
 from bench.tracking.runs.sweep_run import (
@@ -43,24 +44,13 @@ from bench.tracking.runs.sweep_run import (
 )
 from bench.tracking.runs.tables import upload_table
 from bench.tracking.runs.trial_run import publish, size_of
-from bench.tracking.store.artifact_check import check_artifacts
 from bench.tracking.store.destination import DEFAULT_URI
+from bench.tracking.store.errors import OtherSchemaError, TrackingError, UnreachableError
+from bench.tracking.store.opening import PreparedStore, absolute_uri, open_store, prepare_store
+from bench.tracking.store.reachable import ANSWER_S, check_answers
 from bench.tracking.store.relocated import GoneError, address_now, relative_database
 from bench.tracking.store.request_time import seconds_for
-from bench.tracking.store.store import (
-    ANSWER_S,
-    Ahead,
-    OtherSchemaError,
-    Store,
-    TrackingError,
-    UnreachableError,
-    absolute_uri,
-    check_answers,
-    experiment_address,
-    look_ahead,
-    open_store,
-    ui_command,
-)
+from bench.tracking.store.store import Store
 
 # How long the main thread waits.
 OPEN_S = 20.0  # a new database takes 3 to 7 s, and longer when several sweeps start at once
@@ -127,9 +117,9 @@ class Publisher:
         self._lock = threading.Lock()
         self._published: set[str] = set()  # record keys
         self._missing: dict[Path, None] = {}  # folders of jobs, in order
-        self._ahead: Ahead | None = None
+        self._prepared: PreparedStore | None = None
         if ahead:
-            self._thread.begin(self._look_ahead, within_s=AHEAD_S)
+            self._thread.begin(self._prepare, within_s=AHEAD_S)
         else:
             self.open()
 
@@ -142,9 +132,9 @@ class Publisher:
         if self._store is not None:
             self._tell("the files of the run will not be published", check_artifacts, JOB_S)
 
-    def _look_ahead(self) -> None:
+    def _prepare(self) -> None:
         with contextlib.suppress(TrackingError):  # who opens the store will tell
-            self._ahead = look_ahead(self._uri, self._folder)
+            self._prepared = prepare_store(self._uri, self._folder)
 
     @property
     def address(self) -> str | None:
@@ -490,12 +480,12 @@ class Publisher:
         if self._store is not None:
             check_answers(self._store.uri)
             return self._store
-        ahead, self._ahead = self._ahead, None  # used once: whoever tries again looks anew
+        prepared, self._prepared = self._prepared, None  # used once: a later attempt starts again
         store = open_store(
             self._uri,
             self.experiment,
             self._folder,
-            ahead,
+            prepared,
             experiment_id=self.experiment_id,
             artifact_location=self.artifact_location,
         )

@@ -21,16 +21,10 @@ from bench.results.record import Record
 from bench.tracking.fetch import newest, read_record
 from bench.tracking.publish_mark import Mark, record_key, write_mark
 from bench.tracking.runs.sweep_run import NAME, is_complete, is_owned_by_the_living
+from bench.tracking.store.errors import TrackingError, explained
+from bench.tracking.store.reachable import check_answers
 from bench.tracking.store.relocated import way_to
-from bench.tracking.store.store import (
-    Store,
-    TrackingError,
-    check_answers,
-    explained,
-    runs_where,
-    tags_filter,
-    trials_filter,
-)
+from bench.tracking.store.store import Store, runs_where, tags_filter, trials_filter
 
 Slot = tuple[str, int]  # of a job in its sweep: setting id and repeat
 

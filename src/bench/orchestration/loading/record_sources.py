@@ -98,7 +98,7 @@ def _exists(path: Path) -> bool:
 
 def _read_mlflow(text: str, tracking_uri: str | None) -> Source:
     from bench.tracking.fetch import fetch_sweep  # noqa: PLC0415
-    from bench.tracking.store.store import TrackingError  # noqa: PLC0415
+    from bench.tracking.store.errors import TrackingError  # noqa: PLC0415
 
     sweep_id = text.removeprefix(MLFLOW_PREFIX)
     if not sweep_id:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from bench.tracking.mlflow_internals import view_tag
-from bench.tracking.pages.links import find_fastest, sweep_links
+from bench.tracking.pages.links import experiment_address, find_fastest, sweep_links
 from bench.tracking.pages.view import view_key
 from bench.tracking.runs.standing import has_result
 from bench.tracking.runs.sweep_run import NAME
-from bench.tracking.store.store import Store, check_answers, connect, experiment_address, explained, tags_filter
+from bench.tracking.store.errors import explained
+from bench.tracking.store.reachable import check_answers
+from bench.tracking.store.store import Store, connect, tags_filter
 from bench.tracking.store.store import pages as listed
 
 

@@ -1,17 +1,20 @@
 """The pages of MLflow's UI that show a sweep: its table, its charts, and its fastest trials side by side.
 
-MLflow does not document the addresses of its pages (`bench.tracking.mlflow_internals`). How one comes to a store's UI
-is in `bench.tracking.store.store` (`ui_command`), and what the table shows in `bench.tracking.pages.view`.
+MLflow does not document the addresses of its pages (`bench.tracking.mlflow_internals`). `bench.tracking.pages.view`
+decides what the table shows.
 """
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
-from bench.tracking.mlflow_internals import compare_page, missing_pages
+from bench.tracking.mlflow_internals import column, compare_page, missing_pages, runs_page
 from bench.tracking.runs.standing import RANK
-from bench.tracking.store.store import LOCAL_UI, SERVERS, Store, experiment_address, explained, trials_filter
+from bench.tracking.store.errors import SERVERS, explained, mlflow_command
+from bench.tracking.store.store import Store, trials_filter
 
+LOCAL_UI = "http://127.0.0.1:5000"  # where `mlflow ui` answers
 SIDE_BY_SIDE = 10  # with more, the page has no room for their figures
 
 
@@ -24,7 +27,7 @@ class Fastest:
 
 
 def find_fastest(store: Store, sweep_id: str, of: int, *, is_ranked: bool = True) -> Fastest:
-    """Ask MLflow for them; a trial that is not ranked is none of them.
+    """Ask MLflow for the fastest ranked trials.
 
     Args:
         store: where the sweep is.
@@ -44,8 +47,46 @@ def find_fastest(store: Store, sweep_id: str, of: int, *, is_ranked: bool = True
     return Fastest(run_ids=run_ids, of=max(of, len(run_ids)))
 
 
+def ui_command(store: Store) -> str:
+    """Return the shell command that starts the UI on this store; for a server, its address."""
+    if store.uri.startswith(SERVERS):
+        return store.address
+    return f"{mlflow_command()} ui --backend-store-uri {shlex.quote(store.address)} --host 127.0.0.1"
+
+
+def experiment_address(
+    store: Store,
+    base: str = LOCAL_UI,
+    *,
+    sweep_id: str | None = None,
+    view: str | None = None,
+    charts: bool = False,
+    sort_by: str = "e2e_ms",
+) -> str:
+    """Return the address of a page of the experiment's runs.
+
+    Args:
+        store: the experiment.
+        base: where the UI of a database answers; a server has its own address.
+        sweep_id: show only the trials of this sweep.
+        view: the key of a saved view, as `bench.tracking.pages.view.save_view` returns it.
+        charts: show charts instead of the table.
+        sort_by: the metric to sort by without a view.
+    """
+    if store.uri.startswith(SERVERS):
+        base = store.address
+    return runs_page(
+        base.rstrip("/"),
+        store.experiment_id,
+        view=view,
+        filter_by=None if sweep_id is None else trials_filter(sweep_id),
+        sort_by=column("metrics", sort_by),
+        charts=charts,
+    )
+
+
 def compare_address(store: Store, run_ids: list[str], base: str = LOCAL_UI) -> str | None:
-    """The page that shows these runs side by side; None where this MLflow has no such page."""
+    """Return the address of the page that shows these runs side by side; None if this MLflow has no such page."""
     base = store.address if store.uri.startswith(SERVERS) else base
     return compare_page(base.rstrip("/"), run_ids, [store.experiment_id])
 
@@ -59,7 +100,7 @@ def sweep_links(
     base: str = LOCAL_UI,
     is_ranked: bool = False,
 ) -> list[str]:
-    """A line for each page of a sweep.
+    """Return one line for each page of a sweep.
 
     Args:
         store: where it is.

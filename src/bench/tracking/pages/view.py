@@ -30,7 +30,8 @@ from bench.tracking.mlflow_internals import (
 from bench.tracking.mlflow_internals import VIEW_TAG as TAG_PREFIX
 from bench.tracking.runs.description import UNVERIFIED
 from bench.tracking.runs.standing import RANK, UNRANKED, is_unranked
-from bench.tracking.store.store import SERVERS, Store, TrackingError, explained, trials_filter
+from bench.tracking.store.errors import SERVERS, TrackingError, explained
+from bench.tracking.store.store import Store, trials_filter
 
 __all__ = [
     "FIRST",

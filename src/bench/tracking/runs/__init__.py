@@ -1,1 +1,1 @@
-"""What MLflow's runs hold: of a trial, and of its sweep."""
+"""Write the MLflow runs of trials and sweeps."""

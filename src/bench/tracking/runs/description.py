@@ -1,8 +1,7 @@
-"""What one wants to read on a trial's page: its figures, how it went, what ran, and how far to trust the median.
+"""Describe a trial in Markdown: its figures, status, what ran, and how reliable the median is.
 
-It is Markdown, which the UI shows as the run's description, and a file among its artifacts. It decides no figure: some
-of those that MLflow has as headline metrics stand at the top, to the same four digits, and what is not known has no
-column. Of a trial that is not ranked it says why.
+The UI shows the text as the run's description; it is also a file among the artifacts. Some of MLflow's headline metrics
+are at the top, to the same four digits; unknown ones have no column. For an unranked trial it gives the reason.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from bench.results.record import Record
 from bench.tracking.runs.standing import UNRANKED, published_headline
 
 TAG = "mlflow.note.content"
-UNVERIFIED = "unverified"  # the tag of a trial with parts of its request that nothing confirms or contradicts
-FIGURES = ("e2e_ms", UNRANKED, "ttft_ms", "itl_ms", "tok_per_s", "cold_s", "peak_mib")  # more have no room in the UI
-SPACE = "\u00a0"  # that does not break
+UNVERIFIED = "unverified"  # the tag that lists the unverified parts of a trial's request
+FIGURES = ("e2e_ms", UNRANKED, "ttft_ms", "itl_ms", "tok_per_s", "cold_s", "peak_mib")  # the UI has no space for more
+SPACE = "\u00a0"  # no-break space
 
 
 def describe(record: Record, summary: Summary) -> str:
-    """A record in Markdown."""
+    """Describe a record in Markdown."""
     lines = [f"**{record.status}**" + (f" in {record.stage}" if record.stage else ""), *_figures(record, summary)]
     if record.error is not None:
         error = f"{record.error.type}: {record.error.message}"
@@ -32,26 +31,28 @@ def describe(record: Record, summary: Summary) -> str:
 
 
 def unverified_tag(record: Record) -> str | None:
-    """The parts of the request that nothing confirms or contradicts, each with its reason; None where there are none.
+    """Return the parts of the request that nothing confirms or contradicts, with their reasons; None without any.
 
-    No longer than MLflow keeps a tag; what is left out is in the record.
+    Cut to the length of a tag; the record holds the rest.
     """
     text = "; ".join(f"{each.key}: {each.reason}" for each in record.unverified)
     return (text if len(text) <= LONGEST_TAG else f"{text[: LONGEST_TAG - 1]}…") or None
 
 
 def roomy(markdown: str) -> str:
-    """The same with space between the columns of its tables, for the UI's description sets them edge to edge."""
+    """Return the text with space between the columns of its tables, which the UI's description shows without any."""
     return "\n".join(_roomy_row(line) if line.startswith("|") else line for line in markdown.splitlines())
 
 
 def _roomy_row(row: str) -> str:
-    is_line = re.fullmatch(r"[|\s:-]+", row) is not None  # the one below the names, which no other letter may be in
+    is_line = (
+        re.fullmatch(r"[|\s:-]+", row) is not None
+    )  # the separator below the header, which allows no other characters
     return row if is_line else row.replace(" | ", f"{SPACE} | {SPACE}")
 
 
 def requested(record: Record, section: str, key: str) -> object:
-    """What was asked for, as far as the record says it in the form that is usual."""
+    """Return the request as far as the record holds it in the usual form."""
     keys = record.requested.get(section)
     return keys.get(key) if isinstance(keys, dict) else None
 

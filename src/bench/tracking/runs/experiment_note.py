@@ -1,7 +1,7 @@
-"""The description of an experiment, which MLflow's UI shows above its runs: what they are, and how to read them.
+"""Describe an experiment above its runs in MLflow's UI: what the runs are, and how to read them.
 
-It is written where there is none, or one that bench wrote and nobody has changed since: its last line, a comment that
-the UI does not show, holds a digest of the text above it.
+The description is written if there is none, or if bench wrote the present one and nobody has changed it: its last line,
+a comment that the UI hides, holds a digest of the text above.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import re
 from bench.results.sweep_file import SweepInfo
 from bench.tracking.mlflow_internals import RUNS_PAGE, runs_page
 from bench.tracking.runs.description import TAG as NOTE
-from bench.tracking.store.store import Store, explained
+from bench.tracking.store.errors import explained
+from bench.tracking.store.store import Store
 
 OWN = re.compile(r"\n\n<!-- bench ([0-9a-f]{16}) -->\s*\Z")
 LONGEST_NAME = 40
@@ -53,13 +54,13 @@ def describe_experiment(store: Store, sweep: SweepInfo | None, view: str | None)
 
 
 def signed(text: str) -> str:
-    """The text with the comment by which it is known to be bench's."""
+    """Return the text with the comment that identifies it as bench's."""
     text = text.rstrip()
     return f"{text}\n\n<!-- bench {_digest(text)} -->"
 
 
 def is_own(note: str) -> bool:
-    """Whether bench wrote this description, and nobody has changed it since."""
+    """Check whether bench wrote this description and nobody has changed it."""
     found = OWN.search(note)
     return found is not None and _digest(note[: found.start()]) == found[1]
 
@@ -69,7 +70,7 @@ def _digest(text: str) -> str:
 
 
 def _pages(store: Store, sweep: SweepInfo | None, view: str | None) -> str:
-    """The only line that the UI shows before one opens the description; its links hold whatever the UI's address is."""
+    """Return the first line, which the UI shows before the description is opened; its links work at any address."""
     if sweep is None or view is None or not RUNS_PAGE.is_here():
         return "Sweeps of **bench**. How to read columns and marks: below."
     name = re.sub(r"[^\w .:-]", "_", sweep.name)[:LONGEST_NAME]

@@ -1,12 +1,12 @@
-"""The name of a trial's run: its swept values, short, for the UI cuts what is longer than about 16 characters.
+"""Name a trial's run by its swept values, in short form, because the UI cuts names after about 16 characters.
 
-`attention=sdpa workload.batch_size=2 workload.sequence_length=24` is called `sdpa b2 s24`. Values that are words stand
-by themselves, others behind a letter for their key. Long words that everybody meets have a short form, and of a model's
-id the last part is enough, as of a path.
+`attention=sdpa workload.batch_size=2 workload.sequence_length=24` is called `sdpa b2 s24`. Words are
+used as they are; other values follow a letter for their key. Common long words have a short form, and a model's id or a
+path is shortened to its last part.
 
-No two settings of a sweep get one name by it: a short form is taken only where the values that the sweep has for that
-key stay apart in it, so the sweep's values are asked for; without them values stand as typed. And what is still too
-long is not cut: a name that the UI cuts is told whole when one points at it, one that we cut is lost.
+Settings of a sweep always have different names: a short form is used only if it distinguishes all values that the sweep
+has for that key. Without the sweep's values, they are used as typed. A name that is still too long is not cut: the UI
+shows the whole name under the pointer.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PATHS = ("model", "model.id", "model.gguf_file", "workload.prompt_file")
 
 
 def short_name(swept: Mapping[str, str], among: Mapping[str, Sequence[str]]) -> str:
-    """The name of the setting with these swept values.
+    """Return the name of the setting with these swept values.
 
     Args:
         swept: override key → value as typed; "" comes of none.
@@ -58,12 +58,12 @@ def short_name(swept: Mapping[str, str], among: Mapping[str, Sequence[str]]) -> 
 
 
 def last_part(path: str) -> str:
-    """Of a model's id or a path the last part, which people know it by."""
+    """Return the last part of a model's id or a path."""
     return path.rstrip("/").rpartition("/")[2] or path
 
 
 def _part(key: str, value: str, among: Sequence[str], *, has_all: bool) -> str:
-    """The first of the forms that keeps all values apart that the sweep has for the key."""
+    """Return the first form that distinguishes all values that the sweep has for the key."""
     forms = (_short, _as_typed) if among else (_as_typed,)
     for form in forms if has_all else ():
         if len({form(key, each) for each in among}) == len(set(map(_plain, among))):
@@ -83,7 +83,7 @@ def _as_typed(key: str, value: str) -> str:
 
 
 def _word(text: str) -> str:
-    """The text, quoted where its words might pass for values of other keys."""
+    """Return the text, quoted if its words could be read as values of other keys."""
     return json.dumps(text, ensure_ascii=False) if re.search(r'[\s"]', text) else text
 
 

@@ -1,8 +1,8 @@
-"""Which figures of a trial have a headline name in MLflow, what its run is called, and the rank of each setting.
+"""Choose the headline metrics of a trial, and write the rank of each setting to MLflow.
 
-`bench.analysis.ranking` decides; here its decision gets the names by which MLflow sorts. A trial that is not ranked has
-no speed under a headline name, for whoever sorts by one would see it win: its E2E is `UNRANKED`. At a sweep's end each
-trial gets the place of its setting as `RANK`, by which the sweep's table is sorted in the order of the report.
+`bench.analysis.ranking` decides; this module gives its decision the names by which MLflow sorts. An unranked trial has
+no speed under a headline name, so that it cannot come first in a sorted table: its E2E is `UNRANKED`. At a sweep's end
+each trial gets the place of its setting as `RANK`, which sorts the sweep's table in the order of the report.
 
 Not covered: sweeps that share an experiment; each has ranks of its own.
 """
@@ -20,7 +20,8 @@ from bench.analysis.trials.summary import Summary
 from bench.results.record import Record
 from bench.tracking.publish_mark import record_key
 from bench.tracking.runs.tags import common_tags
-from bench.tracking.store.store import Store, explained
+from bench.tracking.store.errors import explained
+from bench.tracking.store.store import Store
 
 # 1 is the best. The repeats of a setting have the same, but for those that are not ranked themselves: half a place
 # later, for MLflow shows charts and columns in the order of the first run's metrics, which should have a speed. A
@@ -31,11 +32,11 @@ UNRANKED = "unranked_ms"  # the median E2E of a trial that is ok and not ranked
 KEPT = ("cold_s", "peak_mib", "steady", "fidelity")  # headline metrics of a trial that is ok, ranked or not
 # Metrics of a sweep's run.
 BEST = "best_e2e_ms"
-RANKED = "ranked"  # how many settings are; it is there when all trials have their ranks
+RANKED = "ranked"  # number of ranked settings; set once all trials have their ranks
 
 
 def published_headline(record: Record, summary: Summary) -> dict[str, float | None]:
-    """Headline name → value, for the metrics of a trial's run; {} for a trial that is not ok."""
+    """Return headline name → value for a trial's run; {} for a trial that is not ok."""
     if record.status != "ok":
         return {}
     figures = headline(record, summary)
@@ -45,21 +46,21 @@ def published_headline(record: Record, summary: Summary) -> dict[str, float | No
 
 
 def is_unranked(record: Record) -> bool:
-    """Whether a trial is ok and may not be ranked, so that its E2E is published as `UNRANKED`."""
+    """Check whether a trial is ok but not ranked, so that its E2E is published as `UNRANKED`."""
     return record.status == "ok" and not standing_of([record]).is_ranked
 
 
 def rank_trials(store: Store, sweep_id: str, ranking: Sequence[RankedSetting], *, until_s: float | None = None) -> bool:
-    """Give each run of a sweep the place of its setting as the metric `RANK`, and take it from those that have none.
+    """Set the metric `RANK` of each run of a sweep to the place of its setting, and remove it from unranked ones.
 
     Args:
         store: where the runs are.
         sweep_id: the sweep's.
         ranking: all settings of the sweep.
-        until_s: on the monotonic clock; what is not written by then is left. None: however long it takes.
+        until_s: on the monotonic clock; stop then. None: no limit.
 
     Returns:
-        Whether all of them have it. Runs that have it already cost nothing when this is called again.
+        Whether all of them have it. A further call skips runs that have it already.
 
     Raises:
         TrackingError: MLflow did not take it.
@@ -72,7 +73,7 @@ def rank_trials(store: Store, sweep_id: str, ranking: Sequence[RankedSetting], *
 
     runs = [run for run in store.find_runs(sweep_id=sweep_id) if run.data.tags.get("kind") != "sweep"]
     last = len(places) + 1
-    for run in sorted(runs, key=lambda run: place_of(run) or last):  # should the time be up, the best have theirs
+    for run in sorted(runs, key=lambda run: place_of(run) or last):  # if time runs out, the best have theirs
         if until_s is not None and time.monotonic() > until_s:
             return False
         store.set_metrics(run, {RANK: place_of(run)})
@@ -80,7 +81,7 @@ def rank_trials(store: Store, sweep_id: str, ranking: Sequence[RankedSetting], *
 
 
 def ranking_of(records: Sequence[Record]) -> list[RankedSetting]:
-    """The settings of a sweep in their order."""
+    """Return the settings of a sweep in their order."""
     return rank(settings_of(records))
 
 
@@ -95,12 +96,12 @@ def places_of(ranking: Sequence[RankedSetting]) -> dict[str, float]:
 
 
 def has_result(run: Any) -> bool:
-    """Whether a sweep's run has ended with its result, and its trials with their ranks."""
+    """Check whether a sweep's run has its result, and its trials their ranks."""
     return run.info.status != "RUNNING" and RANKED in run.data.metrics
 
 
 def log_result(store: Store, run_id: str, records: Sequence[Record], ranking: Sequence[RankedSetting]) -> None:
-    """Give the run of a sweep its result as metrics, and as tags what its trials ran with; both replace former ones.
+    """Log a sweep's result as metrics and its trials' environment as tags; both replace earlier ones.
 
     Args:
         store: where the run is.
@@ -114,9 +115,9 @@ def log_result(store: Store, run_id: str, records: Sequence[Record], ranking: Se
 
 
 def sweep_metrics(ranking: Sequence[RankedSetting]) -> Mapping[str, float | None]:
-    """Name → value. The counts are of settings; a setting of which any process is ok counts as ok.
+    """Return name → value. Settings are counted; one with any ok process counts as ok.
 
-    `BEST` is the lowest E2E of a ranked setting; None where none is ranked, or those that are did different work.
+    `BEST` is the lowest E2E of a ranked setting; None if none is ranked, or if the ranked ones did different work.
     """
     statuses = [each.standing.status for each in ranking]
     ranked = [each for each in ranking if each.standing.is_ranked]

@@ -1,6 +1,6 @@
-"""A sweep's own run in MLflow, in which those of its trials are nested: made, reopened, ended.
+"""Create, reopen and end a sweep's own run in MLflow, in which the runs of its trials are nested.
 
-It is RUNNING while the sweep runs. A process that was killed ended nothing: `end_abandoned` does it for it, later.
+It is RUNNING while the sweep runs. `end_abandoned` later ends the runs of a killed process.
 """
 
 from __future__ import annotations
@@ -14,24 +14,25 @@ from bench.results.record import STATUSES
 from bench.results.sweep_file import SweepInfo
 from bench.tracking.runs.description import TAG as NOTE
 from bench.tracking.runs.description import roomy
+from bench.tracking.runs.run_owner import TAG as OWNER
+from bench.tracking.runs.run_owner import is_gone, own_tag
 from bench.tracking.runs.tags import SOURCE, user_tag
 from bench.tracking.runs.trial_run import PARENT, RUN_STATUS, param_name
-from bench.tracking.store.run_owner import TAG as OWNER
-from bench.tracking.store.run_owner import is_gone, own_tag
-from bench.tracking.store.store import COMPLETE, LAYOUT, TAG_LENGTH, THIS_LAYOUT, Store, explained
+from bench.tracking.store.errors import explained
+from bench.tracking.store.store import COMPLETE, LAYOUT, TAG_LENGTH, THIS_LAYOUT, Store
 
 PLAN = "sweep.md"  # among the files of a sweep's run: its keys and their values
 NAME = "sweep_name"  # the run's own name may be changed in the UI
-UNVERIFIED_COUNT = "n_unverified"  # how many trials carry the tag `unverified`; missing where none ever did
+UNVERIFIED_COUNT = "n_unverified"  # the number of trials with the tag `unverified`; missing if there was never one
 
 
 def begin_sweep(store: Store, sweep: SweepInfo, *, tags: dict[str, str]) -> str:
-    """Make the run of a sweep that starts, or let the one it has go on; returns its id.
+    """Create the run of a starting sweep, or reopen its existing one; return its id.
 
     Args:
         store: where to.
-        sweep: begun again with the same id, after it was interrupted, it has the same run, and what changed of it is
-            told anew in tags; a param keeps its first value, for MLflow lets none change.
+        sweep: a resumed sweep with the same id keeps its run; its changes are written to tags, but a param keeps its
+            first value, because MLflow lets none change.
         tags: the user's own.
     """
     run = _sweep_run(store, sweep, tags)
@@ -47,12 +48,12 @@ def begin_sweep(store: Store, sweep: SweepInfo, *, tags: dict[str, str]) -> str:
 
 
 def upload_plan(store: Store, run_id: str, sweep: SweepInfo) -> None:
-    """Put what the sweep is about among its run's files."""
+    """Upload the sweep's swept keys and values to its run."""
     store.upload_texts(run_id, {PLAN: _note(sweep) + "\n"})
 
 
 def ensure_sweep(store: Store, sweep: SweepInfo, *, tags: dict[str, str]) -> Any:
-    """The run of a sweep as it is; one that is missing, for there was no server at its start, is made."""
+    """Return the run of a sweep; create it if it is missing because the server was down at its start."""
     run = _sweep_run(store, sweep, tags)
     if not is_described(run):
         _describe(store, run, sweep, tags)
@@ -60,14 +61,14 @@ def ensure_sweep(store: Store, sweep: SweepInfo, *, tags: dict[str, str]) -> Any
 
 
 def is_described(run: Any) -> bool:
-    """Whether a sweep's run tells all of it; not so one just made, or by a process that came no further."""
+    """Check whether a sweep's run is fully described; a run just created or left by a killed process is not."""
     return NAME in run.data.tags
 
 
 def answer_sweep(store: Store, run_id: str, answer: str) -> None:
-    """Put what a sweep came to above what its run's description says of it; a former answer is replaced.
+    """Write a sweep's answer above the rest of its run's description, in place of an earlier one.
 
-    Should both be longer than MLflow allows, the answer is cut at the end of a line.
+    If both are longer than MLflow allows, the answer is cut at the end of a line.
     """
     with explained(store.uri, "look at a run"):
         tags = store.client.get_run(run_id).data.tags
@@ -78,10 +79,10 @@ def answer_sweep(store: Store, run_id: str, answer: str) -> None:
 
 
 def gather_sweep(store: Store, sweep_id: str) -> str | None:
-    """The one run of a sweep, with all of its trials nested in it; None where it has none.
+    """Return the one run of a sweep, with all of its trials nested in it; None if it has none.
 
-    Jobs on several machines that find no run at the same moment may each make one, and nest a trial in one that
-    another of them deletes.
+    Jobs on several machines that find no run at the same moment may each create one, and nest a trial in one that
+    another job deletes.
     """
     runs = store.find_runs(sweep_id=sweep_id, kind="sweep")
     if not runs:
@@ -110,7 +111,7 @@ def end_sweep(
         statuses: of the jobs that left a record.
         ended_at_s: Unix time.
         interrupted: whether the user stopped it.
-        unverified: how many of the records are; None: none, and the run says nothing of it.
+        unverified: how many of the records are; None: none, and the run has no such metric.
     """
     failed = any(status not in ("ok", "skipped") for status in statuses)
     status = "interrupted" if interrupted else "failed" if failed else "ok"
@@ -122,9 +123,9 @@ def end_sweep(
 
 
 def end_abandoned(store: Store) -> int:
-    """End, as killed, the runs that processes of this machine left RUNNING when they died; returns how many.
+    """End, as killed, the runs that ended processes of this machine left RUNNING; return their number.
 
-    What belongs to a living process or to another machine is left alone, and so is what carries no owner.
+    Runs of running processes, of other machines and without an owner are left unchanged.
     """
     gone = [run for run in store.running() if is_gone(run.data.tags.get(OWNER))]
     for run in gone:
@@ -133,7 +134,7 @@ def end_abandoned(store: Store) -> int:
             store.end_run(run.info.run_id, "KILLED", run.info.start_time / 1000)
             continue
         trials = store.find_runs(sweep_id=tags.get("sweep_id", ""), kind="trial")
-        # Nobody knows when it died: not before its last trial ended.
+        # The time of its end is unknown: not before the end of its last trial.
         ended_at_ms = max([run.info.start_time, *(each.info.end_time or 0 for each in trials)])
         store.end_run(run.info.run_id, "KILLED", ended_at_ms / 1000)
         store.log(run.info.run_id, tags={"status": "interrupted"})
@@ -183,16 +184,16 @@ def _cut(text: str, length: int) -> str:
 
 
 def is_owned_by_the_living(run: Any) -> bool:
-    """Whether a run belongs to another process that is not known to be gone."""
+    """Check whether a run belongs to another process that has not certainly ended."""
     owner = run.data.tags.get(OWNER)
     return owner is not None and owner != own_tag() and not is_gone(owner)
 
 
 def is_complete(run: Any) -> bool:
-    """Whether all of a record came through to its run."""
+    """Check whether a run holds its whole record."""
     return COMPLETE in run.data.tags
 
 
 def is_current(run: Any) -> bool:
-    """Whether that was done by a version that publishes what this one does."""
+    """Check whether a version with the same layout published the run."""
     return is_complete(run) and run.data.tags.get(LAYOUT) == THIS_LAYOUT

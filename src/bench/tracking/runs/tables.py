@@ -1,7 +1,7 @@
-"""Tables among a run's artifacts, in the form that MLflow's own `log_table` writes and its UI shows as a table.
+"""Upload tables to a run's artifacts, in the format of MLflow's `log_table`, which its UI shows as tables.
 
-Not written by it: it adds its rows to those of a table that is there, so that what is published again would stand there
-twice. Here the table is the one given, whatever was there before.
+`log_table` itself appends to an existing table, so that publishing again would duplicate the rows. Here the new table
+replaces an earlier one.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from collections.abc import Mapping, Sequence
 from bench.results.record import Iteration, Record
 from bench.tracking.mlflow_internals import TABLES as TAG
 from bench.tracking.mlflow_internals import ui_tags
-from bench.tracking.store.store import Store, explained
+from bench.tracking.store.errors import explained
+from bench.tracking.store.store import Store
 
 CALLS = "calls.json"
 DIGITS = 6
 
 
 def upload_table(store: Store, run_id: str, name: str, columns: Mapping[str, Sequence[object]]) -> None:
-    """Put a table among a run's artifacts, in place of one of that name.
+    """Upload a table to a run's artifacts, in place of one of the same name.
 
     Args:
         store: where to.
@@ -29,7 +30,7 @@ def upload_table(store: Store, run_id: str, name: str, columns: Mapping[str, Seq
         columns: name → values, of plain types and as many in each; None is an empty cell.
 
     Raises:
-        ValueError: these are no columns of one table.
+        ValueError: the columns differ in length.
         TrackingError: MLflow did not take it.
     """
     store.upload_texts(run_id, {name: table_text(columns)})
@@ -39,17 +40,17 @@ def upload_table(store: Store, run_id: str, name: str, columns: Mapping[str, Seq
 
 
 def table_text(columns: Mapping[str, Sequence[object]]) -> str:
-    """The file: names, and row by row the values."""
+    """Return the file: the names, and the values row by row."""
     rows = [[_cell(value) for value in row] for row in zip(*columns.values(), strict=True)]
     return json.dumps({"columns": list(columns), "data": rows}, ensure_ascii=False)
 
 
 def _cell(value: object) -> object:
-    return None if isinstance(value, float) and not math.isfinite(value) else value  # JSON has no other word for it
+    return None if isinstance(value, float) and not math.isfinite(value) else value  # JSON has no other form
 
 
 def tag_text(name: str, before: str | None = None) -> str:
-    """The tag of a run that has this table beside those that the tag named before."""
+    """Return the tag of a run that has this table in addition to those that the tag already names."""
     try:
         named = json.loads(before or "[]")
     except ValueError:
@@ -60,7 +61,7 @@ def tag_text(name: str, before: str | None = None) -> str:
 
 
 def calls_of(record: Record) -> dict[str, list[object]]:
-    """The columns of a record's calls, in order, warm-up included."""
+    """Return the columns of a record's calls, in order, warm-up included."""
     rows = [_row(call) for call in record.iterations]
     return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 

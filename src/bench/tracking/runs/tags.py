@@ -1,10 +1,10 @@
-"""Tags that say with which versions, on which machine and from which commit a trial was measured.
+"""Build the tags for the versions, machine and commit of a trial.
 
-They tell two versions or two machines apart in MLflow's UI and in `mlflow.search_runs`. Each comes from the record; a
-fact that the record lacks gets no tag. The tags that begin with `mlflow.` are MLflow's own, and its UI shows them as
+They distinguish versions and machines in MLflow's UI and in `mlflow.search_runs`. Each comes from the record; a fact
+that the record lacks gets no tag. The tags that begin with `mlflow.` are MLflow's own, and its UI shows them as
 user, source and version of a run.
 
-Not covered: what else the record knows of its machine; the whole of it is in `record.json`.
+Not covered: other facts about the machine, which `record.json` holds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ VALUES_KEPT = 10  # of one tag of a sweep's run
 
 
 def fact_tags(record: Record) -> dict[str, str]:
-    """Tag → value, for each fact that the record holds.
+    """Return tag → value, for each fact that the record holds.
 
     `git_commit` is that of the folder in which the command was started; that of bench's own code is `source.bench`.
     """
@@ -45,7 +45,7 @@ def fact_tags(record: Record) -> dict[str, str]:
 
 
 def common_tags(records: Iterable[Record]) -> dict[str, str]:
-    """The same for a sweep's run: the values of all its trials, with commas between them where they differ."""
+    """Return the same for a sweep's run: the values of all its trials, separated by commas if they differ."""
     values: dict[str, dict[str, None]] = {}
     for record in records:
         for name, value in fact_tags(record).items():
@@ -56,7 +56,7 @@ def common_tags(records: Iterable[Record]) -> dict[str, str]:
 
 
 def user_tag() -> dict[str, str]:
-    """Who publishes; {} for a user id without a name."""
+    """Return the tag of the publishing user; {} for a user id without a name."""
     with contextlib.suppress(Exception):  # KeyError, OSError or ImportError, by the release of Python
         return {USER: getpass.getuser()}
     return {}

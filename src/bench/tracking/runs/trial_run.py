@@ -41,11 +41,11 @@ from bench.tracking.publish_mark import record_key
 from bench.tracking.runs.description import TAG as NOTE
 from bench.tracking.runs.description import UNVERIFIED, describe, requested, roomy, unverified_tag
 from bench.tracking.runs.run_names import last_part, short_name
+from bench.tracking.runs.run_owner import TAG as OWNER
+from bench.tracking.runs.run_owner import own_tag
 from bench.tracking.runs.standing import UNRANKED, published_headline
 from bench.tracking.runs.tables import CALLS, calls_of, table_text, tag_text
 from bench.tracking.runs.tags import SOURCE, USER, fact_tags, user_tag
-from bench.tracking.store.run_owner import TAG as OWNER
-from bench.tracking.store.run_owner import own_tag
 from bench.tracking.store.store import COMPLETE, LAYOUT, PUBLISH, THIS_LAYOUT, Point, Store
 
 ARTIFACTS = (

@@ -1,7 +1,7 @@
-"""The database file that MLflow keeps on this machine: where it is, whether it can be written, how it comes to be.
+"""Find, check and create MLflow's local database file.
 
-MLflow makes a new one by running all migrations of its history, which takes a second or two; that can be done ahead, in
-a folder of its own, and the file is then copied to its place.
+MLflow creates a database by running all migrations of its history, which takes a second or two. This can be done in
+advance in a temporary folder, from which the file is then copied to its place.
 """
 
 from __future__ import annotations
@@ -18,46 +18,46 @@ from pathlib import Path
 from bench.host.atomic_files import keep_mode, make_beside
 from bench.tracking.mlflow_internals import create_tables
 
-ANSWER_S = 2.0  # for another process to let go of a database
-ROOM_BYTES = 1 << 20  # what the records of some jobs take
-PROBE = "bench_writes_here"  # the table that is made and taken back
+ANSWER_S = 2.0  # for another process to release a database
+ROOM_BYTES = 1 << 20  # the size of some jobs' records
+PROBE = "bench_writes_here"  # the table that is created and rolled back
 
 
 @dataclass(frozen=True)
 class Template:
-    """An empty database with all tables, for one place; its folder goes when nobody refers to it any more."""
+    """Hold an empty database with all tables, for one location, in a folder that is removed with this object."""
 
     folder: tempfile.TemporaryDirectory[str]
     artifacts: Path  # that it names
 
     @property
     def file(self) -> Path:
-        """Where it lies."""
+        """Return the path of the file."""
         return Path(self.folder.name) / "mlflow.db"
 
 
 def make_template(artifacts: Path) -> Template:
-    """Make an empty database that names this folder for artifacts. Raises what MLflow raises."""
+    """Create an empty database that names this folder for artifacts. Raises MLflow's exceptions."""
     template = Template(tempfile.TemporaryDirectory(prefix="bench-mlflow-", ignore_cleanup_errors=True), artifacts)
     create_tables(template.file, artifacts)
     return template
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The database file of an absolute SQLite address; None for any other address."""
+    """Return the database file of an absolute SQLite address; None for any other address."""
     scheme, _, rest = uri.partition("://")
     return Path(rest.removeprefix("/")) if scheme.partition("+")[0] == "sqlite" else None
 
 
 def make_database(database: Path, artifacts: Path, template: Template | None = None) -> None:
-    """Make sure that there is a database with all tables. The caller holds the lock.
+    """Create the database with all tables if it is missing. The caller holds the lock.
 
-    It is made under another name and moved when complete: a process killed while MLflow creates the tables, Ctrl-C
-    in the first run of all, would leave a file behind that MLflow never opens again.
+    It is created under another name and moved when complete: a process killed while MLflow creates the tables (Ctrl-C
+    in the very first run) would otherwise leave a file that MLflow cannot open again.
     """
-    database = Path(os.path.realpath(database))  # behind a link, which stays one
+    database = Path(os.path.realpath(database))  # a link stays a link
     if not database.exists() or database.stat().st_size == 0:
-        descriptor, unfinished = make_beside(database)  # SQLite itself would make it 0644, whatever the umask
+        descriptor, unfinished = make_beside(database)  # SQLite would use mode 0644, whatever the umask
         os.close(descriptor)
         try:
             keep_mode(database, unfinished)
@@ -72,7 +72,7 @@ def make_database(database: Path, artifacts: Path, template: Template | None = N
 
 
 def _put_in_place(unfinished: Path, database: Path) -> None:
-    """Give the new database its name, never over one that another program has made meanwhile."""
+    """Give the new database its name, unless another program has created one meanwhile."""
     try:
         os.link(unfinished, database)
     except FileExistsError:
@@ -83,18 +83,18 @@ def _put_in_place(unfinished: Path, database: Path) -> None:
 
 
 def check_writable(database: Path, timeout_s: float, *, room_bytes: int = 0) -> None:
-    """Write something and take it back: MLflow tries for more than a minute to open a file that it cannot.
+    """Write to a database and roll back: MLflow retries for more than a minute to open an unusable file.
 
-    SQLite opens a file that may only be read without a word, and begins to write in it; only writing itself fails.
+    SQLite opens a read-only file and begins a transaction without an error; only the write itself fails.
 
     Args:
         database: an SQLite file.
-        timeout_s: for another process to let go of it.
-        room_bytes: for which there must be room on its disk.
+        timeout_s: for another process to release it.
+        room_bytes: free space required on its disk.
 
     Raises:
-        sqlite3.Error: it cannot be written, in SQLite's own words, and which file or folder refuses.
-        OSError: it is no file.
+        sqlite3.Error: it cannot be written; with SQLite's text and the file or folder that is read-only.
+        OSError: it is not a file.
     """
     if database.exists() and not database.is_file():
         raise OSError(f"{database} is no file")
@@ -111,7 +111,7 @@ def check_writable(database: Path, timeout_s: float, *, room_bytes: int = 0) -> 
 
 
 def _check_room(database: Path, size: int) -> None:
-    """Reserve so many bytes beside a database, as a transaction's journal does. OperationalError without room."""
+    """Reserve so many bytes beside a database, as a transaction's journal does. OperationalError without space."""
     try:
         with tempfile.TemporaryFile(dir=database.parent) as file:
             os.posix_fallocate(file.fileno(), 0, size)
@@ -121,7 +121,7 @@ def _check_room(database: Path, size: int) -> None:
 
 
 def _refusing(database: Path) -> str:
-    """Which of a database's file and folder this process may not write, as an addition to SQLite's reason."""
+    """Return which of a database's file and folder are read-only for this process, to add to SQLite's reason."""
     names = {"the file": database, "its folder": database.parent}
     refusing = [
         what for what, path in names.items() if path.exists() and not os.access(path, os.W_OK, effective_ids=True)
@@ -130,6 +130,6 @@ def _refusing(database: Path) -> str:
 
 
 def _remove(database: Path) -> None:
-    """Remove a database that this process has made, and what SQLite has laid beside it."""
+    """Remove a database that this process created, with SQLite's files beside it."""
     for suffix in ("", "-journal", "-wal", "-shm"):
         database.with_name(database.name + suffix).unlink(missing_ok=True)

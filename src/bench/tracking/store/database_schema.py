@@ -1,12 +1,13 @@
-"""A database of another MLflow version: which one it is of, and what to do about it.
+"""Recognise a database of another MLflow version, and name the remedy.
 
-MLflow refuses some of them, with a command that has a blank to fill in. Others, those that lack a table, it changes
-when it opens them, without a word, and the MLflow that made them can no longer open them. bench opens neither: it reads
-the schema version of every database first, and leaves one of another version as it is, with one line that names both
-versions and the command to type. So no two processes of bench change a database at the same time either.
+MLflow refuses some of these databases, with a command that has a blank to fill in. Others, which lack a table, it
+migrates when it opens them, without a message, and the MLflow that created them can then no longer open them. bench
+opens neither: it first reads the schema version of every database, and leaves one of another version unchanged, with
+one line that names both versions and the command to type. So two processes of bench never migrate a database at the
+same time.
 
 Not covered: a database server that only MLflow's own settings reach (`MLFLOW_MYSQL_SSL_CA` and the like), and a
-tracking server, which decides itself what it does to its database.
+tracking server, which manages its own database.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ class SchemaError(Exception):
 
 
 def check_schema(database: Path) -> None:
-    """See whether a database file is of this MLflow's schema; one without tables may become it.
+    """Check that a database file has this MLflow's schema, or no tables yet.
 
     Raises:
-        SchemaError: it is not.
-        sqlite3.Error: it is no database, or cannot be read.
+        SchemaError: it has another schema.
+        sqlite3.Error: it is not a database, or cannot be read.
     """
     address = f"{database.as_uri()}?mode=ro"
     with contextlib.closing(sqlite3.connect(address, uri=True, timeout=2.0)) as connection:
@@ -51,7 +52,7 @@ def check_schema(database: Path) -> None:
 
 
 def check_schema_at(uri: str) -> None:
-    """The same for the address of a database server; one that cannot be asked is left to MLflow to complain of."""
+    """Check the same for a database server; MLflow reports one that cannot be queried."""
     _check(revision_at(uri))
 
 
@@ -61,12 +62,12 @@ def _check(found: str | None) -> None:
 
 
 def explain_schema(error: Exception, uri: str, command: str) -> tuple[str, str] | None:
-    """The reason and the remedy, where an error says that a database has another schema; else None.
+    """Return reason and remedy if an error says that a database has another schema; else None.
 
     Args:
         error: a `SchemaError`, or MLflow's own.
-        uri: the database's address; the command that is named has none of its credentials.
-        command: `mlflow`, as one can type it.
+        uri: the database's address; its credentials are left out of the command.
+        command: the `mlflow` command to type.
     """
     if not isinstance(error, SchemaError):
         versions = schema_versions(str(error))

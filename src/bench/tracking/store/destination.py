@@ -1,9 +1,9 @@
-"""Where results are published, and who said so: a key of the user's, else one of MLflow's variables, else the default.
+"""Decide where results are published, and record the source: a key, else one of MLflow's variables, else the default.
 
-The decision is made once, by the process that the user started; jobs on other machines are told, whatever variables
-those machines have. A variable that is set but empty counts as not set, and a key that is null as well.
+The process that the user started decides once; jobs on other machines receive its decision, whatever variables those
+machines have. An empty variable and a null key count as not set.
 
-Nothing here imports MLflow, so that a wrong value is refused before anything is made.
+Nothing here imports MLflow, so that a wrong value is refused before anything is created.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ URI_VARIABLE, EXPERIMENT_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NA
 EXPERIMENT_ID_VARIABLE = "MLFLOW_EXPERIMENT_ID"
 ARTIFACTS_VARIABLE = "MLFLOW_DEFAULT_ARTIFACT_ROOT"  # of `mlflow server`, for new experiments in a database
 RECORD = SWEEP_NAME
-SERVED = ("http:", "https:", "databricks")  # by a process that decides itself where artifacts are kept
+SERVED = ("http:", "https:", "databricks")  # the server decides where artifacts are stored
 
 
 class AddressError(ValueError):
@@ -39,18 +39,18 @@ class AddressError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """Where results are published. What a value comes from is a key, a variable or `RECORD`; None: the default."""
+    """State where results are published. The source of a value is a key, a variable or `RECORD`; None: the default."""
 
     uri: str | None = None  # as given, perhaps with credentials; None: `DEFAULT_URI`
     uri_from: str | None = None
-    experiment: str | None = DEFAULT_EXPERIMENT  # None: known by its id alone
+    experiment: str | None = DEFAULT_EXPERIMENT  # None: only its id is known
     experiment_id: str | None = None
     experiment_from: str | None = None
-    artifact_location: str | None = None  # of an experiment that is made; None: the default, or the server's choice
+    artifact_location: str | None = None  # of a new experiment; None: the default, or the server's choice
 
     @property
     def origin(self) -> str:
-        """Where address and experiment come from, for people; the default experiment is not mentioned."""
+        """Return the sources of address and experiment as text; the default experiment is not mentioned."""
         address = "default" if self.uri_from is None else f"from {self.uri_from}"
         if self.experiment_from is None or (self.uri_from, self.experiment_from) == (RECORD, RECORD):
             return address
@@ -65,7 +65,7 @@ def decide(
     artifact_location: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Destination:
-    """Where to publish.
+    """Decide where to publish.
 
     Args:
         uri: the key's value; None where the user did not set it.
@@ -74,7 +74,7 @@ def decide(
         environment: None: this process's own.
 
     Raises:
-        AddressError: a variable that counts holds no address, or no name that an experiment can have; a key's value is
+        AddressError: a variable that applies holds an invalid address or experiment name; the value of a key is
             checked where it is used.
     """
     variables = os.environ if environment is None else environment
@@ -106,15 +106,15 @@ def decide(
 
 
 def absolute_address(uri: str, folder: Path, name: str = URI_KEY) -> str:
-    """The address that means the same from every folder.
+    """Return the address with absolute paths.
 
     Args:
         uri: as given.
-        folder: absolute; a relative path to a database counts from there.
+        folder: absolute; relative paths to a database start there.
         name: of the key or variable that holds it.
 
     Raises:
-        AddressError: MLflow cannot record to it.
+        AddressError: MLflow cannot use it.
     """
     instead = "" if name == URI_KEY else f", or unset {name}"
     scheme, separator, rest = expanded(uri).partition("://")
@@ -139,12 +139,12 @@ def absolute_address(uri: str, folder: Path, name: str = URI_KEY) -> str:
 
 
 def location_uri(location: str, folder: Path) -> str:
-    """An artifact location as a URI that means the same from every folder; a path counts from `folder`."""
+    """Return an artifact location as an absolute URI; a relative path starts at `folder`."""
     if re.match(r"[A-Za-z][\w+.-]*:", location):
         return location
     return (folder / expanded(location)).absolute().as_uri()
 
 
 def with_known_credentials(address: str, *known: str | None) -> str:
-    """The address with user and password, where one of the known ones is the same but for these."""
+    """Return the address with user and password, taken from a known address that is otherwise equal."""
     return next((each for each in known if each is not None and without_credentials(each) == address), address)

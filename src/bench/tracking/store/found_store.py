@@ -1,7 +1,7 @@
-"""Which store the results below a folder went to: that of the latest sweep or run, by what their files say.
+"""Find the store of the latest sweep or run below a folder, as its files name it.
 
 Not covered: credentials, which no file holds; a server takes them from the environment
-(`bench.tracking.store.store.LOGIN`).
+(`bench.tracking.store.errors.LOGIN`).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from bench.tracking.store.destination import URI_VARIABLE, absolute_address, dec
 from bench.tracking.store.relocated import GoneError, address_now
 
 DATABASE_NAME = "mlflow.db"
-DEPTH = 4  # of folders below the one that is looked at
+DEPTH = 4  # of folders below the given one
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A store, and the sweep that led to it."""
+    """Name a store, and the sweep by which it was found."""
 
     uri: str  # absolute
     sweep_id: str | None = None  # None: a single run's, or only the database is there
@@ -30,13 +30,13 @@ class Found:
 
 
 def find_store(folder: Path) -> Found | None:
-    """The store of the latest sweep or run in or below a folder, else its mlflow.db; None where there is nothing.
+    """Return the store of the latest sweep or run in or below a folder, else its mlflow.db; None without any.
 
-    A database that is gone is no store; one that was moved with its folder is looked for in its new place. Where no
-    file says anything, MLflow's variable does.
+    Missing databases are ignored; one that was moved with its folder is found in its new place. If no file names a
+    store, MLflow's variable does.
 
     Raises:
-        AddressError: that variable holds no address.
+        AddressError: that variable is not a valid address.
     """
     told = sorted(_told(folder, DEPTH), key=lambda each: each[0], reverse=True)
     for _, found in told:
@@ -51,7 +51,7 @@ def find_store(folder: Path) -> Found | None:
 
 
 def _told(folder: Path, depth: int) -> Iterator[tuple[float, Found]]:
-    """When it was written, and what it says: each sweep, and each run that is part of none."""
+    """Yield the time and content of the file of each sweep, and of each run outside a sweep."""
     try:
         inside = list(folder.iterdir())
     except OSError:

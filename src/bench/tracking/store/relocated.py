@@ -1,12 +1,12 @@
-"""Databases that lie in another place than before: a project folder that was moved, renamed or copied.
+"""Update the addresses in a local database after its project folder was moved, renamed or copied.
 
-MLflow stores the place of artifacts in the database, as absolute addresses: with each experiment, from which new runs
-take theirs, and with each run. bench keeps them in `mlartifacts` beside a local database. Where that folder is another
-one than the stored one, the stored addresses are changed to it, in the file itself, for MLflow has no call for that.
-Runs whose artifacts stayed behind keep their address, and so does an experiment whose location somebody chose.
+MLflow stores absolute artifact addresses in the database: one per experiment, from which new runs derive theirs, and
+one per run. bench stores artifacts in `mlartifacts` beside a local database. If that folder differs from the stored
+one, the stored addresses are changed in the file itself, because MLflow has no call for that. Runs whose artifacts were
+not moved keep their address, and so do experiments with a location that the user chose.
 
-The files beside the records name the database as well (`sweep.json`, `tracking.json`), and relative to their folder if
-both lay in the start folder: `address_now` finds it after a move.
+The files beside the records (`sweep.json`, `tracking.json`) also name the database, relative to their folder if both
+are in the start folder: `address_now` finds the database after a move.
 
 Nothing here imports MLflow.
 """
@@ -26,20 +26,20 @@ from bench.tracking.store.database import ANSWER_S, sqlite_file
 
 ARTIFACTS = "mlartifacts"  # beside the database
 CHOSEN = "bench.artifact_location"  # the tag of an experiment whose location is not the default
-START_FOLDERS = ("multirun", "outputs")  # lie in the folder that the command was started in
+START_FOLDERS = ("multirun", "outputs")  # in the folder where the command was started
 
 
 # ---- what the database says ------------------------------------------------------------------------------------------
 
 
 def bring_along(database: Path) -> list[str]:
-    """Let the addresses of artifacts follow a database that was moved or copied.
+    """Update the artifact addresses in a database that was moved or copied.
 
     Args:
-        database: MLflow's own file, which exists; one without MLflow's tables is left alone.
+        database: MLflow's existing file; one without MLflow's tables is left unchanged.
 
     Returns:
-        A line for each former place.
+        One line per previous location.
 
     Raises:
         sqlite3.Error: the file cannot be read or written.
@@ -59,7 +59,7 @@ def bring_along(database: Path) -> list[str]:
 
 
 def artifacts_now(uri: str, artifact_uri: str) -> Path | None:
-    """Where a run's artifacts lie after a move of its database; None where it was not moved, or they stayed behind."""
+    """Return the folder of a run's artifacts after its database was moved; None if they did not move."""
     database, path = sqlite_file(uri), _path_of(artifact_uri)
     if database is None or path is None or ARTIFACTS not in path.parts:
         return None
@@ -69,7 +69,7 @@ def artifacts_now(uri: str, artifact_uri: str) -> Path | None:
 
 
 def _former_places(database: Path) -> list[tuple[str, Path]]:
-    """Locations of experiments that were beside the database when it lay somewhere else, and that folder."""
+    """Return the experiment locations beside the database's previous path, and the current folder."""
     with contextlib.closing(_connect(database, "ro")) as connection:
         try:
             query = "SELECT experiment_id, artifact_location FROM experiments WHERE artifact_location IS NOT NULL"
@@ -84,14 +84,14 @@ def _former_places(database: Path) -> list[tuple[str, Path]]:
         path = _path_of(location)
         if path is None or path.name != ARTIFACTS or _is_same(path.parent, here.parent):
             continue
-        was_made_there = found.get("0") == f"{location}/0"  # the experiment that every database begins with
+        was_made_there = found.get("0") == f"{location}/0"  # the default experiment of every database
         if was_made_there or not path.exists():
             former.append((location, path.parent))
     return former
 
 
 def _change(database: Path, old: str, new: str) -> int:
-    """Change all addresses in and below a place, those of runs that stayed behind excepted; how many runs changed."""
+    """Change all addresses in and below a location, except of unmoved artifacts; return the number of changed runs."""
     with contextlib.closing(_connect(database, "rw")) as connection, connection:
         connection.execute("BEGIN IMMEDIATE")
         where = "= ? OR substr({0}, 1, ?) = ?"
@@ -109,7 +109,7 @@ def _change(database: Path, old: str, new: str) -> int:
 
 
 def _stayed(old: str, new: str) -> bool:
-    """Whether a run's artifacts are in the former place alone, as where only the database was copied."""
+    """Check whether a run's artifacts exist only in the previous location, as when only the database was copied."""
     before, now = _path_of(old), _path_of(new)
     return before is not None and before.exists() and not (now is not None and now.exists())
 
@@ -119,7 +119,7 @@ def _connect(database: Path, mode: str) -> sqlite3.Connection:
 
 
 def _path_of(location: str) -> Path | None:
-    """The path of a file URI or of a plain path; None for what lies on no disk."""
+    """Return the path of a file URI or of a plain path; None for other addresses."""
     parts = urllib.parse.urlsplit(location)
     if parts.scheme == "file":
         return Path(urllib.parse.unquote(parts.path))
@@ -136,20 +136,20 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 class GoneError(ValueError):
-    """The database that results were to be published in is nowhere; one line."""
+    """The database for these results cannot be found; the text is one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """The address of a store, after a move."""
+    """Name a store's address after a move."""
 
     uri: str
-    note: str | None = None  # what to tell the user; None: it is where the files say
-    is_there: bool = True  # False: it is to be made, in the start folder
+    note: str | None = None  # a line for the user; None: it is where the files say
+    is_there: bool = True  # False: to be created in the start folder
 
 
 def relative_database(uri: str | None, folder: Path, start: Path) -> str | None:
-    """The way from a folder to a database, if both lie in the start folder and thus move together; else None."""
+    """Return the path from a folder to a database if both are in the start folder and move together; else None."""
     database = sqlite_file(uri) if uri is not None else None
     if database is None or not (database.is_relative_to(start) and folder.is_relative_to(start)):
         return None
@@ -157,22 +157,22 @@ def relative_database(uri: str | None, folder: Path, start: Path) -> str | None:
 
 
 def way_to(uri: str, folder: Path) -> str | None:
-    """The same, where the start folder is known by the names of folders alone."""
+    """Return the same path, with the start folder found by the names of folders."""
     start = start_of(folder)
     return None if start is None else relative_database(uri, folder, start)
 
 
 def address_now(uri: str, folder: Path, relative: str | None, *, is_recorded: bool) -> Address:
-    """Where the store is that a folder's file names, after the folder was moved, renamed or copied.
+    """Return the store that a folder's file names, after the folder was moved, renamed or copied.
 
     Args:
         uri: absolute, as the file names it.
-        folder: where the file lies now; absolute.
-        relative: the way from there to the database, as the file has it.
-        is_recorded: whether the file would tell that way; False: it is of an older version.
+        folder: the file's current folder; absolute.
+        relative: the path from there to the database, as stored in the file.
+        is_recorded: whether the file can hold that path; False: an older version wrote it.
 
     Raises:
-        GoneError: there is no such database, neither there nor in the corresponding place, and none may be made.
+        GoneError: the database is neither there nor in the corresponding place, and may not be created.
     """
     database = sqlite_file(uri)
     if database is None:
@@ -180,7 +180,7 @@ def address_now(uri: str, folder: Path, relative: str | None, *, is_recorded: bo
     here = _corresponding(database, folder, relative, is_recorded=is_recorded)
     if here is not None and (here == database or _is_same(here, database)):
         return Address(uri=uri, is_there=database.is_file())
-    is_copy = relative is not None  # else the database elsewhere may well be the one that was meant
+    is_copy = relative is not None  # else the database elsewhere may be the intended one
     for candidate in (here, database) if is_copy else (database, here):
         if candidate is not None and candidate.is_file():
             if candidate == database:
@@ -202,7 +202,7 @@ def _corresponding(database: Path, folder: Path, relative: str | None, *, is_rec
 
 
 def start_of(folder: Path) -> Path | None:
-    """The start folder that a sweep or a job lies in by the names of the folders above it."""
+    """Return the start folder of a sweep or job, found by the names of the folders above it."""
     return next((each.parent for each in _and_above(folder) if each.name in START_FOLDERS), None)
 
 

@@ -1,4 +1,4 @@
-"""Check before anything runs that artifacts can be written from this machine, by writing one and removing it."""
+"""Check before the first job that artifacts can be written from this machine, by writing one and removing it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench.tracking.runs.run_owner import TAG as OWNER
+from bench.tracking.runs.run_owner import own_tag
 from bench.tracking.store.artifact_access import local_folder
-from bench.tracking.store.run_owner import TAG as OWNER
-from bench.tracking.store.run_owner import own_tag
 from bench.tracking.store.store import Store
 
-CHECK = "check"  # the kind, and the name, of a run that is made to try an artifact store, and then deleted
+CHECK = "check"  # the kind and name of the run that tests an artifact store and is then deleted
 
 
 def check_artifacts(store: Store) -> None:
-    """Write an artifact where there is no run yet that it could belong to, and remove it.
+    """Write a test artifact and remove it.
 
-    Where artifacts go to a folder, a file is made there. Else MLflow has to be asked, with a run that is deleted.
+    If artifacts are stored in a folder, this creates a file there; else it needs a run, which is deleted afterwards.
 
     Raises:
         TrackingError: it could not be written.
@@ -36,7 +36,7 @@ def check_artifacts(store: Store) -> None:
 
 
 def _try_folder(folder: Path) -> None:
-    """Write a file in a folder, and leave nothing behind."""
+    """Write a file in a folder and remove it, with any folder that was created."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

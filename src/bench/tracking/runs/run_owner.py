@@ -1,8 +1,8 @@
-"""Which process a run in MLflow belongs to, and whether that process is gone.
+"""Record which process a run in MLflow belongs to, and check whether that process has ended.
 
-A process that is killed ends no run, and MLflow would show it as running for ever; so whoever starts next ends what
-belongs to the dead. A process counts as gone only where that is certain. Not covered: runs of other machines, and of a
-container that was replaced since, whose processes cannot be seen from here.
+A killed process does not end its run, which MLflow would show as running for ever; the next start ends it. A process
+counts as ended only if that is certain. Not covered: runs of other machines, and of a container that was replaced
+since, whose processes are not visible here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TAG = "owner"
 
 
 def own_tag() -> str:
-    """This process, as text for a tag."""
+    """Return this process as text for a tag."""
     return json.dumps(
         {
             "host": socket.gethostname(),
@@ -34,12 +34,12 @@ def own_tag() -> str:
 
 
 def is_gone(tag: str | None) -> bool:
-    """Whether the process of a tag ran on this machine and does so no more; False where that is not known."""
+    """Check whether the process of a tag ran on this machine and has ended; False if unknown."""
     owner = _parsed(tag)
     if owner is None or owner.get("host") != socket.gethostname():
         return False
     if owner.get("boot") != _boot_id():
-        # Machines may share a name. What began after this one was booted did not run before that.
+        # Two machines may have the same name: a process that began after this boot did not belong to an earlier one.
         started_s = owner.get("started_s")
         return isinstance(started_s, int | float) and started_s < psutil.boot_time()
     pid = owner.get("pid")
@@ -47,7 +47,7 @@ def is_gone(tag: str | None) -> bool:
         return False
     if not psutil.pid_exists(pid):
         return True
-    start = _start_ticks(pid)  # None for a process that may not be looked at, which then counts as living
+    start = _start_ticks(pid)  # None for a process that cannot be inspected, which counts as running
     return None not in (start, owner.get("start")) and start != owner.get("start")
 
 
@@ -66,16 +66,16 @@ def _boot_id() -> str | None:
 
 
 def _pid_namespace() -> str | None:
-    """Containers of one machine share its boot, and may share its name, but each counts processes of its own."""
+    """Return the PID namespace: containers share the machine's boot id, perhaps its name, but not their PIDs."""
     with contextlib.suppress(OSError):
         return str(Path("/proc/self/ns/pid").readlink())
     return None
 
 
 def _start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot, which unlike Unix time no clock adjustment moves.
+    """Return the start of a process in clock ticks since boot, which clock adjustments do not change.
 
-    0 for one that has ended and is not yet waited for; None for one that cannot be looked at.
+    0 for a zombie; None for a process that cannot be inspected.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()

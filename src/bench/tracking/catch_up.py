@@ -1,6 +1,6 @@
-"""Publishing afterwards: for each record where to, whether it is there already, and what its sweep's run needs.
+"""Publish records later, for `bench sync`: decide where to, skip published ones, and end their sweeps' runs.
 
-The work behind `bench sync`, which finds the records and speaks.
+`bench.cli.sync` finds the records and prints the lines.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ LOCK_S = 60.0  # for another process that publishes the same folder
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where something is to be published."""
+    """Name the store and experiment to publish to."""
 
     uri: str  # absolute; may hold credentials
     experiment: str | None  # None: known by its id alone
@@ -58,16 +58,16 @@ class Target:
 
 
 class CatchUp:
-    """Publishes groups of jobs, and counts.
+    """Publish groups of jobs, and count the results.
 
     Args:
-        uri: the tracking address for all; None: where each record was meant to go.
+        uri: the tracking address for all; None: the address stored with each record.
         experiment: likewise.
-        check_all: look in MLflow for what is marked as published, too.
-        say: takes one line for each problem.
+        check_all: also check in MLflow what is marked as published.
+        say: called with one line for each problem.
 
     Raises:
-        TrackingError: the address is none.
+        TrackingError: the address is invalid.
     """
 
     def __init__(self, *, uri: str | None, experiment: str | None, check_all: bool, say: Callable[[str], None]) -> None:
@@ -83,7 +83,7 @@ class CatchUp:
 
     @property
     def is_all_there(self) -> bool:
-        """Whether nothing is left to do."""
+        """Return whether nothing is left to do."""
         return self.failed == 0 and self._problems == 0
 
     def publish(self, sweep_folder: Path | None, jobs: Sequence[Path]) -> None:
@@ -124,11 +124,11 @@ class CatchUp:
     # ---- where to ----------------------------------------------------------------------------------------------
 
     def _target(self, job: Path, record: Record, sweep: SweepInfo | None) -> Target:
-        """The options', else where it was tried, else what its sweep says, else what was asked for.
+        """Return the options' target, else that of the mark, else the sweep's, else the requested one.
 
         Raises:
-            TrackingError: it was asked for nothing that can be used.
-            GoneError: the database is gone, and only the user can say which one to take, or to make.
+            TrackingError: the requested target is invalid.
+            GoneError: the database is missing, and only the user can name another one.
         """
         asked = record.requested.get("tracking")
         asked = asked if isinstance(asked, dict) else {}
@@ -156,7 +156,7 @@ class CatchUp:
 
     @staticmethod
     def _chosen(asked: Mapping[str, Any]) -> Destination:
-        """What was asked for, else what MLflow's variables say now, else the default."""
+        """Return the requested target, else that of MLflow's variables, else the default."""
         texts = {name: value for name in ("uri", "experiment") if isinstance(value := asked.get(name), str)}
         try:
             return decide(uri=texts.get("uri"), experiment=texts.get("experiment"))
@@ -164,7 +164,7 @@ class CatchUp:
             raise TrackingError(f"{error}, or say where to with --tracking-uri") from error
 
     def _now(self, uri: str, folder: Path, relative: str | None, *, is_recorded: bool) -> str:
-        """The address that a file names, after a move; with the credentials that no file holds."""
+        """Return the address that a file names, after a move, with credentials from the user."""
         lies = address_now(uri, folder, relative, is_recorded=is_recorded)
         if lies.note is not None:
             self._say_once(lies.note)
@@ -181,7 +181,7 @@ class CatchUp:
         return address_now(uri, job, None, is_recorded=True).uri
 
     def _store(self, target: Target) -> Store:
-        """The open store. UnreachableError for one that cannot be used, which is said once."""
+        """Return the open store. UnreachableError if it cannot be used, which is reported once."""
         if target not in self._stores:
             try:
                 opened = open_store(target.uri, target.experiment, Path.cwd(), experiment_id=target.experiment_id)
@@ -213,7 +213,7 @@ class CatchUp:
     # ---- jobs --------------------------------------------------------------------------------------------------
 
     def _publish_job(self, job: Path, record: Record, sweep: SweepInfo | None, target: Target) -> str:
-        """Publish one record unless it is there; counts, and returns as what."""
+        """Publish one record unless it is published; count and return the outcome."""
         key = record_key(record)
         if not self._check_all and self._is_marked(job, key, target):
             self.already += 1
@@ -234,17 +234,17 @@ class CatchUp:
                 check_answers(store.uri)
                 return self._publish_to(store, job, record, sweep)
         except UnreachableError as error:
-            self._give_up(target, error)  # for all records to come
+            self._give_up(target, error)  # for all further records
             self._mark_failure(job, key, target, error)
         except TrackingError as error:
             self._complain(error, job)
             self._mark_failure(job, key, target, error)
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # figures that make no sense
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # invalid figures
             self._say(f"{job}: its record cannot be published: {type(error).__name__}: {error}")
         return "failed"
 
     def _publish_to(self, store: Store, job: Path, record: Record, sweep: SweepInfo | None) -> str:
-        """The caller holds the folder's lock."""
+        """Publish one record. The caller holds the folder's lock."""
         key = record_key(record)
         run = next((each for each in store.find_runs(record_key=key) if is_current(each)), None)
         if run is not None:
@@ -258,7 +258,7 @@ class CatchUp:
         return done
 
     def _accepted(self, tags: Mapping[str, str]) -> dict[str, str]:
-        """A user's tags under names that MLflow takes; each name that had to be changed is said once."""
+        """Return the user's tags under allowed names; report each changed name once."""
         accepted = accepted_tags(tags)
         for stored, (value, name) in accepted.items():
             if name is not None and name not in self._renamed:
@@ -274,7 +274,7 @@ class CatchUp:
 
     @staticmethod
     def _mark_failure(job: Path, key: str, target: Target, error: TrackingError) -> None:
-        """Leave the reason, unless the folder says that the record is published somewhere else."""
+        """Write the reason, unless the mark says that the record is published elsewhere."""
         mark = read_mark(job)
         if mark is None or mark.record_key != key or not mark.published:
             address = without_credentials(target.uri)
@@ -292,7 +292,7 @@ class CatchUp:
         return str(run.info.run_id)
 
     def _end_sweep(self, folder: Path, sweep: SweepInfo, target: Target, *, is_changed: bool) -> None:
-        """End the sweep's run by what is on disk, if there is something to tell it."""
+        """End the sweep's run from the files on disk, if it lacks any result."""
         records = _trials_of(folder, sweep.sweep_id)
         key = sweep_key(sweep.sweep_id, records)
         is_done = self._is_marked(folder, key, target) and not is_changed and not _has_new_conclusions(folder)
@@ -310,7 +310,7 @@ class CatchUp:
             write_mark(folder, _published_mark(store, folder, run_id, key))
 
     def _end_run(self, store: Store, folder: Path, sweep: SweepInfo, records: Sequence[Record]) -> str | None:
-        """Returns the run's id; None for the run of a sweep that goes on."""
+        """End the run and return its id; None if the sweep is still running."""
         with folder_lock(folder, LOCK_S):
             run = ensure_sweep(store, sweep, tags=self._accepted(sweep.tags))
             # A folder without a lock is one of a sweep of which nothing else is known but its run's owner.
@@ -351,21 +351,21 @@ def _published_mark(store: Store, folder: Path, run_id: str, key: str) -> Mark:
 
 
 def _own(sweep: SweepInfo | None, record: Record) -> SweepInfo | None:
-    """The sweep of the record's folder, if it is the record's."""
+    """Return the sweep of the record's folder if the record belongs to it."""
     return sweep if sweep is not None and sweep.sweep_id == record.sweep_id else None
 
 
 def _has_new_conclusions(folder: Path) -> bool:
-    """Whether something was concluded since the sweep's run was ended."""
+    """Check whether the sweep's folder has newer conclusions than its run."""
     try:
         marked_at_s = (folder / MARK_NAME).stat().st_mtime
         return any(path.stat().st_mtime >= marked_at_s for path in conclusions(folder))
-    except OSError:  # one that is just being replaced
+    except OSError:  # a file that is just being replaced
         return True
 
 
 def _trials_of(folder: Path, sweep_id: str) -> list[Record]:
-    """All records of a sweep's folder that can be read, whichever of them are published now."""
+    """Return all readable records of a sweep's folder, published or not."""
     records = []
     for path in sorted(folder.glob("*/record.json")):
         try:

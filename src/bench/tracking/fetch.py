@@ -56,7 +56,7 @@ def fetch_sweep(uri: str | None, sweep_id: str, folder: Path) -> FetchedSweep:
     Args:
         uri: the tracking address; None: that of MLflow's variable, else the database mlflow.db in `folder`.
         sweep_id: the sweep's id, as its folder's sweep.json and its runs' tags have it.
-        folder: that relative paths count from.
+        folder: to which paths are relative.
 
     Raises:
         TrackingError: there is no such store or sweep, MLflow does not answer, or none of the records can be read.
@@ -84,9 +84,9 @@ def fetch_sweep(uri: str | None, sweep_id: str, folder: Path) -> FetchedSweep:
 
 
 def _existing(uri: str | None, folder: Path) -> str:
-    """The absolute address of a store; TrackingError for a database file that is not there or is none of MLflow's.
+    """Return the absolute address of a store; TrackingError for a database file that is missing or not MLflow's.
 
-    MLflow would make the file, or the tables in it.
+    MLflow would create the file, or the tables in it.
     """
     try:
         chosen = decide(uri=uri, experiment=None)
@@ -113,7 +113,7 @@ def _existing(uri: str | None, folder: Path) -> str:
 
 
 def _check_schema(uri: str) -> None:
-    """Refuse a database of another MLflow version, which MLflow might change as it opens it to read."""
+    """Refuse a database of another MLflow version, which MLflow might migrate when it opens it."""
     if (database := sqlite_file(uri)) is not None:
         check_schema(database)
     elif not uri.startswith(SERVED):
@@ -137,7 +137,7 @@ def _explained(uri: str) -> Iterator[None]:
 
 
 def newest(runs: Sequence[Any]) -> list[Any]:
-    """One run for each record: the first, for MLflow lists the newest first."""
+    """Return one run per record: the first, because MLflow lists the newest first."""
     distinct: dict[str, Any] = {}
     for run in runs:
         distinct.setdefault(run.data.tags.get("record_key", run.info.run_id), run)
@@ -145,7 +145,7 @@ def newest(runs: Sequence[Any]) -> list[Any]:
 
 
 def _records(client: Any, uri: str, runs: Sequence[Any]) -> tuple[list[Record], list[str]]:
-    """The records of these runs, and a line for each run that has none to use."""
+    """Return the records of these runs, and a line for each run without a usable one."""
     records, left_out = [], []
     for run in runs:
         try:
@@ -156,33 +156,33 @@ def _records(client: Any, uri: str, runs: Sequence[Any]) -> tuple[list[Record], 
 
 
 def read_record(client: Any, uri: str, run: Any) -> Record:
-    """The record of one run. TrackingError, which names the run, when it has none that can be used."""
+    """Return the record of one run. TrackingError, which names the run, if it has no usable one."""
     name = f"MLflow run {run.info.run_name} ({run.info.run_id})"
     with tempfile.TemporaryDirectory(prefix="bench-fetch-") as temporary:
         try:
             with _explained(uri):
-                # Reading changes nothing in a database that was moved, whose addresses are those of before.
+                # Reading does not update the addresses in a database that was moved.
                 moved = artifacts_now(uri, str(run.info.artifact_uri))
                 if moved is None or not (moved / RECORD_NAME).is_file():
                     client.download_artifacts(run.info.run_id, RECORD_NAME, temporary)
                     moved = Path(temporary)
             record = Record.read(moved)
         except RecordError as error:
-            # The path is of a copy that will be gone.
+            # The path is of a temporary copy.
             text = str(error).removeprefix(str(Path(temporary, RECORD_NAME))).lstrip(": ")
             raise TrackingError(f"{name}: {text}") from error
         except TrackingError as error:
             raise TrackingError(f"{name}: {error}") from error
-    if (publish_s := run.data.metrics.get(PUBLISH)) is not None:  # the file is from before
+    if (publish_s := run.data.metrics.get(PUBLISH)) is not None:  # the file was written before publishing ended
         record.phases_s["publish"] = float(publish_s)
     return record
 
 
 def _names(text: str | None) -> list[str] | None:
-    """A tag's JSON list of names; None for anything else."""
+    """Return a tag's JSON list of names; None for anything else."""
     try:
         names = json.loads(text) if text is not None else None
-    except ValueError:  # cut to MLflow's length, or somebody's own tag of that name
+    except ValueError:  # cut to MLflow's length, or a user's own tag of that name
         return None
     return names if isinstance(names, list) and all(isinstance(each, str) for each in names) else None
 

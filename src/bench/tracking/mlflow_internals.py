@@ -1,8 +1,8 @@
-"""What bench uses of MLflow that is not part of its public interface, and what it does where that is gone.
+"""Use names and formats of MLflow that are not public, and define what happens without them.
 
-Names in Python are entries of `PrivateName`. Tags, addresses of pages and tables cannot be looked up before they are
-used: each is a `PrivateFormat`, which is there until a release is known that has it no more. Nothing here is needed to
-publish a record: the functions below return None, or find another way, for what is missing.
+Names in Python are entries of `PrivateName`. Tags, addresses of pages and tables cannot be looked up in advance: each
+is a `PrivateFormat`, which counts as present until a release is known to lack it. Publishing a record needs none of
+them: if one is missing, the functions below return None or use another way.
 
 Public, and used without an entry: `mlflow.MlflowClient`, `mlflow.entities`, `mlflow.exceptions.MlflowException`, the
 commands `mlflow server`, `ui`, `db upgrade` and `experiments restore`, the variables of `mlflow.environment_variables`,
@@ -34,11 +34,11 @@ from typing import Any
 
 from bench.compat.private_name import MISSING, PrivateName
 
-SINCE, UNTIL = "3.10.0", "3.18.0"  # the releases that were looked at: these, and 3.17.2
-LONGEST_START_S = 180.0  # of a process that makes a database
+SINCE, UNTIL = "3.10.0", "3.18.0"  # the releases that were inspected: these, and 3.17.2
+LONGEST_START_S = 180.0  # of a process that creates a database
 
-# Exact release → the schema version of the databases that it makes: the newest migration in its wheel. Each minor
-# release since 3.10 has one of its own. A release that is missing here is asked itself.
+# Exact release → the schema version of its databases: the newest migration in its wheel. Each minor release since 3.10
+# has its own. A release that is missing here is asked itself.
 REVISIONS = {
     "3.10.0": "1b5f0d9ad7c1",
     "3.11.1": "c3d6457b6d8a",
@@ -54,20 +54,20 @@ REVISIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class PrivateFormat:
-    """A tag, an address or a table that MLflow does not document, and what bench does without it."""
+    """Describe a tag, an address or a table that MLflow does not document, and the loss without it."""
 
     what: str  # "the tag …", as the object of a sentence
     since: str  # the oldest and the newest release of MLflow in which it was seen
     until: str
-    lost: str  # what bench cannot do, or tell, where it is gone
+    lost: str  # what bench cannot do or show without it
     gone_in: str | None = None  # the first release without it; None: none is known
 
     def is_here(self) -> bool:
-        """Whether the installed MLflow has it, as far as that is known."""
+        """Check whether the installed MLflow has it, as far as known."""
         return self.gone_in is None or _numbers(installed()) < _numbers(self.gone_in)
 
     def unseen(self) -> str:
-        """One line for a message: which version lacks what, and what that costs."""
+        """Return one line for a message: which version lacks what, and the loss."""
         return f"MLflow {installed()} has no {self.what}: {self.lost}"
 
 
@@ -154,12 +154,12 @@ HEALTH = PrivateFormat(
 
 
 def formats(module: ModuleType) -> dict[str, PrivateFormat]:
-    """The entries of a module that are no Python names, by the names of the constants that hold them."""
+    """Return a module's entries of `PrivateFormat` by the names of their constants."""
     return {name: each for name, each in vars(module).items() if isinstance(each, PrivateFormat)}
 
 
 def installed() -> str:
-    """The version of the installed MLflow."""
+    """Return the version of the installed MLflow."""
     return metadata.version("mlflow")
 
 
@@ -167,11 +167,11 @@ def installed() -> str:
 
 
 def create_tables(database: Path, artifacts: Path) -> None:
-    """Make all tables in an empty SQLite file, and leave no connection to it open. Raises what MLflow raises.
+    """Create all tables in an empty SQLite file, and leave no connection open. Raises MLflow's exceptions.
 
     Args:
         database: the file.
-        artifacts: the folder that its first experiment names.
+        artifacts: the artifact folder of its default experiment.
     """
     store = SQL_STORE.get()
     if store is not MISSING:
@@ -193,7 +193,7 @@ def create_tables(database: Path, artifacts: Path) -> None:
 
 
 def revision_in(connection: sqlite3.Connection) -> str | None:
-    """The schema version of a database; None for one without, or where it is kept elsewhere.
+    """Return the schema version of a database; None if it has none, or stores it elsewhere.
 
     Raises:
         sqlite3.Error: it cannot be read.
@@ -205,7 +205,7 @@ def revision_in(connection: sqlite3.Connection) -> str | None:
 
 
 def revision_at(uri: str) -> str | None:
-    """The same for a database server's address; None also where it cannot be asked, of which MLflow tells."""
+    """Return the same for a database server; None also if it cannot be queried, which MLflow reports."""
     from sqlalchemy import create_engine, text  # noqa: PLC0415 - slow, and seldom needed
 
     if not SCHEMA_TABLE.is_here():
@@ -221,7 +221,7 @@ def revision_at(uri: str) -> str | None:
 
 
 def newest_revision() -> str | None:
-    """The schema version that the installed MLflow needs; None where nothing tells."""
+    """Return the schema version that the installed MLflow needs; None if unknown."""
     if (known := REVISIONS.get(installed())) is not None:
         return known
     with contextlib.suppress(Exception):  # alembic's, for a history of another form
@@ -231,7 +231,7 @@ def newest_revision() -> str | None:
 
 
 def is_older(revision: str) -> bool | None:
-    """Whether the installed MLflow can go on from a database of this schema version; None where nothing tells."""
+    """Check whether the installed MLflow can migrate a database of this schema version; None if unknown."""
     made_by = next((version for version, each in REVISIONS.items() if each == revision), None)
     if made_by is not None and (theirs := _numbers(made_by)[:2]) != (ours := _numbers(installed())[:2]):
         return theirs < ours
@@ -242,13 +242,13 @@ def is_older(revision: str) -> bool | None:
 
 
 def release_of(revision: str) -> str | None:
-    """The minor release, such as "3.18", whose databases have this schema version; None where that is not known."""
+    """Return the minor release, such as "3.18", whose databases have this schema version; None if unknown."""
     version = next((version for version, each in REVISIONS.items() if each == revision), None)
     return None if version is None else _minor(version)
 
 
 def release_after(revision: str) -> str | None:
-    """The first of the known minor releases after a schema version that no release is known for; None likewise."""
+    """Return the first known minor release after a schema version without a known release; None if unknown."""
     releases = {each: version for version, each in REVISIONS.items()}
     found = None
     with contextlib.suppress(Exception):  # alembic's, for a version that it does not know
@@ -259,13 +259,13 @@ def release_after(revision: str) -> str | None:
 
 
 def schema_versions(text: str) -> tuple[str, str] | None:
-    """The schema version that a database has, and the one that MLflow needs, where an error of MLflow's names them."""
+    """Return the schema versions of a database and of MLflow if an error of MLflow names them."""
     found = re.search(r"out-of-date database schema \(found version ([\w.]+), but expected (\w+)\)", text)
     return (found[1], found[2]) if found is not None and SCHEMA_MESSAGE.is_here() else None
 
 
 def without_known_addresses(connection: sqlite3.Connection) -> str | None:
-    """Why the addresses in a database cannot be changed; None where they can, or it has no tables yet."""
+    """Return why the addresses in a database cannot be changed; None if they can, or without tables."""
     known = {
         "experiments": {"experiment_id", "artifact_location"},
         "experiment_tags": {"experiment_id", "key"},
@@ -279,10 +279,10 @@ def without_known_addresses(connection: sqlite3.Connection) -> str | None:
 
 
 def number_of_runs(connection: sqlite3.Connection) -> int | None:
-    """How many runs a database holds; None where it keeps them in another table.
+    """Return the number of runs in a database; None if it stores them in another table.
 
     Raises:
-        sqlite3.Error: it has no tables of MLflow's, or cannot be read.
+        sqlite3.Error: it has no MLflow tables, or cannot be read.
     """
     if not RUNS_TABLE.is_here() or (not _columns(connection, "runs") and _columns(connection, "alembic_version")):
         return None
@@ -290,17 +290,17 @@ def number_of_runs(connection: sqlite3.Connection) -> int | None:
 
 
 def quiet_store() -> None:
-    """Keep MLflow from writing a traceback of a hundred lines for each error of the database, which it raises too."""
+    """Prevent MLflow from logging a long traceback for each database error, which it also raises."""
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
-    """The columns of a table; none where there is no such table."""
+    """Return the columns of a table; empty without such a table."""
     return {str(row[0]) for row in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))}
 
 
 def _history() -> Any:
-    """The migrations that the installed MLflow knows, in a public class of alembic's; None where it hides them."""
+    """Return the migrations of the installed MLflow, as alembic's public class; None if they cannot be found."""
     make = ALEMBIC_CONFIG.get()
     return None if make is MISSING else _history_by(make)
 
@@ -314,7 +314,7 @@ def _history_by(make: Any) -> Any:
 
 @functools.cache
 def _revision_of_a_new_database() -> str | None:
-    """What MLflow itself writes into a database that it makes; some seconds."""
+    """Return the schema version that MLflow writes into a new database; takes some seconds."""
     with contextlib.suppress(Exception), tempfile.TemporaryDirectory(prefix="bench-mlflow-") as folder:
         file = Path(folder, "new.db")
         create_tables(file, Path(folder))
@@ -324,7 +324,7 @@ def _revision_of_a_new_database() -> str | None:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """The numbers of a version, to compare it: (3, 18, 0) of 3.18.0, and of 3.18.0rc1."""
+    """Return the numbers of a version, for comparison: (3, 18, 0) for 3.18.0 and 3.18.0rc1."""
     return tuple(int(each) for each in re.findall(r"(?:^|\.)(\d+)", version))
 
 
@@ -335,8 +335,8 @@ def _minor(version: str) -> str:
 # ---- pages of the UI -------------------------------------------------------------------------------------------------
 
 VIEW_TAG = "mlflow.sharedViewState."
-NAMED_VIEWS = "3.15.2"  # the first release seen to keep a view's state in a field of its own, beside its name
-LONGEST_VIEW = 5000  # characters that every release keeps of an experiment's tag
+NAMED_VIEWS = "3.15.2"  # the first release seen to store a view's state in a field of its own
+LONGEST_VIEW = 5000  # characters of an experiment's tag that every release stores
 # What a release before that asks of a view beside what `view_text` puts into it: it fills in nothing.
 WHOLE_STATE = {
     "autoRefreshEnabled": True,
@@ -358,7 +358,7 @@ UNGROUPED = "Model metrics"  # what the UI calls the section of metrics without 
 
 
 def view_tag(key: str) -> str | None:
-    """The tag of an experiment that the UI reads the view of this key from; None where it has no such views."""
+    """Return the experiment tag from which the UI reads the view of this key; None without such views."""
     return VIEW_TAG + key if SAVED_VIEW.is_here() else None
 
 
@@ -373,15 +373,15 @@ def view_text(
     widths: Mapping[str, int],
     sections: Mapping[str, bool],
 ) -> str:
-    """A view in the form in which the UI saves one.
+    """Return a view in the format in which the UI saves it.
 
     Args:
-        release: of the MLflow that shows it; None: not known, and so in a form that all releases read.
+        release: of the MLflow that shows it; None: unknown, so in a format that all releases read.
         name: the view's.
         now_ms: Unix time.
         filter_by: the filter of the runs.
-        sort_by: the column that they are sorted by, the least first.
-        selected: columns to show beside the UI's own.
+        sort_by: the column that sorts them, ascending.
+        selected: columns to show in addition to the UI's own.
         widths: all columns in their order, each with its width in pixels.
         sections: the sections of the chart page, and whether each is open.
     """
@@ -415,7 +415,7 @@ def _packed(state: Mapping[str, Any]) -> str:
 
 
 def column(kind: str, name: str) -> str:
-    """The UI's name for the column of a metric, a param or a tag: `kind` is "metrics", "params" or "tags"."""
+    """Return the UI's name for the column of a metric, a param or a tag: `kind` is "metrics", "params" or "tags"."""
     return f"{kind}.`{name}`"
 
 
@@ -428,23 +428,23 @@ def runs_page(
     sort_by: str | None = None,
     charts: bool = False,
 ) -> str:
-    """The page of an experiment's runs, or the start page where there is none with such an address.
+    """Return the page of an experiment's runs, or the start page if this MLflow has no such address.
 
     Args:
         base: where the UI answers.
         experiment_id: the experiment's.
-        view: the key of a saved view, which counts alone.
+        view: the key of a saved view, which replaces the arguments below.
         filter_by: the filter of the runs, without a view.
-        sort_by: the column that they are sorted by then, the least first.
-        charts: show charts in place of the table.
+        sort_by: the column that sorts them without a view, ascending.
+        charts: show charts instead of the table.
     """
     if not RUNS_PAGE.is_here():
         return base
     query = {"workflowType": "machine_learning"}
     if view is not None and SAVED_VIEW.is_here():
-        query["viewStateShareKey"] = view  # and no filter beside it: with one in the address the UI ignores the view
+        query["viewStateShareKey"] = view  # without a filter: with one in the address the UI ignores the view
     elif filter_by is not None:
-        # Sorted by when they were made, the trials would be folded away under their sweep's run.
+        # Sorted by creation time, the trials would be collapsed under their sweep's run.
         query |= {"searchFilter": filter_by}
         query |= {"orderByKey": sort_by, "orderByAsc": "true"} if sort_by is not None else {}
     if charts:
@@ -454,7 +454,7 @@ def runs_page(
 
 
 def compare_page(base: str, run_ids: Sequence[str], experiment_ids: Sequence[str]) -> str | None:
-    """The page that shows runs side by side; None where there is none. Encoded, so that a terminal finds all of it."""
+    """Return the page with runs side by side; None without one. Encoded, so that a terminal links all of it."""
     if not COMPARE_PAGE.is_here():
         return None
     query = {"runs": list(run_ids), "experiments": list(experiment_ids)}
@@ -463,7 +463,7 @@ def compare_page(base: str, run_ids: Sequence[str], experiment_ids: Sequence[str
 
 
 def missing_pages() -> list[str]:
-    """A line for each kind of link that leads elsewhere, or nowhere, with the installed MLflow."""
+    """Return a line for each kind of link that does not work with the installed MLflow."""
     return [each.unseen() for each in (RUNS_PAGE, COMPARE_PAGE) if not each.is_here()]
 
 
@@ -473,11 +473,11 @@ COLOUR, TABLES = "mlflow.runColor", "mlflow.loggedArtifacts"
 
 
 def ui_tags(*, colour: str | None = None, tables: str | None = None) -> dict[str, str]:
-    """Tags of a run that the UI reads; None: no such tag.
+    """Return a run's tags that the UI reads; None: no such tag.
 
     Args:
         colour: the run's, in every table and chart.
-        tables: which of its artifacts are tables, in the form that `mlflow.log_table` writes.
+        tables: which of its artifacts are tables, in the format of `mlflow.log_table`.
     """
     given = {COLOUR: (colour, COLOUR_TAG), TABLES: (tables, TABLES_TAG)}
     return {name: value for name, (value, entry) in given.items() if value is not None and entry.is_here()}

@@ -1,10 +1,9 @@
-"""Publishing that is never in the way: whatever MLflow does, the measurement stands and the user gets one line.
+"""Publish within time limits: whatever MLflow does, measurements are kept and the user gets one line.
 
-All that talks to MLflow runs in a thread, for which a job waits `JOB_S` at most. What could not be published is on disk
-and marked so (`bench.tracking.publish_mark`); it is tried again when the sweep ends, and by `python -m
-bench.tracking.sync`.
+All calls of MLflow run in a thread, for which a job waits at most `JOB_S`. A record that could not be published is on
+disk and marked (`bench.tracking.publish_mark`); it is tried again at the end of the sweep, and by `bench sync`.
 
-Not covered: what the thread still does after its time was up runs beside the next measurement.
+Not covered: work that the thread continues after its time limit runs beside the next measurement.
 """
 
 from __future__ import annotations
@@ -54,32 +53,32 @@ from bench.tracking.store.store import Store
 
 # How long the main thread waits.
 OPEN_S = 20.0  # a new database takes 3 to 7 s, and longer when several sweeps start at once
-AHEAD_S = 180.0  # beside the examination of the settings, which may take two minutes; then `open` waits for it
+AHEAD_S = 180.0  # during the check of the settings, which may take two minutes; then `open` waits for it
 JOB_S = 5.0
-SWEEP_S = 10.0  # for what happens once a sweep
+SWEEP_S = 10.0  # for work once per sweep
 RANK_S = 7.0  # of that, until the last trial has its rank
 CATCH_UP_S = 60.0
 RESTORE_S = 120.0  # hundreds of records
-LOOK_S = 0.2  # how often a job looks whether another one has made the sweep's run
+LOOK_S = 0.2  # how often a job checks whether another one has created the sweep's run
 
 _Result = TypeVar("_Result")
 
 
 class Publisher:
-    """One store, tried anew by each call while it cannot be opened. Every call returns in time, and raises nothing.
+    """Publish to one store; each call tries to open it until that succeeds, returns in time, and raises nothing.
 
-    Make one for a process, not one for a job: only then is a server that hangs known to the next job.
+    Create one per process, not one per job, so that the next job knows of a server that hangs.
 
     Args:
         uri: the tracking address; None: mlflow.db in `folder`.
         experiment: the experiment's name; None: only its id is known.
         tags: the user's own tags, for every run.
         folder: the folder that the command was started in.
-        warn: takes one line for each thing that could not be published.
-        experiment_id: the experiment's id, where no name is known.
-        artifact_location: of an experiment that has to be made; None: the default.
-        origin: what to say of where address and experiment come from; "": nothing.
-        ahead: begin with what leaves nothing behind, and wait for none of it; `open` goes on from there.
+        warn: called with one line for each failure to publish.
+        experiment_id: the experiment's id, if its name is unknown.
+        artifact_location: for a new experiment; None: the default.
+        origin: text on the sources of address and experiment; "": none.
+        ahead: start preparing in the background, without writing anything; `open` continues from there.
     """
 
     def __init__(
@@ -104,16 +103,16 @@ class Publisher:
         self._folder = folder.absolute()
         self._warn_user = warn
         self._warned: str | None = None  # the last line
-        self._other_schema: str | None = None  # why a database of another version cannot be used, once that is said
+        self._other_schema: str | None = None  # the reported reason why a database of another version cannot be used
         self._thread = BoundedThread()
         self._store: Store | None = None
-        self._sweeps: dict[str, SweepInfo] = {}  # those begun here
+        self._sweeps: dict[str, SweepInfo] = {}  # begun by this process
         self._folders: dict[str, Path] = {}  # sweep id → its folder
         self._parents: dict[str, str] = {}  # sweep id → its run
         self._views: dict[str, str] = {}  # sweep id → key of its saved view
-        self._extras: dict[str, Extras] = {}  # sweep id → the columns that its view has beside those of every sweep
+        self._extras: dict[str, Extras] = {}  # sweep id → additional columns of its view
         self._fastest: dict[str, Fastest] = {}  # sweep id → its fastest trials when it ended
-        # Both sides of a call that was not in time write marks; the lock is for these two, and for the marks.
+        # After a late call both threads write marks; the lock guards these two attributes and the marks.
         self._lock = threading.Lock()
         self._published: set[str] = set()  # record keys
         self._missing: dict[Path, None] = {}  # folders of jobs, in order
@@ -124,28 +123,28 @@ class Publisher:
             self.open()
 
     def open(self) -> None:
-        """Open the store, or say why not; what is published later tries again."""
+        """Open the store, or report why that failed; later calls try again."""
         self._tell("not published", lambda _: None, OPEN_S)
 
     def try_artifacts(self) -> None:
-        """See whether a job's files can be published, or say why not; for a run that has no sweep."""
+        """Check that a job's files can be published, or report why not; for a run without a sweep."""
         if self._store is not None:
             self._tell("the files of the run will not be published", check_artifacts, JOB_S)
 
     def _prepare(self) -> None:
-        with contextlib.suppress(TrackingError):  # who opens the store will tell
+        with contextlib.suppress(TrackingError):  # opening the store reports it
             self._prepared = prepare_store(self._uri, self._folder)
 
     @property
     def address(self) -> str | None:
-        """The store's absolute address without credentials; None for one that cannot be used."""
+        """Return the store's absolute address without credentials; None for an invalid one."""
         with contextlib.suppress(TrackingError):
             return without_credentials(absolute_uri(self._uri if self._uri is not None else DEFAULT_URI, self._folder))
         return None
 
     @property
     def unpublished(self) -> str | None:
-        """The line that tells how to publish what is missing; None when nothing is."""
+        """Return the line that says how to publish missing records; None without any."""
         with self._lock:
             folders = list(self._missing)
         if not folders:
@@ -158,9 +157,9 @@ class Publisher:
     def begin_sweep(
         self, *, sweep_id: str, name: str, swept: dict[str, list[str]], settings: list[str], baseline: str | None
     ) -> str | None:
-        """Make the parent run of a sweep and its view in the UI; returns the run's id, None when that failed.
+        """Create the parent run of a sweep and its view in the UI; return the run's id, None after a failure.
 
-        A sweep that is resumed has its run again, which goes on.
+        A resumed sweep reopens its run.
         """
         sweep = SweepInfo(
             sweep_id=sweep_id, name=name, swept=swept, settings=settings, baseline=baseline, started_at_s=time.time()
@@ -170,7 +169,7 @@ class Publisher:
 
         def begin(store: Store) -> tuple[str, TrackingError | None]:
             self._parents[sweep_id] = begin_sweep(store, sweep, tags=self._tags)
-            # Now and not at the end, so that it serves while the sweep runs and after one that was killed.
+            # At the start, so that it is there while the sweep runs and after a killed one.
             view_error = self._save_view(store, sweep)
             with contextlib.suppress(TrackingError):  # the end of the sweep writes it again
                 describe_experiment(store, sweep, self._views.get(sweep_id))
@@ -181,7 +180,7 @@ class Publisher:
         except TrackingError as error:
             self._complain("not published", error)
             return None
-        # A file of its own, before any job has one: a store that takes no files is found out now.
+        # Upload a file before the first job, to detect a store that accepts none.
         self._tell(
             "the files of the jobs will not be published", lambda store: upload_plan(store, run_id, sweep), SWEEP_S
         )
@@ -190,9 +189,9 @@ class Publisher:
         return run_id
 
     def publish(self, record: Record, folder: Path, parent_run_id: str | None = None) -> bool:
-        """Publish a job's record and files, and mark its folder; returns whether it is published.
+        """Publish a job's record and files, mark its folder, and return whether it is published.
 
-        Without a parent run, that of the record's sweep is looked for, and made where the sweep has none.
+        Without a parent run, the run of the record's sweep is used; it is created if missing.
         """
         error = self._attempt(record, folder, parent_run_id, JOB_S)
         if error is not None:
@@ -200,10 +199,10 @@ class Publisher:
         return error is None
 
     def publish_missing(self, folders: Sequence[Path], parent_run_id: str | None) -> int:
-        """Publish the records in these job folders that are not yet; returns how many remain.
+        """Publish the unpublished records in these job folders; return the number that remain.
 
-        Gives up after `CATCH_UP_S`, and at once when there is nobody to publish to. A record whose files are large has
-        more time than in the midst of a sweep, for no job waits.
+        Stops after `CATCH_UP_S`, and at once if the store cannot be used. Large files get more time than during the
+        sweep, because no job waits.
         """
         deadline_s = time.monotonic() + CATCH_UP_S
         missing = self._unpublished_in(folders)
@@ -229,8 +228,8 @@ class Publisher:
     def end_sweep(self, run_id: str | None, records: Sequence[Record], *, interrupted: bool) -> bool:
         """End the parent run with the sweep's result, rank its trials, and return whether all of that is done.
 
-        One that had to be made later than the sweep's start is found by the records.
-        What the store is still busy with is waited for, as long as ending the run itself may take.
+        A run that was created after the sweep's start is found by the records. Waits at most `SWEEP_S` for an earlier
+        call that is still running.
         """
         sweep_id = next((each.sweep_id for each in records if each.sweep_id is not None), None)
         ending: dict[str, Any] = {
@@ -243,7 +242,7 @@ class Publisher:
 
         def end(store: Store) -> None:
             ended_at_s, until_s = time.time(), time.monotonic() + RANK_S
-            if run_id is not None:  # first: over a slow line, the rest may take longer than there is time for
+            if run_id is not None:  # first, because over a slow connection the rest may exceed the limit
                 end_sweep(store, run_id, ended_at_s=ended_at_s, **ending)
             found = gather_sweep(store, sweep_id) if sweep_id is not None else None
             if found is not None and found != run_id:
@@ -251,7 +250,7 @@ class Publisher:
             found = found or run_id
             if sweep_id is not None and found is not None:
                 is_ranked.append(self._conclude_ranking(store, sweep_id, found, records, until_s))
-            if found is not None and all(is_ranked):  # else `bench sync` goes on from here
+            if found is not None and all(is_ranked):  # else `bench sync` continues from here
                 self._mark_sweep(sweep_id, records, found)
 
         self._thread.wait_until_free(SWEEP_S)
@@ -271,13 +270,13 @@ class Publisher:
     ) -> Restored:
         """Bring records of a sweep back from MLflow into its folder; see `bench.tracking.restore`.
 
-        May be called again, for what has come to MLflow since. That MLflow does not answer, or that the folder cannot
-        be written, is one of the lines to say.
+        May be called again for records published since. If MLflow does not answer, or the folder cannot be written,
+        one of the returned lines says so.
         """
         wanted = Wanted(name=name, sweep_id=sweep_id, have=have)
         until_s = time.monotonic() + RESTORE_S
         try:
-            # Written only here: nobody waits for a reading that is late, and the jobs run by then.
+            # Write here and not in the thread: a late read must write nothing while the jobs run.
             store, lying = self._do(lambda store: (store, find(store, wanted, until_s=until_s)), RESTORE_S + SWEEP_S)
             return put_back(store, lying, folder, places=places)
         except TrackingError as error:
@@ -294,16 +293,14 @@ class Publisher:
         tables: Mapping[str, Mapping[str, Sequence[object]]] | None = None,
         answer: str | None = None,
     ) -> bool:
-        """Add to the parent run what its sweep came to, and return whether it is all there.
-
-        What the run had of the same names is replaced.
+        """Upload the sweep's results to its run, in place of earlier ones, and return whether that is done.
 
         Args:
             run_id: the parent run's; None: that of the only sweep that was published here.
-            files: those below `base` keep their path from there, all others lie at the top.
+            files: those below `base` keep their relative path; all others go to the top.
             base: the sweep's folder.
             tables: artifact path that ends in .json → column → values; the UI shows them as tables.
-            answer: Markdown, which stands above the list of what was swept in the description.
+            answer: Markdown for the description, above the list of swept keys.
         """
 
         def add(store: Store) -> None:
@@ -311,7 +308,7 @@ class Publisher:
             found = run_id or (parents[0] if len(parents) == 1 else None)
             if found is None:
                 return
-            if answer is not None:  # first: the most telling, should the time be up
+            if answer is not None:  # first, in case time runs out
                 answer_sweep(store, found, answer)
             for name, columns in (tables or {}).items():
                 upload_table(store, found, name, columns)
@@ -321,14 +318,14 @@ class Publisher:
                 store.upload(found, file, None if folder == "." else folder)
 
         if files or tables or answer is not None:
-            self._thread.wait_until_free(SWEEP_S)  # what was late before must not cost the answer
+            self._thread.wait_until_free(SWEEP_S)  # an earlier late call must not cost the answer
             return self._tell("the sweep's results are not published", add, SWEEP_S)
         return True
 
     def ways_on(self, sweep_id: str | None) -> list[str]:
-        """Lines that lead to the results: how to start the UI, and which pages to open.
+        """Return lines with the command that starts the UI and the pages to open.
 
-        It asks nobody: what there is to compare was looked up by `end_sweep`.
+        Makes no request: `end_sweep` has looked up the fastest trials.
         """
         if self._store is None:
             return []
@@ -342,7 +339,7 @@ class Publisher:
     # ---- in the main thread ------------------------------------------------------------------------------------
 
     def _do(self, work: Callable[[Store], _Result], within_s: float) -> _Result:
-        """Do something with the store, in the thread. TrackingError, of whatever kind, when it did not come through."""
+        """Run a function with the store, in the thread. TrackingError, or a subclass, if it failed or was late."""
         try:
             return self._thread.call(lambda: work(self._ready()), within_s=within_s)
         except TrackingError:
@@ -354,7 +351,7 @@ class Publisher:
             raise TrackingError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
 
     def _tell(self, what: str, work: Callable[[Store], None], within_s: float) -> bool:
-        """Do something with the store, and return whether it is done; failing costs a line that begins with `what`."""
+        """Run a function with the store; after a failure print a line that begins with `what`, and return False."""
         try:
             self._do(work, within_s)
         except TrackingError as error:
@@ -363,7 +360,7 @@ class Publisher:
         return True
 
     def _complain(self, what: str, error: TrackingError) -> None:
-        """Say what failed and why; that the database is of another version is said once, for nothing changes it."""
+        """Report what failed and why; a database of another version is reported once."""
         if isinstance(error, OtherSchemaError):
             if str(error) == self._other_schema:
                 return
@@ -371,7 +368,7 @@ class Publisher:
         self._warn(f"{what}: {error}")
 
     def _warn(self, line: str) -> None:
-        """Hand one line on, unless it is the last one again."""
+        """Pass one line to the user, unless it repeats the last one."""
         if line != self._warned:
             self._warned = line
             self._warn_user(line)
@@ -379,7 +376,7 @@ class Publisher:
     def _attempt(
         self, record: Record, folder: Path, parent_run_id: str | None, within_s: float
     ) -> TrackingError | None:
-        """Try to publish one record; returns why it is not, None when it is."""
+        """Try to publish one record; return the failure, None after success."""
         self._place(record, folder)
         key = record_key(record)
         mark = self._mark(folder, key)
@@ -391,18 +388,18 @@ class Publisher:
                 run_id = publish(store, record, folder, parent_run_id=parent, tags=self._tags, sweep=known)
                 if record.sweep_id is not None:
                     self._show(store, known, extras_of([record]))
-                with self._lock:  # here and not by the main thread, which may have gone on
+                with self._lock:  # here and not in the main thread, which may no longer wait
                     self._published.add(key)
                     self._missing.pop(folder, None)
                     write_mark(folder, replace(mark, published=True, run_id=run_id))
 
         try:
             self._do(work, within_s)
-            with contextlib.suppress(OSError):  # it is there, but for what publishing took
+            with contextlib.suppress(OSError):  # only the time of publishing would be missing
                 record.write(folder)
         except TrackingError as error:
             with self._lock:
-                if key in self._published:  # in the very last moment
+                if key in self._published:  # just after the limit
                     return None
                 self._missing[folder] = None
                 write_mark(folder, replace(mark, error=str(error)))
@@ -410,7 +407,7 @@ class Publisher:
         return None
 
     def _place(self, record: Record, folder: Path) -> None:
-        """Remember which folder is the sweep's."""
+        """Remember the sweep's folder."""
         if record.sweep_id is not None and record.sweep_id not in self._folders:
             written = read_sweep(folder.parent)
             if written is not None and written.sweep_id == record.sweep_id:
@@ -436,7 +433,7 @@ class Publisher:
     # ---- in the thread -----------------------------------------------------------------------------------------
 
     def _sweep_of(self, record: Record, folder: Path) -> SweepInfo | None:
-        """The record's sweep as it was begun here, or as its file tells, which knows what a search has added since."""
+        """Return the record's sweep as begun here, or from its file, which also lists settings that a search added."""
         begun = self._sweeps.get(record.sweep_id or "")
         if record.sweep_id is None or (begun is not None and record.name in begun.settings):
             return begun
@@ -444,31 +441,31 @@ class Publisher:
         return written if written is not None and written.sweep_id == record.sweep_id else begun
 
     def _sweep_known(self, sweep_id: str) -> SweepInfo | None:
-        """A sweep as it was begun here, else as the file in its folder tells."""
+        """Return a sweep as begun here, else from the file in its folder."""
         folder = self._folders.get(sweep_id)
         return self._sweeps.get(sweep_id) or (read_sweep(folder) if folder is not None else None)
 
     def _conclude_ranking(
         self, store: Store, sweep_id: str, run_id: str, records: Sequence[Record], until_s: float
     ) -> bool:
-        """Rank the trials of a sweep that has ended; returns whether there was time for all of them."""
+        """Rank the trials of an ended sweep; return whether there was time for all."""
         ranking = ranking_of(records)
         is_done = rank_trials(store, sweep_id, ranking, until_s=until_s)
         if is_done:
             log_result(store, run_id, records, ranking)
         sweep = self._sweep_known(sweep_id)
         self._show(store, sweep, extras_of(records, ranked=is_done))
-        with contextlib.suppress(TrackingError):  # they cost those lines
+        with contextlib.suppress(TrackingError):  # only those lines are missing then
             describe_experiment(store, sweep, self._views.get(sweep_id))
-            # Now, and not when somebody asks for the way there: a server that hangs would be waited for again.
+            # Look it up now: later, a server that hangs would be waited for again.
             if is_done:
                 ok = sum(each.status == "ok" for each in records)
                 self._fastest[sweep_id] = find_fastest(store, sweep_id, ok)
         return is_done
 
     def _show(self, store: Store, sweep: SweepInfo | None, extras: Extras) -> None:
-        """Give the view of a sweep these columns too."""
-        if sweep is None:  # then nobody knows its other columns; each run has the tag or metric all the same
+        """Add these columns to the view of a sweep."""
+        if sweep is None:  # its other columns are unknown; each run has the tag or metric nevertheless
             return
         before = self._extras.get(sweep.sweep_id, Extras())
         if before | extras != before:
@@ -476,7 +473,7 @@ class Publisher:
             self._save_view(store, sweep)
 
     def _ready(self) -> Store:
-        """The store, opened if it is not yet, and seen to answer."""
+        """Return the store; open it first, or check that it still answers."""
         if self._store is not None:
             check_answers(self._store.uri)
             return self._store
@@ -492,13 +489,13 @@ class Publisher:
         self.experiment = store.experiment
         for line in store.notes:
             self._warn(line)
-        with contextlib.suppress(TrackingError):  # whoever starts next does it
+        with contextlib.suppress(TrackingError):  # the next start does it
             end_abandoned(store)
         self._store = store
         return store
 
     def _parent(self, store: Store, record: Record, folder: Path) -> str | None:
-        """The run of the record's sweep. It is missing where there was no server when the sweep began."""
+        """Return the run of the record's sweep; create it if the server was down when the sweep began."""
         sweep_id = record.sweep_id
         if sweep_id is None:
             return None
@@ -512,7 +509,7 @@ class Publisher:
         return self._parents[sweep_id]
 
     def _find_or_make(self, store: Store, sweep: SweepInfo, folder: Path | None) -> Any:
-        """A sweep's run. What is there needs no lock: of many jobs that end at once, all but one need only look."""
+        """Return a sweep's run. An existing one needs no lock, so jobs that end at the same time do not wait."""
         deadline_s = time.monotonic() + ANSWER_S
         while True:
             run = next(iter(store.find_runs(sweep_id=sweep.sweep_id, kind="sweep")), None)
@@ -546,12 +543,12 @@ class Publisher:
             write_mark(folder, replace(self._mark(folder, key), published=True, run_id=run_id))
 
     def _mark(self, folder: Path, key: str) -> Mark:
-        """Of a record that is not published yet."""
+        """Return the mark of a record that is not published yet."""
         relative = relative_database(self.address, folder, self._folder)
         return Mark(published=False, uri=self.address, experiment=self.experiment, database=relative, record_key=key)
 
     def _says(self, mark: Mark, folder: Path, key: str) -> bool:
-        """Whether a mark says that the record is published here; the database may have been moved since."""
+        """Check whether a mark says that the record is published here, even if the database was moved since."""
         if mark.uri is not None and mark.database is not None:
             with contextlib.suppress(GoneError):
                 mark = replace(mark, uri=address_now(mark.uri, folder, mark.database, is_recorded=True).uri)

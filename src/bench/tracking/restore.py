@@ -1,10 +1,10 @@
-"""A sweep's records, brought back from MLflow into its folder: for one that goes on where that folder is not.
+"""Restore a sweep's records from MLflow into its folder, to resume it where that folder is missing.
 
-A sweep is found by its id, or by its name: the one of that name that began last. Only trials come back that the folder
-has no record of, for what lies on disk counts; each as its record.json and a mark that it is published, so that nothing
-is published twice. Of a job's other files MLflow keeps the copies.
+A sweep is found by its id, or by its name: the latest one of that name. Only trials without a record in the folder are
+restored, because files on disk take precedence; each as its record.json and a mark that it is published, so that
+nothing is published twice. A job's other files stay in MLflow.
 
-Not covered: reference runs, which are not published and are made anew; and the sweep.json, which is the plan's.
+Not covered: reference runs, which are not published and run again; and sweep.json, which the plan writes.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ Slot = tuple[str, int]  # of a job in its sweep: setting id and repeat
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Which records of which sweep."""
+    """Name the records to restore."""
 
-    name: str | None  # the sweep's; counts where its id is not known
+    name: str | None  # the sweep's name, used if its id is unknown
     sweep_id: str | None
-    have: Collection[Slot] = ()  # what lies on disk, and stays away
+    have: Collection[Slot] = ()  # jobs with a record on disk, which are not restored
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lying:
-    """What was found in MLflow."""
+    """Hold what was found in MLflow."""
 
     sweep_id: str | None = None  # None: there is no such sweep
     parent_run_id: str | None = None
@@ -51,22 +51,22 @@ class Lying:
 
 @dataclass(frozen=True, kw_only=True)
 class Restored:
-    """What came back."""
+    """Name what was restored."""
 
     sweep_id: str | None = None  # None: MLflow has no such sweep, or did not answer
     parent_run_id: str | None = None  # the sweep's own run
     started_at_s: float | None = None  # Unix time of the sweep's first start
-    folders: list[Path] = field(default_factory=list)  # of the jobs whose records came back
+    folders: list[Path] = field(default_factory=list)  # of the jobs whose records were restored
     lines: list[str] = field(default_factory=list)  # to say to the user
 
 
 def find(store: Store, wanted: Wanted, *, until_s: float) -> Lying:
-    """Read the records that are wanted; nothing is written.
+    """Read the wanted records without writing anything.
 
     Args:
-        store: where from; its experiment alone is searched.
+        store: the source; only its experiment is searched.
         wanted: which.
-        until_s: on the monotonic clock; what is not read by then is named and left out.
+        until_s: on the monotonic clock; records not read by then are counted and left out.
 
     Raises:
         TrackingError: MLflow does not answer.
@@ -88,7 +88,7 @@ def find(store: Store, wanted: Wanted, *, until_s: float) -> Lying:
         try:
             record = read_record(store.client, store.uri, each)
         except TrackingError as error:
-            check_answers(store.uri)  # else the next one would fail as well
+            check_answers(store.uri)  # the next one would fail as well
             lines.append(f"not brought back: {error}")
             continue
         if (record.kind, record.sweep_id) == ("trial", sweep_id):
@@ -103,13 +103,13 @@ def find(store: Store, wanted: Wanted, *, until_s: float) -> Lying:
 
 
 def put_back(store: Store, lying: Lying, folder: Path, *, places: Mapping[Slot, str]) -> Restored:
-    """Write records into the folders of their jobs, which are made; one that holds a record by now keeps it.
+    """Write records into the folders of their jobs, creating them; an existing record is kept.
 
     Args:
         store: where they come from.
         lying: what `find` has found.
         folder: the sweep's.
-        places: the names of jobs' folders below it, where a plan gives them one; others are named after their setting.
+        places: the names of jobs' folders in the plan; other folders are named after the setting.
 
     Raises:
         OSError: the folder cannot be written.
@@ -124,7 +124,7 @@ def put_back(store: Store, lying: Lying, folder: Path, *, places: Mapping[Slot, 
         job.mkdir(parents=True, exist_ok=True)
         record.write(job)
         folders.append(job)
-        if is_complete(run):  # else it is published once more, over what is there
+        if is_complete(run):  # else it is published again, over the incomplete run
             key = record_key(record)
             own = {"uri": store.address, "experiment": store.experiment, "run_id": str(run.info.run_id)}
             own |= {"database": way} if (way := way_to(store.address, job)) is not None else {}
@@ -139,12 +139,12 @@ def put_back(store: Store, lying: Lying, folder: Path, *, places: Mapping[Slot, 
 
 
 def _sweep_run(store: Store, wanted: Wanted) -> tuple[Any, list[str]]:
-    """The sweep's own run, None where there is none, and what is to be said about others of its name."""
+    """Return the sweep's own run, None without one, and lines about others of its name."""
     if wanted.sweep_id is not None:
         return next(iter(_sweeps(store, {"sweep_id": wanted.sweep_id})), None), []
     if wanted.name is None:
         return None, []
-    # Before sweeps had a tag for it, their name was the run's alone.
+    # Earlier versions had no tag for the name of a sweep, only the run's name.
     runs = _sweeps(store, {NAME: wanted.name}) or _sweeps(store, {"mlflow.runName": wanted.name})
     ids = list(dict.fromkeys(str(each.data.tags.get("sweep_id")) for each in runs))
     if len(ids) < 2:
@@ -154,7 +154,7 @@ def _sweep_run(store: Store, wanted: Wanted) -> tuple[Any, list[str]]:
 
 
 def _sweeps(store: Store, tags: Mapping[str, str]) -> Sequence[Any]:
-    """The runs of sweeps with these tags, that which began last first."""
+    """Return the runs of sweeps with these tags, newest first."""
     with explained(store.uri, "look for a sweep"):
         return runs_where(store.client, [store.experiment_id], tags_filter({"kind": "sweep", **tags}))
 
@@ -165,7 +165,7 @@ def _slot_of(run: Any) -> Slot | None:
 
 
 def _free(folder: Path, record: Record) -> Path:
-    """A folder of its own for a job that is none of the plan's."""
+    """Return a new folder for a job that is not in the plan."""
     words = re.sub(r"[^A-Za-z0-9._=-]+", "-", f"{record.name}_r{record.repeat}")[:100].strip("-.")
     job, number = folder / (words or "job"), 2
     while job.exists():

@@ -1,1 +1,1 @@
-"""Addresses of MLflow's pages that show a sweep, and the view saved for it."""
+"""Build the addresses of MLflow's pages for a sweep, and save its view."""

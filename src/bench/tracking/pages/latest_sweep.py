@@ -1,4 +1,4 @@
-"""The pages of the latest sweep that a UI shows, asked of its server."""
+"""List the pages of the latest sweep that a UI shows, by asking its server."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bench.tracking.store.store import pages as listed
 
 
 def pages(address: str, *, sweep_id: str | None, experiment: str | None) -> list[str]:
-    """A line for each page of a sweep.
+    """Return one line for each page of a sweep.
 
     Args:
         address: of an MLflow server.
-        sweep_id: which sweep; one that is not there stands for the latest, and so does None without an experiment.
+        sweep_id: which sweep; a missing one means the latest, and so does None without an experiment.
         experiment: shown where no sweep is asked for, as of a single run, or none is there; None: whichever there is.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The pages of MLflow's UI that show a sweep: its table, its charts, and its fastest trials side by side.
+"""Build the addresses of a sweep's pages in MLflow's UI: table, charts, and the fastest trials side by side.
 
 MLflow does not document the addresses of its pages (`bench.tracking.mlflow_internals`). `bench.tracking.pages.view`
 decides what the table shows.
@@ -15,12 +15,12 @@ from bench.tracking.store.errors import SERVERS, explained, mlflow_command
 from bench.tracking.store.store import Store, trials_filter
 
 LOCAL_UI = "http://127.0.0.1:5000"  # where `mlflow ui` answers
-SIDE_BY_SIDE = 10  # with more, the page has no room for their figures
+SIDE_BY_SIDE = 10  # with more, the page has no space for their figures
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fastest:
-    """The fastest trials of a sweep."""
+    """List the fastest trials of a sweep."""
 
     run_ids: list[str]  # of the settings in the order of the report, each repeat's newest attempt, at most SIDE_BY_SIDE
     of: int  # how many trials there are to choose from
@@ -36,7 +36,7 @@ def find_fastest(store: Store, sweep_id: str, of: int, *, is_ranked: bool = True
         is_ranked: whether its trials have their ranks; False while it runs: the lowest E2E so far comes first.
 
     Raises:
-        TrackingError: it did not answer.
+        TrackingError: MLflow did not answer.
     """
     metrics = [RANK, "e2e_ms"] if is_ranked else ["e2e_ms"]
     query = " and ".join([trials_filter(sweep_id), *(f"metrics.{each} > 0" for each in metrics)])

@@ -1,11 +1,11 @@
-"""A sweep's own view in the MLflow UI: its trials alone, the best first, with the columns that tell them apart.
+"""Save a view of a sweep in the MLflow UI: only its trials, the best first, with the columns that differ.
 
-While the sweep runs its table is sorted by E2E, which ranked trials alone have; from its end on by the rank of each
-trial's setting, as the report.
+While the sweep runs, its table is sorted by E2E, which only ranked trials have; after its end by the rank of each
+trial's setting, as in the report.
 
-Without one the UI opens on a collapsed parent run and shows no metric. MLflow does not document how it keeps views
-(`bench.tracking.mlflow_internals`). A version that keeps them otherwise says so on the page and shows the experiment's
-runs.
+Without a view the UI opens on a collapsed parent run and shows no metric. MLflow does not document its views
+(`bench.tracking.mlflow_internals`). A version that stores them differently says so on the page and shows the
+experiment's runs.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ __all__ = [
     "view_key",
 ]
 
-# Beside the latency stands whether it was steady and the output right. These and the swept params should not need
-# scrolling to be seen, on a page 1700 pixels wide with MLflow's side panel open; the others may.
+# Steadiness and fidelity are next to the latency. These and the swept params should be visible without scrolling on a
+# page 1700 pixels wide with MLflow's side panel open; the others need not be.
 FIRST = ("e2e_ms", "steady", "fidelity", "ttft_ms", "itl_ms", "tok_per_s")
 HEADLINE = (*FIRST, "tpot_ms", "decode_tps", "cold_s", "peak_mib", "mbu_pct", "j_per_tok")
-BESIDE = "fidelity"  # stands before the column of the tag `unverified`, where a sweep has that column
-LEAST = ("tok_per_s", "itl_ms", "ttft_ms")  # follow the params, in this order, as far as there is no room before them
+BESIDE = "fidelity"  # precedes the column of the tag `unverified`, if a sweep has it
+LEAST = ("tok_per_s", "itl_ms", "ttft_ms")  # moved after the params, in this order, where space is short
 
 # The UI's own columns, with widths in pixels. Of the one for when a run was made, the sign for how it ended is all that
 # a sweep's table needs.
 OWN_WIDTHS = {RUN_NAME: 200, MADE: 46, DURATION: 84}
-PARAM_WIDTH = 104  # a longer name is cut at its end, and shown when one points at it
+PARAM_WIDTH = 104  # a longer name is cut at its end, and shown under the pointer
 RANK_WIDTH, UNRANKED_WIDTH = 60, 108
 LEAST_WIDTH, LETTER_WIDTH = 22, 7  # of other columns: without its name, and for each letter of it
-ROOM = 960  # of the 1700 pixels, what the UI's own panels leave when both are open: seen in a browser
-PARAMS_SEEN = 2  # that have room beside the first columns
+ROOM = 960  # of the 1700 pixels, those beside the UI's two panels: seen in a browser
+PARAMS_SEEN = 2  # visible beside the first columns
 
 # What stands for an override without a dot: a config group's choice by the key that its files differ in. A group
 # that is missing here has no such key and gets no column; the choice is in the runs' names.
@@ -89,14 +89,14 @@ SECTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Extras:
-    """Which columns the table of a sweep has only where its trials have values for them."""
+    """Choose the columns that a sweep's table has only if its trials have values for them."""
 
     unverified: bool = False  # the tag of that name
     unranked: bool = False  # the E2E of a trial that is ok and not ranked
     ranked: bool = False  # the rank of each trial's setting, which then sorts the table
 
     def __or__(self, other: Extras) -> Extras:
-        """The columns of both."""
+        """Return the columns of both."""
         return Extras(
             unverified=self.unverified or other.unverified,
             unranked=self.unranked or other.unranked,
@@ -105,7 +105,7 @@ class Extras:
 
 
 def extras_of(records: Iterable[Record], *, ranked: bool = False) -> Extras:
-    """The columns that these trials need.
+    """Return the additional columns that these trials need.
 
     Args:
         records: of one sweep.
@@ -118,11 +118,11 @@ def extras_of(records: Iterable[Record], *, ranked: bool = False) -> Extras:
 
 
 class NoViewError(TrackingError):
-    """This MLflow keeps no saved views; a sweep's page then shows MLflow's own columns."""
+    """This MLflow has no saved views; a sweep's page then shows MLflow's own columns."""
 
 
 def save_view(store: Store, *, sweep_id: str, swept_keys: Iterable[str], extras: Extras = Extras()) -> str:
-    """Save the view of a sweep, over the one it had; it may have no trials yet.
+    """Save the view of a sweep, in place of an earlier one; the sweep may have no trials yet.
 
     Args:
         store: where to.
@@ -134,7 +134,7 @@ def save_view(store: Store, *, sweep_id: str, swept_keys: Iterable[str], extras:
         The view's key, for `experiment_address`.
 
     Raises:
-        NoViewError: this MLflow keeps no such views.
+        NoViewError: this MLflow has no such views.
         TrackingError: it could not be written.
     """
     key = view_key(sweep_id)
@@ -149,12 +149,12 @@ def save_view(store: Store, *, sweep_id: str, swept_keys: Iterable[str], extras:
 
 
 def view_key(sweep_id: str) -> str:
-    """The key that the view of a sweep is saved under."""
+    """Return the key of a sweep's view."""
     return hashlib.sha256(sweep_id.encode()).hexdigest()[:16]
 
 
 def saved_key(sweep_id: str) -> str | None:
-    """The key of a sweep's view that another process has saved; None where this MLflow keeps no views."""
+    """Return the key of a sweep's view that another process has saved; None if this MLflow has no views."""
     key = view_key(sweep_id)
     return None if view_tag(key) is None else key
 
@@ -178,7 +178,7 @@ def _view(sweep_id: str, swept_keys: Iterable[str], *, extras: Extras, release: 
         name=sweep_id,
         now_ms=round(time.time() * 1000),
         filter_by=trials_filter(sweep_id),
-        sort_by=column("metrics", RANK if extras.ranked else e2e),  # what has no such metric comes last
+        sort_by=column("metrics", RANK if extras.ranked else e2e),  # runs without the metric come last
         selected=[*metrics, *params, *tags],
         widths={each: widths[each] for each in order},
         sections=SECTIONS,  # without an order of their own, they would be sorted by name
@@ -186,7 +186,7 @@ def _view(sweep_id: str, swept_keys: Iterable[str], *, extras: Extras, release: 
 
 
 def _without_room(columns: Sequence[str], widths: Mapping[str, int]) -> list[str]:
-    """Those of `LEAST` that must leave so that the others and the params have room."""
+    """Return the columns of `LEAST` to leave out so that the others and the params have space."""
     kept, moved = list(columns), []
     for name in LEAST:
         if sum(widths[each] for each in kept) + PARAMS_SEEN * PARAM_WIDTH <= ROOM:
@@ -197,7 +197,7 @@ def _without_room(columns: Sequence[str], widths: Mapping[str, int]) -> list[str
 
 
 def _param_names(swept_keys: Iterable[str]) -> list[str]:
-    """The params that swept overrides set. A param is a section's key: what lies deeper is in its JSON."""
+    """Return the params that swept overrides set. A param is a key of a section; deeper keys are in its JSON."""
     names: dict[str, None] = {}
     for swept in swept_keys:
         key = swept.lstrip("+")

@@ -1,10 +1,10 @@
 """Publish a record to MLflow: one run per trial and repeat, nested in its sweep's (`bench.tracking.runs.sweep_run`).
 
 The headline metrics come first, without prefix, short and rounded, for the columns of the UI; which of them a trial has
-is decided in `bench.tracking.runs.standing`. The same figures in full precision and all others stand in groups, for
-every trial, with what it measured before it ended. Every call but the first is a step under ``per_iter``, so that the
-UI draws the warm-up curve; the first one, the validation call, is ``cold_s``, and would flatten the curve. A value that
-is not known is left out, never logged as 0.
+is decided in `bench.tracking.runs.standing`. All figures in full precision are in groups, for every trial, as far as it
+measured them before it ended. Every call but the first is a step under ``per_iter``, so that the UI draws the warm-up
+curve; the first one, the validation call, is ``cold_s``, and would flatten the curve. A value that is not known is left
+out, never logged as 0.
 
 Everything published has the time it was measured at, so publishing a record again changes nothing; where an earlier
 version published something else, the run gets what it would have now. MLflow deletes no metric: one that a run should
@@ -74,17 +74,17 @@ def publish(
     tags: dict[str, str],
     sweep: SweepInfo | None = None,
 ) -> str:
-    """Publish one record and the files of its job; returns the run's id.
+    """Publish one record and the files of its job; return the run's id.
 
-    What that took goes into the record's `phases_s`, and into a metric of the run: the file there is from before.
+    The time for it is added to the record's `phases_s` and to a metric of the run; the uploaded file lacks it.
 
     Args:
         store: where to.
-        record: of a job with any status. Published again, it stays one run; the same setting measured again is another.
+        record: of a job with any status. Published again, it keeps its run; a new measurement gets another run.
         folder: the job's folder.
         parent_run_id: the sweep's run, None for a single run.
         tags: the user's own.
-        sweep: what is known of the record's sweep, for the run's name and colour; None: nothing.
+        sweep: the record's sweep, for the run's name and colour; None: unknown.
     """
     began_s = time.monotonic()
     summary = summarize(record)
@@ -98,10 +98,10 @@ def publish(
     )
     run_id = str(run.info.run_id)
     if run.info.run_name != name and _without_marks(run.info.run_name) == _without_marks(name):
-        store.rename_run(run_id, name)  # a name that the user has given in the UI stays
+        store.rename_run(run_id, name)  # keep a name that the user gave in the UI
     if USER not in run.data.tags:  # of an earlier version; whoever publishes again does not take the run over
         all_tags |= user_tag()
-    # Ended before anything is logged: should the rest fail, no run is left that looks as if it were running.
+    # End it before logging anything, so that a later failure leaves no run that seems to be running.
     store.end_run(run_id, RUN_STATUS.get(record.status, "FAILED"), _end_s(record))
     figures = _gone(run, record, summary) | _figures(record, summary)
     points = [*store.changed_points(run, figures, time_ms=round(_end_s(record) * 1000)), *_steps(record)]
@@ -122,7 +122,7 @@ def publish(
 
 
 def size_of(folder: Path) -> int:
-    """The bytes of a job's files that are published."""
+    """Return the size in bytes of a job's published files."""
     total = 0
     for name in ARTIFACTS:
         with contextlib.suppress(OSError):
@@ -131,9 +131,9 @@ def size_of(folder: Path) -> int:
 
 
 def _supersede(store: Store, record: Record) -> None:
-    """Of several attempts at one repeat, which a resumed sweep makes, the last is the trial.
+    """Keep the last of several attempts at one repeat as the trial; a resumed sweep makes several.
 
-    The others stay, under another kind: whoever filters by `kind = 'trial'` sees each repeat once.
+    The others get another kind, so that a filter `kind = 'trial'` finds each repeat once.
     """
     assert record.sweep_id is not None
     slot = {"sweep_id": record.sweep_id, "setting_id": record.setting_id, "repeat": str(record.repeat)}
@@ -149,9 +149,9 @@ def _supersede(store: Store, record: Record) -> None:
 
 
 def run_name(record: Record, sweep: SweepInfo | None = None) -> str:
-    """The swept values, short, or for a single run the model, and which repeat it is where there are several.
+    """Return the short swept values (for a single run the model), and the repeat if there are several.
 
-    Every page and chart shows the name: so the marks of its standing are behind it.
+    Every page and chart shows the name, so the marks follow it.
     """
     known = {} if sweep is None else sweep.swept
     name = short_name(record.swept, known) or record.name or last_part(str(requested(record, "model", "id") or ""))
@@ -163,13 +163,13 @@ def run_name(record: Record, sweep: SweepInfo | None = None) -> str:
 
 
 def _without_marks(name: str) -> str:
-    """The name that bench gives a run, whatever its standing."""
+    """Return the name that bench gives a run, without marks."""
     letters = "".join(MARKS.values()) + UNVERIFIED_MARK
     return re.sub(rf" [{re.escape(letters)}]+\Z", "", name)
 
 
 def colour_of(record: Record, sweep: SweepInfo | None) -> str:
-    """The colour of the record's setting on every page, by its position among the settings of its sweep, as typed."""
+    """Return the colour of the record's setting, by its position among the settings of its sweep, as typed."""
     if sweep is None:
         return colour(0)
     if record.name in sweep.settings:
@@ -230,7 +230,7 @@ def _tags(
 
 
 def _params(config: Mapping[str, Any]) -> dict[str, str]:
-    """The config's keys, dotted, with values as one types them; a mapping that is a value itself is JSON."""
+    """Return the config's dotted keys with values as typed; a value that is a mapping is JSON."""
     params: dict[str, str] = {}
     for section, keys in config.items():
         values = (
@@ -243,7 +243,7 @@ def _params(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def param_name(key: str) -> str:
-    """A config key as MLflow takes it; override keys may hold other characters, such as + and @."""
+    """Return a config key as a name that MLflow allows; override keys may hold characters such as + and @."""
     return accepted_name(key)
 
 
@@ -251,7 +251,7 @@ def param_name(key: str) -> str:
 
 
 def _figures(record: Record, summary: Summary) -> dict[str, float | None]:
-    """The metrics that a trial has once, the headline first; what is not known or not finite is left out."""
+    """Return the metrics that a trial has once, the headline first, without unknown or non-finite values."""
     figures = published_headline(record, summary)
     rounded = {name: value if value is None else float(f"{value:.4g}") for name, value in figures.items()}
     return {
@@ -262,13 +262,13 @@ def _figures(record: Record, summary: Summary) -> dict[str, float | None]:
 
 
 def _gone(run: Any, record: Record, summary: Summary) -> dict[str, float | None]:
-    """The headline metrics that a run has from before, each as one that it has no more."""
+    """Return the earlier headline metrics that a run should no longer have."""
     names = (*headline(record, summary), UNRANKED)
     return {name: None for name in names if name in run.data.metrics}
 
 
 def _steps(record: Record) -> list[Point]:
-    """The metrics of every call but the validation call."""
+    """Return the metrics of every call but the validation call."""
     ready_s = record.started_at_s + until_ready_s(record)
     return [
         Point(f"per_iter/{key}", float(value), round((ready_s + call.start_s) * 1000), call.index)
@@ -280,7 +280,7 @@ def _steps(record: Record) -> list[Point]:
 
 
 def _detail(record: Record, summary: Summary) -> dict[str, float | None]:
-    """The groups, in full precision."""
+    """Return the grouped metrics in full precision."""
     detail: dict[str, float | None] = {}
     for name in ("e2e_s", "ttft_s", "itl_s", "tpot_s"):
         series: Stats | None = getattr(summary, name)
@@ -327,7 +327,7 @@ def _detail(record: Record, summary: Summary) -> dict[str, float | None]:
 
 
 def _evidence(record: Record, summary: Summary) -> dict[str, float | None]:
-    """What the record proves beside its times."""
+    """Return the metrics of the evidence."""
     detail: dict[str, float | None] = {}
     for group, part in (("fidelity", record.fidelity), ("roofline", record.roofline)):
         figures = vars(part).items() if part is not None else ()
@@ -343,7 +343,7 @@ def _evidence(record: Record, summary: Summary) -> dict[str, float | None]:
 
 
 def _step(call: Iteration, size: int | None) -> dict[str, float]:
-    """One call."""
+    """Return the metrics of one call."""
     step = {"e2e_ms": call.e2e_s * 1e3}  # the UI draws its charts in this order
     if call.token_times_s:
         step["ttft_ms"] = call.ttft_s * 1e3
@@ -356,7 +356,7 @@ def _step(call: Iteration, size: int | None) -> dict[str, float]:
 
 
 def _end_s(record: Record) -> float:
-    """When the job ended, in Unix time; for one that could not say, when its last call did."""
+    """Return the end of the job in Unix time; if it is unknown, the end of its last call."""
     if record.ended_at_s is not None:
         return record.ended_at_s
     last = max((call.start_s + call.e2e_s for call in record.iterations), default=0.0)

@@ -80,7 +80,7 @@ def test_what_is_not_ranked_and_what_was_tried_before_is_not_among_them(store, s
     assert find_fastest(store, sweep_id, 1, is_ranked=False).run_ids == [newest]
 
 
-def test_the_address_holds_the_runs_in_order_and_nothing_that_ends_a_link_in_a_terminal(store):
+def test_the_address_lists_the_runs_in_order_without_characters_that_end_a_link(store):
     address = compare_address(store, ["b", "a"])
     assert address.startswith(f"{LOCAL_UI}/#/compare-runs?runs=%5B%22b%22%2C%22a%22%5D&experiments=%5B%221%22%5D")
     assert asked(address) == {"runs": ["b", "a"], "experiments": [store.experiment_id]}

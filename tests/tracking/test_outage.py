@@ -111,9 +111,7 @@ def clean(server: Server) -> Store:
     return store
 
 
-def test_a_server_that_hangs_costs_seconds_a_job_and_what_is_missing_is_published_when_it_is_back(
-    server, clean, tmp_path, sweep_on_disk
-):
+def test_a_hanging_server_costs_seconds_per_job_and_runs_are_published_later(server, clean, tmp_path, sweep_on_disk):
     jobs = sweep_on_disk(tmp_path, jobs=4, uri=server.uri)
     warnings: list[str] = []
     publisher = make(server.uri, tmp_path, warnings)
@@ -342,7 +340,7 @@ def test_a_server_that_refuses_costs_seconds_and_what_is_missing_goes_elsewhere(
     lose_and_catch_up(refusing(status), tmp_path, jobs, capsys, word)
 
 
-def test_a_server_that_never_answers_costs_seconds_and_what_is_missing_goes_elsewhere(silent, tmp_path, jobs, capsys):
+def test_a_silent_server_costs_seconds_and_missing_runs_can_go_elsewhere(silent, tmp_path, jobs, capsys):
     lose_and_catch_up(silent, tmp_path, jobs, capsys, "no answer within")
 
 
@@ -375,9 +373,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(place)], check=False)  # MLflow still has the file open
 
 
-def test_a_full_disk_costs_seconds_and_what_is_missing_is_published_when_there_is_room(
-    full_disk, tmp_path, job_on_disk, capsys
-):
+def test_a_full_disk_costs_seconds_and_missing_runs_are_published_later(full_disk, tmp_path, job_on_disk, capsys):
     """Of the database's disk; the records lie on another."""
     uri = f"sqlite:///{full_disk}/mlflow.db"
     warnings: list[str] = []

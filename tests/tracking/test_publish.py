@@ -175,9 +175,7 @@ def test_a_quantile_that_too_few_calls_support_is_left_out(run):
     assert run.data.metrics["latency/e2e_maximum_s"] == pytest.approx(0.986)
 
 
-def test_the_parts_of_its_time_are_a_group_and_publishing_is_this_ones_and_not_an_earlier_ones(
-    store: Store, tmp_path: Path
-) -> None:
+def test_phases_are_a_group_and_publish_s_is_that_of_this_attempt(store: Store, tmp_path: Path) -> None:
     phases_s = {"start": 0.123456789, "load": 2.0, "fidelity": 0.5, "publish": 9.0}
     record = make_record(sweep_id="parts", phases_s=phases_s, ended_at_s=STARTED_AT_S + 10.0)
     metrics = published(store, record, tmp_path).data.metrics
@@ -320,7 +318,7 @@ def test_the_note_is_a_file_among_the_artifacts(store, run):
     assert text == run.data.tags["mlflow.note.content"].replace("\u00a0", "") + "\n"
 
 
-def test_tables_of_a_description_have_room_between_their_columns_and_nothing_else_is_changed():
+def test_only_the_space_between_columns_changes_in_a_description():
     written = "a | b\n\n| name | E2E ms |\n| --- | ---: |\n| a \\| b | 1 |"
     shown = "a | b\n\n| name\u00a0 | \u00a0E2E ms |\n| --- | ---: |\n| a \\| b\u00a0 | \u00a01 |"
     assert roomy(written) == shown

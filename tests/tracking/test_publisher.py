@@ -169,7 +169,7 @@ def test_the_answer_of_a_sweep_stands_above_what_it_swept_and_replaces_a_former_
     assert is_described(run)
 
 
-def test_an_answer_too_long_for_a_description_ends_with_a_whole_line_and_the_swept_keys(tmp_path) -> None:
+def test_a_too_long_answer_is_cut_at_a_line_and_the_swept_keys_follow(tmp_path) -> None:
     publisher, run_id = ended(tmp_path, [], [])
     publisher.conclude(run_id, answer="a line of the answer\n" * 1000)
     note = open_store(None, "bench", tmp_path).client.get_run(run_id).data.tags["mlflow.note.content"]

@@ -91,9 +91,7 @@ def test_a_trial_that_is_not_ranked_has_no_speed_under_a_headline_name(store, tm
     assert "**not ranked**" in run.data.tags["mlflow.note.content"]
 
 
-def test_the_note_of_a_trial_that_is_not_ranked_gives_each_reason_and_its_e2e_by_its_own_name(
-    store, tmp_path, sweep_id
-) -> None:
+def test_the_note_of_an_unranked_trial_gives_each_reason_and_unranked_ms(store, tmp_path, sweep_id) -> None:
     run = published(store, trial(sweep_id, "a", fidelity=WRONG, steadiness=UNSTEADY), tmp_path)
     lines = run.data.tags["mlflow.note.content"].splitlines()
     assert [each for each in lines if "not ranked" in each] == [

@@ -229,7 +229,7 @@ def test_16_jobs_of_a_sweep_that_end_at_once_are_published_once_each(server, ann
     assert store.client.get_run(parent).data.tags["n_ok"] == str(TOGETHER)
 
 
-def test_16_jobs_of_machines_without_a_common_folder_make_one_experiment_and_one_sweep(server, ann, tmp_path, capsys):
+def test_16_jobs_without_a_common_folder_make_one_experiment_and_one_sweep(server, ann, tmp_path, capsys):
     """No server was there when the sweep began: each of them looks for experiment and run, and finds none."""
     sweep_id, name = "dawn-1", "dawn"
     sweeps = [tmp_path / f"machine-{number}" / "multirun" / name for number in range(JOBS)]

@@ -99,7 +99,7 @@ def test_the_more_columns_a_sweep_has_the_fewer_metrics_stand_before_its_params(
     assert {f"metrics.`{each}`" for each in HEADLINE} <= set(order)
 
 
-def test_the_table_of_a_sweep_that_has_ended_is_sorted_by_rank_which_is_the_first_column(store):
+def test_the_table_of_an_ended_sweep_is_sorted_by_its_first_column_rank(store):
     state = saved(store, "s", ranked=True)
     assert (state["orderByKey"], state["orderByAsc"]) == ("metrics.`rank`", True)
     assert state["columnOrder"][2:4] == ["metrics.`rank`", "metrics.`e2e_ms`"]

@@ -31,11 +31,11 @@ from bench.cli.refusals.message import explain, is_of_composition
 from bench.cli.registration import register
 from bench.config.rules import ConfigError
 from bench.config.schema import BenchmarkConfig, walk
-from bench.jobs.planning import plan
 from bench.report.comparison import build_report_of_records, to_json
 from bench.report.terminal.comparison_text import print_comparison, to_markdown
 from bench.report.terminal.progress import print_job_line, print_reference_line
 from bench.report.terminal.results_table import print_table
+from bench.results import sweep_file
 from bench.results.record import Failure, Record, RecordError
 from bench.tracking.runs import trial_run
 from factories import make_evidence, make_record
@@ -385,7 +385,7 @@ def sweep_of(*names: str) -> list[dict[str, Any]]:
 
 SWEEP = sweep_of("eager", "sdpa")
 PLAN = {
-    "schema_version": plan.SCHEMA_VERSION,
+    "schema_version": sweep_file.SCHEMA_VERSION,
     "sweep_id": "s",
     "name": "s",
     "started_at_s": 1.7e9,
@@ -433,7 +433,7 @@ def test_a_changed_plan_is_refused_or_read(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "sweep.json").write_bytes(text)
     line = None
     try:
-        found = plan.SweepFile.read(tmp_path)
+        found = sweep_file.SweepFile.read(tmp_path)
     except ValueError as error:
         line = str(error).replace(str(tmp_path), "")
     if line is not None:
@@ -443,4 +443,4 @@ def test_a_changed_plan_is_refused_or_read(tmp_path: Path, text: bytes) -> None:
         assert (tmp_path / each.folder).parent == tmp_path
         assert each.number >= 0 < each.repeat
     found.write(tmp_path)
-    assert plan.SweepFile.read(tmp_path) == found
+    assert sweep_file.SweepFile.read(tmp_path) == found

@@ -13,10 +13,9 @@ from bench.config.baseline import find_baselines
 from bench.config.renamed import RENAMED, rename_overrides, rename_swept, with_current_names
 from bench.config.rules import ConfigError
 from bench.config.schema import BenchmarkConfig, SweepConfig, no_such_key, walk
-from bench.jobs.planning.plan import SweepFile
 from bench.orchestration.loading.record_sources import read_sources
 from bench.results.record import Record, RecordError
-from bench.results.sweep_file import read_sweep
+from bench.results.sweep_file import SweepFile, read_sweep
 from factories import make_record
 from refusals import Answer, answer, refused
 

@@ -140,8 +140,10 @@ def time_arms(config: BenchmarkConfig, calls: int, seed: int) -> dict[str, list[
         if first[0] < 0:
             raise RuntimeError(first[2])
         # One model and one monitor for all arms: two copies of the weights differ by where they lie in memory.
-        loaded = runner._require_request().loaded  # noqa: SLF001
-        with runner._monitor_process(config) as monitor:  # noqa: SLF001
+        setup = runner._require_setup()  # noqa: SLF001
+        loaded = setup.require_request().loaded
+        with setup.monitoring():
+            monitor = setup.monitor
             assert monitor is not None
             calls_of = make_arms(config, runner, loaded, monitor)
             times: dict[str, list[float]] = {arm: [] for arm in ARMS}

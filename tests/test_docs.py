@@ -84,6 +84,7 @@ SCRIPTS = {  # and what they run
 }
 # What a fragment of a command line cannot be without.
 NEEDS = {
+    "compile.cache": "compile=default",
     "hydra.launcher.exclusive": "hydra/launcher=submitit_slurm",
     "sweep.resume": "sweep.name=night",
 }

@@ -1,1 +1,1 @@
-"""The commands: the Hydra application, its help and refusals, and the subcommands such as `bench compare`."""
+"""Implement the commands: the Hydra application, its help and refusals, and subcommands such as `bench compare`."""

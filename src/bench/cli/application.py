@@ -1,8 +1,8 @@
-"""The Hydra application: the command line in, and a line and an exit status for what is refused.
+"""Run the Hydra application from the command line; refuse mistakes with one line and an exit status.
 
-Hydra composes (`bench.cli.hydra_command`), a `BenchmarkConfig` is made of the result
-(`bench.cli.composition.checked_config`), and nothing past `bench.cli` knows Hydra. `bench.cli.job_task` runs one
-composed config, whatever launcher called it; what a run and a sweep then are is `bench.orchestration`'s business.
+Hydra composes (`bench.cli.hydra_command`), `bench.cli.composition.checked_config` converts the result to a
+`BenchmarkConfig`, and no package beyond `bench.cli` depends on Hydra. `bench.cli.job_task` runs one composed config,
+whatever launcher called it. `bench.orchestration` implements runs and sweeps.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FOLDER_FLAGS = ("--config-dir", "-cd", "--config-path", "-cp")
 
 
 def main() -> None:
-    """Parse the command line with Hydra and run. A user's mistake costs one line and exit status 2."""
+    """Parse the command line with Hydra and run. Report a user's mistake in one line with exit status 2."""
     _set_up_process()
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing several lines each
@@ -49,8 +49,8 @@ def main() -> None:
         if show_traceback:
             raise
         exits.refuse(error)
-    except BrokenPipeError:  # whoever read our output has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the end of Python tries once more
+    except BrokenPipeError:  # the reader closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python flushes again at exit
         sys.exit(ExitStatus.FAILED)
     except (OSError, ValueError) as error:
         if show_traceback:
@@ -61,19 +61,19 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(ExitStatus.INTERRUPTED)
     except Exception as error:
-        if show_traceback or not exits.is_of_composition(error):  # a fault of ours
+        if show_traceback or not exits.is_of_composition(error):  # a bug in bench
             raise
         exits.refuse(error)
 
 
 def _run(arguments: Sequence[str]) -> None:
-    if KEYS_FLAG in arguments:  # ours: Hydra's parser knows its own flags alone
+    if KEYS_FLAG in arguments:  # ours: Hydra's parser accepts only its own flags
         print(keys_text([each for each in arguments if each != KEYS_FLAG]), end="", flush=True)
         return
     flags = check_flags(arguments)
     exits.typed[:] = arguments
     readable_arguments = [_as_hydra_reads(each) for each in arguments]
-    if not flags.shell_completion:  # half a line may well be wrong
+    if not flags.shell_completion:  # an incomplete line is often invalid
         check_overrides(flags.overrides, OF_HYDRA)
         readable_arguments = current_overrides(readable_arguments)
         readable_arguments = [each if each.startswith("-") else quoted(each) for each in readable_arguments]
@@ -86,7 +86,7 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def _as_hydra_reads(argument: str) -> str:
-    """An argument with its home folder written out where it is a flag's folder, and in quotes where it needs them."""
+    """Return an argument with `~` expanded if it is a flag's folder, and with quotes where Hydra requires them."""
     flag, equals, value = argument.partition("=")
     return f"{flag}={expanded(value)}" if equals and flag in FOLDER_FLAGS else readable(argument)
 
@@ -94,13 +94,13 @@ def _as_hydra_reads(argument: str) -> str:
 def _set_up_process() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a pipe that cannot write a "–" is no reason to fail
-    if any(each.startswith("query=") for each in sys.argv[1:3]):  # a shell completes: half a line may well be wrong
+            stream.reconfigure(errors="replace")  # do not fail on a stream that cannot encode "–"
+    if any(each.startswith("query=") for each in sys.argv[1:3]):  # completion: an incomplete line is often invalid
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-    # A log of CI is read as text, even where it lends a terminal.
+    # CI logs are read as text, even if CI provides a terminal.
     in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
     if in_ci and not os.environ.get("FORCE_COLOR"):
         os.environ.setdefault("TTY_COMPATIBLE", "0")
-    if Path(sys.argv[0]).name == "__main__.py":  # what Hydra's parser and completion call the command by
+    if Path(sys.argv[0]).name == "__main__.py":  # the command name in Hydra's parser and completion
         sys.argv[0] = "bench"
     signals.install()

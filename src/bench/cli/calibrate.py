@@ -26,24 +26,24 @@ HEADER = ("property", "case", "measured", "95 % bounds", "target", "result")
 
 
 def cases() -> list[Case]:
-    """Every row, before it is measured."""
+    """Return all cases, one per row, before they are measured."""
     return [*verdicts.cases(), *level.cases(), *warmup.cases()]
 
 
 def calibrate(*, trials: int = TRIALS, seed: int = 0) -> Iterator[Row]:
-    """Measure row after row."""
+    """Measure the rows one by one."""
     return (measure(case, trials=trials, seed=seed) for case in cases())
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """A row as text."""
+    """Return the cells of a row as text."""
     show = row.target.show
     bounds = f"{show(row.low)} … {show(row.high)}"
     return (row.name, row.case, show(row.measured), bounds, str(row.target), row.verdict)
 
 
 def as_text(rows: Sequence[Row]) -> str:
-    """Aligned columns."""
+    """Return the rows as a text table with aligned columns."""
     table = [HEADER, *map(cells, rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(HEADER))]
     lines = ("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in table)
@@ -51,13 +51,13 @@ def as_text(rows: Sequence[Row]) -> str:
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
-    """A table for a document."""
+    """Return the rows as a Markdown table."""
     lines = [HEADER, ("---",) * len(HEADER), *map(cells, rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def conclusion(rows: Sequence[Row], trials: int, seed: int) -> str:
-    """The last line: how many rows, of what, and how they came out."""
+    """Return the last line: the number of rows, their trials and seed, and the number of missed rows."""
     missed = sum(row.verdict == MISSED for row in rows)
     near = sum(row.verdict == WITHIN_NOISE for row in rows)
     more = [row.trials for row in rows if row.trials > trials]
@@ -66,7 +66,7 @@ def conclusion(rows: Sequence[Row], trials: int, seed: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; 0 when every row is met, 1 when one is missed, 2 for arguments that are wrong."""
+    """Print the table; return 0 if every target is met, 1 if one is missed, 2 for wrong arguments."""
     return run(WORD, lambda: _run(_parser().parse_args(arguments)))
 
 

@@ -1,13 +1,13 @@
-"""`python -m bench.compare`: the settings of a sweep beside their baseline, or one sweep beside another.
+"""Compare the settings of a sweep with their baseline, or two sweeps: `python -m bench.compare`.
 
 This module reads arguments and prints: ``bench.orchestration.loading`` reads the records, ``bench.analysis`` compares
 them and ``bench.report`` shows the result. Libraries are imported where they are used, so that ``--help`` and a
-mistyped option answer at once.
+mistyped option respond at once.
 
-With --fail-if-slower or --fail-if-inconclusive it is a regression gate, which passes only what it could compare. Exit
-status, the first that applies: 2 for wrong arguments and sources that cannot be read, in one line; 1 when a setting is
-slower than --fail-if-slower allows; 4 when a setting that worked failed, vanished, changed its output or became
-incomparable; 3 when a comparison is inconclusive, with --fail-if-inconclusive (else a warning); 0.
+With --fail-if-slower or --fail-if-inconclusive it is a regression gate, which passes only what it could compare. The
+exit status is the first that applies: 2 for wrong arguments and unreadable sources, in one line; 1 if a setting is
+slower than --fail-if-slower allows; 4 if a setting that worked now fails, is missing, changed its output or became
+incomparable; 3 if a comparison is inconclusive, with --fail-if-inconclusive (else a warning); 0.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line and return the exit status."""
     return run(WORD, lambda: _run(_parser().parse_args(arguments)))
 
 
@@ -67,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
         where = "--baseline" if options.baseline is not None else f"the baseline of {sources[0].label},"
         raise CommandError(f"{where} {error.value}: {error.remedy}") from error
     check = _check_of(report, options)
-    # Of one setting the noise floor may be shown; a gate must not pass because there was nothing to judge.
+    # One setting alone may show its noise floor; a gate must not pass because there was nothing to compare.
     is_empty = len(report.settings) > 1 or report.noise_floor is None
     if not report.comparisons and (not check.broken if check is not None else is_empty):
         raise CommandError(_nothing(report))
@@ -76,8 +76,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _status(report: ComparisonReport, check: SlowerCheck, options: argparse.Namespace) -> int:
-    """Say what the gate objects to, a line for each kind and reason, and return the exit status."""
-    if check.slower and check.limit is not None and options.format != "text":  # where the text says so itself
+    """Report violations of the gate, one line per kind and reason, and return the exit status."""
+    if check.slower and check.limit is not None and options.format != "text":  # the text states it itself
         say(WORD, f"slower by {check.limit * 100:g} % or more: {', '.join(check.slower)}")
     for each in check.broken:
         say(WORD, f"cannot be compared: {each.setting}: {each.reason}")
@@ -93,7 +93,7 @@ def _status(report: ComparisonReport, check: SlowerCheck, options: argparse.Name
 
 
 def _inconclusive(report: ComparisonReport, check: SlowerCheck) -> dict[str, list[str]]:
-    """Reason → settings without a verdict, those that the gate objects to already left out."""
+    """Return reason → settings without a verdict, except those that the gate already reports."""
     done = {each.setting for each in check.broken}
     found: dict[str, list[str]] = {}
     for each in report.comparisons:
@@ -105,7 +105,7 @@ def _inconclusive(report: ComparisonReport, check: SlowerCheck) -> dict[str, lis
 
 
 def _check_of(report: ComparisonReport, options: argparse.Namespace) -> SlowerCheck | None:
-    """What the gate says; None where none was asked for."""
+    """Return the result of the gate; None if no gate was requested."""
     from bench.report.comparison import check_slower  # noqa: PLC0415
 
     is_gate = options.fail_if_slower is not None or options.fail_if_inconclusive
@@ -137,7 +137,7 @@ def _report_of_one(options: argparse.Namespace, source: Source) -> ComparisonRep
     baseline = options.baseline if options.baseline is not None else source.baseline
     chosen = [_named(each, settings, source) for each in options.setting]
     if len(chosen) == 1:
-        # With its own baseline alone: others would only make the correction stricter.
+        # Only with its own baseline: further comparisons would only make the correction stricter.
         found = compare(settings, baseline=baseline, metric=options.metric, margin=options.threshold)
         own = [each.baseline_id for each in found if each.setting_id == chosen[0].setting_id]
         if not own:
@@ -174,7 +174,7 @@ def _settings(source: Source) -> list[Setting]:
 
 
 def _named(name: str, settings: Sequence[Setting], source: Source) -> Setting:
-    """The setting of this name or id."""
+    """Return the setting with this name or id. CommandError without exactly one."""
     found = [each for each in settings if name in (each.name, each.setting_id)]
     if len(found) == 1:
         return found[0]
@@ -186,7 +186,7 @@ def _named(name: str, settings: Sequence[Setting], source: Source) -> Setting:
 
 
 def _nothing(report: ComparisonReport) -> str:
-    """Why there is nothing to show, and what to do."""
+    """Return why there is nothing to show, and the remedy."""
     label = " and ".join(report.sources)
     if report.before is not None:
         return (
@@ -242,7 +242,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """What argparse cannot say about options together."""
+    """Refuse combinations of options that argparse cannot check."""
     if len(options.sources) > 2:
         raise CommandError(f"{len(options.sources)} sources: name one, or two to compare with each other")
     if len(options.setting) > 2:
@@ -254,7 +254,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _fraction(text: str) -> float:
-    """`3%`, `3 %` and `0.03` as 0.03."""
+    """Return `3%`, `3 %` and `0.03` as 0.03."""
     number, sign, rest = text.strip().partition("%")
     try:
         value = float(number) / (100 if sign else 1)

@@ -1,7 +1,7 @@
-"""The help: one screen of what one types most, and the list of all keys.
+"""Format the help: one screen with the most frequent commands and keys, and the list of all keys.
 
-Defaults, meanings and allowed values are those of the config's own declaration. Which groups and choices there are is
-given: Hydra finds them, for folders of the user's own may be among them.
+Defaults, meanings and allowed values are taken from the config's declaration. The caller passes groups and choices:
+Hydra finds them, because users may add folders of their own.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from bench.config.schema import BenchmarkConfig, walk
 from bench.host.command_line import COMMANDS
 
 WIDTH = 100
-COMMAND_CELLS = (31, 28, 18)  # the columns of commands: two beside each other, each with what it does
-KEY_CELLS = 36  # the column of a key and its default
+COMMAND_CELLS = (31, 28, 18)  # the columns of commands: two per line, each with its purpose
+KEY_CELLS = 36  # the width of a key and its default
 GROUP_CELLS = 16
-# What most command lines are made of; all others are behind --keys.
+# The most frequent keys; --keys lists all.
 EVERYDAY = (
     "device",
     "model.dtype",
@@ -32,7 +32,7 @@ EVERYDAY = (
     "sweep.dry_run",
 )
 
-# Command → its arguments, and what it does.
+# Command → its arguments and its purpose.
 DOES = {
     "compare": ("multirun/A [B]", "verdicts; or B against A"),
     "report": ("multirun/A", "a page; --format csv: rows"),
@@ -67,11 +67,11 @@ Exit status: 0 all ok or skipped, 1 a job failed, 2 refused before anything ran,
 
 
 def help_text(groups: Mapping[str, Sequence[str]], chosen: Mapping[str, str]) -> str:
-    """One screen: what it is, examples, groups, everyday keys, exit status, and where the rest is told.
+    """Return one screen: purpose, examples, groups, everyday keys, exit status, and where to find more.
 
     Args:
         groups: each group's choices.
-        chosen: the choice of each group as composed; a group without one lacks.
+        chosen: the choice of each group as composed, without groups that have none.
     """
     rules = {path: (value, rule.doc) for path, value, rule, _ in walk(BenchmarkConfig)}
     lines = [line for group, choices in groups.items() for line in _group(group, choices, chosen.get(group))]
@@ -80,7 +80,7 @@ def help_text(groups: Mapping[str, Sequence[str]], chosen: Mapping[str, str]) ->
 
 
 def keys_text(sections: Sequence[str] = ()) -> str:
-    """All keys, or those of some sections, each with default, meaning and allowed values.
+    """Return all keys, or those of some sections, each with default, meaning and allowed values.
 
     Raises:
         ConfigError: there is no such section.
@@ -98,7 +98,7 @@ def keys_text(sections: Sequence[str] = ()) -> str:
 
 
 def _commands() -> str:
-    """The commands beside measuring, two in a line."""
+    """Return the subcommands, two per line."""
     name, text, second = COMMAND_CELLS
     told = [(f"bench {each} {DOES[each][0]}", DOES[each][1]) for each in COMMANDS]
     told.append(("bench COMMAND --help", ""))
@@ -118,7 +118,7 @@ def _key(path: str, value: object, meaning: str) -> list[str]:
 
 
 def _hanging(name: str, text: str, cells: int) -> list[str]:
-    """A name, and beside it a text in lines of its own column."""
+    """Return a name and, in a second column, a wrapped text."""
     first = name.ljust(cells) + " "
     return textwrap.wrap(
         text,

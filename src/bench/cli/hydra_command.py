@@ -1,4 +1,4 @@
-"""The methods that take the place of those of Hydra's command, so that each config is composed once."""
+"""Override methods of Hydra's command, so that each config is composed only once."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from bench.cli.refusals.override_checks import OF_HYDRA, OverrideError
 from bench.config.schema import no_such_key
 from bench.host.home_folder import expanded
 
-MISSING = "You must specify"  # how Hydra begins when a choice is missing
+MISSING = "You must specify"  # the start of Hydra's message about a missing choice
 
 
 class HydraCommand:
-    """Takes the place of methods of Hydra's command, which composes a command line once instead of twice then.
+    """Override methods of Hydra's command, so that it composes a command line once instead of twice.
 
-    By itself it composes everything to learn whether this is a sweep, and once more to run it, and for `--help` it
-    lists all groups twice: a tenth of a second, and most of one. What comes out is the same. Releases of Hydra give
-    some methods further arguments (`more`), which are handed on.
+    Unchanged, Hydra composes everything to find out whether this is a sweep, and again to run it (0.1 s); for `--help`
+    it lists all groups twice (almost 1 s). The results are the same. Some releases of Hydra pass further arguments
+    (`more`), which are passed on.
     """
 
     config_loader: Any
     is_sweep = False  # -m was typed
-    _asked: tuple[str | None, list[str]] | None = None  # config and overrides that `_composed` is made of
+    _asked: tuple[str | None, list[str]] | None = None  # config name and overrides of `_composed`
     _composed: DictConfig | Exception
 
     @classmethod
     def create_main_hydra2(cls, task_name: str, config_search_path: ConfigSearchPath) -> Any:
-        """As Hydra does it, with a loader that keeps texts as they are typed."""
+        """Create Hydra's object with a loader that keeps texts as typed."""
         above: Any = super()
         if (loader := text_loader(config_search_path)) is None:
             return above.create_main_hydra2(task_name, config_search_path)
@@ -50,9 +50,9 @@ class HydraCommand:
         return command
 
     def get_mode(self, config_name: str | None, overrides: list[str], **more: Any) -> Any:
-        """The mode that the config asks for; None where it asks for none, or cannot be composed."""
+        """Return the mode that the config requests; None if it requests none or cannot be composed."""
         above: Any = super()
-        if more:  # Hydra 1.4 composes nothing to learn it
+        if more:  # Hydra 1.4 does not compose to find out
             return above.get_mode(config_name, overrides, **more)
         self._asked = (config_name, list(overrides))
         mode = RunMode.MULTIRUN if self.is_sweep else RunMode.RUN
@@ -62,7 +62,7 @@ class HydraCommand:
             self._composed = error
             if self.is_sweep or MISSING not in str(error):
                 return None
-            self._asked = None  # a choice that is missing is no error in a sweep, and a config may ask for one
+            self._asked = None  # a missing choice is valid in a sweep, which a config may request
             return above.get_mode(config_name, overrides)
         self._composed = composed
         return composed.hydra.mode
@@ -70,20 +70,20 @@ class HydraCommand:
     def compose_config(
         self, config_name: str | None, overrides: list[str], run_mode: RunMode, *rest: Any, **more: Any
     ) -> DictConfig:
-        """The config, ready for use: home folders are written out, and what no run or sweep can do is refused."""
+        """Compose the config, expand `~` in it, and refuse what no run or sweep can do."""
         above: Any = super()
         with self._known(config_name, overrides, run_mode):
             config: DictConfig = above.compose_config(config_name, overrides, run_mode, *rest, **more)
         _expand_home(config)
         is_logged = rest[0] if rest else more.get("with_log_configuration", False)
-        if is_logged and run_mode is RunMode.MULTIRUN:  # a single run is checked before it is composed so
+        if is_logged and run_mode is RunMode.MULTIRUN:  # a single run has been checked before
             check_command(config, run_mode)
         return config
 
     @contextlib.contextmanager
     def _known(self, config_name: str | None, overrides: list[str], run_mode: RunMode) -> Iterator[None]:
-        """Have the loader give what was composed already, where it was the same that is asked for now."""
-        chosen = f"hydra.mode={run_mode.name}"  # what Hydra adds to the overrides when the config names no mode
+        """Let the loader return the config composed before if the same one is requested now."""
+        chosen = f"hydra.mode={run_mode.name}"  # added by Hydra if the config names no mode
         asked, self._asked = self._asked, None
         known = [] if asked is None else [asked, (asked[0], [*asked[1], chosen])]
         is_known = (config_name, overrides) in known and (run_mode is RunMode.MULTIRUN) is self.is_sweep
@@ -103,16 +103,16 @@ class HydraCommand:
     def run(
         self,
         config_name: str | None,
-        task_function: TaskFunction,  # noqa: ARG002 - what a single run does follows here
+        task_function: TaskFunction,  # noqa: ARG002 - replaced by `measure` below
         overrides: list[str],
         with_log_configuration: bool = True,
         **more: Any,
     ) -> JobReturn:
-        """Run one setting. All that may be refused is refused before Hydra makes or writes anything."""
+        """Run one setting. All checks run before Hydra creates or writes anything."""
         above: Any = super()
         composed = self.compose_config(config_name, overrides, RunMode.RUN, **more)
         check_command(composed, RunMode.RUN)
-        self._asked, self._composed = (config_name, list(overrides)), composed  # what Hydra composes next
+        self._asked, self._composed = (config_name, list(overrides)), composed  # Hydra composes the same next
         with contextlib.ExitStack() as stack:
             measure = single_run(composed, stack)
             result: JobReturn = above.run(config_name, measure, overrides, with_log_configuration, **more)
@@ -127,7 +127,7 @@ class HydraCommand:
         resolve: bool = False,
         **more: Any,
     ) -> None:
-        """Print the config. ConfigError for a package that it has not."""
+        """Print the config. ConfigError for a package that does not exist."""
         above: Any = super()
         if package not in (None, "_global_"):
             config = self.compose_config(config_name, overrides, RunMode.RUN, **more)
@@ -138,7 +138,7 @@ class HydraCommand:
     def get_help(
         self, help_cfg: DictConfig, cfg: DictConfig, args_parser: ArgumentParser, resolve: bool, **more: Any
     ) -> str:
-        """The template, with Hydra's texts in it where it has a place for them."""
+        """Return the help template, with Hydra's texts where it has placeholders for them."""
         above: Any = super()
         try:
             return string.Template(help_cfg.template).substitute()
@@ -147,7 +147,7 @@ class HydraCommand:
 
 
 def _expand_home(config: DictConfig) -> None:
-    """Write out `~` in the folders that Hydra itself makes."""
+    """Expand `~` in the folders that Hydra itself creates."""
     for key in TEXTS_OF_HYDRA:
         section, _, leaf = key.rpartition(".")
         node = OmegaConf.select(config, section)

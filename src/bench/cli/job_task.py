@@ -1,4 +1,4 @@
-"""One composed config as a job: Hydra's task in a sweep, and a single run from its checks to its exit status."""
+"""Run one composed config as a job: Hydra's task in a sweep, or a single run from its checks to its exit status."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bench.host import start_folder
 
 
 def job(composed: DictConfig) -> Any:
-    """Hydra's task in a sweep: run one composed config in its output folder; returns what the launcher brings back."""
+    """Run one composed config of a sweep in its output folder, as Hydra's task; return the value for the launcher."""
     from bench.jobs.assignment import VARIABLE  # noqa: PLC0415
     from bench.orchestration import job_run  # noqa: PLC0415 - neither help nor a refused config has use for it
 
@@ -41,7 +41,7 @@ def job(composed: DictConfig) -> Any:
 
 
 def _run_after_hydra(composed: DictConfig, folder: Path) -> NoReturn:
-    """Run one setting whose output folder Hydra has made already: `HydraCommand` does not fit into this version."""
+    """Run one setting whose output folder Hydra has already created: this version lacks the hooks of `HydraCommand`."""
     from bench.orchestration import job_run  # noqa: PLC0415 - neither help nor a refused config has use for it
 
     settings = HydraConfig.get()
@@ -68,21 +68,21 @@ def _run_after_hydra(composed: DictConfig, folder: Path) -> NoReturn:
 
 
 def single_run(composed: DictConfig, stack: contextlib.ExitStack) -> TaskFunction:
-    """Examine a single run, make its output folder, and return the task that measures it.
+    """Check a single run, create its output folder, and return the task that measures it.
 
     Args:
-        composed: with Hydra's own part, in which the place of the output is set.
-        stack: takes what must be undone when the run has ended.
+        composed: with Hydra's own section, in which the output folder is set.
+        stack: receives what must be undone after the run.
 
     Raises:
-        ConfigError, OmegaConfBaseException: it cannot work; nothing was made.
+        ConfigError, OmegaConfBaseException: the config cannot work; nothing was created.
         SystemExit: it was a dry run.
     """
     hydra_config = HydraConfig.instance()
     stack.callback(setattr, hydra_config, "cfg", hydra_config.cfg)
     hydra_config.set_config(composed)
     typed = Path(str(OmegaConf.select(composed, "hydra.run.dir")))
-    folder = Path(os.path.abspath(typed))  # noqa: PTH100 - as Hydra does it: a link before ".." is not followed
+    folder = Path(os.path.abspath(typed))  # noqa: PTH100 - as in Hydra: a link before ".." is not followed
     with read_write(composed.hydra):
         composed.hydra.runtime.output_dir = str(folder)
     OmegaConf.set_readonly(composed.hydra, None)

@@ -1,4 +1,4 @@
-"""What is registered with Hydra before it runs: schema, source of files, and the resolvers of `conf/config.yaml`."""
+"""Register with Hydra before it runs: the schema, the source of files, and the resolvers of `conf/config.yaml`."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ GROUPS = ("model", "attention", "compile", "workload", "warmup", "measurement", 
 def register() -> None:
     schema = OmegaConf.structured(ComposedConfig)
     for open_ended in (schema.compile.options, schema.tracking.tags):
-        OmegaConf.set_struct(open_ended, False)  # any key may be set there, without a + in front
-    ConfigStore.instance().repo.pop("schema.yaml", None)  # Hydra 1.4 warns of a name that is there already
+        OmegaConf.set_struct(open_ended, False)  # accepts any key without a leading +
+    ConfigStore.instance().repo.pop("schema.yaml", None)  # Hydra 1.4 warns of an existing name
     ConfigStore.instance().store(name="schema", node=schema)
-    Plugins.instance()  # all are imported: hydra-submitit-launcher, too, registers choices of these names
-    # Hydra's loader knows where a defaults list puts a file; without ours in its place only the file itself tells.
+    Plugins.instance()  # imports all: hydra-submitit-launcher also registers choices of these names
+    # Hydra's loader knows the package that a defaults list gives a file; without ours, only the file's header tells.
     is_ours = hydra_internals.restores_files() and hydra_internals.command_class(HydraCommand) is not None
     install_config_files(None if is_ours else restore)
     launchers = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
-    for choice in OURS_IN_CONF:  # else Hydra would check ours in conf/ against theirs
+    for choice in OURS_IN_CONF:  # else Hydra would validate our files in conf/ against these schemas
         launchers.pop(f"{choice}.yaml", None)
     omegaconf_internals.register_resolver("bench_help", _help)
     omegaconf_internals.register_resolver("bench_sweep_folder", _sweep_folder, use_cache=True)
 
 
 def _help() -> str:
-    """What `hydra.help.template` becomes. Hydra puts texts for $NAMES in it, so a dollar of our own is doubled."""
+    """Return the value of `hydra.help.template`. Hydra substitutes $NAMES in it, therefore each dollar is doubled."""
     files = hydra_internals.group_lister(GlobalHydra.instance().config_loader())
     found = files.get_group_options("", results_filter=ObjectType.GROUP)
     names = [*(each for each in GROUPS if each in found), *(each for each in found if each not in (*GROUPS, "hydra"))]
     groups = {each: sorted(files.get_group_options(each)) for each in (*names, "hydra/sweeper", "hydra/launcher")}
-    # Hydra's own sweeper plans nothing, and each of its jobs says so.
+    # Hydra's own sweeper plans nothing, as each of its jobs reports.
     groups["hydra/sweeper"] = [each for each in groups["hydra/sweeper"] if each != "basic"]
     return help_text(groups, HydraConfig.get().runtime.choices).replace("$", "$$")
 
@@ -57,5 +57,5 @@ def _sweep_folder(name: str | None) -> str:
         return name
     now = datetime.now().astimezone()
     stamp = now.strftime("%Y-%m-%d_%H-%M-%S")
-    # Two sweeps may begin in one second.
+    # Two sweeps may start within one second.
     return f"{stamp}-{now.microsecond:06}" if Path("multirun", stamp).exists() else stamp

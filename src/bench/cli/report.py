@@ -1,10 +1,10 @@
-"""`python -m bench.report`: the report of a sweep as a page, and its trials as rows for a pipeline.
+"""Write the report of a sweep as a page, or its trials as rows for a pipeline: `python -m bench.report`.
 
-Only choosing happens here: a source's records are read by ``bench.orchestration.loading``, and ``bench.report``
-makes of them what is asked for. Libraries are imported where they are used, so that ``--help`` and a mistyped option
-answer at once.
+This module only dispatches: ``bench.orchestration.loading`` reads a source's records, and ``bench.report`` creates
+the requested output. Libraries are imported where they are used, so that ``--help`` and a mistyped option respond at
+once.
 
-Exit status: 0; 2 for wrong arguments, sources that cannot be read and places that cannot be written, in one line.
+Exit status: 0; 2 for wrong arguments, unreadable sources and outputs that cannot be written, in one line.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 WORD = "report"
 ROWS = ("csv", "json")
 FORMATS = ("html", "markdown", *ROWS)
-OURS = (REPORT_HTML, REPORT_MARKDOWN, FIGURES)  # that may be written again
+OURS = (REPORT_HTML, REPORT_MARKDOWN, FIGURES)  # may be overwritten
 
 DESCRIPTION = "Write the report of a sweep, or print its trials for a pipeline."
 EPILOG = """\
@@ -54,7 +54,7 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line and return the exit status."""
     return run(WORD, lambda: _run(_parser().parse_args(arguments)))
 
 
@@ -109,7 +109,7 @@ def _report(name: str, source: Source, *, is_drawn: bool) -> Report:
 def _markdown(report: Report) -> str:
     from bench.report.page.markdown_page import to_markdown  # noqa: PLC0415
 
-    # What is printed has no files beside it that an image could be.
+    # Printed output has no accompanying image files.
     return to_markdown(report.page, [], "")
 
 
@@ -117,7 +117,7 @@ def _markdown(report: Report) -> str:
 
 
 def _write(report: Report, source: Source, options: argparse.Namespace) -> None:
-    """Write files, and say where the page is."""
+    """Write the files, and print the path of the page."""
     from bench.report.page.write import names, write  # noqa: PLC0415
 
     try:
@@ -141,11 +141,11 @@ def _write(report: Report, source: Source, options: argparse.Namespace) -> None:
 
 
 def _folder(source: Source, options: argparse.Namespace, written: Sequence[str]) -> Path:
-    """Where the report's files go, which is made.
+    """Create and return the folder of the report's files.
 
     Raises:
-        CommandError: it holds something else under the names that are `written`. In a folder that the user has named
-            with --output, files are overwritten; elsewhere only those that bench has written.
+        CommandError: it contains other files under the names in `written`. In a folder named with --output, files are
+            overwritten; elsewhere, only those that bench wrote.
     """
     from bench.report.page.write import is_own  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""What subcommands such as `bench compare` share: options, one line per mistake, closed pipes."""
+"""Run subcommands such as `bench compare`: parse options, report mistakes in one line, handle closed pipes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONGEST_LINE = 2000
 
 
 class Parser(argparse.ArgumentParser):
-    """Mistakes become one line, and `bench WORD` stands in usage and examples where that was typed."""
+    """Report mistakes in one line, and show `bench WORD` in usage and examples if it was typed so."""
 
     def __init__(self, word: str, **options: Any) -> None:
         self._module_form = f"python -m {COMMANDS[word]}"
@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
         return super().format_help().replace(self._module_form, self.prog)
 
     def error(self, message: str) -> NoReturn:
-        """Refuse what was typed. Raises CommandError."""
+        """Refuse the arguments. Raises CommandError."""
         raise CommandError(f"{message}; see {self.prog} --help")
 
 
@@ -45,14 +45,14 @@ def run(word: str, work: Callable[[], int]) -> int:
     """Run a subcommand; return the exit status: 2 for a mistake, which is reported in one line."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a pipe that cannot write a "±" is no reason to fail
+            stream.reconfigure(errors="replace")  # do not fail on a stream that cannot encode "±"
     try:
         return work()
     except CommandError as error:
         say(word, str(error))
         return ExitStatus.REFUSED
-    except BrokenPipeError:  # whoever read our output has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the end of Python tries once more
+    except BrokenPipeError:  # the reader closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python flushes again at exit
         return ExitStatus.FAILED
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED

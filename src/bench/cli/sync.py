@@ -1,10 +1,10 @@
-"""`python -m bench.tracking.sync`: publish what could not be published when it was measured.
+"""Publish records that could not be published when they were measured: `python -m bench.tracking.sync`.
 
-It may run any number of times, and twice at once: what is in MLflow already is found there by its key, and marks
-(`bench.tracking.publish_mark`) only save the looking. A sweep gets its own run as well, which is ended unless the sweep
-runs, with the files that the end of a sweep leaves in its folder (`bench.results.sweep_file.CONCLUSIONS`).
+It may run repeatedly and concurrently: records that are already in MLflow are found by their key, and marks
+(`bench.tracking.publish_mark`) only save the search. A sweep also gets its own run. Unless the sweep is still running,
+its run is ended with the files that a finished sweep leaves in its folder (`bench.results.sweep_file.CONCLUSIONS`).
 
-Exit status: 0 when every record is there, 1 when some is not, 2 for wrong arguments, each problem in one line.
+Exit status: 0 if every record is published, 1 if any is not, 2 for wrong arguments; one line per problem.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ examples:
 
 @dataclass(kw_only=True)
 class Group:
-    """Jobs that are published together: those of a sweep, or a single one."""
+    """Hold the jobs that are published together: those of a sweep, or a single one."""
 
     sweep_folder: Path | None = None
     jobs: list[Path] = field(default_factory=list)  # the folders with a record
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line and return the exit status."""
     return run(WORD, lambda: _run(_parser().parse_args(arguments)))
 
 
@@ -73,7 +73,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def find_groups(folders: Sequence[Path]) -> list[Group]:
-    """The jobs in and below these folders, sweep by sweep, none twice.
+    """Return the jobs in and below these folders, grouped by sweep, without duplicates.
 
     Raises:
         CommandError: one of the folders does not exist.

@@ -1,12 +1,12 @@
-"""`python -m bench.tracking.ui`: start MLflow's UI on the right store, and say which pages show the latest sweep.
+"""Start MLflow's UI on the right store, and print the pages of the latest sweep: `python -m bench.tracking.ui`.
 
-The UI answers on this machine only, runs two processes, and ends with this program: at Ctrl-C, at SIGTERM, when the
-terminal is closed. A store that is a server has a UI of its own, of which only the pages are told.
+The UI accepts local connections only, runs two processes, and ends with this program: at Ctrl-C, at SIGTERM, or when
+the terminal is closed. If the store is a server, it has its own UI, and only the addresses of the pages are printed.
 
 Not covered: a SIGKILL of this program, which leaves the UI running.
 
-Exit status: 0 after Ctrl-C and for a server, 1 when the UI could not be started or ended by itself, 2 for wrong
-arguments or where there is nothing to show, each problem in one line.
+Exit status: 0 after Ctrl-C and for a server, 1 if the UI could not be started or ended by itself, 2 for wrong
+arguments or if there is nothing to show; one line per problem.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from bench.tracking.store.relocated import bring_along
 
 WORD = "ui"
 PORT = 5000
-START_S = 120.0  # on a busy machine; on an idle one 4 to 16 s
+START_S = 120.0  # for a busy machine; an idle one needs 4 to 16 s
 STOP_S = 10.0
 LOOK_S = 0.1
 ENDS = (signal.SIGTERM, signal.SIGHUP)  # like Ctrl-C
@@ -59,7 +59,7 @@ examples:
 
 
 class UiError(Exception):
-    """What went wrong, in one line."""
+    """State in one line why the UI cannot run or has ended."""
 
     def __init__(self, text: str, status: int = ExitStatus.FAILED) -> None:
         self.status = status
@@ -67,7 +67,7 @@ class UiError(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line and return the exit status."""
     try:
         options = _parser().parse_args(arguments)
         with _handled(_interrupt, ENDS):
@@ -104,7 +104,7 @@ def _run(folder: Path, port: int | None) -> int:
         return 0
     _check_schema(found.uri)
     _bring_along(found.uri)
-    for name in ("no_proxy", "NO_PROXY"):  # a proxy that the environment names does not know our server
+    for name in ("no_proxy", "NO_PROXY"):  # a configured proxy cannot reach our server
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
     with _server(found.uri, _free_port(port)) as (server, address):
         _print_pages(found, address)
@@ -113,7 +113,7 @@ def _run(folder: Path, port: int | None) -> int:
 
 
 def _check_schema(uri: str) -> None:
-    """Refuse a database of another MLflow version: the server would change it, or end with a traceback."""
+    """Refuse a database of another MLflow version: the server would migrate it, or end with a traceback."""
     database = sqlite_file(uri)
     try:
         if database is None:
@@ -125,12 +125,12 @@ def _check_schema(uri: str) -> None:
 
         reason, remedy = explain_schema(error, uri, mlflow_command()) or (str(error), "")
         raise UiError(f"MLflow at {_shown(uri)} cannot be shown: {reason}; {remedy}", ExitStatus.REFUSED) from error
-    except sqlite3.Error:  # which MLflow itself is about to say
+    except sqlite3.Error:  # MLflow will report it
         return
 
 
 def _bring_along(uri: str) -> None:
-    """Let the UI show the artifacts of a database that was moved; where that fails, it shows all else."""
+    """Let the UI show the artifacts of a database that was moved; if that fails, it shows everything else."""
     database = sqlite_file(uri)
     if database is None:
         return
@@ -138,14 +138,14 @@ def _bring_along(uri: str) -> None:
         lines = bring_along(database)
     except sqlite3.OperationalError as error:
         lines = [f"{database}: its artifacts are not looked for: {error}"]
-    except sqlite3.DatabaseError:  # it is none, which MLflow itself is about to say
+    except sqlite3.DatabaseError:  # not a database: MLflow will report it
         return
     for line in lines:
         _say(line)
 
 
 def _free_port(wanted: int | None) -> int:
-    """The port that is asked for, else the usual one, else any that is free."""
+    """Return the requested port, else the default one, else any free one."""
     for port in (PORT, 0) if wanted is None else (wanted,):
         try:
             with socket.create_server(("127.0.0.1", port)) as free:
@@ -159,17 +159,17 @@ def _free_port(wanted: int | None) -> int:
 
 @contextlib.contextmanager
 def _server(uri: str, port: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """MLflow's server on a store, from when it answers; with the block it ends, and all that it started."""
+    """Start MLflow's server on a store and wait until it responds; end its whole process group after the block."""
     address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-P", "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    # Else ten processes run, and a module in the user's folder may be taken for one of the server's.
+    # Else ten processes run, and a module in the user's folder may shadow one of the server's.
     own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONSAFEPATH": "1"}
     with tempfile.TemporaryFile() as log:
         server = None
         try:
-            with _held_back():  # else a server may have been started that nobody knows of
-                # In a session of its own: Ctrl-C is for this program, which ends the whole group.
+            with _held_back():  # else an interrupt may leave a started server untracked
+                # In its own session: Ctrl-C reaches only this program, which ends the whole group.
                 server = subprocess.Popen(  # noqa: S603 - the command is ours
                     command,
                     env=os.environ | own,
@@ -187,7 +187,7 @@ def _server(uri: str, port: int) -> Iterator[tuple[subprocess.Popen[bytes], str]
 
 @contextlib.contextmanager
 def _held_back() -> Iterator[None]:
-    """Ctrl-C and its like wait until the block is through."""
+    """Defer Ctrl-C and termination signals until the end of the block."""
     came: list[int] = []
     with _handled(lambda number, _: came.append(number), (signal.SIGINT, *ENDS)):
         yield
@@ -199,7 +199,7 @@ def _held_back() -> Iterator[None]:
 def _handled(
     handler: Callable[[int, FrameType | None], object] | signal.Handlers, numbers: Sequence[int]
 ) -> Iterator[None]:
-    """Signals are handled so within the block, those apart that are ignored, as below nohup."""
+    """Install a signal handler within the block, except for signals that are ignored, as under nohup."""
     before = {number: signal.getsignal(number) for number in numbers}
     heeded = {number: own for number, own in before.items() if own != signal.SIG_IGN}
     for number in heeded:
@@ -225,7 +225,7 @@ def _wait_until_it_answers(server: subprocess.Popen[bytes], address: str, log: I
 
 
 def _answers(address: str) -> bool:
-    """Whether a server answers, if only that it has no such path."""
+    """Check whether a server responds, even if only with a client error."""
     try:
         urllib.request.urlopen(f"{address}/health", timeout=LOOK_S * 20).close()  # noqa: S310 - http
     except urllib.error.HTTPError as error:
@@ -237,7 +237,7 @@ def _answers(address: str) -> bool:
 
 
 def _last_error(log: IO[bytes]) -> str:
-    """What the server said last that names an error, else what it said last."""
+    """Return the last line of the server's log that names an error, else its last line."""
     log.seek(0)
     lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
@@ -245,7 +245,7 @@ def _last_error(log: IO[bytes]) -> str:
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:
-    """End the server and its workers, and wait for them; a second Ctrl-C does not end the waiting."""
+    """End the server and its workers, and wait for them; a second Ctrl-C does not interrupt the wait."""
     with _handled(signal.SIG_IGN, (signal.SIGINT, *ENDS)):
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -257,7 +257,7 @@ def _end(server: subprocess.Popen[bytes]) -> None:
 
 
 def _has_group(number: int) -> bool:
-    """Whether a process of the group is left, after a moment for it to go."""
+    """Check whether a process of the group is still running after STOP_S seconds."""
     deadline_s = time.monotonic() + STOP_S
     while time.monotonic() < deadline_s:
         try:
@@ -269,7 +269,7 @@ def _has_group(number: int) -> bool:
 
 
 def _print_pages(found: Found, address: str) -> None:
-    """The pages of the sweep that led here, else of the latest one in the store."""
+    """Print the pages of the sweep that the store was found by, else of the latest one in the store."""
     from bench.tracking.pages.latest_sweep import pages  # noqa: PLC0415 - imports MLflow
     from bench.tracking.store.errors import TrackingError  # noqa: PLC0415
 

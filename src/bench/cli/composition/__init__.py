@@ -1,6 +1,6 @@
-"""Texts and numbers as they were typed, on their way through Hydra and YAML.
+"""Keep texts and numbers as typed while Hydra and YAML process them.
 
-Both read a value by its looks before they ask what its key takes: 2024_11_29 is a number to them, and a text key then
-holds 20241129. `keys` knows which keys hold text, `overrides` quotes such values in overrides, and `loading`
-gives the values of files their characters back.
+Both infer a value's type from its form before they know the type of its key: they read 2024_11_29 as a number, and a
+text key then contains 20241129. `text_keys` defines which keys hold text, `text_overrides` quotes such values in
+overrides, and `config_loader` restores the characters of values in files.
 """

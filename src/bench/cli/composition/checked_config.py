@@ -1,4 +1,4 @@
-"""The composed config as a `BenchmarkConfig`, and what is refused of it before anything runs."""
+"""Convert the composed config to a `BenchmarkConfig`, and refuse invalid values before anything runs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,15 @@ from bench.host.secrets import has_credentials, scrub, without_credentials
 
 
 def to_config(composed: DictConfig, overrides: Sequence[str]) -> BenchmarkConfig:
-    """The composed config as ours. Raises ConfigError, or OmegaConf's own errors for what does not fit a type.
+    """Return the composed config as a `BenchmarkConfig`.
 
-    `overrides` are those that it was composed from.
+    Args:
+        composed: without Hydra's own section.
+        overrides: those that it was composed from.
+
+    Raises:
+        ConfigError: a value breaks a rule.
+        OmegaConfBaseException: a value does not have the type of its key.
     """
     check_overrides(overrides, OF_HYDRA)
     _check_no_credentials(composed)
@@ -40,7 +46,7 @@ def to_config(composed: DictConfig, overrides: Sequence[str]) -> BenchmarkConfig
 
 
 def _check_prompt_file(prompt: str) -> None:
-    """Refuse a prompt file that cannot be opened. What it holds is looked at before the first job."""
+    """Refuse a prompt file that cannot be opened. Its content is checked before the first job."""
     path = Path(expanded(prompt))
     if not prompt.strip():
         raise ConfigError("workload.prompt_file", prompt, "is empty; name a text file, or null for a built-in text")
@@ -52,13 +58,13 @@ def _check_prompt_file(prompt: str) -> None:
             raise ConfigError("workload.prompt_file", prompt, "no such file; name one that exists, or null")
         if not os.access(path, os.R_OK):
             raise ConfigError("workload.prompt_file", prompt, "cannot be read: permission denied; chmod u+r permits it")
-    except OSError as error:  # a name that is too long, a folder that may not be entered
+    except OSError as error:  # the name is too long, or a folder is not accessible
         remedy = f"cannot be read ({error.strerror}); name a text file"
         raise ConfigError("workload.prompt_file", prompt, remedy) from error
 
 
 def _check_no_credentials(composed: DictConfig) -> None:
-    """Refuse a password in an address as typed: Hydra writes the config into every job's folder."""
+    """Refuse a password that was typed in an address: Hydra writes the config to every job's folder."""
     elsewhere = {
         "tracking.uri": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead, or ",
         "tracking.artifact_location": "",
@@ -75,7 +81,7 @@ def _check_no_credentials(composed: DictConfig) -> None:
 
 
 def _check_names(config: BenchmarkConfig) -> None:
-    """Refuse a secret as a name: folders and runs that have it could not be found again under a mask."""
+    """Refuse a name that contains a secret: its folders and runs could not be found under the masked name."""
     names = {
         "sweep.name": config.sweep.name,
         "sweep.label": config.sweep.label,
@@ -89,12 +95,12 @@ def _check_names(config: BenchmarkConfig) -> None:
 
 @functools.cache
 def _groups() -> frozenset[str]:
-    """The groups at the top; those of Hydra's own are below the folder of its name."""
+    """Return the top-level groups; Hydra's own groups are in the folder `hydra`."""
     return frozenset(each.name for each in conf_folder().iterdir() if each.is_dir() and each.name != "hydra")
 
 
 def _check_choices(overrides: Sequence[str]) -> None:
-    """Refuse a list where a group's choice belongs: Hydra takes the last of it."""
+    """Refuse a list as a group's choice: Hydra would use its last element."""
     groups = _groups()
     for key, _, value in (each.lstrip("+").partition("=") for each in overrides):
         if key in groups and value.startswith("["):
@@ -103,7 +109,7 @@ def _check_choices(overrides: Sequence[str]) -> None:
 
 
 def _check_model_name(config: BenchmarkConfig, overrides: Sequence[str]) -> None:
-    """Refuse a model's name on another model: with random weights of a group's architecture it is a mere label."""
+    """Refuse a model id that has no effect: with random weights and a group's architecture it is only a label."""
     keys = [each.lstrip("+").partition("=")[0] for each in overrides]
     spelt_out = any(key.startswith(("model.architecture", "model.weights")) for key in keys)
     if "model.id" in keys and config.model.weights == "random" and config.model.architecture and not spelt_out:

@@ -1,4 +1,4 @@
-"""Where the YAML files of bench itself are."""
+"""Locate the YAML files of bench itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def conf_folder() -> Path:
-    """The folder of the YAML files: inside the package once installed, beside `src` in a checkout."""
+    """Return the folder of the YAML files: inside the installed package, or next to `src` in a checkout."""
     package = Path(__file__).parents[2]
     packaged = package / "conf"
     return packaged if packaged.is_dir() else package.parents[1] / "conf"

@@ -1,8 +1,8 @@
-"""Hydra's loader of configs, with texts as they were typed: in overrides, and in files.
+"""Load configs with Hydra's loader, but keep texts as typed, in overrides and in files.
 
-YAML decides by its looks what a value is: `name: 2024_11_29` is the number 20241129, `off` is false, 1:30 is ninety,
-017 is fifteen. Where the key holds a text, the characters that stand in the file take the number's place, before a
-schema makes a text of the number.
+YAML infers a value's type from its form: `name: 2024_11_29` is the number 20241129, `off` is false, 1:30 is ninety,
+017 is fifteen. If the key holds a text, the characters of the file replace the number before a schema converts the
+number to a text.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ MERGE = "tag:yaml.org,2002:merge"  # of the key <<
 
 
 def text_loader(search_path: Any) -> Any:
-    """Hydra's own loader, which quotes texts in the overrides and restores those of the files.
+    """Return Hydra's own loader, extended to quote texts in the overrides and to restore those of the files.
 
     Args:
         search_path: where Hydra looks for configs.
 
     Returns:
-        The loader; None where this version of Hydra has no such loader to be made of.
+        The loader; None if this version of Hydra does not have the required methods.
     """
     return typed_loader(search_path, AsTyped(quoted, restore))
 
 
 def restore(loaded: ConfigResult, package: str | None, config_path: str) -> None:
-    """Put the characters of a file in the places of what YAML made of them, and keys under their current names.
+    """Replace values that YAML converted by the file's characters, and old key names by the current ones.
 
     Args:
-        loaded: the file below its package.
-        package: the keys below which the file's content is put.
-        config_path: the file, below the folder of configs.
+        loaded: the content of the file, nested under its package; changed in place.
+        package: the dotted key under which the file's content is placed.
+        config_path: the file, relative to the folder of configs.
     """
     if not isinstance(loaded.config, DictConfig) or loaded.path.partition("://")[0] not in ("file", "pkg"):
         return
@@ -61,7 +61,7 @@ def restore(loaded: ConfigResult, package: str | None, config_path: str) -> None
 
 
 def _unsure(value: Any, key: str) -> Iterator[bool]:
-    """Something for each value in a config that its file may spell differently."""
+    """Yield True for each value in a config that its file may spell differently."""
     for name, each in _pairs(value):
         path = _path(key, name)
         if isinstance(each, dict | list):
@@ -73,23 +73,23 @@ def _unsure(value: Any, key: str) -> Iterator[bool]:
 def _may_differ(value: object, key: str) -> bool:
     kind = _kind_in_file(key)
     if key.startswith(f"{PARAMS}.") and (value is None or isinstance(value, bool)):
-        return True  # the right side of an override, in which null and off are words
+        return True  # the right-hand side of an override, in which null and off are words
     if kind is Kind.NUMBER:
         return isinstance(value, float)
     return kind is not Kind.OTHER and isinstance(value, bool | int | float)
 
 
 def _kind_in_file(key: str) -> Kind:
-    """The kind of a key; in `params` that of the key that is swept: no override can be typed as 0x1F is in YAML."""
+    """Return the kind of a key; in `params`, that of the swept key: an override cannot express 0x1F as YAML does."""
     if key.startswith(f"{PARAMS}."):
         return kind_of(key.removeprefix(f"{PARAMS}.").lstrip("+"))
-    if "." not in key and key in groups_and_sections():  # a file chooses groups in its defaults list alone
+    if "." not in key and key in groups_and_sections():  # a file chooses groups only in its defaults list
         return Kind.OTHER
     return kind_of(key)
 
 
 def _is_list_of_params(value: Any, key: str) -> bool:
-    """Whether this is a list as the one value of a key, whose elements need not be texts."""
+    """Check whether this is a list as the single value of a swept key, whose elements need not be texts."""
     return isinstance(value, list) and key.startswith(f"{PARAMS}.")
 
 
@@ -98,7 +98,7 @@ def _is_misread_name(container: Any, name: object, key: str) -> bool:
 
 
 def _restored(value: Any, typed: Any, key: str) -> Any:
-    """A value with the characters of the file in the places of what was read of them."""
+    """Return a value in which converted scalars are replaced by the characters of the file."""
     names = [name for name, _ in _pairs(value)]
     if (
         isinstance(typed, dict)
@@ -121,7 +121,7 @@ def _restored_value(value: Any, text: str, key: str) -> Any:
     if not _may_differ(value, key):
         return value
     if value is None:
-        return "null"  # whatever YAML's word for it
+        return "null"  # whichever spelling of null the file uses
     if _kind_in_file(key) is not Kind.NUMBER:
         return text
     if isinstance(value, float):
@@ -130,12 +130,12 @@ def _restored_value(value: Any, text: str, key: str) -> Any:
 
 
 def _pairs(value: Any) -> list[tuple[Any, Any]]:
-    """Names and values of a mapping, positions and values of a list."""
+    """Return names and values of a mapping, or positions and values of a list."""
     return list(value.items()) if isinstance(value, dict) else list(enumerate(value))
 
 
 def _path(key: str, name: object) -> str:
-    """The key of an element; that of a list's is the list's own."""
+    """Return the dotted key of an element; an element of a list has the list's key."""
     if isinstance(name, int) and not isinstance(name, bool):
         return key
     return f"{key}.{name}" if key else str(name)
@@ -151,7 +151,7 @@ def _found(typed: Any, name: Any) -> Any:
 
 
 def _as_in_file(source: str, config_path: str) -> Any:
-    """What a file holds, with each value that YAML takes for a number, true, false or null as the file spells it."""
+    """Return a file's content, with the file's spelling of values that YAML reads as a number, true, false or null."""
     scheme, _, place = source.partition("://")
     name = config_path if config_path.endswith(".yaml") else f"{config_path}.yaml"
     if scheme == "file":
@@ -164,7 +164,7 @@ def _as_in_file(source: str, config_path: str) -> Any:
 
 
 def _as_texts(node: yaml.Node | None) -> Any:
-    """Return what a node of YAML holds as mappings and lists, every scalar as the file spells it."""
+    """Return a YAML node as mappings and lists, with every scalar as the file spells it."""
     if isinstance(node, yaml.SequenceNode):
         return [_as_texts(each) for each in node.value]
     if not isinstance(node, yaml.MappingNode):
@@ -174,7 +174,7 @@ def _as_texts(node: yaml.Node | None) -> Any:
     for name, value in node.value:
         if name.tag == MERGE:
             for each in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                merged = _as_texts(each) | merged  # of several the first wins
+                merged = _as_texts(each) | merged  # the first of several has priority
         else:
             own[str(name.value)] = _as_texts(value)
     return merged | own

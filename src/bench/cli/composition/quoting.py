@@ -1,7 +1,7 @@
-"""Values with characters that Hydra's grammar does not take outside of quotes.
+"""Quote values with characters that Hydra's grammar does not accept unquoted.
 
-Of a key that is a text nobody means anything else by `#`, `~` or `é` than the character: such a value is put into
-Hydra's quotes before Hydra sees it (`readable`). Where that is not so, `quoted_form` says what to type in a shell.
+In the value of a text key, `#`, `~` or `é` can only mean the character itself: `readable` quotes such a value before
+Hydra parses it. For other keys, `quoted_form` returns what to type in a shell.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from hydra.errors import HydraException
 from bench.compat.override_internals import in_quotes, parse
 from bench.config.schema import BenchmarkConfig, walk
 
-# Keys of Hydra's own that are paths or texts.
+# Hydra's own keys that are paths or texts.
 TEXTS_OF_HYDRA = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.launcher.submitit_folder")
-OPEN_TEXTS = ("tracking.tags.",)  # below which every value is shown as text
-UNSWEPT = ("sweep.baseline",)  # texts of which a sweep has one, so that a comma is a part of it
+OPEN_TEXTS = ("tracking.tags.",)  # prefixes of keys whose values are all texts
+UNSWEPT = ("sweep.baseline",)  # texts with one value per sweep, so that a comma is part of the value
 _KEY = re.compile(r"\+{0,2}([\w.$/@-]+)=", re.ASCII)
-# What the grammar takes outside of quotes, without a meaning of its own; a comma separates the values of a sweep.
+# Characters that the grammar accepts unquoted, without a special meaning; a comma separates the values of a sweep.
 _PLAIN = r"A-Za-z0-9_/\-\\+.$%*@?|: \t"
 _UNREADABLE = re.compile(rf"[^{_PLAIN},=(){{}}\[\]\"']|(?<!\$)=")
 _STRUCTURE = re.compile(r"[(){}\[\]\"']|\$\{|\\[,=: ()\[\]{}\\]")  # quotes, lists, functions, references, escapes
@@ -35,14 +35,14 @@ def _texts() -> frozenset[str]:
 
 
 def is_text(key: str) -> bool:
-    """Whether a key's value is a text, so that its characters stand for themselves."""
+    """Check whether a key's value is a text, so that its characters are literal."""
     return key in TEXTS_OF_HYDRA or key.startswith(OPEN_TEXTS) or key in _texts()
 
 
 def readable(argument: str) -> str:
-    """An override as Hydra can read it: values of a text key in quotes where they hold a character that it refuses.
+    """Return an override that Hydra can parse: values of a text key with characters that it refuses are quoted.
 
-    Anything with a structure of its own (quotes, lists, functions, references) is left as it is.
+    Values with syntax (quotes, lists, functions, references) are left unchanged.
     """
     found = _KEY.match(argument)
     if found is None or not is_text(found[1]):
@@ -63,15 +63,15 @@ def _quoted(text: str) -> str:
 
 
 def offending(value: str) -> tuple[str, int] | None:
-    """The first character that stands for nothing outside of quotes, and its position from 1."""
+    """Return the first character that is invalid outside quotes, and its position, counted from 1."""
     found = _OFFENDING.search(value)
     return (found[0], found.start() + 1) if found else None
 
 
 def quoted_form(key: str, value: str) -> str | None:
-    """What to type in a shell for exactly this value: 'key="value"'. None where there is no such form in one line.
+    """Return what to type in a shell for exactly this value: 'key="value"'. None if there is no such form in one line.
 
-    The form is tried: it is parsed as Hydra parses it, and must give the value.
+    The form is verified: Hydra's parser must return the value from it.
     """
     if not value.isprintable():
         return None

@@ -1,7 +1,7 @@
-"""Keeps tokens and passwords out of the YAML files that Hydra and the sweeper write of a composed config.
+"""Mask tokens and passwords in the YAML files that Hydra and the sweeper write for a composed config.
 
-What `${oc.env:NAME}` stands for is not in them, for they hold references as typed. A secret that was typed, or that the
-shell put in its place, is.
+The files contain references such as `${oc.env:NAME}` as typed, not their values. They do contain secrets that were
+typed or that the shell substituted.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from bench.results.file_names import HYDRA_NAMES
 
 
 def to_yaml(config: DictConfig) -> str:
-    """Return a config as YAML, with *** in place of every secret that is known."""
+    """Return a config as YAML, with *** in place of every known secret."""
     plain = OmegaConf.to_container(config, resolve=False)
     hidden = _hidden(plain)
     return OmegaConf.to_yaml(config if hidden == plain else OmegaConf.create(hidden))
 
 
 def hide_secrets(folder: Path, config: DictConfig, overrides: Sequence[str]) -> None:
-    """Write those of Hydra's YAML files anew that hold a secret; what else lies in the folder is not looked at.
+    """Rewrite those of Hydra's YAML files that contain a secret; other files of the folder are not read.
 
     Args:
-        folder: the one into which Hydra writes what a job was composed of.
-        config: what was composed; where neither it nor the overrides hold a secret, no file is read.
+        folder: the folder in which Hydra writes a job's composed config and overrides.
+        config: the composed config; if neither it nor the overrides contain a secret, no file is read.
         overrides: those that it was composed from.
 
     Raises:
@@ -45,7 +45,7 @@ def hide_secrets(folder: Path, config: DictConfig, overrides: Sequence[str]) -> 
 
 
 def _texts(plain: Any) -> Iterator[str]:
-    """List the texts of a nested value, in order."""
+    """Yield the texts of a nested value, in order."""
     if isinstance(plain, str):
         yield plain
     elif isinstance(plain, dict | list):
@@ -54,7 +54,7 @@ def _texts(plain: Any) -> Iterator[str]:
 
 
 def _hidden(plain: Any) -> Any:
-    """Give the same nested value with its texts masked."""
+    """Return the same nested value with the secrets in its texts masked."""
     masked = iter(scrub_texts(list(_texts(plain))))
 
     def again(value: Any) -> Any:

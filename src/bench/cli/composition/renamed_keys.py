@@ -1,4 +1,4 @@
-"""Old names of config keys, as typed or in a file: replaced by the new ones, with one line for each per command."""
+"""Replace old names of config keys, typed or in a file, by the new ones; print one line per old name and command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _told: set[str] = set()  # old names whose line this command has printed
 
 
 def current_overrides(overrides: Sequence[str]) -> list[str]:
-    """Return overrides with the current names of their keys, and tell which were renamed.
+    """Return overrides with the current names of their keys, and report renamed keys.
 
     Raises:
         ConfigError: a key is given under both names, with different values.
@@ -24,7 +24,7 @@ def current_overrides(overrides: Sequence[str]) -> list[str]:
 
 
 def current_content(content: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Return the nested content of a file with the current names of its keys, and tell which were renamed.
+    """Return the nested content of a file with the current names of its keys, and report renamed keys.
 
     Raises:
         ConfigError: a key is given under both names, with different values.

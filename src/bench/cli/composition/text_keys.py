@@ -1,4 +1,4 @@
-"""Which keys hold text: bench's own, Hydra's, the choices of groups, and the free names inside of mappings."""
+"""Decide which keys hold text: bench's own, Hydra's, the choices of groups, and the free names in mappings."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from hydra.conf import HydraConf
 from bench.config.renamed import current_name
 from bench.config.schema import BenchmarkConfig, flatten, walk
 
-# Mappings whose names a user chooses and whose values are texts. A value in `params` is the right side of an override.
+# Mappings with user-defined names and text values. A value in `params` is the right-hand side of an override.
 TEXT_MAPPINGS = ("tracking.tags", "hydra.sweeper.params", "hydra.job.env_set")
-NUMBER_MAPPINGS = ("compile.options", "model.architecture")  # numbers, true and false stay what they are there
+NUMBER_MAPPINGS = ("compile.options", "model.architecture")  # their numbers, true and false keep their types
 PARAMS = "hydra.sweeper.params"
-# The launchers' files in conf/ state no types.
+# The launchers' files in conf/ declare no types.
 OF_LAUNCHERS = (
     "submitit_folder", "name", "partition", "account", "qos", "constraint", "exclude", "setup", "init.address"
 )  # fmt: skip
 
 
 class Kind(enum.Enum):
-    """What a key holds, as far as the characters of its value matter."""
+    """Classify keys by whether the exact characters of their values matter."""
 
-    TEXT = "a text, or a list of texts"  # the schema makes a text of a number, too
+    TEXT = "a text, or a list of texts"  # the schema also converts numbers to texts
     FREE_TEXT = "a text, of which no schema knows"
     NUMBER = "a value whose looks decide its type"
     OTHER = "another type, a section, or no key"
@@ -36,7 +36,7 @@ class Kind(enum.Enum):
 
 @functools.cache
 def kind_of(key: str) -> Kind:
-    """The kind of a dotted key, or of a group's name.
+    """Return the kind of a dotted key, or of a group's name.
 
     Args:
         key: without signs and package.
@@ -46,13 +46,13 @@ def kind_of(key: str) -> Kind:
     for mappings, kind in ((TEXT_MAPPINGS, Kind.FREE_TEXT), (NUMBER_MAPPINGS, Kind.NUMBER)):
         if any(key == each or key.startswith(f"{each}.") for each in mappings):
             return kind
-    if "." not in key:  # a section that is given a word, and any other name, can only mean a group's choice
+    if "." not in key:  # a word given to a section, or to any other name, can only be a group's choice
         return Kind.TEXT if key in groups_and_sections() else Kind.FREE_TEXT
     return Kind.FREE_TEXT if "/" in key else Kind.OTHER
 
 
 def as_tags(tags: Any) -> Any:
-    """Tags under dotted names, all of them texts. References may have led to numbers; null leaves a tag out."""
+    """Return tags under dotted names, with text values. References may resolve to numbers; null omits a tag."""
     if not isinstance(tags, dict) or not all(isinstance(name, str) for name in tags):
         return tags  # the config refuses it
     return {name: _as_text(value) for name, value in flatten(tags).items() if value is not None}
@@ -74,12 +74,12 @@ def _declared() -> dict[str, Kind]:
 
 @functools.cache
 def groups_and_sections() -> frozenset[str]:
-    """The names at the top that hold keys, and are given a group's choice in an override."""
+    """Return the top-level names that contain keys and accept a group's choice in an override."""
     return frozenset(path.partition(".")[0] for path, *_ in walk(BenchmarkConfig) if "." in path) | {"hydra"}
 
 
 def _fields(kind: type, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Dotted key and annotated type of all values of a dataclass and those inside of it."""
+    """Yield dotted key and annotated type of all values of a dataclass and its nested dataclasses."""
     hints = typing.get_type_hints(kind)
     for each in dataclasses.fields(typing.cast("Any", kind)):
         if dataclasses.is_dataclass(hints[each.name]):
@@ -89,7 +89,7 @@ def _fields(kind: type, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _is_text(kind: Any) -> bool:
-    """Whether an annotation is a text, an optional one, or a list of texts."""
+    """Check whether an annotation is a text, an optional text, or a list of texts."""
     if kind is str:
         return True
     if typing.get_origin(kind) in (typing.Union, types.UnionType, list):

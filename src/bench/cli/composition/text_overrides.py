@@ -1,11 +1,11 @@
-"""Overrides whose texts are quoted, so that Hydra's grammar makes no number, and no true or false, of them.
+"""Quote texts in overrides, so that Hydra's grammar does not convert them to numbers, true or false.
 
     sweep.name=2024_11_29              ->  sweep.name='2024_11_29'
     -m sweep.label=1_0,inf               ->  sweep.label='1_0','inf'
     tracking.tags={commit: 48e12}      ->  tracking.tags={commit: '48e12'}
 
-What reads the same either way stays as it is: words, and numbers that a text is made of without loss (sweep.label=1,2).
-So do null, references and what is quoted already. Spaces around a value are dropped by the grammar.
+Values that read the same either way are unchanged: words, and numbers that convert to text without loss
+(sweep.label=1,2). So are null, references and quoted values. The grammar drops spaces around a value.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from bench.config.decimals import Series, decimal
 from bench.config.rules import ConfigError
 
 _OVERRIDE = re.compile(r"(?P<sign>[~+]*)(?P<key>[^=@]*)(?:@[^=]*)?=(?P<value>.*)", re.DOTALL)
-# A value without any of these holds nothing that the grammar takes for a number, true, false or null.
+# A value without any of these contains nothing that the grammar reads as a number, true, false or null.
 _SUSPECT = re.compile(r"\d|inf|nan|true|false|null", re.IGNORECASE)
 _WORD = re.compile(r"(?!(?:inf|nan|true|false|null)\Z)[A-Za-z_][\w/.-]*", re.IGNORECASE | re.ASCII)
 _TYPED_TOKENS = ("INT", "FLOAT", "BOOL")
-# What the grammar takes for a number, true or false, and what makes a value more than words and commas.
+# Matches what the grammar reads as a number, true or false; below, syntax beyond words and commas.
 _TYPED = re.compile(r"[-+]?((\d[\d_]*)?\.?\d[\d_]*\.?(e[-+]?\d[\d_]*)?|inf|nan)|true|false", re.IGNORECASE | re.ASCII)
 _STRUCTURE = re.compile(r"[(){}\[\]\"'\\]|\$\{")
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\$\{[^}]*\}")
 _SEPARATORS = re.compile(r"[\s,:=(){}\[\]]+")
-# Functions of the grammar whose arguments are values of the key; the others take numbers, or patterns.
+# Functions of the grammar whose arguments are values of the key; the others accept numbers or patterns.
 _OF_VALUES = ("choice", "shuffle", "sort", "str", "tag")
 _ARGUMENTS_OF_VALUES = ("list", "sweep", "value")
-_LONGEST_NUMBER = 300  # characters; Python reads no integer of some thousands
+_LONGEST_NUMBER = 300  # characters; Python refuses integers of several thousand digits
 _LONGEST_SHUFFLED = 1_000_000
 
 
@@ -47,13 +47,13 @@ _LONGEST_SHUFFLED = 1_000_000
 
 
 def quoted(line: str) -> str:
-    """An override with quotes around each text that the grammar would take for something else.
+    """Return an override with quotes around each text that the grammar would convert.
 
     Args:
-        line: as on the command line. One that the grammar refuses comes back as it is.
+        line: as on the command line. A line that the grammar refuses is returned unchanged.
 
     Raises:
-        ConfigError: a number that would lose digits, or a name in braces that the grammar takes for a number.
+        ConfigError: a number would lose digits, or the grammar would read a name in braces as a number.
     """
     found = _OVERRIDE.fullmatch(line)
     if found is None or not _SUSPECT.search(found["value"]):
@@ -76,12 +76,12 @@ def quoted(line: str) -> str:
 
 
 def _quoted_by_looks(line: str, key: str, start: int) -> str:
-    """The same without the grammar's help, for words and commas; what has a structure is refused where it matters.
+    """Quote texts without the grammar, in words and commas; refuse other syntax if a text in it would be converted.
 
     Args:
         line: an override.
         key: its key.
-        start: where its value begins.
+        start: the index of its value.
     """
     value = line[start:]
     kind = kind_of(key)
@@ -102,7 +102,7 @@ def _quoted_by_looks(line: str, key: str, start: int) -> str:
 
 
 def _is_changed(word: str, *, always: bool = False) -> bool:
-    """Whether the grammar makes something else of a word, of which no text as typed can be made again."""
+    """Check whether the grammar converts a word to a value whose text differs from the word."""
     if not _TYPED.fullmatch(word):
         return False
     kind = "BOOL" if word.lower() in ("true", "false") else "FLOAT" if re.search(r"[.ein]", word.lower()) else "INT"
@@ -110,18 +110,18 @@ def _is_changed(word: str, *, always: bool = False) -> bool:
 
 
 class _Texts:
-    """Finds the texts of a value in the grammar's view of it."""
+    """Find the texts in the parse tree of a value."""
 
     def __init__(self, grammar: Grammar) -> None:
         self._grammar = grammar
 
     def of(self, tree: Any, key: str, *, every: bool = False) -> Iterator[Any]:
-        """The tokens of a value that are texts and would be read as something else, in order.
+        """Yield the tokens of a value that are texts and would be converted, in order.
 
         Args:
-            tree: of the value.
-            key: that it is a value of.
-            every: also those of which a text is made without loss.
+            tree: the parse tree of the value.
+            key: the key of the value.
+            every: also yield tokens that convert back to text without loss.
         """
         if self._grammar.is_rule(tree, "Primitive"):
             yield from self._text(tree, key, every=every)
@@ -146,7 +146,7 @@ class _Texts:
             check_digits(key, token.text)
 
     def _only_token(self, context: Any) -> Any:
-        """The one token that a value, or a name in braces, consists of; None where there are several."""
+        """Return the only token of a value or of a name in braces; None if there are several."""
         tokens = [getattr(each, "symbol", None) for each in context.getChildren()]
         tokens = [each for each in tokens if each is None or not self._grammar.is_token(each, "WS")]
         return tokens[0] if len(tokens) == 1 else None
@@ -164,7 +164,7 @@ class _Texts:
         return str(dict_key.getText()).strip()
 
     def _are_numbers(self, function: Any) -> bool:
-        """Whether all arguments are numbers that make texts without loss: `sort` compares no texts with numbers."""
+        """Check whether all arguments are numbers that convert to text without loss: `sort` cannot mix the two."""
         values = [each.getChild(0) for each in function.getChildren() if self._grammar.is_rule(each, "Element")]
         tokens = [self._only_token(each) for each in values if self._grammar.is_rule(each)]
         typed = [each is not None and self._grammar.is_token(each, *_TYPED_TOKENS) for each in tokens]
@@ -182,7 +182,7 @@ class _Texts:
 
 
 def _reads_the_same(text: str, kind: str) -> bool:
-    """Whether a text that is made of what the grammar reads as an INT, FLOAT or BOOL is what was typed."""
+    """Check whether a value that the grammar reads as an INT, FLOAT or BOOL converts back to the typed text."""
     if kind == "BOOL":
         return text in ("True", "False")
     if len(text) > _LONGEST_NUMBER:
@@ -191,10 +191,10 @@ def _reads_the_same(text: str, kind: str) -> bool:
 
 
 def check_digits(key: str, text: str) -> None:
-    """Refuse a number whose digits a float cannot hold. Infinities are refused with the config's other rules.
+    """Refuse a number whose digits a float cannot represent. The config's rules refuse infinities.
 
     Raises:
-        ConfigError: names the number that it would become.
+        ConfigError: names the number that it would be rounded to.
     """
     try:
         number = float(text)
@@ -211,14 +211,14 @@ def check_digits(key: str, text: str) -> None:
 
 
 def parse(lines: Sequence[str], config_loader: Any = None) -> list[Any]:
-    """Parse overrides with their texts as typed.
+    """Parse overrides, and keep their texts as typed.
 
     Args:
         lines: as on the command line.
         config_loader: Hydra's, needed to list the choices of a glob.
 
     Returns:
-        Hydra's own objects, one for each line.
+        Hydra's own override objects, one per line.
 
     Raises:
         ConfigError: see `quoted`.
@@ -228,7 +228,7 @@ def parse(lines: Sequence[str], config_loader: Any = None) -> list[Any]:
 
 
 def _sorting_ranges(sort: Callable[..., Any]) -> Callable[..., Any]:
-    """The grammar's sort, but of a range it makes the same numbers in another order."""
+    """Wrap the grammar's sort, so that a sorted range contains the same numbers in another order."""
 
     def sort_values(*args: Any, **named: Any) -> Any:
         found = sort(*args, **named)
@@ -247,9 +247,9 @@ def _sorting_ranges(sort: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def last_of_each(overrides: Sequence[Any]) -> dict[str, Any]:
-    """Key with its sign → the last override of it, in the order in which the keys were typed first.
+    """Return key with its sign → its last override, in the order in which the keys were first typed.
 
-    The signs make no other key: ++a=3 takes the place of a=1,2, and a=3 that of +a=1,2, whose sign it then needs.
+    Signs do not distinguish keys: ++a=3 replaces a=1,2, and a=3 replaces +a=1,2 and then needs its sign.
     """
     signs: dict[str, str] = {}
     last: dict[str, Any] = {}
@@ -262,14 +262,14 @@ def last_of_each(overrides: Sequence[Any]) -> dict[str, Any]:
 
 
 def values_as_typed(override: Any) -> Sequence[str]:
-    """The values of an override as right sides of overrides, each of which is read as what it is.
+    """Return the values of an override as right-hand sides of overrides that parse to the same values.
 
     Raises:
-        HydraException: an interval, or a range without values to count.
+        HydraException: an interval, or a range without countable values.
     """
     if not override.is_sweep_override():
         value = override.value()
-        return [_as_typed(override.get_value_element_as_str(), value)]  # `value` tells quoted from plain no more
+        return [_as_typed(override.get_value_element_as_str(), value)]  # `value` does not show whether it was quoted
     if override.is_range_sweep():
         sweep: Any = override.value()
         numbers: Sequence[Any] = series(override)
@@ -282,12 +282,12 @@ def values_as_typed(override: Any) -> Sequence[str]:
 
 
 def casts_of(sweep: Any) -> tuple[Callable[[Any], Any], ...]:
-    """What is made of each number of a range, as in float(range(1,3)): Hydra 1.4 casts numbers, 1.3 their bounds."""
+    """Return the casts of a range, as in float(range(1,3)): Hydra 1.4 casts each number, 1.3 only the bounds."""
     return tuple(getattr(sweep, "transformers", ()))
 
 
 def series(override: Any) -> Series:
-    """The numbers of a range. Raises HydraException where it has no end, or no step."""
+    """Return the numbers of a range. HydraException for an infinite bound or a step of 0."""
     sweep: Any = override.value()
     try:
         return Series(sweep.start, sweep.stop, sweep.step)
@@ -296,7 +296,7 @@ def series(override: Any) -> Series:
 
 
 class _Written(Sequence[str]):
-    """Numbers as they are typed, written when they are asked for."""
+    """Format numbers as typed, each only on access."""
 
     def __init__(self, numbers: Sequence[Any], casts: Sequence[Callable[[Any], Any]]) -> None:
         self._numbers = numbers
@@ -316,12 +316,12 @@ class _Written(Sequence[str]):
 
 
 def written(value: Any) -> str:
-    """A parsed value as the right side of an override. The grammar's functions drop quotes, and here they come back."""
+    """Return a parsed value as the right-hand side of an override, with quotes that the grammar's functions dropped."""
     return _as_typed(as_text(value), value)
 
 
 def _as_typed(line: str, value: Any) -> str:
-    """The right side of an override as it is, or in quotes where it would be read as another value than this."""
+    """Return the right-hand side of an override, in quotes if it would otherwise parse to another value."""
     if not isinstance(value, str) or _WORD.fullmatch(line) or _read(line) == value:
         return line
     return in_quotes(value)

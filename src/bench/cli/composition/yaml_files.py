@@ -1,11 +1,11 @@
-"""The YAML files that Hydra loads: read so that a mistake in one is told with file, line and column.
+"""Read the YAML files that Hydra loads, and report a mistake with file, line and column.
 
-Hydra reads files through a *source*; ours (`ConfigFiles`) takes the place of its own. It differs in three things:
+Hydra reads files through a *source*; `ConfigFiles` replaces Hydra's own. It differs in three points:
 
-- What cannot be read as YAML, or is no UTF-8, is one line with the place.
-- In a defaults list and in `hydra.sweeper.params` a plain scalar is the text that was typed. YAML reads `off` as false,
-  and `compile: off` chooses the file `off.yaml`.
-- The files are remembered, so that a mistake that shows later can be traced to its file
+- Invalid YAML and invalid UTF-8 are reported in one line with their position.
+- In a defaults list and in `hydra.sweeper.params` a plain scalar is the typed text. YAML reads `off` as false, but
+  `compile: off` chooses the file `off.yaml`.
+- The files are stored, so that a mistake that is detected later can be traced to its file
   (`bench.cli.refusals.config_mistakes`).
 """
 
@@ -30,49 +30,49 @@ from omegaconf.errors import OmegaConfBaseException
 from bench.compat.hydra_internals import name_of_file_source, replace_file_source
 from bench.host.home_folder import expanded
 
-HEADER = 512  # characters in which Hydra looks for `# @package`
+HEADER = 512  # characters in which Hydra searches for `# @package`
 PARAMS = ("hydra", "sweeper", "params")
 _CLOSED = re.compile(r"\$\{[\w.:,/ '\"-]+\}")
 _WRITTEN_OTHERWISE = re.compile(r"[-+]?0[xob]", re.IGNORECASE)  # numbers that only YAML can read
 
 
 class ConfigFileError(HydraException):
-    """A file that cannot be read as a config; its text is one line with file, line and remedy."""
+    """Refuse a file that cannot be read as a config; the message is one line with file, line and remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedFile:
-    """A YAML file that was read for this command."""
+    """Describe a YAML file that was read for this command."""
 
     path: str
-    config_path: str  # below the folder of configs, without .yaml: experiment/mine
-    package: str | None  # what its `# @package` says
+    config_path: str  # relative to the folder of configs, without .yaml: experiment/mine
+    package: str | None  # from its `# @package`
     text: str
 
     def place(self, line: int | None = None) -> str:
-        """The file as one would type it in the start folder, with a line counted from 1."""
+        """Return the file as typed in the start folder, with a line counted from 1."""
         return place(self.path, line)
 
 
-_loaded: dict[str, LoadedFile] = {}  # in the order of loading
+_loaded: dict[str, LoadedFile] = {}  # by path, in the order of loading
 _folders: dict[str, None] = {}  # of all sources
-_restoring: list[Callable[[ConfigResult, str | None, str], None]] = []  # none, or what puts a file's texts back
+_restoring: list[Callable[[ConfigResult, str | None, str], None]] = []  # empty, or what restores a file's texts
 
 
 def loaded_files() -> list[LoadedFile]:
-    """Every YAML file that was read so far, in the order of loading."""
+    """Return all YAML files read so far, in the order of loading."""
     return list(_loaded.values())
 
 
 def place(path: str, line: int | None = None, column: int | None = None) -> str:
-    """A file as one would type it in the current folder, with line and column counted from 1."""
+    """Return a file as typed in the current folder, with line and column counted from 1."""
     relative = os.path.relpath(path)
     name = path if relative.startswith(f"..{os.sep}..{os.sep}..") else relative
     return ":".join([name, *(str(each) for each in (line, column) if each is not None)])
 
 
 def other_ending(config_path: str) -> str | None:
-    """A file that would be this config if it ended in .yaml."""
+    """Return a file that would be this config if it ended in .yaml; None without one."""
     for folder in _folders:
         path = Path(folder, f"{config_path}.yml")
         if path.is_file():
@@ -81,7 +81,7 @@ def other_ending(config_path: str) -> str | None:
 
 
 def groups() -> list[str]:
-    """The groups in all folders of configs, such as compile and hydra/launcher."""
+    """Return the groups in all folders of configs, such as compile and hydra/launcher."""
     found = set()
     for folder in _folders:
         for path, _, files in os.walk(folder):
@@ -91,11 +91,11 @@ def groups() -> list[str]:
 
 
 def install(restore: Callable[[ConfigResult, str | None, str], None] | None = None) -> None:
-    """Have Hydra read files through `ConfigFiles`.
+    """Let Hydra read files through `ConfigFiles`.
 
     Args:
-        restore: puts the texts of a file in the places of what YAML made of them, where Hydra's loader does not: it is
-            given the loaded file, its package and its path below the folder of configs.
+        restore: restores the texts of a file that YAML converted, if Hydra's loader does not. Its arguments are the
+            loaded file, its package and its path relative to the folder of configs.
     """
     _loaded.clear()
     _folders.clear()
@@ -104,7 +104,7 @@ def install(restore: Callable[[ConfigResult, str | None, str], None] | None = No
 
 
 class ConfigFiles(ConfigSource):
-    """A source of files as Hydra's own, with one line for a file that cannot be read."""
+    """Read files as Hydra's own source does, but report an unreadable file in one line."""
 
     def __init__(self, provider: str, path: str) -> None:
         _, separator, rest = path.rpartition("://")
@@ -113,11 +113,11 @@ class ConfigFiles(ConfigSource):
 
     @staticmethod
     def scheme() -> str:
-        """What an address of such a source begins with."""
+        """Return the URL scheme of this source."""
         return "file"
 
     def available(self) -> bool:
-        """Whether there is such a folder. One that a user names for the search must be there: Hydra only warns."""
+        """Check whether the folder exists. ConfigFileError if hydra.searchpath names a missing folder: Hydra warns."""
         found = self.is_group("")
         if not found and self.provider.startswith("hydra.searchpath"):
             remedy = "name a folder that exists, as file://FOLDER"
@@ -125,15 +125,15 @@ class ConfigFiles(ConfigSource):
         return found
 
     def is_group(self, config_path: str) -> bool:
-        """Whether there is such a folder."""
-        return os.path.isdir(self._place(config_path))  # noqa: PTH112 - a name that is too long is none
+        """Check whether this folder exists."""
+        return os.path.isdir(self._place(config_path))  # noqa: PTH112 - returns False for a name that is too long
 
     def is_config(self, config_path: str) -> bool:
-        """Whether there is such a file."""
+        """Check whether this file exists."""
         return os.path.isfile(self._place(_with_ending(config_path)))  # noqa: PTH113 - as above
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> builtins.list[str]:
-        """The names of the groups and configs in a folder, or of those alone that are asked for."""
+        """Return the names of the groups and configs in a folder, or only those of the requested type."""
         found: set[str] = set()
         for each in Path(self._place(config_path)).iterdir():
             if each.name == "__pycache__":
@@ -145,7 +145,7 @@ class ConfigFiles(ConfigSource):
         return sorted(found)
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """Read a file. ConfigFileError where it cannot be read as a config."""
+        """Read a file. ConfigFileError if it cannot be read as a config."""
         path = self._place(_with_ending(config_path))
         if not Path(path).exists():
             raise ConfigLoadError(f"Config not found : {path}")
@@ -171,7 +171,7 @@ class ConfigFiles(ConfigSource):
         return os.path.realpath(Path(self.path) / config_path)
 
 
-# Hydra registers its sources anew in each process, and tells classes by name: ours stays in the place of its own.
+# Hydra registers its sources in each process, and identifies classes by name: ours keeps replacing its own.
 ConfigFiles.__name__ = name_of_file_source()
 
 
@@ -180,7 +180,7 @@ def _with_ending(config_path: str) -> str:
 
 
 def _header(text: str) -> dict[str, str | None]:
-    """The words of the comments that begin a file, such as `# @package _global_`. Raises ValueError."""
+    """Return the leading comments of a file, such as `# @package _global_`, as key and value. Raises ValueError."""
     header: dict[str, str | None] = {"package": None}
     for line in filter(None, map(str.strip, text.splitlines())):
         if not re.match(r"#\s*@", line):
@@ -194,7 +194,7 @@ def _header(text: str) -> dict[str, str | None]:
 
 
 def _restore_below(restore: Callable[[ConfigResult, str | None, str], None], result: ConfigResult, name: str) -> None:
-    """Restore a file's texts at the place that the file itself says, which a defaults list may change."""
+    """Restore a file's texts under the package that the file itself names; a defaults list may change it."""
     package = result.header["package"]
     where = "" if package == "_global_" else name.rpartition("/")[0].replace("/", ".")
     if package is not None and not package.startswith("_"):
@@ -212,7 +212,7 @@ def _restore_below(restore: Callable[[ConfigResult, str | None, str], None], res
 
 
 def _check_single_choices(config: DictConfig, path: str, text: str) -> None:
-    """Refuse a list where a group's choice belongs: Hydra would merge all of it, so that the last one wins."""
+    """Refuse a list as a group's choice: Hydra would merge all its elements, so that the last one has priority."""
     if "defaults" not in config:
         return
     plain: Any = OmegaConf.to_container(config, resolve=False)
@@ -254,12 +254,12 @@ def _parse(path: str, text: str) -> Any:
                                (None, "${"))  # fmt: skip
         told = "a reference cannot be read; write ${KEY}, or \\${ for these characters themselves"
         raise ConfigFileError(f"{place(path, line)}: {told} ({shortened(reference, 60)})") from error
-    except (OSError, ValueError) as error:  # a file that holds one number, or such
+    except (OSError, ValueError) as error:  # for example, a file with a single number
         reason = "holds no keys and values; write KEY: VALUE in each line"
         raise ConfigFileError(f"{place(path)}: {reason}") from error
 
 
-# What the parser of YAML says → what is wrong and what to do, as a user would put it.
+# Message of the YAML parser → the mistake and the remedy in the user's terms.
 _YAML_MISTAKES = (
     (r"found character '\\t'", "a tab indents the line; use spaces"),
     (r"found duplicate key (\S+)", "the key {0} stands here a second time in its section; keep one"),
@@ -279,7 +279,7 @@ _YAML_MISTAKES = (
 
 
 def _in_python(text: str) -> yaml.YAMLError | None:
-    """What the parser that is written in Python says: OmegaConf 2.4 uses the one in C, which tells less."""
+    """Return the error of the Python parser: OmegaConf 2.4 uses the C parser, which reports less."""
     try:
         yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
@@ -288,7 +288,7 @@ def _in_python(text: str) -> yaml.YAMLError | None:
 
 
 def _yaml_mistake(path: str, text: str, error: yaml.YAMLError) -> str:
-    """One line for what the parser of YAML raised."""
+    """Return one line for an error of the YAML parser."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = f"{getattr(error, 'context', None) or ''} {getattr(error, 'problem', None) or error}"
     opened = getattr(error, "context_mark", None)
@@ -307,7 +307,7 @@ def _yaml_mistake(path: str, text: str, error: yaml.YAMLError) -> str:
 
 
 def shortened(text: object, limit: int = 200) -> str:
-    """A text in one line, cut where it is long."""
+    """Return a text in one line, truncated to the limit."""
     line = " ".join(str(text).split())
     return line if len(line) <= limit else f"{line[:limit]}..."
 
@@ -316,7 +316,7 @@ def shortened(text: object, limit: int = 200) -> str:
 
 
 def _keep_typed(config: DictConfig, keys: Sequence[str], text: str) -> None:
-    """Replace plain scalars below a key by the text that was typed, where YAML made something else of it."""
+    """Replace plain scalars below a key by the typed text, where YAML converted it."""
     if keys[-1] not in text:
         return
     container: Any = OmegaConf.to_container(config, resolve=False)
@@ -351,7 +351,7 @@ def _as_typed(value: Any, node: yaml.Node) -> Any:
 
 
 def compose(text: str) -> yaml.Node | None:
-    """The nodes of a YAML text, which know their lines and the characters typed; None where it is empty or broken."""
+    """Return the nodes of a YAML text, with line numbers and typed characters; None if it is empty or invalid."""
     try:
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError:
@@ -359,7 +359,7 @@ def compose(text: str) -> yaml.Node | None:
 
 
 def find_node(root: yaml.Node | None, keys: Sequence[str]) -> yaml.Node | None:
-    """The node of a value by its keys; None where there is none."""
+    """Return the node of a value by its keys; None if there is none."""
     for key in keys:
         if not isinstance(root, yaml.MappingNode):
             return None

@@ -1,1 +1,1 @@
-"""One line for a refused config: file or argument, key, value and remedy."""
+"""Explain a refused config in one line: file or argument, key, value and remedy."""

@@ -1,4 +1,4 @@
-"""What is refused of a command before anything runs: unknown flags, a sweeper that plans nothing, unusable folders."""
+"""Refuse, before anything runs, unknown flags, a sweeper that plans nothing, and unusable output folders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bench.report.terminal import startup_line
 
 
 def check_flags(arguments: Sequence[str]) -> Namespace:
-    """Refuse a flag that Hydra's parser does not know, in one line: by itself it prints the whole usage."""
+    """Parse Hydra's flags, and refuse an unknown one in one line: Hydra's parser would print the whole usage."""
     parser = hydra_internals.flags_parser()
     if parser is None:
         return _few_flags(arguments)
@@ -47,7 +47,7 @@ def check_flags(arguments: Sequence[str]) -> Namespace:
 
 
 def _few_flags(arguments: Sequence[str]) -> Namespace:
-    """The flags that are looked at here; Hydra refuses what it does not know."""
+    """Return the flags that bench itself reads; Hydra refuses unknown ones."""
     flags = [each for each in arguments if each.startswith("-")]
     return Namespace(
         multirun=any(each in ("-m", "--multirun") for each in flags),
@@ -57,7 +57,7 @@ def _few_flags(arguments: Sequence[str]) -> Namespace:
 
 
 def check_command(config: DictConfig, run_mode: RunMode) -> None:
-    """Refuse a sweeper that plans nothing, what only a sweep does in a single run, and a file as output folder."""
+    """Refuse a sweeper that plans nothing, sweep options in a single run, and a file as output folder."""
     if "model" not in config:
         name = config.hydra.job.config_name
         group, _, choice = str(name).rpartition("/")
@@ -68,7 +68,7 @@ def check_command(config: DictConfig, run_mode: RunMode) -> None:
 
 
 def _check_output_folder(config: DictConfig, key: str) -> None:
-    """Refuse an output folder that cannot be made, for a file stands in its place or its name is too long."""
+    """Refuse an output folder that cannot be created: a file has its path, or its name is too long."""
     name = str(OmegaConf.select(config, key))
     path = Path(name)
     try:
@@ -81,13 +81,13 @@ def _check_output_folder(config: DictConfig, key: str) -> None:
             return
     except (OSError, ValueError) as error:
         if config.sweep.name and key == "hydra.sweep.dir":
-            return  # which has a rule of its own
+            return  # sweep.name has its own rule
         problem = f"cannot be a folder: {getattr(error, 'strerror', None) or error}; name another"
     raise ConfigError(key, name, problem)
 
 
 def _check_sweeper(config: DictConfig, run_mode: RunMode) -> None:
-    from bench.cli.refusals.yaml_places import find_ignored_override, find_sweep  # noqa: PLC0415 - what is only shown needs none
+    from bench.cli.refusals.yaml_places import find_ignored_override, find_sweep  # noqa: PLC0415 - unused by --cfg
 
     sweeper = config.hydra.sweeper
     chosen = config.hydra.runtime.choices

@@ -1,10 +1,10 @@
-"""Which line of which YAML file is wrong: looked for only after Hydra or a rule has refused a config.
+"""Find the wrong line in the YAML files, only after Hydra or a rule has refused a config.
 
-Hydra says what it stumbled over in its own terms, and names at most a group. Here the files that were loaded are looked
-through again (`find_mistake`) for what can be told from a file alone: its form, its keys and the types of its values.
-Where a rule refuses a value, `bench.cli.refusals.yaml_places` tells the file that it came from.
+Hydra's own messages use its internal terms, and name at most a group. `find_mistake` searches the loaded files again
+for mistakes that show in a single file: its structure, its keys and the types of its values. If a rule refuses a
+value, `bench.cli.refusals.yaml_places` finds the file that sets it.
 
-Not covered: what other files make of a value, and packages that are not `_global_` or a section.
+Not covered: values that other files change, and packages other than `_global_` or a section.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ PACKAGES = (GLOBAL, "_group_", "_name_")
 
 
 def find_mistake(groups: Sequence[str], names: Mapping[str, str]) -> str | None:
-    """The first mistake in the files that were loaded, the last file first: FILE:LINE: key=value: remedy.
+    """Return the first mistake in the loaded files, starting with the last file: FILE:LINE: key=value: remedy.
 
     Args:
-        groups: the groups that choices can be made in, such as compile and hydra/launcher.
-        names: further names that may be meant by an unknown key, as `bench.config.schema.no_such_key` takes them.
+        groups: the groups that accept choices, such as compile and hydra/launcher.
+        names: further names that an unknown key may mean, as for `bench.config.schema.no_such_key`.
     """
     for file in last_first():
         for line, text in _Look(file, groups, names).mistakes():
@@ -49,7 +49,7 @@ def find_mistake(groups: Sequence[str], names: Mapping[str, str]) -> str | None:
 
 
 def kinds_of(key: str) -> str | None:
-    """What a key takes, in words; None where there is no such key."""
+    """Return the types that a key accepts, in words; None for an unknown key."""
     kind = next((kind for path, _, _, kind in walk(BenchmarkConfig) if path == key), None)
     return None if kind is None else _kinds(_classes(kind))
 
@@ -58,7 +58,7 @@ def kinds_of(key: str) -> str | None:
 
 
 class _Look:
-    """One file looked through. What it finds are pairs of a line and a text: key=value: remedy."""
+    """Check one file. Mistakes are pairs of a line and a text: key=value: remedy."""
 
     def __init__(self, file: LoadedFile, groups: Sequence[str], names: Mapping[str, str]) -> None:
         self.file, self.groups, self.names = file, groups, names
@@ -119,7 +119,7 @@ class _Look:
             yield line, f"{path}={short(value)}: is a section; write its keys below it, indented"
 
     def _is_open(self, path: str) -> bool:
-        """Whether a key lies in a mapping that takes any."""
+        """Check whether a key is in a mapping that accepts any key."""
         return any(path.startswith(f"{key}.") and dict in _classes(kind) for key, (kind, _) in self.keys.items())
 
     def _section(self, value: yaml.Node, path: str, line: int) -> Iterator[tuple[int, str]]:
@@ -253,7 +253,7 @@ def _kinds(classes: Sequence[type]) -> str:
 
 
 def _fits(node: yaml.ScalarNode, classes: Sequence[type]) -> bool:
-    """Whether a scalar can become one of the types, as OmegaConf converts it."""
+    """Check whether OmegaConf can convert a scalar to one of the types."""
     if str in classes or node.value == "???":
         return True
     if bool in classes:

@@ -1,4 +1,4 @@
-"""How a command ends that is refused or cannot go on: one line on standard error, and an exit status."""
+"""End a command that is refused or cannot continue: print one line on standard error, and set the exit status."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from bench.host.command_line import ExitStatus
 from bench.host.secrets import scrub
 from bench.report.terminal import startup_line
 
-typed: list[str] = []  # the command line, before it was put into a form that Hydra reads
+typed: list[str] = []  # the command line before it was rewritten for Hydra
 
 
 def give_up(error: OSError | ValueError) -> NoReturn:
-    """End the command for what is no mistake in the config, such as a full disk."""
+    """End the command for a failure other than a config mistake, such as a full disk."""
     startup_line.erase()
     print(f"bench: {_of_the_machine(error)}", file=sys.stderr)
     sys.exit(ExitStatus.FAILED)
@@ -38,7 +38,7 @@ def is_of_composition(error: Exception) -> bool:
 
 
 def _of_the_machine(error: OSError | ValueError) -> str:
-    """One line for what is no mistake in the config."""
+    """Return one line for a failure other than a config mistake."""
     try:
         Path.cwd()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The one line that a refused config gets: file or argument, key, value, remedy."""
+"""Compose the line that explains a refused config: file or argument, key, value, remedy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OVERRIDDEN = re.compile(r"Could not override '([^']+)'")
 _NO_GROUP = re.compile(r"Could not override '([^']+)'\. No match in the defaults list")
 _OF_A_SECTION = re.compile(r"Config group override must be a string or a list|is not a subclass of \w+Config")
 _DELETED = re.compile(r"Could not delete from config\. '([^']+)' does not exist")
-# What OmegaConf says of a reference → what is wrong and what to do.
+# OmegaConf's message about a reference → the mistake and the remedy.
 _REFERENCES = (
     (r"Interpolation key '([^']*)' not found", "${{{0}}} refers to no key; bench --cfg job shows all that there are"),
     (r"Environment variable '([^']*)' not found",
@@ -38,11 +38,11 @@ _REFERENCES = (
 
 
 def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
-    """One line for a refused config: file or argument, key, value, remedy.
+    """Return one line for a refused config: file or argument, key, value, remedy.
 
     Args:
-        error: what Hydra, OmegaConf or the config's own rules raised.
-        arguments: the command line, to tell the value that was typed.
+        error: raised by Hydra, OmegaConf or the config's own rules.
+        arguments: the command line, to show the value as typed.
     """
     return shown(_reason(error, arguments), LONGEST_LINE).strip() or type(error).__name__
 
@@ -71,16 +71,16 @@ def _reason(error: Exception, arguments: Sequence[str]) -> str:
 
 
 def _groups() -> list[str]:
-    """The groups that choices can be made in."""
+    """Return the groups that accept choices."""
     return sorted({*groups(), *OF_HYDRA.values()})
 
 
 def _of_config(error: BaseException, arguments: Sequence[str]) -> str | None:
-    """What a rule of our own says, with the file that the value came from."""
+    """Return the message of one of our own rules, with the file that sets the value."""
     if not isinstance(error, ConfigError):
         return None
     typed = any(f"{_name(each)}.".startswith(f"{error.key}.") for each in arguments)
-    if error.remedy.startswith(NO_SUCH_KEY):  # the config knows nothing of Hydra's groups
+    if error.remedy.startswith(NO_SUCH_KEY):  # the config does not know Hydra's groups
         if not typed and (mistake := find_mistake(_groups(), OF_HYDRA)):
             return mistake
         error = ConfigError(error.key, error.value, no_such_key(error.key, OF_HYDRA))
@@ -90,7 +90,7 @@ def _of_config(error: BaseException, arguments: Sequence[str]) -> str | None:
 
 
 def _of_override(error: BaseException, arguments: Sequence[str]) -> str | None:
-    """An override that Hydra's grammar does not take, from the command line or from a file."""
+    """Return the message for an override that Hydra's grammar refuses, from the command line or from a file."""
     if not isinstance(error, OverrideParseException):
         return None
     override = str(error.override)
@@ -103,7 +103,7 @@ def _of_override(error: BaseException, arguments: Sequence[str]) -> str | None:
 
 
 def _of_command_line(error: BaseException, arguments: Sequence[str]) -> str | None:
-    """What Hydra has against the command line, and not against what a file holds."""
+    """Return the message for a mistake in the command line that Hydra reports; None for one in a file."""
     for pattern, told in _COMMAND_LINE:
         if (found := pattern.search(str(error))) and (line := told(found, arguments)) is not None:
             return line
@@ -139,7 +139,7 @@ def _package_of_a_group(found: re.Match[str], arguments: Sequence[str]) -> str |
     return None if typed is None else f"{typed}: {NO_SUCH_KEY}; did you mean {found[2]}?"
 
 
-# How Hydra puts it → what is said instead; None: it is not for the command line to change.
+# Hydra's message → the function that returns ours, or None if the command line is not the cause.
 _COMMAND_LINE: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], Sequence[str]], str | None]], ...] = (
     (re.compile(r"Ambiguous value for argument '(.*)'$", re.MULTILINE), _ambiguous),
     (re.compile(r"Sweep parameters '(.*)' requires --multirun", re.DOTALL),
@@ -162,7 +162,7 @@ _COMMAND_LINE: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], Sequence[st
 
 
 def _flag(arguments: Sequence[str], flag: str) -> str | None:
-    """The value of a flag as it was typed."""
+    """Return the value of a flag as typed."""
     forms = {"--config-dir": ("--config-dir", "-cd"), "--config-path": ("--config-path", "-cp")}[flag]
     for place, each in enumerate(arguments):
         name, equals, value = each.partition("=")
@@ -199,7 +199,7 @@ def _no_choice(missing: str, options: list[str], arguments: Sequence[str]) -> st
 
 
 def _of_a_section(error: BaseException, arguments: Sequence[str]) -> str | None:
-    """A whole section was given a value, such as warmup=10."""
+    """Return the message for a section that was given a value, such as warmup=10."""
     if not _OF_A_SECTION.search(str(error)):
         return None
     pairs = [each.lstrip("+").partition("=") for each in arguments]
@@ -208,7 +208,7 @@ def _of_a_section(error: BaseException, arguments: Sequence[str]) -> str | None:
     if not typed:
         group = next(((key, value) for key, _, value in pairs if key in _groups()), None)
         return None if group is None else f"{group[0]}={group[1]}: a choice belongs here; leave it out for none"
-    key, value = next((each for each in typed if not each[1][:1].isalpha()), typed[0])  # words may well be choices
+    key, value = next((each for each in typed if not each[1][:1].isalpha()), typed[0])  # a word may be a choice
     if value.lower() in ("false", "null", "true") and key in _groups():
         on = "; off is a choice of it" if key in ("compile", "tracking") and value.lower() != "true" else ""
         return f"{key}={value}: no such choice{on}; bench --help lists the choices of {key}"
@@ -231,7 +231,7 @@ def _of_omegaconf(error: BaseException, whole: Exception, arguments: Sequence[st
 
 
 def _kind_of(path: str, typed: str) -> str | None:
-    """What a key takes, where a value of another type was given."""
+    """Return the types that a key accepts, for a value of another type."""
     kinds = kinds_of(path)
     if kinds is None:
         return None
@@ -250,7 +250,7 @@ def _told(reason: str) -> str | None:
 
 
 def _reference(reason: str, arguments: Sequence[str]) -> str | None:
-    """A reference that leads nowhere; OmegaConf does not say where it stands."""
+    """Return the message for an unresolvable reference, with its position, which OmegaConf does not report."""
     told = _told(reason)
     if told is None:
         return None
@@ -263,7 +263,7 @@ def _reference(reason: str, arguments: Sequence[str]) -> str | None:
 
 
 def _unknown_key(found: OmegaConfBaseException, path: str, whole: Exception, arguments: Sequence[str]) -> str:
-    """What was typed, and what is near it. OmegaConf names the part of a key that it could not find."""
+    """Return the typed key with the nearest known one. OmegaConf names only the part of a key that it did not find."""
     overridden = next((match[1] for each in _chain(whole) if (match := _OVERRIDDEN.search(str(each)))), path)
     typed = _as_typed(overridden if overridden.startswith(path) else path, arguments)
     name = typed.partition("=")[0]
@@ -284,17 +284,17 @@ def _name(argument: str) -> str:
 
 
 def is_of_composition(error: BaseException) -> bool:
-    """Whether Hydra or OmegaConf stumbled over what was typed: not all that they raise then is of their own classes."""
+    """Check whether Hydra or OmegaConf raised an error: their exceptions are not always of their own classes."""
     trace, raised_in = error.__traceback__, ""
     while trace is not None:
         name = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
-        raised_in = raised_in if name in sys.stdlib_module_names else name  # os.environ, for one
+        raised_in = raised_in if name in sys.stdlib_module_names else name  # skips os.environ, for example
         trace = trace.tb_next
     return raised_in in ("hydra", "omegaconf", "antlr4")
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what caused it, outermost first."""
+    """Yield the error and its causes, outermost first."""
     link: BaseException | None = error
     while link is not None:
         yield link

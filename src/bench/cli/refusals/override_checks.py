@@ -1,6 +1,6 @@
-"""Overrides that Hydra would take, and do something else with than a user means: refused before it sees them.
+"""Refuse overrides that Hydra would accept but interpret differently from what the user means.
 
-What Hydra itself refuses is put into words by `bench.cli.refusals.message`, which is imported only then.
+`bench.cli.refusals.message` explains what Hydra itself refuses, and is imported only then.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from hydra.errors import HydraException
 from bench.config.rules import shown
 from bench.config.schema import BenchmarkConfig, no_such_key, walk
 
-LONGEST = 200  # characters of an argument that is repeated
-# Groups of Hydra's own that are typed here, and how else they may be named → what is suggested.
+LONGEST = 200  # characters of an argument that a message repeats
+# Hydra's own groups and alternative names for them → the suggested name.
 OF_HYDRA = {
     "hydra/launcher": "hydra/launcher",
     "hydra/sweeper": "hydra/sweeper",
@@ -21,7 +21,7 @@ OF_HYDRA = {
     "sweeper": "hydra/sweeper",
     "experiment": "experiment",
 }
-# How to do without what deleting a section would do.
+# Section → what to type instead of deleting it.
 INSTEAD = {
     "tracking": "tracking=off publishes nothing",
     "compile": "compile=off compiles nothing",
@@ -30,13 +30,13 @@ INSTEAD = {
     "profile": "profile.num_tokens=0 profiles nothing",
     "warmup": "warmup.iterations=0 makes no warm-up calls",
 }
-# Below which keys may be deleted.
+# Prefixes of keys that may be deleted.
 OPEN = ("tracking.tags.", "compile.options.", "model.architecture.", "hydra.job.env_set.", "hydra.sweeper.params.")
-LONGEST_NAME = 255  # bytes of a file's name, for which Hydra takes a key
+LONGEST_NAME = 255  # bytes of a file name; Hydra looks up a key as a file
 
 
 class OverrideError(HydraException):
-    """An override that is refused as it is; its text is one line that begins with it."""
+    """Refuse an override; the message is one line that begins with the override."""
 
     def __init__(self, override: str, remedy: str) -> None:
         self.override = override
@@ -44,14 +44,14 @@ class OverrideError(HydraException):
 
 
 def check_overrides(overrides: Sequence[str], names: Mapping[str, str]) -> None:
-    """Refuse what Hydra would take and do something else with: deleted sections, and keys that are none.
+    """Refuse overrides that Hydra would misinterpret: deleted sections, missing keys, and spaces around =.
 
     Args:
         overrides: as typed.
-        names: further names that may be meant by an unknown key, as `bench.config.schema.no_such_key` takes them.
+        names: further names that an unknown key may mean, as for `bench.config.schema.no_such_key`.
 
     Raises:
-        OverrideError: the first of them.
+        OverrideError: the first such override.
     """
     for place, each in enumerate(overrides):
         key, equals, value = each.partition("=")
@@ -65,7 +65,7 @@ def check_overrides(overrides: Sequence[str], names: Mapping[str, str]) -> None:
 
 
 def _check_spaces(three: Sequence[str]) -> None:
-    """Refuse an override whose = stands apart: what stands before it, it, and what follows."""
+    """Refuse an override with a space around its =, given the previous argument, the override and the next one."""
     before, each, after = (*three, "")[:3]
     if each.startswith("=") and before and "=" not in before:
         raise OverrideError(f"{before} {each}", f"a space stands before the =; type {before}={each[1:] or after}")
@@ -74,7 +74,7 @@ def _check_spaces(three: Sequence[str]) -> None:
 
 
 def _check_deletion(override: str, key: str, names: Mapping[str, str]) -> None:
-    """Refuse to delete what every job needs."""
+    """Refuse to delete a key, section or group that every job needs."""
     if key.startswith(OPEN):
         return
     defaults = {path: rule.default for path, _, rule, _ in walk(BenchmarkConfig)}
@@ -94,7 +94,7 @@ def _check_deletion(override: str, key: str, names: Mapping[str, str]) -> None:
 
 
 def values_missing(override: str) -> str:
-    """What to type instead of a function that gives no values for a sweep."""
+    """Return what to type instead of a function that returns no values for a sweep."""
     key, _, value = override.lstrip("+").partition("=")
     if value.startswith("glob"):
         return f"no choice of {key} matches; bench --help lists the choices of a group"

@@ -1,4 +1,4 @@
-"""Overrides that Hydra's grammar does not take: what is wrong with one, and what to type instead."""
+"""Explain overrides that Hydra's grammar refuses: the mistake, and what to type instead."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.config.schema import no_such_key
 from bench.host.command_line import COMMANDS
 
 TYPE_NO_PLUS = "the key is there already; type {0}"
-# Functions of a sweep → how each is written.
+# Functions of a sweep → their syntax.
 FUNCTIONS = {
     "range": "range takes numbers: range(START,STOP) or range(START,STOP,STEP)",
     "interval": "interval takes two numbers: interval(LOWEST,HIGHEST), with hydra/sweeper=optuna",
@@ -25,15 +25,15 @@ FUNCTIONS = {
 }
 CASTS = ("int", "float", "str", "bool", "json_str", "tag", "extend_list")
 CLOSING = {"[": "]", "{": "}", "(": ")"}
-COMMAND_TYPO = 0.75  # how near a word must be to a command's, which are near to sections: compare, compile
+COMMAND_TYPO = 0.75  # least similarity of a word to a command, as some are similar to sections: compare, compile
 
 
 def unreadable(override: str, names: Mapping[str, str]) -> str:
-    """One line for an override that cannot be parsed: the override, the offending character, what to type.
+    """Return one line for an override that cannot be parsed: the override, the offending character, what to type.
 
     Args:
-        override: as typed, or as a sweep's params and settings make it.
-        names: further names that may be meant by an unknown key, as `bench.config.schema.no_such_key` takes them.
+        override: as typed, or as generated from a sweep's params and settings.
+        names: further names that an unknown key may mean, as for `bench.config.schema.no_such_key`.
     """
     typed = shown(override, LONGEST)
     bare = override.lstrip("+~")
@@ -76,7 +76,7 @@ def _unreadable_value(key: str, value: str) -> str:
 
 
 def _structure(key: str, value: str) -> str | None:
-    """What is wrong with a function, a reference, a list or commas; None where it is a plain value."""
+    """Return the mistake in a function, a reference, a list or commas; None for a plain value."""
     call = re.match(r"(\w+)\s*\(", value)
     opened = _not_closed(value)
     told = None
@@ -109,14 +109,14 @@ def _quoted(key: str, value: str) -> str:
 
 
 def _comma(value: str) -> str | None:
-    """The values without an empty one among them; None where none is empty."""
+    """Return the values without the empty ones; None if none is empty."""
     if re.search(r"[()\[\]{}\"']", value) or not re.search(r"^\s*,|,\s*,|,\s*$", value):
         return None
     return ",".join(each.strip() for each in value.split(",") if each.strip())
 
 
 def _not_closed(value: str) -> str | None:
-    """The first bracket that is opened and never closed."""
+    """Return the first bracket that is opened and never closed; None without one."""
     opened: list[str] = []
     for each in value:
         if each in CLOSING:

@@ -1,9 +1,9 @@
-"""Where in the YAML files that were loaded something stands: a key, a choice, a line of a sweep's settings.
+"""Find a key, a choice or a line of a sweep's settings in the loaded YAML files.
 
-Asked only after a config was refused, or may be. Places are FILE:LINE, as `bench.cli.composition.yaml_files.place`
-writes them.
+Called only after a config was refused, or when it may be. Places are FILE:LINE, as
+`bench.cli.composition.yaml_files.place` formats them.
 
-Not covered: what other files make of a value, and packages that are not `_global_` or a section.
+Not covered: values that other files change, and packages other than `_global_` or a section.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ GLOBAL = "_global_"
 
 
 def find_place(key: str, value: str | None = None) -> str | None:
-    """The file, with the line, that sets a key (to this value, where one is given); None where none does."""
+    """Return file and line that set a key (to this value, if one is given); None if none does."""
     names = [key, *(old for old, new in RENAMED.items() if new == key)]
     for file in last_first():
         for line, found in (each for name in names for each in _settings_of(file, name)):
@@ -32,7 +32,7 @@ def find_place(key: str, value: str | None = None) -> str | None:
 
 
 def find_line(text: str) -> str | None:
-    """The file, with the line, whose `hydra.sweeper.settings` hold this line or override."""
+    """Return file and line whose `hydra.sweeper.settings` contain this line or override; None if none does."""
     for file in last_first():
         for node in _lines_of(file):
             if text in (node.value, *_words(node.value)):
@@ -41,7 +41,7 @@ def find_line(text: str) -> str | None:
 
 
 def find_sweep() -> str | None:
-    """The file, with the line, that says what a sweep varies; None where none does."""
+    """Return file and line that define what a sweep varies; None if none does."""
     for file in last_first():
         for key in OF_SWEEPER:
             node = find_node(compose(file.text), _below(file, f"hydra.sweeper.{key}"))
@@ -51,7 +51,7 @@ def find_sweep() -> str | None:
 
 
 def find_ignored_override(group: str) -> tuple[str, str] | None:
-    """Place and choice of an `override /GROUP: CHOICE` that Hydra ignores, for the primary config has one itself."""
+    """Return place and choice of an `override /GROUP: CHOICE` that Hydra ignores, as the primary config has one too."""
     for file in loaded_files():
         if "/" in file.config_path and group in file.text:
             for key, value in _defaults_of(file):
@@ -61,7 +61,7 @@ def find_ignored_override(group: str) -> tuple[str, str] | None:
 
 
 def find_choice(group: str, choice: str) -> str | None:
-    """The file, with the line, whose defaults list (or sweep) makes this choice."""
+    """Return file and line whose defaults list (or sweep) makes this choice; None if none does."""
     for file in last_first():
         for key, value in _defaults_of(file):
             name = key.value.removeprefix("override ").strip().lstrip("/").partition("@")[0]
@@ -73,7 +73,7 @@ def find_choice(group: str, choice: str) -> str | None:
 
 
 def find_text(*texts: str) -> str | None:
-    """The file, with the line, in which these texts stand on one line."""
+    """Return file and line that contain all these texts in one line; None if none does."""
     for file in last_first():
         for number, line in enumerate(file.text.splitlines(), 1):
             if all(each in line for each in texts):
@@ -82,7 +82,7 @@ def find_text(*texts: str) -> str | None:
 
 
 def last_first() -> list[LoadedFile]:
-    """The files that were loaded, the one that has the last word first: what is put at the top comes after sections."""
+    """Return the loaded files, highest priority first: top-level content is merged after sections."""
     files = list(enumerate(loaded_files()))
     return [file for _, file in sorted(files, key=lambda each: (each[1].package == GLOBAL, each[0]), reverse=True)]
 
@@ -91,7 +91,7 @@ def last_first() -> list[LoadedFile]:
 
 
 def _settings_of(file: LoadedFile, key: str) -> Iterator[tuple[int, str | None]]:
-    """Line and text of each value that a file gives a key: itself, or for a sweep. None: no plain value."""
+    """Yield line and text of each value that a file gives a key, directly or for a sweep. Text None: no plain value."""
     root = compose(file.text)
     prefix = prefix_of(file)
     parts = key.split(".")
@@ -110,7 +110,7 @@ def _settings_of(file: LoadedFile, key: str) -> Iterator[tuple[int, str | None]]
 
 
 def params_of(file: LoadedFile, root: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, yaml.Node]]:
-    """Each key under `hydra.sweeper.params`, nested ones dotted, and its value."""
+    """Yield each key under `hydra.sweeper.params`, nested ones dotted, and its value."""
     node = root if prefix else find_node(root, _below(file, "hydra.sweeper.params"))
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:
@@ -127,7 +127,7 @@ def _lines_of(file: LoadedFile) -> Iterator[yaml.ScalarNode]:
 
 
 def _below(file: LoadedFile, key: str) -> list[str]:
-    """The keys of a value inside of a file, whose package is taken off."""
+    """Return the keys of a value within a file, without the file's package."""
     parts, prefix = key.split("."), prefix_of(file) or []
     return parts[len(prefix) :] if parts[: len(prefix)] == prefix else ["", ""]
 
@@ -141,7 +141,7 @@ def _defaults_of(file: LoadedFile) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]
 
 
 def prefix_of(file: LoadedFile) -> list[str] | None:
-    """The keys below which a file's content is put; None where that cannot be told from the file."""
+    """Return the keys under which a file's content is placed; None if the file alone does not determine them."""
     folder = file.config_path.rpartition("/")[0]
     if file.package is None or file.package == "_group_":
         return folder.split("/") if folder else []
@@ -170,7 +170,7 @@ def _words(line: str) -> list[str]:
 
 
 def short(node: yaml.Node) -> str:
-    """A value as one would type it, in one short line."""
+    """Return a value as typed, in one short line."""
     if isinstance(node, yaml.ScalarNode):
         return "null" if node.tag == NULL and node.style is None else shortened(node.value, 120)
     if isinstance(node, yaml.SequenceNode):

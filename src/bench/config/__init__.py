@@ -1,1 +1,1 @@
-"""The structured config: keys, defaults, units and value rules."""
+"""Define the structured config: keys, defaults, units and value rules."""

@@ -1,10 +1,10 @@
-"""Which setting of a sweep each other one is compared with.
+"""Determine the baseline of each setting of a sweep.
 
-A baseline is named once for a sweep (`sweep.baseline`) and found anew for each setting, so that what must not differ
-in a comparison (model and workload) does not: in a sweep over `compile` and `workload.batch_size` the baseline
-`compile=off` of the compiled setting with batch size 4 is the uncompiled one with batch size 4.
+A baseline is named once per sweep (`sweep.baseline`) and resolved for each setting, so that model and workload are
+the same on both sides: in a sweep over `compile` and `workload.batch_size`, the baseline `compile=off` of the compiled
+setting with batch size 4 is the uncompiled one with batch size 4.
 
-Settings are known here by their swept values alone (override key → value as typed), and nothing is computed.
+Settings are identified only by their swept values (override key → value as typed); nothing is computed.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Swept = Mapping[str, str]
 
 
 def find_baselines(settings: Sequence[tuple[str, Swept]], wanted: str | None) -> list[int | None]:
-    """For each setting the position of its baseline; None for a baseline itself, and where a setting has none.
+    """Return the position of each setting's baseline; None for a baseline itself, and for a setting without one.
 
     Args:
         settings: name and swept values of each, in the order in which they were typed.
-        wanted: a setting's name; or swept values as `key=value` (also `key:value`), several with commas or spaces
-            between them, which leave the other swept values as they are; None: the first setting.
+        wanted: a setting's name; or swept values as `key=value` (also `key:value`), separated by commas or spaces,
+            which leave the other swept values unchanged; None: the first setting.
 
     Raises:
         ConfigError: `wanted` is neither the name nor a value of any setting.
@@ -53,7 +53,7 @@ def find_baselines(settings: Sequence[tuple[str, Swept]], wanted: str | None) ->
 
 
 def is_context(key: str) -> bool:
-    """Whether a swept key decides what work is done, so that settings which differ in it are not comparable."""
+    """Check whether a swept key changes the work itself, so that settings with different values are not comparable."""
     return key.split(".", maxsplit=1)[0] in ("workload", "model") and key != "model.dtype"
 
 
@@ -66,7 +66,7 @@ def _identity(swept: Swept) -> tuple[tuple[str, str], ...]:
 
 
 def _values(wanted: str) -> dict[str, str] | None:
-    """`key=value` pairs; None for a text that is something else."""
+    """Parse `key=value` pairs; None for any other text."""
     parts = [re.fullmatch(r"([^=:]+)[=:](.*)", part) for part in re.split(r"[,\s]+", wanted.strip()) if part]
     if not all(parts):
         return None

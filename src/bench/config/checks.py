@@ -1,6 +1,6 @@
-"""The rules between keys: combinations of values that can be honoured on no machine.
+"""Refuse combinations of values that no machine can honour.
 
-Each function raises ConfigError, with one line that names key, value and remedy.
+Each function raises ConfigError; the message is one line that names key, value and remedy.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DIRECTIONS = ("minimize", "maximize")
 
 
 def check_search(search: SearchConfig) -> None:
-    """Check that objectives are known, named once each, and have one direction each where directions are given."""
+    """Check that objectives are known and unique, and that directions, if given, are one per objective."""
     names, directions = search.objectives, search.directions
     if not names:
         raise ConfigError("search.objectives", names, f"name one at least: {', '.join(OBJECTIVES)}")
@@ -57,7 +57,7 @@ def check_tracking(tracking: TrackingConfig) -> None:
 
 
 def check_attention(attention: AttentionConfig) -> None:
-    """Refuse a kernel family of sdpa with another attention."""
+    """Refuse a kernel family of sdpa with another attention implementation."""
     if attention.sdpa_backend and attention.implementation != "sdpa":
         raise ConfigError(
             "attention.sdpa_backend",
@@ -67,7 +67,7 @@ def check_attention(attention: AttentionConfig) -> None:
 
 
 def check_compile(compiled: CompileConfig, generation: GenerationConfig) -> None:
-    """Refuse what torch.compile, or generate with it, cannot be combined with."""
+    """Refuse settings that torch.compile, or generate with it, cannot be combined with."""
     if compiled.mode and generation.kv_cache == "dynamic":
         raise ConfigError(
             "generation.kv_cache",
@@ -89,7 +89,7 @@ def check_profile(profile: ProfileConfig, workload: WorkloadConfig) -> None:
 
 
 def check_model(model: ModelConfig) -> None:
-    """Refuse sources of a model that exclude each other."""
+    """Refuse model sources that exclude each other."""
     if model.gguf_file and model.weights == "random":
         raise ConfigError("model.gguf_file", model.gguf_file, "needs model.weights=pretrained")
     if model.revision and model.architecture is not None:
@@ -117,7 +117,7 @@ def check_bounds(warmup: WarmupConfig, measurement: MeasurementConfig) -> None:
 def check_tensor_parallel(
     device: str, model: ModelConfig, generation: GenerationConfig, isolation: IsolationConfig
 ) -> None:
-    """Refuse what a model that is split over processes cannot be combined with."""
+    """Refuse settings that tensor parallelism cannot be combined with."""
     if model.tp_size is None:
         return
     if isinstance(model.tp_size, str) and model.tp_size != "auto":
@@ -138,12 +138,12 @@ def check_tensor_parallel(
 
 
 def check_batching(generation: GenerationConfig, compiled: CompileConfig) -> None:
-    """Refuse what continuous batching cannot be combined with."""
+    """Refuse settings that continuous batching cannot be combined with."""
     if not generation.continuous_batching:
         return
     if compiled.mode:
-        # Seen with transformers 5.23 and 5.24: a graph break in each layer, and from the ninth layer on
-        # TorchDynamo's recompile limit, after which the rest runs uncompiled, with no more than a warning.
+        # Observed with transformers 5.23 and 5.24: a graph break in each layer, and from the ninth layer on
+        # TorchDynamo's recompile limit, after which the rest runs uncompiled, with only a warning.
         remedy = "with generation.continuous_batching transformers compiles fragments only; set it to null"
         raise ConfigError("compile.mode", compiled.mode, remedy)
     if generation.kv_cache != "auto":

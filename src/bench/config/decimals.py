@@ -1,7 +1,7 @@
-"""Ranges of numbers counted in decimals, as a user does it.
+"""Compute ranges of numbers in decimal arithmetic, as a user expects.
 
-Hydra adds up binary fractions: range(1.1,1.4,0.1) holds 1.2000000000000002 there. The shortest decimal that makes a
-float is what was typed, so sums of those decimals are what was meant.
+Hydra adds binary fractions: its range(1.1,1.4,0.1) contains 1.2000000000000002. The shortest decimal that rounds to a
+float is the number as typed, so sums of these decimals are the intended numbers.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from collections.abc import Sequence
 from decimal import Decimal, localcontext
 from typing import overload
 
-DIGITS = 60  # of the sums: no two floats within reach of each other need more
+DIGITS = 60  # precision of the sums: enough for floats of comparable magnitude
 
 
 def decimal(number: float) -> Decimal:
-    """The shortest decimal that stands for this number."""
+    """Return the shortest decimal that rounds to this number."""
     return Decimal(repr(number))
 
 
 def term(start: float, step: float, position: int) -> float:
-    """The number at a position, from 0, of an arithmetic series."""
+    """Return the term of an arithmetic series at a position, counted from 0."""
     if isinstance(start, int) and isinstance(step, int):
         return start + position * step
     with localcontext(prec=DIGITS):
@@ -29,10 +29,10 @@ def term(start: float, step: float, position: int) -> float:
 
 
 class Series(Sequence[float]):
-    """The numbers of range(start, stop, step), computed as they are asked for: there may be very many.
+    """Compute the numbers of range(start, stop, step) on access, because there may be very many.
 
     Raises:
-        ValueError: a step of 0, or a bound that is no finite number.
+        ValueError: a step of 0, or a bound or step that is not finite.
     """
 
     def __init__(self, start: float, stop: float, step: float) -> None:

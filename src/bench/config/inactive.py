@@ -1,6 +1,6 @@
-"""Keys that have an effect only with one choice of another key, and the refusal of such a key without that choice.
+"""Refuse keys that have no effect because another key does not have the required value.
 
-Refused is what a user asked for in vain. A value that a file carries beside other choices is not looked at here.
+Only keys that the user requested are refused. Values that a file contains besides are not checked.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from bench.config.schema import BenchmarkConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Dependence:
-    """Keys of one section that depend on the value of a policy."""
+    """Declare keys of one section that depend on the value of a policy."""
 
     section: str
     leaves: tuple[str, ...]
     policy: str
     needs: str | None  # the one value with which the keys have an effect; None: any but `idle`
     idle: object = None
-    example: str | None = None  # what to type where several values would do
+    example: str | None = None  # what to type if several values are possible
 
     def is_met(self, config: BenchmarkConfig) -> bool:
         """Check whether the keys have an effect in a config."""
@@ -30,7 +30,7 @@ class Dependence:
         return bool(value != self.idle if self.needs is None else value == self.needs)
 
     def holds(self, key: str) -> bool:
-        """Check whether a dotted key, or the mapping that it is in, is one of the keys."""
+        """Check whether a dotted key, or the mapping that contains it, is one of the keys."""
         return any(f"{key}.".startswith(f"{self.section}.{leaf}.") for leaf in self.leaves)
 
 
@@ -64,11 +64,11 @@ DEPENDENCES = (
 def check_effect(points: Sequence[tuple[Sequence[str], BenchmarkConfig]], free: Container[str] = ()) -> None:
     """Refuse a key that has an effect in none of the points that set it.
 
-    A sweep may vary the policy itself: then the key has to have an effect in one point at least.
+    A sweep may vary the policy itself: then the key must have an effect in at least one point.
 
     Args:
-        points: for each point the overrides to look at (key=value) and the config that they are part of.
-        free: keys and groups whose value is chosen later; what depends on them is not refused.
+        points: for each point, the overrides to check (key=value) and the config that contains them.
+        free: keys and groups whose value is chosen later; keys that depend on them are not refused.
 
     Raises:
         ConfigError: the first such key, with the value of the policy.

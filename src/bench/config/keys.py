@@ -1,4 +1,4 @@
-"""The keys of a config by dotted name, with value, rule and annotated type; nested mappings as dotted ones."""
+"""List the keys of a config by dotted name, with value, rule and annotated type; flatten nested mappings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOT_QUOTED = "a text stands in quotes, for of a number not all that was typed is
 
 
 def walk(config: object, prefix: str = "") -> Iterator[tuple[str, Any, Rule, Any]]:
-    """List dotted key, value, rule and annotated type of each key of a config; of a class, with its defaults."""
+    """Yield dotted key, value, rule and annotated type of each key of a config; for a class, of its defaults."""
     if isinstance(config, type):
         config = config()
     for name, (kind, rule) in keys_of(type(config)).items():
@@ -39,7 +39,7 @@ def keys_of(kind: type) -> dict[str, tuple[Any, Rule | None]]:
 
 
 def flatten(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested dictionaries as one with dotted keys, as in ``compile.options.triton.cudagraphs``."""
+    """Return nested dictionaries as one with dotted keys, such as ``triton.cudagraphs`` in ``compile.options``."""
     flat: dict[str, Any] = {}
     for name, value in options.items():
         if isinstance(value, dict):
@@ -56,10 +56,10 @@ def _classes(kind: Any) -> tuple[type, ...]:
 
 
 def check_type(path: str, value: object, kind: Any) -> None:
-    """Raise ConfigError for a value that is not of the annotated type: Python callers have no OmegaConf before them."""
+    """Raise ConfigError for a value that is not of the annotated type: OmegaConf does not check Python callers."""
     plain = _classes(kind)
     fits = isinstance(value, (*plain, int) if float in plain else plain)
-    # bool is an int to Python and never one to a user.
+    # bool is an int in Python, but not for a user.
     if not fits or (isinstance(value, bool) and bool not in plain):
         names = " or ".join("null" if each is type(None) else each.__name__ for each in plain)
         is_unquoted = str in plain and int not in plain and isinstance(value, bool | int | float)

@@ -1,11 +1,11 @@
-"""Which names MLflow takes for tags, params and experiments, told without importing it.
+"""Check names of tags, params and experiments by MLflow's rules, without importing MLflow.
 
-MLflow's own rule is that of `mlflow.utils.validation`; to import it takes seconds, and a refusal must not wait for it.
-So the rule stands here once more, and a test holds the two against each other. It asks for more in three points: no
-line break at the end of a name, no longer experiment names than MLflow's tables have room for, and no two names that
-differ by case alone, which MySQL and SQL Server take for one.
+MLflow defines its rule in `mlflow.utils.validation`; importing it takes seconds, and a refusal must not wait for that.
+Therefore the rule is repeated here, and a test compares the two. It is stricter in three points: no line break at the
+end of a name, no experiment names longer than the column of MLflow's table, and no two names that differ only by case,
+which MySQL and SQL Server treat as equal.
 
-Not covered: what a plug-in's store or Databricks refuses beyond that.
+Not covered: further rules of plug-in stores and of Databricks.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import re
 from collections.abc import Iterable, Mapping
 
 LONGEST_NAME = 250
-LONGEST_EXPERIMENT = 256  # MLflow's check allows 500, and its table 256: SQLite alone takes more
+LONGEST_EXPERIMENT = 256  # MLflow's check allows 500 and its table 256; only SQLite accepts more
 LONGEST_RUN_NAME = 250
 LONGEST_TAG = 8000
-MLFLOW_PREFIX = "mlflow."  # of the tags that MLflow gives a meaning
-# The tags that bench itself gives to the runs of trials and sweeps.
+MLFLOW_PREFIX = "mlflow."  # of the tags that MLflow itself interprets
+# The tags that bench itself sets on the runs of trials and sweeps.
 OWN_TAGS = frozenset((
     "arm", "baseline", "bench", "compile_cache", "complete", "device", "device_name", "dtype", "error",
     "fidelity_reason", "git_commit", "git_dirty", "host", "kind", "layout", "measurement_status", "measurement_stop",
@@ -29,7 +29,7 @@ OWN_TAGS = frozenset((
     "steadiness", "steady_flags", "steady_shape", "sweep_id", "sweep_name", "torch", "transformers", "trial_id",
     "unverified", "warmup_status", "warmup_stop",
 ))  # fmt: skip
-USER_PREFIX = "user."  # put before a user's tag that has one of those names
+USER_PREFIX = "user."  # prepended to a user's tag that has one of these names
 
 _OTHER_CHARACTERS = re.compile(r"[^/\w. :-]")
 _CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
@@ -37,7 +37,7 @@ ALLOWED = "letters, digits and _ - . : / and spaces"
 
 
 def problem_of_name(name: str) -> str | None:
-    """Why MLflow refuses a name of a tag, param or metric; None for one that it takes."""
+    """Return why MLflow refuses a name of a tag, param or metric; None for a valid name."""
     if not name:
         return "a name must not be empty"
     if found := _OTHER_CHARACTERS.search(name):
@@ -50,7 +50,7 @@ def problem_of_name(name: str) -> str | None:
 
 
 def problem_of_tag(name: str, value: str, others: Iterable[str] = ()) -> str | None:
-    """Why a user's tag cannot be given to runs; None for one that can.
+    """Return why a user's tag cannot be set on runs; None for a valid tag.
 
     Args:
         name: of the tag.
@@ -73,7 +73,7 @@ def problem_of_tag(name: str, value: str, others: Iterable[str] = ()) -> str | N
 
 
 def problem_of_experiment(name: str) -> str | None:
-    """Why there can be no experiment of this name; None where there can."""
+    """Return why an experiment cannot have this name; None for a valid name."""
     if not name.strip() or _CONTROL_CHARACTERS.search(name):
         return "must be a name on one line, without control characters"
     if len(name) > LONGEST_EXPERIMENT:
@@ -82,24 +82,24 @@ def problem_of_experiment(name: str) -> str | None:
 
 
 def accepted_name(name: str) -> str:
-    """The name itself where MLflow takes it, else the nearest one that it takes."""
+    """Return the name itself if MLflow accepts it, else the most similar name that it accepts."""
     if problem_of_name(name) is None:
         return name
     text = "/".join(_accepted_part(each) for each in _OTHER_CHARACTERS.sub("_", name).split("/"))
-    if len(text) > LONGEST_NAME:  # what follows differs for names that begin alike
+    if len(text) > LONGEST_NAME:  # the digest distinguishes names with the same beginning
         digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
         text = f"{text[: LONGEST_NAME - 9].rstrip('/')}-{digest}"
     return text
 
 
 def accepted_tags(tags: Mapping[str, str]) -> dict[str, tuple[str, str | None]]:
-    """A user's tags as they can be stored.
+    """Return a user's tags under names that MLflow accepts.
 
     Returns:
-        Name under which a tag can be stored → its value, and the name that it was given where that is another one.
+        Name under which a tag can be stored → its value, and its original name if that differs.
     """
     accepted: dict[str, tuple[str, str | None]] = {}
-    # Those that keep their names come first, and none of the others takes one of theirs.
+    # Tags with valid names come first, so that no renamed tag takes one of these names.
     for name, value in sorted(tags.items(), key=lambda each: problem_of_tag(*each) is not None):
         stored = accepted_name(name)
         if stored.casefold() in OWN_TAGS or stored.casefold().startswith(MLFLOW_PREFIX):
@@ -118,7 +118,7 @@ def _is_no_path(name: str) -> bool:
 
 
 def _accepted_part(part: str) -> str:
-    """A part of a path that stands for itself."""
+    """Return a part of a path that is neither empty nor relative."""
     if part in ("", "."):
         return "_"
     return f"__{part[2:]}" if part.startswith("..") else part

@@ -1,7 +1,7 @@
-"""Config keys that have a new name: the old name still works in this version, wherever a key may be written.
+"""Map old names of config keys to new ones: an old name still works in this version, wherever a key is accepted.
 
-A value keeps its meaning under the new name. `model.tp_plan` and `model.tp_size` have become one key: the plan `auto`
-is the size `auto`, or the number of processes where one is given.
+A value keeps its meaning under the new name. `model.tp_plan` and `model.tp_size` are now one key: the plan `auto` is
+the size `auto`, or the number of processes if one is given.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ RENAMED = {
     "model.tp_plan": "model.tp_size",
     "sweep.arm": "sweep.label",
 }
-MERGED = "model.tp_plan"  # its value `auto` yields to a number under the new name
+MERGED = "model.tp_plan"  # a number under the new name has priority over its value `auto`
 _OVERRIDE = re.compile(r"(?P<sign>[+~]*)(?P<key>[\w.]+)(?P<rest>(@|=|$).*)", re.DOTALL)
 
 
@@ -29,7 +29,7 @@ def current_name(key: str) -> str:
 
 
 def with_current_names(config: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Return a nested config whose keys have the names of this version; what has no old name is shared with `config`.
+    """Return a nested config with the current key names; parts without old names are shared with `config`.
 
     Raises:
         ConfigError: a key is given under both names, with different values.
@@ -50,17 +50,17 @@ def with_current_names(config: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def rename_swept(swept: Mapping[str, Any]) -> dict[str, Any]:
-    """Return swept values by keys with the names of this version."""
+    """Return swept values by current key names."""
     renamed = {}
     for key, value in swept.items():
         new = current_name(key)
-        if new == key or new not in swept:  # of a plan and a number the number tells more
+        if new == key or new not in swept:  # a number is more specific than a plan
             renamed[new] = value
     return renamed
 
 
 def rename_overrides(overrides: Sequence[str]) -> list[str]:
-    """Return overrides as typed whose keys have the names of this version.
+    """Return overrides as typed, but with the current key names.
 
     Raises:
         ConfigError: a key is given under both names, with different values.
@@ -89,13 +89,13 @@ def renamed_keys(overrides: Sequence[str]) -> list[str]:
 
 
 def _split(override: str) -> tuple[str, str, str]:
-    """Return sign, key, and the rest of an override; no key for what is not an override."""
+    """Return sign, key, and the rest of an override; an empty key for any other text."""
     found = _OVERRIDE.fullmatch(override)
     return (found["sign"], found["key"], found["rest"]) if found else ("", "", override)
 
 
 def _merged(old: str, value: object, current: object) -> object:
-    """Return the value of a key that is given under its old and its new name. ConfigError where they differ."""
+    """Return the value of a key that is given under its old and its new name. ConfigError if the values differ."""
     if old == MERGED and value == "auto":
         return "auto" if current in (None, "null") else current
     if value == current:

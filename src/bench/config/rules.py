@@ -1,8 +1,7 @@
-"""What a value of a config key may be, and how one that may not is refused.
+"""Check the values of config keys, and refuse invalid ones.
 
-One line for a user: key, value, remedy. Which keys there are, with which rules, is the business of
-`bench.config.schema`; here stands what holds for all of them: a value can be written as JSON and read again as what it
-was.
+A refusal is one line: key, value, remedy. `bench.config.schema` declares the keys and their rules. This module defines
+what applies to all of them: a value must survive a round trip through JSON.
 """
 
 from __future__ import annotations
@@ -16,26 +15,26 @@ from typing import Any
 
 # Characters of a key, a value and a remedy in an error's line.
 LONGEST_KEY, LONGEST_VALUE, LONGEST_REMEDY = 80, 120, 360
-SUGGESTED = 3  # names at most, where several are as near
+SUGGESTED = 3  # maximum number of names, if several are equally near
 DEEPEST = 20  # levels of lists and mappings in a value
-LARGEST = 2**63  # integers below it fit wherever they are handed on to
+LARGEST = 2**63  # smaller integers fit wherever they are passed on
 
 
 class ConfigError(ValueError):
-    """A value that the user must change. Its text is one line: key, value, what is allowed."""
+    """Refuse a value that the user must change. The message is one line: key, value, what is allowed."""
 
     def __init__(self, key: str, value: object, remedy: str) -> None:
         self.key, self.value, self.remedy = key, value, remedy
         super().__init__(f"{shown(key, LONGEST_KEY)}={_as_typed(value)}: {shown(remedy, LONGEST_REMEDY)}")
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[str, object, str]]:
-        """Of what it was made: an engine pickles it in the job's process, and shows it where the sweep was started."""
+        """Return the constructor's arguments: an engine pickles the error in a job and unpickles it in the sweep."""
         return type(self), (self.key, self.value, self.remedy)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """What one key means and allows. ``pattern`` is a regular expression for the value, ``form`` the same in words."""
+    """Define what one key means and allows. ``pattern`` is a regular expression for the value, ``form`` its wording."""
 
     doc: str
     default: object = None
@@ -44,10 +43,10 @@ class Rule:
     above: float | None = None
     pattern: str | None = None
     form: str | None = None
-    words: bool = False  # a list of texts, for which one text may stand by itself
+    words: bool = False  # a list of texts; a single text is accepted as well
 
     def check(self, path: str, value: object) -> None:
-        """Raise ConfigError when the value of the key at ``path`` breaks this rule."""
+        """Raise ConfigError if the value of the key at ``path`` breaks this rule."""
         check_plain(path, value)
         if value == self.default:
             return
@@ -70,7 +69,7 @@ class Rule:
 
 
 def key(default: Any, doc: str, **rule: Any) -> Any:
-    """One config key: its default, its documentation and its rule (the keywords of ``Rule``)."""
+    """Declare one config key: its default, its documentation and its rule (the keywords of ``Rule``)."""
     metadata = {"rule": Rule(doc=doc, default=default, **rule)}
     if isinstance(default, dict | list):
         return field(default_factory=default.copy, metadata=metadata)
@@ -78,7 +77,7 @@ def key(default: Any, doc: str, **rule: Any) -> Any:
 
 
 def check_plain(path: str, value: object, depth: int = 0) -> None:
-    """Raise ConfigError where a value, or one inside of it, could not be written as JSON and read again."""
+    """Raise ConfigError if a value, or one nested in it, cannot be written as JSON and read back."""
     if isinstance(value, list | tuple | dict):
         if depth == DEEPEST:
             raise ConfigError(path, "...", f"must not be nested deeper than {DEEPEST} levels")
@@ -92,14 +91,14 @@ def check_plain(path: str, value: object, depth: int = 0) -> None:
 
 
 def _check_words(path: str, value: object) -> None:
-    """Raise ConfigError for what is neither a text nor a list of texts."""
+    """Raise ConfigError for a value that is neither a text nor a list of texts."""
     words = [value] if isinstance(value, str) else value
     if not isinstance(words, list) or not all(isinstance(each, str) for each in words):
         raise ConfigError(path, value, "must be a word, or a list of words: [A,B]")
 
 
 def _problem(value: object) -> str | None:
-    """What is wrong with a value that holds no others."""
+    """Return the problem of a scalar value; None without one."""
     match value:
         case str():
             broken = "\0" in value or (not value.isascii() and re.search("[\ud800-\udfff]", value))
@@ -115,11 +114,11 @@ def _problem(value: object) -> str | None:
 
 
 def nearest(name: str, known: list[str]) -> str | None:
-    """The one of the known names that a misspelt or unfinished one most likely meant; None when none is near.
+    """Return the known name that a misspelt or incomplete one most likely means; None if none is near.
 
-    Where an unfinished one is the beginning of several, all of them: "a or b".
+    If an incomplete one is the beginning of several, return up to SUGGESTED of them: "a or b".
     """
-    if len(name) > LONGEST_KEY:  # comparing takes time by the square of it
+    if len(name) > LONGEST_KEY:  # comparing takes quadratic time
         return None
     begun = [each for each in known if name and each.startswith(name)]
     near = begun[:SUGGESTED] or difflib.get_close_matches(name, known, 1)
@@ -127,7 +126,7 @@ def nearest(name: str, known: list[str]) -> str | None:
 
 
 def _as_typed(value: object) -> str:
-    """A value as one writes it on the command line; a long one is cut."""
+    """Return a value as typed on the command line, truncated if it is long."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -136,12 +135,12 @@ def _as_typed(value: object) -> str:
         return f"({'-' if value < 0 else ''}a number of {value.bit_length()} bits)"  # Python prints no larger ones
     try:
         return shown(str(value))
-    except (RecursionError, ValueError):  # nested too deeply, or such a number inside
+    except (RecursionError, ValueError):  # nested too deeply, or contains such a number
         return f"(a {type(value).__name__})"
 
 
 def shown(text: str, limit: int = LONGEST_VALUE) -> str:
-    """A text on one line, of a length that one reads."""
+    """Return a text on one line, with escaped control characters, truncated to the limit."""
     line = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text[: limit + 1])
     return line if len(line) <= limit else f"{line[:limit]}..."
 
@@ -153,7 +152,7 @@ def unusable_cache(folder: Path, error: OSError) -> ConfigError:
 
 
 def kv_cache_kind(requested: str, *, compiled: bool) -> str:
-    """Return the KV cache that `generation.kv_cache` asks for: auto means static when compiled, else dynamic."""
+    """Return the KV cache that `generation.kv_cache` requests: auto means static when compiled, else dynamic."""
     if requested != "auto":
         return requested
     return "static" if compiled else "dynamic"

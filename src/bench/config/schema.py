@@ -1,10 +1,10 @@
-"""The structured config of one setting: its sections, the flat names of the Python interface, and its identity.
+"""Define the structured config of one setting: sections, flat names of the Python interface, and identity.
 
-Keys, defaults and rules are declared in `bench.config.sections`, rules between keys in `bench.config.checks`. Nothing
-here knows Hydra, and nothing past `bench.cli` sees a ``DictConfig``.
+`bench.config.sections` declares keys, defaults and rules, `bench.config.checks` the rules between keys. This module
+does not depend on Hydra, and no package beyond `bench.cli` receives a ``DictConfig``.
 
-What depends on the machine or the model (is there a GPU, does this attention exist) is not decided here but in the
-job, where a setting that cannot run is skipped with its reason.
+Conditions that depend on the machine or the model (is there a GPU, does this attention exist) are checked in the job,
+which skips a setting that cannot run and states the reason.
 """
 
 from __future__ import annotations
@@ -75,11 +75,11 @@ __all__ = [
     "walk",
 ]
 
-NO_SUCH_KEY = "no such key"  # how the remedy for an unknown key begins
-TAGS = "tracking.tags"  # whose values are texts, whatever they are called
-SAME_SECTION = 0.8  # similarity of a misspelt key to one of the same name from which its section is taken as meant
+NO_SUCH_KEY = "no such key"  # the start of the remedy for an unknown key
+TAGS = "tracking.tags"  # all its values are texts
+SAME_SECTION = 0.8  # least similarity to a key with the same last part at which a misspelt section is corrected
 
-# The names that users of transformers' own benchmark know, and where each lives.
+# Names of transformers' own benchmark → keys.
 FLAT_NAMES = {
     "warmup_iterations": "warmup.iterations",
     "measurement_iterations": "measurement.iterations",
@@ -97,15 +97,15 @@ FLAT_NAMES = {
 
 @dataclass(init=False, kw_only=True)
 class BenchmarkConfig:
-    """One setting: everything that one job needs to know.
+    """Hold one setting: everything that one job needs.
 
-    Takes its sections by name (``warmup=WarmupConfig(iterations=3)``), or the flat names of transformers' own
-    benchmark (``warmup_iterations=3``, see ``FLAT_NAMES``), which can be read back as attributes too, and
-    ``compile_kwargs``, the keywords of torch.compile (None: not compiled).
+    Accepts sections by name (``warmup=WarmupConfig(iterations=3)``), the flat names of transformers' own benchmark
+    (``warmup_iterations=3``, see ``FLAT_NAMES``), which are also attributes, and ``compile_kwargs``, the keywords of
+    torch.compile (None: not compiled).
 
     Raises:
         ConfigError: a value breaks its rule; the text is one line that names key, value and remedy.
-        TypeError: a keyword that does not exist; the text suggests the nearest.
+        TypeError: an unknown keyword; the message suggests the nearest.
     """
 
     device: str = key("auto", "auto: the first GPU, else the CPU; or cpu, cuda, cuda:N",
@@ -155,7 +155,7 @@ class BenchmarkConfig:
             raise ConfigError("compile_kwargs", ", ".join(unknown), f"allowed: {', '.join(sorted(names))}")
         self.compile = CompileConfig(**compile_kwargs)
 
-    if not typing.TYPE_CHECKING:  # A type checker shall go on finding misspelt attributes.
+    if not typing.TYPE_CHECKING:  # Type checkers must still detect misspelt attributes.
 
         def __getattr__(self, name: str) -> Any:
             if name not in FLAT_NAMES:
@@ -175,9 +175,9 @@ class BenchmarkConfig:
     # ---- rules -------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raise ConfigError for the first value, or combination of values, that cannot be honoured anywhere."""
+        """Raise ConfigError for the first value, or combination of values, that no machine can honour."""
         for path, value, rule, kind in walk(self):
-            if not rule.words:  # else the rule says it
+            if not rule.words:  # else the rule checks the type
                 check_type(path, value, kind)
             rule.check(path, value)
             for leaf, each in flatten(value).items() if isinstance(value, dict) else ():
@@ -198,24 +198,24 @@ class BenchmarkConfig:
     # ---- forms -------------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """The nested keys and plain values, as in ``record.json``."""
+        """Return the nested keys and plain values, as in ``record.json``."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> BenchmarkConfig:
-        """Make a config of what ``to_dict`` returned, in this version or the last. ConfigError for an unknown key."""
+        """Create a config from a ``to_dict`` of this version or the last. ConfigError for an unknown key."""
         return _build(cls, with_current_names(data) if isinstance(data, dict) else data, "")
 
     def flat(self) -> dict[str, Any]:
-        """Dotted key → value, in the order of the sections."""
+        """Return dotted key → value, in the order of the sections."""
         return {path: value for path, value, _, _ in walk(self)}
 
     def trial_id(self) -> str:
-        """Sixteen hexadecimal digits from all that defines the measurement, the same on any machine.
+        """Return sixteen hexadecimal digits that identify the measurement, the same on any machine.
 
-        Left out is what decides only where, how often or how safely the job runs, and what has no effect: without
-        `compile.mode` all of `compile`, but for the cache of an attention that compiles itself. A prompt file counts
-        by its content.
+        Excluded are keys that affect only where, how often or how safely the job runs, and keys without an effect:
+        without `compile.mode` all of `compile`, except the cache of an attention that compiles itself. A prompt file is
+        identified by its content.
         """
         defining: dict[str, Any] = {"device": self.device}
         for name, (section, rule) in keys_of(type(self)).items():
@@ -223,14 +223,14 @@ class BenchmarkConfig:
                 defining[name] = {each: getattr(getattr(self, name), each) for each in keys_of(section)}
         if (digest := prompt_digest(self.workload)) is not None:
             defining["workload"]["prompt_file"] = digest
-        if (size := defining["model"].pop("tp_size")) is not None:  # written as the two keys that it once was: same ids
+        if (size := defining["model"].pop("tp_size")) is not None:  # written as the two former keys, to keep the ids
             defining["model"] |= {"tp_plan": "auto", "tp_size": None if size == "auto" else size}
         if self.compile.mode is None:
-            defining["compile"] = {"mode": None}  # the other keys mean something only to a compiler
+            defining["compile"] = {"mode": None}  # the other keys affect only the compiler
             if self.attention.compiles_itself and self.compile.cache != "fresh":
                 defining["compile"]["cache"] = self.compile.cache
         for section in ("warmup", "measurement"):
-            # Either the number of calls counts, or the bounds of the rule.
+            # Include either the number of calls or the bounds of the rule.
             fixed = defining[section]["policy"] == "fixed"
             counted = [each for each in defining[section] if (each in ("policy", "iterations")) == fixed]
             defining[section] = {each: defining[section][each] for each in ("policy", *counted)}
@@ -240,7 +240,7 @@ class BenchmarkConfig:
 
 @dataclass(kw_only=True)
 class _SearchConfig(SearchConfig):
-    """The section as OmegaConf is told of it, which has no type for a word or a list of words."""
+    """Declare the section for OmegaConf, which has no type for a word or a list of words."""
 
     objectives: Any = field(default_factory=lambda: SearchConfig().objectives)
     directions: Any = None
@@ -248,35 +248,35 @@ class _SearchConfig(SearchConfig):
 
 @dataclass(kw_only=True)
 class _ModelConfig(ModelConfig):
-    """The section as OmegaConf is told of it, for a key that takes a word or a number."""
+    """Declare the section for OmegaConf, which has no type for a word or a number."""
 
     tp_size: Any = None
 
 
 @dataclass(init=False, kw_only=True)
 class ComposedConfig(BenchmarkConfig):
-    """The schema that Hydra composes by: where a key takes values of two types, the config's own rules check them."""
+    """Define the schema for Hydra: if a key accepts values of two types, the config's own rules check them."""
 
     model: ModelConfig = field(default_factory=_ModelConfig)
     search: SearchConfig = field(default_factory=_SearchConfig)
 
 
 def prompt_digest(workload: WorkloadConfig) -> str | None:
-    """The SHA-256 of the prompt file's bytes, in hexadecimal; None for the built-in text."""
+    """Return the SHA-256 of the prompt file's bytes, in hexadecimal; None for the built-in text."""
     if workload.prompt_file is None:
         return None
     return hashlib.sha256(Path(expanded(workload.prompt_file)).read_bytes()).hexdigest()
 
 
 def nearest_key(name: str, further: Mapping[str, str] | None = None) -> str | None:
-    """What was most likely meant by a name that is no key; None when nothing is near, and "a or b" for several.
+    """Return the key that an unknown name most likely means; None if nothing is near, and "a or b" for several.
 
-    Found are keys and sections that are misspelt or unfinished, keys in a section that is not theirs or without one,
-    section and key the wrong way round, and the names of transformers' own benchmark.
+    Recognises misspelt or incomplete keys and sections, keys in a wrong section or without one, section and key in
+    reverse order, and the names of transformers' own benchmark.
 
     Args:
         name: as typed.
-        further: other names that may be meant → what is then suggested.
+        further: other names that may be meant → the suggestion for each.
     """
     paths = [path for path, *_ in walk(BenchmarkConfig)]
     section, _, leaf = name.rpartition(".")
@@ -292,7 +292,7 @@ def nearest_key(name: str, further: Mapping[str, str] | None = None) -> str | No
 
 
 def _forms(paths: Sequence[str], further: Mapping[str, str], *, dotted: bool) -> dict[str, list[str]]:
-    """What may stand for a key → the keys that it stands for; `dotted`: only what names a section as well."""
+    """Return accepted form → the keys that it may mean; `dotted`: only forms that also name a section."""
     forms: dict[str, list[str]] = {}
     if not dotted:
         forms |= {each: [each] for each in keys_of(BenchmarkConfig)}
@@ -306,7 +306,7 @@ def _forms(paths: Sequence[str], further: Mapping[str, str], *, dotted: bool) ->
 
 
 def no_such_key(name: str, further: Mapping[str, str] | None = None) -> str:
-    """The remedy for a name that is no key; the arguments are those of `nearest_key`."""
+    """Return the remedy for an unknown key; the arguments are those of `nearest_key`."""
     if (current := current_name(name)) != name:
         return f"{NO_SUCH_KEY}; it is now named {current}"
     if near := nearest_key(name, further):
@@ -317,7 +317,7 @@ def no_such_key(name: str, further: Mapping[str, str] | None = None) -> str:
 
 
 def _first_leaf(path: str, value: object) -> tuple[str, object]:
-    """Key and value as one writes them: a mapping that was made of a dotted key is none to who typed it."""
+    """Return key and value as typed: undo the mappings that were created from a dotted key."""
     while isinstance(value, dict) and len(value) == 1:
         ((name, value),) = value.items()
         path = f"{path}.{name}"

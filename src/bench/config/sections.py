@@ -1,7 +1,7 @@
-"""The sections of the config: each key with its type, default, unit, meaning and rule.
+"""Declare the sections of the config: each key with its type, default, unit, meaning and rule.
 
-This module owns them. The YAML files under ``conf/`` only name choices that differ from these defaults, and the help
-page is made from them.
+This module is their only source. The YAML files under ``conf/`` only name choices that differ from these defaults, and
+the help page is generated from them.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from bench.config.rules import key
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 SDPA_BACKENDS = ("math", "flash_attention", "efficient_attention", "cudnn_attention")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-NAME = r"[A-Za-z0-9][\w.-]{0,99}"  # fit for a folder
+NAME = r"[A-Za-z0-9][\w.-]{0,99}"  # valid as a folder name
 NAME_FORM = "100 letters, digits and _ . - at most, the first a letter or a digit"
 ADDRESS_FORM = "an address such as sqlite:///FILE or http://HOST:PORT"
-# The headline metrics that a search may optimise, each with the better direction.
+# The headline metrics that a search can optimise, each with its better direction.
 OBJECTIVES = {
     "e2e_ms": "minimize",
     "ttft_ms": "minimize",
@@ -34,7 +34,7 @@ OBJECTIVES = {
 
 @dataclass(kw_only=True)
 class ModelConfig:
-    """The model: where it comes from and in which number format it runs."""
+    """Define the model: its source and the number format in which it runs."""
 
     id: str | None = key(None, "hub id, local folder, or a label for weights=random")
     revision: str | None = key(None, "hub branch, tag or commit")
@@ -53,13 +53,13 @@ class ModelConfig:
 
     @property
     def tp_processes(self) -> int | None:
-        """The number of processes in `tp_size`; None where it names none (null, auto)."""
+        """Return the number of processes in `tp_size`; None if it has no number (null, auto)."""
         return self.tp_size if isinstance(self.tp_size, int) else None
 
 
 @dataclass(kw_only=True)
 class AttentionConfig:
-    """Which attention implementation computes the scores."""
+    """Choose the attention implementation."""
 
     implementation: str = key(
         "sdpa", "eager, sdpa, flex_attention, flash_attention_2, or any name transformers knows", pattern=r"\S+"
@@ -69,16 +69,16 @@ class AttentionConfig:
 
     @property
     def compiles_itself(self) -> bool:
-        """Whether transformers compiles this attention whatever `compile.mode` is.
+        """Check whether transformers compiles this attention regardless of `compile.mode`.
 
-        It calls torch.compile without arguments, so that of the section `compile` only `cache` has an effect on it.
+        It calls torch.compile without arguments, so that only `cache` of the section `compile` affects it.
         """
         return self.implementation.removeprefix("paged|") == "flex_attention"
 
 
 @dataclass(kw_only=True)
 class CompileConfig:
-    """torch.compile of the decoding step. Prefill always runs uncompiled: generate compiles only decoding."""
+    """Configure torch.compile of the decoding step. Prefill always runs uncompiled: generate compiles only decoding."""
 
     mode: str | None = key(None, "null: not compiled", allowed=COMPILE_MODES)
     fullgraph: bool = key(False, "when compiled: fail on a graph break instead of splitting the graph")
@@ -91,7 +91,7 @@ class CompileConfig:
 
 @dataclass(kw_only=True)
 class GenerationConfig:
-    """How generate runs. Decoding is greedy, and EOS never ends a call early."""
+    """Configure generate. Decoding is greedy, and EOS never ends a call early."""
 
     kv_cache: str = key("auto", "auto: static when compiled, dynamic when not", allowed=("auto", "dynamic", "static"))
     continuous_batching: bool = key(False, "generate_batch over a paged cache: one request a prompt")
@@ -102,7 +102,7 @@ class GenerationConfig:
 
 @dataclass(kw_only=True)
 class WorkloadConfig:
-    """What is generated: prompts of exactly sequence_length tokens, and exactly so many new ones."""
+    """Define the workload: prompts of exactly sequence_length tokens, and exactly num_tokens_to_generate new ones."""
 
     batch_size: int = key(1, "prompts per call", minimum=1)
     sequence_length: int = key(128, "prompt tokens per row", minimum=1)
@@ -112,7 +112,7 @@ class WorkloadConfig:
 
 @dataclass(kw_only=True)
 class WarmupConfig:
-    """Untimed calls after the validation call and before the measured ones."""
+    """Configure the untimed calls after the validation call and before the measured ones."""
 
     policy: str = key("fixed", "fixed: exactly that many calls; auto: until they are level", allowed=("fixed", "auto"))
     iterations: int = key(5, "fixed: warm-up calls", minimum=0)
@@ -124,7 +124,7 @@ class WarmupConfig:
 
 @dataclass(kw_only=True)
 class MeasurementConfig:
-    """The calls that count."""
+    """Configure the measured calls."""
 
     policy: str = key("fixed", "fixed: exactly that many calls; adaptive: until the median is known well enough",
                       allowed=("fixed", "adaptive"))  # fmt: skip
@@ -138,7 +138,7 @@ class MeasurementConfig:
 
 @dataclass(kw_only=True)
 class MonitorConfig:
-    """The hardware monitor: a process of its own that samples during measured calls only."""
+    """Configure the hardware monitor, a separate process that samples during measured calls only."""
 
     enabled: bool = key(True, "sample utilisation, memory, clocks and power during measured calls")
     interval_s: float = key(0.1, "seconds between samples", minimum=0.005)
@@ -146,7 +146,7 @@ class MonitorConfig:
 
 @dataclass(kw_only=True)
 class ProfileConfig:
-    """Artifacts of extra calls, made after the measurement."""
+    """Configure artifacts of extra calls after the measurement."""
 
     num_tokens: int = key(0, "new tokens of one profiled call: a trace and a table of operators; 0: none", minimum=0)
     memory_snapshot: bool = key(False, "on a GPU: the allocator's history over one call, for pytorch.org/memory_viz")
@@ -154,7 +154,7 @@ class ProfileConfig:
 
 @dataclass(kw_only=True)
 class FidelityConfig:
-    """Comparison of the output with a reference run."""
+    """Configure the comparison of the output with a reference run."""
 
     reference: str = key(
         "auto",
@@ -165,7 +165,7 @@ class FidelityConfig:
 
 @dataclass(kw_only=True)
 class IsolationConfig:
-    """One process a job."""
+    """Configure the isolation of jobs: one process per job."""
 
     mode: str = key("forkserver", "forkserver: forked with torch loaded; spawn: a fresh interpreter; none: in-process",
                     allowed=("forkserver", "spawn", "none"))  # fmt: skip
@@ -175,7 +175,7 @@ class IsolationConfig:
 
 @dataclass(kw_only=True)
 class SweepConfig:
-    """Many settings: names, repeats and order."""
+    """Configure a sweep of many settings: names, repeats and order."""
 
     name: str | None = key(None, "folder under multirun/; null: date and time", pattern=NAME, form=NAME_FORM)
     repeats: int = key(1, "runs of each setting, each in a process of its own", minimum=1)
@@ -192,7 +192,7 @@ class SweepConfig:
 
 @dataclass(kw_only=True)
 class SearchConfig:
-    """Instead of a grid: with hydra/sweeper=optuna a study chooses what to measure next."""
+    """Configure a search: with hydra/sweeper=optuna, a study chooses the next setting instead of a grid."""
 
     objectives: list[str] = key(
         ["e2e_ms"], "headline metric to search for, as MLflow has it, or a list of them: Pareto front", words=True
@@ -208,19 +208,19 @@ class SearchConfig:
     seed: int = key(0, "seed of the sampler", minimum=0)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Take one word for the list of it, whoever sets it."""
+        """Convert a single word to a list, on every assignment."""
         is_word = name in ("objectives", "directions") and isinstance(value, str)
         super().__setattr__(name, [value] if is_word else value)
 
     def goals(self) -> dict[str, str]:
-        """Objective → minimize or maximize, in order."""
+        """Return objective → minimize or maximize, in order."""
         directions = self.directions or [OBJECTIVES[name] for name in self.objectives]
         return dict(zip(self.objectives, directions, strict=True))
 
 
 @dataclass(kw_only=True)
 class TrackingConfig:
-    """MLflow."""
+    """Configure publishing to MLflow."""
 
     enabled: bool = key(True, "publish to MLflow")
     uri: str | None = key(None, "tracking address; null: MLFLOW_TRACKING_URI, else mlflow.db in the start folder",

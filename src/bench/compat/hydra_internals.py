@@ -1,8 +1,8 @@
-"""Hydra's command, its loader of configs and the steps of its composition, which it keeps below `hydra._internal`.
+"""Wrap Hydra's command, config loader and composition steps, which are private (`hydra._internal`).
 
-Three things are made of them: the command refuses before anything is written, texts in files stay as typed, and a sweep
-composes a point in a millisecond instead of a tenth of a second. Where a name is gone, or takes other arguments, Hydra
-does the work in its own way; each entry says what is lost then.
+They serve three purposes: the command refuses mistakes before anything is written, texts in files stay as typed, and a
+sweep composes a point in 1 ms instead of 0.1 s. If a name is missing or has other parameters, Hydra's own
+implementation is used; each entry states the loss.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bench.compat import omegaconf_internals, override_internals
 from bench.compat.private_name import MISSING, PrivateName
 
 _OLDEST, _NEWEST = "1.3.2", "1.4.0rc3"
-_WITHOUT_VERSION_BASE = (1, 4)  # the first release that asks to leave it out
+_WITHOUT_VERSION_BASE = (1, 4)  # the first release that deprecates version_base
 _LOADER = "hydra._internal.config_loader_impl:ConfigLoaderImpl"
 _SLOWER = "each point of a sweep is composed by Hydra itself, which takes a tenth of a second"
 _FILES = "a text in a YAML file whose place a defaults list changes (GROUP@PACKAGE) may be read as a number"
@@ -94,7 +94,7 @@ RETURNED = PrivateName(
 
 # ---- the command -------------------------------------------------------------------------------------------------
 
-# What `bench.cli.hydra_command` overrides in Hydra's command, and the arguments that it gives or takes.
+# The methods that `bench.cli.hydra_command` overrides in Hydra's command, and the parameters that it relies on.
 _COMMAND_TAKES = {
     "create_main_hydra2": ("task_name", "config_search_path"),
     "get_mode": ("config_name", "overrides"),
@@ -109,10 +109,10 @@ def run_command(task: TaskFunction, *, config_path: str, config_name: str, comma
     """Run `hydra.main`.
 
     Args:
-        task: what Hydra calls with a composed config.
+        task: the function that Hydra calls with a composed config.
         config_path: the folder of the YAML files.
-        config_name: the primary one.
-        command: methods that take the place of those of Hydra's command, where they fit in there.
+        config_name: the primary config.
+        command: a class whose methods override those of Hydra's command, if this version supports them.
     """
     decide = {} if _version() >= _WITHOUT_VERSION_BASE else {"version_base": "1.3"}
     with _in_place(command_class(command)):
@@ -124,7 +124,7 @@ def _version() -> tuple[int, ...]:
 
 
 def command_class(methods: type) -> type | None:
-    """Hydra's command with these methods in it; None where they do not fit."""
+    """Return a subclass of Hydra's command with these methods; None if this version does not support them."""
     base = COMMAND.get()
     if base is MISSING or not all(_takes(getattr(base, name, None), *args) for name, args in _COMMAND_TAKES.items()):
         return None
@@ -133,7 +133,7 @@ def command_class(methods: type) -> type | None:
 
 @contextlib.contextmanager
 def _in_place(command: type | None) -> Iterator[None]:
-    """Have `hydra.main` use a command; it cannot be given one."""
+    """Patch the command that `hydra.main` uses; it has no parameter for it."""
     base = COMMAND.get()
     module = importlib.import_module(COMMAND.where.partition(":")[0]) if command is not None else None
     if module is not None:
@@ -146,7 +146,7 @@ def _in_place(command: type | None) -> Iterator[None]:
 
 
 def _takes(function: Any, *names: str) -> bool:
-    """Whether a function has parameters of these names."""
+    """Check whether a function has parameters with these names."""
     try:
         return set(names) <= set(inspect.signature(function).parameters)
     except (TypeError, ValueError):
@@ -154,7 +154,7 @@ def _takes(function: Any, *names: str) -> bool:
 
 
 def flags_parser() -> ArgumentParser | None:
-    """The parser of Hydra's flags; None where it cannot be had."""
+    """Return the parser of Hydra's flags; None if it is not available."""
     make = FLAGS.get()
     made = make() if callable(make) else None
     return made if isinstance(made, ArgumentParser) else None
@@ -165,17 +165,17 @@ def flags_parser() -> ArgumentParser | None:
 
 @dataclass(frozen=True)
 class AsTyped:
-    """How texts are kept as they were typed. It is pickled with the loader, so both are functions of modules."""
+    """Hold the functions that keep texts as typed: module-level functions, because they are pickled with the loader."""
 
-    quote: Callable[[str], str]  # an override with quotes around texts that look like numbers
-    restore: Callable[[ConfigResult, str | None, str], None]  # of a loaded file, its package, its path
+    quote: Callable[[str], str]  # returns an override with quotes around texts that look like numbers
+    restore: Callable[[ConfigResult, str | None, str], None]  # called with a loaded file, its package, its path
 
 
 class _Loading:
-    """Hydra's loader, which quotes texts in overrides."""
+    """Quote texts in overrides before Hydra's loader parses them."""
 
     as_typed: AsTyped
-    ready: DictConfig | None = None  # a config that was composed already, for whoever asks for one next
+    ready: DictConfig | None = None  # a composed config, returned by the next call
 
     def load_configuration(self, config_name: str | None, overrides: list[str], *rest: Any, **named: Any) -> DictConfig:
         above: Any = super()
@@ -195,7 +195,7 @@ class _Loading:
 
 
 class _LoadingWhole:
-    """The same for Hydra 1.4, whose command has the overrides parsed before."""
+    """Return the composed config in Hydra 1.4, whose command parses the overrides first."""
 
     ready: DictConfig | None
 
@@ -208,7 +208,7 @@ class _LoadingWhole:
 
 
 class _LoadingMode:
-    """Reads `hydra.mode` as Hydra 1.4 does, which hands the overrides, parsed, to a loader of its own class alone."""
+    """Parse the overrides to read `hydra.mode`: Hydra 1.4 passes them parsed only to a loader of its own class."""
 
     def get_mode(self, config_name: str | None, overrides: list[str], parsed_overrides: Any = None) -> Any:
         above: Any = super()
@@ -221,7 +221,7 @@ class _LoadingMode:
 
 
 class _LoadingFiles:
-    """Restores the texts of files, after Hydra has decided where a file's content belongs."""
+    """Restore the texts of files, after Hydra has determined the package of a file's content."""
 
     as_typed: AsTyped
 
@@ -234,7 +234,7 @@ class _LoadingFiles:
 
 
 def typed_loader(search_path: Any, as_typed: AsTyped) -> Any:
-    """Hydra's loader that keeps texts as typed; None where this Hydra has no such loader."""
+    """Return Hydra's loader, extended to keep texts as typed; None if this version lacks the loader."""
     made = _loader_class()
     if made is None:
         return None
@@ -244,7 +244,7 @@ def typed_loader(search_path: Any, as_typed: AsTyped) -> Any:
 
 
 def restores_files() -> bool:
-    """Whether the loader restores the texts of files."""
+    """Check whether the loader restores the texts of files."""
     return LOADER.is_here() and _takes(LOAD_FILE.get(), "default", "repo")
 
 
@@ -263,13 +263,13 @@ def _loader_class() -> type | None:
 
 
 def _blank_loader() -> Any:
-    """A loader for what was pickled of one."""
+    """Return an empty loader, for unpickling."""
     made: Any = _loader_class()
-    return made.__new__(made)  # the same Hydra has pickled one
+    return made.__new__(made)  # exists, because the same Hydra version has pickled one
 
 
 def group_lister(loader: Any) -> Any:
-    """What lists the groups and their choices: Hydra's loader does, but reads all folders anew for each question."""
+    """Return an object that lists groups and choices: a cache, as Hydra's loader rereads all folders on each call."""
     parse = PARSE.of(loader)
     if parse is MISSING:
         return loader
@@ -281,7 +281,7 @@ def group_lister(loader: Any) -> Any:
 
 
 def replace_file_source(source: type[ConfigSource]) -> bool:
-    """Have Hydra read files through this class from now on. Returns whether it does."""
+    """Let Hydra read files through this class from now on. Return whether that succeeded."""
     registry = SOURCES.get()
     types = getattr(registry.instance(), "types", None) if registry is not MISSING else None
     if not isinstance(types, dict) or source.scheme() not in types:
@@ -291,19 +291,19 @@ def replace_file_source(source: type[ConfigSource]) -> bool:
 
 
 def name_of_file_source() -> str:
-    """The class by which Hydra reads files: it registers its sources anew in each process, and compares these names."""
+    """Return the name of Hydra's file source: Hydra registers its sources in each process, and compares names."""
     return FILE_SOURCE.where.rpartition(":")[2]
 
 
 def returned(result: JobReturn) -> Any:
-    """What a job gave back, or the exception that it raised."""
+    """Return the result of a job, or the exception that it raised."""
     found = RETURNED.of(result)
     if found is not MISSING:
         return found
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # on which the public way repeats what was raised
+        with contextlib.redirect_stderr(io.StringIO()):  # the public property prints the exception again
             return result.return_value
-    except Exception as error:  # noqa: BLE001 - it is what the job raised
+    except Exception as error:  # noqa: BLE001 - raised by the job
         return error
 
 
@@ -312,30 +312,30 @@ def returned(result: JobReturn) -> Any:
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps by which Hydra's loader composes a config, called singly. What they raise is Hydra's."""
+    """Run single steps of the composition in Hydra's loader. They raise Hydra's exceptions."""
 
     loader: Any
 
     def files(self, config_name: str | None, overrides: Sequence[str]) -> tuple[list[Any], Any]:
-        """The overrides, parsed, and a repository of files for them, which keeps what it has read."""
+        """Return the parsed overrides, and a repository of files for them, which caches what it has read."""
         parse, parsed = PARSE.of(self.loader), override_internals.parse(overrides)
-        if _takes(parse, "parsed_overrides"):  # else it looks for aliases, which were expanded before
+        if _takes(parse, "parsed_overrides"):  # else it searches for aliases, which are already expanded
             return parse(config_name, list(overrides), parsed)  # type: ignore[no-any-return]
         return parse(config_name, list(overrides))  # type: ignore[no-any-return]
 
     def copies_of(self, files: Any) -> Any:
-        """A repository that hands out copies of what another has read, for merging changes what it is given.
+        """Return a repository of copies of what another has read, because merging modifies its input.
 
-        Hydra would make a new repository instead, which reads all files anew and first copies all that plugins store.
+        Hydra would create a new repository, which rereads all files and first copies everything that plugins store.
         """
         base = REPOSITORY.get()
         made: Any = type("Copies", (_Copying, base), {})
-        copies = made.__new__(made)  # the parent's way copies what it delegates to
+        copies = made.__new__(made)  # the parent's constructor copies its delegate
         copies.delegate, copies.cache = files, {}
         return copies
 
     def check_source(self) -> None:
-        """Refuse a folder of the primary config that is not there."""
+        """Refuse a missing folder of the primary config."""
         CHECK_SOURCE.of(self.loader)()
 
     def check_overrides(self, overrides: Sequence[Any]) -> None:
@@ -343,12 +343,12 @@ class Steps:
         CHECK_SWEEP.of(self.loader)(list(overrides), RunMode.RUN, from_shell=True)
 
     def check_plugins(self, master: DictConfig, section: Any, choices: Mapping[str, Any]) -> None:
-        """Refuse another sweeper or launcher than the sweep's, as Hydra 1.4 does.
+        """Refuse a sweeper or launcher other than the sweep's, as Hydra 1.4 does.
 
         Args:
             master: the config of the sweep as a whole.
-            section: `hydra` of a job's config.
-            choices: that its files were chosen by.
+            section: the section `hydra` of a job's config.
+            choices: the groups' choices for that config.
         """
         check = CHECK_PLUGINS.of(self.loader)
         if check is not MISSING:
@@ -361,7 +361,7 @@ class Steps:
             check(master_config=master, sweep_config=OmegaConf.create({"hydra": section}))
 
     def defaults(self, files: Any, config_name: str | None, overrides: Sequence[Any]) -> Any:
-        """Which files are merged, in their order, and the choice of every group."""
+        """Return the files to merge, in order, and the choice of every group."""
         return DEFAULTS.get()(
             repo=files,
             config_name=config_name,
@@ -371,11 +371,11 @@ class Steps:
         )
 
     def load(self, default: Any, files: Any) -> ConfigResult:
-        """One file below its package."""
+        """Return the content of one file, nested under its package."""
         return LOAD_FILE.of(self.loader)(default=default, repo=files)  # type: ignore[no-any-return]
 
     def merge(self, defaults: list[Any], files: Any) -> DictConfig:
-        """The files of a list, merged."""
+        """Return the merged files of a defaults list."""
         return MERGE.of(self.loader)(defaults=defaults, repo=files)  # type: ignore[no-any-return]
 
     def apply(self, overrides: list[Any], config: DictConfig) -> None:
@@ -396,7 +396,7 @@ class _Copying:
     delegate: Any
 
     def load_config(self, config_path: str) -> Any:
-        """A copy of what was read; Hydra asks once for each place in its list of files."""
+        """Return a copy of a file's content; Hydra calls this once per entry of its list of files."""
         found = self.delegate.load_config(config_path)
         if found is None:
             return None
@@ -406,7 +406,7 @@ class _Copying:
 
 
 def steps_of(loader: Any, master: DictConfig) -> Steps | None:
-    """The steps of a loader; None where one of them is gone or takes other arguments.
+    """Return the steps of a loader; None if one of them is missing or has other parameters.
 
     Args:
         loader: Hydra's.

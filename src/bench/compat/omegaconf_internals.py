@@ -1,4 +1,4 @@
-"""The nodes that OmegaConf keeps in a config: composing thousands of points shares them instead of copying them."""
+"""Access the nodes inside an OmegaConf config, to share them between thousands of points instead of copying them."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ SET_PARENT = PrivateName(where="omegaconf:Node._set_parent", since="2.3.0", unti
 
 
 def can_share_nodes() -> bool:
-    """Whether nodes can be taken out of one config and put into another."""
+    """Check whether nodes can be moved from one config to another."""
     config = OmegaConf.create({"a": 1})
     return isinstance(CONTENT.of(config), dict) and SET_PARENT.of(config) is not MISSING
 
 
 def content_of(config: DictConfig) -> dict[str, Node]:
-    """The nodes of a mapping, unresolved: those themselves, in its own dictionary."""
+    """Return the nodes of a mapping, unresolved: the internal dictionary itself, not a copy."""
     content = CONTENT.of(config)
     assert isinstance(content, dict)
     return typing.cast("dict[str, Node]", content)
 
 
 def fill(config: DictConfig, nodes: dict[str, Node]) -> None:
-    """Put nodes into a config as they are: setting an item would look through all that is in it."""
+    """Insert nodes into a config unchanged: setting items would traverse their whole content."""
     for node in nodes.values():
         SET_PARENT.of(node)(config)
     content_of(config).update(nodes)
 
 
 def register_resolver(name: str, resolve: Callable[..., object], *, use_cache: bool = False) -> None:
-    """Register what `${NAME:}` stands for, in place of what did before.
+    """Register the resolver of `${NAME:}`, and replace a previous one.
 
-    OmegaConf 2.4 gives the name `register_resolver`, which was that of an older way, to `register_new_resolver`.
+    OmegaConf 2.4 renames `register_new_resolver` to `register_resolver`, formerly the name of an older function.
     """
     register: Any = OmegaConf.register_resolver
     if "replace" not in inspect.signature(register).parameters:

@@ -1,7 +1,7 @@
-"""Hydra's parser of overrides: `hydra.core.override_parser`, and the grammar that it is generated from.
+"""Wrap Hydra's override parser, `hydra.core.override_parser`, and the parser generated from its grammar.
 
-Hydra documents the grammar, and shows the parser in its example of a sweeper, but calls neither of them an interface.
-Releases move the runtime of the grammar (antlr4 to a copy inside OmegaConf) and rename types.
+Hydra documents the grammar, and uses the parser in its example sweeper, but declares neither of them public. Releases
+move the runtime of the grammar (antlr4 to a copy inside OmegaConf) and rename types.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ LISTENER = PrivateName(
     where="hydra.core.override_parser.overrides_visitor:HydraErrorListener", since=_OLDEST, until=_NEWEST, lost=_JUDGED
 )
 
-# Classes of the generated parser, and constants of the lexer, that `Grammar` asks for.
+# Classes of the generated parser, and constants of the lexer, that `Grammar` uses.
 _RULES = ("Primitive", "DictKeyValuePair", "Function", "ArgName", "Element")
 _TOKENS = ("INT", "FLOAT", "BOOL", "NULL", "WS")
-_MISREAD = ("inf", "nan", "true", "false", "null")  # words that are no texts
+_MISREAD = ("inf", "nan", "true", "false", "null")  # words that the grammar does not read as texts
 
 
 def parse(
@@ -74,7 +74,7 @@ def parse(
     Args:
         lines: as on the command line.
         config_loader: needed to list the choices of a glob.
-        sort: makes the function that is called for `sort(...)` of the grammar's own.
+        sort: wraps the grammar's own function for `sort(...)`.
 
     Raises:
         OverrideParseException: the grammar refuses a line.
@@ -91,27 +91,27 @@ def parse(
 
 
 def can_parse() -> bool:
-    """Whether this Hydra has the parser."""
+    """Check whether this version of Hydra has the parser."""
     return PARSER.is_here()
 
 
 def in_quotes(text: str, mark: str = "'") -> str:
-    """A text as the grammar reads it whatever it looks like: a backslash stands before each quote of its own.
+    """Return a text in quotes, so that the grammar reads it as text: each quote in it is escaped with a backslash.
 
-    Backslashes before a quote, and those at the end, are doubled; the others stand for themselves.
+    Backslashes before a quote or at the end are doubled; others are literal.
     """
     escaped = re.sub(rf"(\\*)({mark}|\Z)", lambda found: found[1] * 2 + (f"\\{mark}" if found[2] else ""), text)
     return f"{mark}{escaped}{mark}"
 
 
 def as_text(value: Any) -> str:
-    """A parsed value as the right side of an override."""
+    """Return a parsed value as the right-hand side of an override."""
     write = AS_TEXT.get()
     return _written(value) if write is MISSING else str(write(value))
 
 
 def _written(value: Any) -> str:
-    """The same, without Hydra's help: a text that is more than a word is quoted."""
+    """Format a parsed value without Hydra's function: a text is quoted unless it is a single word."""
     if value is None:
         return "null"
     if isinstance(value, bool | int | float):
@@ -127,13 +127,13 @@ def _written(value: Any) -> str:
 
 
 def text_of(value: Any) -> Any:
-    """What a parsed value stands for: the text of a quoted one, and any other itself."""
+    """Return the text of a quoted value, or any other value itself."""
     return value.text if hasattr(value, "with_quotes") else value
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grammar:
-    """The parts of the generated parser that tell which characters of a line are which kind of value."""
+    """Hold the parts of the generated parser that determine the type of each value in a line."""
 
     lexer: Any
     parser: Any
@@ -143,7 +143,7 @@ class Grammar:
     listener: Any
 
     def tree(self, line: str) -> Any:
-        """The grammar's own view of a line. Raises HydraException."""
+        """Return the parse tree of a line. Raises HydraException."""
         lexer = self.lexer(self.text(line))
         parser = self.parser(self.tokens(lexer))
         for each in (lexer, parser):
@@ -152,16 +152,16 @@ class Grammar:
         return parser.override()
 
     def is_rule(self, tree: Any, name: str | None = None) -> bool:
-        """Whether a part of a tree is a rule of the grammar, of this name where one is given."""
+        """Check whether a part of a tree is a rule of the grammar, with this name if one is given."""
         return isinstance(tree, self.context if name is None else getattr(self.parser, f"{name}Context"))
 
     def is_token(self, token: Any, *names: str) -> bool:
-        """Whether a token is one of these: INT, FLOAT, BOOL, NULL, WS."""
+        """Check whether a token has one of these types: INT, FLOAT, BOOL, NULL, WS."""
         return token.type in [getattr(self.lexer, each) for each in names]
 
 
 def grammar() -> Grammar | None:
-    """Hydra's grammar; None where a part of it is gone or has another shape."""
+    """Return Hydra's grammar; None if a part of it is missing or has a different structure."""
     lexer, parser = LEXER.get(), GRAMMAR.get()
     parts = (lexer, parser, INPUT.get(), TOKENS.get(), CONTEXT.get(), LISTENER.get())
     if any(each is MISSING for each in parts):

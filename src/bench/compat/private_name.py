@@ -1,8 +1,8 @@
-"""How bench reads names of a library that are not part of its public interface.
+"""Look up names of a library that are not part of its public interface.
 
-A release may rename or remove such a name without notice. So each one is an entry, a `PrivateName`, in the one module
-for its library (see `bench.compat`), and every reader asks the entry and copes with `MISSING`. A name that is gone
-costs what its entry says and no more; tests remove each in turn.
+A release may rename or remove such a name without notice. Therefore each one is an entry, a `PrivateName`, in a module
+for its library (see `bench.compat`), and all code uses the entry and handles `MISSING`. A missing name costs only what
+its entry states; tests remove each in turn.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Final
 
 
 class _Missing:
-    """The type of `MISSING`, which is false."""
+    """Define the type of `MISSING`, which is falsy."""
 
     def __bool__(self) -> bool:
         return False
@@ -26,28 +26,26 @@ class _Missing:
         return "MISSING"
 
 
-MISSING: Final[Any] = _Missing()  # None is a value that a name may have
+MISSING: Final[Any] = _Missing()  # None may be the value of a name
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrivateName:
-    """A private name of a library, and what bench does without it."""
+    """Describe a private name of a library, and the loss without it."""
 
-    where: str  # "module:attribute.attribute", as entry points are written; ":" is left out for a module by itself
-    since: str  # the oldest and the newest release of the library in which it was seen; see `docs/versions.md`
+    where: str  # "module:attribute.attribute", as in entry points; without ":" for a module itself
+    since: str  # the oldest and the newest release of the library known to have it; see `docs/versions.md`
     until: str
-    lost: str  # what bench cannot do, or tell, where the name is gone: the end of a sentence that begins with it
-    on_instances: bool = (
-        False  # only instances have the attribute, so that it is read with `of` and never found by `get`
-    )
+    lost: str  # what bench cannot do or report without the name: the end of a sentence that begins with it
+    on_instances: bool = False  # only instances have the attribute, so that only `of` finds it, and `get` never does
 
     @property
     def library(self) -> str:
-        """The top-level package that has it."""
+        """Return the top-level package that has it."""
         return self.where.partition(":")[0].partition(".")[0]
 
     def get(self) -> Any:
-        """What the name stands for now; `MISSING` where this version of the library has no such name."""
+        """Return the current value of the name; `MISSING` if this version of the library does not have it."""
         module, _, attributes = self.where.partition(":")
         try:
             found: Any = importlib.import_module(module)
@@ -58,11 +56,11 @@ class PrivateName:
         return found
 
     def of(self, owner: object) -> Any:
-        """The attribute of this name that an object has now; `MISSING` where it has none."""
+        """Return the object's attribute of this name; `MISSING` if it has none."""
         return getattr(owner, self.where.rpartition(":")[2].rpartition(".")[2], MISSING)
 
     def put(self, value: object) -> None:
-        """Let the name stand for another value; nothing happens where this version of the library has no such name."""
+        """Set the name to another value; do nothing if this version of the library does not have it."""
         if self.is_here():
             module, _, attributes = self.where.partition(":")
             owner, _, last = attributes.rpartition(".")
@@ -70,16 +68,16 @@ class PrivateName:
             setattr(operator.attrgetter(owner)(found) if owner else found, last, value)
 
     def is_here(self) -> bool:
-        """Whether this version of the library has it."""
+        """Check whether this version of the library has it."""
         return self.get() is not MISSING
 
     def unseen(self) -> str:
-        """One line for a record or a message: which version lacks what, and what that costs."""
+        """Return one line for a record or a message: which version lacks what, and the loss."""
         return f"{self.library} {_version(self.library)} has no {self.where.replace(':', '.')}: {self.lost}"
 
 
 def entries(module: ModuleType) -> dict[str, PrivateName]:
-    """The entries of a library's module, by the constants that hold them; those of a tuple are numbered."""
+    """Return the entries of a library's module by the names of their constants; entries of a tuple are numbered."""
     found = {}
     for name, value in vars(module).items():
         if isinstance(value, PrivateName):
@@ -91,7 +89,7 @@ def entries(module: ModuleType) -> dict[str, PrivateName]:
 
 @functools.cache
 def _version(library: str) -> str:
-    """The version of a top-level package as its distribution states it."""
+    """Return the version of a top-level package from its distribution."""
     distributions = importlib.metadata.packages_distributions().get(library) or [library]
     try:
         return importlib.metadata.version(distributions[0])

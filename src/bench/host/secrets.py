@@ -1,11 +1,11 @@
-"""Keeps tokens and passwords out of what bench leaves behind: records, logs, and the lines that it prints.
+"""Mask tokens and passwords in everything that bench writes: records, logs, and printed lines.
 
-Known as secret are the values of environment variables whose names say so, the passwords in addresses that the
-environment holds, the token that the hub's own login stored, and passwords in any address at all, before its host or
-in its query. They are replaced as they are, as JSON writes them, as Python's repr does, and as in an address.
+Secrets are the values of environment variables with telling names, the passwords in addresses in the environment, the
+token stored by the hub's own login, and passwords in any address, before its host or in its query. Each is replaced in
+its plain, JSON, Python repr and URL-encoded forms.
 
-Not covered: values below six characters and plain numbers, which stand in too many places that mean something else;
-what was encoded in another way (base64) or cut in pieces; and secrets that are named nowhere.
+Not covered: values shorter than six characters and plain numbers, which occur too often with another meaning; other
+encodings (base64) and split values; and secrets that none of these sources contains.
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 MASK = "***"
-SHORTEST = 6  # characters; shorter ones would be found inside of ordinary words
+SHORTEST = 6  # characters; shorter values occur within ordinary words
 
-# Not PWD, which is the working folder, and not TOKENIZERS_PARALLELISM.
+# Must not match PWD, which is the working folder, nor TOKENIZERS_PARALLELISM.
 _SECRET_NAME = re.compile(
     r"TOKEN(?!IZ)|PASSWORD|PASSWD|PASSPHRASE|SECRET|CREDENTIAL|COOKIE|BEARER|_PWD$|_AUTH$|AUTHORIZATION"
     r"|(API|ACCESS|PRIVATE|ACCOUNT|SIGNING|ENCRYPTION)_?KEY|_KEY$",
     re.IGNORECASE,
 )
 _SECRET_IN_QUERY = re.compile(r"token|passw|passphrase|pwd|secret|credential|signature|auth|key", re.IGNORECASE)
-# How the tokens of well-known services begin: such a user name is a password.
+# Prefixes of the tokens of well-known services: a user name with one is a password.
 _TOKEN = re.compile(r"(hf_|gh[a-z]_|github_pat_|glpat-|dapi|sk-|xox[a-z]-)[\w-]{8}")
-# scheme://user:PASSWORD@host. A number up to the end of the authority is a port; a password may hold what its owner
-# forgot to quote, a slash or another @.
+# scheme://user:PASSWORD@host. A number up to the end of the authority is a port; a password may contain an unquoted
+# slash or another @.
 _PASSWORD = re.compile(r'(://[^\s/:@"\[]*:)(?!\d*(?:[/?#\s"\',;)]|$))([^\s"]{1,300})(?=@)')
-# An address up to its query, and in the query a name and its value. A backslash there is JSON's.
+# An address up to its query, and a name and its value in the query. A backslash there is a JSON escape.
 _QUERY = re.compile(r"""(://[^\s"'<>?\\]*\?)([^\s"'<>\\]+)""")
 _PARAMETER = re.compile(r"([\w.%-]+)=([^&#]+)")
-# Names of such values. Not viewStateShareKey: MLflow's own pages have it.
+# Names of secret parameters. Must not match viewStateShareKey, which MLflow's own pages use.
 _SECRET_PARAMETER = re.compile(
     r"token$|passw|passphrase|pwd$|secret|credential|signature$|(^|[_.-])(auth|sig|key)$|(api|access|private|account)key$",
     re.IGNORECASE,
 )
-# Words that records are made of: whoever has one of them for a password gets records that can be read all the same.
+# Words that records contain. They are not masked even if one of them is a password, so that records stay readable.
 PUBLIC = frozenset((
     "adaptive", "autotune", "bfloat16", "converged", "crashed", "cudagraph_record", "cudagraph_skip", "default",
     "disabled", "dynamic", "enabled", "evidence", "failed", "failure", "fidelity", "float16", "float32", "forkserver",
     "graph_break", "inductor", "interrupted", "measurement", "not_converged", "pretrained", "profile", "random",
     "recompile", "reference", "roofline", "shuffled", "skipped", "static", "timeout", "validation", "warmup",
 ))  # fmt: skip
-# Values that may stand in JSON outside of its texts.
+# Values that may occur in JSON outside strings.
 _NUMBERS = re.compile(r"(?!.*[a-zE]{6})[\d\s.,:+\[\]{}eEtrufalsn-]+")
 _JSON = re.compile(r'[{\[]\s*["{\[\]}]')
 _JSON_ESCAPE = r'\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt])'
 
 
 def without_credentials(uri: str) -> str:
-    """An address as people may see it: without user, password and query. Database files and other texts unchanged."""
+    """Return an address without user, password and query. Database files and other texts are unchanged."""
     scheme, separator, rest = uri.partition("://")
     if not separator or (_is_sqlite(scheme) and rest.startswith("/")):
         return uri
@@ -66,7 +66,7 @@ def without_credentials(uri: str) -> str:
 
 
 def has_credentials(uri: str) -> bool:
-    """Whether an address holds a password before its host or a secret in its query; a user's name alone is none."""
+    """Check whether an address has a password before its host or a secret in its query; a user name alone is none."""
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return False
@@ -80,28 +80,28 @@ def has_credentials(uri: str) -> bool:
 
 
 def scrub(text: str, environment: Mapping[str, str] | None = None) -> str:
-    """The text with *** in place of every secret that is known; the text itself where it holds none.
+    """Return the text with *** in place of every known secret; the text itself if it contains none.
 
-    JSON, which is told by its beginning, stays JSON, and its keys stay what they are.
+    JSON, which is recognised by its beginning, stays valid, and its keys are unchanged.
 
     Args:
         text: of any length.
-        environment: None: this process's own.
+        environment: the variables; None: those of this process.
     """
     return _scrub(text, os.environ if environment is None else environment, is_json=bool(_JSON.match(text)))
 
 
 def scrub_texts(texts: Sequence[str], environment: Mapping[str, str] | None = None) -> list[str]:
-    """Do the same to many short texts, in the time of one."""
+    """Mask the secrets in many short texts, in the time for one."""
     found = json.loads(_scrub(json.dumps(texts), os.environ if environment is None else environment, is_json=True))
     return [str(each) for each in found]
 
 
 def scrub_file(path: Path, environment: Mapping[str, str] | None = None) -> bool:
-    """The same for a text file in place; whether anything was replaced. A file that is not there holds nothing.
+    """Mask the secrets in a text file in place; return whether anything was replaced, False if the file is missing.
 
-    Readers find the old file or the new one. A process that still writes to it would go on with the old one: to be
-    called when it has ended.
+    The file is replaced atomically: readers find the old file or the new one. A process that is still writing would
+    continue with the old one, therefore call this only after it has ended.
     """
     try:
         text = path.read_bytes().decode("utf-8", "surrogateescape")
@@ -131,11 +131,11 @@ def _is_sqlite(scheme: str) -> bool:
 
 
 def _user_info(rest: str) -> str:
-    """`user:password@` at the beginning of what follows `://`; "" where there is none."""
+    """Return `user:password@` at the beginning of the part after `://`; "" without one."""
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
     if "@" in authority:
         return authority.rpartition("@")[0] + "@"
-    # A password with a slash that should have been quoted; but a number there is a port, and brackets are IPv6.
+    # A password with an unquoted slash; but a number there is a port, and brackets are IPv6.
     port = authority.rpartition(":")[2]
     if ":" in authority and port and not port.isdecimal() and not authority.startswith("[") and "@" in rest:
         return rest.rpartition("@")[0] + "@"
@@ -165,7 +165,7 @@ def _secrets(environment: Mapping[str, str]) -> Iterator[str]:
 
 
 def _is_path(value: str) -> bool:
-    """Whether it is the place of a secret, such as that of a file with credentials, and none itself."""
+    """Check whether a value is an existing path, such as that of a credentials file, and not a secret itself."""
     if "/" not in value:
         return False
     try:
@@ -175,7 +175,7 @@ def _is_path(value: str) -> bool:
 
 
 def _token_path(environment: Mapping[str, str]) -> Path:
-    """Where huggingface_hub keeps the token of its login."""
+    """Return the path at which huggingface_hub stores the token of its login."""
     if path := environment.get("HF_TOKEN_PATH"):
         return Path(path)
     home = environment.get("HOME") or "~"
@@ -191,7 +191,7 @@ def _stored_token(path: Path) -> str:
 
 
 def _is_telling(value: str) -> bool:
-    """Whether a value can be told from what else stands in a record."""
+    """Check whether a value is distinguishable from other content of a record."""
     return len(value) >= SHORTEST and value.lower() not in PUBLIC and not _NUMBERS.fullmatch(value)
 
 
@@ -199,11 +199,11 @@ def _is_telling(value: str) -> bool:
 
 
 def _scrub(text: str, environment: Mapping[str, str], *, is_json: bool) -> str:
-    # Looked for one by one first: most texts hold none of them, and that is faster than any expression.
+    # Search for each one first: most texts contain none of them, and this is faster than a regular expression.
     forms = [form for form in _forms(environment, is_json=is_json) if form in text]
     if forms:
         longest_first = map(re.escape, sorted(forms, key=len, reverse=True))
-        # Escapes are passed over whole: in a line's end no value begins, though one may begin with an n.
+        # Match escapes as a whole: no value begins inside "\n", even if one begins with an n.
         every = f"({'|'.join(longest_first)})" + (f"|{_JSON_ESCAPE}" if is_json else "")
         text = re.sub(every, _masked, text)
     if "://" in text and _PASSWORD.search(text):
@@ -218,14 +218,14 @@ def _masked_parameter(found: re.Match[str]) -> str:
 
 
 def _forms(environment: Mapping[str, str], *, is_json: bool) -> set[str]:
-    """Everything that a secret may look like."""
+    """Return all forms in which a secret may appear."""
     forms = set()
     for value in filter(_is_telling, _secrets(environment)):
         raw = value.encode("utf-8", "surrogateescape")
         forms |= {value, repr(value)[1:-1], urllib.parse.quote_plus(raw)}
         forms |= {urllib.parse.quote(raw, safe=safe) for safe in ("", "/", " +")}
     escaped = {each for form in forms for each in _escaped(form)}
-    # As it is, a value with a quote or a backslash may look like JSON's own; JSON inside of JSON is escaped twice.
+    # Unescaped, a value with a quote or a backslash may look like JSON syntax; JSON inside JSON is escaped twice.
     return escaped | {each for form in escaped for each in _escaped(form)} if is_json else forms | escaped
 
 

@@ -1,1 +1,1 @@
-"""Hydra launchers for engines that start jobs elsewhere: Slurm through submitit, and Ray."""
+"""Provide Hydra launchers for engines that start jobs elsewhere: Slurm through submitit, and Ray."""

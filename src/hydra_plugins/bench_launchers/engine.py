@@ -1,4 +1,4 @@
-"""What the launchers for engines have in common: how a job begins on its node, and how its end is passed on.
+"""Implement the common part of the engine launchers: start a job on its node, and pass on its result.
 
 Hydra imports this file at every start, so nothing heavy may be imported at its top.
 """
@@ -15,12 +15,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bench.host.import_path import keep_out_of_children
 
-# Number of the job in the batch, what it gave back.
+# Called with the number of the job in the batch, and its result.
 OnReturn = Callable[[int, JobReturn], None]
 
 
 class EngineLauncher(Launcher):
-    """Hands a batch of jobs to an engine and passes on what each gives back as soon as it is there.
+    """Submit a batch of jobs to an engine, and pass on each result as soon as it is available.
 
     Args:
         parameters: the keys of hydra.launcher.
@@ -36,11 +36,11 @@ class EngineLauncher(Launcher):
         self.on_return: OnReturn = lambda _, __: None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra hands a launcher."""
+        """Store the objects that Hydra passes to a launcher."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs; each ends in a `JobReturn`, whatever becomes of it."""
+        """Run the jobs; each yields a `JobReturn`, even if it fails or is lost."""
         results: list[JobReturn | None] = [None] * len(job_overrides)
 
         def keep(index: int, result: JobReturn) -> None:
@@ -51,22 +51,22 @@ class EngineLauncher(Launcher):
         return [each for each in results if each is not None]
 
     def run_all(self, job: "EngineJob", overrides: list[list[str]], first: int, keep: OnReturn) -> None:
-        """Hand all jobs to the engine and call `keep` once for each. The engine's own business."""
+        """Submit all jobs to the engine and call `keep` once for each. Implemented per engine."""
         raise NotImplementedError
 
     def check(self, folder: Path) -> None:
-        """Refuse what cannot work before anything is made. Raises ConfigError."""
+        """Refuse invalid settings before anything is created. Raises ConfigError."""
 
     def job(self) -> "EngineJob":
-        """What travels to the nodes."""
+        """Return the callable that is sent to the nodes."""
         assert self.hydra_context is not None
         return EngineJob(self.hydra_context, self.task_function, self.config, Singleton.get_state())
 
 
 class EngineJob:
-    """One job as it begins in a process of the engine's: composes its config there and runs it.
+    """Run one job in a process of the engine: compose its config there, then run it.
 
-    It is pickled, so it holds nothing of the launcher that waits for it.
+    It is pickled, therefore it contains no reference to the waiting launcher.
     """
 
     def __init__(
@@ -76,18 +76,18 @@ class EngineJob:
         self.singletons = singletons
 
     def __call__(self, overrides: list[str], number: int, engine_job_id: str | None = None) -> JobReturn:
-        """Run it. What it raises is in the `JobReturn`."""
+        """Run the job. Exceptions of its task are stored in the `JobReturn`."""
         from bench.host import start_folder  # noqa: PLC0415 - see above
 
-        keep_out_of_children()  # what the engine handed on of the variables is its own matter
+        keep_out_of_children()  # set here, because the engine may not pass on this process's variables
         start = str(self.config.hydra.runtime.cwd)
-        start_folder.enter(start)  # relative paths of the command line, hydra.searchpath among them, count from there
+        start_folder.enter(start)  # the base of relative paths of the command line, including hydra.searchpath
         Singleton.set_state(self.singletons)
         setup_globals()
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
         with open_dict(composed):
             composed.hydra.job.id, composed.hydra.job.num = engine_job_id or str(number), number
-            composed.hydra.runtime.cwd = start  # Hydra takes the folder that this process is in
+            composed.hydra.runtime.cwd = start  # Hydra would use this process's current folder
         result = run_job(
             hydra_context=self.hydra_context,
             task_function=self.task_function,
@@ -95,13 +95,13 @@ class EngineJob:
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
-        # The configs that Hydra adds lie in the job's folder, and with all jobs at once they are many.
+        # The configs that Hydra adds are also in the job's folder, and those of all jobs at once are large.
         result.cfg = result.hydra_cfg = None
         return result
 
 
 def lost(error: Exception) -> JobReturn:
-    """The return of a job that gave none."""
+    """Create the `JobReturn` of a job that returned none."""
     result = JobReturn()
     result.status, result.return_value = JobStatus.FAILED, error
     return result

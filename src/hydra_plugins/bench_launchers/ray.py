@@ -1,10 +1,10 @@
-"""Ray, over its public API: one task for each job, in a worker process of its own.
+"""Run jobs on Ray through its public API: one task per job, each in its own worker process.
 
-No job is tried a second time by itself, for what has been measured twice is not one measurement; only one whose node
-died is started again. GPUs are whole, so Ray never gives one to two jobs at a time.
+Jobs are not retried automatically, because a job that ran twice is not one measurement; only a job whose node died is
+started again. GPUs are requested as whole units, so that Ray never gives one to two jobs at a time.
 
-Hydra imports this file at every start, so nothing heavy may be imported at its top. (The name of this module hides
-nothing: imports are absolute.)
+Hydra imports this file at every start, so nothing heavy may be imported at its top. (The name of this module does not
+shadow the library: imports are absolute.)
 """
 
 import contextlib
@@ -19,16 +19,16 @@ from hydra.core.utils import JobReturn
 from hydra_plugins.bench_launchers.engine import EngineJob, EngineLauncher, OnReturn, lost
 from hydra_plugins.bench_launchers.ray_internals import config_without_current_folder
 
-LOOK_S = 1.0  # so often a Ctrl-C is heard, and the nodes are looked at
+LOOK_S = 1.0  # interval for handling Ctrl-C and checking the nodes
 CANCEL_S = 60.0  # for cancelled jobs to write their records
 CONNECT_S = 60.0
 
 
 class RayLauncher(EngineLauncher):
-    """hydra/launcher=ray."""
+    """Implement hydra/launcher=ray."""
 
-    def check(self, folder: Path) -> None:  # noqa: ARG002 - Ray's jobs end with whoever started them
-        """Connect, and refuse what no node can give. Raises ConfigError."""
+    def check(self, folder: Path) -> None:  # noqa: ARG002 - Ray's jobs end with the process that started them
+        """Connect, and refuse resources that no node can provide. Raises ConfigError."""
         from bench.config.rules import ConfigError  # noqa: PLC0415
 
         try:
@@ -42,9 +42,9 @@ class RayLauncher(EngineLauncher):
                 raise ConfigError(f"hydra.launcher.{key}", value, remedy)
         options = {"log_to_driver": False, "include_dashboard": False, **(self.parameters["init"] or {})}
         if options.get("address"):
-            del options["include_dashboard"]  # is the cluster's matter
+            del options["include_dashboard"]  # decided by the cluster
         if not (options.get("address") or os.environ.get("RAY_ADDRESS") or "").startswith("ray://"):
-            options.setdefault("job_config", config_without_current_folder())  # a client's server adds nothing
+            options.setdefault("job_config", config_without_current_folder())  # the Ray client's server adds no folders
         try:
             if not ray.is_initialized():
                 ray.init(configure_logging=True, logging_level=logging.ERROR, **options)
@@ -60,10 +60,10 @@ class RayLauncher(EngineLauncher):
                 raise ConfigError(f"hydra.launcher.{key}", self.parameters[key], remedy)
 
     def run_all(self, job: EngineJob, overrides: list[list[str]], first: int, keep: OnReturn) -> None:
-        """Queue all jobs, and take what comes as it comes."""
+        """Queue all jobs, and pass on results as they arrive."""
         import ray  # noqa: PLC0415 - see above
 
-        # max_calls: the worker ends after its one job; max_retries: see the module.
+        # max_calls: the worker ends after one job; max_retries: see the module's docstring.
         task = ray.remote(
             num_gpus=self.parameters["num_gpus"],
             num_cpus=self.parameters["num_cpus"],
@@ -96,14 +96,14 @@ class RayLauncher(EngineLauncher):
 
 
 def _run(job: EngineJob, overrides: list[str], number: int, attempt: int, threads: str | None) -> JobReturn:
-    """In the worker."""
+    """Run a job in the worker."""
     import ray  # noqa: PLC0415 - see above
 
     from bench.jobs.engine import ATTEMPT_VARIABLE, ENGINE_VARIABLE, JOB_VARIABLE  # noqa: PLC0415
 
     task_id = str(ray.get_runtime_context().get_task_id())
     os.environ |= {ENGINE_VARIABLE: "ray", JOB_VARIABLE: task_id, ATTEMPT_VARIABLE: str(attempt)}
-    # Ray sets it to the number of cores that it counts for a task, which would decide how fast the model computes.
+    # Ray sets it to the number of cores that it assigns to a task, which would change the model's speed.
     os.environ.pop("OMP_NUM_THREADS", None)
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = threads
@@ -111,7 +111,7 @@ def _run(job: EngineJob, overrides: list[str], number: int, attempt: int, thread
 
 
 def _result_of(reference: Any) -> tuple[JobReturn, bool]:
-    """What a task gave back, and whether its worker or its node died."""
+    """Return the result of a task, and whether its worker or its node died."""
     import ray  # noqa: PLC0415 - see above
 
     try:
@@ -124,7 +124,7 @@ def _result_of(reference: Any) -> tuple[JobReturn, bool]:
         return lost(_lost("crashed", "lost the job's worker or its node", reference, error)), True
     except ray.exceptions.RayError as error:
         return lost(_lost("crashed", "could not run the job", reference, error)), False
-    except Exception as error:  # noqa: BLE001 - Ray raises what the task raised, whatever that is
+    except Exception as error:  # noqa: BLE001 - Ray reraises any exception of the task
         return lost(error), False
     return (result if isinstance(result, JobReturn) else lost(TypeError(f"{type(result).__name__} came back"))), False
 
@@ -144,7 +144,7 @@ def _dead_nodes() -> set[str]:
 
 
 def _cancel(waiting: dict[Any, tuple[int, int]], keep: OnReturn) -> None:
-    """Ask each job to end, which lets it write its record, and take what comes."""
+    """Ask each job to end, so that it can write its record, and pass on results for at most CANCEL_S seconds."""
     import ray  # noqa: PLC0415 - see above
 
     for each in waiting:

@@ -1,4 +1,4 @@
-"""What Ray has no option for: the folders that it puts first on the path of its workers.
+"""Control the folders that Ray puts first on the path of its workers, for which it has no option.
 
 Hydra imports this file at every start, so nothing heavy may be imported at its top.
 """
@@ -18,9 +18,9 @@ DRIVER_PATH = PrivateName(
 
 
 class _Additions(list[str]):
-    """What Ray adds to the path of its workers: all but the driver's current folder, unless the user has put it there.
+    """Filter the folders that Ray adds to the path of its workers: drop the driver's current folder.
 
-    It would stand first of all, and Ray has no option for it.
+    It would be the first entry, and Ray has no option for it. It is kept if the user has put it in PYTHONPATH.
     """
 
     def extend(self, folders: Iterable[str]) -> None:
@@ -28,7 +28,7 @@ class _Additions(list[str]):
 
 
 def config_without_current_folder() -> Any:
-    """The job's config for `ray.init`."""
+    """Return the job's config for `ray.init`."""
     from ray.job_config import JobConfig  # noqa: PLC0415 - see above
 
     config = JobConfig()

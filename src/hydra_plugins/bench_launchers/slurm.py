@@ -1,7 +1,7 @@
-"""Slurm through submitit, and submitit's local executor, under the keys of hydra-submitit-launcher.
+"""Run jobs on Slurm through submitit, or on submitit's local executor, with the keys of hydra-submitit-launcher.
 
-Its own launcher waits for a job by what `sacct` says, which many clusters do not keep, and one job that is lost takes
-the results of all others with it. Here each job ends by itself: with its result, or with what Slurm says of it.
+The launcher of hydra-submitit-launcher waits for the state from `sacct`, which many clusters do not provide, and one
+lost job discards the results of all others. Here each job ends separately: with its result, or with its Slurm state.
 
 Hydra imports this file at every start, so nothing heavy may be imported at its top.
 """
@@ -25,19 +25,19 @@ from bench.results.file_names import ENGINE_JOBS_NAME
 from hydra_plugins.bench_launchers.engine import EngineJob, EngineLauncher, OnReturn, lost
 from hydra_plugins.bench_launchers.submitit_internals import refusals
 
-POLL_S = (0.5, 10.0)  # between looks at Slurm and the shared folder: at first, and in a long sweep
-GRACE_S = 20.0  # for a result to appear in a shared folder after Slurm has seen its job end
-SHORT_GRACE_S = 6.0  # where Slurm itself says that the job was broken off
+POLL_S = (0.5, 10.0)  # interval of checking Slurm and the shared folder: at first, and in a long sweep
+GRACE_S = 20.0  # for a result to appear in a shared folder after Slurm reports the job's end
+SHORT_GRACE_S = 6.0  # if Slurm itself reports that the job was terminated
 CANCEL_S = 60.0  # for cancelled jobs to write their records; Slurm kills them after KillWait, 30 s by default
-ASK_S = 30.0  # for Slurm's commands
-LEAST_MINUTES = 10  # that Slurm gives a job beyond isolation.timeout_s
+ASK_S = 30.0  # timeout of Slurm's commands
+LEAST_MINUTES = 10  # of a job's time limit beyond isolation.timeout_s
 LARGEST_ARRAY = 1000  # jobs: Slurm's MaxArraySize is 1001 by default
 
-# Keys that submitit takes for all executors; the others are called after theirs.
+# Keys that submitit accepts for all executors; the others have the executor's name as a prefix.
 COMMON = (
     *("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name", "stderr_to_stdout"),
 )
-# Slurm's job states (squeue(1), "JOB STATE CODES") and what they make of a record; all others are not the end.
+# Slurm's final job states (squeue(1), "JOB STATE CODES") → a record's status and message; other states are not final.
 ENDS = {
     "COMPLETED": ("crashed", "ended without giving anything back"),
     "FAILED": ("crashed", "ended its process with an error"),
@@ -53,13 +53,13 @@ ENDS = {
 
 
 class _SubmititLauncher(EngineLauncher):
-    """One job of the executor for each job of the sweep."""
+    """Submit one job of the executor per sweep job."""
 
     executor = ""
     name = ""
 
     def run_all(self, job: EngineJob, overrides: list[list[str]], first: int, keep: OnReturn) -> None:
-        """Submit arrays of jobs, and wait for each."""
+        """Submit arrays of jobs, and wait for all of them."""
         from bench.host.atomic_files import write_whole  # noqa: PLC0415
 
         executor = self._executor()
@@ -72,9 +72,9 @@ class _SubmititLauncher(EngineLauncher):
                 try:
                     submitted = _submit(executor, job, part, numbers)
                 except Exception as error:
-                    if not waiting:  # nothing has begun
+                    if not waiting:  # no job was submitted
                         raise
-                    for index in range(len(part)):  # those that have begun go on
+                    for index in range(len(part)):  # submitted jobs continue
                         keep(start + index, lost(error))
                     continue
                 waiting |= {start + index: each for index, each in enumerate(submitted)}
@@ -97,7 +97,7 @@ class _SubmititLauncher(EngineLauncher):
         folder = given.pop("submitit_folder")
         prefixed = f"{self.executor}_max_num_timeout"
         retries = {prefixed: given.pop("max_num_timeout")} if "max_num_timeout" in given else {}
-        # -P, not the variable alone: a cluster may start jobs without this process's variables.
+        # -P in addition to the variable: a cluster may start jobs without this process's variables.
         python = {f"{self.executor}_python": f"{shlex.quote(sys.executable)} -P"}
         executor = submitit.AutoExecutor(folder=folder, cluster=self.executor, **retries, **python)
         named = {key if key in COMMON else f"{self.executor}_{key}": value for key, value in given.items()}
@@ -108,8 +108,8 @@ class _SubmititLauncher(EngineLauncher):
         return executor
 
     def _wait(self, waiting: dict[int, Any], keep: OnReturn, until: float = math.inf) -> None:
-        """Until each job has given something back or has ended without; at most to a reading of the clock."""
-        ended: dict[int, float] = {}  # index → since when it is seen as ended
+        """Wait until each job has returned a result or has ended without one; at most until a monotonic time."""
+        ended: dict[int, float] = {}  # index → the time since which the job counts as ended
         started_s = time.monotonic()
         while waiting and time.monotonic() < until:
             states = self.states([each.job_id for each in waiting.values()])
@@ -120,7 +120,7 @@ class _SubmititLauncher(EngineLauncher):
                 if not is_over:
                     ended.pop(index, None)
                 result = _result_of(each)
-                # A job that was broken off may be about to be queued again, though it has given something back.
+                # An interrupted job may be about to be requeued, although it has returned a result.
                 if result is None or _is_interrupted(result):
                     if over_s <= self.grace_s(state):
                         continue
@@ -140,27 +140,27 @@ class _SubmititLauncher(EngineLauncher):
         from bench.jobs.engine import LostJob  # noqa: PLC0415
 
         status, text = ENDS.get(state, ("crashed", "knows it no more, and it gave nothing back"))
-        if not state and not job.paths.stdout.exists():  # without accounting, such a job leaves no trace in Slurm
+        if not state and not job.paths.stdout.exists():  # without accounting, Slurm has no data about such a job
             status, text = "interrupted", "knows it no more, and it never began: cancelled while it waited"
         message = f"{self.name} {text} (job {job.job_id}{f', {state}' if state else ''}; its log: {job.paths.stderr})"
         return LostJob(status, message, host=node, engine=self.name, job_id=str(job.job_id))
 
     def states(self, ids: list[str]) -> dict[str, tuple[str, str | None]]:
-        """Job id → its state and node; what is not known is left out."""
+        """Return job id → its state and node; unknown jobs are omitted."""
         raise NotImplementedError
 
     def grace_s(self, state: str) -> float:
-        """How long a result may take to appear after the end."""
+        """Return how long a result may take to appear after the job's end, in seconds."""
         return GRACE_S if state == "COMPLETED" or not state else SHORT_GRACE_S
 
 
 class SlurmLauncher(_SubmititLauncher):
-    """hydra/launcher=submitit_slurm."""
+    """Implement hydra/launcher=submitit_slurm."""
 
     executor, name = "slurm", "slurm"
 
     def check(self, folder: Path) -> None:
-        """Refuse to begin without Slurm, or while jobs of an earlier start are in its queue. Raises ConfigError."""
+        """Refuse to start without Slurm, or while jobs of an earlier start are in its queue. Raises ConfigError."""
         from bench.config.rules import ConfigError  # noqa: PLC0415
 
         _need_submitit("submitit_slurm")
@@ -177,11 +177,11 @@ class SlurmLauncher(_SubmititLauncher):
             raise ConfigError("sweep.resume", True, remedy)
 
     def states(self, ids: list[str]) -> dict[str, tuple[str, str | None]]:
-        """As squeue has them, which forgets a job some minutes after its end; then as sacct has them."""
+        """Return the states from squeue, and from sacct for jobs that squeue omits some minutes after their end."""
         arrays = ",".join(sorted({each.partition("_")[0] for each in ids}))
         answer = _ask("squeue", "--noheader", "--array", "--states=all", f"--jobs={arrays}", "--format=%i|%T|%N")
         if answer is None or (answer.returncode != 0 and "Invalid job id" not in answer.stderr):
-            return dict.fromkeys(ids, ("UNKNOWN", None))  # Slurm does not answer: nobody knows, and nobody is lost
+            return dict.fromkeys(ids, ("UNKNOWN", None))  # Slurm does not respond: unknown, but not lost
         found = _parsed(answer.stdout)
         if set(ids) - set(found):
             columns = "--format=JobID,State,NodeList"
@@ -191,16 +191,16 @@ class SlurmLauncher(_SubmititLauncher):
 
 
 class LocalLauncher(_SubmititLauncher):
-    """hydra/launcher=submitit_local: processes on this machine, all at once; their jobs wait for each other."""
+    """Implement hydra/launcher=submitit_local: start all processes on this machine at once; their jobs wait in turn."""
 
     executor, name = "local", "submitit_local"
 
-    def check(self, folder: Path) -> None:  # noqa: ARG002 - nothing is left of an earlier start
-        """Refuse to begin without submitit. Raises ConfigError."""
+    def check(self, folder: Path) -> None:  # noqa: ARG002 - no processes remain from an earlier start
+        """Refuse to start without submitit. Raises ConfigError."""
         _need_submitit("submitit_local")
 
     def run_all(self, job: EngineJob, overrides: list[list[str]], first: int, keep: OnReturn) -> None:
-        """As for Slurm, but the processes must be known to ask for them."""
+        """Run the jobs as on Slurm, but track the processes to query their states."""
         self._processes: dict[str, Any] = {}
         super().run_all(job, overrides, first, keep)
 
@@ -209,7 +209,7 @@ class LocalLauncher(_SubmititLauncher):
         super()._wait(waiting, keep, until)
 
     def states(self, ids: list[str]) -> dict[str, tuple[str, str | None]]:
-        """As the processes are."""
+        """Return the states of the processes, in Slurm's terms."""
         known = {each: self._processes[each].state for each in ids}
         words = {"INTERRUPTED": "FAILED", "FINISHED": "COMPLETED"}
         return {each: (words.get(state, state), None) for each, state in known.items()}
@@ -227,9 +227,9 @@ def _need_submitit(choice: str) -> None:
 
 
 def _submit(executor: Any, job: EngineJob, overrides: list[list[str]], numbers: list[int]) -> list[Any]:
-    """Hand over one array of jobs. ConfigError where the engine refuses it."""
+    """Submit one array of jobs. ConfigError if the engine refuses it."""
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # sbatch's own lines come again in the error
+        with contextlib.redirect_stderr(io.StringIO()):  # the error repeats sbatch's own lines
             submitted: list[Any] = executor.map_array(job, overrides, numbers)
     except refusals() as error:
         raise _refused(error) from error
@@ -245,11 +245,11 @@ def _refused(error: Exception) -> Exception:
 
 
 def _result_of(job: Any) -> JobReturn | None:
-    """What a job has given back; None while there is nothing."""
+    """Return the result of a job; None while there is none."""
     try:
-        if not job.paths.result_pickle.exists():  # it appears whole
+        if not job.paths.result_pickle.exists():  # it is written atomically
             return None
-    except OSError:  # the shared folder does not answer: at the next look it may
+    except OSError:  # the shared folder does not respond: the next check may succeed
         return None
     try:
         result = job.results()[0]
@@ -259,19 +259,19 @@ def _result_of(job: Any) -> JobReturn | None:
 
 
 def reason_of(error: Exception) -> str:
-    """Return the last line of the traceback in an error of submitit's, which ends with the paths of its logs."""
+    """Return the last line of the traceback in a submitit error, without the paths of its logs."""
     text, _, _ = str(error).partition("You can check full logs")
     lines = [each.strip() for each in text.splitlines() if each.strip(" -")]
     return lines[-1] if lines else type(error).__name__
 
 
 def _is_interrupted(result: JobReturn) -> bool:
-    """Whether the engine broke it off: it may be about to start it again."""
+    """Check whether the engine interrupted the job: it may be about to start it again."""
     return getattr(returned(result), "status", None) == "interrupted"
 
 
 def _ask(*command: str) -> subprocess.CompletedProcess[str] | None:
-    """What a command of Slurm's answers; None where it cannot be asked."""
+    """Run a Slurm command and return its output; None if it cannot run or times out."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=ASK_S, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):
@@ -279,7 +279,7 @@ def _ask(*command: str) -> subprocess.CompletedProcess[str] | None:
 
 
 def _parsed(text: str) -> dict[str, tuple[str, str | None]]:
-    """Lines of ID|STATE|NODES; a state may be followed by who caused it, as in "CANCELLED by 0"."""
+    """Parse lines of ID|STATE|NODES; a state may be followed by the user who caused it, as in "CANCELLED by 0"."""
     found = {}
     for line in text.splitlines():
         job, _, rest = line.strip().partition("|")

@@ -1,4 +1,4 @@
-"""Names of submitit that its documentation does not mention: the errors for jobs that cannot be handed over.
+"""Wrap submitit's undocumented errors for jobs that cannot be submitted.
 
 Hydra imports this file at every start, so nothing heavy may be imported at its top.
 """
@@ -14,5 +14,5 @@ FAILED_SUBMISSION = PrivateName(
 
 
 def refusals() -> tuple[type[Exception], ...]:
-    """The errors that submitit raises where the engine refuses a job, as far as it has them."""
+    """Return the errors that submitit raises if the engine refuses a job, as far as this version has them."""
     return tuple(each for each in (FAILED_JOB.get(), FAILED_SUBMISSION.get()) if each is not MISSING)

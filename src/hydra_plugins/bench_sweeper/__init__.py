@@ -1,1 +1,1 @@
-"""Hydra's sweeper for bench: all points are composed and checked before the first one runs."""
+"""Provide Hydra's sweeper for bench, which composes and checks all points before the first one runs."""

@@ -1,4 +1,4 @@
-"""The sweeper plugin. Thin: it turns overrides into points and hands them to `bench.orchestration.sweep`.
+"""Implement the sweeper plugin: convert overrides to points and pass them to `bench.orchestration.sweep`.
 
 Hydra imports this file at every start, so nothing heavy may be imported at its top. (No postponed annotations here:
 Hydra's plugin scan cannot resolve them in a dataclass.)
@@ -30,10 +30,11 @@ from hydra_plugins.bench_sweeper.params import lines_of, words_of
 
 @dataclass
 class BenchSweeperConf:
-    """What `hydra.sweeper` takes, kept in a file as in conf/experiment.
+    """Declare the keys of `hydra.sweeper`, which a file such as those in conf/experiment can set.
 
-    `params`: override key → its values, all combined with each other. `settings`: lines of overrides as on the command
-    line, each a sweep of its own, for what is no product. The overrides of the command line come on top of both.
+    `params`: override key → its values, combined as a Cartesian product. `settings`: lines of overrides as on the
+    command line, each a separate sweep, for settings that are not a product. The command line's overrides have
+    priority over both.
     """
 
     _target_: str = "hydra_plugins.bench_sweeper.bench_sweeper.BenchSweeper"
@@ -45,7 +46,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="bench", node=BenchSwee
 
 
 class BenchSweeper(Sweeper):
-    """Composes and checks every point, plans the jobs, and runs them through the chosen launcher."""
+    """Compose and check every point, plan the jobs, and run them through the chosen launcher."""
 
     def __init__(self, params: dict[str, Any] | None = None, settings: list[str] | None = None) -> None:
         super().__init__()
@@ -53,7 +54,7 @@ class BenchSweeper(Sweeper):
         self.settings = settings or []
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra hands a sweeper."""
+        """Store the objects that Hydra passes to a sweeper."""
         self.hydra_context = hydra_context
         self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(
@@ -61,7 +62,7 @@ class BenchSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run the sweep; leaves by SystemExit, for Hydra drops a sweeper's result."""
+        """Run the sweep; exit by SystemExit, because Hydra discards a sweeper's result."""
         from bench.cli.composition import checked_config  # noqa: PLC0415 - see above
         from bench.config.inactive import check_effect  # noqa: PLC0415
         from bench.jobs.planning.plan import Point  # noqa: PLC0415
@@ -77,27 +78,27 @@ class BenchSweeper(Sweeper):
             points.append(
                 Point(overrides=typed, swept=swept, config=checked_config.to_config(composer.compose(typed), typed))
             )
-        asked = swept_keys | {each.partition("=")[0] for each in arguments}  # not what a file carries along
+        asked = swept_keys | {each.partition("=")[0] for each in arguments}  # excludes other keys of a file
         check_effect([(of_keys(each.overrides, asked), each.config) for each in points])
         folder = self._folder()
         self._check_launcher(dry_run=self.config.sweep.dry_run)
-        from bench.orchestration.sweep import sweep  # noqa: PLC0415 - a point that is refused has no use for it
+        from bench.orchestration.sweep import sweep  # noqa: PLC0415 - unused if a point is refused
 
         raise SystemExit(sweep(points, folder=folder, launch=self._launch_plan, is_local=self._runs_one_by_one()))
 
     def _composer(self) -> Composer:
-        """What composes the sweep's points, and the jobs too where this process runs them."""
+        """Return the composer of the sweep's points, which also composes the jobs if this process runs them."""
         assert self.hydra_context is not None
         assert self.config is not None
         composer = Composer(self.hydra_context.config_loader, self.config)
-        if self._runs_one_by_one():  # the others compose a job where it runs
+        if self._runs_one_by_one():  # other launchers compose a job where it runs
             loader: Any = JobLoader(self.hydra_context.config_loader, composer)
             launcher: Any = self.launcher
             launcher.hydra_context = dataclasses.replace(self.hydra_context, config_loader=loader)
         return composer
 
     def _check_launcher(self, *, dry_run: bool) -> None:
-        """Refuse an engine that cannot be used, before anything is made."""
+        """Refuse an engine that cannot be used, before anything is created."""
         if isinstance(self.launcher, EngineLauncher) and not dry_run:
             self.launcher.check(self._folder())
 
@@ -106,20 +107,20 @@ class BenchSweeper(Sweeper):
         return Path(str(self.config.hydra.sweep.dir)).absolute()
 
     def _runs_one_by_one(self) -> bool:
-        """Whether Hydra's own launcher runs the jobs, in this process."""
+        """Check whether Hydra's own launcher runs the jobs, in this process."""
         return type(self.launcher).__name__ == "BasicLauncher"
 
     def _launch_plan(self, plan: Any, assignments: Any, on_return: Any) -> None:
-        """Run a plan's jobs that are not done."""
-        from bench.cli.composition.redacted_yaml import to_yaml  # noqa: PLC0415 - only a sweep that runs has use for it
+        """Run those jobs of a plan that are not done."""
+        from bench.cli.composition.redacted_yaml import to_yaml  # noqa: PLC0415 - used only if jobs run
         from bench.jobs.folders.sweep_folder import keep_config  # noqa: PLC0415
 
         assert self.config is not None
         folder = self._folder()
-        with contextlib.suppress(OSError):  # for the user's eyes alone; where nothing can be written the jobs will say
+        with contextlib.suppress(OSError):  # only for the user; the jobs will report an unwritable folder
             keep_config(folder, to_yaml(self.config))
         pairs = [(job, point) for job, point in zip(plan.jobs, plan.points, strict=True) if not job.done]
-        # Hydra's own launcher gets them singly: it would keep each job's config until the last has run.
+        # Hydra's own launcher gets one at a time: it would keep each job's config in memory until the last has run.
         for batch in [[pair] for pair in pairs] if self._runs_one_by_one() else [pairs] if pairs else []:
             numbers = [job.number for job, _ in batch]
             places = [_place(folder, job.folder, assignments[job.number]) for job, _ in batch]
@@ -127,7 +128,7 @@ class BenchSweeper(Sweeper):
             self._launch(numbers, overrides, on_return)
 
     def _launch(self, numbers: list[int], overrides: list[list[str]], on_return: Any) -> None:
-        """Run jobs through the launcher, and pass on what they give back as soon as the launcher has it."""
+        """Run jobs through the launcher, and pass on each result as soon as the launcher has it."""
         assert self.launcher is not None
         passed_on = set()
 
@@ -140,16 +141,16 @@ class BenchSweeper(Sweeper):
         try:
             results = self.launcher.launch(overrides, initial_job_idx=numbers[0])
         except Exception as error:
-            if not self._runs_one_by_one():  # several jobs: whoever planned them knows which have come back
+            if not self._runs_one_by_one():  # several jobs: the caller knows which have returned
                 raise
-            on_return(numbers[0], error)  # its config could not be composed, its folder not be made, and the like
+            on_return(numbers[0], error)  # for example, composing its config or creating its folder failed
             return
         for index, result in enumerate(results):
             if index not in passed_on:
                 pass_on(index, result)
 
     def _expand(self, arguments: list[str]) -> list[dict[str, str]]:
-        """All points, as override key → value. Raises ConfigError when there are too many to have been meant."""
+        """Return all points, as override key → value. ConfigError for more than sweep.max_jobs."""
         from bench.cli.composition.quoting import readable  # noqa: PLC0415
         from bench.cli.composition.renamed_keys import current_overrides  # noqa: PLC0415
         from bench.cli.composition.text_overrides import parse  # noqa: PLC0415
@@ -164,14 +165,14 @@ class BenchSweeper(Sweeper):
         own = [current_overrides([readable(each) for each in words_of(line)]) for line in self.settings or [""]]
         lines = [parse([*words, *combined, *arguments], loader) for words in own]
         values = [values_of(line) for line in lines]
-        # Before anything is composed, or held in memory.
+        # Before anything is composed or stored in memory.
         points = sum(math.prod(len(each) for each in line.values()) for line in values)
         check_size(points, int(self.config.sweep.max_jobs))
         return [point for line in values for point in product(line)]
 
 
 def _place(sweep_folder: Path, folder: str, assignment: Any) -> list[str]:
-    """Overrides that say where a job runs and which one it is."""
+    """Return the overrides that set a job's folder and its assignment."""
     from bench.jobs.assignment import VARIABLE  # noqa: PLC0415
 
     return [
@@ -182,13 +183,13 @@ def _place(sweep_folder: Path, folder: str, assignment: Any) -> list[str]:
 
 
 def of_keys(overrides: Sequence[str], keys: set[str]) -> list[str]:
-    """Those overrides that set one of the keys, whatever the signs before it."""
+    """Return the overrides that set one of the keys, with any signs in front."""
     bare = {each.lstrip("+") for each in keys}
     return [each for each in overrides if each.lstrip("+").partition("=")[0] in bare]
 
 
 def values_of(overrides: list[Any]) -> dict[str, Sequence[str]]:
-    """Each key's values (choices, ranges, globs); a later override of a key takes the place of an earlier one."""
+    """Return each key's values (choices, ranges, globs); a later override of a key replaces an earlier one."""
     from bench.cli.composition.text_overrides import last_of_each, values_as_typed  # noqa: PLC0415
     from bench.cli.refusals.override_checks import OverrideError, values_missing  # noqa: PLC0415 - see above
 
@@ -209,11 +210,11 @@ def values_of(overrides: list[Any]) -> dict[str, Sequence[str]]:
 
 
 def product(values: dict[str, Sequence[str]]) -> list[dict[str, str]]:
-    """Every combination, the last key fastest."""
+    """Return every combination; the last key varies fastest."""
     return [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
 
 
 def varying(points: list[dict[str, str]]) -> set[str]:
-    """The keys that are not the same in all points; one that only some points have is among them."""
+    """Return the keys whose values differ between points, including keys that only some points have."""
     keys = {key for point in points for key in point}
     return {key for key in keys if len({point.get(key) for point in points}) > 1}

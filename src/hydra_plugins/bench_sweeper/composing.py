@@ -1,15 +1,15 @@
-"""The points of a sweep composed as Hydra does it, but thousands of them in a minute.
+"""Compose the points of a sweep with Hydra's results, but thousands of points per minute.
 
-Hydra takes a tenth of a second for one: it reads all files anew, finds out which of them the groups choose, merges
-them, and then applies the overrides of values one after the other. Here files are read once (`loading`), one
-composition serves all points that choose the same files, and the values go onto a copy of it, through the very code
-that Hydra applies them with: the results, and the errors with their texts, are those of its `load_sweep_config`.
+Hydra takes 0.1 s per point: it rereads all files, determines which of them the groups choose, merges them, and then
+applies the value overrides one by one. Here files are read once (`loading`), all points that choose the same files
+share one composition, and Hydra's own code applies the values to a copy of it: results, errors and messages are those
+of Hydra's `load_sweep_config`.
 
-A job's config, with Hydra's own part, is made in the same way when the job is launched (`JobLoader`).
+`JobLoader` composes a job's config, including Hydra's own section, in the same way when the job is launched.
 
-What cannot be told apart that way is left to Hydra itself: overrides of Hydra's own values, and references to them.
-So is everything where this version of Hydra has no such steps (`bench.compat.hydra_internals`), or where the first
-point comes out otherwise than from Hydra. Hydra also has the last word on what is wrong.
+Hydra itself composes points with overrides of Hydra's own values or references to them. It composes all points if this
+version lacks the required steps (`bench.compat.hydra_internals`), or if the result for the first point differs from
+Hydra's. Errors are always confirmed by Hydra.
 
 Hydra imports this file at every start, so nothing heavy may be imported at its top.
 """
@@ -28,30 +28,30 @@ from bench.compat.hydra_internals import steps_of
 from bench.compat.omegaconf_internals import can_share_nodes, content_of, fill
 from hydra_plugins.bench_sweeper.loading import Loading
 
-# A reference such as ${hydra.job.num}, to what a config without its key `hydra` no longer holds. The resolver in
-# ${hydra:job.num} asks Hydra's global state, whatever is composed here.
+# A reference such as ${hydra.job.num}, which is missing in a config without its key `hydra`. The resolver in
+# ${hydra:job.num} reads Hydra's global state, independently of this composition.
 _OF_HYDRA = re.compile(r"\bhydra\b(?!:)")
-# What the sweeper sets of Hydra's own values in each job, and nothing of the rest of that section is made of.
+# Hydra's own values that the sweeper sets in each job; no other value of that section depends on them.
 _PLACE = ("hydra.sweep.dir", "hydra.sweep.subdir")
 _VARIABLE = "hydra.job.env_set."
-_BASES_KEPT = 1000  # mostly made of shared sections; where they are not, a tenth of a megabyte each
+_BASES_KEPT = 1000  # mostly shared sections; otherwise 0.1 MB each
 
 
 @dataclasses.dataclass(frozen=True)
 class _Base:
-    """What one choice of files makes, before any value is overridden."""
+    """Hold the composition of one choice of files, before any value is overridden."""
 
-    root: DictConfig  # without anything in it
-    sections: dict[str, Node]  # all but `hydra`; they become parts of what is handed out, and are never changed
-    has_references: bool  # one ${...} at least
+    root: DictConfig  # empty
+    sections: dict[str, Node]  # all but `hydra`; shared with returned configs, and never modified
+    has_references: bool  # at least one ${...}
     has_references_to_hydra: bool
 
 
 class Composer:
-    """Composes points of one sweep. One instance serves the whole sweep, for it keeps what it has read."""
+    """Compose points of one sweep. Use one instance for the whole sweep, because it caches what it has read."""
 
     def __init__(self, loader: Any, master: DictConfig) -> None:
-        """Take Hydra's loader and the config that it composed for the sweep as a whole."""
+        """Store Hydra's loader and the config that it composed for the whole sweep."""
         self._loader = loader
         self._master = master
         self._loading = _loading(loader, master)
@@ -61,17 +61,17 @@ class Composer:
 
     @property
     def is_quick(self) -> bool:
-        """Whether points are composed without Hydra's loader."""
+        """Check whether points are composed without Hydra's loader."""
         return self._loading is not None
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """The config of a point, without the key `hydra`, as `load_sweep_config` makes it of the same overrides.
+        """Return the config of a point, without the key `hydra`, as `load_sweep_config` composes it.
 
         Args:
-            overrides: as on the command line, one value each.
+            overrides: as on the command line, each with a single value.
 
         Returns:
-            A config to be read only: sections that no override touches are parts of other results, too.
+            A read-only config: sections that no override changes are shared with other results.
 
         Raises:
             What Hydra and OmegaConf raise for the same overrides, in the same words.
@@ -79,10 +79,10 @@ class Composer:
         return self._compose("points", overrides, self._compose_point, self._point_by_hydra)
 
     def compose_job(self, overrides: Sequence[str]) -> DictConfig:
-        """The config of a job, with the key `hydra`, as `load_sweep_config` makes it; nobody else's, to be changed.
+        """Return the config of a job, with the key `hydra`, as `load_sweep_config` composes it; it may be modified.
 
         Args:
-            overrides: a point's, and where its job runs.
+            overrides: those of a point, and of its job's folder.
 
         Raises:
             What Hydra and OmegaConf raise for the same overrides, in the same words.
@@ -96,21 +96,21 @@ class Composer:
         quickly: Callable[[Loading, Sequence[str]], DictConfig | None],
         by_hydra: Callable[[Sequence[str]], DictConfig],
     ) -> DictConfig:
-        """Compose in the quick way; the first of a kind, and what cannot be composed, also in Hydra's.
+        """Compose quickly; let Hydra also compose the first config of a kind, and those that fail.
 
-        Where the two differ, or Hydra finds nothing wrong, all that follow are left to Hydra.
+        If the two results differ, or Hydra does not fail either, Hydra composes all further configs.
 
         Args:
-            kind: of configs, each with a first one.
-            overrides: of this one.
-            quickly: the quick way, which gives None for what it leaves to Hydra.
-            by_hydra: Hydra's.
+            kind: "points" or "jobs"; the first config of each is compared.
+            overrides: those of this config.
+            quickly: composes quickly; returns None for configs that only Hydra can compose.
+            by_hydra: composes with Hydra's loader.
         """
         made, has_failed = None, False
         if self._loading is not None:
             try:
                 made = quickly(self._loading, overrides)
-            except Exception:  # noqa: BLE001 - whatever a step of another version raises, Hydra has the last word
+            except Exception:  # noqa: BLE001 - a step of another version may raise anything; Hydra decides
                 has_failed = True
         if made is not None and kind in self._compared:
             return made
@@ -134,7 +134,7 @@ class Composer:
         with_references = base.has_references or any("$" in str(each.input_line) for each in values)
         if with_references and (base.has_references_to_hydra or any(_refers_to_hydra(each) for each in values)):
             return None
-        # References would lead from an override into sections that it does not name.
+        # With references, an override may affect sections that it does not name.
         changed = base.sections if with_references else {each.key_or_group.partition(".")[0] for each in values}
         config = _config(base, changed)
         loading.steps.apply(values, config)
@@ -159,7 +159,7 @@ class Composer:
     def _tell_of_itself(
         self, loading: Loading, config: DictConfig, overrides: Sequence[Any], choices: Mapping[str, str | None]
     ) -> None:
-        """Note what the config was composed of, as Hydra does after it has applied all values."""
+        """Store overrides and choices in the config, as Hydra does after it has applied all values."""
         of_the_job = [each for each in overrides if not each.is_hydra_override()]
         config.hydra.overrides.hydra.extend([each.input_line for each in overrides if each.is_hydra_override()])
         config.hydra.overrides.task.extend([each.input_line for each in of_the_job])
@@ -167,7 +167,7 @@ class Composer:
             config.hydra.runtime.choices.update(choices)
             for name in config.hydra.job.env_copy:
                 config.hydra.job.env_set[name] = os.environ[name]
-        for name in ("version", "version_base", "cwd", "config_sources"):  # the same for all of this process
+        for name in ("version", "version_base", "cwd", "config_sources"):  # the same for all configs of this process
             config.hydra.runtime[name] = self._master.hydra.runtime[name]
         loading.steps.name_folder(config, of_the_job)
         for name in ("name", "config_name"):
@@ -211,13 +211,13 @@ class Composer:
 
 
 def _loading(loader: Any, master: DictConfig) -> Loading | None:
-    """What loads the files of a sweep once; None where it cannot be done with this version of Hydra."""
+    """Return the object that loads the files of a sweep once; None if this version of Hydra does not support it."""
     steps = steps_of(loader, master)
     if steps is None:
         return None
     try:
         return Loading(steps, master.hydra.job.config_name, list(master.hydra.overrides.hydra))
-    except Exception:  # noqa: BLE001 - as when a point is composed
+    except Exception:  # noqa: BLE001 - as in `_compose`
         return None
 
 
@@ -227,19 +227,19 @@ def _are_same(one: DictConfig, other: DictConfig) -> bool:
 
 
 class JobLoader:
-    """Hydra's loader for a launcher that runs jobs one by one in this process: it composes them the faster way."""
+    """Replace Hydra's loader in a launcher that runs jobs one by one in this process, to compose them faster."""
 
     def __init__(self, loader: Any, composer: Composer) -> None:
         self._loader = loader
         self._composer = composer
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """A job's config. `master_config` is the one that the composer knows already."""
+        """Return a job's config. `master_config` is the one that the composer already has."""
         del master_config
         return self._composer.compose_job(sweep_overrides)
 
     def __getattr__(self, name: str) -> Any:
-        """All else is as the loader has it."""
+        """Delegate all other attributes to Hydra's loader."""
         return getattr(self._loader, name)
 
 
@@ -257,14 +257,14 @@ def _refers_to_hydra(override: Any) -> bool:
 
 
 def _config(base: _Base, changed: Container[str]) -> DictConfig:
-    """A config of which these sections may be changed; the others are the base's own."""
+    """Return a config with copies of the changed sections; it shares the others with the base."""
     config = copy.deepcopy(base.root)
     fill(config, {name: copy.deepcopy(node) if name in changed else node for name, node in base.sections.items()})
     return config
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:
-    """What `OmegaConf.masked_copy` makes, but of the same nodes: copying them takes most of the time."""
+    """Return the result of `OmegaConf.masked_copy`, but share the nodes: copying them takes most of the time."""
     kept = OmegaConf.create()
     fill(kept, {name: node for name, node in content_of(config).items() if name != "hydra"})
     return kept

@@ -1,11 +1,11 @@
-"""Which files the groups of a point choose, and what they make when they are merged: as Hydra does it, but once.
+"""Load and merge the files that a point's groups choose, as Hydra does, but only once per choice.
 
-Two things make it cheap, and neither holds in all cases; where it does not, Hydra does the work anew.
+Two properties allow reuse. Neither holds in all cases; where one does not, Hydra repeats the work.
 
-- **The list of files.** A choice that has no defaults list of its own stands at one place of Hydra's list, and another
-  such choice of the same group simply takes its place.
-- **The merging.** It goes by top-level key (a *section* here), and a section comes of those files alone that have
-  something of it. So when the files of a section are the same as before, the section is.
+- **The list of files.** A choice without a defaults list of its own has one entry in Hydra's list, and another such
+  choice of the same group can replace it.
+- **The merging.** Files are merged by top-level key (called *section* here), and a section depends only on the files
+  that contain part of it. Therefore a section is unchanged if its files are the same.
 
 Hydra imports this file at every start, so nothing heavy may be imported at its top.
 """
@@ -23,30 +23,30 @@ from omegaconf.errors import OmegaConfBaseException
 from bench.compat.hydra_internals import Steps
 from bench.compat.omegaconf_internals import content_of
 
-ROOT = ""  # stands for what belongs to no section
+ROOT = ""  # the key of content outside all sections
 HYDRA = "hydra"
-_Part = tuple[str | None, str | None, bool]  # a file, the key below which it is put, whether it is the primary config
-_Key = tuple[str, tuple[_Part, ...]]  # a section and the files that it is made of
+_Part = tuple[str | None, str | None, bool]  # a file, its package, whether it is the primary config
+_Key = tuple[str, tuple[_Part, ...]]  # a section and its files
 
 
 @dataclasses.dataclass(frozen=True)
 class Merged:
-    """A config in its sections. Others are made of the same nodes, so none may ever be changed: copy them."""
+    """Hold a config as sections. Configs share these nodes, so they must never be modified: copy them."""
 
-    root: DictConfig  # with its type and flags, and nothing in it
+    root: DictConfig  # empty, with its type and flags
     sections: dict[str, Node]  # all but `hydra`
-    hydra: Node  # the section of Hydra's own
+    hydra: Node  # Hydra's own section
     choices: dict[str, str | None]  # of each group, for `hydra.runtime.choices`
 
 
 class Loading:
-    """What Hydra loads for one sweep, whose own overrides and search path hold for all points."""
+    """Load files for one sweep, whose own overrides and search path apply to all points."""
 
     def __init__(self, steps: Steps, config_name: str | None, overrides: Sequence[str]) -> None:
-        """Take the steps of Hydra's loader, and the overrides of its own config that were typed for the whole sweep."""
+        """Store the steps of Hydra's loader; parse the overrides of Hydra's own config, typed for the whole sweep."""
         self.steps = steps
         self._config_name = config_name
-        # A repository that keeps what it has read. Hydra makes one for each config.
+        # A caching repository. Hydra creates one per config.
         self.overrides, self._files = steps.files(config_name, overrides)
         self._is_group: dict[str, bool] = {}
         self._copies = steps.copies_of(self._files)
@@ -55,16 +55,16 @@ class Loading:
         self._made: dict[_Key, Node] = {}
 
     def chooses_file(self, override: Any) -> bool:
-        """Whether an override chooses a file of a group (and is not a value's), as Hydra's defaults list decides it."""
+        """Check whether an override chooses a group's file and sets no value, as Hydra's defaults list decides."""
         name = override.key_or_group
         if name not in self._is_group:
             self._is_group[name] = self._files.group_exists(name)
-        if getattr(override, "is_value_path", False):  # Hydra 1.4: a key spelt so that it can be no group
+        if getattr(override, "is_value_path", False):  # Hydra 1.4: a key whose spelling excludes a group
             return False
         return self._is_group[name] and not isinstance(override.value(), dict)
 
     def compose(self, groups: Sequence[Any]) -> Merged:
-        """What these choices make, with no value overridden but Hydra's own. Raises what Hydra raises."""
+        """Return the merged files of these choices; only Hydra's own values are overridden. Raises Hydra's errors."""
         self.steps.check_source()
         try:
             return self._merge(*self._list(groups))
@@ -74,7 +74,7 @@ class Loading:
     # ---- the list of files -------------------------------------------------------------------------------------
 
     def _list(self, groups: Sequence[Any]) -> tuple[list[Any], dict[str, str | None]]:
-        """Hydra's defaults list for these choices, and the choice of every group."""
+        """Return Hydra's defaults list for these choices, and the choice of every group."""
         shape = tuple(each.get_key_element() for each in groups)
         if shape in self._lists:
             before, known = self._lists[shape]
@@ -93,7 +93,7 @@ class Loading:
     def _with_others_in_place(
         self, before: Sequence[Any], defaults: Sequence[Any], groups: Sequence[Any]
     ) -> list[Any] | None:
-        """A list that was made for other choices of the same groups, with these in their places; None: it cannot be."""
+        """Return a list made for other choices of the same groups, with these choices instead; None if impossible."""
         replaced = list(defaults)
         for one, other in zip(before, groups, strict=True):
             if one.value() == other.value():
@@ -109,7 +109,7 @@ class Loading:
         return replaced
 
     def _are_alike(self, one: Any, other: Any) -> bool:
-        """Whether two choices of a group differ in nothing but what their files hold."""
+        """Check whether two choices of a group differ only in the content of their files."""
         loaded = [self._choice(each) for each in (one, other)]
         if any(each is None or each.defaults_list for each in loaded):
             return False
@@ -117,7 +117,7 @@ class Loading:
         return len(packages) == 1 and "_name_" not in packages.pop()
 
     def _choice(self, override: Any) -> ConfigResult | None:
-        """The file of a plain choice; None where there is none."""
+        """Return the file of a plain choice; None for any other choice, or without a file."""
         name = override.value()
         if override.get_key_element() != override.key_or_group or not isinstance(name, str):  # a sign, or a package
             return None
@@ -127,7 +127,7 @@ class Loading:
         return found
 
     def _has_reference(self, default: Any) -> bool:
-        """Whether other choices decide what this one's own defaults list means."""
+        """Check whether the meaning of this file's own defaults list depends on other choices."""
         loaded = self._files.load_config(str(default.config_path))
         return loaded is None or any("${" in str(vars(each)) for each in loaded.defaults_list or [])
 
@@ -149,14 +149,14 @@ class Loading:
         config = self.steps.merge(defaults, self._copies)
         OmegaConf.set_struct(config, True)
         OmegaConf.set_readonly(config.hydra, False)
-        values = [each for each in self.overrides if not self.chooses_file(each)]  # of Hydra's own config, all of them
+        values = [each for each in self.overrides if not self.chooses_file(each)]  # all of Hydra's own config
         self.steps.apply(values, config)
         sections = dict(content_of(config))
         content_of(config).clear()
         return {ROOT: config, **sections}
 
     def _keys(self, defaults: Sequence[Any]) -> list[_Key] | None:
-        """The sections of a config, each with its files; None where they depend on each other."""
+        """Return the sections of a config, each with its files; None if they depend on each other."""
         sections: dict[str, list[_Part]] = {ROOT: []}
         for default in defaults:
             part = (default.config_path, default.package, default.primary)
@@ -166,13 +166,13 @@ class Loading:
             for name in found:
                 sections.setdefault(name, []).append(part)
         for name, parts in sections.items():
-            # What is merged onto a reference is merged onto a copy of what it leads to.
+            # Content merged onto a reference is merged onto a copy of its target.
             if name not in (ROOT, HYDRA) and any(self._read[part][name] for part in parts[:-1]):
                 return None
         return [(name, tuple(parts)) for name, parts in sections.items()]
 
     def _sections_in(self, default: Any, part: _Part) -> dict[str, bool]:
-        """What a file has of which sections: whether there are references in it."""
+        """Return the sections in a file → whether the file's part contains references."""
         if part not in self._read:
             config = self.steps.load(default, self._copies).config
             content = content_of(config) if isinstance(config, DictConfig) else {}

@@ -1,4 +1,4 @@
-"""The sweeper plugin of a search: turns overrides into a search space for `bench.orchestration.search.search`.
+"""Implement the sweeper plugin of a search: convert overrides to a space for `bench.orchestration.search.search`.
 
 Chosen by `hydra/sweeper=optuna` (conf/hydra/sweeper/optuna.yaml). Hydra imports this file at every start, so nothing
 heavy may be imported at its top.
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class OptunaSweeper(BenchSweeper):
-    """Composes the settings that a study asks for, and runs them through the chosen launcher."""
+    """Compose the settings that a study requests, and run them through the chosen launcher."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run the search; leaves by SystemExit, for Hydra drops a sweeper's result."""
+        """Run the search; exit by SystemExit, because Hydra discards a sweeper's result."""
         from bench.cli.composition import checked_config  # noqa: PLC0415 - see above
         from bench.cli.composition.quoting import readable  # noqa: PLC0415
         from bench.cli.composition.renamed_keys import current_overrides  # noqa: PLC0415
@@ -62,7 +62,7 @@ class OptunaSweeper(BenchSweeper):
 
         points: list[tuple[list[str], BenchmarkConfig]] = []
         first = {each.key: _first(each) for each in space.parameters}
-        with contextlib.suppress(ConfigError, PointError):  # the search decides about points that are refused
+        with contextlib.suppress(ConfigError, PointError):  # the search handles refused points
             point = compose(first)
             asked = {*first, *(each.partition("=")[0] for each in arguments)}
             points.append((of_keys(point.overrides, asked), point.config))
@@ -80,14 +80,14 @@ class OptunaSweeper(BenchSweeper):
 
 
 def _first(parameter: Choice | Range) -> str:
-    """Return one value of a key that is free, as typed."""
+    """Return one value of a free key, as typed."""
     from bench.jobs.planning.search_space import Choice  # noqa: PLC0415
 
     return parameter.values[0] if isinstance(parameter, Choice) else parameter.written(parameter.low)
 
 
 def space_of(overrides: list[Any]) -> Space:
-    """What the overrides leave free; a later override of a key wins.
+    """Return the search space of the overrides; a later override of a key replaces an earlier one.
 
     Raises:
         HydraException: a range or an interval without numbers to choose from.
@@ -107,7 +107,7 @@ def space_of(overrides: list[Any]) -> Space:
 
 
 def _parameter(key: str, override: Any) -> Choice | Range | str:
-    """A key that is free, or its value where it has only one."""
+    """Return the parameter of a free key, or the value of a key that has only one."""
     from bench.cli.composition.text_overrides import casts_of, series, values_as_typed  # noqa: PLC0415
     from bench.jobs.planning.search_space import Choice, Range  # noqa: PLC0415
 
@@ -123,7 +123,7 @@ def _parameter(key: str, override: Any) -> Choice | Range | str:
             raise HydraException(f"{override.input_line}: needs a lower and a higher bound" + " > 0" * is_log)
         return Range(key=key, low=low, high=high, step=1 if is_int else None, is_int=is_int, is_log=is_log)
     if hasattr(sweep, "shuffle"):
-        sweep.shuffle = False  # the study has an order of its own, and must find the same space at the next start
+        sweep.shuffle = False  # the study has its own order, and requires the same space at the next start
     values = values_as_typed(override)
     if not values:
         from bench.cli.refusals.override_checks import OverrideError, values_missing  # noqa: PLC0415
@@ -135,7 +135,7 @@ def _parameter(key: str, override: Any) -> Choice | Range | str:
         step = abs(sweep.step)
         for cast in casts_of(sweep):
             low, high, step = cast(low), cast(high), cast(step)
-        if isinstance(low, float) or not casts_of(sweep):  # as whole numbers or texts the steps may be no longer even
+        if isinstance(low, float) or not casts_of(sweep):  # whole numbers or texts may not be evenly spaced
             return Range(key=key, low=low, high=high, step=step, is_int=isinstance(low, int))
     different = tuple(dict.fromkeys(values))
     return different[0] if len(different) == 1 else Choice(key=key, values=different)

@@ -1,4 +1,4 @@
-"""`hydra.sweeper.params` and `hydra.sweeper.settings` as overrides.
+"""Convert `hydra.sweeper.params` and `hydra.sweeper.settings` to overrides.
 
 Hydra imports this file at every start, so nothing heavy may be imported at its top.
 """
@@ -13,22 +13,22 @@ from omegaconf import Container, OmegaConf
 
 from bench.compat.override_internals import in_quotes
 
-# Text that is one value to Hydra's grammar as it stands.
+# Text that Hydra's grammar reads as one value without quotes.
 _PLAIN = re.compile(r"[\w./+@%$*-]+( [\w./+@%$*-]+)*", re.ASCII)
 
 
 def lines_of(params: Mapping[str, Any] | Container) -> list[str]:
-    """One override for each key: key=value,value.
+    """Return one override per key: key=value,value.
 
-    A text is taken as it would be on the command line, commas and functions included. A list is several values, and
-    keys below a key are its parts: `workload: {batch_size: [1, 2]}` is workload.batch_size=1,2.
+    A text is read as on the command line, including commas and functions. A list contains several values, and nested
+    keys are joined with dots: `workload: {batch_size: [1, 2]}` is workload.batch_size=1,2.
     """
     plain: Any = OmegaConf.to_container(params, resolve=True) if isinstance(params, Container) else params
     return [f"{key}={text}" for key, text in _pairs(plain)]
 
 
 def words_of(line: str) -> list[str]:
-    """The overrides of a line of settings. OverrideError where a quote is not closed."""
+    """Return the overrides of a line of settings. OverrideError if a quote is not closed."""
     from bench.cli.refusals.override_checks import OverrideError  # noqa: PLC0415 - see above
 
     try:
@@ -53,7 +53,7 @@ def _pairs(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
 
 
 def _element(value: Any) -> str:
-    """One value of a sweep, in Hydra's grammar."""
+    """Return one value of a sweep in Hydra's grammar."""
     if value is None:
         return "null"
     if isinstance(value, bool):

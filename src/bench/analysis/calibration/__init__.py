@@ -1,1 +1,1 @@
-"""How often the statistics of `bench.analysis` are right on series whose truth is known: one module a group of rows."""
+"""Measure error rates of `bench.analysis` on synthetic series with known truth: one module per group of rows."""

@@ -1,4 +1,4 @@
-"""Rows on one series: is a level one left alone, is a fault found, does the interval hold the median."""
+"""Define the rows on single series: false alarms on level series, detection of faults, coverage of intervals."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from bench.analysis.calls.steadiness import judge_series
 from bench.analysis.trials.summary import stats
 
 CALLS = 20
-MOST_CALLS = 2000  # within which every quantile must be given
+MOST_CALLS = 2000  # number of calls within which every quantile must be defined
 Make = Callable[..., Array]
 
 
 def cases() -> list[Case]:
-    """All rows of this group."""
+    """Return all cases of this group."""
     return [*_left_alone(), *_found(), *_coverage(), *_quantiles()]
 
 
@@ -90,7 +90,7 @@ def _covered(rng: np.random.Generator, trials: int, *, n: int, rho: float) -> li
 
 
 def _quantiles() -> list[Case]:
-    """A quantile is given where both ends of its 95 % interval are known: the slowest call then lies beyond it."""
+    """Check that the slowest call exceeds each given quantile: both ends of its 95 % interval must exist."""
     return [
         Case(
             name=f"the slowest call lies beyond the {field}",

@@ -1,9 +1,9 @@
-"""Rows on comparisons: identical settings must not differ, and a shift must be found.
+"""Define the rows on comparisons: identical settings must not differ, and a shift must be detected.
 
 The rows on pairs of correlated settings compute all trials at once (`Intervals`), with the functions that
-`bench.analysis.comparison.effect` itself uses; a test holds both against each other.
+`bench.analysis.comparison.effect` itself uses; a test compares the two.
 
-That one process each names no winner is a rule and has no rate: the tests of `bench.analysis.comparison` hold it.
+The rule that one process per setting gives no verdict has no rate; the tests of `bench.analysis.comparison` check it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bench.analysis.settings import Process, noise_of_median
 
 CV = 0.01  # of the calls
 SETTINGS = 12
-TIMES = 10  # the trials of other rows, in those that are computed at once
+TIMES = 10  # factor on the number of trials in rows that compute all trials at once
 REPEATS = (3, 5, 8)
 CORRELATIONS = (-0.6, 0.0, 0.5, 0.8)  # of the two processes of a block
 WINNER = ("faster", "slower")
@@ -35,7 +35,7 @@ Make = Callable[[np.random.Generator, int], Array]
 
 
 def cases() -> list[Case]:
-    """All rows of this group."""
+    """Return all cases of this group."""
     return [*_pairs(), *_correlated(), *_sweeps(), *_shifts(), *_drifts()]
 
 
@@ -64,7 +64,7 @@ def _sweeps() -> list[Case]:
 
 
 def _correlated() -> list[Case]:
-    """Whatever the processes of a block share, and however unlike the two settings scatter."""
+    """Return the cases with any correlation within blocks, including settings with different standard deviations."""
     spreads = [(f"process SD {100 * sd:g} %", (sd, sd)) for sd in (0.002, 0.01, 0.02)]
     spreads.append(("process SD 1 % against 10 %", (0.01, 0.1)))
     where = [(*spread, repeats, rho) for spread in spreads for repeats in REPEATS for rho in CORRELATIONS]
@@ -82,7 +82,7 @@ def _correlated() -> list[Case]:
 
 
 def _shifts() -> list[Case]:
-    """Targets at a process SD of 1 %, which those of 0.2 % reach as well."""
+    """Return the cases with a shift; the targets are those of a process SD of 1 %, which 0.2 % meets as well."""
     found = []
     for sd in (0.002, 0.01):
         for repeats, differing, slower in ((3, 0.45, 0.24), (5, 0.90, 0.60), (8, 0.99, 0.88)):
@@ -97,7 +97,7 @@ def _shifts() -> list[Case]:
 
 
 def _drifts() -> list[Case]:
-    """Over 60 processes in blocks, each in a random order."""
+    """Return the cases with a drift over 60 processes, in blocks with random order."""
     found = []
     for sd in (0.002, 0.01):
         where, make = f"{SETTINGS} settings, process SD {100 * sd:g} %, R = 5", _making(SETTINGS, 5, sd, drift=0.04)
@@ -115,7 +115,7 @@ def _making(settings: int, repeats: int, process_sd: float, *, shift: float = 0.
 
 
 def _differing(make: Make) -> Callable[[np.random.Generator, int], list[bool]]:
-    """Whether the 95 % interval of the last setting over the first leaves out 1."""
+    """Check whether the 95 % interval of the ratio of the last setting to the first excludes 1."""
 
     def run(rng: np.random.Generator, trials: int) -> list[bool]:
         found = [effects(sweep[[0, -1]])[0] for sweep in make(rng, trials)]
@@ -125,7 +125,7 @@ def _differing(make: Make) -> Callable[[np.random.Generator, int], list[bool]]:
 
 
 def _judged(make: Make, *, words: Sequence[str] = WINNER) -> Callable[[np.random.Generator, int], list[bool]]:
-    """Whether one of the words is said of any setting beside the first, all of them one family."""
+    """Check whether any setting, compared with the first, gets one of these verdicts; all are one family."""
 
     def run(rng: np.random.Generator, trials: int) -> list[bool]:
         judged = (comparison.verdicts(effects(sweep)) for sweep in make(rng, trials))
@@ -136,24 +136,24 @@ def _judged(make: Make, *, words: Sequence[str] = WINNER) -> Callable[[np.random
 
 @dataclass(frozen=True, kw_only=True)
 class Intervals:
-    """Paired intervals of many trials at once, on the log scale."""
+    """Hold the paired intervals of many trials, on the log scale."""
 
     difference: Array
     reach: Array
 
     @property
     def differ(self) -> npt.NDArray[np.bool_]:
-        """Whether the interval leaves out no difference."""
+        """Check whether the interval excludes zero."""
         return np.abs(self.difference) > self.reach
 
     @property
     def slower(self) -> npt.NDArray[np.bool_]:
-        """Whether the second setting has the verdict "slower": the interval lies beyond the margin."""
+        """Check whether the second setting has the verdict "slower": the interval is beyond the margin."""
         return self.difference - self.reach > math.log1p(MARGIN)
 
 
 def intervals(pairs: Array) -> Intervals:
-    """Compare the second setting with the first in each trial, as `comparison.effect` does in one.
+    """Compare the second setting with the first in each trial, as `comparison.effect` does for one trial.
 
     Args:
         pairs: trials × 2 × repeats × calls.
@@ -167,7 +167,7 @@ def intervals(pairs: Array) -> Intervals:
 
 
 def _noises_of_medians(times: Array) -> Array:
-    """`settings.noise_of_median` over the last axis, of 6 calls or more that are not all equal."""
+    """Compute `settings.noise_of_median` over the last axis, for at least 6 calls that are not all equal."""
     logs = np.log(times)
     n = logs.shape[-1]
     rank = median_rank(n)
@@ -186,23 +186,23 @@ def _pairs_of(rng: np.random.Generator, trials: int, **about: Any) -> Intervals:
 
 
 def _differing_pair(**about: Any) -> Callable[[np.random.Generator, int], npt.NDArray[np.bool_]]:
-    """Whether the 95 % interval of a pair leaves out 1; `about` goes to `synthetic.correlated_pairs`."""
+    """Check whether the 95 % interval of a pair excludes 1; `about` is passed to `synthetic.correlated_pairs`."""
     return lambda rng, trials: _pairs_of(rng, trials, **about).differ
 
 
 def _slower_pair(**about: Any) -> Callable[[np.random.Generator, int], npt.NDArray[np.bool_]]:
-    """Whether "slower" is said of the second setting of a pair."""
+    """Check whether the second setting of a pair has the verdict "slower"."""
     return lambda rng, trials: _pairs_of(rng, trials, **about).slower
 
 
 def effects(sweep: Array) -> list[Effect]:
-    """Each setting of one sweep (settings × repeats × calls) beside the first."""
+    """Return the effect of each setting of one sweep (settings × repeats × calls) relative to the first."""
     first, *others = [processes(setting) for setting in sweep]
     return [each for other in others if (each := comparison.effect(first, other)) is not None]
 
 
 def processes(setting: Array) -> list[Process]:
-    """One for each repeat, from its calls."""
+    """Return one process per repeat, from its calls."""
     return [
         Process(repeat=repeat, median_s=median, noise=noise_of_median(calls))
         for repeat, (median, calls) in enumerate(

@@ -1,4 +1,4 @@
-"""Rows on the automatic warm-up: what it leaves in the measurement, and how many calls it takes."""
+"""Define the rows on the automatic warm-up: the remaining bias of the measurement, and the number of calls."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from bench.analysis.calls.stopping import WarmupRule
 MEASURED = 20  # calls after the warm-up
 MOST_CALLS = 50
 CV = 0.01
-FEW = 10  # calls that it may take where none is needed
+FEW = 10  # maximum number of calls if no warm-up is needed
 PROMPT = 20  # calls within which it must end
 Make = Callable[..., WarmUps]
 
 
 def cases() -> list[Case]:
-    """All rows of this group."""
+    """Return all cases of this group."""
     curves: list[tuple[str, Make, float]] = [
         ("step", synthetic.step_down, 0.005),
         ("graph capture", synthetic.graph_capture, 0.005),
@@ -48,13 +48,13 @@ def cases() -> list[Case]:
             run=functools.partial(_prompt, make=make),
         )
         for case, make, _ in curves
-        if make is not synthetic.decay  # which takes longer in one case of ten: its target is the bias alone
+        if make is not synthetic.decay  # takes longer in 10 % of trials: its only target is the bias
     ]
     return [*bias, *prompt, *_settled()]
 
 
 def _settled() -> list[Case]:
-    """A setting that needs no warm-up: auto must take few calls, and add no bias."""
+    """Return the cases of a setting without warm-up effects: auto must take few calls, and add no bias."""
     case = f"settled, CV {100 * CV:g} %"
     auto = functools.partial(_biases, make=synthetic.settled)
     return [
@@ -64,7 +64,7 @@ def _settled() -> list[Case]:
 
 
 def _ends(warm_ups: WarmUps) -> list[int]:
-    """For each trial the calls that the automatic warm-up takes."""
+    """Return for each trial the number of calls of the automatic warm-up."""
     rule = WarmupRule(max_calls=MOST_CALLS)
     return [
         next(n for n in range(1, len(times)) if rule.decide(times[:n], {each for each in events if each < n}))
@@ -77,7 +77,7 @@ def _make(make: Make, rng: np.random.Generator, trials: int) -> WarmUps:
 
 
 def _biases(rng: np.random.Generator, trials: int, *, make: Make) -> Array:
-    """The median of the calls after the warm-up over the true level, less 1."""
+    """Return for each trial the median of the calls after the warm-up, relative to the true level, minus 1."""
     warm_ups = _make(make, rng, trials)
     after = [each[end : end + MEASURED] for each, end in zip(warm_ups.times, _ends(warm_ups), strict=True)]
     return np.asarray(np.median(after, axis=1) - 1)

@@ -58,7 +58,7 @@ class HydraCommand:
         mode = RunMode.MULTIRUN if self.is_sweep else RunMode.RUN
         try:
             composed: DictConfig = self.config_loader.load_configuration(config_name, overrides, run_mode=mode)
-        except Exception as error:  # noqa: BLE001 - raised when the config is asked for
+        except Exception as error:  # noqa: BLE001 - raised when the config is requested
             self._composed = error
             if self.is_sweep or MISSING not in str(error):
                 return None

@@ -28,13 +28,13 @@ from bench.host import start_folder
 def job(composed: DictConfig) -> Any:
     """Run one composed config of a sweep in its output folder, as Hydra's task; return the value for the launcher."""
     from bench.jobs.assignment import VARIABLE  # noqa: PLC0415
-    from bench.orchestration import job_run  # noqa: PLC0415 - neither help nor a refused config has use for it
+    from bench.orchestration import job_run  # noqa: PLC0415 - unused for help and refused configs
 
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     if VARIABLE not in os.environ and settings.mode is RunMode.RUN:
         _run_after_hydra(composed, folder)
-    start_folder.enter(settings.runtime.cwd, folder)  # Hydra may have left it: hydra.job.chdir
+    start_folder.enter(settings.runtime.cwd, folder)  # Hydra may have changed the folder: hydra.job.chdir
     if settings.output_subdir is not None:
         hide_secrets(folder / settings.output_subdir, composed, [*settings.overrides.task, *settings.overrides.hydra])
     return job_run.run_sweep_job(checked_config.to_config(composed, settings.overrides.task), folder)
@@ -42,7 +42,7 @@ def job(composed: DictConfig) -> Any:
 
 def _run_after_hydra(composed: DictConfig, folder: Path) -> NoReturn:
     """Run one setting whose output folder Hydra has already created: this version lacks the hooks of `HydraCommand`."""
-    from bench.orchestration import job_run  # noqa: PLC0415 - neither help nor a refused config has use for it
+    from bench.orchestration import job_run  # noqa: PLC0415 - unused for help and refused configs
 
     settings = HydraConfig.get()
     start_folder.enter(settings.runtime.cwd, folder)
@@ -61,7 +61,7 @@ def _run_after_hydra(composed: DictConfig, folder: Path) -> NoReturn:
             )
         status = job_run.run_single(config, folder, ready)
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        refuse(error)  # here, for Hydra prints a line of its own about what a job raises
+        refuse(error)  # handled here, because Hydra prints its own line for an exception of a job
     except OSError as error:
         give_up(error)
     sys.exit(status)
@@ -94,7 +94,7 @@ def single_run(composed: DictConfig, stack: contextlib.ExitStack) -> TaskFunctio
     check_effect([(composed.hydra.overrides.task, config)])
 
     from bench.jobs.folders.output_folder import free_config_folder, in_output_folder  # noqa: PLC0415
-    from bench.orchestration import job_run  # noqa: PLC0415 - neither help nor a refused config has use for it
+    from bench.orchestration import job_run  # noqa: PLC0415 - unused for help and refused configs
 
     try:
         ready = job_run.prepare_single(config, folder)
@@ -107,14 +107,14 @@ def single_run(composed: DictConfig, stack: contextlib.ExitStack) -> TaskFunctio
         give_up(error)
 
     def measure(_: DictConfig) -> NoReturn:
-        start_folder.enter(composed.hydra.runtime.cwd, folder)  # Hydra may have left it: hydra.job.chdir
+        start_folder.enter(composed.hydra.runtime.cwd, folder)  # Hydra may have changed the folder: hydra.job.chdir
         try:
             if composed.hydra.output_subdir is not None:
                 typed_overrides = [*composed.hydra.overrides.task, *composed.hydra.overrides.hydra]
                 hide_secrets(folder / composed.hydra.output_subdir, plain, typed_overrides)
             status = job_run.run_single(config, folder, ready)
         except (ConfigError, OmegaConfBaseException) as error:
-            refuse(error)  # here, for Hydra prints a line of its own about what a job raises
+            refuse(error)  # handled here, because Hydra prints its own line for an exception of a job
         except OSError as error:
             give_up(error)
         sys.exit(status)

@@ -20,7 +20,7 @@ class Dependence:
     section: str
     leaves: tuple[str, ...]
     policy: str
-    needs: str | None  # the one value with which the keys have an effect; None: any but `idle`
+    needs: str | None  # the only value with which the keys have an effect; None: any except `idle`
     idle: object = None
     example: str | None = None  # what to type if several values are possible
 

@@ -77,7 +77,7 @@ def rename_overrides(overrides: Sequence[str]) -> list[str]:
         elif new != key:
             renamed.append(f"{sign}{new}{rest}")
         elif MERGED in typed and (key, rest, typed[MERGED]) == (RENAMED[MERGED], "=null", "=auto"):
-            continue  # null beside the plan `auto` meant one process per GPU
+            continue  # null together with the plan `auto` meant one process per GPU
         else:
             renamed.append(override)
     return renamed

@@ -283,7 +283,7 @@ def nearest_key(name: str, further: Mapping[str, str] | None = None) -> str | No
     homes = [path for path in paths if path.rpartition(".")[2] == leaf]
     if homes and name not in FLAT_NAMES:
         close = difflib.get_close_matches(name, homes, 1, SAME_SECTION) if section else []
-        if section and not close:  # a part of a key of that section
+        if section and not close:  # the last word of a key in that section
             close = [path for path in paths if re.fullmatch(rf"{re.escape(section)}\.\w+_{re.escape(leaf)}", path)]
         return " or ".join(close or homes[:SUGGESTED])
     near = nearest(name, list(forms := _forms(paths, further or {}, dotted=section in keys_of(BenchmarkConfig))))

@@ -239,4 +239,4 @@ def _masked(found: re.Match[str]) -> str:
         return found[0]
     is_key = text[found.start() - 1 : found.start()] == '"' and text.startswith('":', found.end())
     is_word = re.fullmatch(r"[a-z_]+\d?[a-z_]*", secret) and not _TOKEN.match(secret)
-    return secret if is_key and is_word else MASK  # one of a record's own keys
+    return secret if is_key and is_word else MASK  # keep a key of the record itself

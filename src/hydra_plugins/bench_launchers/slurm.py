@@ -253,7 +253,7 @@ def _result_of(job: Any) -> JobReturn | None:
         return None
     try:
         result = job.results()[0]
-    except Exception as error:  # noqa: BLE001 - submitit raises what the job raised, as text
+    except Exception as error:  # noqa: BLE001 - submitit raises the job's exception as text
         return lost(RuntimeError(reason_of(error)))
     return result if isinstance(result, JobReturn) else lost(TypeError(f"{type(result).__name__} came back"))
 

@@ -23,7 +23,7 @@ def give_up(error: OSError | ValueError) -> NoReturn:
 
 def refuse(error: Exception) -> NoReturn:
     """End the command with the line for a refused config."""
-    from bench.cli.refusals.message import explain  # noqa: PLC0415 - only a refusal has use for it
+    from bench.cli.refusals.message import explain  # noqa: PLC0415 - only refusals use it
 
     startup_line.erase()
     print(f"bench: {scrub(explain(error, typed or sys.argv[1:]))}", file=sys.stderr)
@@ -32,7 +32,7 @@ def refuse(error: Exception) -> NoReturn:
 
 def is_of_composition(error: Exception) -> bool:
     """Check whether Hydra or OmegaConf raised an error because of what was typed."""
-    from bench.cli.refusals.message import is_of_composition  # noqa: PLC0415 - only a refusal has use for it
+    from bench.cli.refusals.message import is_of_composition  # noqa: PLC0415 - only refusals use it
 
     return is_of_composition(error)
 

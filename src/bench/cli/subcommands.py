@@ -16,7 +16,7 @@ LONGEST_LINE = 2000
 
 
 class Parser(argparse.ArgumentParser):
-    """Report mistakes in one line, and show `bench WORD` in usage and examples if it was typed so."""
+    """Report mistakes in one line, and show `bench WORD` in usage and examples if that was typed."""
 
     def __init__(self, word: str, **options: Any) -> None:
         self._module_form = f"python -m {COMMANDS[word]}"

@@ -1,6 +1,6 @@
 """Refuse keys that have no effect because another key does not have the required value.
 
-Only keys that the user requested are refused. Values that a file contains besides are not checked.
+Only keys that the user requested are refused. Other values in a file are not checked.
 """
 
 from __future__ import annotations

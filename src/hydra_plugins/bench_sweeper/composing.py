@@ -74,7 +74,7 @@ class Composer:
             A read-only config: sections that no override changes are shared with other results.
 
         Raises:
-            What Hydra and OmegaConf raise for the same overrides, in the same words.
+            The exceptions of Hydra and OmegaConf for the same overrides, with the same messages.
         """
         return self._compose("points", overrides, self._compose_point, self._point_by_hydra)
 
@@ -85,7 +85,7 @@ class Composer:
             overrides: those of a point, and of its job's folder.
 
         Raises:
-            What Hydra and OmegaConf raise for the same overrides, in the same words.
+            The exceptions of Hydra and OmegaConf for the same overrides, with the same messages.
         """
         return self._compose("jobs", overrides, self._compose_job, self._job_by_hydra)
 

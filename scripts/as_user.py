@@ -1,19 +1,19 @@
-"""Run the tests that are marked `as_user` as users with unusual desks do: another user id, home and temporary folder.
+"""Run the tests marked `as_user` in unusual user environments: another user id, home and temporary folder.
 
     scripts/test as-user [PYTEST ARGUMENTS]
 
-Each desk has a user id without an entry in the passwd file, and umask 077. Beyond that:
+Each environment has a user id without an entry in the passwd file, and umask 077. In addition:
 
     no-home     HOME is not set, and the path of TMPDIR is too long for a socket
-    bare-home   HOME is a folder that cannot be written; only tests/test_as_user.py
+    bare-home   HOME is a folder that is not writable; only tests/test_as_user.py
 
-Decoys in the start folder, modules with names of libraries, are planted by the tests themselves.
+The tests themselves place modules with names of libraries in the start folder.
 
-Both are tried at the same time: most of what they do is one process after the other. What the second says is printed
-after the first.
+Both environments run at the same time, because most of their work is one process after the other. The output of the
+second is printed after that of the first.
 
-The user id comes from a user namespace (unshare), in which the files of whoever started this belong to that user; or
-for root, where the system forbids namespaces, from setpriv. Where it forbids both, that is said and nothing is run.
+The user id comes from a user namespace (unshare), in which that user owns the caller's files; or, for root on a system
+that forbids namespaces, from setpriv. If the system forbids both, the script says so and runs nothing.
 Exit status: that of pytest.
 """
 
@@ -37,7 +37,7 @@ DESKS = ("no-home", "bare-home")
 
 
 def main(arguments: list[str]) -> int:
-    """Run the tests at each desk; returns the exit status."""
+    """Run the tests in each environment; return the exit status."""
     sys.stdout.reconfigure(line_buffering=True)
     try:
         prefix = other_user()
@@ -58,16 +58,16 @@ def main(arguments: list[str]) -> int:
 
 
 def tests_for(desk: str) -> list[Path]:
-    """Return the files that have tests for a desk: to collect all others takes each process ten seconds."""
+    """Return the files with tests for an environment; collecting all others takes ten seconds per process."""
     if desk == "bare-home":
         return [CHECKOUT / "tests/test_as_user.py"]
     return [each for each in sorted(CHECKOUT.glob("tests/**/test_*.py")) if "mark.as_user" in each.read_text("utf-8")]
 
 
 def other_user() -> list[str]:
-    """Return the command that runs another one under a user id without passwd entry. RuntimeError where there is none.
+    """Return the command that runs another one under a user id without passwd entry. Raises RuntimeError if none works.
 
-    It is tried with what is needed most: to read the checkout, and to start Python.
+    Each candidate is tested: it must read the checkout and start Python.
     """
     ways = [["unshare", "--user", f"--map-user={USER}", f"--map-group={USER}", "--"]]
     if os.getuid() == 0:
@@ -88,7 +88,7 @@ def other_user() -> list[str]:
 
 
 def tried_at(desk: str, prefix: list[str], arguments: list[str], output: IO[bytes] | None) -> int:
-    """Set up one desk, run its tests there, and clear it away; returns pytest's exit status."""
+    """Set up one environment, run its tests in it, and remove it; return pytest's exit status."""
     folder = Path(tempfile.mkdtemp(prefix="bench-desk-"))
     try:
         return run_at(desk, folder, prefix, arguments, output)
@@ -97,7 +97,7 @@ def tried_at(desk: str, prefix: list[str], arguments: list[str], output: IO[byte
 
 
 def run_at(desk: str, folder: Path, prefix: list[str], arguments: list[str], output: IO[bytes] | None) -> int:
-    """Run pytest at one desk, which is set up in `folder`; returns its exit status. `output` None: to the screen."""
+    """Run pytest in the environment set up in `folder`; return its exit status. `output` None: to the screen."""
     start, home, temporary = folder / "start", folder / "home", folder / "tmp"
     if desk == "no-home":
         temporary /= LONG
@@ -114,14 +114,14 @@ def run_at(desk: str, folder: Path, prefix: list[str], arguments: list[str], out
     home.chmod(0o555)
     command = [*prefix, sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "-m", "as_user"]
     command += [f"--rootdir={CHECKOUT}", f"--config-file={CHECKOUT / 'pyproject.toml'}", *map(str, tests_for(desk))]
-    ended = subprocess.run(  # noqa: S603 - pytest, with what was typed
+    ended = subprocess.run(  # noqa: S603 - pytest, with the arguments as typed
         [*command, *arguments], cwd=start, env=environment, umask=0o077, stdout=output, stderr=output, check=False
     )
     return abs(ended.returncode)
 
 
 def remove(folder: Path) -> None:
-    """Remove what the tests left, read-only folders among it."""
+    """Remove everything that the tests left, including read-only folders."""
     for path, folders, _ in os.walk(folder):
         for each in folders:
             target = Path(path, each)

@@ -1,8 +1,8 @@
-"""A page as a browser shows it: what it fetched, what went wrong in it, and its picture.
+"""Open a page in a browser: record its requests and errors, and take its picture.
 
-For `scripts/pictures` and the tests; the product itself opens no browser. The program is a Chromium that is installed
-already: playwright only drives it and downloads nothing. It runs without a window and with an empty profile, so that
-what is seen depends on nobody's settings.
+`scripts/pictures` and the tests use it; bench itself opens no browser. The program is an installed Chromium:
+playwright only drives it and downloads nothing. It runs without a window and with an empty profile, so the picture
+depends on no user's settings.
 
 Not covered: other browsers, and what a page does after its picture was taken.
 """
@@ -29,21 +29,21 @@ from playwright import sync_api
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 WAIT_S = 60
-QUIET_S = 0.5  # nothing was fetched for so long: the page is drawn
+QUIET_S = 0.5  # without a request for this long, the page counts as drawn
 
 
 def chromium() -> str | None:
-    """The path of the program; None where there is none."""
+    """Return the path of the program; None if it is not installed."""
     return next((path for path in map(shutil.which, PROGRAMS) if path is not None), None)
 
 
 class Page:
-    """An open page, and what it has said since it was opened."""
+    """Hold an open page, and its messages and requests since it was opened."""
 
     def __init__(self, page: sync_api.Page) -> None:
         self.page = page
-        self.errors: list[str] = []  # of the console and of scripts, one line each
-        self.requests: list[str] = []  # every address that the page asked for, its own first
+        self.errors: list[str] = []  # errors of the console and of scripts, one line each
+        self.requests: list[str] = []  # every address that the page requested, its own first
         page.on("console", self._note)
         page.on("pageerror", lambda error: self.errors.append(str(error).split("\n", maxsplit=1)[0]))
         page.on("request", lambda request: self.requests.append(request.url))
@@ -54,16 +54,16 @@ class Page:
 
     @property
     def foreign(self) -> list[str]:
-        """Addresses on other machines that the page asked for."""
+        """Return the addresses on other machines that the page requested."""
         return [each for each in self.requests if urlsplit(each).hostname not in (None, *LOOPBACK)]
 
     def wait(self, selector: str, *, timeout_s: float = WAIT_S) -> Self:
-        """Wait until something that fits the selector (`text=…` for its text) can be seen."""
+        """Wait until an element that matches the selector (`text=…` for its text) is visible."""
         self.page.locator(selector).first.wait_for(state="visible", timeout=timeout_s * 1000)
         return self
 
     def settle(self, *, timeout_s: float = WAIT_S) -> Self:
-        """Wait until the page fetches nothing more, for what is drawn from what was fetched."""
+        """Wait until the page makes no more requests, because it draws from the responses."""
         deadline_s = time.monotonic() + timeout_s
         seen = -1
         while seen != len(self.requests) and time.monotonic() < deadline_s:
@@ -72,7 +72,7 @@ class Page:
         return self
 
     def picture(self, path: Path | str, *, selector: str | None = None, whole: bool = False) -> Path:
-        """Write what can be seen as a PNG: the window, the whole length of the page, or what fits the selector."""
+        """Write a PNG of the window, of the whole length of the page, or of the element that matches the selector."""
         if selector is not None:
             self.page.locator(selector).first.screenshot(path=path, animations="disabled")
         else:
@@ -80,19 +80,19 @@ class Page:
         return Path(path)
 
     def close(self) -> None:
-        """Close it, and its profile with it."""
+        """Close the page and its profile."""
         self.page.context.close()
 
 
 class Browser:
-    """A headless Chromium, ended with the block that it was made in."""
+    """Run a headless Chromium until the `with` block ends."""
 
     def __enter__(self) -> Self:
         program = chromium()
         if program is None:
             raise FileNotFoundError(f"no browser: none of {', '.join(PROGRAMS)} is on PATH")
         self._driver = sync_api.sync_playwright().start()
-        options = ["--no-sandbox"] if os.geteuid() == 0 else []  # which root's Chromium refuses to do without
+        options = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses to run as root without it
         try:
             self._browser = self._driver.chromium.launch(executable_path=program, args=options)
         except BaseException:
@@ -109,14 +109,14 @@ class Browser:
     def open(
         self, url: str | Path, *, width: int = 1600, height: int = 1000, dark: bool = False, scale: float = 1
     ) -> Page:
-        """Open an address, or a file, in a window of so many pixels and with a profile of its own.
+        """Open an address or a file in a window of the given size and with a separate profile.
 
         Args:
-            url: where to; a path is a file on disk.
+            url: the address; a path is a file on disk.
             width: of the window, in the page's pixels.
-            height: likewise.
-            dark: whether the page is told that its reader prefers dark colours.
-            scale: pixels of a picture for each pixel of the page.
+            height: of the window, in the page's pixels.
+            dark: whether the browser tells the page that its reader prefers dark colours.
+            scale: pixels of a picture per pixel of the page.
         """
         address = url.absolute().as_uri() if isinstance(url, Path) else url
         context = self._browser.new_context(
@@ -133,11 +133,11 @@ class Browser:
 
 @contextlib.contextmanager
 def tracking_server(store_uri: str, *, log: Path) -> Iterator[str]:
-    """An MLflow server over a store, on a loopback port of its own; its address, as soon as it answers.
+    """Run an MLflow server over a store on a free loopback port; yield its address as soon as it answers.
 
     Args:
-        store_uri: what holds the runs, such as sqlite:////path/mlflow.db. The server may bring its tables up to date.
-        log: the file that takes what the server says; artifacts that nobody has placed yet land beside it.
+        store_uri: the store of the runs, such as sqlite:////path/mlflow.db. The server may migrate its tables.
+        log: the file for the server's output; artifacts without a place of their own are written beside it.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -155,7 +155,7 @@ def tracking_server(store_uri: str, *, log: Path) -> Iterator[str]:
         yield address
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # it keeps nothing in memory
+            os.killpg(process.pid, signal.SIGKILL)  # one is enough: it keeps nothing in memory
         process.wait()
 
 

@@ -1,8 +1,8 @@
-"""The pictures of README.md and docs/, made anew: a real sweep, a real MLflow server, a real browser.
+"""Make the pictures of README.md and docs/ again, with a real sweep, a real MLflow server and a real browser.
 
 Six settings of SmolLM2-135M, five repeats each, are measured in a temporary folder (half an hour on two cores), unless
---sweep names an existing sweep, of whose database a copy is shown, so that nothing is written to it. The model comes
-from its package and is converted first. The pictures show this machine, and prove nothing about others.
+--sweep names an existing sweep. Of its database a copy is shown, because nothing may be written to the original. The
+model comes from its package and is converted first. The pictures show this machine and prove nothing about others.
 
 Not covered: the terminal's table in README.md, which is text.
 """
@@ -41,39 +41,39 @@ SWEEP = (
     "sweep.name=six",
 )
 LARGEST_BYTES = 300_000
-COLOURS = (256, 128, 64, 32)  # where all that there are make more than that
+COLOURS = (256, 128, 64, 32)  # if all available colours exceed that size
 BESIDE = ("Close", "Hide banner")  # what closes the things that MLflow puts beside the runs
 WIDE, PHONE = (1400, 1050), (390, 844)  # pixels
 
 
 class PicturesError(Exception):
-    """What is missing, in one line."""
+    """Say in one line what is missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """A sweep whose pictures are taken."""
+    """Describe the sweep shown in the pictures."""
 
     folder: Path
     sweep_id: str
-    database: Path  # a copy of the one that holds its runs
+    database: Path  # a copy of the database that holds its runs
     experiment_id: str
-    runs: list[str]  # of its ranked trials, the fastest first, as many as the sweep's own link names
+    runs: list[str]  # of its ranked trials, fastest first; as many as the sweep's own link names
 
     def address(self, server: str, *, charts: bool = False) -> str:
-        """The table of its trials as the sweep saved it, or their charts."""
+        """Return the address of its table of trials, as the sweep saved it, or of their charts."""
         query = {"workflowType": "machine_learning", "viewStateShareKey": view_key(self.sweep_id)}
         query |= {"compareRunsMode": "CHART"} if charts else {}
         return f"{server}/#/experiments/{self.experiment_id}/runs?{urllib.parse.urlencode(query)}"
 
     def compare_address(self, server: str) -> str:
-        """Its trials side by side."""
+        """Return the address of the page that shows its trials side by side."""
         query = {"runs": json.dumps(self.runs), "experiments": json.dumps([self.experiment_id])}
         return f"{server}/#/compare-runs?{urllib.parse.urlencode(query)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     options = parser().parse_args(arguments)
     try:
         with tempfile.TemporaryDirectory(prefix="bench-pictures-") as scratch:
@@ -95,7 +95,7 @@ def _run(options: argparse.Namespace, scratch: Path) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's options."""
+    """Define the command's options."""
     made = argparse.ArgumentParser(
         prog="scripts/pictures", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -112,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run_sweep(folder: Path) -> Path:
-    """Measure six settings below `folder`; returns the sweep's own."""
+    """Measure six settings below `folder`; return the sweep's own folder."""
     try:
         model = f"model.id={make_checkpoint(folder / 'SmolLM2-135M')}"
     except NotMeasuredError as error:
@@ -126,7 +126,7 @@ def run_sweep(folder: Path) -> Path:
 
 
 def find(folder: Path, scratch: Path) -> Sweep:
-    """The sweep in a folder, and its runs in the database where the command was started."""
+    """Find the sweep in a folder, and its runs in the database of the folder where the command was started."""
     try:
         plan = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
     except OSError as error:
@@ -191,16 +191,16 @@ def _of_the_report(browser: Browser, sweep: Sweep, output: Path) -> Iterator[Pat
 
 
 def tidied(page: Page) -> Page:
-    """Close what MLflow puts beside the runs: its assistant, and the note that the view was shared."""
+    """Close the panels that MLflow shows beside the runs: its assistant, and the note that the view was shared."""
     page.settle()
     for name in BESIDE:
-        with contextlib.suppress(sync_api.Error):  # it is not there
+        with contextlib.suppress(sync_api.Error):  # it is not on this page
             page.page.get_by_role("button", name=name).first.click(timeout=2000)
     return page
 
 
 def picture(page: Page, path: Path) -> Path:
-    """Write a page's picture with as many colours as LARGEST_BYTES allow, and close the page."""
+    """Write a picture of a page with as many colours as LARGEST_BYTES allows, and close the page."""
     page.settle().picture(path)
     page.close()
     whole = Image.open(path).convert("RGB")

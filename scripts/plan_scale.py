@@ -1,18 +1,18 @@
-"""What planning a sweep of ten thousand jobs costs: the dry run of two of them, stage by stage, each in its process.
+"""Measure the cost of planning a sweep of ten thousand jobs: dry runs of two sweeps, stage by stage, a process each.
 
     values    100 batch sizes × 100 prompt lengths: all points choose the same files
-    groups    1200 choices of six groups × 8 batch sizes: as many files are combined as there can be
+    groups    1200 choices of six groups × 8 batch sizes: the largest possible number of file combinations
 
-Stages, in seconds of processor time (user and system), which neighbours on the machine change least:
+Stages, in seconds of processor time (user and system), which other programs on the machine affect least:
 
-    compose   overrides to Hydra's config, each point
+    compose   overrides to Hydra's config, for each point
     check     Hydra's config to a BenchmarkConfig, with all rules
     plan      drop duplicates, shuffle, name
-    print     look up earlier records, print a line a job
+    print     look up earlier records, print one line per job
     all       the process from its first to its last instruction
 
-Medians over --repeats, and the largest peak of memory. Hydra's own composition of a point is timed beside it, for
-comparison. Not covered: what running the jobs costs.
+Shown are medians over --repeats, and the highest peak memory. Hydra's own composition of a point is timed too, for
+comparison. Not covered: the cost of running the jobs.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ BY_HYDRA = 30  # points that are composed by Hydra, for comparison
 
 
 def main() -> None:
-    """Measure each shape in processes of its own and print a table, or JSON."""
+    """Measure each shape in separate processes and print a table, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3, help="processes for each shape (3)")
     parser.add_argument("--json", action="store_true", help="print every run as JSON")
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def run(shape: str) -> dict[str, float]:
-    """One process, started where its plan leaves nothing behind."""
+    """Run one process, in a folder where its plan leaves nothing behind."""
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(  # noqa: S603 - this file itself
@@ -90,10 +90,10 @@ def run(shape: str) -> dict[str, float]:
 
 
 def measure(shape: str) -> None:
-    """The dry run itself, with a clock around each stage; the figures are the last line of stderr."""
+    """Do the dry run with a timer around each stage; print the figures as the last line of stderr."""
     from hydra.core.plugins import Plugins  # noqa: PLC0415 - part of what is measured
 
-    Plugins.instance()  # which loads the sweeper's modules, and would load them once more after this
+    Plugins.instance()  # loads the sweeper's modules, and would load them again after this
     from bench.cli import application  # noqa: PLC0415
     from bench.cli.composition import checked_config  # noqa: PLC0415
     from bench.orchestration import dry_run  # noqa: PLC0415

@@ -1,1 +1,1 @@
-"""What the harness itself costs, part by part, each beside its target: scripts/overhead."""
+"""Measure the overhead of the harness, part by part, each beside its target: scripts/overhead."""

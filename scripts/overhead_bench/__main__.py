@@ -1,4 +1,4 @@
-"""The command: python -m overhead_bench, with src and scripts on the path; scripts/overhead does that."""
+"""Run the command `python -m overhead_bench`, with src and scripts on the path; scripts/overhead starts it so."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ INTERRUPTED = 130
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="scripts/overhead",
         description="What the harness itself costs: each figure beside its target. Nothing else may run meanwhile.",
@@ -56,20 +56,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run(part: str, options: Options) -> Result:
-    """Run one part. That it cannot run is in the result."""
+    """Run one part. If it cannot run, the result says so."""
     try:
         module = importlib.import_module(f"overhead_bench.{part}")
         result: Result = module.measure(options)
     except (NotMeasuredError, ConfigError, RecordError, ImportError, OSError, RuntimeError) as error:
         return Result(error=" ".join(str(error).split()) or type(error).__name__)
-    except Exception as error:  # noqa: BLE001 - a mistake of ours must not cost what the other parts measured
+    except Exception as error:  # noqa: BLE001 - an error in one part must not cost the results of the others
         traceback.print_exc()
         return Result(error=" ".join(f"{type(error).__name__}: {error}".split()))
     return result
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Describe the machine on which the figures were measured."""
     cpu = platform.processor() or platform.machine()
     with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 - no path of ours
         cpu = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), cpu)
@@ -93,7 +93,7 @@ def _version(name: str) -> str | None:
 
 
 def heading(found: dict[str, Any]) -> list[str]:
-    """The machine and the versions, in two lines."""
+    """Describe the machine and the versions in two lines."""
     libraries = ", ".join(f"{name} {number or 'missing'}" for name, number in found["libraries"].items())
     size = f"{found['cores']} cores, {found['memory_gb']} GB"
     return [
@@ -103,7 +103,7 @@ def heading(found: dict[str, Any]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, judge."""
+    """Measure, print and judge the results."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given[:1] == ["observer"]:
         own: int = importlib.import_module("overhead_bench.observer").main(given[1:])
@@ -133,7 +133,7 @@ def _title(part: str) -> str:
 
 
 def closing(results: dict[str, Result], took_s: dict[str, float]) -> str:
-    """How many targets are met, and the seconds that the parts took."""
+    """Say how many targets are met, and how many seconds the parts took."""
     verdicts = [figure.verdict for each in results.values() for figure in each.figures]
     took = ", ".join(f"{part} {seconds:.0f}" for part, seconds in took_s.items())
     failed = sum(each.error is not None for each in results.values())
@@ -152,7 +152,7 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _interrupt)  # what it has started ends with it
+    signal.signal(signal.SIGTERM, _interrupt)  # its child processes end with it
     try:
         sys.exit(main())
     except KeyboardInterrupt:

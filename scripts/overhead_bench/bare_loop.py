@@ -1,7 +1,7 @@
-"""What one would write by hand in place of a sweep: load, and for each setting generate so many times. Nothing is kept.
+"""Run the hand-written alternative to a sweep: load, and generate repeatedly for each setting. Nothing is recorded.
 
-Reads its settings from the JSON file that it is given, and prints the last tokens of each, so that the part `sweep` can
-see that it generated the same. It imports nothing of bench.
+It reads its settings from the given JSON file and prints the last tokens of each, from which the part `sweep` checks
+that both generated the same. It imports nothing of bench.
 """
 
 import json
@@ -24,11 +24,11 @@ else:
     tokenizer = transformers.AutoTokenizer.from_pretrained(asked["checkpoint"])
     tokens, end = tokenizer(asked["text"])["input_ids"], tokenizer.eos_token_id
 model.eval()
-model.generation_config = transformers.GenerationConfig()  # a checkpoint's own may sample
+model.generation_config = transformers.GenerationConfig()  # a checkpoint's own config may sample
 new, length = asked["new_tokens"], asked["prompt_tokens"]
 prompt = torch.tensor([(tokens * (length // len(tokens) + 1))[:length]], device=device)
 wanted = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "disable_compile": True}
-wanted |= {"eos_token_id": end, "pad_token_id": 0}  # the end is suppressed until then, and nothing padded
+wanted |= {"eos_token_id": end, "pad_token_id": 0}  # the end token is suppressed until then, and nothing is padded
 for setting in asked["settings"]:
     model.set_attn_implementation(setting["attention"])
     guard = {"inference_mode": torch.inference_mode, "no_grad": torch.no_grad}[setting["grad_mode"]]

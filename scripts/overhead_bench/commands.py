@@ -1,7 +1,7 @@
-"""How long the command takes that measures nothing: help, the config, a refusal, a dry run of a thousand points.
+"""Time the commands that measure nothing: help, the config, a refusal, a dry run of a thousand points.
 
-Each is a process of its own, from its start to its end; all run once in each round, so that whatever drifts meets all
-alike. `python -c pass`, the least that any such command takes, stands beside them.
+Each is timed as a separate process, from its start to its end. All run once per round, because drift then affects all
+alike. `python -c pass`, the minimum for any such command, is timed beside them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from overhead_bench import running
 from overhead_bench.figures import Figure, Options, Result, interleaved
 
 TITLE = "latency of commands that measure nothing"
-REFUSED = 2  # the exit status
+REFUSED = 2  # expected exit status
 POINTS = ("workload.batch_size=range(1,41)", "workload.sequence_length=range(1,26)")  # 40 × 25
 # name: arguments, exit status, seconds at most
 COMMANDS: dict[str, tuple[Sequence[str], int, float]] = {
@@ -26,14 +26,14 @@ FLOOR = "python -c pass"
 
 
 def measure(options: Options) -> Result:
-    """All commands in every round."""
+    """Time all commands in every round."""
 
     def run(command: Sequence[str], status: int) -> Callable[[], float]:
         return lambda: running.timed(command, options.folder, status=status)[0]
 
     arms = {name: run(running.bench(*arguments), status) for name, (arguments, status, _) in COMMANDS.items()}
     arms[FLOOR] = run([sys.executable, "-P", "-c", "pass"], 0)
-    for name, arm in arms.items():  # once for the files' sake
+    for name, arm in arms.items():  # once, to load the files into the page cache
         if not name.startswith("dry run"):
             arm()
     found = interleaved(arms, 2 if options.quick else 2 * options.repeats)

@@ -1,7 +1,7 @@
-"""A figure with its repeats and its target, and the table of all of them.
+"""Define a figure with its repeats and its target, and make the table of all figures.
 
-The target is for the median over the repeats; the least and the largest stand beside it. A part whose verdict needs
-more than that gives it along: of a change that is smaller than the noise the observer effect says just that.
+The target is for the median over the repeats; the table shows the smallest and the largest value beside it. A part
+whose verdict needs more than that supplies the verdict: the observer effect says if a change is smaller than the noise.
 """
 
 from __future__ import annotations
@@ -14,46 +14,46 @@ from pathlib import Path
 from typing import Any
 
 WIDTH = 100  # columns of the table
-MET, MISSED, NOISE = "met", "MISSED", "noise"  # the last: no proof of either
-PLACES = {"s": 3, "ms": 2, "MB": 0, "%": 1, "×": 3, "": 0}  # unit → decimals at most
+MET, MISSED, NOISE = "met", "MISSED", "noise"  # the last: neither is shown
+PLACES = {"s": 3, "ms": 2, "MB": 0, "%": 1, "×": 3, "": 0}  # unit → maximum number of decimals
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What every part is told."""
+    """Hold the options that every part receives."""
 
     repeats: int
     quick: bool  # the tiny model and few repeats
-    device: str  # as the key `device`
-    folder: Path  # an empty one for this part
+    device: str  # value of the key `device`
+    folder: Path  # an empty folder for this part
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One row of the table. Without values it could not be measured."""
+    """Hold one row of the table. Without values it could not be measured."""
 
     name: str
     unit: str  # one of PLACES
-    values: Sequence[float]  # one a repeat
+    values: Sequence[float]  # one per repeat
     at_most: float | None = None  # the target, in the same unit; None: there is none
     judged: str | None = None  # the part's own verdict; None: the median against `at_most`
-    interval: tuple[float, float] | None = None  # that stands for the spread; None: the least and the largest value
+    interval: tuple[float, float] | None = None  # shown as the spread; None: the smallest and the largest value
 
     @property
     def median(self) -> float | None:
-        """None where nothing was measured."""
+        """Return the median; None if nothing was measured."""
         return statistics.median(self.values) if self.values else None
 
     @property
     def spread(self) -> tuple[float, float] | None:
-        """From where to where; None for a single value."""
+        """Return the smallest and the largest value; None for a single value."""
         if self.interval is not None or len(self.values) < 2:
             return self.interval
         return min(self.values), max(self.values)
 
     @property
     def verdict(self) -> str:
-        """Whether the target is met; "" where there is none. What was not measured has not met it."""
+        """Tell whether the target is met; "" if there is none. A figure that was not measured has not met it."""
         if self.judged is not None:
             return self.judged
         if self.at_most is None:
@@ -68,10 +68,10 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What came of one part."""
+    """Hold the results of one part."""
 
     figures: Sequence[Figure] = ()
-    notes: Sequence[str] = ()  # lines below its rows: what was left out, what a figure covers
+    notes: Sequence[str] = ()  # lines below its rows: omissions, and the scope of a figure
     raw: Mapping[str, Any] = field(default_factory=dict)  # for the JSON file
     error: str | None = None  # why it could not be run
 
@@ -82,25 +82,25 @@ class Result:
 
 
 class NotMeasuredError(Exception):
-    """A part cannot be run here; the text is one line."""
+    """Report that a part cannot be run here; the text is one line."""
 
 
 # ---- statistics -----------------------------------------------------------------------------------------------------
 
 
 def ratios(these: Sequence[float], those: Sequence[float]) -> list[float]:
-    """The ratio of each pair that was measured one right after the other."""
+    """Return the ratio of each pair of values that were measured in succession."""
     return [one / other for one, other in zip(these, those, strict=True)]
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The nearest rank: the smallest value that so many percent do not exceed."""
+    """Return the percentile by nearest rank: the smallest value that so many percent do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
 
 
 def interleaved(arms: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Each arm so often, all of them in every round; every second round backwards, so that none is always the first."""
+    """Yield all arms in every round; every second round is reversed, so that no arm is always the first."""
     found: dict[str, list[float]] = {name: [] for name in arms}
     for number in range(repeats):
         for name in list(arms)[:: -1 if number % 2 else 1]:
@@ -112,7 +112,7 @@ def interleaved(arms: Mapping[str, Callable[[], float]], repeats: int) -> dict[s
 
 
 def table(results: Mapping[str, Result], titles: Mapping[str, str]) -> list[str]:
-    """The lines to print, below WIDTH columns."""
+    """Return the lines to print, below WIDTH columns."""
     lines = [row("", count="n", median="median", spread="min – max", target="target", verdict="")]
     for part, result in results.items():
         lines.append(f"{part}: {titles[part]}"[:WIDTH])
@@ -131,13 +131,13 @@ def table(results: Mapping[str, Result], titles: Mapping[str, str]) -> list[str]
 
 
 def row(name: str, *, count: str, median: str, spread: str, target: str, verdict: str) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     name = name if len(name) <= 46 else f"{name[:45]}…"
     return f"{name:<46} {count:>4} {median:>10}  {spread:<17}  {target:<9} {verdict}".rstrip()
 
 
 def shown(value: float) -> str:
-    """At most four significant digits, without exponent: the spread beside a figure that names the unit."""
+    """Write at most four significant digits, without exponent: for the spread beside a figure that names the unit."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     places = min(4, max(0, 3 - math.floor(math.log10(abs(value)))))
@@ -145,13 +145,13 @@ def shown(value: float) -> str:
 
 
 def with_unit(value: float, unit: str, *, is_target: bool = False) -> str:
-    """The value and its unit; a target as it was set."""
+    """Write the value and its unit; a target as it was set."""
     text = f"{value:g}" if is_target else f"{value:.{PLACES[unit]}f}"
     return f"{text}{'' if unit in ('×', '') else ' '}{unit}"
 
 
 def wrapped(text: str) -> list[str]:
-    """A note's lines, indented; one that fits keeps its own spaces."""
+    """Return the lines of a note, indented; a note that fits in one line keeps its own spaces."""
     if len(text) <= WIDTH - 2:
         return [f"  {text}"]
     lines, line = [], " "
@@ -164,7 +164,7 @@ def wrapped(text: str) -> list[str]:
 
 
 def status(results: Mapping[str, Result]) -> int:
-    """Of the command: 2 when a part could not run, else 1 when a target was missed, else 0."""
+    """Return the exit status: 2 if a part could not run, else 1 if a target was missed, else 0."""
     if any(each.error is not None for each in results.values()):
         return 2
     return int(any(figure.verdict == MISSED for each in results.values() for figure in each.figures))

@@ -1,13 +1,13 @@
-"""How much memory the harness takes, seen from outside while a real sweep with MLflow runs.
+"""Measure the memory of the harness from outside while a real sweep with MLflow runs.
 
     parent    the command itself: Hydra, MLflow, the report; it must not have imported torch (no libtorch is mapped)
     server    the fork server, which has torch imported and runs no model
-    child     the job's process; `beyond the weights` is its peak RSS less the bytes of the model's parameters
+    child     the job's process; `beyond the weights` is its peak RSS minus the bytes of the model's parameters
     sidecar   the process that samples the hardware
 
-Peaks of RSS are the kernel's own (VmHWM), so that none is missed between two looks. RSS counts a page in each process
-that has it; a child is forked from the server and shares most of torch with it, so the PSS (each shared page divided
-among its sharers) and the USS (its own pages alone) stand beside it: those are the largest that were seen.
+Peaks of RSS are the kernel's own (VmHWM), so none is missed between two samples. RSS counts a page in each process
+that has it. A child is forked from the server and shares most of torch with it, so the PSS (each shared page divided
+among its sharers) and the USS (its own pages alone) are shown too, as the largest sampled values.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from overhead_bench.figures import Figure, NotMeasuredError, Options, Result
 TITLE = "memory of the processes of a sweep"
 AT_MOST_MB = 350.0  # parent
 ROLES = ("parent", "server", "child", "sidecar")
-LOOK_S, FULL_S = 0.02, 0.25  # a PSS costs milliseconds
+LOOK_S, FULL_S = 0.02, 0.25  # reading a PSS takes milliseconds
 SWEEP = ("attention=eager,sdpa", "workload.sequence_length=64", "sweep.name=memory")
 
 
 @dataclass(kw_only=True)
 class Seen:
-    """The peaks of one role, over all its processes. Megabytes; 0 until one was seen."""
+    """Hold the peaks of one role, over all its processes. Megabytes; 0 before the first sample."""
 
     peak_rss: float = 0.0
     pss: float = 0.0
     uss: float = 0.0
     has_torch: bool = False
-    full_at_s: dict[int, float] = field(default_factory=dict)  # process → when its PSS was read last
+    full_at_s: dict[int, float] = field(default_factory=dict)  # process → time of the last reading of its PSS
 
     def look(self, process: psutil.Process) -> None:
-        """Look at a process of this role."""
+        """Sample a process of this role."""
         self.peak_rss = max(self.peak_rss, peak_rss_mb(process.pid))
         now_s = time.monotonic()
         if now_s - self.full_at_s.get(process.pid, 0.0) < FULL_S:
@@ -54,7 +54,7 @@ class Seen:
 
 
 def measure(options: Options) -> Result:
-    """Watch sweeps."""
+    """Measure the memory of sweeps."""
     found: dict[str, list[Seen]] = {role: [] for role in ROLES}
     weights: list[float] = []
     for number in range(1 if options.quick else max(2, options.repeats // 2)):
@@ -86,7 +86,7 @@ def measure(options: Options) -> Result:
 
 
 def watch(command: list[str], folder: Path) -> dict[str, Seen]:
-    """Run a sweep and look at its processes until it has ended. Raises NotMeasuredError when it fails."""
+    """Run a sweep and sample its processes until it has ended. Raises NotMeasuredError if it fails."""
     seen = {role: Seen() for role in ROLES}
     with (folder / "said").open("w", encoding="utf-8") as said:
         process = subprocess.Popen(  # noqa: S603 - this project's own command
@@ -109,23 +109,23 @@ def watch(command: list[str], folder: Path) -> dict[str, Seen]:
 
 
 def role_of(process: psutil.Process, parent: psutil.Process) -> str | None:
-    """By its place below the command: parent ─ server ─ supervisor ─ child ─ sidecar; None for any other."""
+    """Return the role by place below the command: parent ─ server ─ supervisor ─ child ─ sidecar; None for others."""
     if process.pid == parent.pid:
         return "parent"
     above = [each.pid for each in process.parents()]
-    if parent.pid not in above:  # one between the two has ended since the tree was read
+    if parent.pid not in above:  # a process between the two has ended since the tree was read
         return None
     depth = above.index(parent.pid)
     words = " ".join(process.cmdline())
     if "sampler" in words:
         return "sidecar"
-    if "forkserver" not in words:  # what looked at the settings beforehand, the tracker of resources
+    if "forkserver" not in words:  # the examination of the settings, the resource tracker
         return None
     return {0: "server", 2: "child"}.get(depth)
 
 
 def peak_rss_mb(pid: int) -> float:
-    """The kernel's own record of the largest RSS. OSError for a process that is gone."""
+    """Return the kernel's record of the largest RSS. Raises OSError for a process that has ended."""
     text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     found = [line for line in text.splitlines() if line.startswith("VmHWM:")]
     return int(found[0].split()[1]) * 1024 / 1e6 if found else 0.0

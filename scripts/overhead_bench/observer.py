@@ -1,31 +1,31 @@
-"""What measuring adds to the measured: one setting, with and without each instrument, in one process.
+"""Measure the observer effect: time one setting with and without each instrument, in one process.
 
 Arms, each a way to time the same generate call:
 
-    bare                 a loop as one writes it by hand: synchronise, clock, generate, synchronise, clock
-    bare again           the same once more; what it differs from bare by is noise
-    streamer             with the streamer that takes the time of each token
+    bare                 a hand-written loop: synchronise, clock, generate, synchronise, clock
+    bare again           the same once more; its difference from bare is noise
+    streamer             with the streamer that timestamps each token
     monitor              with the hardware monitor's process sampling
     streamer + monitor   with both
-    bench                BenchmarkRunner.time_generate, whose figure is the one that is published
+    bench                BenchmarkRunner.time_generate, whose figure is published
 
-Each block holds every arm once, in an order of its own drawn by chance, so that whatever drifts meets all arms alike
-and what one call leaves behind meets each other arm as often. The effect of an arm is the median over blocks of
-log(arm / bare), given as a ratio; its 95 % interval is that of the sign test, which asks nothing of the noise. No call
-is left out.
+Each block runs every arm once, in a random order of its own. Drift therefore affects all arms alike, and the effects of
+one call on the next are spread evenly over the arms. The effect of an arm is the median over blocks of log(arm / bare),
+given as a ratio; its 95 % interval is that of the sign test, which assumes nothing about the noise. No call is left
+out.
 
-Calls of two lengths are measured: as long as those of the tiny model elsewhere in this benchmark, and of a few
-milliseconds, where the sample that the monitor takes at a call's start weighs most. In calls longer than its interval
-it takes more of them: for those, ask with --model, --prompt-tokens and --new-tokens.
+Calls of two lengths are measured: the length of the tiny model's calls elsewhere in this benchmark, and a few
+milliseconds, where the sample that the monitor takes at the start of a call has the largest effect. In calls longer
+than its interval the monitor takes more samples: measure those with --model, --prompt-tokens and --new-tokens.
 
-An arm changes the figure when its effect is larger than 1 % and than the noise (how far the interval of `bare again`
-reaches), and its own interval leaves out 0. It is within 1 % when its whole interval is, and otherwise within the
-noise, which more calls make smaller: by half for four times as many.
+An arm changes the figure if its effect is larger than 1 % and than the noise (the reach of the interval of `bare
+again`), and its own interval excludes 0. It is within 1 % if its whole interval is, and otherwise within the noise.
+Four times as many calls halve the noise.
 
-It runs as a part of scripts/overhead, and alone with choices of its own: scripts/overhead observer --help.
+It runs as a part of scripts/overhead, and alone with its own options: scripts/overhead observer --help.
 
-Not covered: what all arms have in common, such as the monitor's process that waits between calls, and what the
-instruments add to the times of single tokens.
+Not covered: effects that all arms share, such as the monitor's process that waits between calls, and the effect of the
+instruments on the times of single tokens.
 """
 
 from __future__ import annotations
@@ -62,18 +62,18 @@ from overhead_bench.figures import MET, MISSED, NOISE, Figure, Options, Result
 TITLE = "change of E2E through streamer, monitor and bench, against a hand-written loop"
 BARE, AGAIN = "bare", "bare again"
 ARMS = (BARE, AGAIN, "streamer", "monitor", "streamer + monitor", "bench")
-TOLERANCE = 0.01  # of the median E2E; what is below it is promised not to matter
+TOLERANCE = 0.01  # of the median E2E; smaller changes count as negligible
 WARM_UP_BLOCKS = 3
 CALLS, QUICK_CALLS = 400, 12  # of each arm
-LENGTHS = ((64, 32), (32, 8))  # prompt tokens, new tokens; the first unless asked for others
+LENGTHS = ((64, 32), (32, 8))  # prompt tokens, new tokens; the first is the default
 FEWEST_CALLS = 6  # with fewer, the sign test has no interval
 
-Times = Mapping[str, Sequence[float]]  # arm → E2E latency in seconds, one a block
+Times = Mapping[str, Sequence[float]]  # arm → E2E latency in seconds, one per block
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """What one arm changes. Fractions of the bare call's E2E: 0.01 is 1 % slower."""
+    """State the change by one arm. Fractions of the bare call's E2E: 0.01 is 1 % slower."""
 
     arm: str
     median_s: float
@@ -83,7 +83,7 @@ class Effect:
 
     @property
     def reach(self) -> float:
-        """The largest change, up or down, that the interval holds."""
+        """Return the largest change, up or down, in the interval."""
         return max(abs(self.low), abs(self.high))
 
 
@@ -91,7 +91,7 @@ class Effect:
 
 
 def effect(arm: str, times: Times) -> Effect:
-    """The change from bare to `arm`, from at least FEWEST_CALLS blocks."""
+    """Return the change from bare to `arm`, from at least FEWEST_CALLS blocks."""
     ratios = sorted(math.log(with_it / without) for with_it, without in zip(times[arm], times[BARE], strict=True))
     rank = median_rank(len(ratios))
     assert rank is not None
@@ -105,12 +105,12 @@ def effect(arm: str, times: Times) -> Effect:
 
 
 def is_change(found: Effect, noise: float) -> bool:
-    """Whether an arm changes the figure by more than both TOLERANCE and the noise."""
+    """Tell whether an arm changes the figure by more than both TOLERANCE and the noise."""
     return abs(found.change) > max(TOLERANCE, noise) and not found.low <= 0 <= found.high
 
 
 def verdict(found: Effect, noise: float) -> str:
-    """The same in words."""
+    """Say the same in words."""
     if is_change(found, noise):
         return f"CHANGES the figure by {_percent(found.change)}"
     if found.reach <= TOLERANCE:
@@ -122,14 +122,14 @@ def verdict(found: Effect, noise: float) -> str:
 
 
 def blocks(count: int, seed: int) -> Iterator[list[str]]:
-    """For each block the arms in the order in which they run."""
+    """Yield for each block the arms in the order in which they run."""
     chance = random.Random(seed)  # noqa: S311 - an order, not a secret
     for _ in range(count):
         yield chance.sample(ARMS, k=len(ARMS))
 
 
 def time_arms(config: BenchmarkConfig, calls: int, seed: int) -> dict[str, list[float]]:
-    """E2E seconds of each arm, `calls` a piece, after WARM_UP_BLOCKS blocks that do not count.
+    """Return the E2E seconds of each arm, `calls` per arm, after WARM_UP_BLOCKS blocks that do not count.
 
     Raises:
         RuntimeError: the setting cannot run here, or the monitor stopped.
@@ -139,7 +139,7 @@ def time_arms(config: BenchmarkConfig, calls: int, seed: int) -> dict[str, list[
         first = runner.time_generate(config, warmup=True)
         if first[0] < 0:
             raise RuntimeError(first[2])
-        # One model and one monitor for all arms: two copies of the weights differ by where they lie in memory.
+        # One model and one monitor for all arms: the address of the weights in memory affects the speed.
         setup = runner._require_setup()  # noqa: SLF001
         loaded = setup.require_request().loaded
         with setup.monitoring():
@@ -148,7 +148,7 @@ def time_arms(config: BenchmarkConfig, calls: int, seed: int) -> dict[str, list[
             calls_of = make_arms(config, runner, loaded, monitor)
             times: dict[str, list[float]] = {arm: [] for arm in ARMS}
             planned = list(blocks(WARM_UP_BLOCKS + calls, seed))
-            for number, block in enumerate(tqdm.tqdm(planned, desc="Blocks", disable=None)):  # silent in a file
+            for number, block in enumerate(tqdm.tqdm(planned, desc="Blocks", disable=None)):  # no bar in a file
                 for arm in block:
                     e2e_s = calls_of[arm]()
                     if number >= WARM_UP_BLOCKS:
@@ -161,7 +161,7 @@ def time_arms(config: BenchmarkConfig, calls: int, seed: int) -> dict[str, list[
 def make_arms(
     config: BenchmarkConfig, runner: BenchmarkRunner, loaded: LoadedModel, monitor: HardwareMonitor
 ) -> dict[str, Callable[[], float]]:
-    """Arm → one call of it, which returns its E2E in seconds."""
+    """Return for each arm a function that makes one call and returns its E2E in seconds."""
     inputs = make_inputs(config, loaded)
     generation = make_generation_config(config, loaded, config.workload.num_tokens_to_generate)
     device = loaded.device
@@ -206,7 +206,7 @@ def make_arms(
 
 
 def table(times: Times) -> tuple[list[str], bool]:
-    """The lines to print, below 100 columns, and whether any arm changes the figure."""
+    """Return the lines to print, below 100 columns, and whether any arm changes the figure."""
     effects = [effect(arm, times) for arm in ARMS if arm != BARE]
     noise = effects[0].reach  # of bare again
     rows = [("arm", "calls", "median ms", "change", "95 % interval", "verdict")]
@@ -228,7 +228,7 @@ def _percent(fraction: float) -> str:
 
 
 def report(config: BenchmarkConfig, times: Times, seed: int) -> dict[str, Any]:
-    """What the JSON file holds: every time, and what was made of it."""
+    """Return the content of the JSON file: every time, and the results."""
     return {
         "setting": config.to_dict(),
         "seed": seed,
@@ -237,7 +237,7 @@ def report(config: BenchmarkConfig, times: Times, seed: int) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "tolerance": TOLERANCE,
         "effects": [asdict(effect(arm, times)) for arm in ARMS if arm != BARE],
-        "e2e_s": dict(times),  # one a block, in the order of the blocks
+        "e2e_s": dict(times),  # one per block, in the order of the blocks
     }
 
 
@@ -245,7 +245,7 @@ def report(config: BenchmarkConfig, times: Times, seed: int) -> dict[str, Any]:
 
 
 def measure(options: Options) -> Result:
-    """All arms of the tiny model; where the spread stands in the other parts, here it is the 95 % interval."""
+    """Measure all arms of the tiny model; the column of the spread shows the 95 % interval here."""
     rows: list[Figure] = []
     raw: dict[str, Any] = {}
     calls = ["--calls", str(QUICK_CALLS if options.quick else CALLS)]
@@ -262,7 +262,7 @@ def measure(options: Options) -> Result:
 
 
 def figures(times: Times, label: str) -> list[Figure]:
-    """The bare call, and a row an arm with the 95 % interval of its change."""
+    """Return a row for the bare call, and one per arm with the 95 % interval of its change."""
     effects = [effect(arm, times) for arm in ARMS if arm != BARE]
     noise = effects[0].reach
     bare = Figure(name=f"{label}, {BARE}", unit="ms", values=[1000 * statistics.median(times[BARE])])
@@ -290,7 +290,7 @@ def _judged(found: Effect, noise: float) -> str:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="scripts/overhead observer",
         description="What the streamer and the hardware monitor add to the E2E latency. "
@@ -313,7 +313,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def setting(arguments: argparse.Namespace) -> BenchmarkConfig:
-    """The setting that the command line asks for. Raises ConfigError."""
+    """Return the setting that the command line requests. Raises ConfigError."""
     model = ModelConfig(id=arguments.model)
     if arguments.model == "tiny":
         group = Path(__file__).parents[2] / "conf" / "model" / "tiny.yaml"
@@ -330,7 +330,7 @@ def setting(arguments: argparse.Namespace) -> BenchmarkConfig:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, judge."""
+    """Measure, print and judge the results."""
     parsed = parse(arguments)
     try:
         config = setting(parsed)

@@ -1,14 +1,14 @@
-"""The seconds of a small sweep that are spent outside of generate, and what passes between two calls and around a job.
+"""Measure the seconds of a small sweep outside of generate: in total, between two calls, and around a job.
 
 The sweep has four settings, two of them compiled; compilation happens within the first call and counts as generate.
-Seconds outside are the wall time of the command less the E2E of all calls in its records, the reference run's included:
-to the closing table, when the answer is there, and to the end of the command, when the report is written and published.
-Not within calls, so outside: loading, the evidence call, the comparison with the reference, MLflow.
+Seconds outside are the wall time of the command minus the E2E of all calls in its records, including the reference run:
+to the closing table, when the answer is shown, and to the end of the command, when the report is written and
+published. Loading, the evidence call, the comparison with the reference and MLflow count as outside.
 
     between calls   from the end of a measured call to the start of the next one, within a job
-    per job         from a job's start (its record's started_at_s) to the next job's, less loading and calls: the
+    per job         from a job's start (its record's started_at_s) to the next job's, minus loading and calls: the
                     start of its process, the evidence, the comparison with the reference, the record, publishing it,
-                    its line. For the last job to its record's end: what comes after that belongs to no job
+                    its line. For the last job, to its record's end: later time belongs to no job
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ QUICK = (*SWEEP[:1], "compile=off", *SWEEP[2:])
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """One of them."""
+    """Hold one sweep."""
 
     to_table_s: float
     to_end_s: float
@@ -48,16 +48,16 @@ class Sweep:
 
     @property
     def calls_s(self) -> float:
-        """Within generate."""
+        """Return the seconds within generate."""
         return running.calls_s(self.records)
 
 
 def measure(options: Options) -> Result:
-    """With a new database and with one that is there, in turns."""
+    """Measure sweeps with a new and with an existing database, in turns."""
     found: dict[str, list[Sweep]] = {"new": [], "existing": []}
     for number in range(1 if options.quick else min(options.repeats, 3)):
         folder = options.folder / str(number)
-        for database, sweeps in found.items():  # the first of a folder makes it
+        for database, sweeps in found.items():  # the first sweep of a folder creates it
             sweeps.append(_run(folder, database, options))
     every = [each for sweeps in found.values() for each in sweeps]
     gaps = [_gaps_ms(each.records) for each in every]
@@ -93,7 +93,7 @@ def _outside(database: str, sweeps: Sequence[Sweep], at_most: float) -> list[Fig
 
 
 def _run(folder: Path, name: str, options: Options) -> Sweep:
-    """One sweep, with the times from its start to its table and to its end. Raises NotMeasuredError when it fails."""
+    """Run one sweep; return the times from start to table and to end. Raises NotMeasuredError if it fails."""
     folder.mkdir(exist_ok=True)
     settings = QUICK if options.quick else SWEEP
     command = running.bench("-m", f"sweep.name={name}", f"device={options.device}", *settings)
@@ -116,7 +116,7 @@ def _run(folder: Path, name: str, options: Options) -> Sweep:
 
 
 def is_header(line: str) -> bool:
-    """Whether it is the line of the closing table that names its columns."""
+    """Tell whether a line is the header of the closing table."""
     return line.split()[:2] == ["setting", "status"]
 
 
@@ -125,7 +125,7 @@ def _gaps_ms(records: Sequence[Record]) -> list[float]:
 
 
 def per_job_s(trials: Sequence[Record]) -> list[float]:
-    """Seconds of each job beyond loading and calls; the jobs in the order of their start."""
+    """Return the seconds of each job beyond loading and calls; the jobs in the order of their start."""
     ends = [each.started_at_s for each in trials[1:]] + [trials[-1].ended_at_s or trials[-1].started_at_s]
     return [
         end_s - each.started_at_s - each.phases_s["load"] - running.calls_s([each])
@@ -134,7 +134,7 @@ def per_job_s(trials: Sequence[Record]) -> list[float]:
 
 
 def _stages(trials: Sequence[Record]) -> list[Figure]:
-    """What the seconds of a job are spent on, where the records tell."""
+    """Return how the seconds of a job are spent, as far as the records tell."""
     names = ("start", "import", "evidence", "fidelity", "roofline")
     return [
         Figure(

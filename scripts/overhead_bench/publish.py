@@ -1,4 +1,4 @@
-"""How long publishing a trial takes: 1 + 5 + 20 calls of a real record, into SQLite and to a server over HTTP.
+"""Time publishing a trial: 1 + 5 + 20 calls of a real record, into SQLite and to a server over HTTP.
 
 One real job of the tiny model is run first. Its folder is copied with other trial ids, and each copy is published as
 the end of a job does it: once into a database and once to a server that runs on this machine, in turns. No call is
@@ -29,12 +29,12 @@ from overhead_bench.figures import Figure, NotMeasuredError, Options, Result, in
 TITLE = "publishing a trial of 26 calls"
 AT_MOST_S = 0.3  # SQLite
 TRIALS = 12
-ANSWER_S = 120.0  # for the server, on a busy machine
+ANSWER_S = 120.0  # to wait for the server, on a busy machine
 SWEEP_ID = "overhead-publish"
 
 
 def measure(options: Options) -> Result:
-    """A trial into each store, in turns."""
+    """Publish a trial into each store, in turns."""
     job, _ = running.one_record(options.folder, options)
     trials = 10 if options.quick else max(TRIALS, 2 * options.repeats)
     with _server(options.folder / "server") as address:
@@ -49,7 +49,7 @@ def measure(options: Options) -> Result:
 
 
 def _publishing(job: Path, folder: Path, address: str | None) -> Callable[[], float]:
-    """What publishes the next copy of a job each time it is called, and returns the seconds that it took."""
+    """Return a function that publishes the next copy of a job at each call and returns the seconds taken."""
     from bench.tracking.publisher import Publisher  # noqa: PLC0415 - imports MLflow
 
     folder.mkdir()
@@ -77,7 +77,7 @@ def _publishing(job: Path, folder: Path, address: str | None) -> Callable[[], fl
 
 @contextlib.contextmanager
 def _server(folder: Path) -> Iterator[str]:
-    """MLflow's own server with a database of its own, from when it answers."""
+    """Run MLflow's server with a separate database; yield once it answers."""
     folder.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -87,7 +87,7 @@ def _server(folder: Path) -> Iterator[str]:
     command += ["--artifacts-destination", str(folder / "artifacts")]
     own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}  # else ten processes
     with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603 - the command is ours
+        process = subprocess.Popen(  # noqa: S603 - this project's own command
             command,
             cwd=folder,
             env=running.environment() | own,

@@ -1,10 +1,10 @@
-"""What reading a sweep costs: `bench.report` and `bench.compare` over 1,000 and 10,000 records, each in its process.
+"""Measure the cost of reading a sweep: `bench.report` and `bench.compare` of 1,000 and 10,000 records, a process each.
 
 One real job of the tiny model is run first. Each trial is its record with another setting's name and other times: all
-calls of one are longer by up to a factor of three, and each call scatters by 2 %. So the records are as large as real
-ones (26 calls of 32 tokens, attention evidence, environment), and no two rows, curves or points are alike. For the
-report each record is a setting of its own, the most rows and points that there can be; for the comparison five records
-make one setting, so that there is something to test.
+calls of a trial are longer by up to a factor of three, and each call scatters by 2 %. So the records are as large as
+real ones (26 calls of 32 tokens, attention evidence, environment), and no two rows, curves or points are alike. For the
+report each record is a separate setting, which gives the maximum number of rows and points; for the comparison five
+records make one setting, because a test needs repeats.
 
     wall    from the command's start to its end, imports included
     cpu     processor time of the process, all threads
@@ -37,7 +37,7 @@ SEED = 0
 
 
 def measure(options: Options) -> Result:
-    """Both commands over sweeps of each size."""
+    """Time both commands over sweeps of each size."""
     _, pattern = running.one_record(options.folder, options, "fidelity.reference=eager")
     figures: list[Figure] = []
     sizes: dict[str, Mapping[str, float]] = {}
@@ -70,8 +70,8 @@ def _figures(name: str, runs: Sequence[Mapping[str, float]], at_most: float | No
 
 
 def make_sweep(folder: Path, pattern: Mapping[str, Any], size: int, processes: int) -> None:
-    """A sweep's folder of so many records, so many of each setting."""
-    chance = random.Random(SEED)  # noqa: S311 - times that can be had again, not a secret
+    """Make a sweep's folder with so many records, so many per setting."""
+    chance = random.Random(SEED)  # noqa: S311 - reproducible times, not a secret
     factor = 1.0
     for number in range(size):
         setting, repeat = divmod(number, processes)
@@ -90,13 +90,13 @@ def make_sweep(folder: Path, pattern: Mapping[str, Any], size: int, processes: i
 
 
 def _stretched(call: Mapping[str, Any], factor: float) -> dict[str, Any]:
-    """A call that takes so many times as long."""
+    """Return a call that takes so many times as long."""
     times = [each * factor for each in call["token_times_s"]]
     return dict(call) | {"e2e_s": call["e2e_s"] * factor, "token_times_s": times}
 
 
 def read(command: Sequence[str]) -> dict[str, float]:
-    """Run one command in a process of its own. Raises NotMeasuredError when it fails."""
+    """Run one command in a separate process. Raises NotMeasuredError if it fails."""
     begun_s = time.perf_counter()
     process = subprocess.Popen(  # noqa: S603 - this project's own command
         command, env=running.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE

@@ -1,7 +1,7 @@
-"""This project's own command as a process that is timed, and what its sweeps leave behind.
+"""Run and time this project's own command as a process, and read the records of its sweeps.
 
-Nothing of the caller's environment that changes a sweep gets through (HYDRA_…, MLFLOW_…). How jobs of this host wait
-for each other stays as it is: beside another sweep, all of this is not worth measuring.
+Variables of the caller's environment that change a sweep (HYDRA_…, MLFLOW_…) are removed. Jobs of this host still
+wait for each other as usual: beside another sweep, none of these figures are valid.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from bench.results.record import Iteration, Record
 from overhead_bench.figures import NotMeasuredError, Options
 
 CHECKOUT = Path(__file__).parents[2]
-LAST_LINES = 3  # of what a command said that failed
+LAST_LINES = 3  # of a failed command's output
 
 
 def environment() -> dict[str, str]:
-    """For the commands that are measured."""
+    """Return the environment of the measured commands."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("HYDRA_", "MLFLOW_"))}
     found = [str(CHECKOUT / "src"), str(CHECKOUT / "scripts"), *filter(None, [os.environ.get("PYTHONPATH")])]
     always = {"COLUMNS": "100", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(found)}
@@ -31,12 +31,12 @@ def environment() -> dict[str, str]:
 
 
 def bench(*arguments: str) -> list[str]:
-    """The command line of `python -m bench`."""
+    """Return the command line of `python -m bench`."""
     return [sys.executable, "-P", "-m", "bench", *arguments]
 
 
 def timed(command: Sequence[str], folder: Path, *, status: int = 0) -> tuple[float, str]:
-    """Run a command in `folder`; its wall time in seconds, and what it wrote to stdout.
+    """Run a command in `folder`; return its wall time in seconds, and its output on stdout.
 
     Raises:
         NotMeasuredError: it ended with another status.
@@ -58,14 +58,14 @@ def _failure(command: Sequence[str], status: int, said: str) -> str:
 
 
 def sweep(folder: Path, name: str, options: Options, *arguments: str) -> tuple[float, list[Record]]:
-    """Run a sweep in `folder`; its wall time in seconds, and its records, reference runs included."""
+    """Run a sweep in `folder`; return its wall time in seconds, and its records, including reference runs."""
     own = (f"sweep.name={name}", f"device={options.device}")
     wall_s, _ = timed(bench("-m", *own, *arguments), folder)
     return wall_s, records(folder / "multirun" / name)
 
 
 def records(folder: Path) -> list[Record]:
-    """All records of a sweep by their start, reference runs included."""
+    """Return all records of a sweep in order of their start, including reference runs."""
     found = [Record.read(path) for path in folder.rglob("record.json")]
     if not found:
         raise NotMeasuredError(f"no record in {folder}")
@@ -73,7 +73,7 @@ def records(folder: Path) -> list[Record]:
 
 
 def trials(found: Sequence[Record]) -> list[Record]:
-    """The records that count, without reference runs; all of them ok."""
+    """Return the records that count, without reference runs; all of them ok."""
     counted = [each for each in found if each.kind == "trial"]
     for each in counted:
         if each.status != "ok":
@@ -83,25 +83,25 @@ def trials(found: Sequence[Record]) -> list[Record]:
 
 
 def one_record(folder: Path, options: Options, *arguments: str) -> tuple[Path, dict[str, Any]]:
-    """Run one job of the tiny model as it comes, 5 + 20 calls, unpublished; its folder, and its record."""
+    """Run one job of the tiny model with the defaults, 5 + 20 calls, unpublished; return its folder and its record."""
     own = ("tracking=off", "hydra.run.dir=one", f"device={options.device}")
     timed(bench(*own, *arguments), folder)
     return folder / "one", Record.read(folder / "one").to_dict()
 
 
 def calls_s(found: Sequence[Record]) -> float:
-    """Seconds within all generate calls."""
+    """Return the seconds within all generate calls."""
     return sum(call.e2e_s for each in found for call in each.iterations)
 
 
 def gaps_s(calls: Sequence[Iteration]) -> list[float]:
-    """Seconds from the end of each call to the start of the next one."""
+    """Return the seconds from the end of each call to the start of the next one."""
     return [after.start_s - (before.start_s + before.e2e_s) for before, after in itertools.pairwise(calls)]
 
 
 def waited_note(found: Sequence[Record]) -> list[str]:
-    """A line when jobs waited for other sweeps on this host: then the walls say nothing."""
+    """Return a line if jobs waited for other sweeps on this host: the wall times are then invalid."""
     waited_s = sum(each.neighbours.waited_s for each in found if each.neighbours is not None)
-    if waited_s < 0.5:  # the queue itself takes milliseconds
+    if waited_s < 0.5:  # the queue alone takes milliseconds
         return []
     return [f"NOT QUIET: jobs waited {waited_s:.1f} s for other jobs of bench on this host"]

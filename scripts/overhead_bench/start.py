@@ -1,9 +1,9 @@
-"""How long a job takes to start: from the parent's decision to the child's first instruction that concerns the model.
+"""Time the start of a job: from the parent's decision to the child's first instruction that concerns the model.
 
-That is `start` (decision to the child's first instruction) and `import` (to its modules being there) of the record.
+That is `start` (decision to the child's first instruction) and `import` (until its modules are imported) of the record.
 Sweeps with isolation.mode=forkserver and spawn alternate; a sweep's figure is the median over its jobs. The first job
-of a fork server waits for the server itself, which starts while MLflow is imported and settings are examined: it is one
-of the jobs, and stands in a row of its own as well.
+of a fork server waits for the server itself, which starts while MLflow is imported and settings are examined: it counts
+as one of the jobs, and also has a row of its own.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from overhead_bench.figures import Figure, NotMeasuredError, Options, Result, ra
 
 TITLE = "job start, forked from the server against a fresh interpreter"
 AT_MOST = 1 / 20
-JOBS = 5  # of a sweep
+JOBS = 5  # per sweep
 FEW = ("warmup.iterations=0", "measurement.iterations=2", "workload.num_tokens_to_generate=4", "tracking=off")
 
 
 def measure(options: Options) -> Result:
-    """Sweeps of both kinds in turn."""
+    """Time sweeps of both kinds in turn."""
     jobs = 2 if options.quick else JOBS
     rounds = 1 if options.quick else max(2, options.repeats // 2)
     found: dict[str, list[list[float]]] = {"forkserver": [], "spawn": []}
@@ -46,7 +46,7 @@ def measure(options: Options) -> Result:
 
 
 def start_s(record: Record) -> float:
-    """Seconds from the decision to start to the first instruction for the model."""
+    """Return the seconds from the decision to start to the first instruction for the model."""
     phases = record.phases_s
     if "start" not in phases or "import" not in phases:
         raise NotMeasuredError("the records lack phases_s.start and phases_s.import")

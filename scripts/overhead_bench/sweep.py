@@ -1,13 +1,13 @@
-"""A sweep's wall time against a bare loop's: the same model, prompts and number of generate calls, nothing recorded.
+"""Compare a sweep's wall time with a bare loop's: the same model, prompts and number of generate calls, no records.
 
-The bare loop (`bare_loop`) is a process of its own, whose wall time holds its start, its imports and one load; the
-sweep has its own start, a load a setting, an examination beforehand, a reference run, evidence, MLflow and a report.
+The bare loop (`bare_loop`) is a separate process, whose wall time includes its start, its imports and one load; the
+sweep has its own start, one load per setting, an examination beforehand, a reference run, evidence, MLflow, a report.
 Both make 1 + 5 + 20 calls in each of 8 settings of one workload, and nothing is compiled. They alternate, and the ratio
-is that of each pair. A short sweep first, which does not count, makes the database and measures this machine's rates,
-as any first sweep does once.
+is that of each pair. A short sweep before them, which does not count, creates the database and measures this machine's
+rates, as any first sweep does once.
 
-Below: where the sweep's time goes, as sums over its records and their reference runs. `around the jobs` is the wall
-time beyond the jobs: the command's start, the examination beforehand, publishing, the report.
+The rows below show how the sweep's time is spent, as sums over its records and their reference runs. `around the jobs`
+is the wall time beyond the jobs: the command's start, the examination beforehand, publishing, the report.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TITLE = "sweep wall time against a bare loop"
 AT_MOST = 1.05  # SmolLM2
 WARM_UP, MEASURED = 5, 20
 PROMPT_TOKENS, NEW_TOKENS = 128, 32
-SLOW_REPEATS = 2  # a quarter of an hour each
+SLOW_REPEATS = 2  # each takes a quarter of an hour
 SWEPT = {"attention": "attention", "kv_cache": "generation.kv_cache", "grad_mode": "generation.grad_mode"}
 EIGHT = {
     "attention": ("eager", "sdpa"),
@@ -45,10 +45,10 @@ STAGES = ("start", "import", "load", "validation", "warmup", "measurement", "evi
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A model and the values that are swept."""
+    """Define a model and the swept values."""
 
     label: str
-    model: Sequence[str]  # overrides that choose it
+    model: Sequence[str]  # overrides that choose the model
     checkpoint: Path | None  # None: tiny
     values: Mapping[str, Sequence[str]]  # key of `SWEPT` → what is swept there
     prompt_tokens: int
@@ -58,7 +58,7 @@ class Task:
 
     @property
     def overrides(self) -> list[str]:
-        """Of the sweep."""
+        """Return the overrides of the sweep."""
         calls = [f"warmup.iterations={WARM_UP}", f"measurement.iterations={MEASURED}", "compile=off"]
         workload = [
             f"workload.sequence_length={self.prompt_tokens}",
@@ -69,12 +69,12 @@ class Task:
 
     @property
     def settings(self) -> list[tuple[str, ...]]:
-        """The values of each, in the order of `values`."""
+        """Return the values of each setting, in the order of `values`."""
         return list(itertools.product(*self.values.values()))
 
 
 def measure(options: Options) -> Result:
-    """Both models, one after the other."""
+    """Measure both models, one after the other."""
     repeats = 1 if options.quick else options.repeats
     values = QUICK if options.quick else EIGHT
     lengths = {"prompt_tokens": PROMPT_TOKENS, "new_tokens": NEW_TOKENS}
@@ -142,7 +142,7 @@ def _alternate(task: Task, options: Options) -> tuple[list[Figure], list[str], d
 
 
 def asked_of_bare(task: Task, options: Options) -> dict[str, Any]:
-    """What the bare loop is to do: the same settings, calls and prompt."""
+    """Return the input of the bare loop: the same settings, calls and prompt."""
     from bench.trial.model.prompts import TEXT  # noqa: PLC0415 - imports torch
 
     tiny = yaml.safe_load(TINY.read_text(encoding="utf-8"))
@@ -162,7 +162,7 @@ def asked_of_bare(task: Task, options: Options) -> dict[str, Any]:
 
 
 def byte_tokens(text: str) -> tuple[list[int], int]:
-    """Ids of a text and of its end, by the tiny model's own tokenizer, which cannot be loaded from anywhere."""
+    """Return the ids of a text and of its end, by the tiny model's own tokenizer, which no checkpoint holds."""
     from bench.trial.model.tokenizer import byte_tokenizer  # noqa: PLC0415 - imports transformers
 
     tokenizer = byte_tokenizer()
@@ -170,7 +170,7 @@ def byte_tokens(text: str) -> tuple[list[int], int]:
 
 
 def check_same(task: Task, found: Sequence[Record], said: str) -> list[str]:
-    """See that both made the same calls; a line when they did not generate the same tokens."""
+    """Check that both made the same calls; return a line if they did not generate the same tokens."""
     calls = {len(each.iterations) for each in running.trials(found)}
     if calls != {1 + WARM_UP + MEASURED}:
         raise NotMeasuredError(f"the jobs made {calls} calls and the bare loop {1 + WARM_UP + MEASURED}")
@@ -190,7 +190,7 @@ def _setting(record: Record) -> tuple[str, ...]:
 
 
 def where_time_goes(wall_s: float, found: Sequence[Record]) -> Mapping[str, float]:
-    """Seconds of a sweep's wall time, by what they were spent on; they add up to it."""
+    """Return the parts of a sweep's wall time in seconds; they add up to it."""
     counted = [each for each in found if each.kind == "trial"]
     references = [each for each in found if each.kind == "reference"]
     parts = {stage: sum(each.phases_s.get(stage, 0.0) for each in counted) for stage in STAGES}
@@ -204,6 +204,6 @@ def where_time_goes(wall_s: float, found: Sequence[Record]) -> Mapping[str, floa
 
 
 def job_s(record: Record) -> float:
-    """From the parent's decision to the child's last station."""
+    """Return the seconds from the parent's decision to the child's last phase."""
     phases = record.phases_s
     return phases.get("start", 0.0) + phases.get("import", 0.0) + phases["total"]

@@ -1,4 +1,4 @@
-"""The command line of scripts/test-versions."""
+"""Run the command line of scripts/test-versions."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def refuse(line: str) -> None:
 
 
 def list_legs() -> None:
-    """Print the legs with their Python and what they are."""
+    """Print the legs with their Python and their description."""
     for leg in LEGS.values():
         there = "" if interpreter_for(leg.python) else " (not found: is skipped)"
         request = "  on request" if leg.on_request else ""
@@ -78,7 +78,7 @@ def list_legs() -> None:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Hold the environments: a second call waits, for both would make the same."""
+    """Lock the environments: a second call waits, because both would create the same ones."""
     ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
     with (ENVIRONMENTS / "lock").open("w", encoding="utf-8") as lock:
         try:
@@ -90,7 +90,7 @@ def alone() -> Iterator[None]:
 
 
 def forget_what_is_outdated(session: str) -> None:
-    """Remove the mark of an environment that nox is going to remove: an interrupted removal leaves no whole one."""
+    """Remove the mark of an environment that nox will remove: an interrupted removal must not look complete."""
     leg = LEGS.get(session)
     interpreter = interpreter_for(leg.python) if leg is not None else None
     if leg is not None and (interpreter is None or not is_ready(leg, interpreter)):
@@ -98,9 +98,9 @@ def forget_what_is_outdated(session: str) -> None:
 
 
 def run_nox(session: str, *options: str, output: IO[str] | None = None) -> tuple[str, str]:
-    """Run one session, whose words go to the screen where no `output` is given.
+    """Run one session; without `output`, its output goes to the screen.
 
-    Returns nox's word for its result, and its reason where it was skipped.
+    Returns nox's word for its result, and the reason if it was skipped.
     """
     report = ENVIRONMENTS / f"{session}.report.json"
     report.unlink(missing_ok=True)
@@ -116,7 +116,7 @@ def run_nox(session: str, *options: str, output: IO[str] | None = None) -> tuple
 
 
 def run_together(names: list[str], pytest: list[str]) -> list[results.Result]:
-    """Run legs at the same time, and print each as a whole."""
+    """Run legs at the same time; print the output of each in one piece."""
 
     def run(name: str) -> results.Result:
         with LEGS[name].log.open("w+", encoding="utf-8") as output:
@@ -130,7 +130,7 @@ def run_together(names: list[str], pytest: list[str]) -> list[results.Result]:
 
 
 def run_leg(name: str, pytest: list[str], output: IO[str] | None = None) -> results.Result:
-    """Run one leg, and print its result: to the screen where no `output` is given."""
+    """Run one leg and print its result; without `output`, its output goes to the screen."""
     leg = LEGS[name]
     print(f"=== {name}: {leg.what}", file=output, flush=True)
     for former in (leg.junit, leg.versions):
@@ -144,7 +144,7 @@ def run_leg(name: str, pytest: list[str], output: IO[str] | None = None) -> resu
 
 
 def tell_today(result: results.Result) -> None:
-    """Print what ``newest`` would have to change to be what pip installs today."""
+    """Print how ``newest`` differs from what pip installs today."""
     newest = pins((ROOT / NEWEST).read_text(encoding="utf-8"))
     changed = renewal.differences(newest, renewal.portable(result.versions))
     print(f"\n{NEWEST} differs from what is newest today in {len(changed)} packages" + (":" if changed else ""))
@@ -154,7 +154,7 @@ def tell_today(result: results.Result) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what was asked for; return the exit status."""
+    """Run what the command line requests; return the exit status."""
     asked = parsed(arguments)
     if asked.list:
         list_legs()
@@ -166,7 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
             if session != "success":
                 print(f"{PROGRAM}: nothing was written: the install did not succeed", file=sys.stderr)
                 return 1
-            shutil.rmtree(ENVIRONMENTS / f"renew-{asked.renew}")  # several GB, of use for nothing else
+            shutil.rmtree(ENVIRONMENTS / f"renew-{asked.renew}")  # several GB, not needed any more
             print("\n".join(renewal.write(asked.renew, today)) or "nothing changed")
             return 0
         if asked.install_only:

@@ -1,4 +1,4 @@
-"""Define the legs: which versions, which Python, and whether an environment that exists may be used again."""
+"""Define the legs: their versions, their Python, and whether an existing environment may be used again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXTRA = "contract"
 
 @dataclass(frozen=True, kw_only=True)
 class Leg:
-    """One environment in which the contract suite runs."""
+    """Define one environment in which the contract suite runs."""
 
     name: str
     what: str
@@ -40,17 +40,17 @@ class Leg:
 
     @property
     def environment(self) -> Path:
-        """The folder of its environment. nox names it after its session."""
+        """Return the folder of its environment. nox names it after its session."""
         return ENVIRONMENTS / self.name
 
     @property
     def merged(self) -> Path:
-        """The one file of versions that pip reads."""
+        """Return the path of the single file of versions that pip reads."""
         return ENVIRONMENTS / f"{self.name}.constraints.txt"
 
     @property
     def log(self) -> Path:
-        """What its run said, where it runs beside others."""
+        """Return the path of its output, used if it runs beside others."""
         return ENVIRONMENTS / f"{self.name}.log"
 
     @property
@@ -59,7 +59,7 @@ class Leg:
 
     @property
     def versions(self) -> Path:
-        """What is installed, as JSON: names and versions, with ``python`` among them."""
+        """Return the path of the installed versions: JSON with names and versions, including ``python``."""
         return ENVIRONMENTS / f"{self.name}.versions.json"
 
 
@@ -83,7 +83,7 @@ LEGS = {
 
 
 def canonical(name: str) -> str:
-    """Return a distribution's name as all tools agree on it."""
+    """Return the canonical form of a distribution's name."""
     return str(canonicalize_name(name))
 
 
@@ -102,7 +102,7 @@ def merged_pins(leg: Leg) -> dict[str, str]:
 
 
 def lower_bounds(extra: str = EXTRA) -> dict[str, str]:
-    """Return the least version that pyproject.toml allows of each package that a leg installs by name."""
+    """Return the lowest version that pyproject.toml allows for each package that a leg installs by name."""
     found: dict[str, str] = {}
     for requirement in requirements(extra):
         least = [each.version for each in requirement.specifier if each.operator in {">=", "==", "~="}]
@@ -112,7 +112,7 @@ def lower_bounds(extra: str = EXTRA) -> dict[str, str]:
 
 
 def requirements(extra: str = EXTRA) -> Iterator[Requirement]:
-    """Yield what bench with this extra requires by name; an extra that names other extras of bench is followed."""
+    """Yield the direct requirements of bench with this extra; other extras of bench that it names are included."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     waiting = [Requirement(each) for each in (*project["dependencies"], *extras[extra])]
@@ -124,19 +124,19 @@ def requirements(extra: str = EXTRA) -> Iterator[Requirement]:
 
 
 def digest(leg: Leg, interpreter: str) -> str:
-    """Return what an environment of this leg was made from: other files, another Python or another place is another."""
+    """Return a digest of the inputs of this leg's environment: it changes with the files, the Python and the path."""
     parts = [str(ROOT), interpreter, *map(str, requirements())]
     parts += [f"{name}=={version}" for name, version in sorted(merged_pins(leg).items())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def mark_of(environment: Path) -> Path:
-    """Return the file that holds the digest of an environment once its install has ended, and only then."""
+    """Return the file that holds the digest of an environment; it exists only after a finished install."""
     return environment / "installed-versions"
 
 
 def is_ready(leg: Leg, interpreter: str) -> bool:
-    """Tell whether the leg's environment is whole and made from what a new one would be made from."""
+    """Tell whether the leg's environment is complete and has the same inputs as a new one."""
     try:
         mark = mark_of(leg.environment).read_text(encoding="utf-8")
     except OSError:
@@ -146,7 +146,7 @@ def is_ready(leg: Leg, interpreter: str) -> bool:
 
 @functools.cache
 def interpreter_for(python: str) -> str | None:
-    """Return the path of a Python of this ``major.minor``: that which runs, one in PATH, or one of pyenv's."""
+    """Return the path of a Python of this ``major.minor``: the running one, one in PATH, or one of pyenv's."""
     for candidate in _candidates(python):
         asked = [candidate, "-I", "-c", "import sys; print('%d.%d' % sys.version_info[:2], sys.executable)"]
         try:

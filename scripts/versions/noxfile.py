@@ -1,11 +1,11 @@
-"""Sessions of nox: one a leg, and one that installs anew what ``--renew`` writes down.
+"""Define the sessions of nox: one per leg, and one that makes the new install from which ``--renew`` writes versions.
 
 ``scripts/test-versions`` starts nox with this file; it can be called by hand as well
 (``python -m nox -f scripts/versions/noxfile.py --list``), with ``scripts`` in PYTHONPATH.
 
-An environment is used again when its mark, written as the last step of an install, names the digest of what it would be
-made from today. Otherwise nox removes it and makes it anew: after a changed version nothing of the former remains, and
-an install that was interrupted left no mark.
+An environment is used again if its mark, written as the last step of an install, has the digest of today's inputs.
+Otherwise nox removes it and creates it again: after a changed version no old package remains, and an interrupted
+install left no mark.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ print(json.dumps(found | {"python": platform.python_version()}))
 
 
 def install(session: nox.Session, extra: str, pins: dict[str, str], name: str) -> None:
-    """Install bench with an extra, editable, in these versions. pip honours the user's own configuration besides.
+    """Install bench with an extra, editable, in these versions. pip also honours the user's own configuration.
 
-    The variables reach the builds that pip starts too. Their path is relative, for pip splits it at spaces. Modules are
-    compiled when they are first imported: a leg imports a small part of what is installed.
+    The variables also reach the builds that pip starts. Their path is relative, because pip splits it at spaces.
+    Modules are compiled at their first import: a leg imports a small part of what is installed.
     """
     file = ENVIRONMENTS / f"{name}.constraints.txt"
     file.write_text("".join(f"{each}=={version}\n" for each, version in sorted(pins.items())), encoding="utf-8")
@@ -45,10 +45,10 @@ def install(session: nox.Session, extra: str, pins: dict[str, str], name: str) -
 
 
 def run_leg(session: nox.Session, leg: Leg) -> None:
-    """Install what the leg lacks, write down the versions, and run the contract suite."""
+    """Install what the leg lacks, record the versions, and run the contract suite."""
     session.chdir(ROOT)
     interpreter = interpreter_for(leg.python)
-    assert interpreter is not None  # nox skips a session whose Python is not found
+    assert interpreter is not None  # nox skips a session if its Python is not found
     environment = leg.environment
     if not is_ready(leg, interpreter):
         install(session, EXTRA, merged_pins(leg), leg.name)
@@ -59,19 +59,19 @@ def run_leg(session: nox.Session, leg: Leg) -> None:
     leg.versions.write_text(json.dumps(json.loads(told), indent=1), encoding="utf-8")
     options = ["-m", "contract", "--numprocesses=2", "--dist=loadfile", "-p", "no:cacheprovider"]
     arguments = [*options, f"--junitxml={leg.junit}", *session.posargs, *contract_files()]
-    # Without PYTHONDONTWRITEBYTECODE, which images of containers set: what was installed has yet to be compiled.
+    # Without PYTHONDONTWRITEBYTECODE, which container images set: the installed modules are not compiled yet.
     variables = {"PYTHONPATH": None, "PYTHONDONTWRITEBYTECODE": None}
     session.run("python", "-m", "pytest", *arguments, env=variables)
 
 
 def contract_files() -> list[str]:
-    """Return the test files that have such a test: to collect them all takes each of two processes ten seconds."""
+    """Return the test files with a contract test: collecting all files takes ten seconds in each of two processes."""
     files = sorted((ROOT / "tests").rglob("test_*.py"))
     return [str(path.relative_to(ROOT)) for path in files if "mark.contract" in path.read_text(encoding="utf-8")]
 
 
 def run_renewal(session: nox.Session, target: str) -> None:
-    """Install anew what a file of versions is to state, and leave pip's list of it."""
+    """Make a new install for a file of versions, and write pip's list of it."""
     session.chdir(ROOT)
     install(session, TARGETS[target].extra, constraints_of(target), f"renew-{target}")
     listed = session.run("python", "-m", "pip", "freeze", "--all", "--exclude-editable", silent=True)

@@ -1,4 +1,4 @@
-"""Read what a leg left: counts of tests, installed versions; and show and write the legs' results."""
+"""Read the files of a leg (counts of tests, installed versions); show and write the legs' results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TABLE = re.compile(r"^\| leg \| Python \|.*?(?=\n\n)", re.MULTILINE | re.DOTALL)
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """How many tests of a leg did what. An error outside of a test counts as failed."""
+    """Count the tests of a leg by outcome. An error outside of a test counts as failed."""
 
     passed: int
     failed: int
@@ -34,7 +34,7 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """How a leg ended."""
+    """Describe the outcome of a leg."""
 
     leg: str
     result: str
@@ -50,9 +50,9 @@ class Result:
 
 
 def read_counts(junit: Path) -> Counts | None:
-    """Return the counts in pytest's XML file, None where there is none or it is broken."""
+    """Return the counts in pytest's XML file, None if it is missing or broken."""
     try:
-        root = ET.parse(junit).getroot()  # noqa: S314  # our own pytest wrote it
+        root = ET.parse(junit).getroot()  # noqa: S314  # written by our own pytest
     except (OSError, ET.ParseError):
         return None
     total = failed = skipped = 0
@@ -64,9 +64,9 @@ def read_counts(junit: Path) -> Counts | None:
 
 
 def read_result(leg: Leg, *, session: str, reason: str, seconds: float) -> Result:
-    """Make a leg's result of what nox says of its session and of the files that the session left.
+    """Build a leg's result from nox's report of the session and from the files that the session wrote.
 
-    A session that ended well without a test that passed has not shown anything: it failed.
+    A session that succeeded without a passed test counts as failed, because it has shown nothing.
     """
     if session == "skipped":
         return Result(leg=leg.name, result="skipped", reason=reason, seconds=seconds)
@@ -105,7 +105,7 @@ def table(results: list[Result]) -> str:
 
 
 def as_json(results: list[Result], date: str) -> str:
-    """Return the file of tested versions: the legs that ran, of which nothing is kept from a former file."""
+    """Return the file of tested versions: only the legs that ran; nothing is kept from a former file."""
     legs = [
         {
             "leg": each.leg,
@@ -120,7 +120,7 @@ def as_json(results: list[Result], date: str) -> str:
 
 
 def sentence(tested: dict[str, Any]) -> str:
-    """Return what README.md says of a file of tested versions: the least and the greatest of each that passed."""
+    """Return README.md's sentence for a file of tested versions: the lowest and highest of each that passed."""
     passed = [leg for leg in tested["legs"] if leg["result"] == "passed"]
     parts = []
     for name in (*SHOWN, "Python"):
@@ -133,7 +133,7 @@ def sentence(tested: dict[str, Any]) -> str:
 
 
 def write(found: list[Result], date: str) -> list[Path]:
-    """Write the file of tested versions and what the pages say of it; return what was written."""
+    """Write the file of tested versions and the sentences about it in the pages; return the written files."""
     text = as_json(found, date)
     tested = json.loads(text)
     FILE.write_text(text, encoding="utf-8")

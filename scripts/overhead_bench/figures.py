@@ -100,7 +100,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def interleaved(arms: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Yield all arms in every round; every second round is reversed, so that no arm is always the first."""
+    """Time all arms in every round; every second round is reversed, so that no arm is always the first."""
     found: dict[str, list[float]] = {name: [] for name in arms}
     for number in range(repeats):
         for name in list(arms)[:: -1 if number % 2 else 1]:

@@ -1,5 +1,5 @@
-"""A run, a sweep and a search from start to end: `bench.jobs` runs, `bench.tracking` publishes, `bench.report` shows.
+"""Do a run, a sweep or a search from start to end with `bench.jobs`, `bench.tracking` and `bench.report`.
 
-None of the three imports another. They are imported where they are used, so that `--help` and a refused config answer
-at once.
+The first runs, the second publishes, the third shows; none of them imports another. They are imported at their first
+use, because `--help` and the refusal of a config must be fast.
 """

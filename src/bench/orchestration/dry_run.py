@@ -1,4 +1,4 @@
-"""The dry run: print each job with its id, whether it is done or would be skipped, and how long it may take."""
+"""Do the dry run: print each job with its id, its state (done, to run, would be skipped), and its estimated time."""
 
 from __future__ import annotations
 
@@ -61,6 +61,6 @@ def _row(job: Job, config: BenchmarkConfig, left: Resumption, history: History) 
 
 
 def _limit(history: History, config: BenchmarkConfig, trial_id: str) -> str | None:
-    """Return why a job would be skipped, from an earlier record or from what is installed; None where unknown."""
+    """Return why a job would be skipped, from an earlier record or the installed libraries; None if unknown."""
     reason = history.limits.get(trial_id) or foreseen_limit(config)
     return None if reason is None else f"would be skipped: {reason}"

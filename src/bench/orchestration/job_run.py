@@ -1,4 +1,4 @@
-"""One job from its config to its record on disk and in MLflow, alone or as part of a sweep."""
+"""Run one job from its config to its record on disk and in MLflow, alone or as part of a sweep."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Place:
-    """The position of a job in its sweep."""
+    """Hold the position of a job in its sweep."""
 
     number: int = 0
     jobs: int = 1
     left_s: float | None = None  # estimate for this job and all later ones
-    jobs_after: int | None = None  # that run after it; None: unknown
-    references: Path | None = None  # the folder that keeps reference runs; None: nothing is compared
+    jobs_after: int | None = None  # jobs that run after it; None: unknown
+    references: Path | None = None  # the folder of reference runs; None: nothing is compared
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ready:
-    """What has been prepared for a single run."""
+    """Hold the prepared parts of a single run."""
 
     console: Console
     publisher: Publisher | None  # None: not tracked
 
 
 def prepare_single(config: BenchmarkConfig, folder: Path) -> Ready | None:
-    """Examine one config and its output folder without changing anything there; return None after a dry run.
+    """Examine one config and its output folder without changing it; return None after a dry run.
 
     Raises:
         ConfigError: it cannot work.
@@ -112,10 +112,10 @@ def run_single(config: BenchmarkConfig, folder: Path, ready: Ready) -> int:
 
 
 def run_sweep_job(config: BenchmarkConfig, folder: Path) -> Returned:
-    """Run the job that was assigned to this process, in its output folder.
+    """Run the job assigned to this process, in its output folder.
 
     Returns:
-        What the launcher returns to the process that started the sweep.
+        The value that the launcher passes to the process that started the sweep.
 
     Raises:
         ValueError: the assignment is missing, or is not a job of this config.
@@ -165,13 +165,13 @@ def _run_and_show(config: BenchmarkConfig, record: Record, folder: Path, given: 
 
 
 def _is_server(uri: str | None) -> bool:
-    """Whether many processes may write there at once. A database file is for the process that started the sweep."""
+    """Tell whether many processes may write there at once. A database file is only for the process of the sweep."""
     return uri is not None and not uri.startswith(("sqlite:", "file:"))
 
 
 def _place(config: BenchmarkConfig, given: Assignment, folder: Path) -> Place:
     compared = config.fidelity.reference == "eager" or (config.fidelity.reference == "auto" and given.is_compared)
-    # All costs of a job are in it. Wall-clock time, because jobs may run on different machines.
+    # It includes all costs of a job. Wall-clock time, because jobs may run on different machines.
     each_s = max(0.0, time.time() - given.launched_at_s) / given.behind if given.behind and given.is_local else None
     return Place(
         number=given.job.number,
@@ -185,7 +185,7 @@ def _place(config: BenchmarkConfig, given: Assignment, folder: Path) -> Place:
 def _foreseen_s(
     console: Console, config: BenchmarkConfig, places: list[Path], sweep_folder: Path | None = None, jobs: int = 1
 ) -> float | None:
-    """Estimate from earlier records how long the jobs of a start will take; None without a terminal to show it in."""
+    """Estimate from earlier records how long the jobs of a start will take; None without a terminal to show it."""
     from bench.jobs.planning.fingerprint import fingerprint  # noqa: PLC0415
     from bench.jobs.planning.history import history_of  # noqa: PLC0415
     from bench.report.text.layout import can_redraw  # noqa: PLC0415
@@ -199,12 +199,12 @@ def _foreseen_s(
             trial_ids = [each.trial_id for each in SweepFile.read(sweep_folder).jobs if not each.done]
     try:
         return history_of(places, fingerprint()).total_s(config, trial_ids, jobs)
-    except OSError:  # such as too many open files: no reason not to measure
+    except OSError:  # such as too many open files: that does not prevent a measurement
         return None
 
 
 def run(console: Console, config: BenchmarkConfig, record: Record, folder: Path, place: Place) -> Record:
-    """Run a job with a progress line when it is its turn on this host, after the reference run it is compared with.
+    """Run a job with a progress line at its turn on this host, after the reference run that it is compared with.
 
     Raises:
         KeyboardInterrupt: the user's.
@@ -235,7 +235,7 @@ def run(console: Console, config: BenchmarkConfig, record: Record, folder: Path,
                 reference = ensure_reference(config, place.references, record.sweep_id, progress.update)
             except Exception as error:  # noqa: BLE001 - its folder cannot be written or locked, or no process started
                 reference = Reference(file=None, reason=f"no reference could be kept: {explain(error)}")
-            record.started_at_s = time.time()  # the reference's time is not the job's
+            record.started_at_s = time.time()  # the reference's time does not count as the job's
             if reference.made is not None:
                 print_reference_line(console, reference.made)
             if reference.file is None:
@@ -260,7 +260,7 @@ def make_ready(
 
     Args:
         configs: the settings.
-        console: for a line about what could not be examined.
+        console: for a line about settings that could not be examined.
         destination: where they are published.
         meanwhile: called while the fork server imports torch on another core.
 
@@ -275,7 +275,7 @@ def make_ready(
         with contextlib.suppress(OSError, EOFError):  # the job that needs it starts it, or reports why it cannot
             start_fork_server()  # torch is imported there while MLflow is imported here
     else:
-        end_fork_server()  # it was started on a guess
+        end_fork_server()  # it was started before its need was known
     if configs[0].tracking.enabled:
         _publisher_of(configs[0], console, destination, ahead=True)
     if meanwhile is not None:
@@ -288,11 +288,11 @@ def make_ready(
 
 
 _publishers: dict[tuple[str | None, str | None], Publisher] = {}
-_opened_ahead: list[Publisher] = []  # those that are still to be opened
+_opened_ahead: list[Publisher] = []  # that are not open yet
 
 
 def open_publisher(config: BenchmarkConfig, console: Console, destination: Destination) -> Publisher | None:
-    """Return the publisher, opened on first use and kept for all jobs of this process; None when tracking is off."""
+    """Return the publisher, opened at its first use and kept for all jobs of this process; None if tracking is off."""
     if not config.tracking.enabled:
         return None
     publisher = _publisher_of(config, console, destination)
@@ -307,7 +307,7 @@ def _publisher_of(
 ) -> Publisher:
     from bench.tracking.publisher import Publisher  # noqa: PLC0415
 
-    # A job of this process has the address without credentials, and finds the publisher that has them.
+    # A job of this process has the address without credentials; it finds the publisher that has them.
     where = (address_of(destination) or destination.uri, destination.experiment_id or destination.experiment)
     if where not in _publishers:
         _publishers[where] = Publisher(
@@ -327,17 +327,17 @@ def _publisher_of(
 
 
 def print_untested(console: Console) -> None:
-    """Print one line that names libraries which are newer here than any tested version."""
+    """Print one line that names the libraries that are newer here than any tested version."""
     if (line := newer_line()) is not None:
         console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_links(console: Console, publisher: Publisher | None, folder: Path, *, sweep_id: str | None) -> None:
-    """Print where the records are, and how to look at them."""
+    """Print where the records are, and how to show them."""
     lines = [f"Records: {folder}", *(publisher.ways_on(sweep_id) if publisher is not None else [])]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 def exit_status(records: list[Record]) -> int:
-    """0 when every trial is ok or skipped with its reason, 1 otherwise."""
+    """Return 0 if every trial is ok or skipped with its reason, otherwise 1."""
     return ExitStatus.OK if all(record.status in ("ok", "skipped") for record in records) else ExitStatus.FAILED

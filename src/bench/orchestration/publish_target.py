@@ -1,4 +1,4 @@
-"""Where a start publishes: decided once, from the config and MLflow's variables, and passed on to every job."""
+"""Decide once where a start publishes, from the config and MLflow's variables; every job receives the decision."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def decided(config: BenchmarkConfig) -> Destination:
-    """Return where a run or a new sweep is published. ConfigError where a variable in use holds no address."""
+    """Return where a run or a new sweep is published. Raises ConfigError if a variable in use holds no address."""
     tracking = config.tracking
     try:
         return decide(
@@ -46,12 +46,12 @@ def decided(config: BenchmarkConfig) -> Destination:
 
 
 def resumed(config: BenchmarkConfig, file: SweepFile | None, folder: Path, say: Callable[[str], None]) -> Destination:
-    """Return where a resumed sweep is published: where its file says its run is, unless the user has set the key now.
+    """Return where a resumed sweep is published: at the address in its file, unless the user has set the key now.
 
     Args:
-        config: for what concerns the sweep as a whole.
+        config: for keys of the whole sweep.
         file: of the sweep's former start; None: it begins.
-        folder: the sweep's.
+        folder: of the sweep.
         say: called with one line if this start would have chosen another place.
     """
     here = decided(config)
@@ -76,7 +76,7 @@ def resumed(config: BenchmarkConfig, file: SweepFile | None, folder: Path, say: 
     was, chosen, goes = (
         (lies.uri, experiment), (address, here.experiment), (address_of(going_on), going_on.experiment)
     )  # fmt: skip
-    if here.experiment is None:  # the variable names it by its id alone
+    if here.experiment is None:  # the variable holds only its id
         chosen = (address, experiment)
     if was == chosen == goes:
         return here
@@ -86,14 +86,14 @@ def resumed(config: BenchmarkConfig, file: SweepFile | None, folder: Path, say: 
 
 
 def handed_on(config: BenchmarkConfig, given: Assignment) -> Destination:
-    """Return where a job of a sweep is published, whatever variables are set on its machine.
+    """Return where a job of a sweep is published, regardless of the variables on its machine.
 
     These only add the user's credentials to the same address, because an assignment holds none.
     """
     known = (config.tracking.uri, os.environ.get(URI_VARIABLE))
     is_default = given.experiment is None and given.experiment_id is None
     return Destination(
-        # An unusable address is not passed on: the key holds it here as well.
+        # An unusable address is not passed on: here the key also holds it.
         uri=config.tracking.uri if given.tracking_uri is None else with_known_credentials(given.tracking_uri, *known),
         experiment=config.tracking.experiment or DEFAULT_EXPERIMENT if is_default else given.experiment,
         experiment_id=given.experiment_id,
@@ -112,9 +112,9 @@ def written_down(config: BenchmarkConfig, publisher: Publisher | None, folder: P
     """Return the section `tracking` of a sweep's file: where it is published, without credentials.
 
     Args:
-        config: for what concerns the sweep as a whole.
+        config: for keys of the whole sweep.
         publisher: None: it is published nowhere.
-        folder: the sweep's.
+        folder: of the sweep.
     """
     tags = {name: str(value) for name, value in config.tracking.tags.items()}
     if publisher is None:

@@ -1,4 +1,4 @@
-"""Restore records that are only in MLflow: write them into the sweep's folder before it resumes, or when it ends."""
+"""Restore records that are only in MLflow: write them into the sweep's folder before a resume, or when it ends."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def bring_back(
     latest one that was published under this name; it keeps its id and its run.
 
     Args:
-        console: for a line about what was restored, and lines about what was not.
-        config: for what concerns the sweep as a whole.
+        console: for a line about restored records, and lines about records that were not restored.
+        config: for keys of the whole sweep.
         plan: all jobs, under the names of their folders.
         found: the contents of the folder.
-        folder: the sweep's.
-        destination: where it is published.
+        folder: the sweep's folder.
+        destination: where the sweep is published.
     """
     places = {job.key: job.folder for job in plan.jobs}
     have = {past.key for past in found.past}

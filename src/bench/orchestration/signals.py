@@ -1,6 +1,6 @@
-"""Ctrl-C, SIGTERM and SIGHUP: the first ends the running job and keeps what is done, the second stops at once.
+"""Handle Ctrl-C, SIGTERM and SIGHUP: the first ends the running job and keeps the results, the second stops at once.
 
-In a job that an engine started, the engine sends them: it cancels or preempts the job, or its time limit is near.
+In a job started by an engine, the engine sends them: it cancels or preempts the job, or the time limit is near.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def install() -> None:
 
 @contextlib.contextmanager
 def stopped_by_engine(engine: str) -> Iterator[None]:
-    """Within the block the engine's first signal raises EngineStop; later ones are ignored until the record is written.
+    """Raise EngineStop in the block at the engine's first signal; ignore later ones until the record is written.
 
     submitit asks Slurm to send SIGUSR2 before the time limit, unless SUBMITIT_PREEMPT_SIGNAL names another signal.
     """
@@ -68,7 +68,7 @@ def stopped_by_engine(engine: str) -> Iterator[None]:
 
 
 def from_now_at_once() -> None:
-    """Let the next signal stop the process at once: its work is done, and there is nothing left to keep."""
+    """Let the next signal stop the process at once: its work is done, and nothing is left to save."""
     global _first_s  # noqa: PLW0603 - a process has one set of signal handlers
     _first_s = -math.inf
 
@@ -89,9 +89,9 @@ def _stop_at_once() -> NoReturn:
         from bench.jobs.process.child import kill_all  # noqa: PLC0415
 
         kill_all()
-    end_fork_server()  # which may still be importing; a child that it is starting ends without its parent
+    end_fork_server()  # it may still be importing; a child that it is starting ends without its parent
     if sys.stdout.isatty():
-        _print(SHOW_CURSOR)  # the progress line hides it
+        _print(SHOW_CURSOR)  # the progress line hides the cursor
     _print(b"bench: stopped at once\n")
     os._exit(ExitStatus.INTERRUPTED)
 

@@ -1,4 +1,4 @@
-"""A sweep from start to end: plan, lock the folder, examine, launch, publish what is left, show the results."""
+"""Run a sweep from start to end: plan, lock the folder, examine, launch, publish the rest, show the results."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from bench.results.record import Record, RecordError
 from bench.results.sweep_file import SweepFile
 from bench.tracking.store.destination import Destination
 
-# Called with job number and outcome as soon as a job has returned, or with the error why it has not.
+# Called with job number and outcome as soon as a job has returned, or with the error that prevented it.
 OnReturn = Callable[[int, Returned | Exception], None]
-# Runs the jobs that are not done through Hydra's launcher; each calls `job_run.run_sweep_job` with its assignment.
+# Runs the unfinished jobs through Hydra's launcher; each calls `job_run.run_sweep_job` with its assignment.
 Launch = Callable[[Plan, Mapping[int, Assignment], OnReturn], None]
 
 
 def sweep(points: Sequence[Point], *, folder: Path, launch: Launch, is_local: bool) -> int:
-    """Run every point of a sweep, or with `sweep.resume` those that are missing, and show the results.
+    """Run every point of a sweep, or with `sweep.resume` the missing ones, and show the results.
 
     Args:
         points: all settings, composed and checked.
@@ -81,10 +81,10 @@ def _print_dry_run(console: Console, config: BenchmarkConfig, plan: Plan, folder
 
 @contextlib.contextmanager
 def own_folder(config: BenchmarkConfig, folder: Path) -> Iterator[None]:
-    """Make and lock the folder of a sweep; one that was made for a sweep that then is refused is removed.
+    """Create and lock the folder of a sweep; if the sweep is then refused, a created folder is removed.
 
     Raises:
-        ConfigError: it holds what may not be overwritten, another start holds it, or nothing can be kept there.
+        ConfigError: its files may not be overwritten, another start has locked it, or it is not writable.
     """
     from bench.jobs.planning.resume import check_is_free, check_is_resumable, claimed  # noqa: PLC0415
 
@@ -99,13 +99,13 @@ def own_folder(config: BenchmarkConfig, folder: Path) -> Iterator[None]:
                 check(folder)
                 yield
             except ConfigError:
-                if not had_lock:  # while it is ours: one that another start holds must stay
+                if not had_lock:  # while we hold it: the lock of another start must stay
                     (folder / LOCK_NAME).unlink(missing_ok=True)
                 raise
 
 
 def _sweep_wide(points: Sequence[Point]) -> BenchmarkConfig:
-    """Return the config of the first point, for keys of the whole sweep. ConfigError where the points differ in one."""
+    """Return the first point's config, for keys of the whole sweep. Raises ConfigError if the points differ in one."""
     first = points[0].config
     for point in points[1:]:
         for section in ("sweep", "tracking"):
@@ -119,10 +119,10 @@ def _sweep_wide(points: Sequence[Point]) -> BenchmarkConfig:
 
 @contextlib.contextmanager
 def _writable(folder: Path) -> Iterator[None]:
-    """Make the folder and check that it can be written before anything else is done; remove it again if it stays empty.
+    """Create the folder and check first of all that it is writable; remove it again if it stays empty.
 
     Raises:
-        ConfigError: results could not be kept there.
+        ConfigError: results could not be written there.
     """
     from bench.jobs.folders.created import CreatedFolders  # noqa: PLC0415
     from bench.jobs.folders.scratch import check_space  # noqa: PLC0415
@@ -142,14 +142,14 @@ def _writable(folder: Path) -> Iterator[None]:
 
 
 def current_environment(*, is_local: bool) -> dict[str, str]:
-    """Return the fingerprint of this environment, without the hardware where the jobs run elsewhere."""
+    """Return the fingerprint of this environment, without the hardware if the jobs run elsewhere."""
     from bench.jobs.planning.fingerprint import fingerprint, software  # noqa: PLC0415
 
     return fingerprint() if is_local else software(fingerprint())
 
 
 def _compared_with_folder(plan: Plan, folder: Path, *, is_local: bool) -> tuple[Found, Resumption]:
-    """Return what the folder holds, and what of the plan is left; all of it for a sweep that begins."""
+    """Return the contents of the folder, and the jobs of the plan that are left; all of them for a new sweep."""
     from bench.jobs.planning.resume import look, resume  # noqa: PLC0415
 
     found = look(folder, is_local=is_local)
@@ -158,7 +158,7 @@ def _compared_with_folder(plan: Plan, folder: Path, *, is_local: bool) -> tuple[
 
 
 def _prepare(console: Console, config: BenchmarkConfig, plan: Plan, folder: Path, *, is_local: bool) -> SweepState:
-    """Find what is done, fetch what MLflow alone holds, and examine what is to be run. The folder is locked.
+    """Find finished jobs, fetch records that only MLflow has, and examine the jobs to run. The folder is locked.
 
     Raises:
         ConfigError: one of the settings cannot work; nothing was started.
@@ -180,12 +180,12 @@ def _prepare(console: Console, config: BenchmarkConfig, plan: Plan, folder: Path
     else:
         end_fork_server()
         publisher = open_publisher(config, console, destination)
-    print_untested(console)  # not before: what is refused costs one line
+    print_untested(console)  # not before: a refusal prints only its own line
     return dataclasses.replace(state, publisher=publisher)
 
 
 def where_to_publish(console: Console, config: BenchmarkConfig, found: Found, folder: Path) -> Destination:
-    """Return where a sweep that begins or is resumed is published."""
+    """Return where a new or resumed sweep is published."""
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -195,7 +195,7 @@ def where_to_publish(console: Console, config: BenchmarkConfig, found: Found, fo
 
 @contextlib.contextmanager
 def resumable(state: SweepState) -> Iterator[None]:
-    """Print the command that resumes the sweep, should the user interrupt it outside of its jobs."""
+    """Print the command that resumes the sweep if the user interrupts it outside of its jobs."""
     try:
         yield
     except KeyboardInterrupt:
@@ -205,12 +205,12 @@ def resumable(state: SweepState) -> Iterator[None]:
 
 @contextlib.contextmanager
 def no_run_left_running(state: SweepState, run_id: str | None, records: Callable[[], list[Record]]) -> Iterator[None]:
-    """End the sweep's run in MLflow, should anything within raise.
+    """End the sweep's run in MLflow if the block raises.
 
     Args:
         state: the sweep.
-        run_id: of its own run.
-        records: returns those of its jobs.
+        run_id: of the sweep's own run.
+        records: returns the records of its jobs.
     """
     try:
         yield
@@ -221,13 +221,13 @@ def no_run_left_running(state: SweepState, run_id: str | None, records: Callable
 
 
 def _run(state: SweepState, launch: Launch) -> int:
-    """Run the jobs that are left, publish and show all of them; returns the exit status."""
+    """Run the remaining jobs, publish and show all of them; return the exit status."""
     file = begin(state)
     with no_run_left_running(state, file.parent_run_id, lambda: records_of(state)):
         interrupted, stopped = run_plan(state, file, launch)
         try:
             records = records_of(state)
-        except KeyboardInterrupt:  # all jobs have ended: they are shown all the same
+        except KeyboardInterrupt:  # all jobs have ended: they are shown anyway
             interrupted, records = True, records_of(state)
         missing = len(state.plan.jobs) - len(records)
         if missing and not interrupted:
@@ -261,7 +261,7 @@ def _print_what_is_done(state: SweepState) -> None:
 
 
 def put_unusable_aside(state: SweepState, environment: dict[str, str]) -> None:
-    """Move the folders of records that do not count, and of references of another environment, to `earlier/`."""
+    """Move folders of records that do not count, and of references of another environment, to `earlier/`."""
     from bench.jobs.planning.resume import put_aside, unusable_references  # noqa: PLC0415
 
     put_aside(state.folder, state.left.put_aside)
@@ -269,7 +269,7 @@ def put_unusable_aside(state: SweepState, environment: dict[str, str]) -> None:
 
 
 def begin(state: SweepState, *, space: dict[str, list[str]] | None = None) -> SweepFile:
-    """Write the plan, and make the sweep's run in MLflow; return what is written.
+    """Write the plan, and create the sweep's run in MLflow; return the written contents.
 
     A search gives its `space`, override key → values, because it has not planned its jobs yet.
     """
@@ -290,7 +290,7 @@ def begin(state: SweepState, *, space: dict[str, list[str]] | None = None) -> Sw
         kept=state.left.kept,
         trials=None if space is None else state.config.search.trials,
     )
-    file.write(state.folder)  # before the run is made: after a kill here the same sweep can still be resumed
+    file.write(state.folder)  # before the run is created: after a kill here the same sweep can still be resumed
     if state.publisher is None:
         return file
     run_id = state.publisher.begin_sweep(
@@ -307,7 +307,7 @@ def run_plan(state: SweepState, file: SweepFile, launch: Launch) -> tuple[bool, 
     Any other error fails the job in which it was raised.
 
     Raises:
-        ConfigError: the launcher refuses all of them; none has run.
+        ConfigError: the launcher refuses all jobs; none has run.
     """
     assignments = assign(state.plan, file, is_local=state.is_local)
     configs = {job.number: point.config for job, point in zip(state.plan.jobs, state.plan.points, strict=True)}
@@ -335,7 +335,7 @@ def run_plan(state: SweepState, file: SweepFile, launch: Launch) -> tuple[bool, 
 
 
 def _take(state: SweepState, given: Assignment, config: BenchmarkConfig, outcome: Returned | Exception) -> None:
-    """Make sure that a job which has ended has its record in the sweep's folder, and is published and shown.
+    """Ensure that the record of an ended job is in the sweep's folder, published and shown.
 
     Raises:
         OSError: the disk is full.
@@ -375,7 +375,7 @@ def _show(state: SweepState, given: Assignment, folder: Path) -> None:
 
 
 def _take_lost(state: SweepState, given: Assignment, config: BenchmarkConfig, error: Exception) -> bool:
-    """Write the record of a job that returned nothing, unless it has written its own; return whether that was needed.
+    """Write the record of a job that returned nothing, unless the job has written one; return whether that was needed.
 
     Raises:
         OSError: the record cannot be written.
@@ -383,7 +383,7 @@ def _take_lost(state: SweepState, given: Assignment, config: BenchmarkConfig, er
     from bench.jobs.job import new_record, write_lost  # noqa: PLC0415
     from bench.jobs.planning.resume import look  # noqa: PLC0415
 
-    if state.is_local and is_out_of_space(error):  # on another machine it is that machine's disk
+    if state.is_local and is_out_of_space(error):  # from another machine, the error is about that machine's disk
         raise error
     job, folder = given.job, state.folder / given.job.folder
     if not state.is_local:  # its record may be in MLflow, though the engine returned nothing

@@ -1,6 +1,6 @@
-"""The end of a sweep: publish what is not yet published, show everything, write the report.
+"""End a sweep: publish the records that are not published yet, show the results, write the report.
 
-The last lines are the answer, with what to do next, and below it the links. Errors are printed above them.
+The last lines are the answer, with the next step for the user, and below it the links. Errors are printed above them.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ _Result = TypeVar("_Result")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Concluded:
-    """The results of a search, in place of a comparison."""
+    """Hold the results of a search, which replace a comparison."""
 
-    files: list[Path] = dataclasses.field(default_factory=list)  # that hold them
+    files: list[Path] = dataclasses.field(default_factory=list)  # written files with the results
     sections: list[Section] = dataclasses.field(default_factory=list)  # for the report
-    answer: str | None = None  # in a sentence or two; None: that of the settings
+    answer: str | None = None  # in one or two sentences; None: the answer of the settings
 
 
 def import_ahead() -> None:
-    """Import the libraries of the report (half a second for matplotlib) while the command waits anyway.
+    """Import the libraries of the report (half a second for matplotlib) while the command waits for something else.
 
-    Not at the end of a sweep, when its user waits, and never beside a job.
+    It is not called at the end of a sweep, when the user waits, and never during a job.
     """
     with contextlib.suppress(Exception):  # the report shows the error
         from bench.report.figures.all import import_figures  # noqa: PLC0415
@@ -56,7 +56,7 @@ def import_ahead() -> None:
 
 @dataclasses.dataclass(kw_only=True)
 class _Steps:
-    """The steps of the end of a sweep. An error in one is printed in one line, and the others follow.
+    """Run the steps of the end of a sweep. An error in one is printed in one line, and the others follow.
 
     An interruption (there is only one: the next signal stops the command at once) ends the current step and skips steps
     that may take long; the sweep's run in MLflow is still ended, and known results are still shown.
@@ -98,14 +98,14 @@ def finish(
     interrupted: bool,
     conclude: Callable[[list[Record]], Concluded] | None = None,
 ) -> bool:
-    """Publish what is not yet, end the sweep's run, show everything, write the report, and end with the answer.
+    """Publish remaining records, end the sweep's run, show the results, write the report, and end with the answer.
 
     Args:
         state: the sweep.
-        run_id: of its own run in MLflow; None: it has none.
+        run_id: of the sweep's own run in MLflow; None: it has none.
         records: of its jobs.
         interrupted: whether the user stopped it before its end.
-        conclude: shows what follows from the records, and returns it; None: the comparison.
+        conclude: shows the results of the records and returns them; None: the comparison.
 
     Returns:
         Whether the user interrupted this.
@@ -160,7 +160,7 @@ def finish(
 
 
 def _print_unverified(state: SweepState, records: Sequence[Record]) -> None:
-    """Print how many settings no evidence confirms, which the exit status does not show."""
+    """Print how many settings are not confirmed by evidence; the exit status does not show it."""
     from bench.report.text.unverified import count_line  # noqa: PLC0415
 
     if (line := count_line(records)) is not None:
@@ -174,7 +174,7 @@ def _print_answer(
     comparison: ComparisonReport | None,
     found: str | None,
 ) -> None:
-    """Print the answer of the sweep, and what to do next, in at most three lines of 100 columns.
+    """Print the answer of the sweep, and the next step, in at most three lines of 100 columns.
 
     Args:
         state: the sweep.
@@ -192,7 +192,7 @@ def _print_answer(
 
 
 def _answer_of(state: SweepState, records: Sequence[Record], comparison: ComparisonReport | None) -> Answer:
-    """Return the answer where there is no report."""
+    """Return the answer if there is no report."""
     from bench.report.page.answer import build_answer  # noqa: PLC0415
     from bench.report.setting_view import setting_views  # noqa: PLC0415
 
@@ -214,7 +214,7 @@ def _report(
         return None, []
     report: Report | None = None
     try:
-        # Only now, so that no job waits for matplotlib and jinja2.
+        # Imported only now, because no job must wait for matplotlib and jinja2.
         from bench.report.page.build import Sweep  # noqa: PLC0415
         from bench.report.page.write import build, write  # noqa: PLC0415
 
@@ -252,10 +252,10 @@ def _relative(folder: Path) -> str:
 
 
 def _compare(state: SweepState, records: Sequence[Record]) -> tuple[ComparisonReport | None, list[Path]]:
-    """Compare the settings: show verdicts where there are repeats, and write files in any case.
+    """Compare the settings: show verdicts if there are repeats, and write files in any case.
 
     Returns:
-        The comparison, None where the baseline left no record; and the files.
+        The comparison, None if the baseline left no record; and the files.
     """
     from bench.report.comparison import build_report_of_records, to_json  # noqa: PLC0415
     from bench.report.terminal.comparison_text import print_comparison, to_markdown  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""The state of a running sweep, which all its steps share."""
+"""Hold the state of a running sweep, which all its steps share."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SweepState:
-    """A running sweep."""
+    """Describe a running sweep."""
 
     console: Console
     config: BenchmarkConfig  # for keys of the whole sweep
     folder: Path
-    found: Found  # what the folder held before
-    left: Resumption  # the plan, and which of its jobs are to be run
+    found: Found  # earlier contents of the folder
+    left: Resumption  # the plan, and which of its jobs are left to run
     publisher: Publisher | None  # None: not tracked
     destination: Destination  # where it is published, if it is
     is_local: bool  # whether the jobs run on this machine
 
     @property
     def plan(self) -> Plan:
-        """All jobs, done or not."""
+        """Return the plan of all jobs, done or not."""
         return self.left.plan
 
     def say(self, line: str, style: str = "") -> None:
@@ -48,7 +48,7 @@ class SweepState:
 
 
 def records_of(state: SweepState) -> list[Record]:
-    """Return the records of a plan's jobs, with the names that the settings have in it."""
+    """Return the records of a plan's jobs, with the setting names of the plan."""
     records = []
     for each in state.plan.jobs:
         with contextlib.suppress(RecordError):
@@ -59,7 +59,7 @@ def records_of(state: SweepState) -> list[Record]:
 
 
 def resume_command(state: SweepState) -> str:
-    """Return the command that resumes this sweep: the one that was typed, with its name and `sweep.resume`."""
+    """Return the command that resumes this sweep: the typed one, with the sweep's name and `sweep.resume`."""
     typed = [each for each in sys.argv[1:] if not re.match(r"\+*sweep\.(resume|name)=", each)]
     named = state.config.sweep.name or not any("hydra.sweep.dir=" in each for each in typed)
     names = [f"sweep.name={state.folder.name}"] if named else []
@@ -67,6 +67,6 @@ def resume_command(state: SweepState) -> str:
 
 
 def command_again() -> str:
-    """Return the command that was typed, for another sweep."""
+    """Return the typed command, for another sweep."""
     typed = [each for each in sys.argv[1:] if not re.match(r"\+*sweep\.(resume|name)=", each)]
     return scrub(shlex.join(["python", "-m", "bench", *typed]))

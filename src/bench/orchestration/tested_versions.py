@@ -1,18 +1,18 @@
-"""The versions of the libraries and of Python that bench was tested with, from `tested_versions.json` beside this file.
+"""Read the tested versions of the libraries and of Python from `tested_versions.json` beside this file.
 
 The test matrix writes that file; nothing else does. It is a JSON object:
 
-- ``written``: the day on which it was written, as ``YYYY-MM-DD``;
-- ``legs``: a list with one object for each environment of the matrix, in the order in which they are shown:
+- ``written``: the date of writing, as ``YYYY-MM-DD``;
+- ``legs``: a list with one object per environment of the matrix, in display order:
   - ``leg``: its name, such as ``oldest``, ``pinned`` or ``newest``;
   - ``python``: the interpreter's version, such as ``3.11.7``;
   - ``result``: ``passed``, or another word such as ``failed``; only legs that passed count as tested;
   - ``versions``: name of the distribution → installed version, a local part such as ``+cpu`` included.
 
-A version that is newer than any tested one is named in one line when a command starts (`newer_line`); it is not
-refused, because it may work. A missing or broken file counts as empty, and a broken object in it is left out.
+A version newer than any tested one is named in one line when a command starts (`newer_line`); it is not refused,
+because it may work. A missing or broken file counts as empty, and a broken object in it is left out.
 
-Not covered: versions that are older than the tested ones, which the ranges of `pyproject.toml` bound.
+Not covered: versions older than the tested ones; the ranges of `pyproject.toml` exclude them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ UNKNOWN = "–"
 
 @dataclass(frozen=True, kw_only=True)
 class Leg:
-    """One environment of the test matrix."""
+    """Hold one environment of the test matrix."""
 
     name: str
     python: str
@@ -48,14 +48,14 @@ class Leg:
 
 @dataclass(frozen=True, kw_only=True)
 class Tested:
-    """What the file holds."""
+    """Hold the contents of the file."""
 
-    written: str | None = None  # the day, as YYYY-MM-DD; None: not known
+    written: str | None = None  # date as YYYY-MM-DD; None: not known
     legs: tuple[Leg, ...] = ()
 
 
 def read(path: Path = FILE) -> Tested:
-    """What was tested; without legs where the file is missing or broken."""
+    """Read the tested versions; without legs if the file is missing or broken."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -70,9 +70,9 @@ def read(path: Path = FILE) -> Tested:
 
 
 def newest_tested(path: Path = FILE) -> dict[str, str]:
-    """The newest version of each library in a leg that passed, without a local part; under `PYTHON` as in "3.13".
+    """Return the newest version of each library in a passed leg, without a local part; under `PYTHON` as in "3.13".
 
-    A library of which no version can be read is left out.
+    A library without a readable version is left out.
     """
     newest: dict[str, Version] = {}
     for leg in read(path).legs:
@@ -84,20 +84,20 @@ def newest_tested(path: Path = FILE) -> dict[str, str]:
 
 
 def newer_line(path: Path = FILE) -> str | None:
-    """Name the main libraries, and Python, that are newer here than in any leg that passed; None where none is.
+    """Name the main libraries, and Python, that are newer here than in any passed leg; None if none is.
 
-    What is installed is taken from its metadata: nothing is imported. A development or pre-release version counts as
-    newer than the releases before it. Nothing is raised.
+    Installed versions are read from package metadata: nothing is imported. A development or pre-release version counts
+    as newer than the releases before it. Nothing is raised.
     """
     try:
         newer = list(_newer(newest_tested(path), versions()))
-    except Exception:  # noqa: BLE001 - metadata may be damaged in any way, and a hint must cost no measurement
+    except Exception:  # noqa: BLE001 - metadata may be damaged in any way, and a hint must not stop a measurement
         return None
     return f"bench: newer than any tested version: {', '.join(newer)}; see {MORE}" if newer else None
 
 
 def table(path: Path = FILE) -> list[str]:
-    """The legs as the lines of a Markdown table, a row each; [] without any."""
+    """Return the lines of a Markdown table with one row per leg; [] without any."""
     legs = read(path).legs
     if not legs:
         return []
@@ -119,7 +119,7 @@ def _newer(tested: Mapping[str, str], installed: Mapping[str, str | None]) -> It
 
 
 def _legs(found: Iterable[Any]) -> Iterator[Leg]:
-    """The legs that are whole; versions that are no texts are left out."""
+    """Return the complete legs; versions that are not strings are left out."""
     for each in found:
         match each:
             case {"leg": str(name), "python": str(python), "result": str(result), "versions": dict(held)}:
@@ -128,7 +128,7 @@ def _legs(found: Iterable[Any]) -> Iterator[Leg]:
 
 
 def _parsed(text: str | None) -> Version | None:
-    """A version without its local part; None for a text that is none. Python built from a checkout ends in a plus."""
+    """Parse a version without its local part; None for other text. Python built from a checkout ends in a plus."""
     try:
         return None if text is None else Version(Version(text.removesuffix("+")).public)
     except InvalidVersion:

@@ -1,1 +1,1 @@
-"""Results read again: records from folders and MLflow, and tables of them for notebooks."""
+"""Load results: records from folders and MLflow, and tables of them for notebooks."""

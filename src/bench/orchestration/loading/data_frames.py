@@ -1,4 +1,4 @@
-"""`bench.load_records` and `bench.load_settings`: the records and the settings of a sweep as tables for notebooks."""
+"""Load the records and the settings of a sweep as tables for notebooks: `bench.load_records`, `bench.load_settings`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRUTHS = ("ranked", "steady", "fidelity")
 
 
 def load_records(path: str | os.PathLike[str], *, tracking_uri: str | None = None) -> pd.DataFrame:
-    """One row a trial and repeat, reference runs left out.
+    """Return one row per trial and repeat, without reference runs.
 
     Args:
         path: a sweep's folder (`multirun/NAME`), a folder of several (`multirun`), the folder or `record.json` of one
@@ -27,10 +27,10 @@ def load_records(path: str | os.PathLike[str], *, tracking_uri: str | None = Non
     Returns:
         The columns of `bench.report.rows.COLUMNS`, which says what each means, and the swept keys (`attention`,
         `workload.batch_size`) as texts between `repeat` and `status`. Figures are floats in full precision with the
-        unit in the name (`e2e_ms`, `cold_s`, `peak_mib`); what is not known is NaN there, and NA elsewhere. Before
-        figures are compared, take the rows that are `ranked`: others failed, never became warm, left their level, or
-        put out something else. Which setting is fastest is answered over all its repeats, by `load_settings`. Lines
-        about records that are missing or left out are in `frame.attrs["notes"]`.
+        unit in the name (`e2e_ms`, `cold_s`, `peak_mib`); unknown values are NaN there, and NA elsewhere. Before you
+        compare figures, select the rows that are `ranked`: the others failed, did not converge in warm-up, were
+        unstable during measurement, or had another output. `load_settings` shows which setting is fastest, over all
+        repeats. Lines about missing or omitted records are in `frame.attrs["notes"]`.
 
     Raises:
         ValueError: there are no records to read; one line says why and what to do.
@@ -44,7 +44,7 @@ def load_records(path: str | os.PathLike[str], *, tracking_uri: str | None = Non
 
 
 def load_settings(path: str | os.PathLike[str], tracking_uri: str | None = None) -> pd.DataFrame:
-    """One row per setting, over all its repeats, in the order in which the table and the report rank them.
+    """Return one row per setting, over all its repeats, in the order of the ranking in the table and the report.
 
     Args:
         path: as for `load_records`.
@@ -54,9 +54,9 @@ def load_settings(path: str | os.PathLike[str], tracking_uri: str | None = None)
         The columns of `bench.report.setting_rows.COLUMNS`, which says what each means, and the swept keys as texts
         between `sweep_id` and `ranked`. The ranked settings come first, the one with the lowest median E2E on top;
         the others follow, with the `reason` why they may not be called fastest. Figures are medians over the ok
-        processes, as floats in full precision with the unit in the name (`e2e_ms`, `tok_per_s`). What is not known is
-        NaN there, and NA elsewhere. Whether the first one is faster than the second is the verdict of a comparison.
-        Lines about records that are missing or left out are in `frame.attrs["notes"]`.
+        processes, as floats in full precision with the unit in the name (`e2e_ms`, `tok_per_s`). Unknown values are
+        NaN there, and NA elsewhere. Whether the first is faster than the second is the verdict of a comparison. Lines
+        about missing or omitted records are in `frame.attrs["notes"]`.
 
     Raises:
         ValueError: there are no records to read; one line says why and what to do.
@@ -71,9 +71,9 @@ def load_settings(path: str | os.PathLike[str], tracking_uri: str | None = None)
 def _frame(
     columns: Mapping[str, Sequence[Any]], own: Collection[str], truths: Sequence[str], sources: Sequence[Source]
 ) -> pd.DataFrame:
-    """The columns as a data frame; those that are not `own` are swept keys.
+    """Return the columns as a data frame; columns not in `own` are swept keys.
 
-    The types are the same whatever is in it: pandas guesses another one for a column of which something is not known.
+    The types do not depend on the contents: pandas alone would infer another type for a column with unknown values.
     """
     import pandas as pd  # noqa: PLC0415
 
@@ -84,7 +84,7 @@ def _frame(
 
 
 def _kind(column: str, truths: Sequence[str]) -> str:
-    """The type that pandas is to keep a column in."""
+    """Return the pandas type of a column."""
     if column.endswith(FLOATS):
         return "float64"
     if column in COUNTS:

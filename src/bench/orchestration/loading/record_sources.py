@@ -1,7 +1,7 @@
 """Read records from a sweep's folder, from one job's record, or from a sweep in MLflow.
 
-Reading changes nothing. An unusable record is named and left out; having none is an error. Values of a sweep's plan
-(names as typed, the baseline) are used where they are valid, and are otherwise unknown.
+Reading changes nothing. An unusable record is named and left out; a source without any is an error. Values of a sweep's
+plan (names as typed, the baseline) are used if they are valid, and are otherwise unknown.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from bench.results.file_names import HYDRA_NAME, OVERRIDES_NAME, RECORD_NAME, SW
 from bench.results.record import Record, RecordError, config_folder
 from bench.results.sweep_file import ReadablePlan, are_texts, read_plan
 
-PLACES = ("hydra.mode=", "hydra.run.", "hydra.sweep.", "hydra.job.env_set.")  # of outputs, new in each run
+PLACES = ("hydra.mode=", "hydra.run.", "hydra.sweep.", "hydra.job.env_set.")  # of outputs; differs in each run
 MLFLOW_PREFIX = "mlflow:"
 SOURCES_SHOWN = 3
-LONGEST_PATH = 200  # characters of it in a message
+LONGEST_PATH = 200  # maximum characters of a source in a message
 
 
 class SourceError(CommandError):
-    """A source without usable records; the text is one line that names it and says what to do."""
+    """A source has no usable records; the text is one line that names it and says what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The records of one SOURCE, and what its sweep declares."""
+    """Hold the records of one SOURCE, and the declarations of its sweep."""
 
     label: str
     records: list[Record]
-    baseline: str | None = None  # None where the sweep declares none
-    typed: list[str] | None = None  # names of the settings as typed; None where that is not known
-    swept: dict[str, list[str]] = field(default_factory=dict)  # override key → its values; {} where that is not known
-    folder: Path | None = None  # that holds them; None for MLflow's
-    jobs: int | None = None  # that the sweep planned; None where that is not known
-    overrides: list[str] | None = None  # of one of its jobs; None where they are not known
+    baseline: str | None = None  # None if the sweep declares none
+    typed: list[str] | None = None  # names of the settings as typed; None if not known
+    swept: dict[str, list[str]] = field(default_factory=dict)  # override key → its values; {} if not known
+    folder: Path | None = None  # folder of the records; None for MLflow's
+    jobs: int | None = None  # planned by the sweep; None if not known
+    overrides: list[str] | None = None  # of one of its jobs; None if not known
     for_hydra: list[str] = field(default_factory=list)  # flags and overrides for the sweep as a whole
-    notes: list[str] = field(default_factory=list)  # a line for each record that is missing or left out
+    notes: list[str] = field(default_factory=list)  # one line per missing or omitted record
 
 
 def read_source(text: str, tracking_uri: str | None) -> Source:
     """Read the records of one SOURCE.
 
     Args:
-        text: a path, which comes first, or a sweep's id in MLflow, also as `mlflow:ID`.
+        text: a path, which has priority, or a sweep's id in MLflow, also as `mlflow:ID`.
         tracking_uri: MLflow's address; None: mlflow.db in the current folder.
 
     Raises:
@@ -76,7 +76,7 @@ def read_sources(text: str, tracking_uri: str | None) -> list[Source]:
     for each in _sweeps_in(path):
         try:
             found.append(_read_path(str(each), each))
-        except SourceError as error:  # a sweep that has just begun, or of an older version
+        except SourceError as error:  # a sweep that has just begun, or one of an older version
             unread.append(f"left out: {error}")
     if not found:
         return [read_source(text, tracking_uri)]  # raises an error that says what is wrong
@@ -85,7 +85,7 @@ def read_sources(text: str, tracking_uri: str | None) -> list[Source]:
 
 
 def _exists(path: Path) -> bool:
-    """SourceError where the system cannot tell: a name that is too long, a folder that may not be entered."""
+    """Tell whether a path exists. Raises SourceError if unknown: the name is too long, or a folder not accessible."""
     try:
         return path.exists()
     except (OSError, ValueError) as error:
@@ -145,7 +145,7 @@ def _read_path(label: str, path: Path) -> Source:
         swept=plan.swept,
         folder=path if path.is_dir() else path.parent,
         jobs=len(files) if plan.folders is not None else None,
-        # A search writes its space for people, which is not an override.
+        # A search writes its space in readable form, which is not an override.
         overrides=_overrides(present[0]) if not plan.is_search else None,
         for_hydra=_for_hydra(present[0]),
         notes=notes,
@@ -172,7 +172,7 @@ def _overrides(record: Path) -> list[str] | None:
 
 
 def _for_hydra(record: Path) -> list[str]:
-    """Return the flags for the config folder and the overrides of Hydra's own that were typed: hydra/launcher=ray."""
+    """Return the typed flags for the config folder and the typed overrides of Hydra itself: hydra/launcher=ray."""
     found = _yaml(record, HYDRA_NAME)
     hydra = found.get("hydra") if isinstance(found, dict) else None
     overrides = _inside(hydra, "overrides", "hydra")
@@ -190,19 +190,19 @@ def _inside(value: Any, *keys: str) -> Any:
 
 
 def _yaml(record: Path, name: str) -> Any:
-    """Return a file that Hydra wrote beside a record, all values as texts; None where it cannot be read."""
+    """Return a file that Hydra wrote beside a record, with all values as strings; None if it is not readable."""
     import yaml  # noqa: PLC0415 - only reports of folders need it
 
     folder = record if record.is_dir() else record.parent
     try:
         text = (config_folder(folder) / name).read_text(encoding="utf-8")
-        return yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - texts only
+        return yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - strings only
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return None
 
 
 def _sweeps_in(path: Path) -> Iterator[Path]:
-    """Yield the folders in this one that hold a sweep, the newest first."""
+    """Yield the folders of sweeps in this folder, the newest first."""
     found = sorted(path.glob(f"*/{SWEEP_NAME}"), key=lambda each: each.stat().st_mtime, reverse=True)
     return (each.parent for each in found)
 
@@ -218,7 +218,7 @@ def _no_records(path: Path, expected: int) -> str:
 
 
 def _declared(records: Sequence[Record]) -> str | None:
-    """Return the baseline in the records of a sweep; None where they name none."""
+    """Return the baseline in the records of a sweep; None if they name none."""
     sweeps = (each.requested.get("sweep") for each in records)
     named = (sweep.get("baseline") for sweep in sweeps if isinstance(sweep, dict))
     return next((each for each in named if isinstance(each, str)), None)

@@ -1,1 +1,1 @@
-"""A search: a sweep whose settings are chosen as it goes."""
+"""Search: run a sweep whose settings are chosen from the results so far."""

@@ -1,4 +1,4 @@
-"""What a search found: shown on the terminal, and written as `search.json` and `search.md`."""
+"""Show the results of a search on the terminal, and write them as `search.json` and `search.md`."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def conclude(
     records: Sequence[Record],
     lost: int,
 ) -> Concluded:
-    """Show what was found, and write it into the folder of the search.
+    """Show the results, and write them into the folder of the search.
 
     Args:
-        console: for people.
+        console: for the output.
         config: of the search.
-        space: what could be chosen.
-        study: for the settings that were refused.
-        folder: the search's own.
+        space: the possible values.
+        study: for the refused settings.
+        folder: of the search.
         records: of all jobs.
-        lost: jobs that left no record.
+        lost: jobs without a record.
     """
     from bench.orchestration.search.study import StudyError  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""The plan of a search in lines: what it may choose from, and how many jobs are done and left."""
+"""Describe the plan of a search in lines: its space, and how many jobs are done and left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must be true of the jobs that a search has done before it goes on: no setting is measured twice in it."""
+"""Check the finished jobs of a search before it continues: a search measures no setting twice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.jobs.planning.resume import FINISHED, Past
 
 
 def check_environment(jobs: Collection[Past], environment: Mapping[str, str]) -> None:
-    """Refuse to go on in another environment: its measurements cannot be compared with the earlier ones.
+    """Refuse to continue in another environment: its measurements cannot be compared with the earlier ones.
 
     Raises:
         ConfigError: versions or hardware differ.
@@ -24,7 +24,7 @@ def check_environment(jobs: Collection[Past], environment: Mapping[str, str]) ->
 
 
 def check_outputs(jobs: Collection[Past], config: BenchmarkConfig) -> None:
-    """Refuse to ask for more outputs than the finished jobs have. Raises ConfigError."""
+    """Refuse requests for more outputs than the finished jobs have. Raises ConfigError."""
     lacking = [
         missing for past in jobs if past.status in FINISHED if (missing := past.outputs.missing(config, past.status))
     ]

@@ -1,4 +1,4 @@
-"""Whether this machine can run a setting, as far as that can be found out before it runs."""
+"""Check whether this machine can run a setting, as far as that is known before it runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Examination:
-    """The settings of a search, each examined once.
+    """Examine each setting of a search once.
 
     Args:
         say: prints a line.
@@ -26,12 +26,12 @@ class Examination:
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self._refusals: dict[str, str | None] = {}  # what is examined of a setting → why it is refused
+        self._refusals: dict[str, str | None] = {}  # examined properties of a setting → why it is refused
 
     def make_ready(
         self, configs: Sequence[BenchmarkConfig], console: Console, destination: Destination
     ) -> Publisher | None:
-        """Examine settings, and connect to MLflow meanwhile. ConfigError when not one of them can work."""
+        """Examine settings, and connect to MLflow meanwhile. Raises ConfigError if none of them can work."""
         good = list(configs)
         try:
             publisher = make_ready(good, console, destination)
@@ -44,7 +44,7 @@ class Examination:
         return publisher
 
     def refusal(self, config: BenchmarkConfig) -> str | None:
-        """Return why this machine cannot run a setting; None where it can, or where that is not known."""
+        """Return why this machine cannot run a setting; None if it can, or if that is not known."""
         asked = question(config)
         if asked not in self._refusals:
             try:

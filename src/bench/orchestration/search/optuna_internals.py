@@ -1,4 +1,4 @@
-"""What bench uses of Optuna that is not part of its public interface: one key, with a substitute of its own.
+"""Use the one key of Optuna that bench needs and that is not public, and define a substitute for it.
 
 Public, and used without an entry: `optuna.create_study`, `optuna.trial.create_trial`, the methods of `Study`, of
 `BaseSampler` and of the documented storages `RDBStorage` and `InMemoryStorage`, and the attributes of `FrozenTrial`.
@@ -11,21 +11,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-ASKED = "asked"  # the user attribute in which a trial that waits keeps its params
+ASKED = "asked"  # the user attribute with the params of a queued trial
 
-# The system attribute in which `enqueue_trial` keeps the params of a trial that waits: seen in Optuna 4.5 to 5.0.0.
-# Where it is gone, a trial that waits in a database of a bench that knew no `ASKED` has no params, and is asked for as
-# a new one.
+# The system attribute in which `enqueue_trial` stores the params of a queued trial: seen in Optuna 4.5 to 5.0.0.
+# Without it, a queued trial in the database of a bench version without `ASKED` has no params and is requested as a new
+# one.
 _FIXED_PARAMS = "fixed_params"
 
 
 def waiting_attributes(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The user attributes of a trial that is to wait with these params."""
+    """Return the user attributes of a trial to queue with these params."""
     return {ASKED: dict(params)}
 
 
 def params_of(trial: Any) -> dict[str, Any]:
-    """The params that a `FrozenTrial` has, or will have when it is asked for."""
+    """Return the params that a `FrozenTrial` has, or will have when it is requested."""
     for known in (trial.params, trial.user_attrs.get(ASKED), getattr(trial, "system_attrs", {}).get(_FIXED_PARAMS)):
         if isinstance(known, Mapping) and known:
             return dict(known)
@@ -33,5 +33,5 @@ def params_of(trial: Any) -> dict[str, Any]:
 
 
 def notes_of(trial: Any) -> dict[str, Any]:
-    """The user attributes of a `FrozenTrial` that are no affair of this module."""
+    """Return the user attributes of a `FrozenTrial` that this module does not use."""
     return {name: value for name, value in trial.user_attrs.items() if name != ASKED}

@@ -1,11 +1,11 @@
-"""Run a search: like a sweep, but a study chooses what is measured next (`bench.orchestration.search.study`).
+"""Run a search: like a sweep, but a study chooses the next setting (`bench.orchestration.search.study`).
 
-A job here is a job of a sweep: planned in sweep.json, run through Hydra's launcher, recorded, published. The outcomes
-in the study are derived from the records: a search that is resumed adds those that the study lacks, so it survives a
-kill at any moment and the loss of its database.
+A job of a search is a job of a sweep: planned in sweep.json, run through Hydra's launcher, recorded, published. The
+outcomes in the study are derived from the records: a resumed search adds those that the study lacks, so it can be
+resumed after a kill at any moment and after the loss of its database.
 
 A setting without a result (skipped, failed, with wrong output, refused by the config's rules or by this machine) is
-pruned with its reason and not tried again; only an interrupted one is run once more.
+pruned with its reason and not tried again; only an interrupted setting runs again.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ from bench.results.sweep_file import Job, SweepFile
 if TYPE_CHECKING:
     from bench.orchestration.search.study import Outcome, Study, Trial
 
-IDLE = 100  # settings in a row without a job to run: the space has no others
+IDLE = 100  # successive settings without a job to run: the space is then exhausted
 
 
 def search(space: Space, compose: Compose, *, folder: Path, launch: Launch, is_local: bool) -> int:
-    """Search a space, or with `sweep.resume` continue, and show what was found.
+    """Search a space, or continue with `sweep.resume`, and show the results.
 
     Args:
-        space: what may be chosen.
+        space: the possible values.
         compose: see above.
         folder: the search's own, that of a sweep.
         launch: as for a sweep.
@@ -107,7 +107,7 @@ def search(space: Space, compose: Compose, *, folder: Path, launch: Launch, is_l
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Asked:
-    """A job to run, and the trials of the study whose setting it measures."""
+    """Hold a job to run, and the trials of the study whose setting it measures."""
 
     job: Job
     point: Point
@@ -116,10 +116,10 @@ class _Asked:
 
 @dataclasses.dataclass(kw_only=True)
 class _Search:
-    """A search under way."""
+    """Run a search and hold its state."""
 
     console: Console
-    config: BenchmarkConfig  # for what concerns the search as a whole
+    config: BenchmarkConfig  # for keys of the whole search
     space: Space
     composed: ComposedSettings
     folder: Path
@@ -128,7 +128,7 @@ class _Search:
     study: Study = dataclasses.field(init=False)
     state: SweepState = dataclasses.field(init=False)
     file: SweepFile = dataclasses.field(init=False)
-    jobs: list[Job] = dataclasses.field(default_factory=list)  # that left a record
+    jobs: list[Job] = dataclasses.field(default_factory=list)  # jobs that left a record
     known: dict[str, Outcome] = dataclasses.field(default_factory=dict)  # trial id → its outcome
     examination: Examination | None = None  # None: the jobs run on other machines
     lost: int = 0  # jobs of this start that left no record
@@ -136,16 +136,16 @@ class _Search:
 
     @property
     def names(self) -> list[str]:
-        """The objectives."""
+        """Return the names of the objectives."""
         return self.config.search.objectives
 
     @property
     def ran(self) -> int:
-        """The jobs that count, of all starts."""
+        """Return the jobs that count, of all starts."""
         return len(self.jobs) - self.interrupted_jobs + self.lost
 
     def print_plan(self) -> None:
-        """Print the space, what is done and what is left. Nothing is made or changed."""
+        """Print the space, and which jobs are done and left. Nothing is created or changed."""
         found = look(self.folder, is_local=self.is_local)
         self._take_in(found)
         for line in lines_of_plan(self.space, self.config.search, self.ran):
@@ -154,7 +154,7 @@ class _Search:
             self._say(f"{self.folder} holds a sweep: sweep.resume=true goes on with it")
 
     def run(self, examples: Sequence[Point]) -> int:
-        """Measure, and show the results. The folder is locked. ConfigError: nothing was started."""
+        """Measure, and show the results. The folder is locked. Raises ConfigError if nothing was started."""
         found = look(self.folder, is_local=self.is_local)
         environment = current_environment(is_local=self.is_local)
         kept = self._take_in(found)
@@ -199,7 +199,7 @@ class _Search:
             known=self.known,
             compose=self.composed,
         )
-        print_untested(self.console)  # not before: what is refused costs one line
+        print_untested(self.console)  # not before: a refusal prints only its own line
         with resumable(self.state):
             put_unusable_aside(self.state, environment)
             return self._run_and_show()
@@ -229,7 +229,7 @@ class _Search:
         return kept
 
     def _trial_id(self, swept: Mapping[str, str]) -> str | None:
-        """Return the trial id of the setting with these values; None where it is not in the space."""
+        """Return the trial id of the setting with these values; None if it is not in the space."""
         if not self.space.holds(swept):
             return None
         with contextlib.suppress(ConfigError, PointError):
@@ -267,7 +267,7 @@ class _Search:
             return ExitStatus.INTERRUPTED if interrupted else status
 
     def _measure(self) -> tuple[bool, bool]:
-        """Ask, run and tell up to the last trial; return whether it was interrupted, and whether it had to stop."""
+        """Ask, run and tell up to the last trial; return whether the user interrupted, and whether it had to stop."""
         from bench.orchestration.search.study import StudyError  # noqa: PLC0415
 
         try:
@@ -286,7 +286,7 @@ class _Search:
         return False, False
 
     def _ask(self, count: int) -> list[_Asked]:
-        """Ask the study for so many jobs; fewer, and a line that says so, where the space has no more."""
+        """Ask the study for so many jobs; if the space has fewer, return those and print a line."""
         batch: dict[str, _Asked] = {}
         idle = 0
         while len(batch) < count:
@@ -312,14 +312,14 @@ class _Search:
         return list(batch.values())
 
     def _fit(self, trial: Trial) -> Point | None:
-        """Return the setting of a trial that is to be measured; None when its outcome is known already."""
+        """Return the setting of a trial to measure; None if its outcome is known already."""
         try:
             point = self.composed(trial.values)
             trial_id = point.config.trial_id()
         except (ConfigError, PointError) as error:
             self.study.tell(trial.number, f"refused: {error}")
             return None
-        except OSError as error:  # the prompt file is gone
+        except OSError as error:  # the prompt file is missing
             self.study.tell(trial.number, f"refused: {explain(error)}")
             return None
         self.study.note(trial.number, trial_id=trial_id)
@@ -384,7 +384,7 @@ class _Search:
     # ---- building values ---------------------------------------------------------------------------------------------
 
     def _job(self, swept: dict[str, str], trial_id: str, beside: Sequence[Job] = ()) -> Job:
-        """Make a job under the lowest free number: numbers of jobs without a record are used again."""
+        """Create a job under the lowest free number: numbers of jobs without a record are used again."""
         taken = {job.number for job in [*self.jobs, *beside]}
         number = next(each for each in range(len(taken) + 1) if each not in taken)
         name = short_name(swept)

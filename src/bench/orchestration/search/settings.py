@@ -1,4 +1,4 @@
-"""The settings of a search: checks of the space and the config before anything starts, and composing a setting."""
+"""Check the space and the config of a search before anything starts, and compose its settings."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from bench.jobs.planning.plan import Point, check_size
 from bench.jobs.planning.search_space import Space
 
 FIXED_SECTIONS = ("sweep", "search", "tracking", "hydra")
-LISTS = ("search.objectives", "search.directions")  # keys that several values belong to as one list
-TRIES = 20  # settings that are composed before a value counts as one that fits no other
+LISTS = ("search.objectives", "search.directions")  # keys whose value is a list
+TRIES = 20  # settings composed before a value counts as incompatible with all others
 
-# Composes one setting of the space; raises ConfigError or PointError for one that cannot be.
+# Composes one setting of the space; raises ConfigError or PointError if that fails.
 Compose = Callable[[dict[str, str]], Point]
 
 
 class PointError(ValueError):
-    """A setting that Hydra cannot compose. The text is one line; the cause is what Hydra raised."""
+    """Hydra cannot compose a setting. The text is one line; the cause is Hydra's error."""
 
 
 def check_optuna() -> None:
@@ -31,7 +31,7 @@ def check_optuna() -> None:
 
 
 def check_space(space: Space) -> None:
-    """Refuse a space without choices, and keys that must be the same in the whole search. Raises ConfigError."""
+    """Refuse a space without choices, and keys that must be the same in every setting. Raises ConfigError."""
     if not space.parameters:
         remedy = "has nothing to choose from: give a key several values (a=1,2), a range or an interval"
         raise ConfigError("hydra/sweeper", "optuna", remedy)
@@ -46,7 +46,7 @@ def check_space(space: Space) -> None:
 
 
 def check_config(config: BenchmarkConfig) -> None:
-    """Refuse a config that asks for what a search does not do. Raises ConfigError."""
+    """Refuse a config with keys that a search does not support. Raises ConfigError."""
     if config.sweep.repeats > 1:
         remedy = "a search measures each setting once; sweep what it finds with repeats, for verdicts"
         raise ConfigError("sweep.repeats", config.sweep.repeats, remedy)
@@ -56,7 +56,7 @@ def check_config(config: BenchmarkConfig) -> None:
 
 
 class ComposedSettings:
-    """The settings of a space, each composed once: composing takes a tenth of a second."""
+    """Compose each setting of a space once: composing takes a tenth of a second."""
 
     def __init__(self, compose: Compose) -> None:
         """Compose nothing yet."""
@@ -64,7 +64,7 @@ class ComposedSettings:
         self._known: dict[tuple[tuple[str, str], ...], Point | ConfigError | PointError] = {}
 
     def __call__(self, values: Mapping[str, str]) -> Point:
-        """Return the setting with these values. Raises ConfigError or PointError where there is none."""
+        """Return the setting with these values. Raises ConfigError or PointError if there is none."""
         key = tuple(sorted(values.items()))
         if key not in self._known:
             try:
@@ -79,7 +79,8 @@ class ComposedSettings:
 def examples_of(space: Space, compose: Callable[[Mapping[str, str]], Point]) -> list[Point]:
     """Return settings in which each value of each key occurs.
 
-    Two values may exclude each other. A value that fits none of the others is taken for a typing mistake and refused.
+    Two values may exclude each other. A value that is compatible with none of the others counts as a typing mistake and
+    is refused.
     """
     found: dict[str, Point] = {}
     good: dict[str, set[str]] = {each.key: set() for each in space.parameters}

@@ -1,9 +1,8 @@
-"""The study of a search: Optuna chooses the next setting from the outcomes so far. The only module that imports Optuna.
+"""Choose the next setting of a search with Optuna, from the outcomes so far. The only module that imports Optuna.
 
-A finite space is measured without repeats: where the sampler suggests a known setting, the nearest untried one is taken
-instead, one that differs in a single value if there is one. The first few settings are not drawn at random, but chosen
-such that they cover as many values of each key as possible: in a small space random ones repeat some values and miss
-others.
+A finite space is measured without repeats: if the sampler suggests a known setting, the nearest untried one replaces
+it, if possible one that differs in a single value. The first few settings are not drawn at random, but cover as many
+values of each key as possible: in a small space random settings repeat some values and miss others.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ from bench.host.secrets import scrub, without_credentials
 from bench.jobs.planning.search_space import Choice, Range, Space
 from bench.orchestration.search.optuna_internals import notes_of, params_of, waiting_attributes
 
-optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # errors are raised, and shown by the caller
+optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # errors are raised; the caller shows them
 FEWEST_FIRST, MOST_FIRST = 3, 10  # settings before the first one that is chosen from outcomes
-LISTED = 10_000  # settings of a space that are searched one by one
+LISTED = 10_000  # maximum number of settings that are searched one by one
 
 Outcome = Mapping[str, float] | str  # objective → value, or why the trial is pruned
 
@@ -44,28 +43,28 @@ class StudyError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One setting that was asked for."""
+    """Hold one setting that the study returned."""
 
     number: int
     values: dict[str, str]  # override key → value as typed
-    is_running: bool  # asked for, and without an outcome yet
+    is_running: bool  # returned, and still without an outcome
     outcome: Outcome | None = None  # None: running, waiting, or returned
     notes: dict[str, Any] = field(default_factory=dict)
 
 
 class Study:
-    """A study in a database, which is made or continued.
+    """Create or continue a study in a database.
 
     Args:
-        space: what may be asked for.
+        space: the possible values.
         goals: objective → minimize or maximize.
         storage: the database's address; None: in memory only.
-        name: the study's, unique in the database.
+        name: of the study, unique in the database.
         seed: of all random draws.
-        parallel: how many settings are asked for before the outcome of the first is known.
+        parallel: number of settings requested before the outcome of the first is known.
 
     Raises:
-        StudyError: the database cannot be opened, or its study is one of another space or other objectives.
+        StudyError: the database cannot be opened, or its study has another space or other objectives.
     """
 
     def __init__(
@@ -91,14 +90,14 @@ class Study:
                 tpe = TPESampler(
                     seed=draw.getrandbits(31),
                     multivariate=True,
-                    n_startup_trials=1,  # the first ones are chosen here
+                    n_startup_trials=1,  # this class chooses the first ones
                     constant_liar=parallel > 1,
                     warn_independent_sampling=False,
                 )
             self._study.sampler = _UntriedSampler(tpe, space, self._distributions, draw, seed)
 
     def ask(self) -> Trial | None:
-        """Return the setting to measure next; None when all have been asked for."""
+        """Return the setting to measure next; None if all have been returned."""
         with self._one_line_errors("takes no more"):
             trials = self._study.get_trials(deepcopy=False)
             waiting = any(each.state == TrialState.WAITING for each in trials)
@@ -127,7 +126,7 @@ class Study:
                 self._study.tell(number, [outcome[name] for name in self._goals])
 
     def give_back(self, number: int, reason: str) -> None:
-        """Fail a trial for a reason that is not its setting's, and queue that setting before all others."""
+        """Fail a trial for a reason unrelated to its setting, and queue that setting before all others."""
         self.note(number, reason=reason)
         with self._one_line_errors("takes no more"):
             trials = self._study.get_trials(deepcopy=False)
@@ -139,7 +138,7 @@ class Study:
             self._study.tell(number, state=TrialState.FAIL)
 
     def add(self, values: Mapping[str, str], outcome: Outcome, **notes: Any) -> None:
-        """Add a setting that was measured without being asked for here."""
+        """Add a setting that was measured without a request to this study."""
         params = {key: _param(self._keys[key], value) for key, value in values.items()}
         is_pruned = isinstance(outcome, str)
         trial = optuna.trial.create_trial(
@@ -153,13 +152,13 @@ class Study:
             self._study.add_trial(trial)
 
     def trials(self) -> list[Trial]:
-        """Return all trials that were asked for, in order; not the settings that wait to be asked for again."""
+        """Return all requested trials in order; not the settings that are queued again."""
         with self._one_line_errors("cannot be read"):
             trials = self._study.get_trials(deepcopy=False)
             return [self._trial(each) for each in trials if each.state != TrialState.WAITING]
 
     def waiting(self) -> list[dict[str, str]]:
-        """Return the settings that will be asked for again."""
+        """Return the settings that are queued to be measured again."""
         with self._one_line_errors("cannot be read"):
             trials = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
             return [self._values(params_of(each)) for each in trials]
@@ -185,7 +184,7 @@ class Study:
         return {key: _text(each, params[key]) for key, each in self._keys.items() if key in params}
 
     def _check_is_ours(self) -> None:
-        """Check that a continued study has the same space and objectives: Optuna itself would fail only later."""
+        """Check that a continued study has the same space and objectives: Optuna alone would fail only later."""
         about = {
             "objectives": [f"{name} {goal}" for name, goal in self._goals.items()],
             "space": {
@@ -219,7 +218,7 @@ class Study:
 
 
 class _UntriedSampler(BaseSampler):
-    """TPE, after a first few settings that are spread over the values; never the same setting twice."""
+    """Sample with TPE after the first few settings, which are spread over the values; never the same setting twice."""
 
     def __init__(
         self,
@@ -252,7 +251,7 @@ class _UntriedSampler(BaseSampler):
     def sample_relative(
         self, study: OptunaStudy, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Return a setting; where the space is finite, an untried one."""
+        """Return a setting; in a finite space, an untried one."""
         trials = [each for each in study.get_trials(deepcopy=False) if each.number != trial.number]
         tried = _tried(trials)
         asked = self._next_of_the_first(len(tried)) if len(tried) < self._first else {}
@@ -280,7 +279,7 @@ class _UntriedSampler(BaseSampler):
         self._inner.after_trial(study, trial, state, values)
 
     def _next_of_the_first(self, position: int) -> dict[str, Any]:
-        """Return the next value of each key, in an order of its own; {} if a key has no list of values."""
+        """Return the next value of each key, in a separate order per key; {} if a key has no list of values."""
         if len(self._orders) < len(self._distributions):
             return {}
         return {
@@ -312,7 +311,7 @@ class _UntriedSampler(BaseSampler):
 
 
 def _tried(trials: Sequence[FrozenTrial]) -> set[tuple[Any, ...]]:
-    """Return the settings that were asked for, are running or wait; not those of failed trials."""
+    """Return the settings that were returned, are running or are queued; not those of failed trials."""
     return {_point(params_of(each)) for each in trials if each.state != TrialState.FAIL}
 
 
@@ -335,7 +334,7 @@ def _param(parameter: Choice | Range, text: str) -> Any:
     """Convert a value as typed to Optuna's."""
     if isinstance(parameter, Choice):
         return text
-    value = min(max(float(text), parameter.low), parameter.high)  # six digits of a bound may lie beyond it
+    value = min(max(float(text), parameter.low), parameter.high)  # a bound rounded to six digits may be beyond it
     return round(value) if parameter.is_int else value
 
 
@@ -344,7 +343,7 @@ def _text(parameter: Choice | Range, param: Any) -> str:
 
 
 def _address(storage: str) -> str:
-    """Return the address with an installed driver: for PostgreSQL SQLAlchemy 2.1 uses psycopg where none is named."""
+    """Return the address with an installed driver: SQLAlchemy 2.1 uses psycopg for PostgreSQL if none is named."""
     scheme, separator, rest = storage.partition("://")
     if scheme in ("postgresql", "postgres") and importlib.util.find_spec("psycopg") is None:
         return f"postgresql+psycopg2{separator}{rest}"

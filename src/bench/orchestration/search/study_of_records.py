@@ -1,4 +1,4 @@
-"""Open the study of a search, and bring it into agreement with the records, which are the truth."""
+"""Open the study of a search, and update it from the records, which have priority."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def open_study(
     known: Mapping[str, Outcome],
     compose: Callable[[Mapping[str, str]], Point],
 ) -> Study:
-    """Open or make the study, and tell it the results that it lacks.
+    """Open or create the study, and tell it the missing results.
 
     Args:
         config: of the search.
-        space: what may be chosen.
-        folder: the search's own, which holds the database unless `search.storage` names another.
+        space: the possible values.
+        folder: the search's folder, which holds the database unless `search.storage` names another.
         sweep_id: the study's name.
-        jobs: those that left a record.
+        jobs: jobs that left a record.
         known: trial id → outcome of these jobs.
         compose: returns the setting with these values.
 
@@ -74,13 +74,13 @@ def values_of(space: Space, swept: Mapping[str, str]) -> dict[str, str]:
 def _settle(
     study: Study, trial: Trial, known: Mapping[str, Outcome], compose: Callable[[Mapping[str, str]], Point]
 ) -> str | None:
-    """Bring one trial into agreement with the records; return its trial id if the study knows its outcome now."""
+    """Update one trial from the records; return its trial id if the study knows its outcome now."""
     trial_id = trial.notes.get("trial_id")
     if trial.is_running:
         if trial_id is not None and trial_id in known:
             study.tell(trial.number, known[trial_id])
             return str(trial_id)
-        # Its job was killed, or never started.
+        # Its job was killed or never started.
         study.give_back(trial.number, "no record: the search ended before its job did")
     elif trial.outcome is not None and trial_id is not None:
         _check_same(trial, compose)
@@ -89,7 +89,7 @@ def _settle(
 
 
 def _check_same(trial: Trial, compose: Callable[[Mapping[str, str]], Point]) -> None:
-    """Refuse to go on under other fixed overrides: their values are not those of this search. Raises ConfigError."""
+    """Refuse to continue with other fixed overrides: their values are not those of this search. Raises ConfigError."""
     with contextlib.suppress(ConfigError, PointError):
         if compose(trial.values).config.trial_id() == trial.notes["trial_id"]:
             return

@@ -1,1 +1,1 @@
-"""Pure functions from recorded times to statistics: numpy and scipy only."""
+"""Compute statistics from recorded times, in pure functions with numpy and scipy only."""

@@ -1,4 +1,4 @@
-"""Which settings of a sweep are the ones that others are compared with."""
+"""Find the settings of a sweep with which others are compared."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench.config.baseline import find_baselines
 
 
 def baseline_ids(settings: Sequence[Setting], wanted: str | None) -> set[str]:
-    """The `setting_id` of each setting that is the baseline of another; empty where `wanted` is None or names nothing.
+    """Return the `setting_id` of each setting that is a baseline; empty if `wanted` is None or names nothing.
 
     Args:
         settings: in the order in which they were typed.

@@ -1,15 +1,15 @@
-"""After how many calls a compiled setting has earned back what its compilation took.
+"""Compute the number of calls after which a compiled setting has recovered the cost of its compilation.
 
-A compiled setting is held against the uncompiled one that is equal in all else. Its start costs C more, counted as what
-the calls before the measurement took beyond the median one, and each call from then on saves t_u - t_c; so it is even
-after N* = C / (t_u - t_c) calls of exactly this shape. What the compiler finds in its cache on disk makes C another
-quantity, so processes that found a cold and a warm cache are told apart.
+A compiled setting is compared with the uncompiled one that is otherwise equal. Its start costs C more, the time of the
+calls before the measurement beyond the median call, and each later call saves t_u - t_c; so it breaks even after
+N* = C / (t_u - t_c) calls of exactly this shape. C depends on the contents of the compiler's cache on disk, so
+processes with a cold and with a warm cache are kept apart.
 
-The unit is the process here as everywhere. N* is a ratio of two uncertain means, and its interval is Fieller's: the
-ratios that a t test at 5 % does not reject. Where the saving itself may be 0 no number of calls is excluded from above,
-and the break-even point is not established.
+The unit is the process. N* is a ratio of two uncertain means, and its interval is Fieller's: the ratios that a t test
+at 5 % does not reject. If the saving itself may be 0, the interval has no upper end, and the break-even point is not
+established.
 
-Not covered: calls of other shapes, which may compile anew, and what a process does before its first call.
+Not covered: calls of other shapes, which may compile again, and the time of a process before its first call.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from bench.results.record import Record
 CALLS = (10, 100, 1000)
 STATUSES = ("established", "not established", "never", "descriptive")
 FEWEST_PROCESSES = 3
-# On the log scale, a factor of 1,000 either way: beyond it the linear approximation says nothing.
+# On the log scale, a factor of 1,000 either way: beyond it the linear approximation is invalid.
 LONGEST_REACH = math.log(1000)
 LEVEL = 0.05
-# Parts of a request that decide where, how often or how safely a job runs, but not what it measures.
+# Sections of a request that set where, how often or how safely a job runs, but not what it measures.
 _BESIDE = ("sweep", "tracking", "isolation", "profile", "fidelity", "compile")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BreakEven:
-    """A compiled setting beside the same one uncompiled; one each for processes with a cold and a warm compile cache.
+    """Compare a compiled setting with the same one uncompiled; one each for processes with a cold and a warm cache.
 
     `S(N)`, the speed-up over a process of N calls, is N t_u / (C + N t_c): above 1 compilation has paid.
     """
@@ -49,21 +49,21 @@ class BreakEven:
     setting_id: str
     uncompiled: str
     uncompiled_id: str
-    cache: str  # "cold" or "warm": what the compiled processes found on disk
+    cache: str  # "cold" or "warm": the cache of the compiled processes on disk
     processes: int  # pairs by block; or, unpaired, compiled ones
     uncompiled_processes: int
     paired: bool
-    mixed: int  # further compiled processes that found only some of their code, counted nowhere
-    excess_s: float  # C: what starting up took beyond the uncompiled one's
+    mixed: int  # other compiled processes, with only some code in the cache; they do not count
+    excess_s: float  # C: start-up cost beyond that of the uncompiled one
     saved_s: float  # t_u - t_c, of one call
-    calls: float | None  # N* = C / (t_u - t_c), 0 where C <= 0; None where nothing is saved
-    calls_low: float | None  # 95 % interval; None where there is none
+    calls: float | None  # N* = C / (t_u - t_c), 0 if C <= 0; None if nothing is saved
+    calls_low: float | None  # 95 % interval; None if there is none
     calls_high: float | None  # None: no upper end
     tokens: float | None  # calls × batch size × new tokens, at this shape
     speedup: dict[int, float] = field(default_factory=dict)  # N of CALLS → S(N)
     speedup_low: dict[int, float] = field(
         default_factory=dict
-    )  # 95 % interval; none below 3 processes, nor where it has no end
+    )  # 95 % interval; none below 3 processes, or if it is unbounded
     speedup_high: dict[int, float] = field(default_factory=dict)
     status: str  # one of STATUSES
     reason: str | None  # why the status is not "established"
@@ -71,12 +71,12 @@ class BreakEven:
 
 @dataclass(frozen=True, kw_only=True)
 class _Side:
-    """The processes of one setting: what each took to start and takes for a call."""
+    """Hold the processes of one setting: the time of each for its start and per call."""
 
     repeats: list[int]
     excess_s: NDArray[np.float64]
     call_s: NDArray[np.float64]
-    noise_s: NDArray[np.float64]  # standard error of each call_s through its calls' noise
+    noise_s: NDArray[np.float64]  # standard error of each call_s due to the noise of its calls
 
     def only(self, repeats: set[int]) -> _Side:
         """Return the processes of these repeats."""
@@ -91,7 +91,7 @@ class _Side:
 
 @dataclass(frozen=True, kw_only=True)
 class _Pair:
-    """Compiled and uncompiled processes; the same blocks in the same order when paired."""
+    """Hold compiled and uncompiled processes; if paired, the same blocks in the same order."""
 
     compiled: _Side
     uncompiled: _Side
@@ -110,9 +110,9 @@ class _Pair:
         return float(np.mean(self.uncompiled.call_s) - np.mean(self.compiled.call_s))
 
     def covariance(self) -> NDArray[np.float64]:
-        """Of the means of excess_s and saved_s. From two processes each on.
+        """Return the covariance of the means of excess_s and saved_s. It requires two processes each.
 
-        The variance of the saving is no smaller than the calls' own noise makes it.
+        The variance of the saving is at least that due to the noise of the calls.
         """
         compiled = np.stack([self.compiled.excess_s, -self.compiled.call_s])
         uncompiled = np.stack([-self.uncompiled.excess_s, self.uncompiled.call_s])
@@ -126,11 +126,11 @@ class _Pair:
 
 
 def break_evens(settings: Sequence[Setting]) -> list[BreakEven]:
-    """For each compiled setting with an uncompiled one that is equal in all else.
+    """Return the break-even points of each compiled setting with an uncompiled one that is otherwise equal.
 
-    Settings without an ok process, and compiled ones of which no process found its cache either cold or warm, give
-    none. Either side's `generation.kv_cache=auto` is what compilation makes of it: with a choice of uncompiled
-    settings the one that asked for the same is taken, else the one with the cache that the compiled one had.
+    Settings without an ok process, and compiled ones without a process whose cache was entirely cold or warm, give
+    none. The meaning of `generation.kv_cache=auto` depends on compilation: of several uncompiled settings the one with
+    the same request is taken, otherwise the one with the cache that the compiled one had.
     """
     uncompiled: dict[tuple[str, str], Setting] = {}
     for setting in settings:
@@ -151,11 +151,11 @@ def break_evens(settings: Sequence[Setting]) -> list[BreakEven]:
 def fieller(
     numerator: float, denominator: float, covariance: NDArray[np.float64], quantile: float
 ) -> list[tuple[float, float]]:
-    """Fieller's set for a ratio of two means, as intervals in ascending order; an end that it lacks is infinite.
+    """Return Fieller's set for a ratio of two means, as intervals in ascending order; a missing end is infinite.
 
     The set holds every ρ with (numerator - ρ denominator)² ≤ quantile² · var(numerator - ρ denominator). It is one
-    bounded interval only where the denominator differs from 0 by more than quantile standard errors. Else it is
-    everything, or all but an open interval, so that both of its parts are unbounded.
+    bounded interval only if the denominator differs from 0 by more than quantile standard errors. Otherwise it is
+    everything, or all but an open interval; then both of its parts are unbounded.
 
     Args:
         numerator: a mean.
@@ -186,7 +186,7 @@ def _is_compiled(setting: Setting) -> bool:
 
 
 def _request(record: Record) -> tuple[str, str]:
-    """Return all that was asked for beside compilation, as a text to compare, and the kind of KV cache."""
+    """Return the request without compilation, as a text to compare, and the kind of KV cache."""
     requested = {key: value for key, value in record.requested.items() if key not in _BESIDE}
     generation = dict(requested.get("generation") or {})
     kv_cache = str(generation.pop("kv_cache", "auto"))
@@ -227,7 +227,7 @@ def _side(setting: Setting) -> _Side:
 
 
 def _pair(compiled: _Side, uncompiled: _Side) -> _Pair:
-    """By block where that leaves enough, or leaves out nothing; else all of both sides."""
+    """Pair the processes by block if enough or all of them remain; otherwise use all of both sides."""
     common = set(compiled.repeats) & set(uncompiled.repeats)
     if len(common) >= FEWEST_PROCESSES or common == set(compiled.repeats) == set(uncompiled.repeats):
         compiled, uncompiled = (_ordered(side.only(common)) for side in (compiled, uncompiled))
@@ -280,7 +280,7 @@ def _break_even(setting: Setting, other: Setting, cache: str, mixed: int, pair: 
 
 
 def _quantile(pair: _Pair) -> float:
-    """Of Student's t, with the degrees of freedom of the side that has fewer, which is never too many."""
+    """Return the quantile of Student's t with the smaller degrees of freedom of both sides, which is conservative."""
     return float(stdtrit(pair.fewest - 1, 1 - LEVEL / 2))
 
 
@@ -297,22 +297,22 @@ def _status(pair: _Pair) -> tuple[str, str | None]:
 
 
 def _calls_interval(pair: _Pair, status: str) -> tuple[float | None, float | None]:
-    """Of N*, with numbers of calls below 0 standing for 0: it has paid from the first call on."""
+    """Return the interval of N*; numbers of calls below 0 count as 0: it has paid from the first call on."""
     if status not in ("established", "not established"):
         return None, None
     found = fieller(pair.excess_s, pair.saved_s, pair.covariance(), _quantile(pair))
     possible = [(max(0.0, low), high) for low, high in found if high >= 0]
     if not possible:
-        return 0.0, 0.0  # the whole interval lies below 0
+        return 0.0, 0.0  # the whole interval is below 0
     low, high = possible[0][0], possible[-1][1]
     return low, high if math.isfinite(high) else None
 
 
 def _speedup(pair: _Pair, n: int) -> tuple[float, float | None, float | None] | None:
-    """S(N) with its 95 % interval, from the delta method on log S; None where the compiled time would be negative.
+    """Return S(N) with its 95 % interval, from the delta method on log S; None if the compiled time would be negative.
 
-    log S = log(N t_u) - log(K), K = C + N t_c: a process counts with its share of the slope, and the interval is
-    that of a mean of such values.
+    With log S = log(N t_u) - log(K) and K = C + N t_c, each process counts with its share of the slope, and the
+    interval is that of a mean of such values.
     """
     uncompiled_s = float(np.mean(pair.uncompiled.call_s))
     whole_s = pair.excess_s + n * float(np.mean(pair.compiled.call_s))

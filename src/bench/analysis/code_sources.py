@@ -1,7 +1,7 @@
-"""Which records come from other copies of a library than pip installed, in words, and which may be pooled for that.
+"""Name the records made with library copies that pip did not install, and decide which records may be pooled.
 
-Records of one setting that were made from different copies of a library are different settings: no median is taken over
-both, whatever their names.
+Records of one setting made with different copies of a library are different settings: no median is taken over both,
+whatever their names.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ OWN = "bench"
 
 
 def sources(record: Record) -> dict[str, str]:
-    """Return library → the copy that was imported, in words: all that the record tells."""
+    """Return library → the imported copy in words, as far as the record tells."""
     told = record.environment.get("sources") or {}
     return {name: _in_words(each) for name, each in told.items() if each.get("folder")}
 
 
 def unusual_sources(record: Record) -> dict[str, str]:
-    """Return those that are not as pip installed them in site-packages, or state another version than pip knows.
+    """Return the copies that differ from pip's install in site-packages, or state another version than pip knows.
 
     bench itself may be an editable install, as in every checkout.
     """
@@ -33,14 +33,14 @@ def unusual_sources(record: Record) -> dict[str, str]:
 
 
 def published_sources(record: Record) -> dict[str, str]:
-    """Return the same, and bench's own checkout, for its commit."""
+    """Return the same with bench's own checkout, for its commit."""
     told = (record.environment.get("sources") or {}).get(OWN, {})
     is_checkout = told.get("came_from") not in (None, INSTALLED)
     return ({OWN: _in_words(told)} if is_checkout else {}) | unusual_sources(record)
 
 
 def version_of(record: Record, library: str) -> str | None:
-    """The installed version of a library; that of the imported copy where it states another one; None: not known."""
+    """Return the installed version of a library, or that of the imported copy if it states another; None: not known."""
     installed = (record.environment.get("versions") or {}).get(library)
     stated = ((record.environment.get("sources") or {}).get(library) or {}).get("version")
     installed, stated = (each if isinstance(each, str) and each else None for each in (installed, stated))
@@ -48,12 +48,12 @@ def version_of(record: Record, library: str) -> str | None:
 
 
 def differing_copies(record: Record) -> dict[str, str]:
-    """Return what its fingerprint says of libraries that computed: key → copy; {} where all were as installed."""
+    """Return the fingerprint's entries for libraries that computed: key → copy; {} if all were as installed."""
     return {name: value for name, value in record.fingerprint.items() if name.endswith(KEY)}
 
 
 def pool_ids(records: Sequence[Record]) -> list[str]:
-    """Return for each record the id of the setting that it counts for.
+    """Return for each record the id of the setting for which it counts.
 
     That is its setting's id. Records from other copies of a library than the first record of that setting have an id of
     their own.
@@ -62,7 +62,7 @@ def pool_ids(records: Sequence[Record]) -> list[str]:
 
 
 def pool_marks(records: Sequence[Record]) -> dict[str, str]:
-    """Return pool id → what stands behind the setting's name, "" where all its records are from the same copies."""
+    """Return pool id → suffix of the setting's name, "" if all its records are from the same copies."""
     marks = {}
     for pool, (_, number, libraries) in zip(pool_ids(records), _pools(records), strict=True):
         marks[pool] = f" [{', '.join(libraries)} #{number}]" if libraries else ""
@@ -70,7 +70,7 @@ def pool_marks(records: Sequence[Record]) -> dict[str, str]:
 
 
 def _pools(records: Sequence[Record]) -> list[tuple[str, int, list[str]]]:
-    """For each record its setting, the number of its copies among those of that setting, and what differs there."""
+    """Return for each record its setting, the number of its set of copies within that setting, and the differences."""
     known: dict[str, list[dict[str, str]]] = {}
     for record in records:
         copies = known.setdefault(record.setting_id, [])

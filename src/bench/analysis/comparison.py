@@ -1,20 +1,20 @@
-"""Whether one setting is faster than another, judged from processes and not from calls.
+"""Judge whether one setting is faster than another, from processes and not from calls.
 
-Each process gives one number, the logarithm of its median time. The effect is the difference of the two settings'
-means of that, which as a ratio has no unit and turns into its inverse when the settings change places. A verdict asks
-for more than an interval without 0: the whole of it must lie beyond a margin, 1 % unless said otherwise, for smaller
-differences are real now and gone with the next driver.
+Each process gives one number, the logarithm of its median time. The effect is the difference between the means of the
+two settings; as a ratio it has no unit and is inverted when the settings change places. A verdict requires more than an
+interval without 0: the whole interval must be beyond a margin, 1 % by default, because smaller differences may
+disappear with the next driver.
 
 Within one sweep the interval is the paired t interval of the R blocks (repeats), with R - 1 degrees of freedom; between
 two sweeps, which share no block, it is Welch's. All settings of a block run one after the other in random order, so
-that their processes may be correlated: positively where the whole machine is slow for a while, negatively where one
-process leaves heat or a full cache to the next. The paired interval is wrong in 5 % of cases for any such correlation
-and for sides of different variance. Welch's assumes independent sides: it is wrong more often where the correlation is
-negative, and so is the narrower of the two. A Welch interval that allows for a correlation of -0.6 must be wider by
-sqrt(1.6) and has 1.5 (R - 1) degrees of freedom, which leaves it no narrower than the paired one. The price of pairing
-is power where blocks share nothing; ``python -m bench.analysis.calibrate`` measures both.
+their processes may be correlated: positively if the whole machine is slow for a while, negatively if one process leaves
+heat or a full cache to the next. The paired interval is wrong in 5 % of cases for any such correlation and for sides of
+different variance. Welch's assumes independent sides: it is wrong more often if the correlation is negative, and so is
+the narrower of the two. A Welch interval that allows for a correlation of -0.6 must be wider by sqrt(1.6) and has
+1.5 (R - 1) degrees of freedom, so it is no narrower than the paired one. The cost of pairing is power if blocks share
+nothing; ``python -m bench.analysis.calibrate`` measures both.
 
-No standard error is taken for smaller than the noise of the calls alone makes it: three processes agree by chance far
+No standard error is smaller than that due to the noise of the calls alone: three processes may agree by chance far
 better than their own medians are known.
 
 Not covered: whether a setting may be compared at all. ``bench.analysis.ranking`` decides that, and a setting that is
@@ -37,48 +37,48 @@ from bench.config.baseline import find_baselines
 
 MARGIN = 0.01  # as a fraction
 LEVEL = 0.05
-FEWEST_PROCESSES = 3  # of each side, for a verdict
-TOKENS_KEY = "generated tokens"  # of the difference that is named where two sweeps generated other tokens
+FEWEST_PROCESSES = 3  # per side, for a verdict
+TOKENS_KEY = "generated tokens"  # of the difference named if two sweeps generated different tokens
 WORDS = ("faster", "slower", "equivalent", "inconclusive")
 _MINUS = "\N{MINUS SIGN}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """The ratio of b's time to a's (the baseline's): below 1 b is faster."""
+    """Hold the ratio of b's time to a's (the baseline's): below 1 b is faster."""
 
     ratio: float  # geometric_mean_s / baseline_geometric_mean_s
-    geometric_mean_s: float  # of b: over the medians of exactly those processes that the ratio is made from
+    geometric_mean_s: float  # of b: over the medians of exactly the processes in the ratio
     baseline_geometric_mean_s: float  # of a
     low: float | None  # 95 % interval; None from one process of a side
     high: float | None
-    processes: int  # of each side: pairs; or, unpaired, those of the side that has fewer
-    left_out: int  # blocks in which one side alone has a result; 0 when unpaired
+    processes: int  # per side: pairs; or, unpaired, those of the smaller side
+    left_out: int  # blocks with a result of only one side; 0 if unpaired
     paired: bool  # paired t interval by block (within one sweep); else Welch's (two sweeps)
     p: float | None  # two-sided, of no difference; None without an interval
-    p_beyond: float | None  # of one within the margin: 2 × the smaller one-sided p, at most 1; None when too few
-    inside: bool | None  # whether the whole interval lies within the margin; None without one
+    p_beyond: float | None  # of one within the margin: 2 × the smaller one-sided p, at most 1; None if too few
+    inside: bool | None  # whether the whole interval is within the margin; None without one
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What may be said of b beside its baseline."""
+    """State the verdict on b compared with its baseline."""
 
     word: str  # one of WORDS
-    p: float | None  # p_beyond after Holm's correction; None where no verdict was possible
+    p: float | None  # p_beyond after Holm's correction; None if no verdict was possible
     reason: str | None  # why it is inconclusive
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One setting beside its baseline."""
+    """Compare one setting with its baseline."""
 
     setting: str
     baseline: str
     setting_id: str
     baseline_id: str
     metric: str  # one of METRICS
-    effect: Effect | None  # None where a side has no process that came through
+    effect: Effect | None  # None if a side has no ok process
     verdict: Verdict
     differences: list[Difference]  # `a` is the baseline's side
     steady: tuple[str, str]  # of the baseline and of the setting, as `steady_words` gives them: "yes", or "2 no 3 yes"
@@ -86,17 +86,17 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class _Spread:
-    """How well a difference of means is known."""
+    """State the uncertainty of a difference of means."""
 
     error: float  # standard error, on the log scale
-    freedom: float  # degrees of
+    freedom: float  # degrees of freedom
 
     def reach(self) -> float:
         """Return half of the interval's width."""
         return float(reach_of(np.float64(self.error), self.freedom))
 
     def p(self, distance: float) -> float:
-        """Return two-sided p value of a difference this far out."""
+        """Return the two-sided p value of a difference this large."""
         if self.error == 0:
             return 0.0 if distance > 0 else 1.0
         return min(1.0, 2 * float(stdtr(self.freedom, -distance / self.error)))
@@ -105,13 +105,13 @@ class _Spread:
 def effect(
     a: Sequence[Process | None], b: Sequence[Process | None], *, paired: bool = True, margin: float = MARGIN
 ) -> Effect | None:
-    """Compare b with a, the baseline; None where no process is left of a side.
+    """Compare b with a, the baseline; None if a side has no process left.
 
     Args:
         a: its processes; paired: aligned with `b` by block, None for a block without result.
-        b: likewise.
+        b: the same for b.
         paired: whether position i of both ran in the same block of one sweep; blocks that lack a side are left out.
-        margin: the difference that matters, as a fraction; one within log(1 + margin) either way does not.
+        margin: the smallest relevant difference, as a fraction; differences within ±log(1 + margin) do not matter.
     """
     blocks = list(zip(a, b, strict=True)) if paired else []
     left_out = sum((one is None) != (other is None) for one, other in blocks)
@@ -148,7 +148,7 @@ def verdicts(effects: Sequence[Effect | None], *, margin: float = MARGIN) -> lis
 
     Args:
         effects: of one family of comparisons; None counts as none.
-        margin: the one that the effects were made with.
+        margin: the margin with which the effects were computed.
     """
     adjusted = iter(holm([each.p_beyond for each in effects if each is not None and each.p_beyond is not None]))
     tested = sum(each is not None and each.p_beyond is not None for each in effects)
@@ -164,10 +164,10 @@ def verdicts(effects: Sequence[Effect | None], *, margin: float = MARGIN) -> lis
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction, in the order given: the k-th smallest of m times m - k + 1, never falling, ≤ 1.
+    """Apply Holm's step-down correction, in the given order: the k-th smallest of m times m - k + 1, monotonic, ≤ 1.
 
-    Source: Holm, "A simple sequentially rejective multiple test procedure", 1979. It keeps the probability of any
-    false rejection whatever the dependence of the tests.
+    Source: Holm, "A simple sequentially rejective multiple test procedure", 1979. It controls the
+    probability of any false rejection for any dependence of the tests.
     """
     adjusted = [0.0] * len(p_values)
     highest = 0.0
@@ -180,7 +180,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def compare(
     settings: Sequence[Setting], *, baseline: str | None = None, metric: str = "e2e", margin: float = MARGIN
 ) -> list[Comparison]:
-    """Return each setting of a sweep beside its baseline, paired by repeat; those without a baseline are left out.
+    """Compare each setting of a sweep with its baseline, paired by repeat; settings without a baseline are left out.
 
     Args:
         settings: in the order in which they were typed.
@@ -207,10 +207,10 @@ def compare(
 def compare_sweeps(
     before: Sequence[Setting], after: Sequence[Setting], *, metric: str = "e2e", margin: float = MARGIN
 ) -> list[Comparison]:
-    """The settings of `after` beside the same ones of `before`, unpaired; two lone settings are compared as they are.
+    """Compare the settings of `after` with the same ones of `before`, unpaired; two single settings always match.
 
-    Settings that only one of them has are left out. Two sweeps share no block, so what changed on the machine between
-    them counts as a difference of the settings.
+    Settings in only one of them are left out. Two sweeps share no block, so changes of the machine between them count
+    as a difference of the settings.
     """
     known = {each.setting_id: each for each in before}
     pairs = [(known[each.setting_id], each) for each in after if each.setting_id in known]
@@ -227,7 +227,7 @@ def compare_sweeps(
 
 
 def _spread(a: NDArray[np.float64], b: NDArray[np.float64], *, floor: float, paired: bool) -> _Spread | None:
-    """Return how well the difference of the means of two sides' log medians is known; None from one process."""
+    """Return the uncertainty of the difference of the means of two sides' log medians; None for one process."""
     if min(len(a), len(b)) < 2:
         return None
     if paired:
@@ -237,11 +237,11 @@ def _spread(a: NDArray[np.float64], b: NDArray[np.float64], *, floor: float, pai
 
 
 def paired_error(differences: NDArray[np.float64], floor: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
-    """Return standard error of the mean of differences by block, over the last axis.
+    """Return the standard error of the mean of differences by block, over the last axis.
 
     Args:
         differences: of log medians; any axes before the last one are of other comparisons.
-        floor: the least that each error can be, for the noise of the calls (`error_of_calls` of both sides, added as
+        floor: the minimum of each error, due to the noise of the calls (`error_of_calls` of both sides, added as
             squares).
     """
     errors = np.std(differences, axis=-1, ddof=1) / math.sqrt(differences.shape[-1])
@@ -254,17 +254,17 @@ def reach_of(error: NDArray[np.float64] | np.float64, freedom: float) -> NDArray
 
 
 def error_of_calls(noises: NDArray[np.float64], numbers: int) -> NDArray[np.float64]:
-    """Return standard error of the mean of so many log medians that differ by their calls' noise alone.
+    """Return the standard error of the mean of log medians that differ only by the noise of their calls.
 
     Args:
-        noises: standard errors of the medians, over the last axis; those that are known.
+        noises: standard errors of the medians, over the last axis; only known ones.
         numbers: of medians.
     """
     return np.asarray(np.sqrt(np.mean(noises**2, axis=-1) / numbers), dtype=np.float64)
 
 
 def satterthwaite(variances: Sequence[float], numbers: Sequence[int]) -> float:
-    """Return degrees of freedom of a sum of independent means' variances (Welch 1947, Satterthwaite 1946).
+    """Return the degrees of freedom of a sum of independent means' variances (Welch 1947, Satterthwaite 1946).
 
     Args:
         variances: of each mean (not of the values), in any unit.
@@ -278,7 +278,7 @@ def satterthwaite(variances: Sequence[float], numbers: Sequence[int]) -> float:
 
 
 def _floor(side: Sequence[Process]) -> float:
-    """Standard error of the mean of a side's log medians if its processes differed by their calls' noise alone."""
+    """Return the standard error of the mean of a side's log medians if its processes differed only by call noise."""
     known = [each.noise for each in side if each.noise is not None]
     return float(error_of_calls(np.asarray(known), len(side))) if known else 0.0
 
@@ -318,7 +318,7 @@ def _too_few(each: Effect) -> str:
 
 
 def _change(ratio: float) -> str:
-    """Return a ratio as a signed change in percent, one digit after the point."""
+    """Write a ratio as a signed change in percent, with one decimal."""
     percent = (ratio - 1) * 100
     return f"{_MINUS if percent < 0 else '+'}{abs(percent):.1f} %"
 
@@ -331,7 +331,7 @@ def _comparisons(
 ) -> list[Comparison]:
     found = [[*differences(a, b), *_changed_tokens(a, b)] for a, b in pairs]
     barred = [_barred(a, b, differing, each) for (a, b), differing, each in zip(pairs, found, effects, strict=True)]
-    # What is barred beforehand is not tested, so the others need no correction for it.
+    # Comparisons excluded beforehand are not tested, so the others need no correction for them.
     judged = verdicts([None if reason else each for reason, each in zip(barred, effects, strict=True)], margin=margin)
     return [
         Comparison(
@@ -350,9 +350,9 @@ def _comparisons(
 
 
 def _changed_tokens(a: Setting, b: Setting) -> list[Difference]:
-    """Name what the same setting of another sweep generated otherwise; it does not bar a verdict.
+    """Name the differences in the tokens of the same setting in another sweep; they do not prevent a verdict.
 
-    Other libraries may round otherwise. Nothing is said of settings that generate other tokens from call to call.
+    Other libraries may round differently. Settings whose tokens differ from call to call are not mentioned.
     """
     outputs = [each.output for side in (a, b) for each in side.records]
     if a is b or a.setting_id != b.setting_id or any(each is None or not each.same_in_all_calls for each in outputs):
@@ -372,9 +372,9 @@ def _changed_tokens(a: Setting, b: Setting) -> list[Difference]:
 
 
 def _barred(a: Setting, b: Setting, differing: Sequence[Difference], each: Effect | None) -> str | None:
-    """Say why the two cannot be judged, whatever the interval says; None where they can.
+    """Say why the two cannot be judged, for any interval; None if they can.
 
-    A side that is not ranked (`bench.analysis.ranking`) bars the verdict, for the reason that decides there.
+    A side that is not ranked (`bench.analysis.ranking`) prevents the verdict, for the first reason given there.
     """
     sides = (("baseline", a), ("setting", b))
     for role, setting in sides:

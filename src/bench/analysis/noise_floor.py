@@ -1,22 +1,22 @@
-"""How small a difference these measurements can tell, and what would make it smaller.
+"""Estimate the smallest difference that these measurements can detect, and how to reduce it.
 
-The variance of a process's log median has two parts: how far processes of one setting differ, and how well the calls of
-one process determine its median. The second is known from the calls, the first is what is left of the variance between
-medians (method of moments), so it is 0 where the calls explain all. What repeats share block by block, such as drift,
-counts as a difference of processes here. Several settings are pooled with their degrees of freedom; an A/A sweep, one
-setting under two labels, is the clean case.
+The variance of a process's log median has two parts: the variance between processes of one setting, and the uncertainty
+of one process's median due to its calls. The second is known from the calls; the first is the rest of the variance
+between medians (method of moments), so it is 0 if the calls explain all of it. Effects that repeats share block by
+block, such as drift, count as a difference of processes here. Several settings are pooled with their degrees of
+freedom; an A/A sweep, one setting under two labels, is the cleanest case.
 
 The detectable difference is that of the test of ``bench.analysis.comparison``: within one sweep the paired t test with
 R - 1 degrees of freedom, between two sweeps Welch's with 2 (R - 1), both at a level of 5 %. It assumes that blocks
-share nothing; where a block's processes are positively correlated, the paired test finds smaller differences. How many
-calls a process should make is Kalibera and Jones' optimum ("Rigorous benchmarking in reasonable time", ISMM 2013).
+share nothing; if a block's processes are positively correlated, the paired test finds smaller differences. The best
+number of calls per process is Kalibera and Jones' optimum ("Rigorous benchmarking in reasonable time", ISMM 2013).
 
-The calls' part errs on the large side, by a quarter of its variance for 20 normal calls a process and by more for
-fewer (see ``noise_of_median``), and the processes' part on the small side by as much. Their sum, from which the
-detectable difference follows, does not, unless the calls' part alone is more than all there is.
+The calls' part is overestimated, by a quarter of its variance for 20 normal calls per process and by more for fewer
+(see ``noise_of_median``), and the processes' part is underestimated by as much. Their sum, from which the detectable
+difference follows, is unbiased, unless the calls' part alone exceeds the total.
 
-Not covered: noise that all processes share, as two sweeps on different days do, and the uncertainty of these figures
-themselves: from three processes a standard deviation is known only to within a factor of two or so.
+Not covered: noise that all processes share, such as that between sweeps on different days, and the uncertainty of these
+figures: from three processes a standard deviation is known only to within a factor of about two.
 """
 
 from __future__ import annotations
@@ -38,33 +38,33 @@ REPEATS = (3, 5, 10, 20)
 DIFFERENCES = (0.01, 0.02, 0.05)
 POWER = 0.8
 MOST_REPEATS = 1000
-_SMALL_PART = 0.1  # of a variance: not worth an effort
+_SMALL_PART = 0.1  # share of a variance that is too small to reduce
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseFloor:
-    """The noise of one metric, split; deviations are of log times, which for small ones are fractions of the time."""
+    """Hold the noise of one metric by part; deviations are of log times, which are fractions of the time if small."""
 
     metric: str
-    margin: float  # that `detectable_beyond` counts with, as a fraction
+    margin: float  # used by `detectable_beyond`, as a fraction
     paired: bool  # the test: paired within one sweep, else Welch's
     settings: int  # that were pooled
     processes: int  # of all of them
-    repeats: int  # processes of a setting, the fewest among them
-    calls: float  # measured calls of a process, on average
-    process_sd: float  # between processes, beyond what their calls' noise explains; 0 where that explains all
+    repeats: int  # processes per setting, the smallest number
+    calls: float  # measured calls per process, on average
+    process_sd: float  # between processes, beyond their calls' noise; 0 if that noise explains all
     call_sd: float | None  # between the calls of a process; None for one call each
-    median_noise: float | None  # standard error of a process's median through its calls' noise
-    process_share: float | None  # of a median's variance, the part between processes; None where nothing varies
-    detectable: dict[int, float]  # repeats → difference that needs them for 80 % power, as a fraction
-    detectable_beyond: dict[int, float]  # the same for a verdict, which asks for a difference beyond the margin
+    median_noise: float | None  # standard error of a process's median due to its calls' noise
+    process_share: float | None  # of a median's variance, the part between processes; None if nothing varies
+    detectable: dict[int, float]  # repeats → difference detected with 80 % power, as a fraction
+    detectable_beyond: dict[int, float]  # the same for a verdict, which requires a difference beyond the margin
     repeats_for: dict[float, int | None]  # difference → repeats that it needs for 80 % power; None: more than 1,000
-    process_cost_s: float | None  # a process until its first measured call, its start and its imports included
+    process_cost_s: float | None  # a process until its first measured call, including its start and imports
     call_cost_s: float | None  # from one measured call to the next
-    best_calls: int | None  # measured calls of a process that give the most for the time; None where not known
+    best_calls: int | None  # most time-efficient number of measured calls per process; None if not known
 
     def advice(self) -> list[str]:
-        """State the figures in lines, the first of which says what the repeats at hand can tell."""
+        """State the figures in lines; the first names the difference that the present repeats can detect."""
         found, verdict = self.detectable[self.repeats], self.detectable_beyond[self.repeats]
         power = f"With {self.repeats} repeats, 80 % power needs a difference of {_percent(found)}"
         lines = [f"{power}; a verdict beyond {_percent(self.margin)} needs {_percent(verdict)}"]
@@ -81,7 +81,7 @@ class NoiseFloor:
         return lines
 
     def _where(self) -> str:
-        """Say where the noise is, and so what to do."""
+        """Say which part of the noise dominates, and what to do about it."""
         assert self.process_share is not None
         split = f"{_percent(self.process_share)} of the variance of a process's median is between processes"
         if self.process_share >= 1 - _SMALL_PART:
@@ -94,7 +94,7 @@ class NoiseFloor:
 def noise_floor(
     settings: Sequence[Setting], *, metric: str = "e2e", margin: float = MARGIN, paired: bool = True
 ) -> NoiseFloor | None:
-    """The noise of these settings together; those with fewer than 3 processes say nothing. None where all are such.
+    """Pool the noise of these settings; those with fewer than 3 processes do not count. None if no others exist.
 
     Args:
         settings: of one sweep, or one alone.
@@ -141,13 +141,13 @@ def noise_floor(
 
 
 def detectable_errors(repeats: int, *, paired: bool = True) -> float:
-    """Return how many standard errors a true difference must have for a t test at 5 % to find it with 80 % power.
+    """Return the true difference, in standard errors, that a t test at 5 % finds with 80 % power.
 
-    The noncentrality δ with P(T' > t) = 0.8, for noncentral t and t the two-sided quantile at 5 %; the other tail adds
-    nothing worth counting. Found by bisection, to 1e-9.
+    The noncentrality δ with P(T' > t) = 0.8, for noncentral t and t the two-sided quantile at 5 %; the other tail is
+    negligible. Found by bisection, to 1e-9.
 
     Args:
-        repeats: processes of each side.
+        repeats: processes per side.
         paired: repeats - 1 degrees of freedom; else 2 (repeats - 1).
     """
     freedom = (repeats - 1) * (1 if paired else 2)
@@ -168,10 +168,10 @@ def _positive(record: Record, metric: str) -> list[float]:
 
 
 def _calls_part(series: Sequence[Sequence[float]]) -> tuple[float | None, float | None]:
-    """Return the variance of a process's log median through its calls, and the part of it that one call would have.
+    """Return the variance of a process's log median due to its calls, and the part that one call would have.
 
-    The correlation of successive calls is that of all processes together: from one alone it is too uncertain, and as
-    only a positive one counts, its errors would not cancel.
+    The correlation of successive calls is estimated from all processes together: from one process it is too uncertain,
+    and because only a positive one counts, its errors would not cancel.
     """
     found = [lag1_autocorrelation(np.log(times)) for times in series if len(times) > 1]
     known = [each for each in found if each is not None]
@@ -182,12 +182,12 @@ def _calls_part(series: Sequence[Sequence[float]]) -> tuple[float | None, float 
 
 
 def _detectable(variance: float, repeats: int, *, paired: bool) -> float:
-    """Return the smallest difference of two settings' log medians that is found; `variance` is of one process's."""
+    """Return the smallest detectable difference of two settings' log medians; `variance` is that of one process."""
     return detectable_errors(repeats, paired=paired) * math.sqrt(2 * variance / repeats)
 
 
 def _repeats_for(variance: float, wanted: float, *, paired: bool) -> int | None:
-    """The fewest repeats, 3 at least, that find a difference on the log scale; None for more than MOST_REPEATS."""
+    """Return the fewest repeats, at least 3, that find a difference on the log scale; None above MOST_REPEATS."""
     low, high = FEWEST_PROCESSES, MOST_REPEATS
     if _detectable(variance, high, paired=paired) > wanted:
         return None
@@ -203,7 +203,10 @@ def _repeats_for(variance: float, wanted: float, *, paired: bool) -> int | None:
 def _best_calls(
     process_cost_s: float | None, call_cost_s: float | None, per_call: float | None, between: float
 ) -> int | None:
-    """√(process cost / call cost × call variance / process variance), rounded up; None where a part is unknown or 0."""
+    """Return √(process cost / call cost × call variance / process variance), rounded up.
+
+    None if any of them is unknown or 0.
+    """
     if not process_cost_s or not call_cost_s or not per_call or between <= 0:
         return None
     return max(1, math.ceil(math.sqrt(process_cost_s / call_cost_s * per_call / between)))
@@ -220,7 +223,7 @@ def _costs(records: Sequence[Record]) -> tuple[float | None, float | None]:
 
 
 def _call_sd(series: Sequence[Sequence[float]]) -> float | None:
-    """Between the log times of one process's calls, pooled over processes; None where none has two calls."""
+    """Return the SD of the log times of one process's calls, pooled over processes; None if none has two calls."""
     logs = [np.log(times) for times in series if len(times) > 1]
     freedom = sum(len(each) - 1 for each in logs)
     return math.sqrt(sum(float(np.sum((each - np.mean(each)) ** 2)) for each in logs) / freedom) if freedom else None

@@ -1,9 +1,9 @@
-"""Say what a search is told of a trial: the values of its objectives, or why it has none; and which trials are best.
+"""Give a search the values of a trial's objectives, or the reason why it has none; find the best trials.
 
-A trial without values is pruned, and its reason begins with what kind of reason it is: the job's status, `not warm`,
-`output differs` or `no value`. Which trial has which reason is decided in `bench.analysis.ranking`. A wrong output
-prunes whatever the speed, and so does a warm-up that did not converge, whose figures are those of another state. An
-unsteady trial keeps its values: they steer the search, but such a trial is never called best.
+A trial without values is pruned, and its reason begins with its kind: the job's status, `not warm`, `output differs` or
+`no value`. `bench.analysis.ranking` decides the reason. A wrong output prunes a trial at any speed, and so does a
+warm-up that did not converge, because its figures belong to another state. An unsteady trial keeps its values: the
+search uses them, but such a trial is never called best.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def objectives_of(record: Record, names: Sequence[str]) -> dict[str, float] | st
 
 
 def pareto_front(values: Sequence[Sequence[float]], directions: Sequence[str]) -> list[int]:
-    """Return positions of the points that no other one dominates, in order; equal points stand beside each other.
+    """Return the positions of the points that no other point dominates, in order; equal points are all included.
 
     One dominates another when it is at least as good in every objective and better in one. With a single objective
     these are the points with the best value.

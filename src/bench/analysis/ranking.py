@@ -1,12 +1,12 @@
 """Decide which settings of a sweep may be ranked, with which marks, for which reasons, and in which order.
 
-A setting is *ranked*, so that it may be called fastest, when at least one process is ok, no output differs from the
+A setting is *ranked*, and may then be called fastest, if at least one process is ok, no output differs from the
 reference's, and in more than half of the processes the warm-up converged and the measured calls were steady. Fewer
-doubtful processes only widen the interval of a comparison. A process that is too noisy or too short to judge counts as
-none of the doubtful ones, and evidence that could not see everything gives a mark and no reason.
+doubtful processes only widen the interval of a comparison. A process that is too noisy or too short to judge does not
+count as doubtful, and incomplete evidence gives a mark and no reason.
 
-Every view (terminal, report, CSV, MLflow, Python, search, comparison) shows this decision and takes none of its own.
-The same rules hold for one trial, which is a setting of one process.
+Every view (terminal, report, CSV, MLflow, Python, search, comparison) shows this decision and makes no other. The same
+rules apply to one trial, which is a setting of one process.
 
 Not covered: whether one ranked setting is faster than another; `bench.analysis.comparison` judges that.
 """
@@ -32,15 +32,15 @@ from bench.results.record import STATUSES, Record
 # Kinds of reasons in deciding order, and the mark of each. A status needs no mark: every view shows it as a word.
 MARKS = {"status": "", "output": "≠", "warm-up": "~", "unsteady": "!", "no calls": ""}
 DIGEST_SHOWN = 12  # characters
-UNVERIFIED = "?"  # the mark of a setting whose evidence could not see everything; it may be ranked
+UNVERIFIED = "?"  # the mark of a setting with incomplete evidence; it may be ranked
 LOWEST = "*"  # the mark of the lowest median among comparable ranked settings
-# Where only the amount of work differs, the rate stays fair; other prompts or models are other work altogether.
+# If only the amount of work differs, the rate stays comparable; other prompts or models are different work.
 FAIR_ON_RATE = frozenset({"workload.batch_size", "workload.num_tokens_to_generate"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reason:
-    """One reason why a setting is not ranked."""
+    """Hold one reason why a setting is not ranked."""
 
     kind: str  # one of MARKS
     title: str  # the same words for every setting with a reason of this kind
@@ -49,10 +49,10 @@ class Reason:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """Whether the processes of one setting, or one trial, may be ranked."""
+    """State whether the processes of one setting, or one trial, may be ranked."""
 
-    status: str  # "ok" when any process is ok, else the worst status
-    reasons: tuple[Reason, ...]  # in deciding order; empty when ranked
+    status: str  # "ok" if any process is ok, otherwise the worst status
+    reasons: tuple[Reason, ...]  # in deciding order; empty if ranked
     is_unverified: bool
 
     @property
@@ -73,7 +73,7 @@ class Standing:
 
 @dataclass(frozen=True, kw_only=True)
 class RankedSetting:
-    """One setting at its place in the order of a sweep, whether ranked or not."""
+    """Hold one setting at its position in the order of a sweep, whether ranked or not."""
 
     setting: Setting
     standing: Standing
@@ -114,17 +114,17 @@ def standing_of(records: Sequence[Record]) -> Standing:
 
 
 def e2e_of(setting: Setting) -> float | None:
-    """The headline figure, which orders settings: the median over the ok processes of each one's median E2E, in s."""
+    """Return the headline figure, which orders settings: the median of the ok processes' median E2E, in s."""
     series = [[call.e2e_s for call in each.calls("measurement")] for each in setting.records]
     medians_s = [statistics.median(each) for each in series if each]
     return statistics.median(medians_s) if medians_s else None
 
 
 def lowest(ranking: Sequence[RankedSetting]) -> list[RankedSetting]:
-    """Return the setting with the lowest median, or all of them where several have it.
+    """Return the setting with the lowest median, or all of them if several have it.
 
     Returns:
-        [] where fewer than two settings are ranked, or where those did not all do the same work.
+        [] if fewer than two settings are ranked, or if those did not all do the same work.
     """
     ranked = [each for each in ranking if each.standing.is_ranked]
     if len(ranked) < 2 or len(comparable_groups([each.setting for each in ranked])) > 1:
@@ -144,13 +144,13 @@ def comparable_groups(settings: Sequence[Setting]) -> list[list[Setting]]:
 
 
 def work_of(setting: Setting) -> dict[str, str]:
-    """Model, work and device of the ok processes: key → value, several with commas between them, known ones only."""
+    """Return model, work and device of the ok processes: key → value, several separated by commas, known ones only."""
     texts = {key: ", ".join(sorted(values)) for key, values in work_values(setting).items()}
     return {key: text for key, text in texts.items() if text != UNKNOWN}
 
 
 def work_values(setting: Setting) -> dict[str, set[str]]:
-    """The same as sets of values. A prompt file counts by its content where the record knows it, not by its path."""
+    """Return the same as sets of values. A prompt file counts by its content if the record has it, not by its path."""
     found: dict[str, set[str]] = {}
     for record in setting.records:
         for key, value in identity(record).items():
@@ -160,13 +160,13 @@ def work_values(setting: Setting) -> dict[str, set[str]]:
 
 
 def shown_work(setting: Setting, key: str) -> str:
-    """Return the value of one key of the work as a reader knows it: of a prompt file its path."""
+    """Return the value of one key of the work for display: of a prompt file its path."""
     values = {identity(record).get(key, UNKNOWN) for record in setting.records}
     return ", ".join(sorted(values)) or UNKNOWN
 
 
 def differing_keys(settings: Sequence[Setting]) -> list[str]:
-    """Return the keys of model, work and device in which these settings differ; [] where they are comparable."""
+    """Return the keys of model, work and device in which these settings differ; [] if they are comparable."""
     works = [work_of(each) for each in settings]
     keys = dict.fromkeys(key for work in works for key in work)
     return [key for key in keys if len({work.get(key, UNKNOWN) for work in works}) > 1]
@@ -176,7 +176,7 @@ def differing_keys(settings: Sequence[Setting]) -> list[str]:
 
 
 def _reasons(counted: Sequence[Record]) -> list[Reason]:
-    """Return what speaks against processes that are all ok."""
+    """Return the reasons against ranking processes that are all ok."""
     wrong = [each for each in counted if each.fidelity is not None and each.fidelity.agrees is False]
     cold = [each for each in counted if each.warmup_status == "not_converged"]
     unsteady = [each for each in counted if each.steadiness is not None and each.steadiness.steady is False]
@@ -228,7 +228,7 @@ def _reason(kind: str, title: str, *details: str | None) -> Reason:
 
 
 def _order(place: RankedSetting) -> tuple[int, int, float]:
-    """Return the sort key: ranked ones come first, for they are ok and have no first reason."""
+    """Return the sort key: ranked ones come first, because they are ok and have no first reason."""
     first = next((list(MARKS).index(each.kind) for each in place.standing.reasons), -1)
     e2e_s = float("inf") if place.e2e_s is None else place.e2e_s
     return STATUSES.index(place.standing.status), first, e2e_s

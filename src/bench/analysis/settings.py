@@ -1,9 +1,8 @@
-"""The processes of each setting, and what stands between two settings that one wants to compare.
+"""Group processes by setting, and find the differences that prevent or qualify a comparison of two settings.
 
-A setting is what the repeats of a sweep have in common, and the unit of every comparison is the process: each repeat
-gives one median, together with how well its own calls determine it. Judging comes later, in
-``bench.analysis.comparison``; what a setting was asked to do differently (its attention, its compilation) is what one
-compares and is no difference here.
+A setting is the common part of the repeats of a sweep, and the unit of every comparison is the process: each repeat
+gives one median and its uncertainty from the process's own calls. ``bench.analysis.comparison`` judges them; the
+requested settings (attention, compilation) are the object of the comparison and no difference here.
 
 Not covered: differences that a record does not hold, such as other load on the machine.
 """
@@ -23,14 +22,14 @@ from bench.analysis.code_sources import differing_copies, pool_ids, pool_marks
 from bench.results.record import Iteration, Record, Unverified
 
 METRICS = ("e2e", "ttft", "itl", "tpot")
-# The keys that make a model another one. Its number format is a choice for speed like any other.
+# The keys that identify a model. Its number format is a choice for speed like any other.
 MODEL_KEYS = ("model.id", "model.revision", "model.gguf_file", "model.weights", "model.architecture", "model.seed")
 PROMPT_KEY = "workload.prompt_file"
 UNKNOWN = "–"
-# Which GPU a job was given is told by the device's name; its number only tells jobs side by side apart.
+# The device's name identifies the GPU of a job; its number only distinguishes jobs that run at the same time.
 _NOT_NAMED = ("CUDA_VISIBLE_DEVICES",)
 
-# How the steadiness of a process is told: in a column, and in a sentence. What speaks against it stands first.
+# The words for the steadiness of a process: in a column, and in a sentence. Unsteady ones come first.
 _STEADY = {
     "no": "unsteady",
     "yes": "steady",
@@ -44,26 +43,26 @@ _Facts = Callable[[Record], Iterator[tuple[str, Any]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """What one process of a setting has to say: one median, and how well its calls determine it."""
+    """Hold the median of one process of a setting, and its uncertainty."""
 
     repeat: int = 1  # the block of the sweep in which it ran
     median_s: float
-    noise: float | None = None  # relative standard error of the median, from the calls' own noise; None for one call
+    noise: float | None = None  # relative standard error of the median, from the noise of the calls; None for one call
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Something beside the setting itself in which two settings differ."""
+    """Describe a difference of two settings apart from the setting itself."""
 
     key: str
-    a: str  # as text, several values with commas between them; "–" where it is not known
+    a: str  # as text, several values with commas between them; "–" if not known
     b: str
-    bars: bool  # whether it bars a verdict; the others are only named
+    bars: bool  # whether it prevents a verdict; the others are only named
 
 
 @dataclass(kw_only=True)
 class Setting:
-    """All processes of one setting; `records` are the ok ones, at most one per repeat."""
+    """Hold all processes of one setting; `records` are the ok ones, at most one per repeat."""
 
     name: str
     setting_id: str
@@ -71,22 +70,22 @@ class Setting:
     records: list[Record] = field(default_factory=list)
     lost: dict[str, int] = field(default_factory=dict)  # status → repeats that ended so
     lost_reason: str | None = None  # how the first of them ended, in one line
-    every: list[Record] = field(default_factory=list)  # of each repeat the record that counts, with any status
+    every: list[Record] = field(default_factory=list)  # the record that counts for each repeat, with any status
 
     @property
     def steady(self) -> tuple[int, int]:
-        """Return processes that were judged steady, and all of them."""
+        """Return the number of processes judged steady, and of all processes."""
         judged = [each.steadiness is not None and each.steadiness.steady is True for each in self.records]
         return sum(judged), len(judged)
 
     @property
     def unsteady(self) -> list[Record]:
-        """Return the processes that were judged unsteady; one that could not be judged is not among them."""
+        """Return the processes judged unsteady; one that could not be judged is not included."""
         return [each for each in self.records if each.steadiness is not None and each.steadiness.steady is False]
 
     @property
     def not_warm(self) -> list[Record]:
-        """Return the processes that were measured although their warm-up never became level."""
+        """Return the processes that were measured although their warm-up did not converge."""
         return [each for each in self.records if each.warmup_status == "not_converged"]
 
     @property
@@ -96,15 +95,15 @@ class Setting:
 
     @property
     def unverified(self) -> list[Unverified]:
-        """Return what its evidence could not see; with anything in it the setting is marked *unverified*."""
+        """Return what the evidence could not confirm; if not empty, the setting is marked *unverified*."""
         return unverified_in(self.records)
 
 
 def unverified_in(records: Iterable[Record]) -> list[Unverified]:
-    """Return what the evidence of a setting could not see in at least one process, each key and reason once.
+    """Return what the evidence of a setting could not confirm in at least one process, each key and reason once.
 
-    A setting with any is marked *unverified*, and may be ranked with the mark. Processes that came through count, for
-    the status of any other says more; a reference run is no process of a setting.
+    A setting with any is marked *unverified*, and may be ranked with the mark. Only ok processes count, because the
+    status of any other says more; a reference run is not a process of a setting.
 
     Args:
         records: of one setting, with any status.
@@ -114,7 +113,7 @@ def unverified_in(records: Iterable[Record]) -> list[Unverified]:
 
 
 def steady_words(records: Sequence[Record]) -> str:
-    """Tell whether these processes were steady, for a narrow column: one word where all agree, else counts.
+    """Tell whether these processes were steady, for a narrow column: one word if all agree, otherwise counts.
 
     The words are "yes", "no", "noisy" (too noisy to tell), "few" (too few calls) and "–";
     counts look like "2 no 3 yes".
@@ -150,7 +149,7 @@ def _steady_word(record: Record) -> str:
 def settings_of(records: Sequence[Record]) -> list[Setting]:
     """Return the settings of these records, in order of first appearance; reference runs are left out.
 
-    Records from different copies of a library are of different settings (`bench.analysis.code_sources`). Where a repeat
+    Records from different copies of a library belong to different settings (`bench.analysis.code_sources`). If a repeat
     was run several times, its last ok record counts; it is lost only if none was ok.
     """
     groups: dict[str, dict[int, Record]] = {}
@@ -168,7 +167,7 @@ def processes(setting: Setting, metric: str) -> dict[int, Process]:
     """Return repeat → the process's median of one of METRICS over its measured calls.
 
     A process without such a time (no measured call, or no token times) is left out. ITLs are pooled over the calls;
-    the gaps of one call depend on each other, so their noise is that of the calls' own medians.
+    the gaps of one call depend on each other, so their noise is computed from the medians of the calls.
     """
     assert metric in METRICS, metric
     found = {}
@@ -182,23 +181,23 @@ def processes(setting: Setting, metric: str) -> dict[int, Process]:
 
 
 def call_times(record: Record, metric: str) -> list[float]:
-    """Return one time of a metric for each measured call that has it, in seconds: of ITLs the call's own median."""
+    """Return one time of a metric for each measured call that has it, in seconds: for ITL the median of the call."""
     return _one_a_call(_measured(record, metric))
 
 
 def noise_of_median(values: Sequence[float], *, correlation: float | None = None) -> float | None:
-    """Return the relative standard error of the median of a series of times; None for fewer than two, or times of 0.
+    """Return the relative standard error of the median of a series of times; None for fewer than two or for zeros.
 
-    From 6 values on it is the width of the median's rank interval on the log scale over that of a normal law with the
-    same confidence (Price and Bonett, "Estimating the variance of the sample median", 2001), which holds whatever the
-    law of the values; simulated for 20 normal ones it is a tenth too large, for 6 a third. Below 6 it is √(π / 2) × SD
-    / √n, as for normal noise. Successive calls that are correlated count for as many independent ones as
-    `series.effective_n` has it.
+    From 6 values on it is the width of the median's rank interval on the log scale divided by that of a normal
+    distribution with the same confidence (Price and Bonett, "Estimating the variance of the sample median", 2001),
+    which is valid for any distribution; in simulations it is a tenth too large for 20 normal values and a third for 6.
+    Below 6 it is √(π / 2) × SD / √n, as for normal noise. Correlated successive calls count as the number of
+    independent ones that `series.effective_n` gives.
 
     Args:
         values: the times of successive calls, in any unit.
-        correlation: of successive ones, where it is known better than these few values tell it; None: from them, which
-            makes the noise of 20 independent calls too large by another tenth: chance alone correlates some series.
+        correlation: of successive values, if known better than from these few; None: estimated from them, which makes
+            the noise of 20 independent calls too large by another tenth, because some series correlate by chance.
     """
     if len(values) < 2 or min(values) <= 0:
         return None
@@ -216,11 +215,11 @@ def noise_of_median(values: Sequence[float], *, correlation: float | None = None
 
 
 def differences(a: Setting, b: Setting) -> list[Difference]:
-    """Return what makes two settings incomparable, or must be named beside a comparison; those that bar come first.
+    """Return differences that make two settings incomparable, then those to name beside a comparison.
 
-    Model, workload and device bar a verdict. Library versions and copies, driver, host, neighbours, environment
-    variables and the class of the KV cache are named: they may be the very thing that one compares. Prompt files are
-    compared by their content where the records know it. Nothing is said of a setting without an ok process.
+    Model, workload and device prevent a verdict. Library versions and copies, driver, host, neighbours, environment
+    variables and the class of the KV cache are named: they may be the object of the comparison. Prompt files are
+    compared by content if the records have it. A setting without an ok process has no differences.
     """
     if not a.records or not b.records:
         return []
@@ -236,7 +235,7 @@ def differences(a: Setting, b: Setting) -> list[Difference]:
 
 
 def identity(record: Record) -> dict[str, str]:
-    """Return what must agree between two records for their times to be compared: key → its value as text."""
+    """Return the properties that two records must share to be compared: key → its value as text."""
     return {key: UNKNOWN if value is None else str(value) for key, value in _identity(record)}
 
 
@@ -262,12 +261,12 @@ def _setting(setting_id: str, records: list[Record], mark: str) -> Setting:
 
 
 def title_of(record: Record) -> str:
-    """Return the setting's name; for a single run, which has none, its model's."""
+    """Return the setting's name; for a single run, which has none, its model's name."""
     return record.name or asked(record, "model.id") or "model without a name"
 
 
 def ending_of(record: Record) -> str:
-    """Say how a job ended that is not ok, in one line."""
+    """Say in one line how a job ended that is not ok."""
     if record.error is None:
         return f"{record.status} in {record.stage or 'no known stage'}"
     if record.status == "skipped":
@@ -277,7 +276,7 @@ def ending_of(record: Record) -> str:
 
 
 def asked(record: Record, key: str) -> Any:
-    """Return the requested value of a dotted config key; None where the request does not say."""
+    """Return the requested value of a dotted config key; None if the request does not contain it."""
     section, leaf = key.split(".")
     values = record.requested.get(section)
     return values.get(leaf) if isinstance(values, dict) else None
@@ -295,7 +294,7 @@ def _one_a_call(values: list[list[float]]) -> list[float]:
 
 
 def _times(call: Iteration, metric: str) -> list[float]:
-    """Return one call's times of a metric, in seconds; [] where it has none."""
+    """Return one call's times of a metric, in seconds; [] if it has none."""
     if metric == "e2e":
         return [call.e2e_s]
     if metric == "ttft":
@@ -320,9 +319,9 @@ def _side_by_side(a: Iterable[Record], b: Iterable[Record], facts: _Facts) -> di
 
 
 def _with_prompts_by_content(found: list[Difference], a: Sequence[Record], b: Sequence[Record]) -> list[Difference]:
-    """Replace the difference of the prompt files' paths by that of their contents.
+    """Replace the difference of the prompt files' paths with that of their contents.
 
-    The paths must do where a record does not know the content of its prompt file.
+    The paths are compared if a record lacks the content of its prompt file.
     """
     if any(asked(each, PROMPT_KEY) is not None and prompt_digest_of(each) is None for each in (*a, *b)):
         return found
@@ -334,7 +333,7 @@ def _with_prompts_by_content(found: list[Difference], a: Sequence[Record], b: Se
 
 
 def prompt_digest_of(record: Record) -> str | None:
-    """Return the SHA-256 of the prompt file's content; None for the built-in text and where it is not known."""
+    """Return the SHA-256 of the prompt file's content; None for the built-in text, or if not known."""
     return record.observed.prompt_digest if record.observed is not None else None
 
 
@@ -348,7 +347,7 @@ def _text(values: set[str] | None) -> str:
 
 
 def _identity(record: Record) -> Iterator[tuple[str, Any]]:
-    """Return what must agree: the model, the work, the device."""
+    """Return the properties that must agree: model, work and device."""
     for key in MODEL_KEYS:
         yield key, asked(record, key)
     workload = record.requested.get("workload")
@@ -360,14 +359,14 @@ def _identity(record: Record) -> Iterator[tuple[str, Any]]:
 
 
 def _circumstances(record: Record) -> Iterator[tuple[str, Any]]:
-    """Return what is named where it does not agree."""
+    """Return the properties that are named if they differ."""
     environment = record.environment
     yield from (environment.get("versions") or {}).items()
     yield from differing_copies(record).items()
     yield "driver", (environment.get("gpu") or {}).get("driver")
     yield "host", environment.get("hostname")
     beside = record.neighbours
-    # Of an earlier version, or on a host that could not be asked, there are none known either.
+    # Records of an earlier version, or of a host that could not be queried, have none either.
     yield "jobs beside it", beside.count if beside is not None and beside.count else "none known"
     for variable, value in (environment.get("variables") or {}).items():
         if variable not in _NOT_NAMED:

@@ -1,1 +1,1 @@
-"""Statistics of the calls of one process."""
+"""Compute statistics of the calls of one process."""

@@ -1,11 +1,11 @@
-"""The statistics of one series of calls, in the order in which they were made.
+"""Compute the statistics of one series of calls, in the order of the calls.
 
-Pure functions: any unit goes in, and scaling the values scales the result or leaves it alone, so seconds and
-milliseconds lead to the same judgement. They are robust, for one slow call among twenty is common and says nothing
-about the other nineteen. What too few values cannot support is None.
+All are pure functions: any unit is accepted, and scaling the values scales the result or leaves it unchanged, so
+seconds and milliseconds lead to the same judgement. They are robust, because one slow call among twenty is common and
+says nothing about the other nineteen. A statistic that too few values cannot support is None.
 
-Not covered: what the figures mean (`bench.analysis.calls.steadiness`), and differences between processes, which no
-series of one process can show.
+Not covered: the interpretation of the figures (`bench.analysis.calls.steadiness`), and differences between processes,
+which no series of one process can show.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
-# Of normal noise: the standard deviation over the median, and over the mean, absolute deviation.
+# For normal noise: the standard deviation divided by the median, and by the mean, absolute deviation.
 SD_PER_MAD = 1.4826
 SD_PER_MEAN_DEVIATION = math.sqrt(math.pi / 2)
 WINSOR_LIMIT = 5.0  # robust standard deviations from the median
 
 
 def robust_sd(values: npt.ArrayLike) -> float:
-    """Return the standard deviation as the median absolute deviation from the median has it, in the unit of the values.
+    """Return the standard deviation estimated from the median absolute deviation (MAD), in the unit of the values.
 
-    When more than half of the values are equal (a coarse clock, a level that more than half of the calls keep to), the
-    MAD is 0 though the series may vary; the mean absolute deviation stands in then (Iglewicz & Hoaglin 1993, as for
-    their modified z-score). 0 is left for a constant series alone. At least one value.
+    If more than half of the values are equal (a coarse clock, a level shared by more than half of the calls), the MAD
+    is 0 although the series may vary; the mean absolute deviation then replaces it (Iglewicz & Hoaglin 1993, as for
+    their modified z-score). Only a constant series gives 0. At least one value.
     """
     series = np.asarray(values, dtype=np.float64)
     deviations = np.abs(series - _median(series))
@@ -40,16 +40,16 @@ def robust_sd(values: npt.ArrayLike) -> float:
 def noise(values: npt.ArrayLike) -> float | None:
     """Return the standard deviation from call to call, in the unit of the values; None for fewer than three.
 
-    1.4826 · MAD of the first differences / √2. Steps and slow drifts touch few differences or all of them alike, so
-    they do not hide in their own noise. Successive calls that depend on each other do make it too small: for an AR(1)
-    series it estimates √(1 - ρ) of the standard deviation.
+    It is 1.4826 · MAD of the first differences / √2. Steps and slow drifts affect few differences or all of them
+    alike, so they do not inflate the estimate. Positive dependence of successive calls does make it too small: for an
+    AR(1) series it estimates √(1 - ρ) of the standard deviation.
     """
     series = np.asarray(values, dtype=np.float64)
     return robust_sd(series[1:] - series[:-1]) / math.sqrt(2) if len(series) > 2 else None
 
 
 def winsorize(values: npt.ArrayLike) -> Array:
-    """The values, those beyond 5 robust standard deviations from the median drawn in to there. At least one value."""
+    """Clip the values at 5 robust standard deviations from the median. At least one value."""
     series = np.asarray(values, dtype=np.float64)
     median, reach = _median(series), WINSOR_LIMIT * robust_sd(series)
     return np.minimum(np.maximum(series, median - reach), median + reach)
@@ -65,10 +65,10 @@ def theil_sen_slope(values: npt.ArrayLike) -> float:
 
 
 def kendall_p(values: npt.ArrayLike) -> float:
-    """Return two-sided p value of Kendall's τ against time (the Mann-Kendall test); 1 for a constant series.
+    """Return the two-sided p value of Kendall's τ against time (the Mann-Kendall test); 1 for a constant series.
 
-    Normal approximation with the variance corrected for ties and with the correction for continuity (Kendall 1975),
-    good to a few per cent of p from eight values on. It takes the calls for independent.
+    It is the normal approximation with the variance corrected for ties and with the correction for continuity (Kendall
+    1975), accurate to a few per cent of p from eight values on. It assumes independent calls.
     """
     series = np.asarray(values, dtype=np.float64)
     n = len(series)
@@ -82,10 +82,10 @@ def kendall_p(values: npt.ArrayLike) -> float:
 
 
 def lag1_autocorrelation(values: npt.ArrayLike) -> float | None:
-    """Return correlation of successive values, corrected for its bias; None for fewer than three values or equal ones.
+    """Return the correlation of successive values, bias-corrected; None for fewer than three values or equal ones.
 
     The plain estimate of a short series is too low by about (1 + 3ρ) / n (Kendall 1954, Marriott & Pope 1954), which
-    is added with the estimate in the place of ρ. At most 1.
+    is added with the estimate in place of ρ. At most 1.
     """
     series = np.asarray(values, dtype=np.float64)
     n = len(series)
@@ -93,28 +93,28 @@ def lag1_autocorrelation(values: npt.ArrayLike) -> float | None:
         return None
     centred = series - np.mean(series)
     power = float(centred @ centred)
-    if power <= n * (1e-12 * float(np.max(np.abs(series)))) ** 2:  # nothing but rounding
+    if power <= n * (1e-12 * float(np.max(np.abs(series)))) ** 2:  # only rounding errors
         return None
     plain = float(centred[1:] @ centred[:-1]) / power
     return min(1.0, plain + (1 + 3 * plain) / n)
 
 
 def effective_n(n: int, autocorrelation: float | None) -> float:
-    """Return how many independent values tell as much about the level as these: n (1 - ρ) / (1 + ρ), from 1 to n.
+    """Return the number of independent values with the same information about the level: n (1 - ρ) / (1 + ρ), 1 to n.
 
-    That is the ratio for the mean of an AR(1) series. Negative ρ would give more than n and counts as 0: an estimate
-    that happens to be negative is no reason to trust a series more.
+    That is the ratio for the mean of an AR(1) series. A negative ρ would give more than n and counts as 0: an estimate
+    that happens to be negative does not make a series more reliable.
     """
     rho = max(0.0, autocorrelation or 0.0)
     return max(1.0, n * (1 - rho) / (1 + rho))
 
 
 def median_rank(n: int, confidence: float = 0.95) -> int | None:
-    """The rank k for which order statistics k and n + 1 - k hold the median with this confidence, whatever the law.
+    """Return rank k: order statistics k and n + 1 - k enclose the median with this confidence, for any distribution.
 
-    The k-th smallest value lies above the median when fewer than k values lie below it, and how many do is binomial
-    with p = 1/2. The largest k with at most (1 - confidence) / 2 for that is returned, 6 for n = 20; None when even
-    the extremes (k = 1) are too narrow.
+    The k-th smallest value is above the median if fewer than k values are below the median; that number is binomial
+    with p = 1/2. The largest k with a probability of at most (1 - confidence) / 2 is returned, 6 for n = 20; None if
+    even the extremes (k = 1) are too narrow.
     """
     tail = (1 - confidence) / 2
     rank = 0
@@ -129,10 +129,10 @@ def median_rank(n: int, confidence: float = 0.95) -> int | None:
 def median_interval(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, float] | None:
     """Return a confidence interval of the median between two order statistics; None for too few values (5 at 95 %).
 
-    Without positive autocorrelation those of `median_rank`, for any distribution. With it the distance of the ranks
-    from the middle grows by √(n / effective n), outwards to the next rank, since the standard deviation of the number
-    of values below the median grows by about that. The extremes are the widest there is: a series with fewer effective
-    values than the interval needs gets its whole range, which then holds the median with less than this confidence.
+    Without positive autocorrelation the ranks are those of `median_rank`, for any distribution. With it the distance of
+    the ranks from the middle grows by √(n / effective n), rounded outwards, because the standard deviation of the
+    number of values below the median grows by about that factor. The extremes are the limit: a series with fewer
+    effective values than the interval requires gets its whole range, which then has less than this confidence.
     """
     series = np.asarray(values, dtype=np.float64)
     n = len(series)
@@ -147,7 +147,7 @@ def median_interval(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[fl
 
 
 def _median(series: Array) -> float:
-    """Return what np.median does, which for a few values spends most of its time on its own arguments."""
+    """Return the median without np.median, which spends most of its time on argument handling for a few values."""
     ordered = np.sort(series)
     half = len(ordered) // 2
     return float(ordered[half]) if len(ordered) % 2 else float(ordered[half - 1] + ordered[half]) / 2
@@ -155,5 +155,5 @@ def _median(series: Array) -> float:
 
 @functools.lru_cache(maxsize=64)
 def _pairs(n: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return positions of all pairs of n values, the earlier ones and the later ones."""
+    """Return the positions of all pairs of n values: the earlier ones and the later ones."""
     return np.triu_indices(n, k=1)

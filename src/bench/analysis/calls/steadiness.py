@@ -1,21 +1,21 @@
-"""Whether the measured calls stayed on one level, and which course warm-up and measurement took together.
+"""Judge whether the measured calls stayed on one level, and classify the course of warm-up and measurement.
 
-A median says something about the next call only when all calls came from one level. Each way of not doing so has a test
-of its own, because none sees them all: a *changepoint* between two levels, a *trend*, two levels that the calls switch
-between (*bimodal*), a *cycle*; and what the machine and the libraries report themselves: a GPU that was *throttled*, a
-call with an *event* (see `bench.analysis.calls.events`). Any of those makes a series unsteady. *cv_high*,
-*autocorrelated* and *throttle_bits* are reported beside them and do not: a noisy series may well be level, the interval
-of the median knows of the dependence between calls, and a GPU that works at its power limit from the first call to the
-last reports throttling although nothing changes.
+A median predicts the next call only if all calls are on one level. Each kind of violation has its own test, because no
+test detects all: a *changepoint* between two levels, a *trend*, two levels between which the calls switch (*bimodal*),
+a *cycle*; and two reports of the machine and the libraries: a GPU that was *throttled*, a call with an *event* (see
+`bench.analysis.calls.events`). Any of those makes a series unsteady. *cv_high*, *autocorrelated* and *throttle_bits*
+are also reported but do not: a noisy series may be level, the interval of the median includes the dependence between
+calls, and a GPU that works at its power limit from the first call to the last reports throttling although nothing
+changes.
 
-A clean series is called steady only where the tests could have found something: not with fewer than MIN_CALLS calls,
-and not above a coefficient of variation of MOST_CV.
+A clean series is called steady only if the tests had enough power: not with fewer than MIN_CALLS calls, and not above a
+coefficient of variation of MOST_CV.
 
-Every test sees the series over its median, with what lies beyond 5 robust standard deviations drawn in, so that one
-slow call is no level. A difference counts from SMALLEST_DIFFERENCE on, however certain it is.
+Every test uses the series divided by its median and clipped at 5 robust standard deviations, because one slow call is
+not a level. A difference counts from SMALLEST_DIFFERENCE on, however certain it is.
 
-Not covered: differences between processes; and dependence between calls that never moves the level, which the tests
-take for independent noise: strongly autocorrelated series are called unsteady more often than they should be.
+Not covered: differences between processes; and dependence between calls on a constant level, which the tests treat as
+independent noise: strongly autocorrelated series are called unsteady more often than they should be.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ from bench.results.record import Monitor, MonitorSample, Record, Segment, Steadi
 
 STRUCTURAL = ("changepoint", "trend", "bimodal", "cycle", "throttled", "event")  # flags that make a series unsteady
 SMALLEST_DIFFERENCE = 0.02  # between levels, as a fraction of the median
-# The tests look for structure from here on: two segments and a little more, with a step of 2.5 noise deviations to be
-# found, and seven differences to know the noise from. At a CV of 1 % they call 1 % of level series of 8 unsteady, at
-# 2 % it is 10 % (20 calls: 0.5 % and 2.5 %).
+# The tests need at least this many calls: two segments and a little more, to find a step of 2.5 noise deviations, and
+# seven differences to estimate the noise. At a CV of 1 % they call 1 % of level series of 8 unsteady, at 2 % it is 10 %
+# (20 calls: 0.5 % and 2.5 %).
 MIN_CALLS = 8
 MIN_SEGMENT = 3  # calls on one level: fewer are outliers
 PENALTY_PER_LOG_N = 6.0  # times ln n, in units of the noise's variance, for each changepoint
 TREND_P = 0.01
-LEAST_CLUSTER = 0.2  # of all calls that each of two levels must have
-MIN_CLUSTER = 3  # calls: two are close together too easily
+LEAST_CLUSTER = 0.2  # of all calls, required on each of two levels
+MIN_CLUSTER = 3  # calls: two are too easily close together by chance
 ASHMAN_D = 4.5  # distance between two levels, in units of their spread
 CYCLE_P = 0.001
 MOST_CV = 0.02  # above it a clean series is too noisy to tell
 CV_HIGH = 0.05
 LAG1_HIGH = 0.3
-LAST_LEVEL_SHARE = 0.25  # of all calls that must be on the last level (500 of 2,000 in Barrett et al., OOPSLA 2017)
-# NVML's clocks-event reasons that say the device was held back: SwPowerCap, HwSlowdown, SwThermalSlowdown,
+LAST_LEVEL_SHARE = 0.25  # of all calls, required on the last level (500 of 2,000 in Barrett et al., OOPSLA 2017)
+# NVML's clocks-event reasons that state throttling of the device: SwPowerCap, HwSlowdown, SwThermalSlowdown,
 # HwThermalSlowdown, HwPowerBrakeSlowdown.
 THROTTLE_REASONS = (0x4, 0x8, 0x20, 0x40, 0x80)
 THROTTLE_BITS = sum(THROTTLE_REASONS)
@@ -69,7 +69,7 @@ CHANCE = 3.0  # standard errors by which the calls with a bit must differ from t
 def judge(record: Record) -> Steadiness | None:
     """Judge the E2E of a record's measured calls; None when there are none.
 
-    The warm-up calls count for the shape and the segments alone, the validation call for nothing.
+    The warm-up calls count only for the shape and the segments; the validation call does not count.
     """
     measured, warmup = record.calls("measurement"), record.calls("warmup")
     if not measured:
@@ -103,7 +103,7 @@ def judge_series(
         first_index: index in the job of the first of all these calls.
         event: whether a measured call held a compilation, graph capture or growth of the allocator's reserve.
         throttled: whether throttling moved the clock or the time of measured calls.
-        throttle_bits: whether the GPU reported throttling; noted where `throttled` does not hold.
+        throttle_bits: whether the GPU reported throttling; noted if `throttled` is false.
     """
     n = len(measured_s)
     raw = np.asarray(measured_s, dtype=np.float64) / _scale(measured_s)
@@ -145,14 +145,14 @@ def judge_series(
 
 
 def deciding_flags(judged: Steadiness) -> list[str]:
-    """Return the flags that make a series unsteady; the others are notes and no reasons."""
+    """Return the flags that make a series unsteady; the others are only notes."""
     return [flag for flag in judged.flags if flag in STRUCTURAL]
 
 
 def _power(n: int, cv: float | None, *, clean: bool) -> str:
-    """Tell whether the tests could have found something; `cv` is that of the winsorised series.
+    """Tell whether the tests had enough power; `cv` is that of the winsorised series.
 
-    A few outliers do not blind tests that see them drawn in, so they do not count as noise here either.
+    The tests see clipped outliers, so outliers do not count as noise here either.
     """
     if n < MIN_CALLS:
         return "too few calls"
@@ -165,7 +165,7 @@ def _cv(series: Array) -> float | None:
 
 
 def _scale(values_s: Sequence[float]) -> float:
-    """Return the median; 1 where a clock too coarse for the calls makes it 0."""
+    """Return the median; 1 if a clock too coarse for the calls makes it 0."""
     return float(np.median(values_s)) or 1.0
 
 
@@ -180,10 +180,10 @@ def smallest_step(noise_sd: float, n: int) -> float:
 
 
 def levels(values_s: Sequence[float], *, first_index: int = 0) -> list[Segment]:
-    """The stretches of calls on one level, with medians more than SMALLEST_DIFFERENCE of the series' median apart.
+    """Return the segments of calls on one level; their medians differ by more than SMALLEST_DIFFERENCE of the median.
 
-    Neighbours in the optimal partition that are closer than that are joined, the closest first: on a long or quiet
-    series differences are certain long before they matter. At least three calls.
+    Closer neighbours in the optimal partition are joined, the closest first: in a long series or one with little noise,
+    differences are significant long before they matter. At least three calls.
     """
     raw = np.asarray(values_s, dtype=np.float64)
     scale = _scale(values_s)
@@ -203,11 +203,11 @@ def levels(values_s: Sequence[float], *, first_index: int = 0) -> list[Segment]:
 
 
 def optimal_partition(series: Array, variance: float) -> list[int]:
-    """Return where the segments begin that make the sum of squares around their means plus the penalties smallest.
+    """Return the starts of the segments that minimise the sum of squares around their means plus the penalties.
 
-    Exact, by dynamic programming over all divisions into segments of at least MIN_SEGMENT values (optimal partitioning:
-    Jackson et al. 2005). Each segment after the first costs PENALTY_PER_LOG_N · ln n · variance. Barrett et al. use
-    15 ln n on 2,000 calls; on 20 that overlooks most steps of 5 %.
+    It is exact, by dynamic programming over all divisions into segments of at least MIN_SEGMENT values (optimal
+    partitioning: Jackson et al. 2005). Each segment after the first costs PENALTY_PER_LOG_N · ln n · variance. Barrett
+    et al. use 15 ln n on 2,000 calls; on 20 that misses most steps of 5 %.
     """
     n = len(series)
     penalty = PENALTY_PER_LOG_N * math.log(n) * variance
@@ -222,7 +222,7 @@ def optimal_partition(series: Array, variance: float) -> list[int]:
         starts = end - MIN_SEGMENT + 1  # the last segment may start at any place before
         within = squares[end] - squares[:starts] - (sums[end] - sums[:starts]) ** 2 / (end - places[:starts])
         costs = best[:starts] + within + penalty
-        # The earliest among equals, or among those that only rounding tells apart: fewer segments.
+        # The earliest among equals, or among those that differ only by rounding: fewer segments.
         start_of_last[end] = int(np.argmax(costs <= costs.min() + 1e-12 * squares[n]))
         best[end] = costs[start_of_last[end]]
     found, end = [], n
@@ -235,8 +235,8 @@ def optimal_partition(series: Array, variance: float) -> list[int]:
 def shape_of(segments: Sequence[Segment], *, moving: bool) -> str | None:
     """Return the course of all calls in the classes of Barrett et al. (OOPSLA 2017); None without segments.
 
-    Levels within SMALLEST_DIFFERENCE of the last one count as the last level. "no steady state" also stands for a
-    single level on which the measured calls drift or switch (`moving`), which segments do not show.
+    Levels within SMALLEST_DIFFERENCE of the last one count as the last level. "no steady state" also means a single
+    level on which the measured calls drift or switch (`moving`), which segments do not show.
     """
     if not segments:
         return None
@@ -255,13 +255,13 @@ def shape_of(segments: Sequence[Segment], *, moving: bool) -> str | None:
 
 
 def is_bimodal(raw: Array) -> bool:
-    """Tell whether the calls fall into two levels, in whatever order.
+    """Tell whether the calls fall into two levels, in any order.
 
-    Of all divisions of the sorted values into two the one with the least sum of squares counts, when each side has at
+    Of all divisions of the sorted values into two, the one with the smallest sum of squares counts, if each side has at
     least LEAST_CLUSTER of the calls. The levels must be clearly apart: Ashman's D = √2 |μ₁ - μ₂| / √(σ₁² + σ₂²) above
-    4.5 (Ashman et al. 1994 call 2 a clean separation, but nearly every normal series of 20 has that much once it is
-    divided at the best place, and one in a hundred has 4.5), and the gap between them, in which no call lies, must be
-    wider than SMALLEST_DIFFERENCE. Of a series over its median; outliers are drawn in for D alone.
+    4.5 (Ashman et al. 1994 call 2 a clean separation, but nearly every normal series of 20 reaches it when divided at
+    the best place, and one in a hundred reaches 4.5), and the gap between them, which contains no call, must be wider
+    than SMALLEST_DIFFERENCE. The series is divided by its median; outliers are clipped only for D.
     """
     n = len(raw)
     ordered, drawn = np.sort(raw), np.sort(winsorize(raw))
@@ -282,15 +282,15 @@ def is_bimodal(raw: Array) -> bool:
 def is_cycle(series: Array) -> bool:
     """Tell whether the calls follow a sinusoid of any period from two calls to the whole series.
 
-    A smooth cycle of few calls escapes the other tests: its stretches are too short for changepoints, its values lie
+    The other tests miss a smooth cycle of few calls: its segments are too short for changepoints, its values are
     between the extremes as often as at them, and it counts as noise in the first differences. So a sinusoid is fitted
     by least squares at each frequency of a fine grid (the Lomb-Scargle periodogram with a floating mean). The best one
     counts when its peak-to-peak amplitude is above 4/π · SMALLEST_DIFFERENCE, which is that of the fundamental of a
-    square wave between levels just so far apart, and when independent noise would reach its share of the variance,
-    r², with less probability than CYCLE_P. After Baluev (MNRAS 2008) that is at most
+    square wave between levels just so far apart, and when independent noise would reach its share of the variance, r²,
+    with less probability than CYCLE_P. After Baluev (MNRAS 2008) that is at most
     (1 - r²)^((n-3)/2) + W (1 - r²)^((n-4)/2) √(n r² / 2), where W = f_max √(4π var(t)) = n √(π / 12) counts the
-    independent frequencies. Fisher's g test on the n/2 Fourier frequencies halves the power of what lies between two
-    of them, which decides at 20 calls.
+    independent frequencies. Fisher's g test on the n/2 Fourier frequencies halves the power for frequencies between two
+    of them, which matters at 20 calls.
     """
     n = len(series)
     centred = series - np.mean(series)
@@ -312,7 +312,7 @@ def is_cycle(series: Array) -> bool:
 
 @functools.lru_cache(maxsize=16)
 def _sinusoids(n: int) -> npt.NDArray[np.float64]:
-    """For each frequency of the grid two orthonormal series of n values that span its sinusoids less their means."""
+    """Return per frequency of the grid two orthonormal series of n values that span its sinusoids minus their means."""
     time = np.arange(n)
     bases = []
     for frequency in np.arange(4, 2 * n) / (4 * n):  # a quarter of the Fourier spacing, up to just below 1/2
@@ -328,18 +328,18 @@ def _sinusoids(n: int) -> npt.NDArray[np.float64]:
 def was_throttled(monitor: Monitor, e2e_s: Sequence[float] = ()) -> bool:
     """Tell whether the GPU was throttled so that clock or E2E moved between the measured calls.
 
-    NVML's bits alone say only that a limit is in force, which may hold for all calls alike. One of these must hold:
+    NVML's bits alone say only that a limit is active, which may be true of all calls alike. One of these must be true:
 
     - the median SM clock of a call is below LOWEST_CLOCK of the highest such median, with or without bits;
-    - the calls in which a bit was seen have a lower clock, or a longer E2E, than those in which it was not;
-    - among the calls with a bit the clock left its level, or the E2E where no clock is known.
+    - the calls with an observed bit have a lower clock, or a longer E2E, than those without;
+    - among the calls with a bit the clock left its level, or the E2E if no clock is known.
 
-    Calls of which no bits are known count on neither side. Always False for a monitor of the CPU, whose clock follows
+    Calls without known bits count on neither side. Always False for a monitor of the CPU, whose clock follows
     the load of all programs.
 
     Args:
         monitor: with the samples of each measured call.
-        e2e_s: of the same calls, in the same order; () where they are not known.
+        e2e_s: of the same calls, in the same order; () if not known.
     """
     if monitor.source != "nvml":
         return False
@@ -349,7 +349,7 @@ def was_throttled(monitor: Monitor, e2e_s: Sequence[float] = ()) -> bool:
         return True
     bits = [_throttle_bits(call) for call in monitor.samples]
     times = list(e2e_s[: len(bits)]) + [None] * (len(bits) - len(e2e_s))
-    # Each bit by itself as well: a thermal slowdown may begin while the power limit is in force all the time.
+    # Each bit is also tested separately: a thermal slowdown may begin while the power limit is always active.
     return any(
         _differs(bits, clocks, mask, lower=True)
         or _differs(bits, times, mask, lower=False)
@@ -365,13 +365,13 @@ def reports_throttling(monitor: Monitor) -> bool:
 
 
 def _throttle_bits(call: Sequence[MonitorSample]) -> int | None:
-    """Return all bits of throttling that were set in a call at any time; None where none of its samples tells."""
+    """Return all throttling bits that were set in a call at any time; None if no sample has them."""
     known = [sample.throttle_bits for sample in call if sample.throttle_bits is not None]
     return functools.reduce(operator.or_, known) & THROTTLE_BITS if known else None
 
 
 def _median_clock(call: Sequence[MonitorSample]) -> float | None:
-    """Return the median SM clock of a call in MHz, which the few samples at its ends do not move."""
+    """Return the median SM clock of a call in MHz; the few samples at its ends do not affect the median."""
     known = [sample.sm_clock_mhz for sample in call if sample.sm_clock_mhz]
     return float(np.median(known)) if known else None
 

@@ -1,11 +1,12 @@
-"""From which call on a process is on the level that it kept to its end.
+"""Find the call from which on a process is on its final level.
 
-The levels are those of the record's steadiness, found in warm-up and measurement together; what they cannot show is
-added here: a call that compiled, captured a graph or made the allocator's reserve grow is not on the level yet, nor
-are slow calls at its beginning that are too few for a level of their own. What is left is judged anew by the same
-tests, so a last stretch that drifts or switches between levels is none to settle on.
+The levels are those of the record's steadiness, found in warm-up and measurement together. Two rules are added here: a
+call that compiled, captured a graph or made the allocator's reserve grow is not on the level yet, nor are slow calls at
+its beginning that are too few for a separate level. The remaining calls are judged again by the same tests, so a last
+segment that drifts or switches between levels does not count.
 
-Not covered: whether another process would settle at the same call, and the validation call, which starts no level.
+Not covered: whether another process would reach its level at the same call, and the validation call, which starts no
+level.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from bench.results.record import Iteration, Record, Segment
 
 @dataclass(frozen=True, kw_only=True)
 class SteadyPoint:
-    """The first call on the final level."""
+    """State the first call on the final level."""
 
     call: int  # its index in the job
     level_s: float  # the median E2E from there on
@@ -31,10 +32,10 @@ class SteadyPoint:
 
 
 def steady_point(record: Record) -> SteadyPoint | None:
-    """Return where a job's calls reach their final level; None where they never do, or nothing was measured.
+    """Return where a job's calls reach their final level; None if they never do, or if nothing was measured.
 
-    None as well where the warm-up's own rule was never met, and where the device was held back meanwhile: such a level
-    is not the setting's own.
+    It is also None if the rule of the warm-up was never met, or if the device was throttled meanwhile: such a level is
+    not that of the setting.
     """
     seen = record.steadiness
     if seen is None or not seen.segments or seen.shape in (None, "no steady state"):
@@ -56,10 +57,10 @@ def steady_point(record: Record) -> SteadyPoint | None:
 
 
 def _on_last_level(calls: Sequence[Iteration], segments: Sequence[Segment]) -> list[Iteration]:
-    """Return the calls of the last segment and of those before it that are on the same level, without a slow beginning.
+    """Return the calls of the last segment and of earlier ones on the same level, without a slow beginning.
 
-    A segment has MIN_SEGMENT calls at least, so two slow ones take the first of the level with them: from one that has
-    just as many, those at its end that are on the level are given back.
+    A segment has at least MIN_SEGMENT calls, so two slow calls take the first call of the level into their segment:
+    from a segment of exactly that length, the calls at its end that are on the level are added again.
     """
     last = segments[-1]
     position = len(segments) - 1

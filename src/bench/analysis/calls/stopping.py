@@ -1,15 +1,15 @@
-"""When to stop warming up, and when to stop measuring.
+"""Decide when to stop warming up, and when to stop measuring.
 
-Warm-up ends when the calls have become level. What makes first calls slow is known by its events (a compilation,
-autotuning, a CUDA graph capture, growth of the allocator's reserve), so statistics are asked only about the calls after
-the last of them. The limits are one-sided where the risk is: a series that still falls is not warm, one that rises
-slightly is no reason to wait. A limit on the coefficient of variation is no such test: noise that stays would never
-pass it, and a series may be quiet and still fall (Barrett et al., OOPSLA 2017).
+Warm-up ends when the calls have become level. The causes of slow first calls are known from events (a compilation,
+autotuning, a CUDA graph capture, growth of the allocator's reserve), so the statistics use only the calls after the
+last event. The limits are one-sided: a series that still falls is not warm, but a slight rise is no reason to wait. A
+low coefficient of variation does not show that warm-up has ended: permanent noise would never pass such a limit, and
+a series with little noise may still fall (Barrett et al., OOPSLA 2017).
 
-Measurement ends on the width of the median's interval, never on a difference that one hopes for: stopping when a
-comparison turns significant would find differences where there are none.
+Measurement ends on the width of the median's interval, never on a difference: stopping when a comparison becomes
+significant would report differences that do not exist.
 
-A cap never cuts below the calls that a decision needs; a rule that meets its cap says so, and the figures are kept.
+A cap never allows fewer calls than a decision requires; a rule that reaches its cap says so, and the figures are kept.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from bench.analysis.calls.series import median_interval, theil_sen_slope
 LARGEST_GAIN = 0.02  # of the second half of the window over the first, as a fraction of the window's median
 LARGEST_LOSS = 0.05
 LARGEST_FALL = 0.02  # from the first to the last call of the window, along the Theil-Sen line
-SLOW_CALL_S = 10.0  # from here on a window of SLOW_WINDOW calls must do
+SLOW_CALL_S = 10.0  # from here on a window of SLOW_WINDOW calls is sufficient
 SLOW_WINDOW = 5
 # The warm-up may be this many times as long as the planned measurement. In calls and not in seconds: a single call of
-# seconds among calls of milliseconds, from a cause that nothing reports, would use up the time of all that follow it.
+# seconds among calls of milliseconds, from an unreported cause, would use up the time of all later calls.
 PLANNED_SHARE = 3
-# Twice TorchDynamo's own limit of recompilations (8): what disturbs more calls than that will not end.
+# Twice TorchDynamo's own limit of recompilations (8): a disturbance of more calls than that will not end.
 MOST_DISTURBED = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stop:
-    """The end of a phase of calls."""
+    """Describe the end of a phase of calls."""
 
     status: str  # "converged" or "not_converged"
     reason: str  # one line
@@ -55,7 +55,7 @@ class WarmupRule:
     planned_calls: int | None = None  # of the measurement to come
 
     def decide(self, e2e_s: Sequence[float], disturbed: Collection[int]) -> Stop | None:
-        """Tell whether the warm-up ends with the last of these calls; None: make one more.
+        """Decide whether the warm-up ends with the last of these calls; None: make one more.
 
         Args:
             e2e_s: of all warm-up calls so far.
@@ -89,10 +89,10 @@ class WarmupRule:
 
 
 def levelness(window: np.ndarray) -> tuple[float, float]:
-    """Return how far a window of calls still falls, as fractions of its median; negative where it rises.
+    """Return how much a window of calls still falls, as fractions of its median; negative if it rises.
 
     Returns:
-        The first half's median less the second half's, and the fall from the first to the last call along the
+        The first half's median minus the second half's, and the fall from the first to the last call along the
         Theil-Sen line.
     """
     half, median = len(window) // 2, float(np.median(window))
@@ -106,16 +106,16 @@ def _signed(fraction: float) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasurementRule:
-    """Stop once the median's 95 % interval is narrow enough at two looks in a row."""
+    """Stop once the median's 95 % interval is narrow enough at two successive checks."""
 
     half_width: float = 0.01  # as a fraction of the median
     min_calls: int = 20
     max_calls: int = 100
-    step: int = 5  # calls from one look to the next
+    step: int = 5  # calls from one check to the next
     max_s: float = 300.0
 
     def decide(self, e2e_s: Sequence[float]) -> Stop | None:
-        """Tell whether the measurement ends with the last of these calls; None: make one more."""
+        """Decide whether the measurement ends with the last of these calls; None: make one more."""
         n = len(e2e_s)
         is_look = n >= self.min_calls and (n - self.min_calls) % self.step == 0
         if not is_look and n < self.max_calls:
@@ -137,7 +137,7 @@ class MeasurementRule:
 
 
 def relative_half_width(values: Sequence[float]) -> float | None:
-    """Return half the median's 95 % interval as a fraction of the median; None where there is no interval."""
+    """Return half the median's 95 % interval as a fraction of the median; None if there is no interval."""
     interval = median_interval(values)
     median = float(np.median(values)) if len(values) else 0.0
     return (interval[1] - interval[0]) / 2 / median if interval is not None and median else None

@@ -1,1 +1,1 @@
-"""Figures derived from the record of one trial."""
+"""Derive figures from the record of one trial."""

@@ -1,6 +1,6 @@
-"""The headline metrics of one trial: the few figures by which settings are sorted, and searched for.
+"""Select the headline metrics of one trial: the few figures by which settings are sorted and searched.
 
-MLflow shows them rounded, a search takes them as they are. Each is None where the record cannot tell it.
+MLflow shows them rounded; a search uses them in full precision. Each is None if the record does not have it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from bench.results.record import Record
 
 
 def headline(record: Record, summary: Summary) -> dict[str, float | None]:
-    """Name → value in the unit that the name says; `steady` and `fidelity` are 0 or 1."""
+    """Return name → value in the unit in the name; `steady` and `fidelity` are 0 or 1."""
     agrees = record.fidelity.agrees if record.fidelity is not None else None
     seen = record.steadiness
     return {

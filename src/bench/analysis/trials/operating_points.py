@@ -1,8 +1,8 @@
-"""Where a setting stands under the roofline: what it computes for each byte that it moves, and how fast.
+"""Compute the operating points of a setting under the roofline: FLOPs per byte moved, and the rate.
 
-Bytes and FLOPs are those that the model asks for (`bench.analysis.trials.roofline`), times are medians over the
-measured calls: TTFT for the prefill, TPOT for a decoding step. A stage whose share of the device's rates was rejected,
-because it came out above what the device can do, has no point: its ceiling is the fault.
+Bytes and FLOPs are those that the model requires (`bench.analysis.trials.roofline`), times are medians over the
+measured calls: TTFT for the prefill, TPOT for a decoding step. A stage whose share of the device's rates was rejected
+because it exceeds the device's maximum has no point: its ceiling is wrong.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ STAGES = ("prefill", "decode")
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingPoint:
-    """One stage of one process."""
+    """Hold the point of one stage of one process."""
 
     stage: str  # one of STAGES
     flops_per_byte: float  # arithmetic intensity

@@ -1,8 +1,8 @@
-"""What a call must move and compute, and the share of the device's rates at which it did.
+"""Compute the bytes and FLOPs that a call requires, and the achieved share of the device's rates.
 
-MFU, model FLOPs utilisation, and MBU, model bandwidth utilisation, divide the work that the *model* asks for by the
-time it took and by what the device can do. Work that an implementation adds (padding, masked halves of the scores,
-copies of the cache, scores written to memory) is not counted, so it lowers the share, as it should.
+MFU, model FLOPs utilisation, and MBU, model bandwidth utilisation, divide the work that the *model* requires by its
+time and by the rate of the device. Work that an implementation adds (padding, masked halves of the scores,
+copies of the cache, scores written to memory) is not counted, so it lowers the share, as intended.
 
 - MFU: Chowdhery et al. 2022, "PaLM: Scaling Language Modeling with Pathways", appendix B. Two FLOPs for each weight
   and token (one multiplication, one addition), and the two matrix products of attention. Here without the backward
@@ -10,8 +10,9 @@ copies of the cache, scores written to memory) is not counted, so it lowers the 
 - MBU: Databricks 2023, "LLM Inference Performance Engineering: Best Practices": (bytes of the weights + bytes of the
   KV cache) / time per output token, over the memory's bandwidth.
 
-Left out on both sides, being small beside the weights: norms, biases, rotary embedding, softmax, sampling, activations
-and the rows of the embedding table (batch × hidden size × element size a step, gathered and not multiplied).
+Left out on both sides, because they are small beside the weights: norms, biases, rotary embedding, softmax, sampling,
+activations and the rows of the embedding table (batch × hidden size × element size a step, gathered and not
+multiplied).
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from bench.analysis.trials.summary import batch_size
 from bench.results.record import DeviceRates, Iteration, ModelShape, Observed, Record, Roofline
 
 ELEMENT_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
-# Nothing is faster than the device. A few percent are the noise of two measurements; more is a fault of one of them.
+# No work is faster than the device. A few percent are noise of two measurements; more is an error in one of them.
 MAX_SHARE = 1.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """The least that a prefill, or one decoding step, moves and computes."""
+    """Hold the minimum that a prefill, or one decoding step, moves and computes."""
 
     bytes: float
     flops: float
@@ -39,7 +40,7 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What one call is asked for."""
+    """Describe the requested work of one call."""
 
     batch_size: int
     prompt_tokens: int  # per row
@@ -51,14 +52,14 @@ class Workload:
 def roofline(record: Record, rates: DeviceRates | None) -> Roofline:
     """Return the roofline of a record's measured calls: median TTFT for the prefill, median TPOT for a decoding step.
 
-    TTFT holds one sampling step and what `generate` does before it, so the prefill's shares are on the low side.
+    TTFT includes one sampling step and the work of `generate` before it, so the prefill's shares are underestimated.
 
     Args:
         record: with `observed.shape`; only measured calls count.
-        rates: of the device that it ran on, in its dtype; None when they are not known.
+        rates: of the device of the run, in its dtype; None if not known.
 
     Returns:
-        Costs and shares, None where they are undefined; `reason` then says why.
+        Costs and shares, None if they are undefined; `reason` then says why.
     """
     if isinstance(work := _workload(record), str):
         return Roofline(rates=rates, reason=work)
@@ -81,9 +82,9 @@ def prefill_cost(shape: ModelShape, work: Workload) -> Cost:
     """Return the cost of one pass over all prompts of the batch.
 
     - Bytes: each weight once (of experts those that some token visits), the keys and values of all positions that
-      stay in the cache, written once. They are not read back: attention reads what it has just computed.
+      stay in the cache, written once. They are not read back: attention reads the values just computed.
     - FLOPs: 2 × weights × tokens, of experts those that a token visits; the lm_head for the last token of each row
-      only, because `generate` asks for its logits alone (`logits_to_keep=1`); attention as in `attention_flops`.
+      only, because `generate` requests only its logits (`logits_to_keep=1`); attention as in `attention_flops`.
     """
     tokens = work.batch_size * work.prompt_tokens
     weights = shape.matmul_parameters + shape.expert_parameters * expected_expert_share(shape, tokens)
@@ -100,8 +101,8 @@ def decode_cost(shape: ModelShape, work: Workload) -> Cost:
     Step t = 1 … n - 1 takes in the t-th new token, which sees prompt_tokens + t positions, itself included.
 
     - Bytes: each weight once for the whole batch (of experts those that some row visits); for each row and each
-      position that it sees one read of keys and values, but one write for the token's own. The context counts as it
-      is, not as a static cache pads it, and a layer with a window reads its window.
+      position that it sees one read of keys and values, but one write for the token's own. The context counts
+      without the padding of a static cache, and a layer with a window reads its window.
     - FLOPs: 2 × weights × rows, of experts those that a token visits; attention as in `attention_flops`.
     """
     contexts = range(work.prompt_tokens + 1, work.prompt_tokens + work.new_tokens)
@@ -114,29 +115,29 @@ def decode_cost(shape: ModelShape, work: Workload) -> Cost:
 
 
 def kv_entries(shape: ModelShape, positions: int) -> int:
-    """Positions that a token sees, added up over the layers: `positions`, or a layer's window where that is shorter."""
+    """Return the positions that a token sees, summed over the layers: `positions`, or a layer's window if shorter."""
     window = positions if shape.sliding_window is None else min(positions, shape.sliding_window)
     return (shape.layers - shape.sliding_layers) * positions + shape.sliding_layers * window
 
 
 def kv_entry_bytes(shape: ModelShape, element_bytes: int) -> int:
-    """Return bytes of one position's keys and values in one layer."""
+    """Return the bytes of one position's keys and values in one layer."""
     return 2 * shape.kv_heads * shape.head_dim * element_bytes
 
 
 def attention_flops(shape: ModelShape, pairs: float) -> float:
-    """Return FLOPs of attention over so many (query, key) pairs, added up over the layers.
+    """Return the FLOPs of attention over so many (query, key) pairs, summed over the layers.
 
-    Each head spends 2 × head_dim on the score of a pair and as many on its share of the sum of values. Heads that
-    share keys and values save bytes, not FLOPs.
+    Each head requires 2 × head_dim FLOPs for the score of a pair and as many for its share of the sum of values. Heads
+    that share keys and values save bytes, not FLOPs.
     """
     return 4 * shape.heads * shape.head_dim * pairs
 
 
 def expected_expert_share(shape: ModelShape, tokens: int) -> float:
-    """The share of the experts that at least one of `tokens` visits, if each visits k of E, all alike and by itself.
+    """Return the share of experts visited by any of `tokens`, if each visits k of E uniformly and independently.
 
-    An expert is passed over by one token with probability 1 - k/E. Routers that prefer some experts touch fewer.
+    One token skips an expert with probability 1 - k/E. Routers that prefer some experts visit fewer.
     """
     return 1 - (1 - shape.experts_per_token / shape.experts) ** tokens if shape.experts else 0.0
 
@@ -144,10 +145,10 @@ def expected_expert_share(shape: ModelShape, tokens: int) -> float:
 def bandwidth_for(rates: DeviceRates, moved_bytes: float) -> float:
     """Return the most bytes per second at which this device can move so many bytes over and over.
 
-    Weights that fit the processor's caches need not come from memory at each step, and would then seem to be read
-    faster than memory can. So what the caches can hold at most is granted the caches' own bandwidth, the rest the
-    memory's: an upper bound without a jump. For models much larger than the caches it is the memory's bandwidth. On
-    a GPU no cache is counted: a step over weights that fit there (tens of MB) is bound by its kernel launches.
+    Weights that fit in the processor's caches need not come from memory at each step, and would then appear to be read
+    faster than memory allows. So bytes up to the size of the caches count at the bandwidth of the caches, the rest at
+    that of the memory: an upper bound without a jump. For models much larger than the caches it is the bandwidth of the
+    memory. On a GPU no cache counts: a step over weights that fit there (tens of MB) is bound by its kernel launches.
     """
     if rates.cache_bandwidth_bytes_per_s is None or rates.cache_bytes is None:
         return rates.bandwidth_bytes_per_s
@@ -160,7 +161,7 @@ def bandwidth_for(rates: DeviceRates, moved_bytes: float) -> float:
 
 
 def _workload(record: Record) -> Workload | str:
-    """Return what each call was asked for, or why its cost is not defined."""
+    """Return the requested work of each call, or why its cost is not defined."""
     observed, size = record.observed, batch_size(record)
     if observed is None or observed.shape is None:
         return "the sizes of this architecture cannot be read"
@@ -181,7 +182,7 @@ def _workload(record: Record) -> Workload | str:
 
 
 def _weight_bytes(observed: Observed) -> float:
-    """Of an element: the mean over the real parameters, a few of which may be in another dtype than the rest."""
+    """Return the bytes per element: the mean over the real parameters, a few of which may have another dtype."""
     return observed.parameter_bytes / observed.parameters
 
 
@@ -191,7 +192,7 @@ def _visited_expert_parameters(shape: ModelShape) -> float:
 
 
 def _causal_pairs(shape: ModelShape, tokens: int) -> int:
-    """(query, key) pairs of a prompt, added up over the layers: the i-th of `tokens` sees i positions or its window."""
+    """Return a prompt's (query, key) pairs, summed over layers: the i-th of `tokens` sees i positions or its window."""
     full = tokens * (tokens + 1) // 2
     window = tokens if shape.sliding_window is None else min(tokens, shape.sliding_window)
     seen = window * (window + 1) // 2 + (tokens - window) * window
@@ -228,5 +229,5 @@ def _with_shares(
 
 
 def _median(values: list[float]) -> float | None:
-    """Return the median; None without values, or when a clock too coarse makes it 0."""
+    """Return the median; None without values, or if a clock too coarse makes it 0."""
     return float(np.median(values)) or None if values else None

@@ -1,11 +1,11 @@
-"""The statistics of one trial, derived from its record.
+"""Derive the statistics of one trial from its record.
 
-Only measured calls count for latencies and rates; the validation call and the warm-up calls give the cold start and
-the compile excess. Nothing is cut off, outliers included, and what the data cannot support is None: a quantile needs
-enough calls on both of its sides, a deviation needs two values. Whether the series is steady, and whether two
-settings differ, is decided elsewhere: the figures of one process cannot tell.
+Only measured calls count for latencies and rates; the validation call and the warm-up calls give the cold start and the
+compile excess. Nothing is trimmed, not even outliers, and figures that the data cannot support are None: a quantile
+requires enough calls on both sides, a deviation two values. Other modules decide whether the series is steady and
+whether two settings differ: the figures of one process cannot show that.
 
-Seconds and bytes.
+Units are seconds and bytes.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ QUANTILE_NEEDS = {90: 36, 95: 72, 99: 368}
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
-    """A series of values in their own unit. The 50th percentile is the median."""
+    """Describe a series of values in their own unit. The 50th percentile is the median."""
 
     n: int
     median: float
     mad: float  # median absolute deviation, raw: × 1.4826 estimates the standard deviation of normal noise
     mean: float
     sd: float | None  # sample standard deviation; None for one value
-    cv: float | None  # sd / mean; None without sd, or when the mean is 0
+    cv: float | None  # sd / mean; None without sd, or if the mean is 0
     minimum: float
     maximum: float
     p90: float | None  # None below the number of calls in QUANTILE_NEEDS
@@ -43,7 +43,7 @@ class Stats:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What one trial comes to; None where the record holds no call to derive it from."""
+    """Hold the statistics of one trial; None if the record has no call to derive them from."""
 
     e2e_s: Stats | None
     ttft_s: Stats | None
@@ -52,14 +52,14 @@ class Summary:
     output_tokens_per_s: float | None  # batch size × new tokens of all measured calls / the sum of their E2E
     decode_tokens_per_s: float | None  # the same without each call's first token, over first to last token
     cold_start_s: float | None  # the validation call's E2E; None for a warm start
-    compile_excess_s: float | None  # what the calls before the measurement took beyond the median E2E
+    compile_excess_s: float | None  # time of the calls before the measurement beyond the median E2E
     peak_bytes: int | None
     decode_mbu: float | None  # fraction of the device's memory bandwidth; None without a measured bandwidth
     joules_per_token: float | None  # of all measured calls together; None unless each of them has its energy
 
 
 def summarize(record: Record) -> Summary:
-    """Derive the statistics of a record, whatever its status: what a failed job did measure is kept."""
+    """Derive the statistics of a record with any status: the measurements of a failed job are kept."""
     measured = record.calls("measurement")
     decoded = [call for call in measured if len(call.token_times_s) > 1]
     e2e_s = stats([call.e2e_s for call in measured])
@@ -81,7 +81,7 @@ def summarize(record: Record) -> Summary:
 
 
 def compiled_while_measured(record: Record) -> int:
-    """Return how many measured calls held a compilation."""
+    """Return how many measured calls included a compilation."""
     compiled = record.observed.compile if record.observed is not None else None
     if compiled is None:
         return 0
@@ -99,13 +99,13 @@ def _joules_per_token(record: Record, size: int | None) -> float | None:
 
 
 def stats(values: Sequence[float], *, clusters: int | None = None) -> Stats | None:
-    """Describe a series; None when it is empty.
+    """Describe a series; None if it is empty.
 
     Args:
         values: in any unit, in the order in which they were measured: the interval of the median is wider when
             successive values depend on each other.
-        clusters: how many calls the values are pooled from. Values of one call depend on each other, so quantiles
-            then need that many calls rather than values, and the median gets no rank interval.
+        clusters: number of calls from which the values are pooled. Values of one call depend on each other, so
+            quantiles then require that many calls rather than values, and the median has no rank interval.
     """
     if not values:
         return None
@@ -137,7 +137,7 @@ def stats(values: Sequence[float], *, clusters: int | None = None) -> Stats | No
 
 
 def batch_size(record: Record) -> int | None:
-    """Return the requested prompts per call; None when the request does not say."""
+    """Return the requested prompts per call; None if the request does not contain it."""
     workload = record.requested.get("workload")
     size = workload.get("batch_size") if isinstance(workload, dict) else None
     return size if isinstance(size, int) and size > 0 else None
@@ -150,10 +150,10 @@ def _rate(size: int | None, calls: list[tuple[int, float]]) -> float | None:
 
 
 def _compile_excess(before: list[Iteration], steady: Stats | None) -> float | None:
-    """Return the sum over validation and warm-up calls of what each took beyond the steady median.
+    """Return the sum over validation and warm-up calls of the time beyond the steady median.
 
-    The validation call is among them: it is the first call of the process and pays for most of the compilation. A
-    call faster than the median saves nothing that another one cost, so it counts as 0.
+    The validation call is included: it is the first call of the process and contains most of the compilation. A call
+    faster than the median does not offset the cost of another one, so it counts as 0.
     """
     if not before or steady is None:
         return None

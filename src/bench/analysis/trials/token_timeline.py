@@ -1,8 +1,8 @@
-"""How long each token of a call takes, by its place in the output.
+"""Compute the latency of each token of a call, by position in the output.
 
-The first token holds the prefill and stands apart as the TTFT; each later one is the gap to the token before it. At
-each place the median over the measured calls counts, so that a hiccup in one call does not look like a property of a
-token. Calls of other lengths than the longest count for the places that they have.
+The first token includes the prefill and is given separately as the TTFT; each later one is the gap to the token before
+it. At each position the median over the measured calls counts, because an outlier in one call is not a property of a
+token. Calls shorter than the longest count for the positions that they have.
 
 Not covered: the requests of a continuous batch, whose tokens share no steps.
 """
@@ -20,14 +20,14 @@ from bench.results.record import Record
 
 @dataclass(frozen=True, kw_only=True)
 class TokenTimeline:
-    """Median latencies by place; of several processes the median of their own medians."""
+    """Hold median latencies by position; for several processes the median of their medians."""
 
     ttft_s: float
-    gaps_s: list[float]  # of the second token and all after it; [] where calls have one token
+    gaps_s: list[float]  # of the second and all later tokens; [] if calls have one token
 
 
 def token_timeline(records: Sequence[Record]) -> TokenTimeline | None:
-    """Return the timeline of the processes of one setting; None where no measured call has token times."""
+    """Return the timeline of the processes of one setting; None if no measured call has token times."""
     own = [median for record in records if (median := _medians(record)) is not None]
     if not own:
         return None
@@ -44,7 +44,7 @@ def _medians(record: Record) -> npt.NDArray[np.float64] | None:
 
 
 def _median_of_columns(rows: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-    """Return the median at each place over the rows that are long enough to have it."""
+    """Return the median at each position over the rows that are long enough."""
     longest = max(map(len, rows))
     if all(len(each) == longest for each in rows):
         return np.asarray(np.median(np.stack(rows), axis=0), dtype=np.float64)

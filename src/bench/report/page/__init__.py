@@ -1,1 +1,1 @@
-"""The report of a sweep as one page: the answer first, then all that it rests on."""
+"""Write the report of a sweep as one page: the answer first, then the evidence for it."""

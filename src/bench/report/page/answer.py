@@ -1,11 +1,11 @@
-"""The answer of a sweep in a few sentences: which setting is best, by how much, how sure that is, and at what price.
+"""Answer a sweep in a few sentences: the best setting, its advantage, the certainty, and the cost.
 
-It says no more than the data do. A setting is called faster only on a verdict of ``bench.analysis.comparison``; without
-one there is a lowest median, which is descriptive. A setting that is not ranked (`bench.analysis.ranking`) is never
-called best, however low its median. Settings whose work, model or device differ are not compared: each group of
-comparable ones has an answer of its own.
+A setting is called faster only on a verdict of ``bench.analysis.comparison``; without one the answer names the lowest
+median, which is descriptive. A setting that is not ranked (`bench.analysis.ranking`) is never called best, however low
+its median. Settings with different work, models or devices are not compared: each group of comparable ones has its own
+answer.
 
-Not covered: what a reader wants beside speed. The price (cold start, memory, energy, output) stands beside the answer.
+Not covered: a reader's goals other than speed. The answer shows the cost (cold start, memory, energy, output) with it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MINUS = "\N{MINUS SIGN}"
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """One large figure."""
+    """Hold one large figure."""
 
     label: str
     value: str
@@ -53,15 +53,15 @@ class Tile:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a sweep comes to."""
+    """Hold the answer of a sweep."""
 
     kind: str  # one of KINDS
     headline: str  # one line
     sentences: list[str]
-    setting: str | None = None  # the one that the figures are of
+    setting: str | None = None  # the setting of the figures
     tiles: list[Tile] = field(default_factory=list)
-    cautions: list[str] = field(default_factory=list)  # what was left out, and what the reader must mind
-    groups: list[Answer] = field(default_factory=list)  # of kind "several": one for each group of comparable settings
+    cautions: list[str] = field(default_factory=list)  # omissions, and cautions for the reader
+    groups: list[Answer] = field(default_factory=list)  # for kind "several": one per group of comparable settings
 
 
 def build_answer(
@@ -73,9 +73,9 @@ def build_answer(
     """Return the answer of one sweep.
 
     Args:
-        settings: all of it, as typed.
-        report: its comparison on E2E; None where the baseline left no record.
-        jobs: that the sweep planned; None where that is not known.
+        settings: all settings of the sweep, as typed.
+        report: their comparison on E2E; None if the baseline left no record.
+        jobs: number that the sweep planned; None if not known.
     """
     records = sum(len(each.records) for each in settings)
     missing = [f"{jobs - records} of {jobs} jobs left no record"] if jobs is not None and jobs > records else []
@@ -104,7 +104,7 @@ def to_markdown(answer: Answer) -> str:
 
 
 def _nothing(settings: Sequence[SettingView], missing: list[str]) -> Answer:
-    """Return the answer where no job is ok: how the jobs ended."""
+    """Return the answer if no job is ok: how the jobs ended."""
     if not settings:
         return Answer(kind="nothing", headline="Nothing was measured: no job left a record", sentences=missing)
     records = [record for each in settings for record in each.records]
@@ -183,7 +183,7 @@ def _of_comparable(settings: Sequence[SettingView], report: ComparisonReport | N
 
 
 def _why_none(settings: Sequence[SettingView]) -> str:
-    """Say why none is ranked, and what to do; each reason in full stands in the cautions."""
+    """Say why none is ranked, and what to do; the cautions give each reason in full."""
     kinds = {each.standing.reasons[0].kind for each in settings}
     why = ALL_DIFFER if kinds == {"output"} else UNSTABLE
     return f"{why} {remedy([each.standing for each in settings], [each for one in settings for each in one.records])}"
@@ -205,7 +205,7 @@ def _descriptive(
     comparisons: Sequence[Comparison],
     left_out: list[str],
 ) -> Answer:
-    """Return the lowest median, where no verdict was possible."""
+    """Return the lowest median if no verdict was possible."""
     lowest = ranked[0]
     if len(ranked) == 1:
         headline = f"Only {lowest.name} can be ranked: {lowest.text(E2E)} ms a call"
@@ -225,14 +225,14 @@ def _descriptive(
 def _judged(
     ranked: Sequence[SettingView], comparisons: Sequence[Comparison], report: ComparisonReport, left_out: list[str]
 ) -> Answer:
-    """Return what the verdicts come to, where there is one at least; a setting without one may be faster than all."""
+    """Return the result of the verdicts, at least one; a setting without a verdict may be faster than all."""
     judged = [each for each in comparisons if each.verdict.p is not None]
     unjudged = not_judged(ranked, comparisons)
     left_out = [*left_out, *unjudged]
     if len({each.baseline_id for each in judged}) > 1:
         return _by_baseline(ranked, judged, left_out)
     by_id = {each.setting.setting_id: each for each in ranked}
-    # In the order of the ranking: of several that are faster, the table's first one is named.
+    # In the order of the ranking: of several faster settings, the first in the table is named.
     verdicts = {each.setting_id: each for each in judged if each.verdict.word == "faster"}
     faster = [verdicts[setting_id] for setting_id in by_id if setting_id in verdicts]
     if faster:
@@ -248,12 +248,12 @@ def _judged(
 def _without_winner(
     ranked: Sequence[SettingView], judged: Sequence[Comparison], report: ComparisonReport, *, is_complete: bool
 ) -> tuple[str, list[str]]:
-    """Return headline and sentences, where nothing is faster than the baseline for all that one can tell.
+    """Return headline and sentences if no setting is shown to be faster than the baseline.
 
     Args:
         ranked: by E2E.
         judged: the comparisons with a verdict.
-        report: that they are of.
+        report: of these comparisons.
         is_complete: whether every ranked setting has a verdict; only then may the baseline be called the fastest.
     """
     baseline = one_line(judged[0].baseline)
@@ -279,7 +279,7 @@ def _without_winner(
 
 
 def _by_baseline(ranked: Sequence[SettingView], judged: Sequence[Comparison], left_out: list[str]) -> Answer:
-    """Settings that each have a baseline of their own: verdicts on pairs, and no verdict on which of all is best."""
+    """Return the answer for settings with separate baselines: verdicts on pairs, and none on the best of all."""
     counts = Counter(each.verdict.word for each in judged)
     words = ", ".join(f"{count} {word}" for word, count in counts.most_common())
     told = [each for each in sorted(judged, key=_ratio) if each.verdict.word in ("faster", "slower")]
@@ -304,7 +304,7 @@ def _by_baseline(ranked: Sequence[SettingView], judged: Sequence[Comparison], le
 
 
 def _with_winner(best: SettingView, faster: Sequence[Comparison], tested: int, left_out: list[str]) -> Answer:
-    """Return the one that takes the least time of those found faster; `tested` counts the tests of the whole sweep."""
+    """Return the fastest of the settings found faster; `tested` counts the tests of the whole sweep."""
     first, rivals = faster[0], [one_line(each.setting) for each in faster[1:]]
     assert first.effect is not None
     correction = f", Holm-corrected for {tested} comparisons" if tested > 1 else ""
@@ -331,7 +331,7 @@ def _with_winner(best: SettingView, faster: Sequence[Comparison], tested: int, l
 
 
 def _featuring(setting: SettingView, *, kind: str, headline: str, sentences: list[str], cautions: list[str]) -> Answer:
-    """Return an answer with the figures of one setting, and its price in a sentence."""
+    """Return an answer with the figures of one setting, and its cost in a sentence."""
     return Answer(
         kind=kind,
         headline=headline,

@@ -1,4 +1,4 @@
-"""The page from a sweep's records: every part of it, before it is HTML or Markdown."""
+"""Build every part of the page from a sweep's records, before it is HTML or Markdown."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ LINES_SHOWN, LONGEST_LINE = 60, 800
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """What is known of a sweep beside its records; of a single run, little."""
+    """Hold information about a sweep beside its records; for a single run, little of it."""
 
     typed: Sequence[str] | None = None  # names of the settings as typed; None: the order of the records
-    jobs: int | None = None  # that were planned; None: not known
-    source: str | None = None  # its folder or id, as a command takes it
-    command: str | None = None  # that measures the same once more
+    jobs: int | None = None  # planned jobs; None: not known
+    source: str | None = None  # its folder or id, as a command accepts it
+    command: str | None = None  # the command that repeats the measurement
     programs: Mapping[str, str] = field(default_factory=lambda: PROGRAMS)  # how `compare` and `report` are typed here
-    found: Sequence[Section] = ()  # what else it came to, such as a search's best
-    notes: Sequence[str] = ()  # about records that are missing or left out
+    found: Sequence[Section] = ()  # further results, such as the best of a search
+    notes: Sequence[str] = ()  # about missing or omitted records
 
 
 def build_page(
@@ -43,13 +43,13 @@ def build_page(
     report: ComparisonReport | None,
     settings: Sequence[SettingView] | None = None,
 ) -> Page:
-    """Return the whole page but its figures.
+    """Return the whole page except its figures.
 
     Args:
         records: with any status; reference runs are left out.
-        sweep: what else is known.
-        report: the comparison of the settings on E2E; None where they were not compared.
-        settings: of the records; None: they are made here.
+        sweep: other information about the sweep.
+        report: the comparison of the settings on E2E; None if they were not compared.
+        settings: of the records; None: they are built here.
     """
     settings = settings if settings is not None else setting_views(records, typed=sweep.typed)
     answer = build_answer(settings, report, jobs=sweep.jobs)
@@ -88,7 +88,7 @@ def _title(trials: Sequence[Record], sweep_id: str | None) -> str:
 
 
 def _about(trials: Sequence[Record], settings: Sequence[SettingView], sweep: Sweep) -> list[str]:
-    """Say when, what and on which device, in short facts."""
+    """State the time, the subject and the device in short facts."""
     if not trials:
         return []
     models = dict.fromkeys(str(asked(each, "model.id") or "a model without a name") for each in trials)

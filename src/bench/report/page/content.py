@@ -1,6 +1,6 @@
-"""What a page consists of, before it is HTML or Markdown: plain texts, unescaped, in the order in which they are read.
+"""Define the content of a page before it is HTML or Markdown: plain texts, unescaped, in reading order.
 
-Lists that would be too long are cut where they are made, with a line that says how many were left out.
+Long lists are cut where they are created, with a line that says how many entries were left out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from bench.report.text.section import Section
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """Of a table that can be sorted."""
+    """Describe a column of a sortable table."""
 
     header: str
     unit: str = ""
@@ -24,35 +24,35 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A text, and the value that it is sorted by; None: its text, and for numbers nothing that could be sorted."""
+    """Hold a text and its sort value; None: sort by the text, and in a column of numbers not at all."""
 
     text: str
     value: float | None = None
-    tone: str = ""  # "good", "bad", "doubt" or ""; the word says it, too
+    tone: str = ""  # "good", "bad", "doubt" or ""; the word says it too
 
 
 @dataclass(frozen=True, kw_only=True)
 class SettingRow:
-    """One setting in the table."""
+    """Hold one setting of the table."""
 
     name: str
     colour: str
-    marks: list[str]  # words behind its name
+    marks: list[str]  # words after its name
     cells: list[Cell]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SettingsTable:
-    """All settings with their figures."""
+    """Hold all settings with their figures."""
 
-    columns: list[Column]  # behind the name
+    columns: list[Column]  # after the name
     rows: list[SettingRow]
     notes: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Jobs that ended in the same way."""
+    """Hold jobs that ended in the same way."""
 
     jobs: str
     status: str
@@ -63,7 +63,7 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What holds for some settings, or for all."""
+    """Hold facts about some settings, or about all."""
 
     of: str
     facts: dict[str, str]
@@ -71,16 +71,16 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Again:
-    """How to get the same again."""
+    """Hold the instructions to reproduce the results."""
 
-    commands: list[tuple[str, str]]  # what it does, command
-    files: list[tuple[str, str]]  # what it holds, path
-    config: dict[str, str]  # key → value, what all settings have in common
+    commands: list[tuple[str, str]]  # purpose, command
+    files: list[tuple[str, str]]  # contents, path
+    config: dict[str, str]  # key → value, common to all settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """The whole report but its figures."""
+    """Hold the whole report except its figures."""
 
     title: str
     about: list[str]  # short facts under the title
@@ -97,4 +97,4 @@ class Page:
     not_as_installed: list[str]  # libraries that were imported from elsewhere
     formulas: list[Formula]
     again: Again
-    notes: list[str]  # about records that are missing or left out
+    notes: list[str]  # about missing or omitted records

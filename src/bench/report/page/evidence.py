@@ -1,7 +1,7 @@
-"""What failed and why, what ran in each setting, and where: the parts of the page that show the ground it stands on.
+"""Build the evidence of the page: failures with reasons, what ran in each setting, and the environment.
 
-Jobs and settings of which the same is to be said stand together, so that a thousand of them do not take a thousand
-paragraphs; what is still too much is cut, and the cut is said.
+Jobs and settings with the same evidence are grouped, because a thousand of them would otherwise give a thousand
+paragraphs; longer lists are cut, and the page says so.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ FAILURES_SHOWN = 40
 GROUPS_SHOWN = 40
 ROWS_SHOWN = 200
 VALUES_SHOWN = 4
-LINES_SHOWN, CHARACTERS_SHOWN = 40, 6000  # of a log's end
+LINES_SHOWN, CHARACTERS_SHOWN = 40, 6000  # of the end of a log
 REASONS_SHOWN = 5
-BREAK_LENGTH = 200  # characters of a graph break's reason
+BREAK_LENGTH = 200  # maximum characters of a graph break's reason
 # Section → how its keys are introduced.
 SECTIONS = {
     "versions": "",
@@ -46,7 +46,7 @@ SECTIONS = {
     "git": "commit: ",
     "start_folder": "start folder: ",
 }
-# What changes from one job to the next and is no difference of their environments.
+# Values that change from job to job and are no difference of their environments.
 VOLATILE = ("load_average", "gpu.other_processes")
 
 
@@ -54,7 +54,7 @@ VOLATILE = ("load_average", "gpu.other_processes")
 
 
 def failures(records: Sequence[Record]) -> tuple[list[Failure], str]:
-    """Return jobs that are not ok, those that ended alike together; and how many kinds are not shown."""
+    """Return jobs that are not ok, grouped by ending; and how many kinds are not shown."""
     groups: dict[tuple[str, str, str], list[Record]] = {}
     for each in records:
         if each.status != "ok" and each.kind != "reference":
@@ -85,7 +85,7 @@ def _end(group: Sequence[Record]) -> str | None:
 
 
 def observed(settings: Sequence[SettingView]) -> tuple[list[Facts], str]:
-    """Return what ran, settings of which the same was seen together; and how many kinds are not shown."""
+    """Return what ran, settings grouped by equal observations; and how many kinds are not shown."""
     groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for each in settings:
         seen = each.counted[0].observed
@@ -154,7 +154,7 @@ def _compile_facts(seen: CompileObserved) -> dict[str, str | None]:
 
 
 def numbers(settings: Sequence[SettingView]) -> Section | None:
-    """Return what was counted in each setting's first process: compilation, memory, fidelity. None without any."""
+    """Return the counts of each setting's first process: compilation, memory, fidelity. None without any."""
     shown = [each for each in settings if each.counted[0].observed is not None][:ROWS_SHOWN]
     if not shown:
         return None
@@ -208,7 +208,7 @@ def _divergence(record: Record) -> str:
 
 
 def environment(records: Sequence[Record]) -> tuple[Facts, list[str]]:
-    """Return what all jobs have in common, and a line for each thing in which they differ."""
+    """Return the common environment of all jobs, and a line for each difference."""
     values: dict[str, Counter[str]] = {}
     known = [each for each in records if each.environment]
     for record in known:
@@ -222,7 +222,7 @@ def environment(records: Sequence[Record]) -> tuple[Facts, list[str]]:
 
 
 def not_as_installed(records: Sequence[Record]) -> list[str]:
-    """Return a line for each copy of a library that was imported from elsewhere than pip's own folder."""
+    """Return a line for each copy of a library that was not imported from pip's own folder."""
     jobs: dict[str, int] = {}
     for record in records:
         for library, words in unusual_sources(record).items():
@@ -232,7 +232,7 @@ def not_as_installed(records: Sequence[Record]) -> list[str]:
 
 
 def _flat(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Return what → value; without what is not known, and what is another one at each moment."""
+    """Return property → value, without unknown values and values that change constantly."""
     for section, found in environment.items():
         if section == "sources":
             continue  # in words below
@@ -245,7 +245,7 @@ def _flat(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _words(section: str, key: str) -> str:
-    """Write `cpu.torch_threads` as `CPU torch threads`; names of packages and variables as they are."""
+    """Write `cpu.torch_threads` as `CPU torch threads`; keep names of packages and variables."""
     if not key:
         return section.replace("_", " ")
     before = SECTIONS.get(section, f"{section} ")
@@ -253,7 +253,7 @@ def _words(section: str, key: str) -> str:
 
 
 def _rates(record: Record) -> Iterator[tuple[str, str]]:
-    """Return the rates of the device, as measured on it."""
+    """Return the measured rates of the device."""
     rates = record.roofline.rates if record.roofline is not None else None
     if rates is not None:
         yield "measured bandwidth", f"{significant(rates.bandwidth_bytes_per_s / 1e9, 3)} GB/s"
@@ -275,7 +275,7 @@ def _left_out(whole: int, most: int, what: str) -> str:
 
 
 def _printable(line: str) -> str:
-    """Return the line without escape sequences; its own spaces stay."""
+    """Return the line without escape sequences; keep its spaces."""
     return "".join(each if each.isprintable() or each == "\t" else "\N{REPLACEMENT CHARACTER}" for each in line)
 
 

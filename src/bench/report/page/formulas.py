@@ -1,7 +1,7 @@
 # ruff: noqa: RUF001 - formulas have signs of their own
-"""Every formula behind the page's figures, with its unit and the module that computes it.
+"""List every formula of the page's figures, with its unit and the module that computes it.
 
-The text is written for readers; the code is what holds. A test checks that each named module is there.
+The text is written for readers; the code is authoritative. A test checks that each named module exists.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Formula:
-    """One figure."""
+    """Describe the formula of one figure."""
 
     name: str
     formula: str
     unit: str
     note: str
-    source: str  # module below src/bench, without its ending
+    source: str  # module below src/bench, without its suffix
 
 
 SYMBOLS = (

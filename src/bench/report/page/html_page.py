@@ -1,10 +1,10 @@
-"""The page as one HTML file that needs nothing else: styles, script and figures are inside, and nothing is fetched.
+"""Write the page as one self-contained HTML file: with styles, script and figures; nothing is fetched.
 
-Names come from users and from libraries, so every text is escaped by the template engine; only the figures' SVG, which
-``bench.report.figures`` has escaped, goes in as it is. Beside that a content security policy lets no other script run
-than the page's own, whatever is in it.
+Names come from users and from libraries, so the template engine escapes every text; only the figures' SVG, which
+``bench.report.figures`` has escaped, is inserted unchanged. In addition a content security policy allows no script
+other than the page's own, for any contents.
 
-jinja2 is imported here: import this module when a page is to be made.
+jinja2 is imported here: import this module only to write a page.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def to_html(page: Page, figures: Sequence[Figure], figures_note: str = "") -> st
     """Return the whole file.
 
     Args:
-        page: all but the figures.
+        page: the page without the figures.
         figures: in order.
-        figures_note: why there are none, or not all; "" where nothing is to be said.
+        figures_note: why there are none, or not all; "" without a note.
     """
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return _template().render(
@@ -64,10 +64,10 @@ def _template() -> Template:
 
 
 def _rows(columns: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
-    """The rows of a table that is given as columns; empty ones, which part groups on a terminal, are left out."""
+    """Return the rows of a table given as columns; empty rows, which separate groups on a terminal, are left out."""
     return [row for row in zip(*columns.values(), strict=True) if any(row)]
 
 
 def _hash(script: str) -> str:
-    """Return the hash by which the policy knows the page's own script."""
+    """Return the hash by which the policy identifies the page's own script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

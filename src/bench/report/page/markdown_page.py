@@ -1,6 +1,6 @@
-"""The page as Markdown that GitHub renders: the same content in the same order, the figures as files beside it.
+"""Write the page as Markdown that GitHub renders: the same content in the same order, figures in separate files.
 
-Every text that is not the page's own is escaped, and stands on one line, so that no name begins a heading or a list.
+Every text that is not the page's own is escaped and put on one line, so no name begins a heading or a list.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How to get a sweep's figures again: the command, the requested config, and the files that hold everything."""
+"""Describe how to reproduce a sweep's figures: the command, the requested config, and the files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.report.text.format import one_line
 from bench.results.file_names import COMPARISON_JSON, CONFIG_FOLDER, CONFIG_NAME, LOG_NAME, RECORD_NAME, SWEEP_NAME
 from bench.results.record import Record
 
-# Sections of a request that say how a sweep is run, and not what is measured.
+# Sections of a request that define how a sweep is run, not what is measured.
 PROGRAMS = {"compare": "python -m bench.compare", "report": "python -m bench.report"}
 NOT_SHOWN = ("search", "tracking")
 OF_A_SWEEP = ("sweep.name", "sweep.resume", "sweep.dry_run", "tracking", "search.storage")  # not asked for again
@@ -30,9 +30,9 @@ def build_again(
 
     Args:
         records: of the sweep's jobs.
-        sweep_id: where it is a sweep.
-        source: its folder or id, as one names it; None: not known.
-        command: that measures the same once more; None: not known.
+        sweep_id: None if it is no sweep.
+        source: its folder or id, as typed; None: not known.
+        command: the command that repeats the measurement; None: not known.
         programs: how `compare` and `report` are typed here.
     """
     commands = [("measure the same again", command)] if command is not None else []
@@ -53,7 +53,7 @@ def build_again(
 def command_of(overrides: Sequence[str], swept: Mapping[str, Sequence[str]], for_hydra: Sequence[str] = ()) -> str:
     """Return the command of a sweep from the overrides of one of its jobs and the values of the swept keys.
 
-    It composes all combinations, of which the sweep may have had some only.
+    It composes all combinations; the sweep may have had only some of them.
 
     Args:
         overrides: of the job.
@@ -72,7 +72,7 @@ def command_of(overrides: Sequence[str], swept: Mapping[str, Sequence[str]], for
 
 
 def _files(*, sweep: bool) -> list[tuple[str, str]]:
-    """Return what lies beside the page, as pairs of what it holds and its path."""
+    """Return the files beside the page, as pairs of contents and path."""
     each = "*/" if sweep else ""
     files = [
         ("what was asked for, what ran, every token's time", f"{each}{RECORD_NAME}"),
@@ -103,7 +103,7 @@ def _flat(requested: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _typed(value: object) -> str:
-    """Return a value as one types it."""
+    """Return a value as typed on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):

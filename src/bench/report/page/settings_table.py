@@ -1,7 +1,6 @@
-"""The page's table of settings, and what to mind in reading it.
+"""Build the page's table of settings, and the notes for reading it.
 
-The rows stand in the order of `bench.analysis.ranking`. A column of which nothing is known is left out, and a note says
-why.
+The rows have the order of `bench.analysis.ranking`. A column without known values is left out, and a note says why.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ def build_table(settings: Sequence[SettingView], swept: Sequence[str]) -> Settin
 
     Args:
         settings: as typed.
-        swept: override keys that stand as columns.
+        swept: override keys shown as columns.
     """
     ordered = sorted(settings, key=lambda each: each.place)[:ROWS_SHOWN]
     columns = [Column(header="Status", meaning="how its jobs ended", is_number=False)]
@@ -148,7 +147,7 @@ def _marks(setting: SettingView) -> Iterator[str]:
 
 
 def _notes(settings: Sequence[SettingView]) -> Iterator[str]:
-    """Say what speaks against figures, and what they cannot tell; each kind cut to a length that one reads."""
+    """Name doubts about the figures, and their limits; each kind is cut to a readable length."""
     for kind in (_not_ranked(settings), _unverified(settings), _troubles(settings), _unequal(settings)):
         lines = list(kind)
         yield from lines[:NOTES_SHOWN]

@@ -1,7 +1,7 @@
-"""What stands between settings and a ranking: other work, no verdict, no trust, and doubts; each in a line of words.
+"""Say in lines why settings are not ranked or judged: different work, no verdict, unreliable figures, doubts.
 
-Two settings are comparable where ``bench.analysis.settings.differences`` bars nothing: what all processes of one ran
-is, key by key, what all processes of the other ran. Nothing is judged here.
+Two settings are comparable if ``bench.analysis.settings.differences`` prevents no verdict: all processes of both ran
+the same work, key by key. Nothing is judged here.
 
 Not covered: which setting is best, and how much faster; ``answer`` says that.
 """
@@ -32,7 +32,7 @@ def groups_of(settings: Sequence[SettingView]) -> list[list[SettingView]]:
 
 
 def differing_between(groups: Sequence[Sequence[SettingView]]) -> list[str]:
-    """In which keys the groups differ."""
+    """Return the keys in which the groups differ."""
     return differing_keys([group[0].setting for group in groups]) or ["what is known of them"]
 
 
@@ -56,7 +56,7 @@ def _listed(values: Sequence[str]) -> str:
 
 
 def not_ranked(settings: Sequence[SettingView]) -> list[str]:
-    """Say what is left out of the ranking, settings of one kind of reason in a line; the table has the details."""
+    """Name settings left out of the ranking, one line per kind of reason; the table has the details."""
     kinds: dict[str, list[str]] = {}
     for each in settings:
         kinds.setdefault(each.standing.reasons[0].title, []).append(each.name)
@@ -64,7 +64,7 @@ def not_ranked(settings: Sequence[SettingView]) -> list[str]:
 
 
 def not_judged(ranked: Sequence[SettingView], comparisons: Sequence[Comparison]) -> list[str]:
-    """Settings that may be ranked but were not tested, though others were; of one reason in a line, with their E2E."""
+    """Name ranked settings that were not tested although others were, one line per reason, with their E2E."""
     judged = [each for each in comparisons if each.verdict.p is not None]
     done = {each.setting_id for each in judged} | {each.baseline_id for each in judged}
     reasons = {each.setting_id: one_line(each.verdict.reason or "no verdict") for each in comparisons}
@@ -77,7 +77,7 @@ def not_judged(ranked: Sequence[SettingView], comparisons: Sequence[Comparison])
 
 
 def why_no_verdict(settings: Sequence[SettingView], comparisons: Sequence[Comparison]) -> str:
-    """Say why a lowest median is all that there is, and what would tell."""
+    """Say why there is only a lowest median, and what would give a verdict."""
     if max(each.processes for each in settings) == 1:
         repeats = max(_repeats_asked(each) for each in settings)
         remedy = "sweep.repeats=5 would tell"
@@ -94,7 +94,7 @@ def _repeats_asked(setting: SettingView) -> int:
 
 
 def doubts(setting: SettingView) -> list[str]:
-    """Say what speaks against the figures of a setting that is named all the same."""
+    """Say which doubts there are about the figures of a setting that is named anyway."""
     found = []
     if setting.steady in ("few", "noisy"):
         why = "too few" if setting.steady == "few" else "too noisy"

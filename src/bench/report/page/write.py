@@ -1,7 +1,7 @@
 """Write a sweep's report into a folder: `report.html`, `report.md` and the figures beside it.
 
-A plot that cannot be drawn costs the figures, and a line on the page; a disk that takes no file is the caller's to hear
-of. All libraries that only a page needs are loaded here, when it is written.
+If a plot cannot be drawn, the page has a line instead of the figures; if the disk is not writable, the caller gets the
+error. All libraries that only a page needs are loaded here, when it is written.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from bench.results.record import Record
 if TYPE_CHECKING:
     from bench.report.figures import Figure
 
-# What such files of bench have in them, and others hardly.
+# Text that identifies such files of bench.
 OWN = {REPORT_HTML: ("<title>bench: ",), REPORT_MARKDOWN: ("## Every formula", "## How to get it again")}
 OWN_FIGURE = ('class="bench-figure"',)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A report in memory."""
+    """Hold a report in memory."""
 
     page: Page
     figures: list[Figure]
-    figures_note: str  # why there are none; "" where nothing is to be said
-    trials: dict[str, list[Any]]  # column → values, one a trial and repeat
+    figures_note: str  # why there are none; "" without a note
+    trials: dict[str, list[Any]]  # column → values, one per trial and repeat
 
     @property
     def answer(self) -> str:
@@ -58,8 +58,8 @@ def build(
 
     Args:
         records: with any status; reference runs are left out.
-        sweep: what else is known.
-        comparison: of the settings, on E2E; None where they were not compared.
+        sweep: other information about the sweep.
+        comparison: of the settings, on E2E; None if they were not compared.
         baseline: as the sweep declares it, for the figures.
         is_drawn: False: without figures.
     """
@@ -76,7 +76,7 @@ def build(
 
 
 def write(report: Report, folder: Path) -> list[Path]:
-    """Write the files, the page first; returns their paths. OSError: the folder does not take them."""
+    """Write the files, the page first; return their paths. Raises OSError if the folder is not writable."""
     from bench.report.page.html_page import to_html  # noqa: PLC0415
     from bench.report.page.markdown_page import to_markdown  # noqa: PLC0415
 
@@ -90,17 +90,17 @@ def write(report: Report, folder: Path) -> list[Path]:
         (folder / FIGURES).mkdir(exist_ok=True)
         content |= {f"{FIGURES}/{each.key}.svg": standalone(each) for each in report.figures}
     for name, text in content.items():
-        write_whole(folder / name, text.encode(errors="replace"))  # a folder's name may be no text at all
+        write_whole(folder / name, text.encode(errors="replace"))  # a folder's name may be invalid text
     return [folder / name for name in content]
 
 
 def names(report: Report) -> list[str]:
-    """The files that `write` writes, as paths below its folder."""
+    """Return the files that `write` writes, as paths below its folder."""
     return [REPORT_HTML, REPORT_MARKDOWN, *(f"{FIGURES}/{each.key}.svg" for each in report.figures)]
 
 
 def is_own(path: Path) -> bool:
-    """Tell whether a file is one that `write` has written, now or in an earlier version."""
+    """Tell whether `write` has written a file, in this or an earlier version."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:

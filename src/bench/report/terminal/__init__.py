@@ -1,1 +1,1 @@
-"""What a terminal shows before, during and after a run."""
+"""Print to the terminal before, during and after a run."""

@@ -1,7 +1,7 @@
-"""Say in at most three lines of 100 columns what a sweep, an A/A sweep or a single run came to, and what to do next.
+"""Give the result of a sweep, an A/A sweep or a single run, and the next step, in at most three lines of 100 columns.
 
 These lines end a command's output, above the links. They shorten the report's answer (`bench.report.page.answer`) and
-judge nothing: what does not fit is left out sentence by sentence, the instruction last.
+judge nothing: text that does not fit is left out sentence by sentence, the instruction last.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from bench.report.text.remedy import remedy
 from bench.results.record import Record
 
 COLUMNS, LINES = 100, 3
-ARM = "sweep.label"  # the key that makes one setting several
-INSTRUCTIONS = ("sweep.repeats=", "sweep.resume=")  # what a sentence has in it that says how to get a verdict
+ARM = "sweep.label"  # the key that gives one setting several labels
+INSTRUCTIONS = ("sweep.repeats=", "sweep.resume=")  # part of the sentence that says how to get a verdict
 CUT = " …"
 
 
 def answer_of_sweep(answer: Answer, records: Sequence[Record], comparison: ComparisonReport | None) -> str:
-    """Return what a sweep came to; the text of an A/A sweep is that of its noise floor.
+    """Return the result of a sweep; the text of an A/A sweep is that of its noise floor.
 
     Args:
         answer: the report's.
         records: of its jobs, with any status.
-        comparison: of its settings on E2E; None where they were not compared.
+        comparison: of its settings on E2E; None if they were not compared.
     """
     trials = [each for each in records if each.kind != "reference"]
     if answer.kind == "nothing":
@@ -57,7 +57,7 @@ def answer_of_sweep(answer: Answer, records: Sequence[Record], comparison: Compa
 
 
 def answer_of_run(record: Record) -> str:
-    """Return what a single run came to, in one sentence or two."""
+    """Return the result of a single run in one or two sentences."""
     standing = standing_of([record])
     name = title(record)
     if record.status != "ok":
@@ -74,7 +74,7 @@ def answer_of_run(record: Record) -> str:
 
 
 def print_answer(console: Console, text: str) -> None:
-    """Print the text with an empty line before it, in lines of 100 columns or of the terminal's fewer."""
+    """Print the text after an empty line, in lines of 100 columns, or fewer on a narrower terminal."""
     width = min(console.width, COLUMNS) if is_watched(console) else COLUMNS
     console.print()
     for line in lines_of(text, width):
@@ -87,12 +87,12 @@ def is_aa(records: Sequence[Record]) -> bool:
 
 
 def shortened(sentences: Sequence[str], instruction: str = "") -> str:
-    """Return as many whole sentences as three lines hold, with the instruction, which is never left out.
+    """Return as many whole sentences as fit in three lines, with the instruction, which is never left out.
 
     A first sentence that is too long by itself is cut.
 
     Args:
-        sentences: the first of which is the most important one.
+        sentences: the most important one first.
         instruction: what to do; "" for nothing.
     """
     first, *others = sentences
@@ -123,7 +123,7 @@ def lines_of(text: str, width: int = COLUMNS) -> list[str]:
 
 
 def _of_aa(comparison: ComparisonReport | None, trials: Sequence[Record]) -> list[str]:
-    """Say what an A/A sweep was run for: the difference that this machine can tell; and what its arms came to."""
+    """Give the result of an A/A sweep: the smallest difference that this machine can detect, and that of its arms."""
     floor = comparison.noise_floor if comparison is not None else None
     if floor is None:
         asked_for = max((value for each in trials if isinstance(value := asked(each, "sweep.repeats"), int)), default=1)
@@ -144,18 +144,18 @@ def _of_aa(comparison: ComparisonReport | None, trials: Sequence[Record]) -> lis
 
 
 def _why_none(ranking: Sequence[RankedSetting]) -> list[str]:
-    """Say why no setting is ranked: each kind of reason with the number of settings that it is the first of."""
+    """Say why no setting is ranked: each kind of reason with the number of settings whose first reason it is."""
     kinds = Counter(each.standing.reasons[0].title for each in ranking)
     return [f"Not ranked ({why}): {count} of {plural(len(ranking), 'setting')}" for why, count in kinds.items()]
 
 
 def _sentences(*texts: str) -> list[str]:
-    """Return each text in one line that ends in a full stop."""
+    """Return each text in one line with a full stop."""
     lines = [one_line(each) for each in texts]
     return [each if each.endswith((".", "!", "?")) else f"{each}." for each in lines if each]
 
 
 def _cut(text: str, cells: int) -> str:
-    """Return the beginning of a text, with a mark that it is one."""
+    """Return the beginning of a text, with an ellipsis."""
     pieces = chop_cells(text, max(1, cells - cell_len(CUT)))
     return f"{pieces[0].rstrip()}{CUT}" if len(pieces) > 1 else text

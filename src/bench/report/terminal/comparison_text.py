@@ -1,6 +1,6 @@
-"""A comparison in words and tables: as text for a terminal, and as Markdown.
+"""Write a comparison in words and tables: as text for a terminal, and as Markdown.
 
-Both, and the page, say the same (`sections`); reasons come from ``bench.analysis`` and are shown as they are.
+Both, and the page, have the same content (`sections`); reasons come from ``bench.analysis`` and are shown unchanged.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from bench.report.text.section import to_markdown as section_to_markdown
 
 METRIC_NAMES = {"e2e": "E2E", "ttft": "TTFT", "itl": "ITL", "tpot": "TPOT"}
 VERDICT_STYLES = {"faster": "green", "slower": "red", "inconclusive": "yellow"}
-EXPENDABLE = ("ratio", "p", "steady", "tokens")  # left out in this order where the console is too narrow for all
-DIGITS, MOST_DIGITS = 4, 12  # significant ones of a time; more where its quotient must give the ratio
+EXPENDABLE = ("ratio", "p", "steady", "tokens")  # left out in this order if the console is too narrow for all
+DIGITS, MOST_DIGITS = 4, 12  # significant digits of a time; more if the quotient must give the ratio
 
 
 # ---- text --------------------------------------------------------------------------------------------------------
@@ -36,13 +36,13 @@ DIGITS, MOST_DIGITS = 4, 12  # significant ones of a time; more where its quotie
 def print_comparison(
     console: Console, report: ComparisonReport, *, check: SlowerCheck | None = None, width: int | None = None
 ) -> None:
-    """Print the whole report; of a sweep of which there is nothing to say, nothing.
+    """Print the whole report; nothing for a sweep without results.
 
     Args:
-        console: where to.
-        report: what to show.
-        check: the reader's own limit, told of after the table.
-        width: cells; None: those of the terminal, and elsewhere 100.
+        console: the output.
+        report: the report to print.
+        check: the result for the reader's own limit, printed after the table.
+        width: in cells; None: the width of the terminal, and elsewhere 100.
     """
     width = width or width_of(console)
     for number, section in enumerate(sections(report, check)):
@@ -57,7 +57,7 @@ def print_comparison(
 
 
 def _print_table(console: Console, section: Section, width: int) -> None:
-    """Print it with narrower gaps, then names wrapped, then without some columns, where it does not fit."""
+    """Print the table; if it does not fit, with narrower gaps, then wrapped names, then fewer columns."""
     (first, names), *others = section.columns.items()
     columns = dict(others)
     layout = functools.partial(_layout, first)
@@ -83,7 +83,7 @@ def _layout(first: str, names: Sequence[str], columns: Mapping[str, Sequence[str
 
 
 def sections(report: ComparisonReport, check: SlowerCheck | None = None) -> Iterator[Section]:
-    """Everything in order, in words that text and Markdown share; sections without content are left out."""
+    """Return all sections in order, in words shared by text and Markdown; sections without content are left out."""
     if report.comparisons:
         yield Section(title=_headline(report), columns=_comparison_columns(report))
     comparisons = report.comparisons
@@ -122,10 +122,10 @@ def _headline(report: ComparisonReport) -> str:
 
 
 def _comparison_columns(report: ComparisonReport) -> dict[str, list[str]]:
-    """Return each baseline, and below it what was compared with it; an empty row between groups.
+    """Return each baseline, and below it the settings compared with it; with an empty row between groups.
 
-    The baseline has a column of its own where a ratio was made from other processes than those of the baseline's row:
-    by block, a setting that lost a repeat is compared with the baseline's other repeats alone.
+    The baseline has its own column if a ratio was computed from other processes than those of the baseline's row: by
+    block, a setting that lost a repeat is compared only with the other repeats of the baseline.
     """
     groups: dict[str, list[Comparison]] = {}
     for each in report.comparisons:
@@ -155,7 +155,7 @@ def _comparison_columns(report: ComparisonReport) -> dict[str, list[str]]:
 
 
 def _is_one_baseline_each(comparisons: Sequence[Comparison], before: Mapping[str, Row]) -> bool:
-    """Whether each ratio was made from all processes of its baseline, so that the baseline's row tells its time."""
+    """Tell whether each ratio uses all processes of its baseline; the baseline's row then shows the time used."""
     found = [(each.effect, before[each.baseline_id].geometric_mean_s) for each in comparisons if each.effect]
     return all(
         own_s is not None and math.isclose(each.baseline_geometric_mean_s, own_s, rel_tol=1e-9) for each, own_s in found
@@ -163,7 +163,7 @@ def _is_one_baseline_each(comparisons: Sequence[Comparison], before: Mapping[str
 
 
 def _digits(comparisons: Sequence[Comparison]) -> int:
-    """Return how many significant digits the times need for their printed quotients to give the printed ratios."""
+    """Return the number of significant digits for which printed times give the printed ratios as quotients."""
     effects = [each.effect for each in comparisons if each.effect is not None]
     return next(
         (digits for digits in range(DIGITS, MOST_DIGITS) if all(_divides(each, digits) for each in effects)),
@@ -180,12 +180,12 @@ def _divides(effect: Effect, digits: int) -> bool:
 
 
 def _marked(row: Row) -> str:
-    """Return a setting's name, with the mark where its evidence could not see all."""
+    """Return a setting's name, with the mark if its evidence is incomplete."""
     return f"{one_line(row.name)} {unverified.MARK}" if row.unverified else one_line(row.name)
 
 
 def _comparison_cells(comparison: Comparison, row: Row, side: str, digits: int) -> tuple[str, ...]:
-    """One row; `side` stands behind the name."""
+    """Return one row; `side` follows the name."""
     found, verdict = comparison.effect, comparison.verdict
     ratio, low, high = (found.ratio, found.low, found.high) if found is not None else (None, None, None)
     return (
@@ -202,7 +202,7 @@ def _comparison_cells(comparison: Comparison, row: Row, side: str, digits: int) 
 
 
 def _legend(report: ComparisonReport) -> Iterator[str]:
-    """Name the statistic in the column of times; of one process each it is the median of its calls."""
+    """Name the statistic in the column of times; for one process each it is the median of its calls."""
     if any(each.effect is not None and each.effect.processes > 1 for each in report.comparisons):
         yield (
             f"{METRIC_NAMES[report.metric]} ms: geometric mean of the processes' medians; ratio: the setting's over "
@@ -221,7 +221,7 @@ def _reasons(comparisons: Sequence[Comparison]) -> Iterator[str]:
 
 
 def _named(comparisons: Sequence[Comparison]) -> Iterator[str]:
-    """In what else than the setting two sides differ."""
+    """Name the differences of two sides apart from the setting."""
     shared: dict[tuple[str, str, str, bool], list[str]] = {}
     for each in comparisons:
         for found in each.differences:
@@ -236,23 +236,23 @@ def _told(found: Difference) -> tuple[str, str, str, bool]:
 
 
 def _unverified(report: ComparisonReport) -> Iterator[str]:
-    """Say which sides the mark *unverified* stands at, and why; of settings without any figure nothing is said."""
+    """Say which sides have the mark *unverified*, and why; settings without any figure are not mentioned."""
     rows = [(f"{one_line(row.name)}{side}", row) for side, rows in _sides(report) for row in rows if row.processes]
     yield from unverified.notes([(name, row.unverified) for name, row in rows])
 
 
 def _sides(report: ComparisonReport) -> list[tuple[str, list[Row]]]:
-    """Return what is said behind a name, and the settings of which it is said."""
+    """Return each suffix of a name, and the settings that have it."""
     if report.before is None:
         return [("", report.settings)]
     return [(" (before)", report.before), (" (after)", report.settings)]
 
 
 def _missing(report: ComparisonReport) -> Iterator[str]:
-    """Return repeats that came to nothing, and settings that stand in no comparison."""
+    """Return repeats without a result, and settings that are in no comparison."""
     for side, rows in _sides(report):
         for row in rows:
-            if row.lost and row.processes:  # a setting of which nothing is left has that for its reason
+            if row.lost and row.processes:  # for a setting without any process, that is already the reason
                 ends = ", ".join(f"{count} {status}" for status, count in row.lost.items())
                 reason = f": {one_line(row.lost_reason)}" if row.lost_reason else ""
                 yield f"{one_line(row.name)}{side}: repeats without a result: {ends}{reason}"
@@ -299,7 +299,7 @@ def _calls_interval(found: BreakEven) -> str:
 
 
 def _break_even_line(found: BreakEven) -> str:
-    """Say what a break-even point is made of."""
+    """Describe the parts of a break-even point."""
     start = f"starting takes {significant(found.excess_s, 3)} s more than {one_line(found.uncompiled)}"
     call = f"each call saves {significant(found.saved_s * 1e3, 3)} ms"
     if found.saved_s < 0:
@@ -317,7 +317,7 @@ def _noise_title(floor: NoiseFloor) -> str:
 
 
 def _noise_columns(floor: NoiseFloor) -> dict[str, list[str]]:
-    """Return the differences that so many repeats find with 80 % power, the R at hand marked."""
+    """Return the differences that each number of repeats finds with 80 % power, with the present R marked."""
     repeats = sorted(floor.detectable)
     return {
         "repeats": [f"{each} (here)" if each == floor.repeats else str(each) for each in repeats],
@@ -327,7 +327,7 @@ def _noise_columns(floor: NoiseFloor) -> dict[str, list[str]]:
 
 
 def _change(ratio: float | None) -> str:
-    """Return a ratio as a signed number of percent: two decimals up to 10 %, one up to 100 %."""
+    """Write a ratio as a signed number of percent: two decimals up to 10 %, one up to 100 %."""
     if ratio is None or not math.isfinite(ratio):
         return UNDEFINED
     value = round((ratio - 1) * 100, 2)

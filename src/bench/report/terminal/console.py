@@ -1,7 +1,7 @@
-"""The console of a run: output that cannot be written costs the output, and never the measurement.
+"""Provide the console of a run: a failed write loses output, but never stops the measurement.
 
-A pipe whose reader has gone (`bench -m … | head`), a terminal that was closed below nohup, a file on a full disk: the
-jobs go on, and their records, the table's figures among them, are on disk.
+After a closed pipe (`bench -m … | head`), a terminal closed under nohup, or a full disk, the jobs continue, and their
+records, including the table's figures, are on disk.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from bench.report.terminal import startup_line
 
 
 class _Unfailing:
-    """A stream whose writes raise no OSError; after the first that fails, what is written goes nowhere."""
+    """Wrap a stream so that writes raise no OSError; after the first failure, output is discarded."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write the text, or drop it."""
+        """Write the text, or discard it."""
         startup_line.erase()
         try:
             return self._stream.write(text)
@@ -31,15 +31,15 @@ class _Unfailing:
             return len(text)
 
     def flush(self) -> None:
-        """Flush the stream, or drop what it holds."""
+        """Flush the stream, or discard its buffer."""
         try:
             self._stream.flush()
         except OSError:
             self._give_up()
 
     def _give_up(self) -> None:
-        """Lead the stream's descriptor nowhere: else what it still holds would fail once more as Python ends."""
-        with contextlib.suppress(OSError, ValueError):  # a stream without descriptor, or one that is closed
+        """Redirect the stream's descriptor to the null device: otherwise its buffer would fail again at exit."""
+        with contextlib.suppress(OSError, ValueError):  # a stream without descriptor, or a closed one
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
@@ -49,11 +49,11 @@ class _Unfailing:
 
 
 class Terminal(Console):
-    """A console that outlives its output."""
+    """Provide a console that works on after its output fails."""
 
     @property
     def file(self) -> IO[str]:
-        """Return the stream that is written to."""
+        """Return the output stream."""
         return cast("IO[str]", _Unfailing(super().file))
 
     @file.setter

@@ -1,4 +1,4 @@
-"""The table of a dry run: what would run, in order, and how long that may take."""
+"""Print the table of a dry run: the jobs in order, and their estimated time."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from bench.report.text.format import clock, one_line
 from bench.report.text.layout import grid, is_watched, print_at
 
 HEADERS = ("job", "name", "trial", "state", "about", "folder")
-RIGHT = ("job", "about")  # numbers stand at the right of their column
-LAID_OUT = 1000  # jobs on a terminal: laying out a table of many takes longer than all of the planning
+RIGHT = ("job", "about")  # columns of numbers, aligned right
+LAID_OUT = 1000  # jobs on a terminal: the layout of a longer table takes more time than all of the planning
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedJob:
-    """One row."""
+    """Hold one row."""
 
     number: int
     name: str
     trial_id: str
     folder: str
     state: str = "to run"  # or "done", "again: crashed", "would be skipped: …"
-    estimate_s: float | None = None  # None: no earlier record tells; 0 for what will not run
-    known: bool = False  # the estimate is of this very setting
+    estimate_s: float | None = None  # None: no earlier record has it; 0 for a job that will not run
+    known: bool = False  # the estimate is from this exact setting
 
 
 def print_plan(console: Console, jobs: Sequence[PlannedJob]) -> None:
-    """Number, name, trial id, state, estimate and folder of each job, one line a job off terminals; then the sums."""
+    """Print number, name, trial id, state, estimate and folder per job (off terminals in one line); then the sums."""
     rows = [_cells(job) for job in jobs]
     if is_watched(console) and len(rows) <= LAID_OUT:
         print_at(console, _table(rows), console.width)
@@ -48,7 +48,7 @@ def _cells(job: PlannedJob) -> tuple[str, ...]:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Table:
-    """For a terminal: columns that share its width, their cells folded where they have less than they need."""
+    """Print a table for a terminal: columns share its width, and cells are folded if the column is too narrow."""
     table = grid(gap=2)
     table.add_column("job", justify="right")
     table.add_column("name", overflow="fold")
@@ -62,7 +62,7 @@ def _table(rows: Sequence[Sequence[str]]) -> Table:
 
 
 def _lines(rows: Sequence[Sequence[str]]) -> list[str]:
-    """One line a job, however wide."""
+    """Print one line per job, of any width."""
     table = [HEADERS, *rows]
     widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
     return ["  ".join(map(_padded, HEADERS, row, widths)).rstrip() for row in table]
@@ -74,7 +74,7 @@ def _padded(header: str, cell: str, width: int) -> str:
 
 
 def _sums(jobs: Sequence[PlannedJob]) -> str:
-    """Say how many of each kind, and the time for them: "4 jobs: 1 done, 3 to run, about 2:10 (…)"."""
+    """Count the jobs of each kind and estimate their time: "4 jobs: 1 done, 3 to run, about 2:10 (…)"."""
     done = sum(job.state == "done" for job in jobs)
     skipped = sum(job.state.startswith("would be skipped") for job in jobs)
     to_run = [job for job in jobs if job.state != "done" and not job.state.startswith("would be skipped")]

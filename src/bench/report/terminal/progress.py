@@ -1,8 +1,8 @@
-"""What is seen while a sweep runs: one live line for the running job, one line that stays for each finished one.
+"""Show the progress of a sweep: one live line for the running job, and one permanent line per finished job.
 
-The live line is for terminals only; anywhere else nothing is printed while a job runs. It is redrawn four times a
-second by the parent, which costs it well under a hundredth of a core beside the job that is measured. Nothing is
-measured here: phase, counts and times are what the caller passes on.
+The live line is for terminals only; elsewhere nothing is printed while a job runs. The parent redraws it four times a
+second, which takes well under a hundredth of a core during the measured job. Nothing is measured here: the caller
+supplies phase, counts and times.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ PHASE_WORDS = {
     "roofline": "Rating",
     "profile": "Profiling",
 }
-# Kind of reason why an ok job is not ranked → what its line says, and how.
+# Kind of reason why an ok job is not ranked → text and style in its line.
 WARNINGS = {
     "output": ("OUTPUT DIFFERS", FAILURE_STYLE),
     "warm-up": ("not warm", "yellow"),
@@ -59,17 +59,17 @@ WARNINGS = {
 COUNTED = ("warmup", "measurement")  # the phases with a bar; the others are one step each
 REDRAWS_PER_S = 4
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-NAME_CELLS = 24  # a name's column in the lines that stay
-NAME_CELLS_KEPT = 16  # of a name in the live line, before other pieces have to make room
-BAR_CELLS = (6, 20)  # the narrowest bar worth showing, and the widest
+NAME_CELLS = 24  # width of a name in the permanent lines
+NAME_CELLS_KEPT = 16  # of a name in the live line, before other parts are shortened
+BAR_CELLS = (6, 20)  # minimum and maximum width of the bar
 GAP = "   "
 WAITING_FOR = "waiting for a neighbour: "
-SHORT_WAIT_S = 1.0  # not worth a line that stays
+SHORT_WAIT_S = 1.0  # too short for a permanent line
 
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """Where a job stands: the phase, and the calls done and due in it (due 0: not counted, or not known before)."""
+    """Describe the progress of a job: the phase, and its calls done and due (due 0: not counted, or not known yet)."""
 
     phase: str = "start"
     done: int = 0
@@ -79,15 +79,16 @@ class Position:
 
 
 def estimate_left(position: Position, *, elapsed_s: float, to_measure: int, jobs_after: int) -> float | None:
-    """Return seconds that a job and those after it will take, from the job's own calls; None before there are any.
+    """Estimate the seconds left for a job and those after it, from the job's own calls; None before the first call.
 
-    What is due is the calls that are left, each as long as one takes now; the jobs after it take as long as this one.
+    The estimate assumes that each remaining call takes as long as the present one, and each later job as long as this
+    one.
 
     Args:
-        position: where it stands.
-        elapsed_s: how long it has run, without the wait for its turn and the reference before it.
-        to_measure: measured calls that it will make; 0: not known before.
-        jobs_after: how many jobs come after it.
+        position: the job's progress.
+        elapsed_s: seconds since its start, without the wait for its turn and the reference before it.
+        to_measure: number of measured calls; 0: not known yet.
+        jobs_after: number of jobs after it.
     """
     call_s = position.median_s if position.median_s is not None else position.e2e_s
     if call_s is None or not position.total or position.phase not in COUNTED:
@@ -102,11 +103,11 @@ def estimate_left(position: Position, *, elapsed_s: float, to_measure: int, jobs
 
 
 class JobProgress:
-    """The live line of one job; a context manager, and silent where no line can be redrawn.
+    """Show the live line of one job; a context manager that prints nothing if no line can be redrawn.
 
-    ``left_s`` is the estimate for the rest of the sweep when this job starts, this job included. None: not known, and
-    then made from the job's own calls; ``to_measure`` are those that it will measure (0: not known before).
-    ``jobs_after`` are the jobs that will run after this one; None: all with a higher number.
+    ``left_s`` is the estimate for the rest of the sweep at the start of this job, including this job. None: not known,
+    and then estimated from the job's own calls. ``to_measure`` is the number of measured calls (0: not known yet).
+    ``jobs_after`` is the number of jobs that will run after this one; None: all with a higher number.
     """
 
     def __init__(
@@ -139,7 +140,7 @@ class JobProgress:
         if self._live:
             try:
                 self._live.start(refresh=True)
-            except (OSError, RuntimeError):  # no thread can be started to redraw it: the job runs without
+            except (OSError, RuntimeError):  # no thread can be started to redraw it: the job runs without the line
                 self._live = None
         return self
 
@@ -150,7 +151,7 @@ class JobProgress:
             self._live.stop()
 
     def update(self, phase: str, done: int, total: int, e2e_s: float | None) -> None:
-        """Take note of progress; the next redraw shows it, and computes: here a measured call begins just now."""
+        """Record progress only; the next redraw does the computation, because a measured call begins now."""
         self._position = Position(phase=phase, done=done, total=total, e2e_s=e2e_s)
         if phase != "measurement" or not done:
             self._measured_s = []
@@ -158,15 +159,15 @@ class JobProgress:
             self._measured_s.append(e2e_s)
 
     def begin(self) -> None:
-        """Take note that the job itself begins: what was before, a wait or the reference, costs no job after it."""
+        """Record that the job itself begins: estimates of later jobs exclude an earlier wait or reference."""
         self._position, self._measured_s, self._begun_s = Position(), [], self._clock_s()
 
     def wait(self, neighbour: str | None, waited_s: float) -> None:
-        """Take note of a wait for another job of this host; None: it is over. Where there is no live line, say so once.
+        """Record a wait for another job of this host; None: it is over. Without a live line, print it once.
 
         Args:
-            neighbour: who is waited for, in words.
-            waited_s: how long already.
+            neighbour: the awaited job, in words.
+            waited_s: seconds waited so far.
         """
         if neighbour is None:
             self.begin()
@@ -178,7 +179,7 @@ class JobProgress:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def line(self) -> Text:
-        """Return the line as of now, not longer than the console is wide."""
+        """Return the current line, no longer than the width of the console."""
         elapsed_s = self._clock_s() - self._started_s
         position, measured_s = self._position, self._measured_s
         if measured_s:
@@ -194,9 +195,9 @@ class JobProgress:
         )
 
     def _still_left(self, position: Position, elapsed_s: float) -> float | None:
-        """The estimate counted down, but never below what this job's own calls and the jobs after it will still take.
+        """Count the estimate down, but never below the estimate from this job's own calls and the later jobs.
 
-        None: used up, or nothing is known.
+        None: used up, or unknown.
         """
         after, own_s = self._jobs_after, self._clock_s() - self._begun_s
 
@@ -212,15 +213,15 @@ class JobProgress:
 def live_line(
     width: int, *, title: str, job: int, jobs: int, position: Position, elapsed_s: float, left_s: float | None
 ) -> Text:
-    """Spinner, job, name, phase, bar, count, median or last latency, elapsed, left: the bar is left out first."""
+    """Return spinner, job, name, phase, bar, count, median or last latency, elapsed, left; first the bar is cut."""
     due = position.total if position.phase in COUNTED else 0
     count = f" {position.done:>{len(str(due))}}/{due}" if due else ""
     if position.phase in COUNTED and not due:
-        count = f" {position.done}"  # a rule decides while the calls are made
+        count = f" {position.done}"  # a rule decides the number during the calls
     latency = ""
     if position.median_s is not None:
         latency = f"{GAP}median {milliseconds(position.median_s):>5} ms"
-    elif position.done > 0 and position.e2e_s is not None:  # before the first call of a phase the last was another kind
+    elif position.done > 0 and position.e2e_s is not None:  # from a phase's first call on: the last is of its kind
         latency = f"{GAP}{milliseconds(position.e2e_s):>5} ms"
     elapsed = f"{GAP}{clock(elapsed_s)}"
     left = f"{GAP}left ~{clock(left_s)}" if left_s is not None else ""
@@ -250,7 +251,7 @@ def _bar(fraction: float, cells: int) -> Text:
 
 
 def print_job_line(console: Console, record: Record, job: int, jobs: int) -> None:
-    """The line that stays: how the job ended, with its headline figures or the reason.
+    """Print the permanent line: how the job ended, with its headline figures or the reason.
 
     On a terminal it is cut to the width; elsewhere it is one whole line, whatever its length.
     """
@@ -269,7 +270,7 @@ def print_job_line(console: Console, record: Record, job: int, jobs: int) -> Non
         if unseen is not None:
             line.append(f"  {unverified.WORD}", style="yellow")
         for piece in _headline(record):
-            # Half a figure misleads: a narrow terminal gets fewer of them.
+            # A cut figure misleads: a narrow terminal gets fewer figures.
             if not watched or line.cell_len + 2 + len(piece) <= console.width:
                 line.append(f"  {piece}")
         if unseen is not None:
@@ -283,7 +284,7 @@ def print_job_line(console: Console, record: Record, job: int, jobs: int) -> Non
 
 
 def print_reference_line(console: Console, record: Record) -> None:
-    """How the reference run ended that trials compare their output with: dim, for it is no result."""
+    """Print how the reference run for the output comparison ended; dim, because it is no result."""
     line = Text("reference for fidelity (eager, not compiled)", style="dim")
     ended = record.ended_at_s - record.started_at_s if record.ended_at_s is not None else None
     line.append(f": {record.status}" if record.status == "ok" else f": {record.status}: {reason(record)}")

@@ -1,4 +1,4 @@
-"""The closing table of a sweep, and the list of jobs of a dry run.
+"""Print the closing table of a sweep.
 
 It shows one row per setting, in the order and with the marks of `bench.analysis.ranking`; it does not judge. What makes
 rows incomparable (another workload, model or device, another kind of KV cache) is named below the table. Verdicts need
@@ -45,7 +45,7 @@ from bench.report.text.format import (
 from bench.report.text.layout import NARROWEST_NAME, grid, narrowed, natural_width, print_at, print_paragraph, width_of
 from bench.results.record import Record
 
-# Left out in this order where the console is too narrow for all.
+# Left out in this order if the console is too narrow for all.
 EXPENDABLE = (
     "MBU %", "peak MiB", "ITL ms", "warm-up", "graphs", "cold s", "TTFT ms", "±%", "steady", "output", "runs", "tok/s"
 )  # fmt: skip
@@ -62,7 +62,7 @@ FIGURES = {
 
 
 def print_table(console: Console, records: Sequence[Record]) -> None:
-    """Print the settings in the order of the ranking, why some failed, and what to mind in reading the figures."""
+    """Print the settings in the order of the ranking, the reasons of failures, and notes on the figures."""
     if not records:
         return
     settings = sorted(setting_views(records), key=lambda each: each.place)
@@ -110,13 +110,13 @@ def _columns(settings: Sequence[SettingView]) -> dict[str, list[Text]]:
 
 
 def _runs(setting: SettingView) -> str:
-    """Say how many processes stand behind the figures, and of how many."""
+    """Say how many processes the figures are from, and how many there were."""
     counted, whole = len(setting.counted), len(setting.records)
     return str(counted) if counted == whole else f"{counted} of {whole}"
 
 
 def _warmup_calls(setting: SettingView) -> str:
-    """Say how many warm-up calls its processes made: the range where they differ."""
+    """Say how many warm-up calls its processes made: a range if they differ."""
     counts = sorted({len(each.calls("warmup")) for each in setting.counted})
     text = str(counts[0]) if len(counts) == 1 else f"{counts[0]}..{counts[-1]}"
     return f"{text} {MARKS['warm-up']}" if setting.standing.has("warm-up") else text
@@ -126,7 +126,7 @@ def _warmup_calls(setting: SettingView) -> str:
 
 
 def _fitting(console: Console, settings: Sequence[SettingView], width: int) -> Table:
-    """The most generous layout that fits: headers in two lines, then narrower gaps, names wrapped, fewer columns."""
+    """Return the widest layout that fits: headers in two lines, then narrower gaps, wrapped names, fewer columns."""
     columns = _columns(settings)
     names = [" ".join([each.name, *_marks(each)]) for each in settings]
     for two_lines, gap in ((False, 2), (True, 2), (True, 1)):
@@ -156,7 +156,7 @@ def _marks(setting: SettingView) -> list[str]:
 
 
 def _lowest_note(ranked: Sequence[SettingView]) -> Iterable[str]:
-    """Say what the mark of the lowest median means; it is no verdict, whatever the number of processes."""
+    """Explain the mark of the lowest median; it is no verdict, for any number of processes."""
     if not any(each.is_lowest for each in ranked):
         return
     fewest, most = min(each.processes for each in ranked), max(each.processes for each in ranked)
@@ -168,7 +168,7 @@ def _lowest_note(ranked: Sequence[SettingView]) -> Iterable[str]:
 
 
 def _trust_notes(records: Sequence[Record], settings: Sequence[SettingView]) -> Iterable[str]:
-    """Say what speaks against a figure although its job came through."""
+    """Name doubts about the figures of jobs that are ok."""
     for each in records:
         if each.status == "ok":
             yield from process_notes(each)
@@ -180,7 +180,7 @@ def _trust_notes(records: Sequence[Record], settings: Sequence[SettingView]) -> 
 
 
 def _neighbour_notes(records: Sequence[Record]) -> Iterable[str]:
-    """Say which jobs shared their host with others, and why that is not known."""
+    """Say which jobs shared their host with others, and why that is not known of some."""
     seen = [(each, each.neighbours) for each in records if each.neighbours is not None]
     beside = [f"{run_title(each)} ({found.count})" for each, found in seen if found.count]
     if beside:
@@ -190,7 +190,7 @@ def _neighbour_notes(records: Sequence[Record]) -> Iterable[str]:
 
 
 def _source_notes(records: Sequence[Record]) -> Iterable[str]:
-    """Say which libraries were not those that pip installed: a line for each copy."""
+    """Name libraries that differ from those installed by pip: a line per copy."""
     jobs: dict[str, list[str]] = {}
     for each in records:
         for library, words in unusual_sources(each).items():
@@ -210,7 +210,7 @@ def _comparability_notes(ok: Sequence[SettingView], differing: Sequence[str]) ->
         advice = "compare tok/s, not E2E" if set(differing) <= FAIR_ON_RATE else "not comparable on E2E"
         yield f"settings differ in {', '.join(differing)}: {advice}"
     caches = kv_caches(ok)
-    # Who chose both kinds by hand knows; "auto" chooses by itself.
+    # A user who chose both kinds knows it; "auto" chooses without the user.
     chosen = {asked(each.counted[0], "generation.kv_cache") for each in ok}
     if len(caches) > 1 and chosen != {"dynamic", "static"}:
         kinds = "; ".join(f"{kind.removesuffix('Cache').lower()} in {listed(names)}" for kind, names in caches.items())

@@ -1,1 +1,1 @@
-"""What people look at."""
+"""Show results: in the terminal, on a page, in figures and in tables."""

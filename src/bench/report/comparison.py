@@ -1,11 +1,10 @@
-"""The report of one sweep, or of one beside another: all results of a comparison, also as plain values.
+"""Build the report of one sweep, or of two: all results of a comparison, also as plain values.
 
 Effects, verdicts, break-even points and the noise floor come from ``bench.analysis``;
-``bench.report.terminal.comparison_text`` puts them into words. Judged here is only what a regression gate asks
-(`check_slower`): whether a setting is slower than the reader allows, and whether each setting can still be compared at
-all.
+``bench.report.terminal.comparison_text`` puts them into words. This module judges only for a regression gate
+(`check_slower`): whether a setting is slower than the reader allows, and whether each setting can still be compared.
 
-Not covered: where the records come from, and what a program does with the outcome.
+Not covered: the source of the records, and the actions of a program on the outcome.
 """
 
 from __future__ import annotations
@@ -26,43 +25,43 @@ from bench.analysis.settings import Setting, processes, settings_of, steady_word
 from bench.results.record import Record, Unverified
 
 SCHEMA_VERSION = 2  # of to_json
-REFERENCE = "fidelity.reference=eager"  # what compares the output of a single setting as well
+REFERENCE = "fidelity.reference=eager"  # also compares the output of a single setting
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One setting by itself."""
+    """Hold one setting by itself."""
 
     name: str
     setting_id: str
-    median_s: float | None  # median over processes of each one's own median; None where no process is ok
-    geometric_mean_s: float | None  # of the same medians of processes; None likewise
+    median_s: float | None  # median over processes of their medians; None if no process is ok
+    geometric_mean_s: float | None  # of the same medians of processes; None as above
     processes: int  # with a time of this metric
     ok: int  # processes that are ok
     lost: dict[str, int]  # status → repeats that ended so
     lost_reason: str | None
     steady: dict[str, int]  # processes by the word of `bench.analysis.settings.steady_words`: yes, no, noisy, few, –
-    wrong_output: str | None = None  # how its output differs from the reference's; None where it does not
+    wrong_output: str | None = None  # how its output differs from the reference's; None if it does not
     agrees: bool = False  # whether the output of all its processes was compared with a reference's and agrees
-    unverified: list[Unverified] = field(default_factory=list)  # what the evidence of its processes could not see
+    unverified: list[Unverified] = field(default_factory=list)  # not confirmed by the evidence of its processes
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonReport:
-    """All that is to be said of one sweep, or of one sweep after another."""
+    """Hold all results of one sweep, or of one sweep compared with another."""
 
     metric: str  # one of METRICS
     margin: float  # the difference that matters, as a fraction
-    settings: list[Row]  # of the sweep; of two, those of the second
+    settings: list[Row]  # of the sweep; for two, those of the second
     before: list[Row] | None = None  # of two sweeps, the settings of the first; None for one
     comparisons: list[Comparison]
     break_evens: list[BreakEven]
     noise_floor: NoiseFloor | None  # None below three processes
-    sources: tuple[str, ...] = ()  # where the records came from; of two sweeps the first is the baseline
+    sources: tuple[str, ...] = ()  # sources of the records; of two sweeps the first is the baseline
 
     @property
     def unmatched(self) -> list[str]:
-        """Return settings that stand in no comparison: without a baseline, or in one of two sweeps alone."""
+        """Return settings that are in no comparison: without a baseline, or in only one of two sweeps."""
         sides = {each.setting_id for each in self.comparisons}, {each.baseline_id for each in self.comparisons}
         if self.before is None:
             return [row.name for row in self.settings if row.setting_id not in sides[0] | sides[1]]
@@ -78,7 +77,7 @@ class ComparisonReport:
 
 @dataclass(frozen=True, kw_only=True)
 class BrokenSetting:
-    """A setting that worked and cannot be compared any more."""
+    """Hold a setting that worked before and cannot be compared any more."""
 
     setting: str
     reason: str  # in one line
@@ -86,12 +85,12 @@ class BrokenSetting:
 
 @dataclass(frozen=True, kw_only=True)
 class SlowerCheck:
-    """What a regression gate says of each setting. The names are of settings, each in one list at most."""
+    """Hold the result of a regression gate. The names are of settings, each in one list at most."""
 
     limit: float | None  # as a fraction: 0.03 allows all below 3 %; None: being slower is no failure
     slower: list[str]  # verdict "slower", by the limit or more: the check fails
     ruled_out: list[str]  # inconclusive, but its interval ends below the limit
-    undecided: list[str]  # inconclusive, and as far as one can tell possibly slower by the limit or more
+    undecided: list[str]  # inconclusive, and possibly slower by the limit or more
     broken: list[BrokenSetting] = field(default_factory=list)  # failed, vanished, other output, incomparable
 
 
@@ -106,12 +105,12 @@ def build_report_of_records(
     metric: str = "e2e",
     margin: float = MARGIN,
 ) -> ComparisonReport:
-    """Return the report of one sweep, straight from its records.
+    """Return the report of one sweep, directly from its records.
 
     Args:
-        records: of every job that left one, whatever its status.
-        typed: the names of the settings in the order in which they were typed, the first of which is the baseline
-            where none is named; None: the order of the records.
+        records: of every job that left one, with any status.
+        typed: the names of the settings in the order in which they were typed; the first is the baseline if none is
+            named; None: the order of the records.
         baseline: as in `build_report`, like all that follow.
         metric: one of METRICS.
         margin: the difference that matters, as a fraction.
@@ -137,7 +136,7 @@ def build_report(
         baseline: a setting's name or `key=value`, as in `sweep.baseline`; None: the first.
         metric: one of METRICS.
         margin: the difference that matters, as a fraction.
-        sources: where the records came from.
+        sources: of the records.
 
     Raises:
         ConfigError: `baseline` names nothing.
@@ -178,7 +177,7 @@ def build_report_of_two(
 
 
 def in_order(settings: Sequence[Setting], typed: Sequence[str] | None) -> list[Setting]:
-    """Return the settings as they were typed; those that are not among `typed` come last, in the order they have."""
+    """Return the settings as they were typed; those not in `typed` come last, in their present order."""
     if typed is None:
         return list(settings)
     places = {name: place for place, name in reversed(list(enumerate(typed)))}
@@ -186,14 +185,14 @@ def in_order(settings: Sequence[Setting], typed: Sequence[str] | None) -> list[S
 
 
 def check_slower(report: ComparisonReport, limit: float | None) -> SlowerCheck:
-    """Which settings are slower by `limit` (a fraction) or more, which may be, and which cannot be compared any more.
+    """Find settings that are slower by `limit` (a fraction) or more, may be slower, or cannot be compared any more.
 
-    An interval rules something out only where a verdict was possible: not below three processes, and not where what is
-    compared differs in more than the setting, or cannot be trusted.
+    An interval rules something out only if a verdict was possible: not below three processes, and not if the sides
+    differ in more than the setting, or are unreliable.
 
     Args:
         report: of one sweep, or of two.
-        limit: None where being slower is no failure; no setting is in `slower` then, nor in `ruled_out`.
+        limit: None if being slower is no failure; no setting is in `slower` or `ruled_out` then.
     """
     broken = list(_broken(report))
     done = {each.setting for each in broken}
@@ -210,14 +209,14 @@ def check_slower(report: ComparisonReport, limit: float | None) -> SlowerCheck:
             high = found.high if judged and found is not None else None
             (ruled_out if high is not None and high < 1 + (limit or 0.0) else undecided).append(each.setting)
     if report.before is None:
-        undecided += report.unmatched  # without a baseline there is nothing to say of them
+        undecided += report.unmatched  # without a baseline they have no result
     return SlowerCheck(limit=limit, slower=slower, ruled_out=ruled_out, undecided=undecided, broken=broken)
 
 
 def _broken(report: ComparisonReport) -> Iterator[BrokenSetting]:
     """Return settings that worked before (in one sweep: should work beside their baseline) and cannot be compared now.
 
-    A setting that did not work before either is none of them: nothing got worse.
+    A setting that did not work before is not included: nothing got worse.
     """
     after = {row.setting_id: row for row in report.settings}
     before = after if report.before is None else {row.setting_id: row for row in report.before}
@@ -233,7 +232,7 @@ def _broken(report: ComparisonReport) -> Iterator[BrokenSetting]:
 
 
 def _breakage(old: Row, new: Row, compared: Comparison, *, is_one_sweep: bool) -> str | None:
-    """Say why one setting cannot be compared with its baseline; None where it can, or was never expected to."""
+    """Say why one setting cannot be compared with its baseline; None if it can, or was never expected to."""
     if (failed := _failed(new, is_one_sweep=is_one_sweep)) is not None:
         return failed
     if new.wrong_output is not None and (is_one_sweep or old.wrong_output is None):
@@ -249,7 +248,7 @@ def _breakage(old: Row, new: Row, compared: Comparison, *, is_one_sweep: bool) -
 
 
 def _failed(row: Row, *, is_one_sweep: bool) -> str | None:
-    """Say which repeats are not ok; in one sweep a skipped setting cannot run on this machine, which is no fault."""
+    """Say which repeats are not ok; in one sweep a skipped setting cannot run on this machine, which is no failure."""
     failed = {status: count for status, count in row.lost.items() if not is_one_sweep or status != "skipped"}
     if not failed:
         return None
@@ -289,17 +288,17 @@ def _agrees(record: Record) -> bool:
 
 
 def to_json(report: ComparisonReport, *, check: SlowerCheck | None = None) -> dict[str, Any]:
-    """Return the report as plain values in full precision: seconds, fractions, and None for what is not known.
+    """Return the report as plain values in full precision: seconds, fractions, and None for unknown values.
 
-    The keys are the fields of the dataclasses, so of `ComparisonReport` at the top; beside them stand
+    The keys are the fields of the dataclasses, at the top those of `ComparisonReport`; in addition there are
 
-    - ``schema_version``: 2; it counts up when a key changes its meaning or goes;
-    - ``unmatched``: settings that stand in no comparison;
+    - ``schema_version``: 2; it increases when a key changes its meaning or is removed;
+    - ``unmatched``: settings that are in no comparison;
     - in each of ``comparisons``: ``geometric_mean_s`` and ``baseline_geometric_mean_s``, whose quotient is the ratio;
     - in ``noise_floor``: ``advice``, sentences;
-    - ``slower_check``: a `SlowerCheck`, None where no gate was asked for.
+    - ``slower_check``: a `SlowerCheck`, None if no gate was requested.
 
-    Numbers that are keys (repeats, calls, differences) are strings, as JSON wants them.
+    Numbers that are keys (repeats, calls, differences) are strings, as JSON requires.
     """
     comparisons = [
         {
@@ -321,7 +320,7 @@ def to_json(report: ComparisonReport, *, check: SlowerCheck | None = None) -> di
 
 
 def _plain(value: Any) -> Any:
-    """Return dataclasses as dictionaries, keys as strings, and None for a float that JSON has no word for."""
+    """Return dataclasses as dictionaries, keys as strings, and None for a float that JSON cannot represent."""
     match value:
         case float():
             return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""The figures by which settings are shown: how each is read from the summary of a process, and how it is written."""
+"""Define the figures of settings: how each is read from the summary of a process, and how it is written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.report.text.format import mebibytes, milliseconds, percent, significa
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
-    """One figure; None where a process does not know it."""
+    """Define one figure; None if a process does not have it."""
 
     read: Callable[[Summary], float | None]
     write: Callable[[float | None], str]  # as a number without its unit
@@ -22,7 +22,7 @@ class Quantity:
 
 
 def median(series: Stats | None) -> float | None:
-    """Return the median of a series, None where there is no series."""
+    """Return the median of a series, None if there is no series."""
     return series.median if series is not None else None
 
 

@@ -1,8 +1,7 @@
-"""One row a trial and repeat: what a pipeline, a notebook and MLflow's table of trials take.
+"""Build one row per trial and repeat, for pipelines, notebooks and MLflow's table of trials.
 
-Figures are in full precision, under the names that MLflow's headline metrics have, with the unit in the name. What is
-not known is None. A job that did not come through has what it measured before it ended: `ranked` tells which figures
-may be compared.
+Figures are in full precision, under the names of MLflow's headline metrics, with the unit in the name. Unknown values
+are None. A job that is not ok has its measurements up to its end: `ranked` tells which figures may be compared.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from bench.report.text import unverified
 from bench.report.text.format import bare, one_line
 from bench.results.record import Record
 
-# Column → meaning. The swept keys stand between "repeat" and "status", each under its own name.
+# Column → meaning. The swept keys are between "repeat" and "status", each under its own name.
 COLUMNS = {
     "name": "the setting: its swept values, short",
     "setting_id": "what the repeats of a setting in a sweep have in common",
@@ -81,17 +80,17 @@ COLUMNS = {
     "outside_generate_s": "all parts but the wait, less the E2E of all calls",
     "error": "why it is not ok, in one line",
 }
-AFTER_SWEPT = "status"  # the first column behind the swept keys
+AFTER_SWEPT = "status"  # the first column after the swept keys
 
 Row = dict[str, Any]
 
 
 def rows_of(records: Sequence[Record], summaries: Sequence[Summary] | None = None) -> list[Row]:
-    """Return a row for each record but reference runs, all with the same columns in the same order.
+    """Return a row for each record except reference runs, all with the same columns in the same order.
 
     Args:
         records: with any status.
-        summaries: theirs, where they are had already.
+        summaries: of the records, if available already.
     """
     summaries = summaries if summaries is not None else [summarize(each) for each in records]
     trials = [pair for pair in zip(records, summaries, strict=True) if pair[0].kind != "reference"]
@@ -101,13 +100,13 @@ def rows_of(records: Sequence[Record], summaries: Sequence[Summary] | None = Non
 
 
 def columns_of(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    """Return the same as column → values; every column is there, though there be no row."""
+    """Return the same as column → values; every column is present, even without rows."""
     names = list(rows[0]) if rows else list(COLUMNS)
     return {name: [row[name] for row in rows] for name in names}
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """Return them as CSV with a header; what is not known is empty, and truth is `true` or `false`, as in JSON."""
+    """Return them as CSV with a header; unknown values are empty, and booleans are `true` or `false`, as in JSON."""
     columns = columns_of(rows)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -194,5 +193,5 @@ def _finite(value: Any) -> Any:
 def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
-    # Within quotes or not, readers take a carriage return for the end of a row.
+    # Readers treat a carriage return as the end of a row, even within quotes.
     return value.replace("\r\n", "\n").replace("\r", "\n") if isinstance(value, str) else value

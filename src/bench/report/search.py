@@ -1,8 +1,8 @@
-"""Show what a search found, on the terminal and as files: its best setting, or with several objectives a Pareto front.
+"""Show the results of a search on the terminal and in files: its best setting, or a Pareto front of objectives.
 
-Only trials that may be ranked (`bench.analysis.ranking`) are best. The others with values are shown with their marks
-where they would be as good as the best. All of it is descriptive: each setting ran in one process, and processes
-differ. Verdicts need repeats (`bench.report.comparison`).
+Only trials that may be ranked (`bench.analysis.ranking`) can be best. Others with values are shown with their marks if
+they would be as good as the best. All results are descriptive: each setting ran in one process, and processes differ.
+Verdicts require repeats (`bench.report.comparison`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from bench.report.text.remedy import remedy
 from bench.report.text.section import Section, to_markdown
 from bench.results.record import Record, Unverified
 
-# Objectives that a smaller workload improves whatever the settings are.
+# Objectives that a smaller workload improves for any settings.
 BY_WORK = ("e2e_ms", "ttft_ms", "cold_s", "peak_mib")
-RATE = "tok_per_s"  # the objective that stays fair where only the amount of work differs
+RATE = "tok_per_s"  # the objective that stays comparable if only the amount of work differs
 LEFT = ("setting", "steady")  # columns of words
 NAMES_SHOWN = 4
 CONTENDERS_SHOWN = 3
@@ -37,7 +37,7 @@ CAUTION = "descriptive, one process each: not a verdict; sweep.repeats=5 over th
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One setting that was measured."""
+    """Hold one measured setting."""
 
     name: str
     trial_id: str
@@ -47,29 +47,29 @@ class Row:
     place: int  # in the order of the ranking, from 0
     values: dict[str, float] | None  # objective → value; None: pruned
     reason: str | None = None  # why it is pruned
-    unverified: list[Unverified] = field(default_factory=list)  # what its evidence could not see
+    unverified: list[Unverified] = field(default_factory=list)  # not confirmed by its evidence
 
     @property
     def label(self) -> str:
-        """Return the name with its marks behind it."""
+        """Return the name followed by its marks."""
         return f"{self.name} {self.standing.marks}".rstrip()
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchReport:
-    """All that a search came to."""
+    """Hold all results of a search."""
 
     goals: dict[str, str]  # objective → minimize or maximize
     space: dict[str, list[str]]  # override key → values
-    size: int | None  # settings in it; None: no end of them
-    rows: list[Row]  # in the order in which they were asked for
-    refused: list[str]  # why settings were not run at all
+    size: int | None  # number of settings in it; None: infinite
+    rows: list[Row]  # in the order of the requests
+    refused: list[str]  # why settings did not run at all
     lost: int = 0  # jobs that left no record
-    remedy: str = ""  # what would let its trials be ranked, where none is
+    remedy: str = ""  # how to get ranked trials, if there are none
 
     @property
     def front(self) -> list[Row]:
-        """The ranked settings that no other ranked one beats in everything, the best in the first objective first."""
+        """Return the ranked settings that no other ranked one dominates, the best in the first objective first."""
         return self._best_of([row for row in self.rows if row.standing.is_ranked])
 
     @property
@@ -86,7 +86,7 @@ class SearchReport:
         return [row for row in self.rows if row.values is not None and not row.standing.is_ranked]
 
     def _best_of(self, rows: Sequence[Row]) -> list[Row]:
-        """Return those that no other one beats in everything, in order; equal ones as in the ranking."""
+        """Return the settings that no other one dominates, in order; equal ones as in the ranking."""
         told = [(row, row.values) for row in rows if row.values is not None]
         found = pareto_front([list(values.values()) for _, values in told], list(self.goals.values()))
         best = sorted((told[each] for each in found), key=lambda each: (*order_of(each[1], self.goals), each[0].place))
@@ -109,15 +109,15 @@ def build_search_report(
     refused: Sequence[str] = (),
     lost: int = 0,
 ) -> SearchReport:
-    """Return the report of a search; the values that the study was told are derived from the records, too.
+    """Return the report of a search; the values of the study are also derived from the records.
 
     Args:
-        records: of the search's jobs, under the names that they have in it.
+        records: of the search's jobs, with their names in the search.
         goals: objective → minimize or maximize.
         space: override key → values.
-        size: settings in the space; None: no end of them.
-        refused: why settings were not run.
-        lost: jobs that left no record.
+        size: number of settings in the space; None: infinite.
+        refused: why settings did not run.
+        lost: jobs without a record.
     """
     rows = []
     places = {
@@ -153,7 +153,7 @@ def build_search_report(
 
 
 def print_search(console: Console, report: SearchReport) -> None:
-    """Print the best setting or the front, and how many trials it is taken from."""
+    """Print the best setting or the front, and the number of trials."""
     console.print()
     console.print(Text(_heading(report), style="bold"), soft_wrap=True)
     columns = _columns(report)
@@ -164,7 +164,7 @@ def print_search(console: Console, report: SearchReport) -> None:
         for cells in zip(*columns.values(), strict=True):
             table.add_row(*map(Text, cells))
         print_at(console, table, width_of(console))
-    for line in _lines(report, with_reasons=False):  # the table above has told them
+    for line in _lines(report, with_reasons=False):  # the table above has shown them
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -179,7 +179,7 @@ def search_section(report: SearchReport) -> Section:
 
 
 def search_answer(report: SearchReport) -> str:
-    """Say the result for the last lines of the output: the best, or why there is none; and what to do."""
+    """Say the result for the last lines of the output: the best, or why there is none; and the next step."""
     front = report.front
     if not front:
         pruned = _pruned(report)
@@ -190,13 +190,13 @@ def search_answer(report: SearchReport) -> str:
 
 
 def _pruned(report: SearchReport) -> str:
-    """Say how many trials have no values, by kind of reason; "" where all have some."""
+    """Say how many trials have no values, by kind of reason; "" if all have some."""
     counts = ", ".join(f"{count} {kind}" for kind, count in report.pruned.items())
     return f"pruned {sum(report.pruned.values())}: {counts}" if counts else ""
 
 
 def search_to_json(report: SearchReport) -> dict[str, Any]:
-    """Return all of it, in full precision."""
+    """Return all results in full precision."""
     return {
         "objectives": report.goals,
         "space": report.space,
@@ -236,7 +236,7 @@ def _heading(report: SearchReport) -> str:
 
 
 def _columns(report: SearchReport) -> dict[str, list[str]]:
-    """The front, and below it what would be as good if it were ranked, with its marks; {} where nothing has values."""
+    """Return the front, then settings as good but not ranked, with their marks; {} if no setting has values."""
     shown = [*report.front, *report.contenders[:CONTENDERS_SHOWN]]
     if not shown:
         return {}
@@ -279,7 +279,7 @@ def _not_ranked_lines(report: SearchReport, *, with_reasons: bool) -> list[str]:
 
 
 def _work_lines(report: SearchReport) -> list[str]:
-    """Say which objectives are not fair between these settings, for they do not all do the same work."""
+    """Say which objectives are not comparable between these settings, because their work differs."""
     work = [key.lstrip("+") for key in report.space if key.lstrip("+").partition(".")[0] == "workload"]
     if not report.front or not work:
         return []

@@ -1,4 +1,4 @@
-"""What speaks against the figures of settings that ran, in the words of the terminal's table and of the page's."""
+"""Write the doubts about the figures of settings that ran, for the tables of terminal and page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SAME_CACHE = "generation.kv_cache=static compares like with like"
 
 
 def process_notes(record: Record) -> Iterator[str]:
-    """Say what speaks against the figures of one process that is ok."""
+    """Say which doubts there are about the figures of one process that is ok."""
     name, fidelity, output = run_title(record), record.fidelity, record.output
     if fidelity is not None and fidelity.agrees is None and fidelity.reason:
         yield f"{name}: output not compared: {one_line(fidelity.reason)}"
@@ -32,7 +32,7 @@ def compilation_notes(settings: Iterable[SettingView]) -> Iterator[str]:
 
 
 def kv_caches(settings: Iterable[SettingView]) -> dict[str, list[str]]:
-    """Return class of the KV cache → names of the settings that are ok and had it."""
+    """Return class of the KV cache → names of the ok settings with that class."""
     found: dict[str, list[str]] = {}
     for each in settings:
         seen = each.counted[0].observed

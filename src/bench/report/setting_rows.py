@@ -1,8 +1,8 @@
-"""One row per setting, over all its processes, in the order in which the settings of a sweep are ranked.
+"""Build one row per setting, over all its processes, in the order of the ranking of a sweep.
 
-What may be ranked, with which marks and for which reasons, is decided in `bench.analysis.ranking`. Figures are in full
+`bench.analysis.ranking` decides which settings may be ranked, with which marks and reasons. Figures are in full
 precision, under the names of `bench.report.rows`, with the unit in the name; each is the median over the setting's ok
-processes. What is not known is None.
+processes. Unknown values are None.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bench.report.text import unverified
 from bench.report.text.format import bare
 from bench.results.record import Record
 
-# Column → meaning. The swept keys stand between "sweep_id" and "ranked", each under its own name.
+# Column → meaning. The swept keys are between "sweep_id" and "ranked", each under its own name.
 COLUMNS = {
     "name": "the setting: its swept values, short",
     "setting_id": "what the repeats of a setting in a sweep have in common",
@@ -43,17 +43,17 @@ COLUMNS = {
     "steady": "yes, no, noisy or few, with counts where processes differ (2 no 3 yes); none where none was judged",
     "unverified": "parts of the request that no evidence could see, and why; none where all was seen",
 }
-AFTER_SWEPT = "ranked"  # the first column behind the swept keys
+AFTER_SWEPT = "ranked"  # the first column after the swept keys
 FIGURES = tuple(COLUMNS)[tuple(COLUMNS).index("e2e_ms") : tuple(COLUMNS).index("steady")]
 
 Row = dict[str, Any]
 
 
 def setting_rows(sweeps: Iterable[Sequence[Record]]) -> dict[str, list[Any]]:
-    """Column → values, a value for each setting in the order of `rank`; every column is there, though there be no row.
+    """Return column → values, one per setting in the order of `rank`; every column is present, even without rows.
 
     Args:
-        sweeps: the records of each, with any status. A setting that was measured in two sweeps has a row for each.
+        sweeps: the records of each, with any status. A setting measured in two sweeps has a row for each.
     """
     settings = [setting for records in sweeps for setting in settings_of(records)]
     keys = dict.fromkeys(key for each in settings for key in each.swept)
@@ -91,7 +91,7 @@ def _row(place: RankedSetting, swept: dict[str, str]) -> Row:
 
 
 def _figures(setting: Setting) -> Row:
-    """Return the median of each headline figure over the processes that know it."""
+    """Return the median of each headline figure over the processes that have it."""
     processes = [headline(each, summarize(each)) for each in setting.records]
     found: Row = {}
     for name in FIGURES:

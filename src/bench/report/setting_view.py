@@ -1,4 +1,4 @@
-"""A setting as the terminal, the page, Markdown and the figures show it; each statistic is derived once.
+"""Prepare a setting for terminal, page, Markdown and figures; each statistic is derived once.
 
 A figure of several repeats is the median over the ok processes of each one's own figure. Nothing is judged here:
 `bench.analysis.ranking` decides which settings are ranked, in which order.
@@ -23,13 +23,13 @@ from bench.report.text.format import UNDEFINED, one_line
 from bench.results.palette import colour, positions_of
 from bench.results.record import Record, Unverified
 
-# Kind of reason → what stands behind the name of a setting in a figure.
+# Kind of reason → suffix of the name of a setting in a figure.
 REMARKS = {"output": "output differs", "warm-up": "not warm", "unsteady": "unsteady", "no calls": "no calls"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SettingView:
-    """One setting: all its processes, and the figures of those that count (the ok ones, or all where none is)."""
+    """Hold one setting: all its processes, and the figures of those that count (the ok ones, or all if none is)."""
 
     setting: Setting  # its records are the ok ones
     standing: Standing
@@ -48,7 +48,7 @@ class SettingView:
 
     @property
     def full_name(self) -> str:
-        """Return its name with what speaks against its figures, or that it is the baseline."""
+        """Return its name with the doubts about its figures, or the note that it is the baseline."""
         words = ["baseline"] if self.is_baseline else []
         words += [REMARKS.get(each.kind, each.title) for each in self.standing.reasons]
         words += [unverified.WORD] if self.standing.is_unverified else []
@@ -66,7 +66,7 @@ class SettingView:
 
     @property
     def status(self) -> str:
-        """Return ok when any process is ok, else the worst status."""
+        """Return ok if any process is ok, otherwise the worst status."""
         return self.standing.status
 
     @property
@@ -80,7 +80,7 @@ class SettingView:
         return len(self.setting.records)
 
     def figure(self, quantity: Quantity) -> float | None:
-        """Return the median over processes of one figure; None when no process knows it."""
+        """Return the median over processes of one figure; None if no process has it."""
         values = [value for value in map(quantity.read, self.summaries) if value is not None]
         return statistics.median(values) if values else None
 
@@ -123,7 +123,7 @@ class SettingView:
 
     @property
     def compiles_itself(self) -> bool:
-        """Tell whether graphs were made although none were asked for."""
+        """Tell whether graphs were created without a request."""
         return compiles_itself(self.counted)
 
     @property
@@ -133,7 +133,7 @@ class SettingView:
 
     @property
     def unverified(self) -> list[Unverified]:
-        """Return what its evidence could not see."""
+        """Return what its evidence could not confirm."""
         return self.setting.unverified
 
 
@@ -144,13 +144,12 @@ def setting_views(
     typed: Sequence[str] | None = None,
     baseline: str | None = None,
 ) -> list[SettingView]:
-    """Return the settings of these records as they were typed.
+    """Return the settings of these records in the order in which they were typed.
 
     Args:
         records: of one sweep, with any status; reference runs are left out.
-        summaries: theirs; None: they are made here.
-        typed: names of the settings as typed; settings that are not among them come after those. None: the order of
-            the records.
+        summaries: of the records; None: they are computed here.
+        typed: names of the settings as typed; other settings come after those. None: the order of the records.
         baseline: as for `bench.analysis.baselines.baseline_ids`.
     """
     summaries = summaries if summaries is not None else [summarize(each) for each in records]

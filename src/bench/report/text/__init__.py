@@ -1,1 +1,1 @@
-"""Numbers, names, tables and sentences, as written for people."""
+"""Format numbers, names, tables and sentences for readers."""

@@ -1,4 +1,4 @@
-"""What torch.compile did in the processes of a setting, in the words of the terminal's table and of the report's."""
+"""Describe the effects of torch.compile in the processes of a setting, for the tables of terminal and report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.results.record import CompileObserved, Record
 
 
 def graphs_words(records: Sequence[Record]) -> str:
-    """Graphs that were made, as observed; a range where processes differ, and "own" where nobody asked for them."""
+    """Write the number of observed graphs; a range if processes differ, and "own" if they were not requested."""
     counts = sorted({each.graphs for each in _observed(records) if each.graphs is not None})
     if not counts:
         return UNDEFINED
@@ -19,13 +19,13 @@ def graphs_words(records: Sequence[Record]) -> str:
 
 
 def compiles_itself(records: Sequence[Record]) -> bool:
-    """Tell whether graphs were made although none were asked for: flex_attention wraps itself in torch.compile."""
+    """Tell whether graphs were created without a request: flex_attention wraps itself in torch.compile."""
     unasked = [each for each in records if asked(each, "compile.mode") is None]
     return any((each.attention_graphs or 0) > 0 for each in _observed(unasked))
 
 
 def starts_warm(records: Sequence[Record]) -> bool:
-    """Tell whether compiled code came from a cache, so that the first call was no cold start."""
+    """Tell whether compiled code came from a cache; the first call was then no cold start."""
     return any(each.cache_state in ("warm", "mixed") for each in _observed(records))
 
 

@@ -1,8 +1,8 @@
-"""How figures, names and reasons are written for people: four significant digits, and one line a reason.
+"""Format figures, names and reasons for readers: four significant digits, and one line per reason.
 
-It decides no figure: what is undefined (None) comes out as a dash, never as 0. Text from users and libraries is
-made safe for a terminal here (one line, no control characters), and callers print it as ``rich.text.Text``, so that
-brackets in it are no markup.
+It changes no figure: an undefined one (None) is written as a dash, never as 0. Text from users and libraries is made
+safe for a terminal here (one line, no control characters), and callers print it as ``rich.text.Text``, in which
+brackets are no markup.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ANSI = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?)")
 
 
 def bare(value: str) -> str:
-    """Return a swept value as it was meant, without the quotes in which Hydra's grammar reads it."""
+    """Return a swept value without the quotes of Hydra's grammar."""
     quote = value[:1]
     if len(value) < 2 or quote not in ("'", '"') or not value.endswith(quote):
         return value
@@ -30,7 +30,7 @@ def bare(value: str) -> str:
 
 
 def significant(value: float | None, digits: int = 4) -> str:
-    """Return so many significant digits, never in exponents: 0.01234, 98.10, 12350."""
+    """Write so many significant digits, never in exponents: 0.01234, 98.10, 12350."""
     if value is None or not math.isfinite(value):
         return UNDEFINED
     if value == 0:
@@ -46,7 +46,7 @@ def milliseconds(duration_s: float | None, digits: int = 4) -> str:
 
 
 def mebibytes(size: float | None) -> str:
-    """Return bytes as a number of MiB; whole ones from 1000 on."""
+    """Write bytes as a number of MiB; integers from 1000 on."""
     if size is None:
         return UNDEFINED
     mib = size / 2**20
@@ -59,7 +59,7 @@ def percent(fraction: float | None, digits: int = 2) -> str:
 
 
 def plural(number: int, one: str, several: str = "") -> str:
-    """Write a number with its noun; `several` is the plural where it does not end in s alone."""
+    """Write a number with its noun; `several` is the plural if it is irregular."""
     return f"{number} {one if number == 1 else several or one + 's'}"
 
 
@@ -70,7 +70,7 @@ def listed(names: Sequence[str], most: int = 4) -> str:
 
 
 def clock(duration_s: float) -> str:
-    """Return seconds as on a stopwatch: 0:31, 12:05, 1:02:03."""
+    """Write seconds as on a stopwatch: 0:31, 12:05, 1:02:03."""
     minutes, seconds = divmod(int(duration_s), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
@@ -88,13 +88,13 @@ def title(record: Record) -> str:
 
 
 def run_title(record: Record) -> str:
-    """Return the setting's name, and which of its repeats this is where there are several."""
+    """Return the setting's name, with the repeat if there are several."""
     several = record.repeat > 1 or (asked(record, "sweep.repeats") or 1) > 1
     return f"{title(record)} #{record.repeat}" if several else title(record)
 
 
 def reason(record: Record) -> str:
-    """Say why a job is not ok, in one line; a skip's message says it all, other ends add where and what kind."""
+    """Say in one line why a job is not ok; a skip's message suffices, other endings add stage and type."""
     if record.error is None:
         return f"ended in {record.stage or 'no known stage'}"
     if record.status == "skipped":

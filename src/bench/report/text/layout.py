@@ -1,4 +1,4 @@
-"""Tables and paragraphs of a given width, on terminals and off them."""
+"""Lay out tables and paragraphs of a given width, on terminals and elsewhere."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-PLAIN_WIDTH = 100  # where the console is no terminal and has no width of its own
+PLAIN_WIDTH = 100  # if the console is no terminal and has no width
 NARROWEST_NAME = 14
 _Cells = TypeVar("_Cells")
 
 
 def grid(*, gap: int) -> Table:
-    """Return a table without lines, its columns so many cells apart."""
+    """Return a table without lines, with so many cells between columns."""
     return Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold")
 
 
 def natural_width(console: Console, table: Table) -> int:
-    """Return the cells that a table takes where it may be as wide as it likes."""
+    """Return the width in cells of a table without a width limit."""
     return console.measure(table, options=console.options.update(width=10_000)).maximum
 
 
 def is_watched(console: Console) -> bool:
-    """Whether it is a terminal, and not a file or pipe that somebody only wants coloured, as FORCE_COLOR says in CI."""
+    """Tell whether it is a terminal, and not a file or pipe with forced colours, such as by FORCE_COLOR in CI."""
     is_forced = os.environ.get("FORCE_COLOR") or os.environ.get("TTY_COMPATIBLE") == "1"
     return console.is_terminal and (not is_forced or console.file.isatty())
 
 
 def width_of(console: Console) -> int:
-    """Return the cells that tables and paragraphs may take."""
+    """Return the maximum width of tables and paragraphs in cells."""
     return console.width if is_watched(console) else PLAIN_WIDTH
 
 
 def can_redraw(console: Console) -> bool:
-    """Whether a line may be drawn over and over: not where a log is kept (CI), nor on a terminal that cannot (dumb)."""
+    """Tell whether a line may be redrawn: not in a log (CI), nor on a terminal that cannot do it (dumb)."""
     return is_watched(console) and console.is_interactive and os.environ.get("CI", "").lower() in ("", "0", "false")
 
 
 @dataclass(frozen=True)
 class _AtWidth:
-    """Rendered at a width that the console itself may not have: off terminals rich assumes 80."""
+    """Render at a width other than the console's: off terminals rich assumes 80."""
 
     renderable: RenderableType
     width: int
@@ -66,12 +66,12 @@ def _without_blank_end(line: Sequence[Segment]) -> list[Segment]:
 
 
 def print_at(console: Console, renderable: RenderableType, width: int) -> None:
-    """Print within so many cells, whatever the console makes of its own width."""
+    """Print within so many cells, for any width of the console."""
     console.print(_AtWidth(renderable, width), crop=False, end="")
 
 
 def print_paragraph(console: Console, text: Text, width: int) -> None:
-    """Print a text within so many cells, its lines after the first indented."""
+    """Print a text within so many cells, with all lines after the first indented."""
     first, *rest = text.wrap(console, width - 2)
     print_at(console, Text("\n  ").join([first, *rest]), width)
 
@@ -85,7 +85,7 @@ def narrowed(
     expendable: Iterable[str],
     layout: Callable[[Sequence[str], dict[str, _Cells]], Table],
 ) -> Table:
-    """Return a table of so many cells: without some columns where that is needed, and with its names wrapped.
+    """Return a table of so many cells: if necessary without some columns, and with its names wrapped.
 
     Args:
         console: where it will be printed.
@@ -101,5 +101,5 @@ def narrowed(
         spare = width - natural_width(console, layout([""] * len(names), kept))
         if spare >= 0:
             break
-    # textwrap breaks names at spaces and hyphens, rich would break them anywhere.
+    # textwrap breaks names at spaces and hyphens; rich would break them anywhere.
     return layout([textwrap.fill(each, NARROWEST_NAME + max(spare, 0)) for each in names], kept)

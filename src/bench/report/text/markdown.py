@@ -1,23 +1,23 @@
-"""Tables and texts for Markdown as GitHub renders it."""
+"""Write tables and texts in Markdown as GitHub renders it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-# Names from overrides may hold what Markdown takes for a cell's end, emphasis, code, a link, HTML or a formula.
+# Names from overrides may contain Markdown syntax: a cell's end, emphasis, code, a link, HTML or a formula.
 SPECIAL = "\\|*`[]<~$&"
 
 
 def escaped(text: str) -> str:
-    """Return the text as it is, whatever is in it; it has one line, and may begin one."""
+    """Escape a text so that Markdown shows it unchanged; it has one line, and may begin one."""
     return re.sub(r"^(\d*)([#>+=.)-])", r"\1\\\2", _inline(text))  # a heading, a quote, a list
 
 
 def _inline(text: str) -> str:
     for special in SPECIAL:
         text = text.replace(special, f"\\{special}")
-    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # within a word it is no emphasis
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # within a word an underscore is no emphasis
 
 
 def bullets(lines: Iterable[str]) -> str:
@@ -26,11 +26,11 @@ def bullets(lines: Iterable[str]) -> str:
 
 
 def table(columns: Mapping[str, Sequence[str]], *, left: Collection[str] = ()) -> str:
-    """A table: the first column and those in `left` hold words, the others figures. Rows without a word are left out.
+    """Return a table: the first column and those in `left` hold words, the others figures. Empty rows are left out.
 
     Args:
         columns: header → cells.
-        left: headers of columns that are flush left, beside the first.
+        left: headers of left-aligned columns, besides the first.
     """
     marks = ["---" if number == 0 or header in left else "---:" for number, header in enumerate(columns)]
     cells = [tuple(map(_inline, row)) for row in (columns, *zip(*columns.values(), strict=True)) if any(row)]

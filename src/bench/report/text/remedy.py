@@ -1,6 +1,6 @@
-"""Say what to type so that settings can be ranked, where none of a sweep or a search is.
+"""Say what to type so that settings can be ranked, if none of a sweep or a search is.
 
-Which setting is not ranked, and why, is decided in `bench.analysis.ranking`; here that becomes an instruction.
+`bench.analysis.ranking` decides which setting is not ranked, and why; this module turns that into an instruction.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from bench.analysis.ranking import Standing
 from bench.analysis.settings import asked
 from bench.results.record import Record
 
-# Key → the value with which the calls decide how many are made, and how that is typed.
+# Key → the value for which a rule decides the number of calls, and how to type it.
 POLICIES = {"warmup.policy": ("auto", "warmup=auto"), "measurement.policy": ("adaptive", "measurement=adaptive")}
 LIMITS = ("warmup.max_iterations", "measurement.max_iterations")
 QUIETER = "a quieter machine helps more"
 
 
 def remedy(standings: Iterable[Standing], records: Sequence[Record], *, verb: str = "Run") -> str:
-    """Return what would let settings be ranked that are not, as one sentence; "" where another run would not.
+    """Return in one sentence what would make unranked settings ranked; "" if another run would not.
 
     Args:
         standings: of the settings that are not ranked.
-        records: of their processes, which say what was asked for already.
-        verb: what is done again.
+        records: of their processes, which contain the former requests.
+        verb: the action to repeat.
     """
     kinds = {reason.kind for each in standings for reason in each.reasons}
     if kinds & {"warm-up", "unsteady"}:

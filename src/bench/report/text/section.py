@@ -1,4 +1,4 @@
-"""A part of a report with a title, a table and lines, which terminal, page and Markdown show alike."""
+"""Define a section of a report with title, table and lines, which terminal, page and Markdown show alike."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 from bench.report.text import markdown
 
-LEFT = ("verdict", "status", "cache")  # columns of words, beside the first
+LEFT = ("verdict", "status", "cache")  # columns of words, besides the first
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A title, a table, and lines below; each of them may be missing."""
+    """Hold a title, a table, and lines below; each of them may be missing."""
 
     title: str = ""
     columns: dict[str, list[str]] = field(default_factory=dict)  # header → cells; the first column holds names
@@ -24,7 +24,7 @@ def to_markdown(sections: Iterable[Section], *, left: Collection[str] = LEFT) ->
 
     Args:
         sections: in order.
-        left: headers of columns that are flush left, beside the first.
+        left: headers of left-aligned columns, besides the first.
     """
     parts = []
     for each in sections:

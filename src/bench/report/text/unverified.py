@@ -1,6 +1,6 @@
-"""How the mark *unverified* is written: behind a name, below a table, in a row, and in the last lines of a sweep.
+"""Write the mark *unverified*: after a name, below a table, in a row, and in the last lines of a sweep.
 
-Which settings have the mark, and why, is decided in ``bench.analysis.settings``.
+``bench.analysis.settings`` decides which settings have the mark, and why.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from bench.report.text.format import listed, one_line, plural
 from bench.results.record import Record, Unverified
 
 MARK, WORD = UNVERIFIED, "unverified"
-REASON_SHOWN = 200  # characters, in the line that ends a sweep
+REASON_SHOWN = 200  # characters, in the last line of a sweep
 
 
 def words(found: Iterable[Unverified]) -> str | None:
-    """The keys and reasons of one setting in a line, keys with the same reason together; None where there are none."""
+    """Return the keys and reasons of one setting in a line, grouped by reason; None if there are none."""
     texts = [f"{', '.join(keys)}: {reason}" for reason, keys in _by_reason(found).items()]
     return "; ".join(texts) or None
 
@@ -26,7 +26,7 @@ def notes(settings: Sequence[tuple[str, Sequence[Unverified]]]) -> list[str]:
     """Return the lines that explain the mark: one for each reason, with its keys and the names of the settings.
 
     Args:
-        settings: name and what its evidence could not see, of all settings that have figures.
+        settings: name and unconfirmed keys of all settings that have figures.
     """
     reasons: dict[str, dict[str, list[str]]] = {}
     for name, found in settings:
@@ -37,7 +37,7 @@ def notes(settings: Sequence[tuple[str, Sequence[Unverified]]]) -> list[str]:
 
 
 def count_line(records: Sequence[Record]) -> str | None:
-    """Say how many settings are unverified, and in what, for the last lines of a sweep; None where none is.
+    """Say how many settings are unverified, and in which keys, for the last lines of a sweep; None if none is.
 
     Args:
         records: of the sweep, with any status.
@@ -61,7 +61,7 @@ def _by_reason(found: Iterable[Unverified]) -> dict[str, list[str]]:
 
 
 def _keys_with_names(keys: Mapping[str, Sequence[str]], settings: int) -> str:
-    """Keys, and in which settings: those of the same settings together, and no names where there is one setting."""
+    """Return keys with their settings, grouped by equal settings; without names if there is one setting."""
     together: dict[tuple[str, ...], list[str]] = {}
     for key, names in keys.items():
         together.setdefault(tuple(names), []).append(key)

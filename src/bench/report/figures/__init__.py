@@ -1,6 +1,6 @@
-"""The plots of a sweep's report, as SVG that stands in a page or alone.
+"""Draw the plots of a sweep's report, as SVG for a page or for a separate file.
 
-``draw_all`` gives those for which there is data. matplotlib is loaded when it is called and not before.
+``draw_all`` returns those with data. matplotlib is loaded at its first call and not before.
 """
 
 from bench.report.figures.all import draw_all

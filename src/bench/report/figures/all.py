@@ -1,6 +1,6 @@
-"""Which figures there are, in the order in which a report shows them.
+"""Draw all figures, in the order of the report.
 
-Not covered: text around the figures, and where they are written.
+Not covered: the text around the figures, and writing them to files.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from bench.results.record import Record
 
 
 def import_figures() -> None:
-    """Import all that draws: matplotlib takes half a second to load, and what imports this package may not draw."""
-    os.environ.pop("MPLBACKEND", None)  # only files are drawn; a name that matplotlib does not know would end it
-    # A home folder that is read-only costs it a cache and nothing else: no matter for the terminal.
+    """Import all drawing modules: matplotlib loads in half a second, and importers of this package may not draw."""
+    os.environ.pop("MPLBACKEND", None)  # only files are drawn; an unknown name would make matplotlib fail
+    # With a read-only home folder matplotlib only lacks its cache, which the terminal need not show.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     importlib.import_module("bench.report.figures.drawing.sheet")
 
@@ -29,8 +29,8 @@ def draw_all(
     """Draw every figure for which these records hold data.
 
     Args:
-        trials: all records of one sweep, whatever their status, without reference runs.
-        settings: theirs.
+        trials: all records of one sweep, with any status, without reference runs.
+        settings: of these records.
         faults: takes a line for each figure that could not be drawn, whatever the reason.
     """
     import_figures()
@@ -56,7 +56,7 @@ def draw_all(
         try:
             with drawing():
                 drawn.append(figure.draw(data))
-        except Exception as error:  # noqa: BLE001 - whatever a plotting library raises costs that one figure
+        except Exception as error:  # noqa: BLE001 - an error of a plotting library loses only that figure
             if faults is not None:
                 faults.append(f"{figure.KEY}: {type(error).__name__}: {error}")
     return [each for each in drawn if each is not None]

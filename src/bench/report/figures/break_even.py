@@ -1,4 +1,4 @@
-"""After how many calls a compiled setting has earned back what its start took."""
+"""Draw the number of calls after which a compiled setting has recovered the cost of its start."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ KEY = "break_even"
 PLOT = 180.0
 MOST_PANELS = 4
 LEAST_CALLS, MOST_CALLS = 100.0, 1e6  # of the horizontal axis
-BESIDE = 3.0  # so many times the break-even point is shown
+BESIDE = 3.0  # the axis ends at so many times the break-even point
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Pair:
-    """A compiled setting, found with one state of its cache, beside the uncompiled one."""
+    """Hold a compiled setting with one state of its cache, and the uncompiled one."""
 
     compiled: SettingView
     found: BreakEven
@@ -38,7 +38,7 @@ class _Pair:
 
     @property
     def compiled_s(self) -> float:
-        """Of one call: what the uncompiled one's less the saving is, so that the lines cross at N*."""
+        """Return the time of one call: the uncompiled one's minus the saving, so the lines cross at N*."""
         return self.uncompiled_s - self.found.saved_s
 
     @property
@@ -47,7 +47,7 @@ class _Pair:
 
 
 def draw(settings: Sequence[SettingView]) -> Figure | None:
-    """Return the figure, or None where no compiled setting has an uncompiled one that is equal in all else."""
+    """Return the figure, or None if no compiled setting has an uncompiled one that is otherwise equal."""
     panels, left_out = _panels([each for each in settings if each.is_ok])
     if not panels:
         return None
@@ -64,7 +64,7 @@ def draw(settings: Sequence[SettingView]) -> Figure | None:
 
 
 def _panels(settings: Sequence[SettingView]) -> tuple[list[tuple[SettingView, list[_Pair]]], int]:
-    """Return each uncompiled setting with the compiled ones beside it, and how many of these found no room."""
+    """Return each uncompiled setting with its compiled ones, and the number of those left out for lack of space."""
     by_id = {each.setting.setting_id: each for each in settings}
     compiled = [each for each in settings if asked(each.counted[0], "compile.mode") is not None]
     kept = {each.position for each in choose(compiled).named}
@@ -111,7 +111,7 @@ def _draw_panel(
     calls = np.geomspace(1.0, last, 80)
     curves = [pair.found.excess_s + calls * pair.compiled_s for pair in group]
     base = calls * group[0].uncompiled_s
-    floor = base[0] / 3  # a start that costs less than the uncompiled one's would go down for ever
+    floor = base[0] / 3  # a start cheaper than the uncompiled one's would extend the log axis without limit
     y = scale_for([*base, *(value for curve in curves for value in curve if value > floor)], is_log=True)
     x = scale_for([1.0, last], is_log=True)
     sheet.scales(axes, x, y, x_name=f"calls of this shape{x.words}", y_name=f"time of all calls, s{y.words}")
@@ -129,7 +129,7 @@ def _draw_panel(
 
 
 def _draw_crossing(sheet: Sheet, axes: Axes, pair: _Pair, look: Look, last: float) -> None:
-    """Mark where the two lines meet: filled and with its interval only where that is established."""
+    """Mark where the two lines cross: filled and with its interval only if that is established."""
     found = pair.found
     assert found.calls is not None
     even_s = found.calls * pair.uncompiled_s
@@ -149,7 +149,7 @@ def _last_call(group: Sequence[_Pair]) -> float:
 
 
 def _value(found: BreakEven) -> str:
-    """Say when it is even, in words that say how well this is known."""
+    """Say when it breaks even, with the certainty in words."""
     if found.status == "never":
         return "never: its calls are slower"
     if found.status == "not established":
@@ -166,7 +166,7 @@ def _calls(calls: float | None) -> str:
 
 
 def _count(calls: float) -> str:
-    """Write calls as a whole number, many of them with three digits."""
+    """Write calls as an integer, large numbers with three digits."""
     return str(math.ceil(calls)) if calls < 1e4 else significant(calls, 3) if calls < 1e9 else f"{calls:.2g}"
 
 

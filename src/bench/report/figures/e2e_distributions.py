@@ -1,4 +1,4 @@
-"""The measured calls of each process as a strip of points, with the interval of their median."""
+"""Draw the measured calls of each process as a strip of points, with the interval of their median."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAME, STRIP, LEAST_STRIP, MOST_STRIPS = 19.0, 13.0, 5.0, 44.0  # heights: a name
 
 
 def draw(settings: Sequence[SettingView]) -> Figure | None:
-    """Return the figure, or None where no setting came through."""
+    """Return the figure, or None if no setting is ok."""
     settings = [each for each in settings if each.is_ok and each.e2e_s is not None]
     if not settings:
         return None
@@ -74,7 +74,7 @@ def _draw_setting(sheet: Sheet, each: SettingView, below: float, look: Look) -> 
 
 
 def _draw_median(sheet: Sheet, stats: Stats, *, middle: float, height: float, gid: str) -> None:
-    """Draw a tick across the strip, and along its lower edge the interval, where it hides no point."""
+    """Draw a tick across the strip, and the interval along its lower edge, where it covers no point."""
     axes, median = sheet.axes[0], stats.median * 1e3
     sheet.line(axes, [([median, median], [middle - height * 0.45, middle + height * 0.42])], color=INK, linewidth=1.4)
     if stats.median_low is not None and stats.median_high is not None:
@@ -87,7 +87,7 @@ def _draw_median(sheet: Sheet, stats: Stats, *, middle: float, height: float, gi
 def _label(
     sheet: Sheet, below: float, name: str, value: str, *, swatch: dict[str, Any] | None = None, gid: str = ""
 ) -> None:
-    """Write a setting's name above its strips, and its figures at the right."""
+    """Write a setting's name above its strips, and its figures on the right."""
     y = sheet.axes[0].get_position().y1 * sheet.height - below - 13.0
     start = RIGHT
     if swatch is not None:
@@ -97,12 +97,12 @@ def _label(
 
 
 def _strip(each: SettingView) -> float:
-    """Return the height of one process's strip: many processes share what a few have."""
+    """Return the height of one process's strip: many processes share the height of a few."""
     return max(LEAST_STRIP, min(STRIP, MOST_STRIPS / len(each.counted)))
 
 
 def _value(each: SettingView) -> str:
-    """Return the median, with its interval of one process or the spread of several."""
+    """Return the median, with its interval for one process or the spread of several."""
     median = f"{milliseconds(each.e2e_s)} ms"
     if len(each.summaries) > 1:
         return f"{median}, {len(each.summaries)} processes"

@@ -1,8 +1,7 @@
-"""Where the time of each trial went: a bar a trial, in the order of the report's rows, made of its parts.
+"""Draw the time of each trial by its parts: one bar per trial, in the order of the report's rows.
 
-Few trials stand below their names. Many are thin bars beside a count, and name themselves when one points at them. Of
-more than `MOST_BARS`, neighbours share a bar that shows their mean, so that a thousand take no more room than two
-hundred.
+A few trials are shown below their names. Many are thin bars beside a count, with their names in tooltips. Above
+`MOST_BARS`, neighbours share a bar that shows their mean, so a thousand need no more space than two hundred.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from bench.results.record import Record
 KEY = "phases"
 MOST_NAMED, MOST_BARS = 24, 200
 NAME, BAR, SPACE = 16.0, 9.0, 5.0  # heights: a name, its bar, what is below it
-DENSE = 400.0  # height of all bars where they have no names
+DENSE = 400.0  # height of all bars without names
 RECTANGLE = (Outline.MOVETO, Outline.LINETO, Outline.LINETO, Outline.LINETO, Outline.CLOSEPOLY)
-# Part → its word and its place in the palette: neighbours in a bar are far apart in hue.
+# Part → its word and its position in the palette: neighbours in a bar differ clearly in hue.
 LOOKS = {
     "wait": ("wait", 4),
     "start": ("start", 8),
@@ -46,11 +45,11 @@ LOOKS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """One trial, or the mean of several that follow each other."""
+    """Hold the bar of one trial, or of the mean of successive trials."""
 
     name: str
     parts: dict[str, float]  # seconds, in order
-    outside_s: float | None = None  # of generate; None for a mean, and where it is not known
+    outside_s: float | None = None  # of generate; None for a mean, or if not known
 
     @property
     def whole_s(self) -> float:
@@ -65,10 +64,10 @@ class Bar:
 
 
 def draw(trials: Sequence[Record]) -> Figure | None:
-    """Return the figure, or None where no trial tells of its time.
+    """Return the figure, or None if no trial has times.
 
     Args:
-        trials: with any status, in the order in which they are to stand; without reference runs.
+        trials: with any status, in display order; without reference runs.
     """
     bars = [Bar(name=_name(each), parts=phases_of(each), outside_s=outside_generate_s(each)) for each in trials]
     known = [each for each in bars if each.whole_s]
@@ -87,7 +86,7 @@ def draw(trials: Sequence[Record]) -> Figure | None:
     for index, (bar, top) in enumerate(zip(bars, tops, strict=True)):
         if bar.whole_s:
             gid = sheet.mark(f"trial-{index}", bar.words, **(bar.parts if is_named else {}))
-            # What one points at: it cannot be seen, and lies on all parts of the bar.
+            # Target of the tooltip: invisible, and over all parts of the bar.
             _draw_outline(sheet, _corners(0.0, bar.whole_s, top, top + thickness), color="none", gid=gid)
         if is_named:
             _label(sheet, bar, top - NAME)
@@ -102,7 +101,7 @@ def _name(record: Record) -> str:
 
 
 def _mean(bars: Sequence[Bar], start: int) -> Bar:
-    """Return the mean of bars: what one of them did not do, or did not time, counts as 0, so that the parts add up."""
+    """Return the mean of bars: a part that a bar lacks, or did not time, counts as 0, so the parts add up."""
     parts = {part: sum(bar.parts.get(part, 0.0) for bar in bars) / len(bars) for part in NAMES}
     name = bars[0].name if len(bars) == 1 else f"mean of trials {start + 1} to {start + len(bars)}"
     return Bar(name=name, parts={part: each for part, each in parts.items() if each})
@@ -125,7 +124,7 @@ def _scales(sheet: Sheet, bars: Sequence[Bar], row: float, *, of: int, is_named:
 
 
 def _draw_parts(sheet: Sheet, bars: Sequence[Bar], tops: Sequence[float], thickness: float) -> None:
-    """Draw each part of all bars as one path, however many they are."""
+    """Draw each part of all bars as one path, for any number of bars."""
     starts = [0.0] * len(bars)
     for part in NAMES:
         corners = []
@@ -145,11 +144,11 @@ def _corners(left: float, right: float, top: float, bottom: float) -> list[tuple
 def _draw_outline(sheet: Sheet, corners: Sequence[tuple[float, float]], *, color: str, gid: str) -> None:
     outline = Outline(np.asarray(corners), np.tile(RECTANGLE, len(corners) // len(RECTANGLE)))
     patch = PathPatch(outline, linewidth=0.0, edgecolor="none", facecolor=color, gid=gid)
-    sheet.axes[0].add_artist(patch)  # not add_patch: the ranges are set already, and need not hold each of them
+    sheet.axes[0].add_artist(patch)  # not add_patch: the ranges are set already, and need not include each patch
 
 
 def _label(sheet: Sheet, bar: Bar, below: float) -> None:
-    """Write a trial's name above its bar, and its figures at the right."""
+    """Write a trial's name above its bar, and its figures on the right."""
     y = sheet.axes[0].get_position().y1 * sheet.height - below - 12.0
     outside = UNDEFINED if bar.outside_s is None else f"{_seconds(bar.outside_s)} s"
     value = f"{_seconds(bar.whole_s)} s, {outside}" if bar.whole_s else UNDEFINED

@@ -1,4 +1,4 @@
-"""How near prefill and decoding come to what the device was measured to reach."""
+"""Draw prefill and decoding relative to the measured limits of the device."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _Places = dict[int, dict[str, tuple[float, float]]]  # position → stage → FL
 
 
 def draw(settings: Sequence[SettingView]) -> Figure | None:
-    """Return the figure, or None where no setting's work or no ceiling is known."""
+    """Return the figure, or None if no setting's work or no ceiling is known."""
     devices = [record.observed.device_name for each in settings for record in each.counted if record.observed]
-    if len(set(devices)) > 1:  # each has ceilings of its own: under those of one, points of another say nothing
+    if len(set(devices)) > 1:  # each has its own ceilings: points of one are meaningless under those of another
         return None
     places = {each.position: found for each in settings if each.is_ok and (found := _places(each))}
     ceilings = _ceilings(settings)

@@ -1,4 +1,4 @@
-"""Which settings give the most tokens per second for the memory that they take."""
+"""Draw the throughput of settings against their peak memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _Places = dict[int, tuple[float, float]]  # position → tokens/s and bytes
 
 
 def draw(settings: Sequence[SettingView]) -> Figure | None:
-    """Return the figure, or None where no setting has both."""
+    """Return the figure, or None if no setting has both values."""
     places: _Places = {}
     for each in settings:
         rate = each.figure(OUTPUT_THROUGHPUT)
@@ -76,14 +76,14 @@ def draw(settings: Sequence[SettingView]) -> Figure | None:
 
 
 def front_of(settings: Sequence[SettingView], places: _Places) -> list[SettingView]:
-    """The settings that no other one beats in both, by memory; those that must not be called best are none of them."""
+    """Return the settings that no other one beats in both, by memory; only those that may be called best."""
     ranked = [each for each in settings if each.is_ranked]
     found = pareto_front([places[each.position] for each in ranked], ["maximize", "minimize"])
     return sorted((ranked[each] for each in found), key=lambda each: places[each.position][1])
 
 
 def _draw_front(sheet: Sheet, front: Sequence[SettingView], places: _Places) -> None:
-    """Draw stairs through its members, each in a ring: between two of them nothing better is known."""
+    """Draw a step line through its members, each in a ring: between two of them no better setting is known."""
     corners: list[tuple[float, float]] = []
     for each in front:
         rate, peak = places[each.position]

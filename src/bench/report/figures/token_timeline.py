@@ -1,4 +1,4 @@
-"""How long each token takes, by its place in the output."""
+"""Draw the latency of each token, by position in the output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLOT = 220.0
 
 
 def draw(settings: Sequence[SettingView]) -> Figure | None:
-    """Return the figure, or None where no call has more than one timed token."""
+    """Return the figure, or None if no call has more than one timed token."""
     lines = {
         each.position: line for each in settings if each.is_ok and (line := token_timeline(each.counted)) is not None
     }

@@ -1,4 +1,4 @@
-"""How long until the first token, against how long from each token to the next."""
+"""Draw the time to the first token against the latency from token to token."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLOT = 240.0
 
 @dataclass(frozen=True, kw_only=True)
 class _Point:
-    """Median and error bar of one axis, in ms."""
+    """Hold median and error bar of one axis, in ms."""
 
     median: float
     low: float
@@ -30,7 +30,7 @@ class _Point:
 
 
 def draw(settings: Sequence[SettingView]) -> Figure | None:
-    """Return the figure, or None where no setting has both times."""
+    """Return the figure, or None if no setting has both times."""
     choice = choose([each for each in settings if each.is_ok and _medians(each, "ttft") and _medians(each, "itl")])
     if not choice.named:
         return None
@@ -76,7 +76,7 @@ def _medians(each: SettingView, metric: str) -> list[float]:
 
 
 def _point(each: SettingView, metric: str) -> _Point:
-    """The median over processes; its bar is their range, of one process the 95 % interval of its calls' median."""
+    """Return the median over processes; its bar is their range, or for one process the 95 % interval of its median."""
     medians = _medians(each, metric)
     median = statistics.median(medians)
     low, high = min(medians), max(medians)

@@ -1,4 +1,4 @@
-"""The time of every call of every process, and from which call on it stays on its level."""
+"""Draw the time of every call of every process, and mark the call from which on it stays on its level."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Curve = tuple[list[float], list[float]]
 
 
 def draw(settings: Sequence[SettingView]) -> Figure | None:
-    """Return the figure, or None where no call was made."""
+    """Return the figure, or None if no call was made."""
     settings = [each for each in settings if any(record.iterations for record in each.counted)]
     if not settings:
         return None
@@ -49,7 +49,7 @@ def draw(settings: Sequence[SettingView]) -> Figure | None:
 
 
 def _draw_setting(sheet: Sheet, each: SettingView, points: Sequence[SteadyPoint | None], look: Look) -> None:
-    """Draw its lines, thin until the measurement begins, then thick; of several processes all are thinner."""
+    """Draw its lines, thin until the measurement begins, then thick; with several processes all are thinner."""
     axes, several = sheet.axes[0], len(each.counted) > 1
     style = {"color": look.colour, "linestyle": look.dash, "alpha": 0.75 if several else 1.0}
     before = [_curve(record, measured=False) for record in each.counted]
@@ -71,7 +71,7 @@ def _draw_setting(sheet: Sheet, each: SettingView, points: Sequence[SteadyPoint 
 
 
 def _curve(record: Record, *, measured: bool | None) -> _Curve:
-    """Return calls and times in ms; the calls before the measurement go on to its first one, so that no gap is left."""
+    """Return calls and times in ms; calls before the measurement include its first one, to leave no gap."""
     calls = record.iterations
     first = next((position for position, call in enumerate(calls) if call.phase == "measurement"), len(calls))
     if measured is not None:
@@ -101,7 +101,7 @@ def _scales(sheet: Sheet, settings: Sequence[SettingView]) -> None:
 
 
 def _ending(each: SettingView, points: Sequence[SteadyPoint | None]) -> str:
-    """Say from which call on it is steady; of a setting that was never measured, after how many calls it ended."""
+    """Say from which call on it is steady; for a setting without measured calls, after how many calls it ended."""
     if any(record.calls("measurement") for record in each.counted):
         return _settled(points)
     most = max(len(record.iterations) for record in each.counted)

@@ -1,1 +1,1 @@
-"""What the figures share: sheet, axes, SVG, and the settings shown."""
+"""Provide the common parts of figures: sheet, axes, SVG, and the settings shown."""

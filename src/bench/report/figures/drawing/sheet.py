@@ -1,10 +1,10 @@
-"""The paper that figures are drawn on: panels above each other, and below them one line for each setting.
+"""Provide the sheet for a figure: panels above each other, and below them one line per setting.
 
-Everything is measured in points of a sheet that is 400 wide, which a phone shows at nearly its size and a page half
-again as large. Text and axes are drawn in one ink, which `bench.report.figures.drawing.svg` turns into the page's own
-colour. A legend stands below the panels, so that it covers no data however many lines it has.
+All lengths are in points of a sheet 400 wide; a phone shows it at nearly that size, and a page half again as large.
+Text and axes are drawn in one colour, which `bench.report.figures.drawing.svg` replaces with the page's own. A legend
+is below the panels, because there it covers no data with any number of lines.
 
-matplotlib is used without pyplot, so that nothing is kept between figures.
+matplotlib is used without pyplot, because pyplot keeps state between figures.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TOP, BELOW = 22.0, 36.0  # of a panel: what its vertical axis shows; tick labels
 ROW = 17.0  # of a legend
 TEXT = 11.0
 GAP = 10.0  # between a name and the figures at the right
-# Widths of characters in a wide font at that size: the page's own font is hardly wider.
+# Widths of characters in a wide font at that size: the page's own font is not much wider.
 _NARROW, _USUAL, _BROAD, _WIDE = 4.2, 6.9, 8.8, 11.0
 _THIN = frozenset(" !'()*,-./:;I[]`fijlrt|")
 GREY: dict[str, Any] = {"color": INK, "alpha": 0.3}
@@ -48,7 +48,7 @@ Numbers = Sequence[float] | NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One line of a legend: how the setting is drawn, its name, and at the right its figures."""
+    """Hold one line of a legend: the look of the setting, its name, and on the right its figures."""
 
     name: str
     value: str = ""
@@ -63,7 +63,7 @@ def entries_of(
 
     Args:
         named: the settings.
-        value: what stands at the right of one.
+        value: the text on the right for a setting.
         style: by position.
     """
     return [
@@ -74,26 +74,26 @@ def entries_of(
 
 @contextlib.contextmanager
 def drawing() -> Iterator[None]:
-    """Figures are drawn in here: text stays text, equal figures give equal bytes, and fonts lack what they lack."""
-    # From matplotlib's own defaults: a user's matplotlibrc is made for other figures, and may ask for TeX.
+    """Set up drawing: text stays text, equal figures give equal bytes, and missing glyphs cause no warning."""
+    # From matplotlib's own defaults: a user's matplotlibrc is for other figures, and may request TeX.
     settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "bench", "path.simplify_threshold": 0.05}
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()
         mpl.rcParams.update(settings)
-        warnings.simplefilter("ignore")  # of glyphs that matplotlib's own font lacks: the page's font is used
+        warnings.simplefilter("ignore")  # about glyphs that matplotlib's own font lacks: the page's font is used
         yield
 
 
 class Sheet:
-    """Panels and a legend, filled by whoever draws, then turned into SVG."""
+    """Hold panels and a legend, which the caller fills, and convert them to SVG."""
 
     def __init__(self, *, panels: Sequence[float], entries: Sequence[Entry], left: float = LEFT) -> None:
-        """Lay it out.
+        """Lay out the sheet.
 
         Args:
             panels: height of each panel's plot, from the top.
             entries: of the legend.
-            left: room for the labels of the vertical axes.
+            left: space for the labels of the vertical axes.
         """
         self.height = sum(TOP + each + BELOW for each in panels) + ROW * len(entries) + (6.0 if entries else 0.0)
         self.paper = Paper(figsize=(WIDTH / POINTS_PER_INCH, self.height / POINTS_PER_INCH), dpi=POINTS_PER_INCH)
@@ -110,12 +110,12 @@ class Sheet:
             self._entry(entry, ROW * (len(entries) - row) - ROW / 2)
 
     def mark(self, gid: str, title: str = "", **data: Any) -> str:
-        """Name a mark: what shows when one points at it, and figures that travel with it. Returns the name."""
+        """Name a mark, with its tooltip and its figures as data. Return the name."""
         self.marks[gid] = Mark(title=title, data={name: _number(value) for name, value in data.items()})
         return gid
 
     def line(self, axes: Axes, lines: Sequence[tuple[Numbers, Numbers]], **style: Any) -> None:
-        """Draw curves of one kind as a single path with gaps, however many they are."""
+        """Draw any number of curves of one kind as a single path with gaps."""
         if lines:
             axes.add_line(Line2D(_joined([x for x, _ in lines]), _joined([y for _, y in lines]), **style))
 
@@ -125,17 +125,17 @@ class Sheet:
         axes.add_line(Line2D(x, y, **defaults | style))
 
     def ringed(self, axes: Axes, x: float, y: float, *, look: Look, is_filled: bool, gid: str) -> None:
-        """Draw a large marker that stands out from its line: ringed with ink, or hollow where it is not certain."""
+        """Draw a large marker that is distinct from its line: ringed, or hollow if it is not certain."""
         face, edge = (look.colour, INK) if is_filled else ("none", look.colour)
         style: dict[str, Any] = {"markerfacecolor": face, "markeredgecolor": edge, "markeredgewidth": 1.2}
         self.dots(axes, [x], [y], marker=look.marker, markersize=8.5, gid=gid, **style)
 
     def swatch(self, x: float, y: float, **style: Any) -> None:
-        """Draw a marker beside a name, at a place on the sheet."""
+        """Draw a marker beside a name, at a position on the sheet."""
         self.paper.add_artist(Line2D([x], [y], markersize=6.5, linestyle="none", transform=self.points, **style))
 
     def scales(self, axes: Axes, x: Scale, y: Scale | None, *, x_name: str, y_name: str = "") -> None:
-        """Set ranges and ticks, and say what the axes show: the vertical one's above it, where it reads upright."""
+        """Set ranges and ticks, and label the axes: the vertical one above, where the text is horizontal."""
         axes.set_xlim(x.low, x.high)
         if x.is_log:
             axes.set_xscale("log")
@@ -152,19 +152,19 @@ class Sheet:
         self.text(WIDTH - RIGHT, box.y0 * self.height - 31.0, x_name, ha="right")
 
     def corner(self, axes: Axes, words: str) -> None:
-        """Say something about a panel, above its right end."""
+        """Write a note on a panel, above its right end."""
         box = axes.get_position()
         self.text(WIDTH - RIGHT, box.y1 * self.height + 9.0, words, ha="right", alpha=0.75)
 
     def text(self, x: float, y: float, words: str, **style: Any) -> Text:
-        """Write plain text at a place on the sheet: dollar signs in it are dollar signs."""
+        """Write plain text at a position on the sheet: dollar signs do not start a formula."""
         defaults: dict[str, Any] = {"color": INK, "va": "baseline", "transform": self.points, "parse_math": False}
         made = Text(x, y, words, fontsize=TEXT, **defaults | style)
         self.paper.add_artist(made)
         return made
 
     def name_and_value(self, x: float, y: float, name: str, value: str, *, gid: str = "") -> None:
-        """Write a name, shortened to the room that its figures at the right leave."""
+        """Write a name, shortened to the space left by its figures on the right."""
         text = self.text(x, y, shortened(name, WIDTH - RIGHT - x - width_of(value) - GAP))
         if gid:
             text.set_gid(self.mark(gid, name))
@@ -196,12 +196,12 @@ class Sheet:
 
 
 def grey_lines(number: int) -> dict[str, Any]:
-    """The style of so many lines without names: the more they are, the fainter, or they would hide the others."""
+    """Return the style of so many lines without names: more lines are fainter, or they would hide the others."""
     return {"color": INK, "linewidth": 0.5, "alpha": 0.3 if number <= 30 else 0.16 if number <= 200 else 0.04}
 
 
 def shortened(text: str, room: float) -> str:
-    """Return the text, without its middle where it is wider than so many points: settings differ in their ends."""
+    """Return the text, without its middle if it is wider than so many points: settings differ at their ends."""
     if width_of(text) <= room:
         return text
     kept = min(len(text) - 1, int(room / _NARROW))
@@ -214,7 +214,7 @@ def shortened(text: str, room: float) -> str:
 
 
 def width_of(text: str) -> float:
-    """Return how many points a text takes at most, near enough: the font that it will be shown in is not known here."""
+    """Return the approximate maximum width of a text in points: the font used for display is not known here."""
     return sum(_width(each) for each in text)
 
 

@@ -1,8 +1,8 @@
-"""The settings that a figure shows: which ones it names, and with which marker and line.
+"""Choose the settings that a figure names, and the marker and line of each.
 
-The ok processes of a setting count. Where it has none, those that made calls stand in, and only the curves of all
-calls show them. A dozen settings at most are named in a figure, because more colours and markers cannot be told
-apart; the others stay in it as grey marks.
+The ok processes of a setting count. If it has none, processes with calls replace them, and only the curves of all calls
+show them. A figure names a dozen settings at most, because more colours and markers cannot be distinguished; the others
+are grey marks.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The settings that a figure names, the best first, and those that it leaves grey."""
+    """Hold the settings that a figure names, the best first, and those shown in grey."""
 
     named: list[SettingView]
     grey: list[SettingView]
 
     def words(self, best: str = "with the lowest median E2E, ranked ones first") -> str:
-        """Return a sentence for the caption; empty where all are named."""
+        """Return a sentence for the caption; empty if all are named."""
         if not self.grey:
             return ""
         return f" Named are the {len(self.named)} settings {best}; the {len(self.grey)} others are grey."
 
 
 def with_calls(settings: Sequence[SettingView]) -> list[SettingView]:
-    """Return the settings with calls to show, in order of position; without ok processes those that made any."""
+    """Return the settings with calls to show, by position; without ok processes those with any calls."""
     found = []
     for each in sorted(settings, key=lambda each: each.position):
         kept = [bool(each.setting.records or record.iterations) for record in each.counted]
@@ -65,7 +65,7 @@ def choose(
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """How a named setting is told from the others in one figure, with colours or without."""
+    """Define the look that distinguishes a named setting in one figure, with or without colours."""
 
     colour: str
     marker: str
@@ -90,7 +90,7 @@ def are_comparable(settings: Sequence[SettingView]) -> bool:
 
 
 def looks_of(named: Sequence[SettingView]) -> dict[int, Look]:
-    """Return position → look. No two share a marker: a position's own where it is free, else the next free one."""
+    """Return position → look. No two share a marker: a position's own if it is free, otherwise the next free one."""
     taken: dict[int, str] = {}
     for each in sorted(named, key=lambda each: each.position):
         wanted = [MARKERS[(each.position + step) % len(MARKERS)] for step in range(len(MARKERS))]

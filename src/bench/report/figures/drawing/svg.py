@@ -1,9 +1,9 @@
-"""From matplotlib's SVG to an element that goes into a page.
+"""Convert matplotlib's SVG into an element for a page.
 
-What the drawing library writes is a file of its own: fixed size, a style sheet that would apply to the whole page,
-names that collide with those of the next figure, and six digits after the point. Here it becomes one element that
-takes the page's colour and font, with names that begin with the figure's key and titles that show when one points at
-a mark. No style attributes are left, so a page may forbid them.
+The drawing library writes a separate file: with a fixed size, a style sheet that would apply to the whole page, names
+that collide with those of the next figure, and six decimals. Here it becomes one element that uses the page's colour
+and font, with names that begin with the figure's key, and titles that are shown when the pointer is on a mark. No style
+attributes are left, so a page may forbid them.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from xml.etree.ElementTree import Element, fromstring
 from xml.sax.saxutils import escape, quoteattr
 
-INK = "#010203"  # stands for the page's text colour while a figure is drawn
+INK = "#010203"  # placeholder for the page's text colour in the drawing
 MOST_WIDE = 620  # CSS pixels
 
 _NUMBER = re.compile(r"(?<![#\w])-?\d+(?:\.\d+)?(?:e-?\d+)?(?!\w)")
 _COMMAND = re.compile(r"([MLQCz])([^MLQCz]*)")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
-_PAGES = ("font-family", "font-style", "font-variant", "font-weight", "font-stretch")  # the page says these
+_PAGES = ("font-family", "font-style", "font-variant", "font-weight", "font-stretch")  # the page defines these
 _DEFAULTS = {
     "opacity": "1",
     "stroke-opacity": "1",
@@ -33,22 +33,22 @@ _UNTURNED = re.compile(r"rotate\(-?0(?:\.0+)? [^)]*\)")
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """What a named mark carries."""
+    """Hold the properties of a named mark."""
 
     title: str = ""
     data: Mapping[str, str] = field(default_factory=dict)
 
 
 def tidy(text: str, *, key: str, alt: str, marks: Mapping[str, Mark]) -> str:
-    """One <svg> element from a file that matplotlib wrote.
+    """Return one <svg> element from a file that matplotlib wrote.
 
     Args:
         text: the file.
         key: begins every name in it.
         alt: what the figure shows, in words.
-        marks: by the name that they were drawn with.
+        marks: by the name under which they were drawn.
     """
-    root = fromstring(text)  # noqa: S314 (our own text, not a stranger's)
+    root = fromstring(text)  # noqa: S314 (our own text, not an external one)
     names = _Names(key=key, marks=marks, root=root)
     viewbox = root.get("viewBox", "")
     opening = (
@@ -60,7 +60,7 @@ def tidy(text: str, *, key: str, alt: str, marks: Mapping[str, Mark]) -> str:
 
 
 class _Names:
-    """New names for what is referred to, and for the marks; all other names go."""
+    """Rename referenced elements and marks; remove all other names."""
 
     def __init__(self, *, key: str, marks: Mapping[str, Mark], root: Element) -> None:
         self.key = key
@@ -74,7 +74,7 @@ class _Names:
                     self._new(found[1])
 
     def of(self, old: str) -> str | None:
-        """Say what an element is called in the page; None where nobody asks for it."""
+        """Return the name of an element in the page; None if nothing refers to it."""
         return f"{self.key}-{old}" if old in self.marks else self._made.get(old)
 
     def _new(self, old: str) -> None:
@@ -82,7 +82,7 @@ class _Names:
 
 
 def _written(element: Element, names: _Names, given: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Write an element and all in it; `given` are the attributes that its parent says for all of them."""
+    """Write an element and its contents; `given` are attributes that its parent sets for all of them."""
     tag = element.tag.rpartition("}")[2]
     if tag in ("metadata", "style"):
         return
@@ -145,7 +145,7 @@ def _declarations(style: str) -> dict[str, str]:
 
 
 def _path(d: str) -> str:
-    """Write lengths to a tenth of a point, and a command's letter once for all that follow of its kind."""
+    """Write lengths to a tenth of a point, and a command's letter once for successive commands of its kind."""
     parts, last = [], ""
     for letter, numbers in _COMMAND.findall(_short(d)):
         parts.append(" " if letter == last == "L" else letter)
@@ -155,7 +155,7 @@ def _path(d: str) -> str:
 
 
 def _short(text: str) -> str:
-    """Numbers with one digit after the point; small ones, as those of markers and opacities, with two or three."""
+    """Write numbers with one decimal; small ones, such as those of markers and opacities, with two or three."""
     return _NUMBER.sub(_rounded, text)
 
 

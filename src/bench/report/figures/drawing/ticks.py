@@ -1,4 +1,4 @@
-"""Where an axis has its ticks and what stands at them: plain numbers, seven at most, on either kind of scale."""
+"""Choose the ticks of an axis and their labels: plain numbers, seven at most, on either kind of scale."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 MOST_TICKS = 7
-LOG_FROM = 8.0  # of largest to smallest: with less, a linear scale shows everything
+LOG_FROM = 8.0  # of largest to smallest: below it, a linear scale shows everything
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k"))
-# Beyond these no figure means anything, and a scale that holds them would break.
+# Beyond these limits a value is meaningless, and a scale with it would fail.
 _SMALLEST, _LARGEST = 1e-12, 1e18
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """The range of one axis and its ticks."""
+    """Hold the range of one axis and its ticks."""
 
     low: float
     high: float
@@ -25,21 +25,21 @@ class Scale:
 
     @property
     def labels(self) -> list[str]:
-        """Say what stands at the ticks."""
+        """Return the labels of the ticks."""
         return [tick_label(each) for each in self.ticks]
 
     @property
     def words(self) -> str:
-        """Return what stands behind an axis's name."""
+        """Return the suffix of an axis's name."""
         return ", log scale" if self.is_log else ""
 
 
 def scale_for(values: Iterable[float], *, is_log: bool | None = None, from_zero: bool = False) -> Scale:
-    """Return a scale with room around the values.
+    """Return a scale with margins around the values.
 
     Args:
-        values: one at least; on a log scale those that are not positive are left out.
-        is_log: None: where the values lie far enough apart and all are positive.
+        values: at least one; on a log scale values that are not positive are left out.
+        is_log: None: log if the values are far enough apart and all are positive.
         from_zero: whether a linear scale begins at 0.
     """
     known = [min(max(each, -_LARGEST), _LARGEST) for each in values if math.isfinite(each)]
@@ -64,7 +64,7 @@ def count_ticks(last: int) -> list[float]:
 
 
 def tick_label(value: float) -> str:
-    """Return a number as short as it can be: 0.02, 150, 20k, 1M."""
+    """Write a number as short as possible: 0.02, 150, 20k, 1M."""
     for size, prefix in _PREFIXES:
         if abs(value) >= size:
             unit = 1e3 if prefix == "k" else size

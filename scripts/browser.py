@@ -4,7 +4,7 @@
 playwright only drives it and downloads nothing. It runs without a window and with an empty profile, so the picture
 depends on no user's settings.
 
-Not covered: other browsers, and what a page does after its picture was taken.
+Not covered: other browsers, and changes of a page after its picture was taken.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Figure:
         return MET if self.median is not None and self.median <= self.at_most else MISSED
 
     def to_dict(self) -> dict[str, Any]:
-        """What the JSON file holds of it."""
+        """Return its content for the JSON file."""
         found = {"name": self.name, "unit": self.unit, "median": self.median, "spread": self.spread}
         return found | {"values": list(self.values)} | {"at_most": self.at_most, "verdict": self.verdict or None}
 
@@ -76,7 +76,7 @@ class Result:
     error: str | None = None  # why it could not be run
 
     def to_dict(self) -> dict[str, Any]:
-        """What the JSON file holds of it."""
+        """Return its content for the JSON file."""
         figures = [each.to_dict() for each in self.figures]
         return {"figures": figures, "notes": list(self.notes), "raw": dict(self.raw), "error": self.error}
 

@@ -184,7 +184,7 @@ def compare(
 
     Args:
         settings: in the order in which they were typed.
-        baseline: a setting's name or swept values, as `find_baselines` takes them; None: the first.
+        baseline: a setting's name or swept values, as `find_baselines` accepts them; None: the first.
         metric: one of METRICS.
         margin: the difference that matters, as a fraction.
 
@@ -268,7 +268,7 @@ def satterthwaite(variances: Sequence[float], numbers: Sequence[int]) -> float:
 
     Args:
         variances: of each mean (not of the values), in any unit.
-        numbers: of values behind each mean, 2 at least.
+        numbers: of values in each mean, at least 2.
     """
     whole = sum(variances)
     if whole == 0:

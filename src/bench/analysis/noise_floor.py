@@ -99,7 +99,7 @@ def noise_floor(
     Args:
         settings: of one sweep, or one alone.
         metric: one of METRICS.
-        margin: what a verdict must exceed, as a fraction.
+        margin: the difference that a verdict must exceed, as a fraction.
         paired: whether the settings are compared by block, as in one sweep.
     """
     groups = []

@@ -43,7 +43,7 @@ class SweepState:
         return self.left.plan
 
     def say(self, line: str, style: str = "") -> None:
-        """Print one line unchanged, whatever its width and characters."""
+        """Print one line unchanged, with any width and characters."""
         self.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 

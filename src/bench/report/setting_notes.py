@@ -24,7 +24,7 @@ def process_notes(record: Record) -> Iterator[str]:
 
 
 def compilation_notes(settings: Iterable[SettingView]) -> Iterator[str]:
-    """Explain the words behind cold starts and numbers of graphs."""
+    """Explain the words after cold starts and numbers of graphs."""
     if any(each.starts_warm for each in settings):
         yield "w: compiled code came from a cache, so the first call was no cold start"
     if any(each.compiles_itself for each in settings):

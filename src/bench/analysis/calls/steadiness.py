@@ -326,7 +326,7 @@ def _sinusoids(n: int) -> npt.NDArray[np.float64]:
 
 
 def was_throttled(monitor: Monitor, e2e_s: Sequence[float] = ()) -> bool:
-    """Tell whether the GPU was throttled so that clock or E2E moved between the measured calls.
+    """Tell whether throttling of the GPU changed clock or E2E between the measured calls.
 
     NVML's bits alone say only that a limit is active, which may be true of all calls alike. One of these must be true:
 

@@ -204,7 +204,7 @@ class _Search:
             put_unusable_aside(self.state, environment)
             return self._run_and_show()
 
-    # ---- what is there -----------------------------------------------------------------------------------------------
+    # ---- earlier jobs ------------------------------------------------------------------------------------------------
 
     def _take_in(self, found: Found) -> list[str]:
         """Take over the jobs of this search that have a record; return the folders of finished jobs of other searches.

@@ -31,7 +31,7 @@ def draw_all(
     Args:
         trials: all records of one sweep, with any status, without reference runs.
         settings: of these records.
-        faults: takes a line for each figure that could not be drawn, whatever the reason.
+        faults: takes a line for each figure that could not be drawn, for any reason.
     """
     import_figures()
     from bench.report.figures import (  # noqa: PLC0415

@@ -25,7 +25,7 @@ from bench.results.record import Record
 
 KEY = "phases"
 MOST_NAMED, MOST_BARS = 24, 200
-NAME, BAR, SPACE = 16.0, 9.0, 5.0  # heights: a name, its bar, what is below it
+NAME, BAR, SPACE = 16.0, 9.0, 5.0  # heights: a name, its bar, the space below it
 DENSE = 400.0  # height of all bars without names
 RECTANGLE = (Outline.MOVETO, Outline.LINETO, Outline.LINETO, Outline.LINETO, Outline.CLOSEPOLY)
 # Part → its word and its position in the palette: neighbours in a bar differ clearly in hue.

@@ -81,7 +81,7 @@ def _end(group: Sequence[Record]) -> str | None:
     return "\n".join(lines)[-CHARACTERS_SHOWN:]
 
 
-# ---- what was observed ---------------------------------------------------------------------------------------------
+# ---- observations --------------------------------------------------------------------------------------------------
 
 
 def observed(settings: Sequence[SettingView]) -> tuple[list[Facts], str]:

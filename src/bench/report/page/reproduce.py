@@ -15,7 +15,7 @@ from bench.results.record import Record
 # Sections of a request that define how a sweep is run, not what is measured.
 PROGRAMS = {"compare": "python -m bench.compare", "report": "python -m bench.report"}
 NOT_SHOWN = ("search", "tracking")
-OF_A_SWEEP = ("sweep.name", "sweep.resume", "sweep.dry_run", "tracking", "search.storage")  # not asked for again
+OF_A_SWEEP = ("sweep.name", "sweep.resume", "sweep.dry_run", "tracking", "search.storage")  # not requested again
 
 
 def build_again(

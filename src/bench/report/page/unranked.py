@@ -52,7 +52,7 @@ def _listed(values: Sequence[str]) -> str:
     return f"{', '.join(values[:-1])} and {values[-1]}"
 
 
-# ---- what is left out, and why -------------------------------------------------------------------------------------
+# ---- omissions with reasons ----------------------------------------------------------------------------------------
 
 
 def not_ranked(settings: Sequence[SettingView]) -> list[str]:

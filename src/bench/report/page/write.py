@@ -117,5 +117,5 @@ def _figures(trials: Sequence[Record], settings: Sequence[SettingView]) -> tuple
         faults: list[str] = []
         figures = draw_all(trials, settings, faults=faults)
         return figures, one_line(f"Not drawn: {'; '.join(faults)}") if faults else ""
-    except Exception as error:  # noqa: BLE001 - whatever a plotting library raises, the page says the rest
+    except Exception as error:  # noqa: BLE001 - after any error of a plotting library, the page has the rest
         return [], one_line(f"The figures could not be drawn: {type(error).__name__}: {error}")

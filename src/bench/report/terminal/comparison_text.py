@@ -79,7 +79,7 @@ def _layout(first: str, names: Sequence[str], columns: Mapping[str, Sequence[str
     return table
 
 
-# ---- what is said ------------------------------------------------------------------------------------------------
+# ---- sections ----------------------------------------------------------------------------------------------------
 
 
 def sections(report: ComparisonReport, check: SlowerCheck | None = None) -> Iterator[Section]:

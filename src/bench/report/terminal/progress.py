@@ -253,7 +253,7 @@ def _bar(fraction: float, cells: int) -> Text:
 def print_job_line(console: Console, record: Record, job: int, jobs: int) -> None:
     """Print the permanent line: how the job ended, with its headline figures or the reason.
 
-    On a terminal it is cut to the width; elsewhere it is one whole line, whatever its length.
+    On a terminal it is cut to the width; elsewhere it is one whole line of any length.
     """
     watched = is_watched(console)
     unseen = unverified.words(unverified_in([record]))

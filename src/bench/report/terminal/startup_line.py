@@ -3,7 +3,7 @@
 Only a command that measures waits so long. Commands with other output (`--cfg`, `--help`), pipes, logs of CI and
 terminals that cannot erase get no such line.
 
-Imported before anything else of bench: nothing may be imported here that takes time.
+It is imported before anything else of bench, so it must not import slow modules.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def narrowed(
         console: where it will be printed.
         width: in cells.
         names: of the rows.
-        columns: header → cells, behind the names.
+        columns: header → cells, after the names.
         expendable: headers of columns that may be left out, in this order.
         layout: makes the table.
     """

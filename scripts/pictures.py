@@ -1,8 +1,8 @@
 """Make the pictures of README.md and docs/ again, with a real sweep, a real MLflow server and a real browser.
 
 Six settings of SmolLM2-135M, five repeats each, are measured in a temporary folder (half an hour on two cores), unless
---sweep names an existing sweep. Of its database a copy is shown, because nothing may be written to the original. The
-model comes from its package and is converted first. The pictures show this machine and prove nothing about others.
+--sweep names an existing sweep; a copy of its database is then shown, because nothing may be written to the original.
+The model comes from its package and is converted first. The pictures show this machine and prove nothing about others.
 
 Not covered: the terminal's table in README.md, which is text.
 """

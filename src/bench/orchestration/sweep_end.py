@@ -178,7 +178,7 @@ def _print_answer(
 
     Args:
         state: the sweep.
-        report: of the sweep; None where it could not be made.
+        report: of the sweep; None if it could not be built.
         records: of the jobs.
         comparison: of the settings.
         found: the answer of a search; None: it was no search, or has none.

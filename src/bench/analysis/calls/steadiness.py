@@ -67,7 +67,7 @@ CHANCE = 3.0  # standard errors by which the calls with a bit must differ from t
 
 
 def judge(record: Record) -> Steadiness | None:
-    """Judge the E2E of a record's measured calls; None when there are none.
+    """Judge the E2E of a record's measured calls; None if there are none.
 
     The warm-up calls count only for the shape and the segments; the validation call does not count.
     """

@@ -1,6 +1,6 @@
-"""Every way in which a job can die on a machine without a GPU, for real: what is recorded, and what is left.
+"""Run jobs that really fail in each way possible without a GPU: check the record and the processes left behind.
 
-The model carries the faults (tests/faults.py). Each death is followed by a look at what outlived it.
+The model injects the faults (tests/faults.py). After each failure the test looks for surviving processes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def die(model, tmp_path):
-    """Run the faulty model with a fault planted before a call; returns the record."""
+    """Run the faulty model with a fault injected before a call; return the record."""
 
     def run(
         fault: str, call: int = 3, *, timeout_s: float = 120.0, mode: str = "forkserver", folder=tmp_path
@@ -52,7 +52,7 @@ def die(model, tmp_path):
         )
         folder.mkdir(exist_ok=True)
         record = run_job(config, new_record(config), folder, lambda *_: None)
-        assert Record.read(folder) == record  # what is on disk is what is told
+        assert Record.read(folder) == record  # the record on disk equals the returned one
         assert record.ended_at_s >= record.started_at_s
         assert left_behind() == []
         assert sorted(path.name for path in folder.iterdir()) == ["record.json", "worker.log"]
@@ -62,7 +62,7 @@ def die(model, tmp_path):
 
 
 def left_behind() -> list[str]:
-    """What the jobs of this process have left running."""
+    """Return the processes that this process's jobs left running."""
     family = {each.pid: each for each in psutil.Process().children(recursive=True)}
     jobs = [each for each in family.values() if os.getpgid(each.pid) == each.pid and "forkserver" in cmdline(each)]
     sleepers = [each for each in psutil.process_iter() if cmdline(each) == "sleep 98765"]
@@ -84,7 +84,7 @@ def test_an_exception_is_a_failure_with_its_traceback(die) -> None:
 
 
 @pytest.mark.parametrize("mode", ["forkserver", "spawn"])
-def test_a_call_of_exit_ends_the_job_and_nothing_else(die, mode: str) -> None:
+def test_a_call_of_exit_ends_only_the_job(die, mode: str) -> None:
     record = die("sys_exit", mode=mode)
     assert (record.status, record.stage) == ("crashed", "measurement")
     assert record.error.message == "the job called sys.exit(3)"
@@ -106,7 +106,7 @@ def test_a_call_of_exit_in_the_parents_own_process_does_not_end_the_parent(model
     assert (record.status, record.error.message) == ("crashed", "the job called sys.exit(3)")
 
 
-def test_a_process_that_leaves_without_a_word_is_a_crash_with_its_exit_status(die) -> None:
+def test_a_process_that_exits_without_a_message_is_a_crash_with_its_exit_status(die) -> None:
     record = die("os_exit")
     assert (record.status, record.stage) == ("crashed", "measurement")
     assert (record.end.exit_code, record.end.signal) == (7, None)
@@ -121,7 +121,9 @@ def test_a_process_that_leaves_without_a_word_is_a_crash_with_its_exit_status(di
         ("sigkill", "SIGKILL", ""),
     ],
 )
-def test_a_signal_is_a_crash_that_names_it_with_the_end_of_the_log(die, fault: str, signal: str, evidence: str) -> None:
+def test_a_fatal_signal_is_a_crash_that_names_the_signal_and_quotes_the_log(
+    die, fault: str, signal: str, evidence: str
+) -> None:
     record = die(fault)
     assert (record.status, record.stage) == ("crashed", "measurement")
     assert (record.end.exit_code, record.end.signal) == (None, signal)
@@ -131,19 +133,19 @@ def test_a_signal_is_a_crash_that_names_it_with_the_end_of_the_log(die, fault: s
         assert f"in {fault}" in record.error.detail
 
 
-def test_an_allocation_that_fails_is_oom_with_the_bytes(die) -> None:
+def test_a_failed_allocation_is_oom_with_the_bytes(die) -> None:
     record = die("allocation")
     assert (record.status, record.error.requested_bytes) == ("oom", 10**15)
     assert 0 < record.error.free_bytes < 10**13
 
 
-def test_the_gpus_allocator_is_understood(die) -> None:
+def test_errors_of_the_gpu_allocator_are_parsed(die) -> None:
     record = die("cuda_out_of_memory")
     assert record.status == "oom"
     assert (record.error.requested_bytes, record.error.free_bytes) == (2684354560, 19398656)
 
 
-def test_an_error_that_the_device_keeps_is_a_failure_of_that_job_alone(die, tmp_path) -> None:
+def test_a_sticky_device_error_fails_only_its_job(die, tmp_path) -> None:
     record = die("sticky_cuda_error", folder=tmp_path / "first")
     assert (record.status, record.stage) == ("failed", "measurement")
     assert record.error.message == "CUDA error: an illegal memory access was encountered"
@@ -151,7 +153,7 @@ def test_an_error_that_the_device_keeps_is_a_failure_of_that_job_alone(die, tmp_
 
 
 @pytest.mark.parametrize("fault", ["hang_in_python", "hang_in_native_code", "hang_with_signals_blocked"])
-def test_a_hang_ends_at_the_deadline(die, fault: str) -> None:
+def test_a_hanging_job_ends_at_the_deadline(die, fault: str) -> None:
     begin = time.monotonic()
     record = die(fault, timeout_s=15.0)
     assert (record.status, record.stage) == ("timeout", "measurement")
@@ -167,18 +169,18 @@ def test_processes_that_outlive_their_job_are_ended_and_named(die) -> None:
     assert all(each.startswith("sleep (") for each in record.end.strays)
 
 
-def test_processes_of_a_job_that_died_are_ended(die) -> None:
+def test_processes_of_a_crashed_job_are_ended(die) -> None:
     record = die("leave_processes_and_die")
     assert (record.status, record.end.signal, len(record.end.strays)) == ("crashed", "SIGKILL", 3)
 
 
-def test_processes_of_a_job_that_hangs_are_ended(die) -> None:
+def test_processes_of_a_hanging_job_are_ended(die) -> None:
     record = die("leave_processes_and_hang", timeout_s=15.0)
     assert record.status == "timeout"
-    assert len(record.end.strays) >= 2  # the one in the job's own group may have heard the interrupt
+    assert len(record.end.strays) >= 2  # the process in the job's own group may have received the interrupt
 
 
-def test_a_log_without_end_keeps_its_beginning_and_its_end(die, tmp_path) -> None:
+def test_an_endless_log_keeps_its_beginning_and_its_end(die, tmp_path) -> None:
     record = die("fill_log")
     log = (tmp_path / "worker.log").read_bytes()
     assert record.status == "ok"
@@ -188,25 +190,25 @@ def test_a_log_without_end_keeps_its_beginning_and_its_end(die, tmp_path) -> Non
     assert record.end.log_cut_bytes > 50 << 20
 
 
-def test_a_job_that_dies_after_the_measurement_keeps_it(die) -> None:
+def test_a_job_that_crashes_after_the_measurement_keeps_its_results(die) -> None:
     record = die("sigkill", 5)  # in the call for evidence
     assert (record.status, record.stage) == ("crashed", "evidence")
     assert len(record.calls("measurement")) == 3
     assert "its measured calls are kept" in record.error.message
 
 
-def test_half_a_record_is_a_crash(die) -> None:
+def test_a_truncated_record_is_a_crash(die) -> None:
     record = die("half_a_record")
     assert (record.status, record.end.signal) == ("crashed", "SIGKILL")
     assert record.iterations == []
 
 
-def test_a_fork_server_that_is_killed_in_mid_job_costs_nothing(die, tmp_path) -> None:
+def test_a_fork_server_killed_during_a_job_loses_no_job(die, tmp_path) -> None:
     assert die("kill_the_fork_server", folder=tmp_path / "first").status == "ok"
     assert die("", folder=tmp_path / "second").status == "ok"
 
 
-def test_a_supervisor_that_is_killed_takes_the_worker_with_it(die) -> None:
+def test_killing_the_supervisor_ends_the_worker(die) -> None:
     record = die("kill_the_supervisor")
     assert (record.status, record.end.signal) == ("crashed", "SIGKILL")
 
@@ -219,7 +221,7 @@ def bench(folder: Path, *arguments: str, **options) -> subprocess.CompletedProce
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False, **options)
 
 
-def test_an_address_space_that_is_used_up_is_oom(model, tmp_path) -> None:
+def test_an_exhausted_address_space_is_oom(model, tmp_path) -> None:
     faults.plant(model, {1: ("eat_memory", 2)})
     limit = 12 << 30
     done = bench(
@@ -233,7 +235,7 @@ def test_an_address_space_that_is_used_up_is_oom(model, tmp_path) -> None:
 
 @pytest.fixture
 def group():
-    """A control group whose processes may hold 3 GiB together."""
+    """Create a control group limited to 3 GiB of memory."""
     lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     parts = [line.split(":", 2) for line in lines]
     v1 = next((path for _, names, path in parts if "memory" in names.split(",")), None)
@@ -254,7 +256,7 @@ def group():
         time.sleep(0.1)
 
 
-def test_the_kernels_oom_killer_ends_the_job_alone_and_is_named(model, tmp_path, group) -> None:
+def test_the_kernels_oom_killer_ends_only_the_job_and_is_named(model, tmp_path, group) -> None:
     faults.plant(model, {2: ("eat_memory", 2)})
 
     def enter() -> None:

@@ -1,4 +1,4 @@
-"""What kernel and driver tell of a job from outside: counters in their documented form, and NVML's answers and errors."""
+"""Read a job's state from outside: kernel counters in their documented format, NVML's answers and errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ VMSTAT = "nr_free_pages 123\npgfault 456\noom_kill {}\nnr_unstable 0\n"
 
 @pytest.fixture
 def kills(tmp_path):
-    """Ask with files of this kernel instead of the real ones."""
+    """Count kills with these kernel files instead of the real ones."""
 
     def ask(own: str | None, files: dict[str, str], vmstat: str | None = None) -> int:
         for name, text in files.items():
@@ -45,23 +45,23 @@ def kills(tmp_path):
     return ask
 
 
-def test_version_2_counts_in_the_groups_events(kills) -> None:
+def test_version_2_counts_kills_in_memory_events(kills) -> None:
     own = "0::/user.slice/session-3.scope\n"
     assert kills(own, {"user.slice/session-3.scope/memory.events": V2.format(4)}, VMSTAT.format(9)) == 4
 
 
-def test_version_1_counts_in_the_groups_oom_control(kills) -> None:
+def test_version_1_counts_kills_in_oom_control(kills) -> None:
     own = "9:name=systemd:/\n4:memory:/jobs/17\n1:cpu,cpuacct:/elsewhere\n0::/\n"
     files = {"memory/jobs/17/memory.oom_control": V1.format(2), "memory/memory.oom_control": V1.format(8)}
     assert kills(own, files, VMSTAT.format(9)) == 2
 
 
-def test_a_controller_that_is_mounted_with_others_is_found(kills) -> None:
+def test_a_controller_mounted_together_with_others_is_found(kills) -> None:
     files = {"memory/a/memory.oom_control": V1.format(3)}
     assert kills("5:cpuset,memory:/a\n", files, VMSTAT.format(9)) == 3
 
 
-def test_a_group_with_a_colon_in_its_name_is_found(kills) -> None:
+def test_a_group_name_may_contain_a_colon(kills) -> None:
     assert kills("0::/a:b\n", {"a:b/memory.events": V2.format(6)}, VMSTAT.format(9)) == 6
 
 
@@ -72,7 +72,7 @@ def test_a_group_with_a_colon_in_its_name_is_found(kills) -> None:
         ("0::/docker/0123abcd\n", "memory.events", V2.format(2)),
     ],
 )
-def test_in_a_container_that_sees_the_hosts_path_of_its_group_its_own_part_of_the_tree_counts(
+def test_a_container_that_sees_the_hosts_group_path_counts_its_own_subtree(
     kills, own: str, file: str, text: str
 ) -> None:
     assert kills(own, {file: text}, VMSTAT.format(9)) == 2
@@ -89,16 +89,16 @@ def test_in_a_container_that_sees_the_hosts_path_of_its_group_its_own_part_of_th
         ("0::/a\n", {"a/memory.events": "not a counter\n"}),
     ],
 )
-def test_where_the_group_does_not_count_the_machines_own_count_is_taken(kills, own, files) -> None:
+def test_without_a_group_counter_the_machines_counter_is_used(kills, own, files) -> None:
     assert kills(own, files, VMSTAT.format(9)) == 9
 
 
-def test_where_nothing_counts_nothing_is_claimed(kills) -> None:
+def test_without_any_counter_no_kill_is_reported(kills) -> None:
     assert kills(None, {}, None) == 0
     assert kills(None, {}, "nr_free_pages 123\n") == 0
 
 
-def test_this_machine_is_asked_by_its_own_counters() -> None:
+def test_the_counters_of_this_machine_can_be_read() -> None:
     files = [each for each in device._group_files(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")) if each.exists()]
     lines = [line for file in [*files, Path("/proc/vmstat")] for line in file.read_text(encoding="ascii").splitlines()]
     told = [int(line.split()[1]) for line in lines if line.split()[0] == "oom_kill"]
@@ -112,7 +112,7 @@ def test_this_machine_is_asked_by_its_own_counters() -> None:
 
 @pytest.fixture
 def nvml(monkeypatch):
-    """Two cards; `used` is what is in use on each, a list of answers whose last one stays, or an error."""
+    """Fake NVML with two cards; `used` is per card a list of answers, the last one repeated, or an error."""
     for module in (device, gpus):
         monkeypatch.setattr(module, "pynvml", fake_nvml)
     for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
@@ -132,60 +132,60 @@ def nvml(monkeypatch):
 
     monkeypatch.setattr(fake_nvml, "nvmlDeviceGetMemoryInfo", memory)
     yield used
-    assert fake_nvml._state["initialised"] == 0  # each look was closed again
+    assert fake_nvml._state["initialised"] == 0  # each query was shut down again
 
 
 def errors() -> list[str]:
     return [name.removeprefix("NVMLError_") for name in vars(fake_nvml) if name.startswith("NVMLError_")]
 
 
-def test_each_card_has_its_use_by_its_uuid(nvml) -> None:
+def test_memory_use_is_keyed_by_the_cards_uuid(nvml) -> None:
     assert used_bytes() == {ONE: GIB, TWO: 2 * GIB}
 
 
 @pytest.mark.parametrize("name", errors())
 @pytest.mark.parametrize("function", ["nvmlInit", "nvmlDeviceGetCount"])
-def test_where_nvml_does_not_work_nothing_is_known(nvml, function: str, name: str) -> None:
+def test_without_nvml_memory_use_is_unknown(nvml, function: str, name: str) -> None:
     fake_nvml.settings["raises"] = {function: name}
     assert used_bytes() is None
     assert wait_until_free(None) is None
 
 
-def test_without_a_card_nothing_is_known(nvml) -> None:
+def test_without_cards_memory_use_is_unknown(nvml) -> None:
     fake_nvml.settings["gpus"] = []
     assert used_bytes() is None
 
 
 @pytest.mark.parametrize("name", ["GpuIsLost", "NoPermission", "NotSupported", "ResetRequired"])
-def test_a_card_that_does_not_answer_hides_no_other(nvml, name: str) -> None:
+def test_a_failing_card_does_not_hide_the_others(nvml, name: str) -> None:
     nvml[ONE] = [getattr(fake_nvml, f"NVMLError_{name}")]
     assert used_bytes() == {TWO: 2 * GIB}
     nvml[TWO] = nvml[ONE]
     assert used_bytes() is None
 
 
-def test_a_shutdown_that_fails_costs_nothing(nvml) -> None:
+def test_a_failing_nvml_shutdown_is_ignored(nvml) -> None:
     fake_nvml.settings["raises"] = {"nvmlShutdown": "Uninitialized"}
     assert used_bytes() == {ONE: GIB, TWO: 2 * GIB}
     fake_nvml._state["initialised"] = 0
 
 
-def test_memory_that_is_free_is_not_waited_for(nvml) -> None:
+def test_free_memory_causes_no_wait(nvml) -> None:
     waited_s, left = wait_until_free(used_bytes())
     assert waited_s < device.FREE_POLL_S
     assert left == 0
 
 
-def test_memory_that_comes_free_after_three_looks_is_waited_for(nvml) -> None:
+def test_the_wait_ends_once_memory_is_free_after_three_queries(nvml) -> None:
     before = used_bytes()
     nvml[TWO] = [70 * GIB, 30 * GIB, 3 * GIB, 2 * GIB]
     waited_s, left = wait_until_free(before)
     assert 3 * device.FREE_POLL_S <= waited_s < device.FREE_WAIT_S / 2
     assert left == 0
-    assert nvml[TWO] == [2 * GIB]  # looked four times
+    assert nvml[TWO] == [2 * GIB]  # queried four times
 
 
-def test_memory_that_never_comes_free_is_waited_for_within_bounds_and_told(nvml) -> None:
+def test_memory_that_never_becomes_free_ends_the_wait_and_is_reported(nvml) -> None:
     before = used_bytes()
     nvml[ONE], nvml[TWO] = [3 * GIB], [6 * GIB]
     start = time.monotonic()
@@ -194,14 +194,14 @@ def test_memory_that_never_comes_free_is_waited_for_within_bounds_and_told(nvml)
     assert left == 4 * GIB  # of the card that has the most more
 
 
-def test_the_limit_is_a_matter_of_seconds() -> None:
+def test_the_wait_is_limited_to_seconds() -> None:
     assert 1 <= device.FREE_WAIT_S <= 30
 
 
 # ---- the cards of one job ------------------------------------------------------------------------------------------
 
 MIG = "MIG-33333333-cccc"
-PLAIN = {"mig": {}}  # neither card is divided
+PLAIN = {"mig": {}}  # neither card is partitioned
 MIXED = {
     "mig": {},
     "gpus": [{"uuid": ONE, "name": "NVIDIA Slow"}, {"uuid": TWO, "name": "NVIDIA Fast"}],
@@ -232,12 +232,12 @@ SPLIT = {"model": ModelConfig(id="m", tp_size=2)}
         (MIXED, None, "PCI_BUS_ID", {"device": "cuda:1"}, [TWO]),
         (MIXED, TWO, None, {"device": "cuda"}, [TWO]),
         ({}, None, None, {"device": "cuda:0"}, [ONE]),
-        ({}, None, None, {"device": "cuda:1"}, None),  # an instance of the divided card
+        ({}, None, None, {"device": "cuda:1"}, None),  # an instance of the partitioned card
         ({}, MIG, None, {"device": "cuda"}, [MIG]),
         ({"gpus": []}, None, None, {"device": "auto"}, []),
     ],
 )
-def test_the_cards_of_a_job_are_those_that_cuda_gives_it(  # noqa: PLR0917 - a table's columns
+def test_the_cards_of_a_job_are_those_visible_to_cuda(  # noqa: PLR0917 - a table's columns
     nvml, monkeypatch, machine, visible, order, config, expected
 ) -> None:
     fake_nvml.settings.update(machine)
@@ -247,7 +247,7 @@ def test_the_cards_of_a_job_are_those_that_cuda_gives_it(  # noqa: PLR0917 - a t
     assert cards_of(BenchmarkConfig(**config)) == expected
 
 
-def test_a_stranger_on_another_card_is_not_waited_for(nvml) -> None:
+def test_memory_in_use_on_another_card_causes_no_wait(nvml) -> None:
     fake_nvml.settings.update(PLAIN)
     before = used_bytes(cards_of(BenchmarkConfig(device="cuda:0")))
     assert before == {ONE: GIB}
@@ -256,7 +256,7 @@ def test_a_stranger_on_another_card_is_not_waited_for(nvml) -> None:
     assert (waited_s < 1, left) == (True, 0)
 
 
-def test_the_memory_of_an_instance_is_its_own(nvml, monkeypatch) -> None:
+def test_a_mig_instance_counts_only_its_own_memory(nvml, monkeypatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", MIG)
     nvml[MIG] = [GIB, 5 * GIB, GIB]
     before = used_bytes(cards_of(BenchmarkConfig(device="cuda")))
@@ -274,7 +274,7 @@ def test_each_card_of_a_split_model_counts(nvml) -> None:
 
 
 @pytest.mark.parametrize(("machine", "expected"), [(PLAIN, (0.0, 0)), (MIXED, None)])
-def test_a_record_says_nothing_of_cards_that_cannot_be_told(  # noqa: PLR0917 - fixtures
+def test_a_record_omits_cards_that_cannot_be_identified(  # noqa: PLR0917 - fixtures
     tiny, tmp_path, nvml, monkeypatch, machine, expected
 ) -> None:
     fake_nvml.settings.update(machine)
@@ -284,7 +284,7 @@ def test_a_record_says_nothing_of_cards_that_cannot_be_told(  # noqa: PLR0917 - 
         ended = Ended(exit_code=0)
 
         def __init__(self, **_: object) -> None:
-            """Nothing is started."""
+            """Start nothing."""
 
         def run(self, *_: object) -> None:
             make_record().write(tmp_path)
@@ -300,7 +300,7 @@ def test_a_record_says_nothing_of_cards_that_cannot_be_told(  # noqa: PLR0917 - 
         assert (record.end.device_left_bytes if record.end else 0) == 0
 
 
-def test_what_a_driver_keeps_is_not_waited_for(nvml) -> None:
+def test_memory_that_the_driver_holds_causes_no_wait(nvml) -> None:
     before = used_bytes()
     nvml[ONE] = [GIB + TOLERANCE_BYTES]
     assert wait_until_free(before)[1] == 0
@@ -308,13 +308,13 @@ def test_what_a_driver_keeps_is_not_waited_for(nvml) -> None:
     assert wait_until_free(before, limit_s=0.0) == (pytest.approx(0, abs=1), TOLERANCE_BYTES + 1)
 
 
-def test_less_in_use_than_before_is_free(nvml) -> None:
+def test_less_memory_in_use_than_before_counts_as_free(nvml) -> None:
     before = used_bytes()
     nvml[ONE], nvml[TWO] = [0], [0]
     assert wait_until_free(before)[1] == 0
 
 
-def test_a_driver_that_is_lost_meanwhile_ends_the_wait(nvml) -> None:
+def test_losing_the_driver_ends_the_wait(nvml) -> None:
     before = used_bytes()
     nvml[ONE] = nvml[TWO] = [50 * GIB, 50 * GIB, fake_nvml.NVMLError_GpuIsLost]
     start = time.monotonic()
@@ -322,21 +322,21 @@ def test_a_driver_that_is_lost_meanwhile_ends_the_wait(nvml) -> None:
     assert time.monotonic() - start < 5
 
 
-def test_a_card_that_is_lost_meanwhile_is_not_waited_for(nvml) -> None:
+def test_a_card_lost_during_the_wait_causes_no_wait(nvml) -> None:
     before = used_bytes()
     nvml[ONE] = [50 * GIB, fake_nvml.NVMLError_GpuIsLost]
     waited_s, left = wait_until_free(before)
     assert (waited_s < 2, left) == (True, 0)
 
 
-def test_cards_that_appear_meanwhile_are_nobodys_debt(nvml) -> None:
+def test_cards_that_appear_during_the_wait_are_ignored(nvml) -> None:
     before = used_bytes()
     fake_nvml.settings["gpus"] = [*fake_nvml.DEFAULTS["gpus"], {"uuid": "GPU-new", "name": "NVIDIA Fake"}]
     nvml["GPU-new"] = [70 * GIB]
     assert wait_until_free(before)[1] == 0
 
 
-def test_the_real_library_answers_without_a_driver_or_with_one() -> None:
+def test_the_real_nvml_library_answers_with_or_without_a_driver() -> None:
     used = used_bytes()
     assert used is None or all(value >= 0 for value in used.values())
     if not Path("/dev/nvidiactl").exists():

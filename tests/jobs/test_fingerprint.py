@@ -1,4 +1,4 @@
-"""By what two records may stand in one sweep: what is in it, what is not, and how a change is told."""
+"""Check what the environment fingerprint contains, what it omits and how a change is reported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.jobs.planning.fingerprint import changes, fingerprint
 
 @pytest.fixture
 def here(monkeypatch):
-    """Fingerprint of an environment with exactly these variables."""
+    """Take the fingerprint with exactly these environment variables."""
 
     def take(**variables: str) -> dict[str, str]:
         for name in list(os.environ):
@@ -25,21 +25,21 @@ def here(monkeypatch):
     return take
 
 
-def test_it_is_the_same_twice(here) -> None:
+def test_the_fingerprint_is_reproducible(here) -> None:
     assert here() == here()
 
 
 @pytest.mark.parametrize("name", ["python", "torch", "transformers", "tokenizers", "numpy", "cpu", "cores"])
-def test_what_computes_is_in_it(here, name: str) -> None:
+def test_libraries_that_compute_are_included(here, name: str) -> None:
     assert here()[name]
 
 
 @pytest.mark.parametrize("name", ["mlflow", "hydra-core", "omegaconf", "psutil", "nvidia-ml-py", "huggingface-hub"])
-def test_what_does_not_compute_is_not(here, name: str) -> None:
+def test_libraries_that_do_not_compute_are_excluded(here, name: str) -> None:
     assert name not in here()
 
 
-def test_no_package_that_is_not_installed_is_in_it(here, monkeypatch) -> None:
+def test_packages_that_are_not_installed_are_excluded(here, monkeypatch) -> None:
     monkeypatch.setattr(module, "versions", lambda: {"python": "3.11.7", "flash-attn": None})
     assert "flash-attn" not in here()
 
@@ -54,7 +54,7 @@ def test_no_package_that_is_not_installed_is_in_it(here, monkeypatch) -> None:
         ("NVIDIA_TF32_OVERRIDE", "0"),
     ],
 )
-def test_variables_that_change_results_are_in_it(here, name: str, value: str) -> None:
+def test_variables_that_change_results_are_included(here, name: str, value: str) -> None:
     assert changes(here(), here(**{name: value})) == [f"{name} – → {value}"]
 
 
@@ -71,21 +71,21 @@ def test_variables_that_change_results_are_in_it(here, name: str, value: str) ->
         ("TORCHINDUCTOR_CACHE_DIR", "/tmp/cache"),
     ],
 )
-def test_variables_that_do_not_are_not(here, name: str, value: str) -> None:
+def test_variables_that_do_not_change_results_are_excluded(here, name: str, value: str) -> None:
     assert changes(here(), here(**{name: value})) == []
 
 
-def test_no_secret_gets_into_it(here) -> None:
+def test_secrets_are_excluded(here) -> None:
     values = here(TORCH_COMPILE_TOKEN="hf_Recognise4ble0123", CUDA_PATH="https://me:Recognise4ble@host/cuda")
     assert "Recognise4ble" not in str(values)
 
 
-def test_the_cores_are_those_that_the_process_may_use(here, monkeypatch) -> None:
+def test_only_cores_the_process_may_use_are_counted(here, monkeypatch) -> None:
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0, 3, 5})
     assert here()["cores"] == "3"
 
 
-def test_clocks_load_and_the_machines_name_are_not_in_it(here, monkeypatch) -> None:
+def test_clocks_load_and_host_name_are_excluded(here, monkeypatch) -> None:
     before = here()
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "another", "9.9", "#1", "x86_64")))
     monkeypatch.setattr(os, "getloadavg", lambda: (99.0, 99.0, 99.0))
@@ -104,18 +104,18 @@ def nvml(monkeypatch):
     assert fake_nvml._state["initialised"] == 0
 
 
-def test_cards_and_driver_are_in_it(nvml) -> None:
+def test_cards_and_driver_are_included(nvml) -> None:
     found = fingerprint()
     assert (found["gpus"], found["driver"]) == ("NVIDIA Fake, NVIDIA Fake", "999.1")
 
 
-def test_another_card_or_one_less_is_a_change(nvml) -> None:
+def test_another_card_or_one_card_fewer_is_a_change(nvml) -> None:
     before = fingerprint()
     nvml["gpus"] = [{"uuid": "GPU-3", "name": "NVIDIA Other"}]
     assert changes(before, fingerprint()) == ["gpus NVIDIA Fake, NVIDIA Fake → NVIDIA Other"]
 
 
-def test_the_same_cards_under_other_numbers_are_none(nvml) -> None:
+def test_renumbering_the_same_cards_is_no_change(nvml) -> None:
     before = fingerprint()
     nvml["gpus"] = [{"uuid": "GPU-4", "name": "NVIDIA Fake"}, {"uuid": "GPU-5", "name": "NVIDIA Fake"}]
     assert changes(before, fingerprint()) == []
@@ -124,7 +124,7 @@ def test_the_same_cards_under_other_numbers_are_none(nvml) -> None:
 @pytest.mark.parametrize(
     "function", ["nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetName"]
 )
-def test_without_a_driver_there_is_no_word_of_cards(nvml, function: str) -> None:
+def test_without_a_driver_cards_are_not_mentioned(nvml, function: str) -> None:
     nvml["raises"] = {function: "DriverNotLoaded"}
     assert not {"gpus", "driver"} & set(fingerprint())
 
@@ -137,21 +137,21 @@ def test_without_cards_the_driver_does_not_matter(nvml) -> None:
 # ---- changes -------------------------------------------------------------------------------------------------------
 
 
-def test_changes_name_what_differs_in_order() -> None:
+def test_changes_list_the_differences_in_order() -> None:
     before = {"torch": "2.12.0", "numpy": "2.3.1", "triton": "3.7.0"}
     now = {"numpy": "2.3.1", "torch": "2.13.0", "OMP_NUM_THREADS": "1"}
     assert changes(before, now) == ["torch 2.12.0 → 2.13.0", "triton 3.7.0 → –", "OMP_NUM_THREADS – → 1"]
 
 
-def test_what_is_equal_in_another_order_is_no_change() -> None:
+def test_reordering_is_no_change() -> None:
     assert changes({"a": "1", "b": "2"}, {"b": "2", "a": "1"}) == []
 
 
-def test_nothing_against_something_is_a_change() -> None:
+def test_an_absent_value_against_a_present_one_is_a_change() -> None:
     assert changes({}, {"torch": "2.13.0"}) == ["torch – → 2.13.0"]
 
 
-def test_what_an_engine_gives_each_job_is_no_change_of_the_software() -> None:
+def test_hardware_assigned_by_an_engine_is_no_software_change() -> None:
     from bench.jobs.planning.fingerprint import software
 
     job = {"torch": "2", "cpu": "EPYC", "gpus": "H100", "CUDA_VISIBLE_DEVICES": "3", "OMP_NUM_THREADS": "4"}

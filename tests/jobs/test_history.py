@@ -1,4 +1,4 @@
-"""What earlier records tell a plan: how long, and what this machine cannot do."""
+"""Test what a plan learns from earlier records: durations and settings that this machine cannot run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def setting(size: int = 1, *, model: str = "org/tiny", mode: str | None = None) 
 
 
 def leave(folder: Path, config: BenchmarkConfig, seconds: float | None, *, at_s: float = 1000.0, **fields) -> Path:
-    """A record of a job that took so long, in a folder of its own; its file is as old as told."""
+    """Write a record of a job with this duration into its own folder; its file has the given age."""
     record = Record(
         trial_id=config.trial_id(),
         started_at_s=at_s,
@@ -45,19 +45,19 @@ def read(tmp_path):
     return lambda: read_history([tmp_path / "multirun", tmp_path / "outputs"], HERE)
 
 
-def test_a_setting_that_has_run_takes_the_median_of_its_jobs(tmp_path, read) -> None:
+def test_a_known_setting_is_estimated_by_the_median_of_its_jobs(tmp_path, read) -> None:
     for number, seconds in enumerate((5.0, 7.0, 100.0)):
         leave(tmp_path / "multirun" / "s" / str(number), setting(), seconds)
     assert read().estimate_s(setting()) == (7.0, True)
 
 
-def test_single_runs_and_sweeps_count_alike(tmp_path, read) -> None:
+def test_single_runs_and_sweeps_count_equally(tmp_path, read) -> None:
     leave(tmp_path / "multirun" / "s" / "0", setting(), 4.0)
     leave(tmp_path / "outputs" / "2026-11-24", setting(), 6.0)
     assert read().estimate_s(setting()) == (5.0, True)
 
 
-def test_a_new_setting_takes_what_others_of_its_model_took_compiled_or_not(tmp_path, read) -> None:
+def test_a_new_setting_is_estimated_from_its_models_jobs_with_equal_compilation(tmp_path, read) -> None:
     leave(tmp_path / "outputs" / "a", setting(2), 5.0)
     leave(tmp_path / "outputs" / "b", setting(3), 7.0)
     leave(tmp_path / "outputs" / "c", setting(2, mode="default"), 60.0)
@@ -70,9 +70,7 @@ def test_a_new_setting_takes_what_others_of_its_model_took_compiled_or_not(tmp_p
     assert history.estimate_s(setting(4, model="org/large", mode="default")) == (None, False)
 
 
-def test_the_time_of_many_jobs_is_what_each_took_and_the_mean_for_those_of_which_nothing_is_known(
-    tmp_path, read
-) -> None:
+def test_the_total_uses_known_durations_and_their_mean_for_unknown_jobs(tmp_path, read) -> None:
     leave(tmp_path / "outputs" / "a", setting(2), 5.0)
     leave(tmp_path / "outputs" / "b", setting(3, mode="default"), 15.0)
     history, known = read(), [setting(2).trial_id(), setting(3, mode="default").trial_id()]
@@ -82,28 +80,28 @@ def test_the_time_of_many_jobs_is_what_each_took_and_the_mean_for_those_of_which
     assert history.total_s(setting(9, model="org/unknown"), ["unknown"], 4) is None
 
 
-def test_nothing_is_known_where_there_is_nothing(tmp_path, read) -> None:
+def test_without_records_nothing_is_known(tmp_path, read) -> None:
     assert read() == History()
     assert read().estimate_s(setting()) == (None, False)
 
 
 @pytest.mark.parametrize("status", ["failed", "oom", "timeout", "crashed", "interrupted"])
-def test_jobs_that_did_not_come_through_tell_nothing(tmp_path, read, status: str) -> None:
+def test_failed_jobs_give_no_duration(tmp_path, read, status: str) -> None:
     leave(tmp_path / "outputs" / "a", setting(), 3.0, status=status, error=Failure(type="X", message="planted"))
     assert read() == History()
 
 
-def test_a_job_without_an_end_tells_nothing(tmp_path, read) -> None:
+def test_a_job_without_an_end_time_gives_no_duration(tmp_path, read) -> None:
     leave(tmp_path / "outputs" / "a", setting(), None)
     assert read() == History()
 
 
-def test_what_was_skipped_is_a_limit_with_its_reason(tmp_path, read) -> None:
+def test_a_skipped_setting_is_a_limit_with_its_reason(tmp_path, read) -> None:
     reason = "attention.implementation=flash_attention_2: flash-attn is not installed"
     leave(tmp_path / "outputs" / "a", setting(), 1.0, status="skipped", error=Failure(type="Skipped", message=reason))
     history = read()
     assert history.limits == {setting().trial_id(): reason}
-    assert history.estimate_s(setting()) == (None, False)  # a second of looking is no job's duration
+    assert history.estimate_s(setting()) == (None, False)  # the second spent on checking is not a job's duration
 
 
 def test_the_newest_reason_counts(tmp_path, read) -> None:
@@ -113,7 +111,7 @@ def test_the_newest_reason_counts(tmp_path, read) -> None:
     assert read().limits == {setting().trial_id(): "as of 3000"}
 
 
-def test_what_has_run_since_is_no_limit_and_what_was_skipped_since_is(tmp_path, read) -> None:
+def test_the_newest_of_run_and_skip_decides_whether_a_setting_is_a_limit(tmp_path, read) -> None:
     skipped = {"status": "skipped", "error": Failure(type="Skipped", message="no")}
     leave(tmp_path / "outputs" / "a", setting(1), 1.0, at_s=1000, **skipped)
     leave(tmp_path / "outputs" / "b", setting(1), 5.0, at_s=2000)
@@ -135,13 +133,13 @@ def test_reference_runs_do_not_count(tmp_path, read) -> None:
     assert read() == History()
 
 
-def test_what_is_kept_of_former_starts_and_of_references_is_not_looked_at(tmp_path, read) -> None:
+def test_records_of_earlier_attempts_and_references_are_not_read(tmp_path, read) -> None:
     leave(tmp_path / "multirun" / "s" / "earlier" / "0", setting(), 3.0)
     leave(tmp_path / "multirun" / "s" / "references" / "ab", setting(), 3.0)
     assert read() == History()
 
 
-def test_broken_records_are_passed_over(tmp_path, read) -> None:
+def test_broken_records_are_ignored(tmp_path, read) -> None:
     leave(tmp_path / "outputs" / "good", setting(), 3.0)
     texts = ["", "{", "[]", "null", '{"schema_version": 1}', '{"schema_version": 4}', "\0" * 100]
     for number, text in enumerate(texts):
@@ -156,14 +154,14 @@ def test_broken_records_are_passed_over(tmp_path, read) -> None:
     assert read().estimate_s(setting()) == (3.0, True)
 
 
-def test_requests_of_an_unknown_form_cost_only_the_likeness(tmp_path, read) -> None:
+def test_requests_in_an_unknown_format_only_lose_the_similarity_estimate(tmp_path, read) -> None:
     leave(tmp_path / "outputs" / "a", setting(), 3.0, requested={})
     history = read()
     assert history.estimate_s(setting()) == (3.0, True)
     assert history.alike_s == {}
 
 
-def test_a_place_that_is_a_file_tells_nothing(tmp_path) -> None:
+def test_a_file_in_place_of_the_folder_gives_no_history(tmp_path) -> None:
     (tmp_path / "multirun").touch()
     assert read_history([tmp_path / "multirun"], HERE) == History()
 
@@ -177,7 +175,7 @@ def test_the_newest_500_are_read(tmp_path, read, monkeypatch) -> None:
     assert module.RECORDS_READ == 500
 
 
-def test_reading_ends_where_it_would_take_longer_than_a_job(tmp_path, read, monkeypatch) -> None:
+def test_reading_stops_before_it_takes_longer_than_a_job(tmp_path, read, monkeypatch) -> None:
     sizes = [
         leave(tmp_path / "outputs" / str(number), setting(), 10.0 - number, at_s=1000.0 + number).stat().st_size
         for number in range(4)
@@ -186,14 +184,14 @@ def test_reading_ends_where_it_would_take_longer_than_a_job(tmp_path, read, monk
     assert read().durations_s == {setting().trial_id(): [7.0, 8.0]}
 
 
-def test_a_records_order_is_its_age_not_its_name(tmp_path, read, monkeypatch) -> None:
+def test_records_are_ordered_by_age_not_by_name(tmp_path, read, monkeypatch) -> None:
     monkeypatch.setattr(module, "RECORDS_READ", 1)
     leave(tmp_path / "outputs" / "a", setting(), 1.0, at_s=3000)
     leave(tmp_path / "multirun" / "s" / "z", setting(), 2.0, at_s=2000)
     assert read().estimate_s(setting()) == (1.0, True)
 
 
-def test_a_real_record_is_understood(tmp_path, read) -> None:
+def test_a_real_record_is_read(tmp_path, read) -> None:
     record = dataclasses.replace(make_record(), fingerprint=HERE)
     (tmp_path / "outputs" / "a").mkdir(parents=True)
     record.write(tmp_path / "outputs" / "a")
@@ -206,7 +204,7 @@ def test_a_real_record_is_understood(tmp_path, read) -> None:
 
 @pytest.fixture
 def reads(monkeypatch):
-    """The records that are read, one entry each."""
+    """Record each record that is read, one entry each."""
     made: list[Path] = []
     real = Record.read
 
@@ -232,7 +230,7 @@ def test_records_are_read_once_however_many_jobs_a_search_has(tmp_path, reads, m
     assert len(reads) == 5
 
 
-def test_a_job_that_has_ended_here_is_known_without_being_read(tmp_path, reads) -> None:
+def test_a_job_that_ended_in_this_process_is_known_without_reading_its_record(tmp_path, reads) -> None:
     leave(tmp_path / "outputs" / "a", setting(1), 5.0)
     history = history_of([tmp_path / "outputs"], HERE)
     config = setting(2)
@@ -242,7 +240,7 @@ def test_a_job_that_has_ended_here_is_known_without_being_read(tmp_path, reads) 
     assert len(reads) == 1
 
 
-def test_a_setting_that_was_skipped_before_and_has_run_since_is_no_limit(tmp_path, reads) -> None:
+def test_a_setting_that_has_run_since_it_was_skipped_is_no_limit(tmp_path, reads) -> None:
     leave(tmp_path / "outputs" / "a", setting(1), None, status="skipped", error=Failure(type="Skipped", message="no"))
     history = history_of([tmp_path / "outputs"], HERE)
     assert history.limits == {setting(1).trial_id(): "no"}
@@ -251,7 +249,7 @@ def test_a_setting_that_was_skipped_before_and_has_run_since_is_no_limit(tmp_pat
     assert history.limits == {}
 
 
-def test_a_reference_run_is_no_job_to_remember(tmp_path, reads) -> None:
+def test_reference_runs_are_not_remembered(tmp_path, reads) -> None:
     history = history_of([tmp_path / "outputs"], HERE)
     remember(make_record(kind="reference", started_at_s=0.0, ended_at_s=9.0))
     assert history.durations_s == {}

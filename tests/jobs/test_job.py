@@ -1,4 +1,4 @@
-"""One process a job: real children, real deaths."""
+"""Test one process per job with real child processes and real crashes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_job_runs_in_every_mode(tiny, tmp_path, mode: str) -> None:
     assert {"start", "import", "load", "evidence"} <= record.phases_s.keys()
 
 
-def test_progress_arrives_in_the_order_of_the_journey(tiny, tmp_path) -> None:
+def test_progress_arrives_in_the_order_of_the_stages(tiny, tmp_path) -> None:
     events = []
     run(tiny(warmup_iterations=2, measurement_iterations=3), tmp_path, lambda *event: events.append(event))
     assert [event[:3] for event in events] == [
@@ -58,7 +58,7 @@ def test_progress_arrives_in_the_order_of_the_journey(tiny, tmp_path) -> None:
     assert all(event[3] > 0 for event in events if event[0] in ("warmup", "measurement"))
 
 
-def test_jobs_are_in_processes_of_their_own_and_the_parent_never_imports_torch(tmp_path) -> None:
+def test_each_job_has_its_own_process_and_the_parent_never_imports_torch(tmp_path) -> None:
     program = f"""
 import sys, json
 from pathlib import Path
@@ -81,7 +81,7 @@ if __name__ == "__main__":
     subprocess.run([sys.executable, str(path)], check=True, timeout=300)
 
 
-def test_a_model_that_does_not_exist_is_a_record_with_its_stage(tiny, tmp_path) -> None:
+def test_a_missing_model_gives_a_record_with_its_stage(tiny, tmp_path) -> None:
     config = tiny()
     config.model = ModelConfig(id="nowhere/to-be-found")
     record = run(config, tmp_path)
@@ -91,7 +91,7 @@ def test_a_model_that_does_not_exist_is_a_record_with_its_stage(tiny, tmp_path) 
     assert "Traceback" in record.error.detail
 
 
-def test_what_the_user_must_change_is_one_line(tiny, tmp_path) -> None:
+def test_the_error_for_the_user_is_one_line(tiny, tmp_path) -> None:
     record = run(tiny(sequence_length=5000), tmp_path)
     assert (record.status, record.stage) == ("failed", "load")
     assert record.error.message == (
@@ -99,7 +99,7 @@ def test_what_the_user_must_change_is_one_line(tiny, tmp_path) -> None:
     )
 
 
-def test_a_deadline_ends_a_job_as_timeout_and_names_the_key(tiny, tmp_path) -> None:
+def test_the_deadline_ends_a_job_as_timeout_and_names_the_key(tiny, tmp_path) -> None:
     (tmp_path / "first").mkdir()
     run(tiny(), tmp_path / "first")  # the fork server is ready after it
     config = tiny(measurement_iterations=100_000, isolation=IsolationConfig(timeout_s=15))
@@ -113,7 +113,7 @@ def test_a_deadline_ends_a_job_as_timeout_and_names_the_key(tiny, tmp_path) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_job_that_dies_is_a_record_that_names_the_signal(tiny, tmp_path, number: int) -> None:
+def test_a_killed_job_gives_a_record_that_names_the_signal(tiny, tmp_path, number: int) -> None:
     def kill(phase: str, done: int, *_: object) -> None:
         if (phase, done) == ("measurement", 1):
             os.kill(worker(), number)
@@ -125,7 +125,7 @@ def test_a_job_that_dies_is_a_record_that_names_the_signal(tiny, tmp_path, numbe
 
 
 def worker() -> int:
-    """The pid of the running job: the child of its supervisor, which leads their group."""
+    """Return the pid of the running job: the child of its supervisor, which leads their process group."""
     family = psutil.Process().children(recursive=True)
     (one,) = [each.pid for each in family if each.ppid() == os.getpgid(each.pid) != os.getpgrp()]
     return one
@@ -133,7 +133,7 @@ def worker() -> int:
 
 @contextlib.contextmanager
 def running(tmp_path, iterations: int, hangup):
-    """`python -m bench` with so many measured calls, whose job has begun; SIGHUP is inherited as told."""
+    """Start `python -m bench` with this many measured calls and wait until its job has begun; SIGHUP is inherited as given."""
     command = [sys.executable, "-m", "bench", "tracking=off", f"measurement.iterations={iterations}"]
     with (tmp_path / "out").open("w", encoding="utf-8") as out:
         parent = subprocess.Popen(
@@ -152,7 +152,7 @@ def running(tmp_path, iterations: int, hangup):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_no_process_outlives_its_parent(tmp_path, number: int) -> None:
-    # A test run below nohup hands its ignored SIGHUP on.
+    # A test run under nohup passes its ignored SIGHUP on.
     with running(tmp_path, 100_000, signal.SIG_DFL) as parent:
         time.sleep(1)
         family = psutil.Process(parent.pid).children(recursive=True)
@@ -164,7 +164,7 @@ def test_no_process_outlives_its_parent(tmp_path, number: int) -> None:
 
 
 @pytest.mark.slow
-def test_below_nohup_a_run_outlives_its_terminal(tmp_path) -> None:
+def test_under_nohup_a_run_outlives_its_terminal(tmp_path) -> None:
     with running(tmp_path, 10, signal.SIG_IGN) as parent:
         parent.send_signal(signal.SIGHUP)
         assert parent.wait(120) == 0
@@ -172,17 +172,17 @@ def test_below_nohup_a_run_outlives_its_terminal(tmp_path) -> None:
     assert Record.read(path).status == "ok"
 
 
-def test_a_fork_server_that_died_costs_no_job(tiny, tmp_path) -> None:
+def test_a_dead_fork_server_fails_no_job(tiny, tmp_path) -> None:
     (tmp_path / "first").mkdir()
     run(tiny(), tmp_path / "first")
     for each in psutil.Process().children():
         if "forkserver" in " ".join(each.cmdline()):
-            each.kill()  # not waited for: that is the business of who started it
+            each.kill()  # not waited for: its parent does that
             time.sleep(0.5)
     assert run(tiny(), tmp_path).status == "ok"
 
 
-def test_the_next_job_runs_after_one_that_died(tiny, tmp_path) -> None:
+def test_the_next_job_runs_after_a_crashed_one(tiny, tmp_path) -> None:
     for name in ("dies", "lives"):
         (tmp_path / name).mkdir()
     dead = run(
@@ -208,12 +208,12 @@ def test_ctrl_c_ends_the_job_and_leaves_its_record(tiny, tmp_path) -> None:
     record = Record.read(tmp_path)
     assert (record.status, record.stage) == ("interrupted", "measurement")
     assert record.error.message == "by the user"
-    assert len(record.calls("measurement")) >= 1  # what was measured before it is kept
+    assert len(record.calls("measurement")) >= 1  # calls measured before it are kept
     assert not [each for each in psutil.Process().children(recursive=True) if each.pid == os.getpgid(each.pid)]
 
 
 def family() -> tuple[int, int]:
-    """The pids of the running job's supervisor and worker."""
+    """Return the pids of the running job's supervisor and worker."""
     (supervisor,) = [each for each in psutil.Process().children(recursive=True) if os.getpgid(each.pid) == each.pid]
     (worker,) = supervisor.children()
     return supervisor.pid, worker.pid
@@ -244,7 +244,7 @@ def send_to(whom: str, number: int):
         pytest.param("group", signal.SIGINT, marks=pytest.mark.slow),
     ],
 )
-def test_a_signal_from_outside_is_named_as_such_and_costs_the_job_alone(tiny, tmp_path, whom: str, number: int) -> None:
+def test_a_signal_from_outside_is_named_as_such_and_ends_only_the_job(tiny, tmp_path, whom: str, number: int) -> None:
     for name in ("stopped", "next"):
         (tmp_path / name).mkdir()
     record = run(tiny(measurement_iterations=5000), tmp_path / "stopped", send_to(whom, number))
@@ -290,14 +290,14 @@ def test_the_fresh_compile_cache_is_gone_after_the_job(tiny, tmp_path, monkeypat
     assert list(tmp_path.glob("bench-compile-*")) == []
 
 
-def test_prints_of_the_job_land_in_its_log(tiny, tmp_path) -> None:
+def test_output_of_the_job_is_written_to_its_log(tiny, tmp_path) -> None:
     config = tiny()
     config.model = dataclasses.replace(config.model, id="nowhere/to-be-found", weights="pretrained", architecture=None)
     run(config, tmp_path)
     assert "Traceback" in (tmp_path / "worker.log").read_text(encoding="utf-8")
 
 
-def test_the_record_of_a_former_attempt_is_not_taken_for_that_of_this_one(tiny, tmp_path) -> None:
+def test_the_record_of_an_earlier_attempt_is_not_taken_for_the_current_one(tiny, tmp_path) -> None:
     config = tiny(measurement_iterations=1000)
     former = new_record(config, name="one", sweep_id="s")
     former.status = "ok"
@@ -312,7 +312,7 @@ def test_the_record_of_a_former_attempt_is_not_taken_for_that_of_this_one(tiny, 
     assert Record.read(tmp_path).status == "crashed"
 
 
-# ---- what lies in the folder already -------------------------------------------------------------------------------
+# ---- files already in the folder -----------------------------------------------------------------------------------
 
 
 def test_a_record_of_another_run_is_never_removed(tiny, tmp_path) -> None:
@@ -327,7 +327,7 @@ def test_a_record_of_another_run_is_never_removed(tiny, tmp_path) -> None:
         run_job(config, new_record(config), tmp_path, lambda *event: None)  # nor that of another single run
 
 
-def test_an_attempt_that_an_engine_queues_again_takes_the_place_of_the_former_one(tiny, tmp_path) -> None:
+def test_a_requeued_attempt_replaces_the_earlier_one(tiny, tmp_path) -> None:
     config = tiny(isolation=IsolationConfig(mode="none"))
     former = new_record(config, sweep_id="s")
     former.fail("interrupted", "Preempted", "by Slurm")

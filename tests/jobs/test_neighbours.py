@@ -1,4 +1,4 @@
-"""Jobs on one host: whose turn it is, what each knows of the others, and real ones started at the same moment."""
+"""Test jobs that share a host: their order, their records of each other, and real jobs started at the same time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TICKETS = "job-*"
 
 
 def unheard(neighbour: str | None, waited_s: float) -> None:
-    """For a wait that nobody looks at."""
+    """Ignore the messages of a wait."""
 
 
 def needs(name: str = "job", gpu: str | None = None, cores: tuple[int, ...] = (0, 1)) -> Needs:
@@ -45,7 +45,7 @@ class ImpatientError(Exception):
 
 
 def at_once(folder: Path, wanted: Needs, *, overlap: bool = False) -> Turn | None:
-    """A turn that is had without waiting; None where one must wait."""
+    """Take the turn if that needs no wait; otherwise return None."""
     turn = Turn(folder, wanted)
 
     def refuse(neighbour: str | None, waited_s: float) -> None:
@@ -60,7 +60,7 @@ def at_once(folder: Path, wanted: Needs, *, overlap: bool = False) -> Turn | Non
 
 
 class Waiting:
-    """A job that waits in a thread of its own for its turn."""
+    """A job that waits for its turn in a separate thread."""
 
     def __init__(self, folder: Path, wanted: Needs) -> None:
         self.turn, self.waits, self.runs = Turn(folder, wanted), threading.Event(), threading.Event()
@@ -94,7 +94,7 @@ class Waiting:
         (needs(gpu=INSTANCE), needs(gpu=INSTANCE), True),
     ],
 )
-def test_a_gpu_is_for_one_and_so_are_cores_unless_both_have_a_gpu(tmp_path, first, second, clash) -> None:
+def test_a_gpu_is_exclusive_and_so_are_cores_unless_both_jobs_use_a_gpu(tmp_path, first, second, clash) -> None:
     for one, other in ((first, second), (second, first)):
         with at_once(tmp_path, one):
             turn = at_once(tmp_path, other)
@@ -103,7 +103,7 @@ def test_a_gpu_is_for_one_and_so_are_cores_unless_both_have_a_gpu(tmp_path, firs
                 turn.leave()
 
 
-def test_who_asks_for_it_runs_beside_others_and_both_know(tmp_path) -> None:
+def test_a_job_may_ask_to_run_beside_others_and_both_record_it(tmp_path) -> None:
     first = Turn(tmp_path, needs())
     assert first.take(overlap=False, on_wait=unheard) == 0
     second = Turn(tmp_path, needs())
@@ -111,7 +111,7 @@ def test_who_asks_for_it_runs_beside_others_and_both_know(tmp_path) -> None:
     assert (second.leave(), first.leave()) == (0, 1)
 
 
-def test_those_who_came_and_went_are_counted(tmp_path) -> None:
+def test_jobs_that_came_and_left_are_counted(tmp_path) -> None:
     with Turn(tmp_path, needs(cores=(0,))) as long:
         long.take(overlap=False, on_wait=unheard)
         for _ in range(3):
@@ -120,7 +120,7 @@ def test_those_who_came_and_went_are_counted(tmp_path) -> None:
         assert long.leave() == 3
 
 
-def test_first_come_first_served(tmp_path) -> None:
+def test_jobs_run_in_order_of_arrival(tmp_path) -> None:
     running = at_once(tmp_path, needs("first"))
     second = Waiting(tmp_path, needs("second", cores=(0, 1)))
     third = Waiting(tmp_path, needs("third", cores=(1, 2)))
@@ -135,7 +135,7 @@ def test_first_come_first_served(tmp_path) -> None:
     assert list(tmp_path.glob(TICKETS)) == []
 
 
-def test_who_has_nothing_in_common_with_those_that_wait_passes_them(tmp_path) -> None:
+def test_a_job_that_shares_nothing_with_waiting_jobs_starts_at_once(tmp_path) -> None:
     with at_once(tmp_path, needs(cores=(0,))):
         waiting = Waiting(tmp_path, needs(cores=(0,)))
         with at_once(tmp_path, needs(cores=(5,))) as other:
@@ -145,7 +145,7 @@ def test_who_has_nothing_in_common_with_those_that_wait_passes_them(tmp_path) ->
     waiting.turn.leave()
 
 
-def test_who_waits_is_no_neighbour(tmp_path) -> None:
+def test_a_waiting_job_is_no_neighbour(tmp_path) -> None:
     with at_once(tmp_path, needs(cores=(0,))) as running:
         waiting = Waiting(tmp_path, needs(cores=(0,)))
         with Turn(tmp_path, needs(cores=(5,))) as other:
@@ -155,7 +155,7 @@ def test_who_waits_is_no_neighbour(tmp_path) -> None:
     assert (waiting.at_start, waiting.turn.leave()) == (0, 0)
 
 
-def test_the_wait_is_told_and_its_end_too(tmp_path) -> None:
+def test_the_wait_and_its_end_are_reported(tmp_path) -> None:
     with at_once(tmp_path, needs("eager")):
         waiting = Waiting(tmp_path, needs())
     assert waiting.runs.wait(30)
@@ -164,7 +164,7 @@ def test_the_wait_is_told_and_its_end_too(tmp_path) -> None:
     assert waiting.heard[-1] is None
 
 
-def test_an_interrupted_wait_leaves_nothing(tmp_path) -> None:
+def test_an_interrupted_wait_leaves_no_ticket(tmp_path) -> None:
     def interrupt(neighbour: str | None, waited_s: float) -> None:
         if neighbour is not None:
             raise KeyboardInterrupt
@@ -175,7 +175,7 @@ def test_an_interrupted_wait_leaves_nothing(tmp_path) -> None:
         assert len(list(tmp_path.glob(TICKETS))) == 1
 
 
-# ---- tickets that are none -----------------------------------------------------------------------------------------
+# ---- invalid tickets --------------------------------------------------------------------------------------------
 
 HOLDER = """
 import sys, time
@@ -189,7 +189,7 @@ time.sleep(600)
 
 @contextlib.contextmanager
 def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that has taken its turn and keeps it."""
+    """Start a process that takes its turn and keeps it."""
     command = [sys.executable, "-c", HOLDER, str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -200,7 +200,7 @@ def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_the_ticket_of_a_killed_job_counts_for_nothing_and_is_removed(tmp_path) -> None:
+def test_the_ticket_of_a_killed_job_is_ignored_and_removed(tmp_path) -> None:
     with holder(tmp_path) as process:
         assert at_once(tmp_path, needs()) is None
         process.kill()
@@ -212,7 +212,7 @@ def test_the_ticket_of_a_killed_job_counts_for_nothing_and_is_removed(tmp_path) 
     assert list(tmp_path.glob(TICKETS)) == []
 
 
-def test_a_users_file_with_a_name_like_a_tickets_stays(tmp_path) -> None:
+def test_a_users_file_named_like_a_ticket_is_kept(tmp_path) -> None:
     for name in ("job-1.running", "job-notes-12345678.waiting", "job-1-1234567.running"):
         (tmp_path / name).write_text("mine")
     before = snapshot(tmp_path)
@@ -221,7 +221,7 @@ def test_a_users_file_with_a_name_like_a_tickets_stays(tmp_path) -> None:
     assert {name: each[:2] for name, each in snapshot(tmp_path).items()} == {n: e[:2] for n, e in before.items()}
 
 
-def test_whoever_waited_for_a_job_that_is_killed_runs(tmp_path) -> None:
+def test_killing_a_job_starts_the_job_that_waited_for_it(tmp_path) -> None:
     with holder(tmp_path) as process:
         waiting = Waiting(tmp_path, needs())
         process.kill()
@@ -229,7 +229,7 @@ def test_whoever_waited_for_a_job_that_is_killed_runs(tmp_path) -> None:
         waiting.turn.leave()
 
 
-def test_a_job_of_another_host_in_a_folder_that_both_see_is_no_neighbour(tmp_path, monkeypatch) -> None:
+def test_a_job_of_another_host_in_a_shared_folder_is_no_neighbour(tmp_path, monkeypatch) -> None:
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(neighbours, "_host", lambda: "far away")
         there = at_once(tmp_path, needs())
@@ -251,7 +251,7 @@ def test_a_job_of_another_host_in_a_folder_that_both_see_is_no_neighbour(tmp_pat
         .encode(),
     ],
 )  # fmt: skip
-def test_what_others_put_there_disturbs_nobody(tmp_path, content: bytes) -> None:
+def test_foreign_files_in_the_ticket_folder_are_ignored(tmp_path, content: bytes) -> None:
     path = tmp_path / "job-x.running"
     path.write_bytes(content)
     os.mkfifo(tmp_path / "job-fifo.running")
@@ -263,8 +263,8 @@ def test_what_others_put_there_disturbs_nobody(tmp_path, content: bytes) -> None
         assert turn.leave() == 0
 
 
-def test_a_line_is_written_into_tickets_only(tmp_path) -> None:
-    """Never into what another user makes a ticket's name point to."""
+def test_lines_are_written_only_to_tickets(tmp_path) -> None:
+    """A ticket's name that another user made a link is never written through."""
     precious = tmp_path / "precious"
     precious.write_text("mine")
     (tmp_path / "job-soft.running").symlink_to(precious)
@@ -275,7 +275,7 @@ def test_a_line_is_written_into_tickets_only(tmp_path) -> None:
     assert precious.read_text() == "mine"
 
 
-def test_the_folder_is_for_all_users_and_so_is_a_ticket(tmp_path) -> None:
+def test_all_users_can_use_the_folder_and_its_tickets(tmp_path) -> None:
     before = os.umask(0o077)
     try:
         with at_once(tmp_path / "host", needs()):
@@ -286,12 +286,12 @@ def test_the_folder_is_for_all_users_and_so_is_a_ticket(tmp_path) -> None:
     assert stat.S_IMODE((tmp_path / "host").stat().st_mode) == 0o1777
 
 
-# ---- what a job uses -----------------------------------------------------------------------------------------------
+# ---- resources of a job -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def nvml(monkeypatch):
-    """Two cards; CUDA counts as NVML does."""
+    """Fake NVML with two cards that CUDA numbers as NVML does."""
     monkeypatch.setattr(gpus, "pynvml", fake_nvml)
     monkeypatch.setattr(fake_nvml, "settings", fake_nvml.DEFAULTS | {"raises": {}})
     monkeypatch.setitem(fake_nvml._state, "initialised", 0)
@@ -321,23 +321,23 @@ def of(device: str, **keywords: object) -> BenchmarkConfig:
         (f"0,{INSTANCE}", "cuda:1", [INSTANCE]),
         ("", "auto", []),
         ("-1", "auto", []),
-        (None, "cuda:7", [ONE, TWO]),  # which that is nobody knows
+        (None, "cuda:7", [ONE, TWO]),  # which card this is cannot be known
     ],
 )
-def test_a_jobs_gpu_is_the_one_that_cuda_will_give_it(nvml, monkeypatch, visible, device, found) -> None:
+def test_the_gpu_of_a_job_is_the_one_cuda_selects(nvml, monkeypatch, visible, device, found) -> None:
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert gpus_of(of(device)) == found
 
 
 @pytest.mark.parametrize(("size", "found"), [(2, ["GPU-c", "GPU-a"]), ("auto", ["GPU-c", "GPU-a", "GPU-b"])])
-def test_a_model_split_over_gpus_uses_them_all(nvml, monkeypatch, size, found) -> None:
+def test_a_model_split_over_gpus_uses_all_of_them(nvml, monkeypatch, size, found) -> None:
     nvml["gpus"] = [{"uuid": f"GPU-{each}", "name": "same"} for each in "abcd"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,0,1")
     assert gpus_of(of("auto", tp_size=size)) == found
 
 
-def test_where_cards_differ_and_their_order_is_not_known_a_job_takes_all(nvml) -> None:
+def test_a_job_takes_all_cards_if_they_differ_in_unknown_order(nvml) -> None:
     nvml["gpus"][0]["name"], before = "another", nvml["gpus"][0]["name"]
     try:
         assert gpus_of(of("cuda:1")) == [ONE, TWO]
@@ -345,7 +345,7 @@ def test_where_cards_differ_and_their_order_is_not_known_a_job_takes_all(nvml) -
         nvml["gpus"][0]["name"] = before
 
 
-def test_without_nvml_a_cuda_device_goes_by_its_name(nvml, monkeypatch) -> None:
+def test_without_nvml_a_cuda_device_is_identified_by_its_name(nvml, monkeypatch) -> None:
     nvml["raises"] = {"nvmlInit": "LibraryNotFound"}
     assert gpus_of(of("auto")) == []
     assert gpus_of(of("cuda")) == gpus_of(of("cuda:0")) == ["cuda:0"]
@@ -353,12 +353,12 @@ def test_without_nvml_a_cuda_device_goes_by_its_name(nvml, monkeypatch) -> None:
     assert gpus_of(of("cuda:0")) == ["cuda:3"]
 
 
-def test_a_torch_without_cuda_takes_no_gpu_of_itself(nvml, monkeypatch) -> None:
+def test_a_torch_build_without_cuda_takes_no_gpu_by_default(nvml, monkeypatch) -> None:
     monkeypatch.setattr(neighbours, "_torch_has_no_cuda", lambda: True)
     assert gpus_of(of("auto")) == []
 
 
-def test_on_two_gpus_jobs_run_side_by_side_and_on_one_they_wait(nvml, tmp_path) -> None:
+def test_jobs_run_side_by_side_on_two_gpus_and_wait_on_one(nvml, tmp_path) -> None:
     first, other, same = (needs_of(of(device), device) for device in ("cuda:0", "cuda:1", "cuda:0"))
     with at_once(tmp_path, first) as running, Turn(tmp_path, other) as beside:
         assert beside.take(overlap=False, on_wait=unheard) == 1
@@ -371,7 +371,7 @@ def test_on_two_gpus_jobs_run_side_by_side_and_on_one_they_wait(nvml, tmp_path) 
 
 @pytest.fixture
 def host(tmp_path, monkeypatch) -> Path:
-    """The folder of a host of its own."""
+    """Create the ticket folder of a separate host."""
     folder = tmp_path / "host"
     monkeypatch.setenv("BENCH_HOST_FOLDER", str(folder))
     return folder
@@ -383,7 +383,7 @@ def on_cpu(*, overlap: bool = False) -> BenchmarkConfig:
     return config
 
 
-def test_a_record_says_who_was_there_and_who_came(host, tmp_path) -> None:
+def test_a_record_lists_neighbours_at_the_start_and_later_ones(host, tmp_path) -> None:
     config = on_cpu(overlap=True)
     record = new_record(config)
     neighbours._make(host)
@@ -397,7 +397,7 @@ def test_a_record_says_who_was_there_and_who_came(host, tmp_path) -> None:
     assert Record.read(tmp_path) == record
 
 
-def test_the_wait_is_not_the_jobs_time(host, tmp_path) -> None:
+def test_the_wait_is_not_part_of_the_jobs_time(host, tmp_path) -> None:
     neighbours._make(host)
     other = at_once(host, needs_of(on_cpu(), "other"))
     record = new_record(on_cpu())
@@ -432,7 +432,7 @@ def test_ctrl_c_while_waiting_leaves_a_record_of_a_job_that_did_not_run(host, tm
 
 
 @pytest.mark.parametrize("trouble", ["a file", "no permission", "read-only", "held"])
-def test_where_the_folder_cannot_be_used_the_job_runs_and_says_why(host, tmp_path, monkeypatch, trouble) -> None:
+def test_with_an_unusable_folder_the_job_runs_and_says_why(host, tmp_path, monkeypatch, trouble) -> None:
     held = contextlib.nullcontext()
     if trouble == "a file":
         host.write_text("")
@@ -479,7 +479,7 @@ def model(tmp_path_factory) -> Path:
 def together(
     tmp_path: Path, model: Path, *arguments: str, cores: tuple[int | None, int | None] = (None, None)
 ) -> Iterator[tuple[Started, Started]]:
-    """Two commands started at the same moment in two folders, each on its core where one is named."""
+    """Start two commands at the same time in two folders, each on its core if one is named."""
 
     def prepare(core: int | None) -> Callable[[], None]:
         def pin() -> None:
@@ -501,7 +501,7 @@ def together(
 
 
 def finished(*runs: Started) -> list[Record]:
-    """The records of single runs, the one that began first in front; all must come through."""
+    """Return the records of single runs, the earliest first; all must be ok."""
     for each in runs:
         assert each.process.wait(300) == 0, each.out + each.err
     found = [Record.read(path) for run in runs for path in run.folder.glob(f"outputs/*/{RECORD_NAME}")]
@@ -516,14 +516,14 @@ def overlap_s(first: Record, second: Record) -> float:
 
 @pytest.fixture
 def held(model) -> Iterator[Path]:
-    """A model whose jobs stay in their first call until the file `leave` is there."""
+    """Create a model whose jobs stay in their first call until the file `leave` exists."""
     faults.plant(model, {1: ("wait_for_leave", 0)})
     yield model
     (model / "leave").unlink(missing_ok=True)
 
 
 def tickets(folder: Path) -> list[str]:
-    """What the tickets say of their jobs' state."""
+    """Return the states that the tickets give."""
     return sorted(each.suffix for each in folder.glob(TICKETS))
 
 
@@ -567,13 +567,13 @@ def test_two_jobs_run_side_by_side_and_each_has_a_neighbour(host, held, tmp_path
 
 
 def holds(process: psutil.Process, folder: Path) -> bool:
-    """Whether a process has a file of this folder open, the folder itself included."""
+    """Return whether a process has the folder or a file in it open."""
     files = [str(each.readlink()) for each in Path(f"/proc/{process.pid}/fd").iterdir()]
     return any(each.startswith(str(folder)) for each in files)
 
 
 @pytest.mark.slow
-def test_a_job_killed_with_all_that_belongs_to_it_blocks_nobody(host, model, tmp_path) -> None:
+def test_a_job_killed_with_all_its_processes_blocks_no_other(host, model, tmp_path) -> None:
     faults.plant(model, {1: ("measure_on", 3)})
     dead = tmp_path / "dead"
     dead.mkdir()
@@ -587,7 +587,7 @@ def test_a_job_killed_with_all_that_belongs_to_it_blocks_nobody(host, model, tmp
                 each.kill()
         run.process.wait(60)
         assert alive_after(family, 30) == []
-    assert tickets(host) == [".running"]  # nobody was left to remove it
+    assert tickets(host) == [".running"]  # no process was left to remove it
     faults.plant(model, {})
     with started(tmp_path, model) as run:
         (record,) = finished(run)
@@ -616,7 +616,7 @@ def test_ctrl_c_while_waiting_ends_the_command_at_once(host, model, tmp_path, co
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["a file", "of another user"])
-def test_a_real_job_runs_where_the_folder_cannot_be_used(host, model, tmp_path, trouble: str) -> None:
+def test_a_real_job_runs_with_an_unusable_folder(host, model, tmp_path, trouble: str) -> None:
     if trouble == "a file":
         host.write_text("")
         why = "Not a directory"

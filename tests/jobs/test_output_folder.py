@@ -1,4 +1,4 @@
-"""The output folder of a single run: made, held, and removed again where nothing was run."""
+"""Test the output folder of a single run: created, locked, and removed again if nothing ran."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.as_user
 
 
 def as_hydra(folder: Path, name: str = ".hydra") -> None:
-    """Write what Hydra writes before it calls its task."""
+    """Write the files that Hydra writes before it calls its task."""
     (folder / name).mkdir(parents=True, exist_ok=True)
     for each in HYDRA_NAMES:
         (folder / name / each).write_text("composed")
@@ -28,7 +28,7 @@ def as_hydra(folder: Path, name: str = ".hydra") -> None:
 # ---- created -------------------------------------------------------------------------------------------------------
 
 
-def test_only_the_folders_that_were_made_are_removed_and_only_when_empty(tmp_path) -> None:
+def test_only_created_folders_are_removed_and_only_when_empty(tmp_path) -> None:
     (tmp_path / "empty").mkdir()
     before = contents(tmp_path)
     created = CreatedFolders()
@@ -41,7 +41,7 @@ def test_only_the_folders_that_were_made_are_removed_and_only_when_empty(tmp_pat
     assert (tmp_path / "empty").is_dir()
 
 
-def test_a_folder_that_another_process_makes_meanwhile_is_not_ours(tmp_path, monkeypatch) -> None:
+def test_a_folder_that_another_process_creates_meanwhile_is_not_ours(tmp_path, monkeypatch) -> None:
     real = Path.mkdir
 
     def slower(path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_folder_that_another_process_makes_meanwhile_is_not_ours(tmp_path, mon
     assert (tmp_path / "theirs").is_dir()
 
 
-def test_what_was_made_before_a_file_was_in_the_way_is_removed(tmp_path) -> None:
+def test_folders_created_before_a_file_blocked_the_path_are_removed(tmp_path) -> None:
     (tmp_path / "file").touch()
     created = CreatedFolders()
     with pytest.raises(OSError, match="file"):
@@ -68,7 +68,7 @@ def test_what_was_made_before_a_file_was_in_the_way_is_removed(tmp_path) -> None
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, OSError, ConfigError("key", 1, "wrong")])
-def test_whatever_ends_a_start_before_its_run_nothing_is_left(tmp_path, error) -> None:
+def test_a_start_that_ends_before_its_run_leaves_nothing(tmp_path, error) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "used").mkdir()
     (tmp_path / "used/thesis.txt").write_text("mine")
@@ -87,7 +87,7 @@ def stop_in(folder: Path, error: BaseException) -> None:
 
 
 @pytest.mark.parametrize("name", ["record.json", "worker.log", "references/0/record.json"])
-def test_what_a_run_has_written_stays_with_its_config_when_it_ends(tmp_path, name: str) -> None:
+def test_files_of_a_run_stay_with_its_config_when_it_ends(tmp_path, name: str) -> None:
     with in_output_folder(tmp_path / "o", typed=tmp_path, config_folder=".hydra"):
         as_hydra(tmp_path / "o")
         (tmp_path / "o" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def test_what_a_run_has_written_stays_with_its_config_when_it_ends(tmp_path, nam
     assert (tmp_path / "o" / name).exists()
 
 
-def test_what_the_user_laid_beside_hydras_files_meanwhile_stays(tmp_path) -> None:
+def test_files_that_the_user_added_beside_hydras_files_stay(tmp_path) -> None:
     with in_output_folder(tmp_path / "o", typed=tmp_path / "o", config_folder=".hydra"):
         as_hydra(tmp_path / "o")
         (tmp_path / "o/.hydra/notes").touch()
@@ -125,7 +125,7 @@ with in_output_folder(folder, typed=folder, config_folder=None):
 """
 
 
-def test_two_starts_at_once_do_not_share_a_folder(tmp_path) -> None:
+def test_two_simultaneous_starts_do_not_share_a_folder(tmp_path) -> None:
     command = [sys.executable, "-c", HOLDER, str(tmp_path / "o")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"held\n"
@@ -137,7 +137,7 @@ def test_two_starts_at_once_do_not_share_a_folder(tmp_path) -> None:
     assert not (tmp_path / "o").exists()
 
 
-def test_a_folder_that_was_taken_after_it_was_examined_is_refused(tmp_path) -> None:
+def test_a_folder_taken_after_its_check_is_refused(tmp_path) -> None:
     check_usable(tmp_path)
     make_record().write(tmp_path)
     before = snapshot(tmp_path)
@@ -146,7 +146,7 @@ def test_a_folder_that_was_taken_after_it_was_examined_is_refused(tmp_path) -> N
     assert snapshot(tmp_path) == before
 
 
-def test_a_file_named_like_a_plan_is_no_sweep(tmp_path) -> None:
+def test_a_file_named_like_a_plan_does_not_make_a_sweep(tmp_path) -> None:
     (tmp_path / "sweep.json").write_text('{"program": "train.py", "method": "grid"}')
     (tmp_path / "run1").mkdir()
     make_record(sweep_id=None).write(tmp_path / "run1")  # of a single run
@@ -155,7 +155,7 @@ def test_a_file_named_like_a_plan_is_no_sweep(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("nowhere")])
-def test_what_is_no_folder_is_refused(tmp_path, make) -> None:
+def test_a_path_that_is_no_folder_is_refused(tmp_path, make) -> None:
     make(tmp_path / "x")
     for place in ("x", "x/below"):
         with pytest.raises(ConfigError, match="no folder; choose another one"):

@@ -29,7 +29,7 @@ def test_each_block_holds_every_setting_once() -> None:
         assert {job.repeat for job in plan.jobs[(repeat - 1) * 6 : repeat * 6]} == {repeat}
 
 
-def test_blocks_have_orders_of_their_own() -> None:
+def test_each_block_has_its_own_order() -> None:
     plan = make_plan(points(6), SweepConfig(repeats=4), "s")
     orders = {tuple(job.trial_id for job in plan.jobs[start : start + 6]) for start in range(0, 24, 6)}
     assert len(orders) > 1
@@ -59,7 +59,7 @@ def test_each_job_carries_the_point_that_it_runs() -> None:
     assert [job.trial_id for job in plan.jobs] == [point.config.trial_id() for point in plan.points]
 
 
-def test_folders_are_distinct_and_sorted_as_the_jobs_run() -> None:
+def test_folders_are_distinct_and_sorted_in_running_order() -> None:
     folders = [job.folder for job in make_plan(points(12), SweepConfig(repeats=2), "s").jobs]
     assert len(set(folders)) == 24
     assert folders == sorted(folders)
@@ -82,7 +82,7 @@ def test_names_are_the_swept_values(swept: dict[str, str], name: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["meta-llama/Llama-3.1-8B", "../../etc", "a b*c?d", "ünïcode", "…", "x" * 500])
-def test_folder_names_cannot_leave_the_sweep(text: str) -> None:
+def test_folder_names_stay_inside_the_sweep(text: str) -> None:
     name = file_name(text)
     assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._=-")
     assert name.strip(".")
@@ -100,7 +100,7 @@ def sweep_file(plan, **changes) -> SweepFile:
     return SweepFile(**given | {"swept": plan.swept(), "jobs": plan.jobs, "baseline": plan.baseline} | changes)
 
 
-def test_the_sweeps_file_gives_everything_back(tmp_path) -> None:
+def test_the_sweep_file_is_read_back_unchanged(tmp_path) -> None:
     plan = make_plan(points(3), SweepConfig(repeats=2), "sweep-1")
     file = sweep_file(plan, parent_run_id="run-1", tracking={"uri": "sqlite:////x.db"}, kept=["0_old"])
     file.write(tmp_path)
@@ -118,7 +118,7 @@ def test_the_sweeps_file_gives_everything_back(tmp_path) -> None:
         ('{"schema_version": 2}', "missing"),
     ],
 )
-def test_a_sweeps_file_that_cannot_be_used_is_refused(tmp_path, text: str, reason: str) -> None:
+def test_an_unusable_sweep_file_is_refused(tmp_path, text: str, reason: str) -> None:
     (tmp_path / "sweep.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=reason):
         SweepFile.read(tmp_path)
@@ -131,7 +131,7 @@ def test_more_jobs_than_confirmed_are_refused_with_the_key_that_confirms_them() 
     assert len(make_plan(points(6), SweepConfig(repeats=4, max_jobs=24), "s").jobs) == 24
 
 
-def test_labels_make_two_of_the_same_setting() -> None:
+def test_labels_distinguish_equal_settings() -> None:
     arms = [
         Point(
             overrides=(f"sweep.label={arm}",),
@@ -154,6 +154,6 @@ def test_the_plan_keeps_the_settings_as_typed_and_the_baseline(tmp_path) -> None
     assert (kept.settings, kept.baseline) == (plan.settings, "batch_size=3")
 
 
-def test_a_baseline_that_is_no_setting_is_refused() -> None:
+def test_a_baseline_outside_the_settings_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"sweep\.baseline=nonsense"):
         make_plan(points(2), SweepConfig(baseline="nonsense"), "s")

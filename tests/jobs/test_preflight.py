@@ -1,4 +1,4 @@
-"""One process looks at all settings before a sweep: what it refuses, and that nothing is left of it."""
+"""Test the check of all settings before a sweep: what it refuses, and that its one process ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 
 class CountedChild(Child):
-    """Counts the processes that were asked for."""
+    """Count the processes that are started."""
 
     runs = 0
 
@@ -38,7 +38,7 @@ class CountedChild(Child):
 
 @pytest.fixture
 def processes(monkeypatch) -> Iterator[None]:
-    """One process is used, and it is gone afterwards."""
+    """Check that exactly one process is used and that it ends."""
     start_fork_server()
     before = {each.pid for each in psutil.Process().children(recursive=True)}
     CountedChild.runs = 0
@@ -65,7 +65,7 @@ def test_the_first_bad_setting_is_refused_in_one_line(tiny, tmp_path) -> None:
 
 
 @pytest.mark.usefixtures("processes")
-def test_a_value_of_any_kind_arrives_as_it_was_typed(tiny) -> None:
+def test_a_value_of_any_type_arrives_as_typed(tiny) -> None:
     config = tiny()
     config.model.architecture = {**config.model.architecture, "hidden_size": [1, 2]}
     with pytest.raises(ConfigError, match=r"model\.architecture\.hidden_size=\[1, 2\]: must be a whole number"):
@@ -74,13 +74,13 @@ def test_a_value_of_any_kind_arrives_as_it_was_typed(tiny) -> None:
 
 @pytest.mark.usefixtures("processes")
 @pytest.mark.parametrize("mode", ["spawn", "none"])
-def test_a_fresh_interpreter_does_it_where_no_job_needs_the_fork_server(tiny, mode: str) -> None:
+def test_a_new_interpreter_checks_the_settings_if_no_job_needs_the_fork_server(tiny, mode: str) -> None:
     with pytest.raises(ConfigError, match=r"workload\.sequence_length=5000: with 4 new tokens makes 5004 positions"):
         preflight([tiny(sequence_length=5000, isolation=IsolationConfig(mode=mode))])
 
 
 @pytest.mark.usefixtures("processes")
-def test_it_costs_no_imports_once_the_fork_server_is_up(tiny) -> None:
+def test_with_the_fork_server_running_the_check_imports_nothing(tiny) -> None:
     def span_s(mode: str) -> float:
         start = time.perf_counter()
         preflight([tiny(isolation=IsolationConfig(mode=mode), batch_size=size) for size in (1, 2)])
@@ -94,7 +94,7 @@ def test_it_costs_no_imports_once_the_fork_server_is_up(tiny) -> None:
 
 
 def own_code(folder: Path, code: str) -> BenchmarkConfig:
-    """A model whose own code is run, and does `code`."""
+    """Create a model with custom code that runs `code`."""
     classes = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Own"}
     (folder / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": classes}), encoding="utf-8")
     (folder / "own.py").write_text(code, encoding="utf-8")
@@ -106,7 +106,7 @@ def own_code(folder: Path, code: str) -> BenchmarkConfig:
     ("code", "how"),
     [("import os; os._exit(3)", "exit status 3"), ("import os; os.kill(os.getpid(), 9)", "signal 9")],
 )
-def test_a_process_that_dies_refuses_nothing(tmp_path, code: str, how: str) -> None:
+def test_a_crashed_check_refuses_nothing(tmp_path, code: str, how: str) -> None:
     line = preflight([own_code(tmp_path, code)])
     assert line == f"the process that should do it ended with {how}"
 
@@ -115,10 +115,10 @@ def test_a_process_that_dies_refuses_nothing(tmp_path, code: str, how: str) -> N
 @pytest.mark.parametrize(
     "busy", ["import time; time.sleep(60)", "while True:\n    try: pass\n    except BaseException: pass"]
 )
-def test_a_process_that_takes_too_long_is_ended_and_refuses_nothing(tmp_path, busy: str) -> None:
+def test_a_check_that_takes_too_long_is_ended_and_refuses_nothing(tmp_path, busy: str) -> None:
     start = time.monotonic()
     line = preflight([own_code(tmp_path, busy)], timeout_s=6)
-    assert time.monotonic() - start < 30  # half of it to look, the rest to be ended
+    assert time.monotonic() - start < 30  # half of it for the check, the rest to end the process
     assert line is not None
     assert line.startswith("no answer within 3 s")
 
@@ -167,7 +167,7 @@ ANSWERS = {
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """Answers as the hub documents; the model's name says which answer."""
+    """Answer as the hub documents; the model's name selects the answer."""
 
     release = threading.Event()
 
@@ -199,7 +199,7 @@ def hub() -> Iterator[str]:
     server.server_close()
 
 
-def test_what_the_hub_answers_is_told_apart_and_nothing_else_is_printed(hub: str, tmp_path) -> None:
+def test_answers_of_the_hub_are_told_apart_and_nothing_else_is_printed(hub: str, tmp_path) -> None:
     program = start(tmp_path, 60, *ANSWERS, HF_ENDPOINT=hub, HF_HUB_OFFLINE="0")
     out, err = program.communicate(timeout=120)
     absent = f"{hub} knows no such model, or it is private; check the name, or log in with hf auth login"
@@ -215,7 +215,7 @@ def test_what_the_hub_answers_is_told_apart_and_nothing_else_is_printed(hub: str
 
 
 @pytest.mark.slow  # the hub's client tries again for half a minute
-def test_a_hub_that_cannot_be_reached_is_told_from_a_model_that_is_not_there(tmp_path) -> None:
+def test_an_unreachable_hub_is_told_apart_from_a_missing_model(tmp_path) -> None:
     program = start(tmp_path, 100, "some/model", HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="0")
     out, err = program.communicate(timeout=200)
     assert out == (
@@ -225,13 +225,13 @@ def test_a_hub_that_cannot_be_reached_is_told_from_a_model_that_is_not_there(tmp
     assert (err, program.returncode) == ("", 0)
 
 
-def test_a_hub_that_is_too_slow_refuses_nothing(hub: str, tmp_path) -> None:
+def test_a_slow_hub_refuses_nothing(hub: str, tmp_path) -> None:
     program = start(tmp_path, 8, "some/slow", HF_ENDPOINT=hub, HF_HUB_OFFLINE="0")
     out, err = program.communicate(timeout=120)
     assert (out, err, program.returncode) == ("no answer within 5 s\n", "", 0)
 
 
-def test_ctrl_c_goes_through_and_leaves_no_process(hub: str, tmp_path) -> None:
+def test_ctrl_c_ends_the_check_and_leaves_no_process(hub: str, tmp_path) -> None:
     program = start(tmp_path, 100, "some/slow", HF_ENDPOINT=hub, HF_HUB_OFFLINE="0")
     parent = psutil.Process(program.pid)
     deadline = time.monotonic() + 60
@@ -251,7 +251,7 @@ def test_ctrl_c_goes_through_and_leaves_no_process(hub: str, tmp_path) -> None:
 
 @pytest.fixture
 def cached(tmp_path) -> Path:
-    """The snapshot of a model in a hub cache below `home`, weights in several files."""
+    """Create a model's snapshot in a hub cache below `home`, with weights in several files."""
     import transformers
 
     from bench.trial.model.tokenizer import byte_tokenizer
@@ -278,7 +278,7 @@ def test_a_model_in_the_cache_passes_offline(cached: Path, tmp_path) -> None:
     assert answer_offline(tmp_path) == "None\n"
 
 
-def test_a_cache_that_lacks_weights_is_refused_offline(cached: Path, tmp_path) -> None:
+def test_a_cache_without_weights_is_refused_offline(cached: Path, tmp_path) -> None:
     shards = sorted(cached.glob("model-*.safetensors"))
     shards[0].unlink()
     assert answer_offline(tmp_path) == (

@@ -1,4 +1,4 @@
-"""Signals while a child is being started: the fork server may import for many seconds before it answers."""
+"""Test signals during the start of a child: the fork server may import for many seconds before it answers."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def starting(seconds: float) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_second_signal_stops_at_once_though_a_child_is_being_started(number: int) -> None:
+def test_the_second_signal_stops_at_once_even_while_a_child_starts(number: int) -> None:
     with starting(60) as command:
         command.send_signal(number)
         command.stderr.readline()  # an empty line comes first
-        assert "interrupted; ends the running job" in command.stderr.readline()  # said at once
+        assert "interrupted; ends the running job" in command.stderr.readline()  # printed at once
         time.sleep(2 * signals.ECHO_S)
         begin = time.monotonic()
         command.send_signal(number)
@@ -66,7 +66,7 @@ def test_the_second_signal_stops_at_once_though_a_child_is_being_started(number:
 
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "KeyboardInterrupt"), (signal.SIGTERM, "SignalStop")])
-def test_the_first_signal_waits_until_the_child_has_its_name(number: int, name: str) -> None:
+def test_the_first_signal_waits_until_the_child_has_a_pid(number: int, name: str) -> None:
     with starting(1) as command:
         command.send_signal(number)
         assert command.stdout.readline() == f"{name} True\n"

@@ -1,4 +1,4 @@
-"""One reference for each model, workload and dtype, made by whichever job needs it first."""
+"""Test that there is one reference per model, workload and dtype, made by the first job that needs it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def ensure(config, folder):
 
 @pytest.fixture
 def jobs(monkeypatch):
-    """Count the reference jobs, and let each end as told instead of running it."""
+    """Count the reference jobs, and end each one as given instead of running it."""
     made = []
 
     def run(config, record, folder, on_event):
@@ -39,7 +39,7 @@ def jobs(monkeypatch):
     return made
 
 
-def test_settings_that_differ_in_speed_alone_share_a_reference(tiny, tmp_path, jobs) -> None:
+def test_settings_that_differ_only_in_speed_share_a_reference(tiny, tmp_path, jobs) -> None:
     settings = [
         tiny(),
         tiny(attn_implementation="eager"),
@@ -53,7 +53,7 @@ def test_settings_that_differ_in_speed_alone_share_a_reference(tiny, tmp_path, j
     assert len(jobs) == 2  # the fixture's function, and one job
 
 
-def test_another_workload_dtype_or_model_has_its_own(tiny, tmp_path, jobs, tiny_model) -> None:
+def test_another_workload_dtype_or_model_has_its_own_reference(tiny, tmp_path, jobs, tiny_model) -> None:
     other = ModelConfig(**{**tiny_model, "seed": 1})
     settings = [tiny(), tiny(batch_size=2), tiny(sequence_length=17), tiny(dtype="bfloat16")]
     settings.append(tiny())
@@ -68,7 +68,7 @@ def test_the_reference_is_the_plainest_setting(tiny) -> None:
     assert plain.workload == tiny().workload
 
 
-def test_a_reference_that_failed_is_a_reason_and_is_not_made_again(tiny, tmp_path, jobs) -> None:
+def test_a_failed_reference_is_a_reason_and_is_not_made_again(tiny, tmp_path, jobs) -> None:
     jobs[0].status = "oom"
     found = [ensure(tiny(), tmp_path) for _ in range(2)]
     assert [each.file for each in found] == [None, None]
@@ -76,14 +76,14 @@ def test_a_reference_that_failed_is_a_reason_and_is_not_made_again(tiny, tmp_pat
     assert len(jobs) == 2
 
 
-def test_a_reference_that_was_interrupted_is_made_again(tiny, tmp_path, jobs) -> None:
+def test_an_interrupted_reference_is_made_again(tiny, tmp_path, jobs) -> None:
     jobs[0].status = "interrupted"
     assert ensure(tiny(), tmp_path).file is None
     jobs[0].status = "ok"
     assert ensure(tiny(), tmp_path).file is not None
 
 
-def test_jobs_at_the_same_time_wait_for_one_reference(tiny, tmp_path, jobs) -> None:
+def test_simultaneous_jobs_wait_for_one_reference(tiny, tmp_path, jobs) -> None:
     found = []
     threads = [threading.Thread(target=lambda: found.append(ensure(tiny(), tmp_path))) for _ in range(4)]
     for each in threads:
@@ -94,7 +94,7 @@ def test_jobs_at_the_same_time_wait_for_one_reference(tiny, tmp_path, jobs) -> N
     assert len([each for each in found if each.made]) == 1
 
 
-def test_a_checkpoint_that_was_edited_has_another_reference(tmp_path, jobs) -> None:
+def test_an_edited_checkpoint_has_another_reference(tmp_path, jobs) -> None:
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
     (checkpoint / "model.safetensors").write_bytes(b"before")
@@ -105,7 +105,7 @@ def test_a_checkpoint_that_was_edited_has_another_reference(tmp_path, jobs) -> N
     assert ensure(config, tmp_path).file != first.file
 
 
-def test_a_real_reference_is_a_job_of_its_own_that_counts_nowhere(tiny, tmp_path) -> None:
+def test_a_real_reference_is_a_separate_job_that_is_not_counted(tiny, tmp_path) -> None:
     config = tiny(num_tokens_to_generate=6)
     found = ensure(config, tmp_path)
     assert found.file.parent.parent == tmp_path / REFERENCES
@@ -121,12 +121,12 @@ def test_a_real_reference_is_a_job_of_its_own_that_counts_nowhere(tiny, tmp_path
     assert trial.output.token_ids == record.output.token_ids
 
 
-def test_without_a_reference_nothing_is_compared(tiny, tmp_path) -> None:
+def test_without_a_reference_no_output_is_compared(tiny, tmp_path) -> None:
     config = tiny()
     assert run_job(config, new_record(config), tmp_path, lambda *event: None).fidelity is None
 
 
-def test_a_broken_file_is_a_reason_and_costs_no_measurement(tiny, tmp_path) -> None:
+def test_a_broken_reference_file_is_a_reason_and_loses_no_measurement(tiny, tmp_path) -> None:
     (tmp_path / "broken").write_bytes(b"nonsense")
     config = tiny()
     record = run_job(config, new_record(config), tmp_path, lambda *event: None, tmp_path / "broken")

@@ -1,4 +1,4 @@
-"""What a job gives back, and what it must know to be run anywhere."""
+"""Test the data that a job returns and the assignment that lets it run on any machine."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def plan(jobs: list[Job]) -> Plan:
     return Plan(sweep_id="night-1", jobs=jobs, points=[], duplicates=0, settings=["a"], baseline=None)
 
 
-def test_an_assignment_survives_its_way_as_one_word() -> None:
+def test_an_assignment_survives_encoding_as_one_argument() -> None:
     (given,) = assign(plan([job()]), sweep_file([job()]), is_local=False).values()
     text = given.to_text()
     assert text.isascii()
@@ -44,12 +44,12 @@ def test_an_assignment_survives_its_way_as_one_word() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "%7B%7D", "%5B1%5D", "null"])
-def test_a_text_that_is_no_assignment_is_refused(text) -> None:
+def test_an_invalid_assignment_is_refused(text) -> None:
     with pytest.raises(ValueError):
         Assignment.from_text(text)
 
 
-def test_only_what_is_to_be_run_is_assigned_and_counted() -> None:
+def test_only_jobs_that_still_have_to_run_are_assigned_and_counted() -> None:
     jobs = [job(0, done=True), job(1), job(2, trial_id="t1", repeat=2)]
     given = assign(plan(jobs), sweep_file(jobs), is_local=True)
     assert {number: (each.behind, each.to_run, each.jobs) for number, each in given.items()} == {
@@ -59,7 +59,7 @@ def test_only_what_is_to_be_run_is_assigned_and_counted() -> None:
     assert all(each.is_compared for each in given.values())  # t0 and t1
 
 
-def test_a_folder_of_the_same_name_elsewhere_is_not_home(tmp_path) -> None:
+def test_only_a_folder_with_the_same_sweep_id_is_the_sweeps_folder(tmp_path) -> None:
     given = assign(plan([job()]), sweep_file([job()]), is_local=False)[0]
     assert not is_folder_of(given.sweep_id, tmp_path)
     sweep_file([job()]).write(tmp_path)
@@ -68,7 +68,7 @@ def test_a_folder_of_the_same_name_elsewhere_is_not_home(tmp_path) -> None:
     assert not is_folder_of(given.sweep_id, tmp_path)
 
 
-def test_files_are_brought_only_from_elsewhere(tmp_path) -> None:
+def test_files_are_copied_only_from_another_folder(tmp_path) -> None:
     there, here = tmp_path / "there", tmp_path / "here"
     there.mkdir()
     record(status="ok", placement=Placement(host="node7")).write(there)
@@ -83,7 +83,7 @@ def test_files_are_brought_only_from_elsewhere(tmp_path) -> None:
     assert brought.host == "node7"
 
 
-def test_a_file_that_is_too_large_stays_and_is_named(tmp_path, monkeypatch) -> None:
+def test_a_too_large_file_is_not_copied_and_is_named(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("bench.jobs.launcher_return.LARGEST_BYTES", 10)
     (tmp_path / "worker.log").write_bytes(b"x" * 11)
     brought = Returned.of(record(), tmp_path, with_files=True)
@@ -91,7 +91,7 @@ def test_a_file_that_is_too_large_stays_and_is_named(tmp_path, monkeypatch) -> N
     assert brought.left_there == ["worker.log"]
 
 
-def test_names_that_lead_out_of_the_folder_are_not_written(tmp_path) -> None:
+def test_names_that_point_outside_the_folder_are_not_written(tmp_path) -> None:
     inside = tmp_path / "inside"
     Returned(status="ok", files={"../out": b"", "/tmp/x": b"", "record.json": b"{}"}).deliver(inside)
     assert [each.name for each in tmp_path.iterdir()] == ["inside"]
@@ -110,13 +110,13 @@ def test_names_that_lead_out_of_the_folder_are_not_written(tmp_path) -> None:
         ({"BENCH_ENGINE": "ray", "BENCH_ENGINE_JOB": "ab", "BENCH_ENGINE_ATTEMPT": "2"}, ("ray", "ab", 2)),
     ],
 )
-def test_where_a_job_is(variables, expected) -> None:
+def test_the_location_of_a_job_is_described(variables, expected) -> None:
     found = placement(variables)
     assert (found.engine, found.job_id, found.attempt) == expected
     assert found.host == os.uname().nodename
 
 
-def test_a_lost_job_keeps_what_it_had_written(tmp_path) -> None:
+def test_a_lost_job_keeps_its_written_results(tmp_path) -> None:
     left = record(placement=Placement(host="node7", engine="slurm", job_id="7_2", attempt=2), stage="measurement")
     left.write(tmp_path)
     lost = LostJob("oom", "slurm ended it for memory", engine="slurm", job_id="7_2")
@@ -133,13 +133,13 @@ def test_a_lost_job_that_wrote_nothing_has_a_record(tmp_path) -> None:
     assert (written.status, written.placement.job_id, written.placement.host) == ("interrupted", "7_5", None)
 
 
-def test_an_engine_stop_is_an_interrupt() -> None:
+def test_a_stop_by_the_engine_is_an_interrupt() -> None:
     stop = EngineStop("timeout", "near")
     assert isinstance(stop, KeyboardInterrupt)
     assert (stop.status, stop.message) == ("timeout", "near")
 
 
-def test_records_of_the_former_schema_are_read(tmp_path) -> None:
+def test_records_of_the_previous_schema_are_read(tmp_path) -> None:
     record(status="ok").write(tmp_path)
     text = json.loads((tmp_path / "record.json").read_text())
     for name in ("placement", "neighbours", "ranks"):

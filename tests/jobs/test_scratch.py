@@ -1,4 +1,4 @@
-"""What a job takes of the disk besides its results: bounded, set aside, and gone afterwards."""
+"""Test a job's temporary disk use: the bounded log, the compile cache and the space reserved for the record."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def numbered(first: int, count: int) -> bytes:
     return b"".join(b"line %010d\n" % number for number in range(first, first + count))
 
 
-def test_a_log_up_to_the_limit_is_left_alone(tmp_path) -> None:
+def test_a_log_within_the_limit_is_unchanged(tmp_path) -> None:
     log = tmp_path / "worker.log"
     log.write_bytes(b"x" * LOG_LIMIT_BYTES)
     assert bound_log(log) == 0
@@ -66,7 +66,7 @@ def test_a_longer_log_keeps_its_head_and_its_tail_and_says_how_much_is_cut(tmp_p
     assert cut == len(before) - LOG_HEAD_BYTES - LOG_TAIL_BYTES
 
 
-def test_a_writer_that_appends_goes_on_at_the_end_of_what_is_left(tmp_path) -> None:
+def test_an_appending_writer_continues_at_the_end_of_the_cut_log(tmp_path) -> None:
     log = tmp_path / "worker.log"
     writer = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
@@ -81,7 +81,7 @@ def test_a_writer_that_appends_goes_on_at_the_end_of_what_is_left(tmp_path) -> N
     assert log.read_bytes().endswith(b"after the cut\n")
 
 
-def test_a_log_that_is_cut_again_and_again_stays_bounded(tmp_path) -> None:
+def test_a_repeatedly_cut_log_stays_bounded(tmp_path) -> None:
     log = tmp_path / "worker.log"
     cut = 0
     for _ in range(5):
@@ -110,7 +110,7 @@ for block in range(400):
     assert log.stat().st_size <= LOG_LIMIT_BYTES
 
 
-def test_a_log_that_is_not_there_is_not_made(tmp_path) -> None:
+def test_a_missing_log_is_not_created(tmp_path) -> None:
     assert bound_log(tmp_path / "worker.log") == 0
     assert list(tmp_path.iterdir()) == []
 
@@ -131,7 +131,7 @@ def test_evidence_is_the_end_of_the_log_with_long_lines_cut(tmp_path) -> None:
 
 @pytest.fixture
 def temporary(tmp_path, monkeypatch) -> Path:
-    """A folder for temporary files, of this process and of those that it starts."""
+    """Set the folder for temporary files of this process and its children."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -139,14 +139,14 @@ def temporary(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def test_a_compile_cache_is_gone_after_its_use(temporary) -> None:
+def test_a_compile_cache_is_removed_after_use(temporary) -> None:
     with compile_cache() as cache:
         (cache / "deep" / "er").mkdir(parents=True)
         (cache / "deep" / "er" / "code.py").write_text("1", encoding="utf-8")
     assert list(temporary.iterdir()) == []
 
 
-def test_a_compile_cache_is_gone_after_an_exception(temporary) -> None:
+def test_a_compile_cache_is_removed_after_an_exception(temporary) -> None:
     def work() -> None:
         with compile_cache() as cache:
             (cache / "code.py").write_text("1", encoding="utf-8")
@@ -157,7 +157,7 @@ def test_a_compile_cache_is_gone_after_an_exception(temporary) -> None:
     assert list(temporary.iterdir()) == []
 
 
-def test_a_compile_cache_that_was_removed_already_is_no_error(temporary) -> None:
+def test_an_already_removed_compile_cache_is_no_error(temporary) -> None:
     with compile_cache() as cache:
         for each in cache.iterdir():
             each.unlink()
@@ -176,7 +176,7 @@ with compile_cache() as cache:
 """
 
 
-def test_a_cache_in_use_is_left_alone_and_one_of_a_killed_parent_is_removed(temporary) -> None:
+def test_a_cache_in_use_is_kept_and_one_of_a_killed_parent_is_removed(temporary) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True) as holder:
         try:
             cache = Path(holder.stdout.readline().strip())
@@ -190,7 +190,7 @@ def test_a_cache_in_use_is_left_alone_and_one_of_a_killed_parent_is_removed(temp
     assert list(temporary.iterdir()) == []
 
 
-def test_a_folder_without_the_lock_file_is_somebody_elses(temporary) -> None:
+def test_a_folder_without_the_lock_file_is_not_ours(temporary) -> None:
     (temporary / "bench-compile-notes").mkdir()
     (temporary / "bench-compile-notes" / "thesis.tex").write_text("mine")
     (temporary / "bench-compile-empty").mkdir()
@@ -199,7 +199,7 @@ def test_a_folder_without_the_lock_file_is_somebody_elses(temporary) -> None:
     assert snapshot(temporary) == before
 
 
-def test_the_rest_of_a_cache_whose_removal_was_cut_off_can_still_be_told(temporary, monkeypatch) -> None:
+def test_a_partly_removed_cache_is_still_recognised(temporary, monkeypatch) -> None:
     folder, lock = cache_folder.make_temporary()
     for number in range(20):
         (folder / f"graph{number}").mkdir()
@@ -224,7 +224,7 @@ def test_the_rest_of_a_cache_whose_removal_was_cut_off_can_still_be_told(tempora
     assert remove_stale_caches() == 1
 
 
-def test_a_link_is_not_followed(temporary, tmp_path) -> None:
+def test_a_symbolic_link_is_not_followed(temporary, tmp_path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / LOCK_NAME).touch()
@@ -234,7 +234,7 @@ def test_a_link_is_not_followed(temporary, tmp_path) -> None:
     assert sorted(each.name for each in elsewhere.iterdir()) == [LOCK_NAME, "thesis.tex"]
 
 
-def test_a_link_inside_of_a_stale_cache_costs_only_the_link(temporary, tmp_path) -> None:
+def test_removing_a_stale_cache_removes_only_the_link_not_its_target(temporary, tmp_path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "thesis.tex").touch()
     stale = temporary / "bench-compile-old"
@@ -245,7 +245,7 @@ def test_a_link_inside_of_a_stale_cache_costs_only_the_link(temporary, tmp_path)
     assert (tmp_path / "elsewhere" / "thesis.tex").exists()
 
 
-def test_another_users_cache_and_other_folders_are_left_alone(temporary, monkeypatch) -> None:
+def test_another_users_cache_and_other_folders_are_kept(temporary, monkeypatch) -> None:
     (temporary / "bench-compile-theirs").mkdir()
     (temporary / "bench-compile-theirs" / LOCK_NAME).touch()
     (temporary / "bench-preflight-x").mkdir()
@@ -255,17 +255,17 @@ def test_another_users_cache_and_other_folders_are_left_alone(temporary, monkeyp
     assert len(list(temporary.iterdir())) == 2
 
 
-def test_a_file_of_that_name_is_no_cache(temporary) -> None:
+def test_a_file_named_like_a_cache_is_no_cache(temporary) -> None:
     (temporary / "bench-compile-file").write_text("mine", encoding="utf-8")
     assert remove_stale_caches() == 0
     assert (temporary / "bench-compile-file").exists()
 
 
-def test_a_cache_that_is_taken_for_a_stale_one_before_it_is_locked_is_made_anew(temporary, monkeypatch) -> None:
+def test_a_cache_removed_as_stale_before_its_lock_is_created_again(temporary, monkeypatch) -> None:
     real, taken = fcntl.flock, []
 
     def flock(file: object, how: int) -> None:
-        if not taken and how == fcntl.LOCK_EX:  # the moment between making the folder and locking it
+        if not taken and how == fcntl.LOCK_EX:  # between creating the folder and locking it
             taken.append(True)
             assert remove_stale_caches() == 1
         real(file, how)
@@ -278,7 +278,7 @@ def test_a_cache_that_is_taken_for_a_stale_one_before_it_is_locked_is_made_anew(
     assert list(temporary.iterdir()) == []
 
 
-def test_caches_made_and_stale_ones_removed_at_the_same_time_do_not_meet(temporary) -> None:
+def test_concurrent_creation_and_removal_of_caches_do_not_conflict(temporary) -> None:
     stop, lost = time.monotonic() + 3, []
 
     def make() -> None:
@@ -310,7 +310,7 @@ def disk(tmp_path):
 
 
 def refused(folder: Path) -> int | None:
-    """The number of the error with which a file of 64 KiB is refused there, None when it is not."""
+    """Return the errno of writing a file of 64 KiB there, None on success."""
     try:
         (folder / "try").write_bytes(b"x" * 65536)
     except OSError as error:
@@ -320,12 +320,12 @@ def refused(folder: Path) -> int | None:
     return None
 
 
-def test_space_is_set_aside_and_given_back(tmp_path) -> None:
+def test_space_is_reserved_and_released(tmp_path) -> None:
     config = BenchmarkConfig()
     with reserved_space(config, tmp_path):
         reserve = (tmp_path / RESERVE_NAME).stat()
         assert reserve.st_size == record_bytes(config)
-        assert reserve.st_blocks * 512 >= record_bytes(config)  # really taken, no hole
+        assert reserve.st_blocks * 512 >= record_bytes(config)  # really allocated, not sparse
     assert list(tmp_path.iterdir()) == []
 
 
@@ -337,7 +337,7 @@ def test_a_full_disk_refuses_a_job_before_it_begins(disk) -> None:
     assert [each.name for each in disk.iterdir()] == ["filler"]
 
 
-def test_a_record_lands_on_a_disk_that_became_full_meanwhile(disk) -> None:
+def test_a_record_is_written_though_the_disk_became_full_meanwhile(disk) -> None:
     record = make_record()
     with reserved_space(BenchmarkConfig(), disk):
         fill(disk / "filler")
@@ -350,7 +350,7 @@ def test_a_record_lands_on_a_disk_that_became_full_meanwhile(disk) -> None:
     assert sorted(each.name for each in disk.iterdir()) == ["filler", RECORD_NAME]
 
 
-def test_without_space_set_aside_a_record_is_refused_whole_and_the_old_one_stands(disk) -> None:
+def test_without_reserved_space_a_record_is_refused_and_the_old_one_stays(disk) -> None:
     record = make_record()
     record.write(disk)
     fill(disk / "filler")
@@ -363,7 +363,7 @@ def test_without_space_set_aside_a_record_is_refused_whole_and_the_old_one_stand
 
 def test_a_full_disk_is_noticed_before_a_sweep(disk) -> None:
     check_space(disk / "multirun" / "new")
-    assert list((disk / "multirun" / "new").iterdir()) == []  # nothing is left of the try
+    assert list((disk / "multirun" / "new").iterdir()) == []  # the attempt leaves no file
     fill(disk / "filler", leave_bytes=LEAST_FREE_BYTES - 65536)
     with pytest.raises(OSError) as refusal:
         check_space(disk / "multirun" / "new")
@@ -371,7 +371,7 @@ def test_a_full_disk_is_noticed_before_a_sweep(disk) -> None:
     assert list((disk / "multirun" / "new").iterdir()) == []
 
 
-def test_a_disk_that_is_read_only_is_noticed_before_a_sweep(disk) -> None:
+def test_a_read_only_disk_is_noticed_before_a_sweep(disk) -> None:
     (disk / "there").mkdir()
     make_read_only(disk)
     for folder in (disk / "there", disk / "new"):
@@ -383,7 +383,7 @@ def test_a_disk_that_is_read_only_is_noticed_before_a_sweep(disk) -> None:
     assert refusal.value.errno == errno.EROFS
 
 
-def test_a_folder_that_is_a_file_is_noticed_before_a_sweep(tmp_path) -> None:
+def test_a_file_in_place_of_the_folder_is_noticed_before_a_sweep(tmp_path) -> None:
     (tmp_path / "multirun").touch()
     with pytest.raises(OSError):
         check_space(tmp_path / "multirun" / "name")
@@ -405,7 +405,7 @@ SAMPLE = MonitorSample(
 
 
 def longest_record(config: BenchmarkConfig, measured: int, samples: int) -> Record:
-    """A record with so many measured calls, so many samples in each, and all numbers at their longest."""
+    """Build a record with this many measured calls and samples per call, all numbers at their longest."""
     tokens, rows = config.workload.num_tokens_to_generate, config.workload.batch_size
     calls = [
         Iteration(
@@ -447,7 +447,7 @@ def longest_record(config: BenchmarkConfig, measured: int, samples: int) -> Reco
         ({"monitor": MonitorConfig(interval_s=0.005), "isolation": IsolationConfig(timeout_s=60)}, False, 20, 600),
     ],
 )
-def test_what_is_set_aside_suffices_for_the_longest_record(
+def test_the_reserved_space_suffices_for_the_longest_record(
     tmp_path, keywords: dict, batching: bool, measured: int, samples: int
 ) -> None:
     config = BenchmarkConfig(**keywords)
@@ -456,7 +456,7 @@ def test_what_is_set_aside_suffices_for_the_longest_record(
     assert size < record_bytes(config) < 20 * size + (10 << 20)
 
 
-def test_what_is_set_aside_stays_small_whatever_the_deadline_is() -> None:
+def test_the_reserved_space_stays_small_for_any_deadline() -> None:
     config = BenchmarkConfig(isolation=IsolationConfig(timeout_s=1e6), monitor=MonitorConfig(interval_s=0.005))
     assert record_bytes(config) < LEAST_FREE_BYTES
     assert record_bytes(BenchmarkConfig()) < LEAST_FREE_BYTES
@@ -472,7 +472,7 @@ def test_warm_up_and_measurement_by_rule_are_counted_at_their_bounds() -> None:
     assert measurement > fixed + 480 * one_call
 
 
-def test_the_record_of_a_real_job_is_smaller_than_what_is_set_aside(tiny, tmp_path) -> None:
+def test_the_record_of_a_real_job_fits_the_reserved_space(tiny, tmp_path) -> None:
     config = tiny(measurement_iterations=20)
     record = run_job(config, new_record(config), tmp_path, lambda *_: None)
     assert record.status == "ok"

@@ -1,6 +1,6 @@
-"""The supervisor ends processes that a job starts and leaves in a session of their own: the quick one of its tests.
+"""Quick test that the supervisor ends processes that a job leaves in a separate session.
 
-The others, with real jobs and every way to die, are in test_supervisor.py.
+The tests with real jobs and all kinds of failures are in test_supervisor.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who ends a job when nobody else can: real parents that die, real jobs that do not hear."""
+"""Test the supervisor, which ends a job if its parent cannot: killed parents, jobs that ignore signals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from started import SLEEP_S, alive_after, make_model, sleepers, started
 
 pytestmark = pytest.mark.slow
 
-# ---- the parent dies -----------------------------------------------------------------------------------------------
+# ---- killed parents ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def model(tmp_path_factory) -> Path:
 
 
 def cmdline(process: psutil.Process) -> str:
-    """Empty for a process that has ended meanwhile."""
+    """Return the command line, empty for a process that has ended."""
     try:
         return " ".join(process.cmdline())
     except psutil.Error:
@@ -54,7 +54,7 @@ SPAWN = ("isolation.mode=spawn",)
         ("leave_and_hang_with_signals_blocked", signal.SIGTERM, (*SWEEP, *SPAWN)),
     ],
 )
-def test_nothing_outlives_a_parent(model, tmp_path, fault: str, number: int, arguments: tuple[str, ...]) -> None:
+def test_no_process_outlives_its_parent(model, tmp_path, fault: str, number: int, arguments: tuple[str, ...]) -> None:
     faults.plant(model, {1: (fault, 2)})
     with started(tmp_path, model, *arguments) as run:
         worker = run.wait_for_fault()
@@ -115,14 +115,14 @@ os._exit(0)
 
 
 def program(folder: Path, work: str, before: str = "") -> str:
-    """The source of a program that does `work` under a supervisor, and `before` before that."""
+    """Return the source of a program that runs `before`, then `work` under a supervisor."""
     indented = "\n".join(f"    {line}" for line in work.splitlines())
     return PROGRAM.format(folder=str(folder), sleep_s=SLEEP_S, work=indented, before=before)
 
 
 @pytest.fixture
 def guarded(tmp_path):
-    """Start such a program."""
+    """Start a supervised program."""
     running: list[subprocess.Popen[str]] = []
 
     def start(work: str, before: str = "") -> subprocess.Popen[str]:
@@ -159,11 +159,11 @@ LEAVE = "sleeper()\nsleeper(start_new_session=True)\ndaemon()\n"
     ],
 )
 @pytest.mark.parametrize("before", ["", "def pidfd_open(pid): raise OSError(38, 'ENOSYS')\nos.pidfd_open = pidfd_open"])
-def test_a_supervisor_ends_as_its_job_does(guarded, work: str, code: int, before: str) -> None:
+def test_a_supervisor_ends_with_its_jobs_status(guarded, work: str, code: int, before: str) -> None:
     assert guarded(work, before).wait(20) == code
 
 
-def test_one_core_file_is_enough(guarded, tmp_path) -> None:
+def test_a_crash_writes_only_one_core_file(guarded, tmp_path) -> None:
     before = f"import resource\nresource.setrlimit(resource.RLIMIT_CORE, (-1, -1))\nos.chdir({str(tmp_path)!r})"
     assert guarded("os.abort()", before).wait(20) == -signal.SIGABRT
     assert len(list(tmp_path.iterdir())) <= 1
@@ -176,13 +176,13 @@ def test_processes_that_a_job_leaves_are_killed_and_named(guarded, tmp_path) -> 
     assert [name.partition(" ")[0] for name in names] == ["sleep"] * 3
 
 
-def test_what_a_job_leaves_is_killed_when_it_dies(guarded, tmp_path) -> None:
+def test_processes_of_a_crashed_job_are_killed(guarded, tmp_path) -> None:
     assert guarded(f"{LEAVE}os.kill(os.getpid(), signal.SIGKILL)").wait(20) == -signal.SIGKILL
     assert sleepers() == []
     assert len((tmp_path / LEFTOVERS_NAME).read_text(encoding="utf-8").splitlines()) == 3
 
 
-def test_a_helper_that_ends_with_its_job_is_no_stray(guarded, tmp_path) -> None:
+def test_a_helper_that_ends_with_its_job_is_not_reported(guarded, tmp_path) -> None:
     helper = """reads, writes = os.pipe()
 if os.fork() == 0:
     os.close(writes)
@@ -193,7 +193,7 @@ if os.fork() == 0:
     assert not (tmp_path / LEFTOVERS_NAME).exists()
 
 
-def test_a_chain_of_processes_that_never_stays_itself_is_ended(guarded) -> None:
+def test_a_chain_of_processes_that_keep_forking_is_ended(guarded) -> None:
     chain = f"""if os.fork() == 0:
     os.setsid()
     for _ in range(160):
@@ -218,7 +218,7 @@ def test_a_chain_of_processes_that_never_stays_itself_is_ended(guarded) -> None:
     ],
 )
 @pytest.mark.parametrize("before", ["", "def pidfd_open(pid): raise OSError(38, 'ENOSYS')\nos.pidfd_open = pidfd_open"])
-def test_sigterm_ends_a_job_that_does_not_hear(guarded, tmp_path, work: str, before: str) -> None:
+def test_sigterm_ends_a_job_that_ignores_it(guarded, tmp_path, work: str, before: str) -> None:
     run = guarded(f"{LEAVE}tell('hangs')\n{work}", before)
     assert run.stdout.readline() == "hangs\n"
     family = psutil.Process(run.pid).children(recursive=True)
@@ -228,7 +228,7 @@ def test_sigterm_ends_a_job_that_does_not_hear(guarded, tmp_path, work: str, bef
     assert len((tmp_path / LEFTOVERS_NAME).read_text(encoding="utf-8").splitlines()) == 3
 
 
-def test_sigterm_at_any_moment_leaves_nothing(guarded) -> None:
+def test_sigterm_at_any_moment_leaves_no_process(guarded) -> None:
     for number in range(25):
         run = guarded(f"sleeper(start_new_session=True)\n{HANG}")
         time.sleep(number / 2000)
@@ -238,7 +238,7 @@ def test_sigterm_at_any_moment_leaves_nothing(guarded) -> None:
     assert alive_after(sleepers(), 1) == []
 
 
-def test_sigterm_as_the_job_ends_keeps_one_of_the_two_ends(guarded) -> None:
+def test_sigterm_while_the_job_ends_reports_one_of_the_two_statuses(guarded) -> None:
     for number in range(25):
         run = guarded(f"time.sleep(0.01)\nos._exit({number + 1})")
         time.sleep(0.005 + number / 4000)
@@ -257,11 +257,11 @@ except KeyboardInterrupt:
     run = guarded(hear)
     assert run.stdout.readline() == "hears\n"
     os.killpg(run.pid, signal.SIGINT)
-    assert run.wait(10) == 5  # the supervisor has waited for what the job still had to do
+    assert run.wait(10) == 5  # the supervisor has waited for the job to finish
     assert (tmp_path / "record").exists()
 
 
-def test_an_interrupt_is_heard_below_a_parent_that_blocks_or_ignores_it(guarded) -> None:
+def test_an_interrupt_reaches_the_job_of_a_parent_that_blocks_or_ignores_it(guarded) -> None:
     hear = f"try:\n    tell('hears')\n    {HANG}\nexcept KeyboardInterrupt:\n    os._exit(5)"
     for before in (
         "signal.signal(signal.SIGINT, signal.SIG_IGN)",
@@ -273,14 +273,14 @@ def test_an_interrupt_is_heard_below_a_parent_that_blocks_or_ignores_it(guarded)
         assert run.wait(10) == 5
 
 
-def test_a_supervisor_that_is_killed_takes_the_job_with_it(guarded) -> None:
+def test_killing_the_supervisor_ends_the_job(guarded) -> None:
     run = guarded(f"tell(str(os.getpid()))\n{HANG}")
     worker = psutil.Process(int(run.stdout.readline()))
     run.kill()
     assert alive_after([worker], 5) == []
 
 
-def test_a_supervisor_that_is_killed_as_it_forks_takes_the_job_with_it(guarded) -> None:
+def test_killing_the_supervisor_while_it_forks_ends_the_job(guarded) -> None:
     before = """real = supervisor._prctl
 def prctl(option, value):
     if option == supervisor.PR_SET_PDEATHSIG:
@@ -294,28 +294,28 @@ me, supervisor._prctl = os.getpid(), prctl"""
     assert sleepers() == []
 
 
-def test_the_job_and_not_its_supervisor_is_the_first_to_go_when_memory_is_short(guarded) -> None:
+def test_the_oom_killer_takes_the_job_before_its_supervisor(guarded) -> None:
     run = guarded(f"tell(str(os.getpid()))\n{HANG}")
     worker = int(run.stdout.readline())
     assert oom_score(worker) == 500
     assert oom_score(run.pid) == oom_score(os.getpid())
 
 
-def test_a_supervisor_costs_nothing_while_its_job_runs(guarded) -> None:
+def test_a_supervisor_uses_no_cpu_while_its_job_runs(guarded) -> None:
     run = guarded(f"tell('runs')\n{HANG}")
     assert run.stdout.readline() == "runs\n"
     supervisor = psutil.Process(run.pid)
     time.sleep(0.2)
     seen = [(supervisor.num_ctx_switches(), supervisor.cpu_times().user)]
-    for _ in range(5):  # what it still had to do may take a busy machine a while
+    for _ in range(5):  # its remaining work may take a while on a busy machine
         time.sleep(1.5)
         seen.append((supervisor.num_ctx_switches(), supervisor.cpu_times().user))
         if seen[-1] == seen[-2]:
             break
-    assert seen[-1] == seen[-2]  # it has not been awake
+    assert seen[-1] == seen[-2]  # it has used no CPU time
 
 
-def test_a_list_of_strays_that_cannot_be_written_costs_nothing_else(guarded, tmp_path) -> None:
+def test_failing_to_write_the_list_of_leftover_processes_has_no_other_effect(guarded, tmp_path) -> None:
     (tmp_path / LEFTOVERS_NAME).mkdir()
     assert guarded(f"{LEAVE}os._exit(7)").wait(20) == 7
     assert sleepers() == []
@@ -325,7 +325,7 @@ HIDEPID = 'mount -t proc -o hidepid={} proc /proc && exec setpriv --reuid=65534 
 
 
 @pytest.mark.parametrize("hidepid", [1, 2])
-def test_where_proc_hides_other_users_processes_a_jobs_own_are_still_found(guarded, tmp_path, hidepid: int) -> None:
+def test_a_jobs_processes_are_found_though_proc_hides_other_users(guarded, tmp_path, hidepid: int) -> None:
     if os.getuid() or not shutil.which("unshare") or not shutil.which("setpriv"):
         pytest.skip("needs root, unshare and setpriv")
     prefix = ("unshare", "--mount", "sh", "-c", HIDEPID.format(hidepid), "sh")

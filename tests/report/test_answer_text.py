@@ -1,4 +1,4 @@
-"""The last lines of a sweep: the report's answer in three lines of 100 columns, with what to do next."""
+"""Test the last lines of a sweep: the report's answer in three lines of 100 columns, with the next step."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def test_a_verdict_is_the_answer() -> None:
     assert "95 % interval" in text
 
 
-def test_one_process_each_ends_with_what_would_tell() -> None:
+def test_one_process_each_ends_with_the_command_that_gives_a_verdict() -> None:
     text = said(jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]}))
     assert text.startswith("Lowest median, no verdict: sdpa.")
     assert "sweep.repeats=5" in text.splitlines()[-1]
 
 
-def test_where_nothing_is_ranked_it_says_why_and_what_to_type() -> None:
+def test_without_ranked_settings_the_answer_says_why_and_what_to_type() -> None:
     text = said(jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]}, steadiness=UNSTEADY))
     assert text.startswith("No setting can be called ")
     assert "Not ranked (it was unsteady during measurement): 2 of 2 settings." in text
@@ -71,19 +71,19 @@ def test_jobs_without_a_record_are_counted() -> None:
     assert "2 of 4 jobs left no record." in said(jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]}), jobs_planned=4)
 
 
-def test_a_sweep_of_failures_says_what_happened() -> None:
+def test_a_sweep_of_failures_says_how_the_jobs_failed() -> None:
     text = said([failed("a"), failed("b")])
     assert text.startswith("No setting came through. 2 jobs: 2 failed.")
     assert "no such layer" in text
 
 
-def test_no_record_at_all_is_said() -> None:
+def test_a_sweep_without_records_says_so() -> None:
     answer = build_answer([], None, jobs=6)
     text = answer_of_sweep(answer, [], None)
     assert text == "Nothing was measured: no job left a record. 6 of 6 jobs left no record."
 
 
-def test_an_aa_sweep_ends_with_the_difference_that_this_machine_can_tell() -> None:
+def test_an_aa_sweep_ends_with_the_difference_that_this_machine_can_detect() -> None:
     records = aa(5, NEAR)
     floor = build_report_of_records(records).noise_floor
     assert floor is not None
@@ -96,7 +96,7 @@ def test_an_aa_sweep_whose_labels_were_told_apart_says_that_something_else_diffe
     assert "b against a, the same setting: faster, so something beside the setting differed." in said(aa(5, SDPA))
 
 
-def test_an_aa_sweep_of_too_few_processes_says_how_many_it_takes() -> None:
+def test_an_aa_sweep_of_too_few_processes_says_how_many_it_needs() -> None:
     text = said(aa(2))
     assert text.startswith("What difference this machine can tell is not known")
     assert text.endswith("Run again with sweep.repeats=5.")
@@ -112,14 +112,14 @@ def test_labels_beside_other_swept_keys_are_settings_like_any_other() -> None:
 @pytest.mark.parametrize("width", [20, 95, 400])
 @pytest.mark.parametrize("letter", ["n", "名"])
 @pytest.mark.parametrize("changes", [{}, {"steadiness": UNSTEADY}], ids=["ranked", "unsteady"])
-def test_names_of_any_length_leave_three_lines_and_the_instruction(width: int, letter: str, changes) -> None:
+def test_names_of_any_length_keep_the_three_lines_and_the_instruction(width: int, letter: str, changes) -> None:
     names = [letter * width + str(number) for number in range(6)]
     text = said(jobs(dict.fromkeys(names, EAGER[:1]), **changes))
     assert max(map(cell_len, lines_of(text))) <= 100
     assert ("sweep.repeats=5" if not changes else "measurement=adaptive") in text
 
 
-def test_a_sentence_that_does_not_fit_is_left_out_whole_and_the_instruction_is_kept() -> None:
+def test_a_sentence_that_does_not_fit_is_omitted_and_the_instruction_is_kept() -> None:
     text = shortened(["First.", "x" * 290 + ".", "Third."], "Do this.")
     assert text == "First. Third. Do this."
     cut = shortened(["word " * 100], "Do this.")

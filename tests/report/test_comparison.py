@@ -1,4 +1,4 @@
-"""How a comparison reads, from reports put together by hand: every figure that comes out has been put in."""
+"""Test the text of a comparison, from handmade reports: every printed figure was an input."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def break_even(**changes: Any) -> BreakEven:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Floor(NoiseFloor):
-    """One whose advice is known."""
+    """A noise floor whose advice is known."""
 
     def advice(self) -> list[str]:
         return ["10 repeats find 2 %"]
@@ -90,7 +90,7 @@ def noise_floor() -> NoiseFloor:
 
 
 def text(shown: ComparisonReport, *, width: int | None = None, check: SlowerCheck | None = None) -> list[str]:
-    """The printed lines, with plain minus signs; a width makes it a terminal without colours."""
+    """Return the printed lines with plain minus signs; a width makes the output a terminal without colours."""
     file = io.StringIO()
     if width is None:
         console = Console(file=file, _environ={})
@@ -101,7 +101,7 @@ def text(shown: ComparisonReport, *, width: int | None = None, check: SlowerChec
 
 
 def said(shown: ComparisonReport, *, check: SlowerCheck | None = None) -> str:
-    """All of it in one line, however it was wrapped."""
+    """Return the whole text in one line, without its wrapping."""
     return " ".join(" ".join(text(shown, check=check)).split())
 
 
@@ -119,7 +119,7 @@ def test_the_first_line_says_what_is_compared_and_how():
     )
 
 
-def test_what_was_not_tested_is_not_corrected_for():
+def test_untested_comparisons_do_not_count_in_the_correction():
     barred = comparison("flex", word="inconclusive", verdict=Verdict(word="inconclusive", p=None, reason="failed"))
     assert "Holm" not in said(report(comparison(), barred))
 
@@ -163,7 +163,7 @@ def test_a_comparison_without_result_has_dashes_and_no_zeros():
     assert line_of(text(shown), "sdpa").split()[:6] == ["sdpa", "–", "–", "–", "–", "–"]
 
 
-def test_from_one_process_each_there_is_a_ratio_but_no_interval():
+def test_one_process_each_gives_a_ratio_but_no_interval():
     found = effect(0.9, None, None, processes=1, p=None, p_beyond=None, inside=None)
     single = comparison(word="inconclusive", found=found, reason="one process each: repeats are needed")
     cells = line_of(text(report(single)), "sdpa").split()
@@ -178,7 +178,7 @@ def test_changes_have_a_sign_and_as_many_digits_as_matter(ratio, shown):
 
 
 def printed(lines: list[str]) -> list[tuple[float, float, str]]:
-    """Setting's time, its baseline's time and ratio of each row below a baseline, as a reader finds them."""
+    """Read the setting's time, its baseline's time and the ratio from each row below a baseline."""
     header = next(each for each in lines if each.startswith("setting"))
     rows = [each.split() for each in lines[lines.index(header) + 1 :]]
     rows = rows[: next((at for at, each in enumerate(rows) if not each), len(rows))]
@@ -208,15 +208,15 @@ def test_times_have_no_more_digits_than_the_division_needs():
     assert line_of(text(report(comparison())), "sdpa").split()[1] == "900.0"
 
 
-def test_a_baseline_of_other_blocks_stands_beside_the_ratio():
-    """As for a setting that lost a repeat: it is compared with the baseline's other repeats alone."""
+def test_the_baselines_time_in_other_blocks_is_printed_beside_the_ratio():
+    """A setting that lost a repeat is compared only with the baseline's other repeats."""
     own = effect(0.75, geometric_mean_s=0.9, baseline_geometric_mean_s=1.2)
     lines = text(report(comparison("flex", found=own), comparison("sdpa", found=effect(0.9))))
     assert "baseline E2E ms" in line_of(lines, "setting")
     assert printed(lines) == [(900.0, 1200.0, "0.7500"), (900.0, 1000.0, "0.9000")]
 
 
-def test_no_column_repeats_a_baseline_that_is_the_same_for_all():
+def test_a_baseline_time_equal_for_all_settings_has_no_column():
     assert "baseline E2E ms" not in "\n".join(text(report(comparison("flex"), comparison("sdpa"))))
 
 
@@ -249,7 +249,7 @@ def test_settings_that_share_a_reason_share_a_line():
     assert lines[-1] == f"sdpa, flex: inconclusive: {reason}"
 
 
-def test_a_verdict_that_was_reached_needs_no_reason():
+def test_a_decided_verdict_has_no_reason():
     assert "inconclusive" not in "".join(text(report(comparison())))
 
 
@@ -258,24 +258,24 @@ def test_differences_are_named_with_the_baselines_value_last():
     assert text(report(comparison(differences=[named])))[-1] == "sdpa: torch differs: 2.12, in the baseline 2.11"
 
 
-def test_a_difference_that_bars_says_so():
+def test_a_difference_that_prevents_a_verdict_says_so():
     barring = Difference(key="device", a="A100", b="H100", bars=True)
     lines = text(report(comparison(differences=[barring])))
     assert lines[-1] == "sdpa: device differs: H100, in the baseline A100 (no verdict)"
 
 
-def test_lost_repeats_are_told_with_the_first_reason():
+def test_lost_repeats_are_reported_with_the_first_reason():
     lost = row("sdpa", lost={"timeout": 1, "oom": 2}, lost_reason="timeout in warmup")
     lines = text(report(comparison(), settings=[row("eager"), lost]))
     assert lines[-1] == "sdpa: repeats without a result: 1 timeout, 2 oom: timeout in warmup"
 
 
-def test_a_setting_without_a_partner_is_named():
+def test_a_setting_without_a_counterpart_is_named():
     shown = report(comparison(), settings=[row("eager"), row("sdpa"), row("batch 4")])
     assert text(shown)[-1] == "compared with nothing: batch 4"
 
 
-def test_settings_of_one_of_two_sweeps_alone_are_named_with_their_side():
+def test_settings_in_only_one_of_two_sweeps_are_named_with_their_side():
     shown = report(comparison("eager"), settings=[row("eager"), row("new")], before=[row("eager"), row("old")])
     assert text(shown)[-1] == "compared with nothing: old (only before), new (only after)"
 
@@ -284,7 +284,7 @@ def test_an_empty_report_prints_nothing():
     assert text(report(settings=[])) == []
 
 
-# ---- the reader's limit ------------------------------------------------------------------------------------------
+# ---- the user's limit --------------------------------------------------------------------------------------------
 
 
 def judged(word: str, ratio: float, high: float | None, **changes: Any) -> tuple[list[str], list[str], list[str]]:
@@ -305,20 +305,20 @@ def test_an_inconclusive_interval_below_the_limit_rules_it_out():
 
 
 @pytest.mark.parametrize("high", [1.03, 1.2, None])
-def test_an_inconclusive_interval_that_reaches_the_limit_cannot_tell(high):
+def test_an_inconclusive_interval_that_reaches_the_limit_is_undecided(high):
     assert judged("inconclusive", 1.0, high) == ([], [], ["sdpa"])
 
 
-def test_an_interval_rules_nothing_out_where_no_verdict_was_possible():
+def test_without_a_possible_verdict_an_interval_rules_nothing_out():
     barred = Verdict(word="inconclusive", p=None, reason="the setting is unsteady in 3 of 5 processes")
     assert judged("inconclusive", 0.5, 0.6, verdict=barred) == ([], [], ["sdpa"])
 
 
-def test_a_ratio_above_the_limit_alone_is_no_failure():
+def test_a_ratio_above_the_limit_without_the_verdict_slower_is_no_failure():
     assert judged("inconclusive", 1.1, 1.3)[0] == []
 
 
-def test_the_text_tells_all_four_apart():
+def test_the_text_distinguishes_all_four_cases():
     broken = [BrokenSetting(setting="e", reason="is not in after")]
     check = SlowerCheck(limit=0.03, slower=["a"], ruled_out=["b"], undecided=["c", "d"], broken=broken)
     assert text(report(comparison()), check=check)[-4:] == [
@@ -330,7 +330,7 @@ def test_the_text_tells_all_four_apart():
 
 
 def broken(comparison_changes: dict[str, Any], old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Reasons of the setting eager of two sweeps."""
+    """Return why the setting eager counts as broken between two sweeps."""
     shown = report(
         comparison("eager", **comparison_changes),
         settings=[row("eager", **new)],
@@ -355,7 +355,7 @@ def test_a_setting_that_never_worked_cannot_break():
     assert broken({}, {"processes": 0, "ok": 0, "lost": {"failed": 5}}, CRASHED) == []
 
 
-def test_an_output_that_became_wrong_breaks_a_setting_and_one_that_was_wrong_does_not():
+def test_only_an_output_that_became_wrong_breaks_a_setting():
     wrong = {"wrong_output": "its output differs from the reference's"}
     assert broken({}, {}, wrong) == ["its output differs from the reference's"]
     assert broken({}, wrong, wrong) == []
@@ -379,7 +379,7 @@ def test_a_setting_that_vanished_is_broken_and_a_new_one_is_not():
     assert check_slower(shown, 0.03).broken == [BrokenSetting(setting="old", reason="is not in the second sweep")]
 
 
-def test_a_setting_that_is_slower_is_in_no_other_list():
+def test_a_slower_setting_is_in_no_other_list():
     slow = report(
         comparison("eager", word="slower", found=effect(1.1, 1.05, 1.2)),
         settings=[row("eager", **CRASHED)],
@@ -389,7 +389,7 @@ def test_a_setting_that_is_slower_is_in_no_other_list():
     assert (found.slower, found.broken, found.undecided) == (["eager"], [], [])
 
 
-def test_in_one_sweep_a_skipped_setting_is_undecided_and_a_crashed_baseline_breaks_all():
+def test_in_one_sweep_a_skip_is_undecided_and_a_crashed_baseline_breaks_all():
     unjudged = Verdict(word="inconclusive", p=None, reason="no process of the setting is ok")
     skipped = comparison("flex", word="inconclusive", verdict=unjudged)
     found = check_slower(report(skipped, settings=[row("eager"), row("flex", lost={"skipped": 5}, ok=0)]), 0.03)
@@ -398,8 +398,8 @@ def test_in_one_sweep_a_skipped_setting_is_undecided_and_a_crashed_baseline_brea
     assert [each.reason.partition(":")[0] for each in found.broken] == ["its baseline eager"]
 
 
-def test_in_one_sweep_another_device_than_the_baselines_breaks_a_setting():
-    """As on a cluster whose nodes are not all alike."""
+def test_in_one_sweep_a_device_other_than_the_baselines_breaks_a_setting():
+    """This happens on a cluster whose nodes differ."""
     device = Difference(key="device", a="A", b="B", bars=True)
     found = check_slower(report(comparison(differences=[device])), 0.03)
     assert [each.reason for each in found.broken] == ["not comparable: device is B, in the baseline A"]
@@ -424,7 +424,7 @@ def test_an_interval_without_upper_end_says_so():
     assert "40.0 or more" in line_of(text(report(break_evens=[found])), "default ")
 
 
-def test_what_never_pays_has_no_calls_and_says_why():
+def test_a_compilation_that_never_pays_has_no_calls_and_says_why():
     never = break_even(
         calls=None, calls_low=None, calls_high=None, tokens=None, saved_s=-0.002, status="never", reason="it is slower"
     )
@@ -435,18 +435,18 @@ def test_what_never_pays_has_no_calls_and_says_why():
     )
 
 
-def test_processes_with_a_mixed_cache_are_told():
+def test_processes_with_a_mixed_cache_are_reported():
     assert "1 process with a mixed cache not counted" in said(report(break_evens=[break_even(mixed=1)]))
 
 
-def test_the_noise_floor_marks_the_repeats_at_hand_and_ends_with_the_advice():
+def test_the_noise_floor_marks_the_current_repeats_and_ends_with_the_advice():
     lines = text(report(noise_floor=noise_floor()))
     assert line_of(lines, "5 (here)").split() == ["5", "(here)", "2.5", "3.5"]
     assert lines[-1] == "10 repeats find 2 %"
 
 
-def test_a_minus_is_no_hyphen():
-    """As in the reasons, which are printed beside the figures."""
+def test_negative_numbers_have_a_minus_sign_not_a_hyphen():
+    """The reasons printed beside the figures use it too."""
     assert "| \N{MINUS SIGN}10.0 |" in to_markdown(report(comparison()))
 
 
@@ -461,7 +461,7 @@ def test_the_noise_floor_is_split_in_its_title():
 
 
 def full() -> ComparisonReport:
-    """All that there can be, with long names."""
+    """Build a report with every possible part and long names."""
     long = "flash_attention_2 max-autotune-no-cudagraphs"
     reason = "the interval -0.8 % … +2.1 % holds both no difference and one of more than 1 %"
     return report(
@@ -491,7 +491,7 @@ def test_control_characters_in_names_do_not_reach_the_terminal():
     assert "\x1b" not in "".join(lines)
 
 
-def test_brackets_in_names_are_no_markup():
+def test_brackets_in_names_are_not_markup():
     assert "[red]sdpa" in "\n".join(text(report(comparison("[red]sdpa"))))
 
 
@@ -499,7 +499,7 @@ def test_brackets_in_names_are_no_markup():
 
 
 def cells_of(line: str) -> list[str]:
-    """As GitHub splits a row."""
+    """Split a row into cells as GitHub does."""
     return [each.strip() for each in line.replace("\\|", "\0").strip("|").split("|")]
 
 
@@ -522,7 +522,7 @@ def test_markdown_has_reasons_as_a_list():
     assert "\n- sdpa: inconclusive: the interval" in to_markdown(full())
 
 
-def test_markdown_of_nothing_is_empty():
+def test_markdown_of_an_empty_report_is_empty():
     assert to_markdown(report(settings=[])) == ""
 
 
@@ -550,7 +550,7 @@ def test_json_has_no_times_where_there_is_no_ratio():
     assert (found["geometric_mean_s"], found["baseline_geometric_mean_s"]) == (None, None)
 
 
-def test_json_tells_steady_unsteady_and_unjudged_processes_apart():
+def test_json_distinguishes_steady_unsteady_and_unjudged_processes():
     shown = report(comparison(), settings=[row("eager"), row("sdpa", steady={"no": 2, "noisy": 3})])
     assert to_json(shown)["settings"][1]["steady"] == {"no": 2, "noisy": 3}
 
@@ -565,7 +565,7 @@ def test_json_has_the_advice():
     assert to_json(report(noise_floor=noise_floor()))["noise_floor"]["advice"] == ["10 repeats find 2 %"]
 
 
-def test_json_has_none_for_what_it_has_no_number_for():
+def test_json_has_null_for_numbers_that_are_undefined():
     found = to_json(report(break_evens=[break_even(calls=float("inf"))]))
     assert found["break_evens"][0]["calls"] is None
 
@@ -580,16 +580,16 @@ def test_json_holds_the_check():
 # ---- order -------------------------------------------------------------------------------------------------------
 
 
-def test_settings_stand_as_typed_and_unknown_ones_last():
+def test_settings_are_in_typed_order_with_unknown_ones_last():
     settings = [Setting(name=each, setting_id=each) for each in ("new", "sdpa", "eager")]
     assert [each.name for each in in_order(settings, ["eager", "sdpa"])] == ["eager", "sdpa", "new"]
 
 
-def test_a_name_that_was_typed_twice_stands_where_it_came_first():
+def test_a_name_typed_twice_keeps_its_first_position():
     settings = [Setting(name=each, setting_id=each) for each in ("eager", "sdpa")]
     assert [each.name for each in in_order(settings, ["sdpa", "eager", "sdpa"])] == ["sdpa", "eager"]
 
 
-def test_without_a_typed_order_settings_stay_where_they_are():
+def test_without_a_typed_order_settings_keep_their_order():
     settings = [Setting(name=each, setting_id=each) for each in ("sdpa", "eager")]
     assert in_order(settings, None) == settings

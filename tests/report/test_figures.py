@@ -1,4 +1,4 @@
-"""The plots of a report: what is in them, who is named, and that any record can be drawn."""
+"""Test the plots of a report: their contents, the named settings, and that any record can be drawn."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ HOSTILE = "</text><script>alert('1')</script> & \"$x_1^2$\" \x1b[31m\x00\ud800\n
 
 
 def setting(name: str, e2e_s: float = 1.0, *, mode: str | None = None, mib: float = 512, **changes: Any) -> Record:
-    """A record of a setting of its own: twenty measured calls of about e2e_s, after one of 30 s and five of twice that."""
+    """Build a record of a separate setting: a call of 30 s, five of twice e2e_s, then twenty measured ones of about e2e_s."""
     calls = []
     for index in range(26):
         phase = "validation" if index == 0 else "warmup" if index < 6 else "measurement"
@@ -81,7 +81,7 @@ def draw_all(
 
 @functools.cache
 def drawn() -> list[Figure]:
-    """All figures of a compiled and an uncompiled setting."""
+    """Draw all figures of a compiled and an uncompiled setting."""
     return draw_all(pair())
 
 
@@ -90,7 +90,7 @@ def many(number: int) -> list[Record]:
 
 
 def draw(records: list[Record], key: str, **keywords: Any) -> ET.Element:
-    """The element of one figure, drawn alone: eight take eight times as long."""
+    """Draw one figure alone and return its element: all eight take eight times as long."""
     module = importlib.import_module(f"bench.report.figures.{key}")
     shown = records if key == "phases" else with_calls(setting_views(records, **keywords))
     with drawing():
@@ -98,7 +98,7 @@ def draw(records: list[Record], key: str, **keywords: Any) -> ET.Element:
 
 
 def marks(svg: ET.Element, key: str) -> dict[str, dict[str, str]]:
-    """Name without the figure's key → what it carries."""
+    """Map each mark's name, without the figure's key, to its contents."""
     found = {}
     for each in svg.iter():
         name = each.get("id", "")
@@ -129,7 +129,7 @@ def test_nothing_to_draw_gives_no_figure():
     assert draw_all([dataclasses.replace(failed(name), phases_s={}, ended_at_s=None) for name in "ab"]) == []
 
 
-def test_of_failed_jobs_there_are_their_calls_as_curves_and_their_time():
+def test_failed_jobs_have_their_calls_as_curves_and_their_time():
     assert [each.key for each in draw_all([failed("a", calls=4)])] == ["warmup_curves", "phases"]
     assert [each.key for each in draw_all([failed("a")])] == ["phases"]
 
@@ -178,18 +178,18 @@ def odd(number: int, status: str) -> Record:
     return made
 
 
-def test_records_with_parts_missing_beside_whole_ones_stop_no_figure():
+def test_incomplete_records_beside_complete_ones_prevent_no_figure():
     records = [odd(number, status) for number in range(len(ODD)) for status in ("ok", "failed")]
     assert [each.key for each in draw_all([*pair(), *records])] == ALL
 
 
 @pytest.mark.parametrize("number", range(len(ODD)))
-def test_a_record_with_parts_missing_can_be_the_only_one(number):
+def test_an_incomplete_record_can_be_the_only_one(number):
     keys = [each.key for each in draw_all([odd(number, "ok")])]
     assert keys == [key for key in ALL if key in keys]
 
 
-# ---- what is marked ----------------------------------------------------------------------------------------------
+# ---- marks -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("key", ["warmup_curves", "ttft_vs_itl", "throughput_vs_memory", "token_timeline"])
@@ -211,11 +211,11 @@ def test_a_setting_that_never_settles_has_no_steady_point_and_says_so():
     assert "never settled" in texts(svg)
 
 
-def test_the_stretch_that_was_measured_is_set_apart():
+def test_the_measured_range_is_highlighted():
     assert figure_marks([setting("a")], "warmup_curves")["measured"] == {"start": "6"}
 
 
-def test_settings_that_were_measured_from_different_calls_on_have_no_common_stretch():
+def test_settings_measured_from_different_calls_have_no_common_range():
     other = setting("b")
     other.iterations = [
         dataclasses.replace(each, phase="measurement") if each.index == 5 else each for each in other.iterations
@@ -241,7 +241,7 @@ def test_the_pareto_front_has_its_members():
     assert [found[f"setting-{position}"]["front"] for position in range(3)] == ["True", "False", "True"]
 
 
-def test_a_setting_with_another_output_is_not_on_the_front_and_says_why():
+def test_a_setting_with_a_different_output_is_not_on_the_front_and_says_why():
     wrong = setting("wrong", 0.5, mib=100, fidelity=Fidelity(reference="eager", agrees=False))
     svg = draw([setting("right", 1.0, mib=300), wrong], "throughput_vs_memory")
     assert marks(svg, "throughput_vs_memory")["setting-1"]["front"] == "False"
@@ -258,7 +258,7 @@ def test_the_break_even_point_is_where_the_lines_meet():
     assert found["line-1-cold"] == {"status": "descriptive"}
 
 
-def test_an_established_break_even_point_has_its_interval():
+def test_an_established_break_even_point_has_an_interval():
     records = []
     for repeat in (1, 2, 3):
         off, compiled = setting("off", 1.0 + repeat / 1000), setting("default", 0.8 + repeat / 900, mode="default")
@@ -286,7 +286,7 @@ def test_a_break_even_that_is_not_established_says_so_in_words():
     assert not [name for name in marks(svg, "break_even") if name.startswith("interval")]
 
 
-def test_the_ceilings_have_the_rates_that_were_measured():
+def test_the_ceilings_have_the_measured_rates():
     svg = draw([setting("a")], "roofline")
     found = marks(svg, "roofline")
     assert found["ceiling-matmul-float32"] == {"rate": "1e+11"}
@@ -302,21 +302,21 @@ def test_prefill_and_decoding_have_a_point_each():
     assert float(found["prefill-0"]["flops"]) == pytest.approx(5e9, rel=0.01)
 
 
-def test_the_first_token_stands_apart_in_the_timeline():
+def test_the_first_token_is_separate_in_the_timeline():
     found = figure_marks([setting("a")], "token_timeline")
     assert float(found["ttft-0"]["ttft"]) == pytest.approx(0.2, rel=0.01)
     assert found["setting-0"] == {"tokens": "5"}
 
 
 def timed(name: str, **changes: Any) -> Record:
-    """A trial of 12 s, of which 2 s have no name, after a wait of 1 s; its calls took 6 s."""
+    """Build a trial of 12 s, 2 s of them in no named phase, after a wait of 1 s; its calls took 6 s."""
     calls = [make_iteration(index, "measurement", ttft_s=1.0, gap_s=0.2475, start_s=2.0 * index) for index in range(3)]
     phases_s = {"wait": 1.0, "start": 0.5, "load": 2.0, "measurement": 7.0, "fidelity": 0.3, "roofline": 0.2}
     fields: dict[str, Any] = {"iterations": calls, "phases_s": phases_s, "started_at_s": 100.0, "ended_at_s": 112.0}
     return make_record(**{"name": name, "trial_id": name} | fields | changes)
 
 
-def test_each_trial_has_a_bar_of_its_parts_whatever_came_of_it():
+def test_each_trial_has_a_bar_of_its_phases_whatever_its_status():
     lost = failed("lost")
     lost.phases_s, lost.started_at_s, lost.ended_at_s = {"start": 0.5}, 100.0, 104.0
     root = draw([timed("a"), lost], "phases")
@@ -327,19 +327,19 @@ def test_each_trial_has_a_bar_of_its_parts_whatever_came_of_it():
     assert {"a", "13.0 s, 6.00 s", "lost (failed)", "4.00 s, 4.00 s"} <= set(texts(root))
 
 
-def test_trials_stand_in_the_order_of_the_records():
+def test_trials_are_in_the_order_of_the_records():
     shown = texts(draw([timed("b"), timed("c"), timed("a")], "phases"))
     assert [each for each in shown if each in ("a", "b", "c")] == ["b", "c", "a"]
 
 
-def test_a_trial_that_tells_nothing_keeps_its_place():
+def test_a_trial_without_times_keeps_its_place():
     lost = dataclasses.replace(failed("lost"), phases_s={}, ended_at_s=None)
     root = draw([timed("a"), lost, timed("b")], "phases")
     assert "–" in texts(root)
     assert {"trial-0", "trial-2"} == {each for each in marks(root, "phases") if each.startswith("trial")}
 
 
-def test_the_legend_names_the_parts_that_there_are_with_their_medians():
+def test_the_legend_names_the_existing_phases_with_their_medians():
     root = draw([timed("a"), timed("b", phases_s={"load": 4.0, "measurement": 8.0})], "phases")
     shown = texts(root)
     assert [each for each in shown if each in ("wait", "start", "load", "measure", "evidence", "other", "publish")] == [
@@ -348,7 +348,7 @@ def test_the_legend_names_the_parts_that_there_are_with_their_medians():
     assert "median 3.00 s" in shown  # of 2 and 4 s of loading
 
 
-def test_no_two_parts_share_a_colour():
+def test_no_two_phases_share_a_colour():
     names = ("wait", "start", "import", "load", "validation", "warmup", "measurement", "evidence", "publish")
     root = draw([timed("a", phases_s=dict.fromkeys(names, 1.0))], "phases")
     part_of = {each.get("id", ""): each for each in root.iter(f"{SVG}g") if "-part-" in each.get("id", "")}
@@ -361,7 +361,7 @@ def test_the_caption_of_the_time_has_the_median_outside_generate():
     assert "the median of 3 trials is 13.0 s, and outside generate 6.00 s" in figure.caption
 
 
-def test_many_trials_are_named_when_one_points_at_them():
+def test_many_trials_are_named_on_hover():
     root = draw([timed(f"s{index}") for index in range(60)], "phases")
     assert "s41" not in texts(root)
     assert [each.text for each in root.iter(f"{SVG}title") if (each.text or "").startswith("s41: 13.0 s (wait 1.00")]
@@ -381,14 +381,14 @@ def test_a_thousand_trials_have_two_hundred_bars_of_means():
 # ---- colours and names -------------------------------------------------------------------------------------------
 
 
-def test_a_setting_has_the_colour_of_its_place_as_typed_whatever_came_through():
+def test_a_setting_has_the_colour_of_its_typed_position_whatever_failed():
     svg = draw([setting("c")], "ttft_vs_itl", typed=["a", "b", "c"])
     used = {each.get("fill") for each in svg.iter()}
     assert colour(2) in used
     assert colour(0) not in used
 
 
-def test_a_setting_that_was_not_typed_comes_after_those_that_were():
+def test_an_untyped_setting_comes_after_the_typed_ones():
     found = figure_marks([setting("new"), setting("b")], "ttft_vs_itl", typed=["a", "b"])
     assert {"setting-1", "setting-2"} <= set(found)
 
@@ -404,7 +404,7 @@ def test_markers_differ_without_colour():
     assert len(set(used)) == 12
 
 
-def test_beyond_a_dozen_the_others_are_grey_and_the_caption_says_so():
+def test_settings_beyond_a_dozen_are_grey_and_the_caption_says_so():
     figures = {each.key: each for each in draw_all(many(20))}
     for key in (
         "warmup_curves",
@@ -421,7 +421,7 @@ def test_beyond_a_dozen_the_others_are_grey_and_the_caption_says_so():
         assert "the 8 others are grey" in figures[key].caption, key
 
 
-def test_the_named_ones_are_the_fastest():
+def test_the_fastest_settings_are_named():
     found = figure_marks(list(reversed(many(20))), "ttft_vs_itl", typed=[f"s{index}" for index in range(20)])
     assert {name for name in found if name.startswith("setting-")} == {f"setting-{index}" for index in range(12)}
 
@@ -431,16 +431,16 @@ def test_members_of_the_front_are_named_before_faster_ones():
     assert "setting-14" in figure_marks(records, "throughput_vs_memory")
 
 
-def test_the_baseline_says_that_it_is_one():
+def test_the_baseline_is_labelled_as_such():
     svg = draw([setting("a", swept={"x": "1"}), setting("b", swept={"x": "2"})], "warmup_curves", baseline="a")
     assert "a (baseline)" in texts(svg)
 
 
-def test_a_baseline_that_names_nothing_is_no_error():
+def test_a_baseline_that_matches_nothing_is_no_error():
     assert draw_all(pair(), baseline="nobody")
 
 
-def test_a_long_name_loses_its_middle_in_the_legend_and_is_whole_when_pointed_at():
+def test_a_long_name_is_shortened_in_the_legend_and_complete_on_hover():
     name = "attention=flex_attention " * 8 + "end"
     svg = draw([setting(name)], "warmup_curves")
     shown = next(each for each in texts(svg) if "…" in each)
@@ -450,7 +450,7 @@ def test_a_long_name_loses_its_middle_in_the_legend_and_is_whole_when_pointed_at
     assert name in [each.text for each in svg.iter(f"{SVG}title")]
 
 
-def test_settings_without_a_name_have_their_models():
+def test_settings_without_a_name_are_named_by_their_model():
     assert "org/tiny" in texts(draw([setting("")], "warmup_curves"))
 
 
@@ -458,7 +458,7 @@ def test_settings_without_a_name_have_their_models():
 
 
 @pytest.mark.parametrize("number", [2, 20])
-def test_no_name_stands_in_two_figures_and_all_references_resolve(number):
+def test_element_ids_are_unique_across_figures_and_all_references_resolve(number):
     seen: set[str] = set()
     for figure in draw_all([*pair(), *many(number)]):
         root = ET.fromstring(figure.svg)
@@ -471,7 +471,7 @@ def test_no_name_stands_in_two_figures_and_all_references_resolve(number):
         assert wanted <= set(names)
 
 
-def test_hostile_names_are_text_and_nothing_else():
+def test_hostile_names_remain_plain_text():
     for figure in draw_all([setting(HOSTILE), setting(HOSTILE + "2", mode="default")], typed=[HOSTILE]):
         root = ET.fromstring(figure.svg)
         assert not [each for each in root.iter() if each.tag.endswith("script")]
@@ -479,7 +479,7 @@ def test_hostile_names_are_text_and_nothing_else():
         ET.fromstring(standalone(figure).encode())
 
 
-def test_a_dollar_sign_is_no_formula():
+def test_a_dollar_sign_starts_no_formula():
     assert "a $x_1$ b" in texts(draw([setting("a $x_1$ b")], "warmup_curves"))
 
 
@@ -505,7 +505,7 @@ def test_nothing_is_fetched_run_or_styled_for_the_whole_page():
         assert set(re.findall(r"https?://[^\"]*", figure.svg)) == {"http://www.w3.org/2000/svg"}
 
 
-def test_no_mark_lies_outside_of_the_sheet():
+def test_no_mark_is_outside_the_drawing():
     for figure in draw_all([*pair(), *many(20)]):
         root = ET.fromstring(figure.svg)
         _, _, width, height = map(float, root.get("viewBox", "").split())
@@ -514,7 +514,7 @@ def test_no_mark_lies_outside_of_the_sheet():
             assert 0 <= float(each.get("y", "0")) <= height
 
 
-def test_names_and_figures_of_a_legend_do_not_meet():
+def test_names_and_figures_in_a_legend_do_not_overlap():
     for figure in draw_all([*pair(), setting("W" * 80), setting("i" * 200)]):
         rows: dict[str, list[ET.Element]] = {}
         for each in ET.fromstring(figure.svg).iter(f"{SVG}text"):
@@ -528,7 +528,7 @@ def test_the_same_records_give_the_same_bytes():
     assert draw_all([*pair(), *many(12)]) == draw_all([*pair(), *many(12)])
 
 
-def test_what_a_reader_cannot_see_stands_in_words():
+def test_each_figure_has_a_text_alternative():
     for figure in drawn():
         assert figure.title
         assert "default" in figure.alt
@@ -536,7 +536,7 @@ def test_what_a_reader_cannot_see_stands_in_words():
         assert ET.fromstring(figure.svg).get("aria-label") == figure.alt
 
 
-def test_alone_a_figure_is_a_whole_file_for_light_and_dark():
+def test_a_single_figure_is_a_complete_file_for_light_and_dark():
     text = standalone(drawn()[0])
     root = ET.fromstring(text.encode())
     assert text.startswith("<?xml")
@@ -545,12 +545,12 @@ def test_alone_a_figure_is_a_whole_file_for_light_and_dark():
     assert "prefers-color-scheme:dark" in (root.findtext(f"{SVG}style") or "")
 
 
-def test_words_of_an_attribute_do_not_end_the_first_tag():
+def test_a_bracket_in_an_attribute_does_not_end_the_first_tag():
     figure = Figure(key="k", title="a > b", caption="", alt="x", svg='<svg aria-label="1 &gt; 2"><g/></svg>')
     assert standalone(figure).endswith("<g/></svg>\n")
 
 
-def test_matplotlib_is_loaded_by_drawing_and_by_nothing_before():
+def test_matplotlib_is_loaded_only_by_drawing():
     code = (
         "import bench.report.figures, bench.report.terminal.results_table, sys\n"
         "assert not [name for name in sys.modules if name.startswith('matplotlib')]\n"
@@ -560,7 +560,7 @@ def test_matplotlib_is_loaded_by_drawing_and_by_nothing_before():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_file_has_a_size_of_its_own() -> None:
+def test_a_figure_file_has_its_own_size() -> None:
     for each in drawn():
         root = ET.fromstring(standalone(each).encode())
         _, _, width, height = map(float, root.attrib["viewBox"].split())
@@ -568,7 +568,7 @@ def test_a_file_has_a_size_of_its_own() -> None:
         assert float(root.attrib["height"]) == pytest.approx(2 * height, abs=1)
 
 
-# ---- what is not to be compared --------------------------------------------------------------------------------------
+# ---- settings that cannot be compared---------------------------------------------------------------------------------
 
 
 def unsteady(name: str, e2e_s: float, **changes: Any) -> Record:
@@ -578,7 +578,7 @@ def unsteady(name: str, e2e_s: float, **changes: Any) -> Record:
     return made
 
 
-def test_a_setting_that_left_its_level_is_on_no_front():
+def test_a_setting_unstable_during_measurement_is_on_no_front():
     root = draw(
         [unsteady("fast", 0.5, mib=300), setting("slow", 1.0), setting("slower", 1.2, mib=400)], "throughput_vs_memory"
     )
@@ -594,7 +594,7 @@ def test_settings_of_two_models_have_no_front():
     assert "there is no Pareto front" in figure.caption
 
 
-def test_points_of_two_devices_are_under_no_common_roof():
+def test_points_of_two_devices_share_no_roofline():
     records = pair()
     seen = records[1].observed
     assert seen is not None
@@ -603,7 +603,7 @@ def test_points_of_two_devices_are_under_no_common_roof():
     assert "roofline" in {each.key for each in draw_all(pair())}
 
 
-def test_a_users_own_settings_of_matplotlib_change_nothing(tmp_path):
+def test_a_users_matplotlib_settings_change_nothing(tmp_path):
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nlines.linewidth: 9\n", encoding="utf-8")
     for number, record in enumerate(pair()):
         (tmp_path / str(number)).mkdir()
@@ -629,7 +629,7 @@ def test_a_users_own_settings_of_matplotlib_change_nothing(tmp_path):
     assert len(digests) == 1
 
 
-def test_a_figure_that_cannot_be_drawn_costs_itself_alone(monkeypatch):
+def test_a_figure_that_cannot_be_drawn_does_not_affect_the_others(monkeypatch):
     def fail(_: object) -> None:
         raise ZeroDivisionError("of a plot")
 

@@ -1,4 +1,4 @@
-"""Markdown as GitHub renders it."""
+"""Test the escaping of Markdown as GitHub renders it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RENDER = MarkdownIt("commonmark")
         "`code`", "[link](x)", "<b>", "&lt;b&gt;", "a\\b", "--- a", "~~~",
     ],
 )  # fmt: skip
-def test_an_escaped_name_is_a_paragraph_of_just_that(name: str) -> None:
+def test_an_escaped_name_renders_as_a_paragraph_with_exactly_that_text(name: str) -> None:
     tokens = RENDER.parse(escaped(name))
     assert [each.type for each in tokens] == ["paragraph_open", "inline", "paragraph_close"]
     assert {each.type for each in tokens[1].children or []} == {"text"} or all(

@@ -1,4 +1,4 @@
-"""What the page answers, from records whose times are known: never more than they support."""
+"""Test the page's answer from records with known times: it never claims more than they support."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def answer(
 
 
 def rows(records: Sequence[Record]) -> list[SettingRow]:
-    """Of the table beside the answer."""
+    """Return the rows of the table beside the answer."""
     found = build_page(records, Sweep(), build_report_of_records(records)).settings
     assert found is not None
     return found.rows
 
 
 def text(found: Answer) -> str:
-    """Everything that is said."""
+    """Return the whole text of the answer."""
     return to_markdown(found)
 
 
@@ -69,7 +69,7 @@ def with_workload(record: Record, **changes: Any) -> Record:
 # ---- verdicts ------------------------------------------------------------------------------------------------------
 
 
-def test_a_setting_that_is_faster_on_a_verdict_is_the_answer() -> None:
+def test_a_setting_with_the_verdict_faster_is_the_answer() -> None:
     found = answer(jobs({"eager": EAGER, "sdpa": SDPA}))
     assert (found.kind, found.setting, found.headline) == ("verdict", "sdpa", "sdpa is faster than eager")
     ratio = math.exp(sum(math.log(b / a) for a, b in zip(EAGER, SDPA, strict=True)) / 5)
@@ -77,7 +77,7 @@ def test_a_setting_that_is_faster_on_a_verdict_is_the_answer() -> None:
     assert "5 processes a side, p < 0.001" in found.sentences[0]
 
 
-def test_the_interval_is_the_one_of_the_comparison() -> None:
+def test_the_interval_is_that_of_the_comparison() -> None:
     records = jobs({"eager": EAGER, "sdpa": SDPA})
     effect = build_report_of_records(records).comparisons[0].effect
     assert effect is not None
@@ -87,14 +87,14 @@ def test_the_interval_is_the_one_of_the_comparison() -> None:
     assert f"(95 % interval {low:.2f} to {high:.1f} %)" in answer(records).sentences[0]
 
 
-def test_other_settings_that_are_faster_too_are_named_as_not_judged() -> None:
+def test_other_faster_settings_are_named_as_not_judged() -> None:
     found = answer(jobs({"eager": EAGER, "sdpa": SDPA, "flex": tuple(0.99 * each for each in SDPA)}))
     assert found.headline == "flex is faster than eager"
     assert "sdpa is faster than eager, too: which of them is fastest is not judged here" in text(found)
     assert "Holm-corrected for 2 comparisons" in text(found)
 
 
-def test_a_baseline_that_all_others_are_slower_than_is_the_fastest() -> None:
+def test_a_baseline_faster_than_all_others_is_the_fastest() -> None:
     found = answer(jobs({"sdpa": SDPA, "eager": EAGER, "flex": tuple(2 * each for each in EAGER)}))
     assert (found.setting, found.headline) == ("sdpa", "sdpa is the fastest")
     assert found.sentences[0].startswith("Each of the 2 others is slower; the nearest, eager, by 11.1 %")
@@ -106,7 +106,7 @@ def test_equivalent_settings_have_no_winner() -> None:
     assert "1 equivalent" in found.sentences[0]
 
 
-def test_what_cannot_be_told_is_said_with_what_this_machine_could_tell() -> None:
+def test_an_undecided_answer_gives_the_detectable_difference() -> None:
     found = answer(jobs({"eager": EAGER, "near": NEAR}))
     assert found.headline == "No setting was found to be faster than eager"
     assert "1 inconclusive" in text(found)
@@ -127,14 +127,14 @@ def test_settings_with_baselines_of_their_own_have_no_common_winner() -> None:
     assert "Which of all is fastest was not judged: the lowest median is that of sdpa on" in text(found)
 
 
-def test_a_faster_setting_that_was_not_tested_leaves_no_fastest() -> None:
+def test_an_untested_faster_setting_leaves_no_fastest() -> None:
     found = answer(jobs({"eager": EAGER[:3], "slow": (1.2, 1.21, 1.19), "fast": (0.5, 0.505)}))
     assert found.headline == "No setting was found to be faster than eager"
     assert "fastest" not in text(found)
     assert "The lowest median is that of fast, which is no verdict." in found.sentences
 
 
-def test_a_faster_setting_that_was_not_tested_keeps_an_equivalent_one_from_being_the_last_word() -> None:
+def test_an_untested_faster_setting_prevents_the_answer_equivalent() -> None:
     same = tuple(1.0001 * each for each in EAGER)
     found = answer(jobs({"eager": EAGER, "same": same, "fast": (0.5, 0.505)}))
     assert found.headline == "No setting was found to be faster than eager"
@@ -145,13 +145,13 @@ def test_a_faster_setting_that_was_not_tested_keeps_an_equivalent_one_from_being
     [(1.2, 1.21, 1.19), (0.8, 0.81, 0.79), (1.0, 1.03, 0.96), (1.0001, 1.0101, 0.9901)],
     ids=["slower", "faster", "inconclusive", "the same"],
 )
-def test_what_was_not_tested_is_named_with_the_reason_whatever_the_others_are(third) -> None:
+def test_untested_settings_are_named_with_the_reason_for_any_verdicts(third) -> None:
     found = answer(jobs({"eager": EAGER[:3], "third": third, "fast": (0.5, 0.5)}))
     (caution,) = [each for each in found.cautions if each.startswith("not judged")]
     assert "verdicts from 3 on): fast (500.0 ms)" in caution
 
 
-def test_what_was_not_tested_is_named_beside_baselines_of_their_own_too() -> None:
+def test_untested_settings_are_named_with_several_baselines_too() -> None:
     names = {"a off": EAGER, "a on": SDPA, "b off": SDPA, "b on": EAGER, "c off": EAGER[:1], "c on": SDPA[:2]}
     records = [
         job(name, e2e_s, repeat + 1, swept=dict(zip(("attention", "compile"), name.split(), strict=True)))
@@ -162,12 +162,12 @@ def test_what_was_not_tested_is_named_beside_baselines_of_their_own_too() -> Non
     assert any(each.startswith("not judged (") and "c on (904.5 ms)" in each for each in cautions)
 
 
-def test_where_all_were_tested_nothing_is_named_as_not_judged() -> None:
+def test_with_all_settings_tested_none_is_named_as_not_judged() -> None:
     assert "not judged (" not in text(answer(jobs({"sdpa": SDPA, "eager": EAGER})))
 
 
 @pytest.mark.parametrize("other", [1.2, 1.0001], ids=["slower", "the same"])
-def test_a_noisy_baseline_without_a_rival_is_a_doubt(other) -> None:
+def test_a_noisy_baseline_without_competitors_is_a_caveat(other) -> None:
     noisy = Steadiness(steady=None, flags=[], shape="flat", power="too noisy to tell")
     found = answer(jobs({"eager": EAGER, "other": tuple(other * each for each in EAGER)}, steadiness=noisy))
     assert "eager: its calls are too noisy to tell whether they were steady" in found.cautions
@@ -203,7 +203,7 @@ def test_two_processes_each_are_too_few() -> None:
 
 
 @pytest.mark.parametrize(("repeats", "remedy"), [(1, "sweep.repeats=5"), (2, "sweep.repeats=5"), (5, "resume=true")])
-def test_a_sweep_that_asked_for_repeats_already_is_to_go_on(repeats, remedy) -> None:
+def test_an_unfinished_sweep_with_repeats_should_be_resumed(repeats, remedy) -> None:
     records = jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]})
     for each in records:
         each.requested["sweep"] = {"repeats": repeats}
@@ -227,7 +227,7 @@ def test_one_process_never_wins(words) -> None:
     ],
 )
 @pytest.mark.parametrize("repeats", [1, 5])
-def test_what_is_not_to_be_trusted_is_never_the_answer(changes, why, repeats) -> None:
+def test_an_untrusted_setting_is_never_the_answer(changes, why, repeats) -> None:
     records = jobs({"eager": EAGER[:repeats], "slow": tuple(1.5 * each for each in EAGER[:repeats])})
     records += jobs({"fast": tuple(each / 2 for each in EAGER[:repeats])}, **changes)
     found = answer(records)
@@ -236,7 +236,7 @@ def test_what_is_not_to_be_trusted_is_never_the_answer(changes, why, repeats) ->
     assert why in text(found)
 
 
-def test_where_nothing_is_to_be_trusted_no_setting_is_named() -> None:
+def test_without_trusted_settings_none_is_named() -> None:
     found = answer(jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]}, steadiness=UNSTEADY))
     assert (found.headline, found.setting, found.tiles) == ("No setting can be called fastest", None, [])
     assert found.cautions == ["not ranked (it was unsteady during measurement): eager, sdpa"]
@@ -247,14 +247,14 @@ def test_a_lone_setting_among_untrusted_ones_has_no_lowest_median() -> None:
     assert answer(records).headline == "Only eager can be ranked: 1000 ms a call"
 
 
-def test_calls_that_are_too_noisy_are_a_doubt() -> None:
+def test_too_noisy_calls_are_a_caveat() -> None:
     noisy = Steadiness(steady=None, flags=[], shape="flat", power="too noisy to tell")
     found = answer(jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]}, steadiness=noisy))
     assert found.setting == "sdpa"
     assert "sdpa: its calls are too noisy to tell whether they were steady" in found.cautions
 
 
-def test_processes_of_which_only_some_are_steady_are_a_doubt() -> None:
+def test_partly_steady_processes_are_a_caveat() -> None:
     records = jobs({"eager": EAGER, "sdpa": SDPA}, steadiness=STEADY)
     records[1].steadiness = UNSTEADY
     assert "sdpa: 1 of 5 processes unsteady, 4 steady" in answer(records).cautions
@@ -266,16 +266,16 @@ def test_a_single_setting_is_compared_with_nothing() -> None:
     assert "nothing to compare it with" in text(found)
 
 
-def test_a_baseline_without_a_record_leaves_a_description() -> None:
+def test_a_baseline_without_a_record_allows_only_a_description() -> None:
     records = jobs({"eager": EAGER, "sdpa": SDPA})
     settings = setting_views(records)
     assert build_answer(settings, None).headline == "Lowest median, no verdict: sdpa"
 
 
-# ---- incomparable, and nothing -------------------------------------------------------------------------------------
+# ---- incomparable or no settings------------------------------------------------------------------------------------
 
 
-def test_settings_with_other_work_are_answered_apart() -> None:
+def test_settings_with_different_work_are_answered_separately() -> None:
     records = [with_workload(job(f"{name} b{size}", e2e_s * size, swept={"attention": name, "workload.batch_size": str(size)}), batch_size=size)
                for size in (1, 4) for name, e2e_s in (("eager", 1.0), ("sdpa", 0.9))]  # fmt: skip
     found = answer(records)
@@ -289,7 +289,7 @@ def test_settings_with_other_work_are_answered_apart() -> None:
     assert "Output throughput stays comparable: it is highest with sdpa b1" in found.sentences[1]
 
 
-def test_of_another_prompt_not_even_the_rate_is_compared() -> None:
+def test_with_different_prompts_not_even_the_rate_is_compared() -> None:
     records = [with_workload(job(f"s{size}", 1.0), sequence_length=size) for size in (8, 16)]
     assert "stays comparable" not in text(answer(records))
 
@@ -303,14 +303,14 @@ def test_another_device_is_named() -> None:
 
 def test_settings_whose_repeats_ran_on_the_same_two_devices_are_compared() -> None:
     records = jobs({"eager": EAGER, "sdpa": SDPA})
-    # Which record of a setting comes first is chance: here eager's is of the one device, sdpa's of the other.
+    # The first record of a setting is arbitrary: here eager's is from one device, sdpa's from the other.
     records = [on_device(each, "A" if each.repeat < 3 else "B") for each in [*records[::2], *records[1::2][::-1]]]
     found = answer(records)
     assert found.headline == "sdpa is faster than eager"
     assert "processes of one setting differ (device A and B): eager, sdpa" in found.cautions
 
 
-def test_settings_of_which_one_ran_on_a_second_device_are_answered_apart() -> None:
+def test_settings_of_which_one_used_a_second_device_are_answered_separately() -> None:
     records = jobs({"eager": EAGER, "sdpa": SDPA})
     on_device(records[-1], "B")
     found = answer(records)
@@ -319,14 +319,14 @@ def test_settings_of_which_one_ran_on_a_second_device_are_answered_apart() -> No
     assert "processes of one setting differ (device B and Test CPU): sdpa" in text(found)
 
 
-def test_only_failures_say_what_happened() -> None:
+def test_a_report_of_failures_says_how_they_failed() -> None:
     found = answer([failed("a"), failed("b"), failed("c", "skipped", "flash is not installed")])
     assert (found.kind, found.headline, found.setting) == ("nothing", "No setting came through", None)
     assert found.sentences[0] == "3 jobs: 2 failed, 1 skipped."
     assert any("no such layer (2 settings)" in each for each in found.sentences)
 
 
-def test_no_record_at_all_is_said() -> None:
+def test_a_report_without_records_says_so() -> None:
     found = build_answer([], None, jobs=6)
     assert found.headline == "Nothing was measured: no job left a record"
     assert found.sentences == ["6 of 6 jobs left no record"]
@@ -338,10 +338,10 @@ def test_jobs_without_a_record_and_settings_that_failed_are_counted() -> None:
     assert "2 of 5 jobs left no record" in found.cautions
 
 
-# ---- the price -----------------------------------------------------------------------------------------------------
+# ---- the costs -----------------------------------------------------------------------------------------------------
 
 
-def test_the_price_stands_beside_the_answer() -> None:
+def test_the_costs_are_printed_beside_the_answer() -> None:
     energy = Energy(source="nvml", joules=[3.0] * 20)
     found = answer(jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]}, fidelity=SAME, energy=energy, steadiness=STEADY))
     assert found.sentences[-1] == (
@@ -358,7 +358,7 @@ def test_the_price_stands_beside_the_answer() -> None:
     }
 
 
-def test_what_is_not_known_of_the_price_is_no_0() -> None:
+def test_unknown_costs_are_not_shown_as_0() -> None:
     found = answer(jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]}))
     assert "energy not known" in found.sentences[-1]
     assert "output not compared with a reference" in found.sentences[-1]
@@ -373,18 +373,18 @@ def test_a_start_from_a_cache_is_no_cold_start() -> None:
     assert "first call (from a warm compile cache) 5.810 s" in text(answer(records))
 
 
-# ---- the table beside it -------------------------------------------------------------------------------------------
+# ---- the table beside the answer----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "changes", [{"steadiness": UNSTEADY}, {"fidelity": DIFFERS}, {"warmup_status": "not_converged"}]
 )
-def test_what_may_not_be_ranked_stands_below_what_may(changes) -> None:
+def test_unranked_settings_are_below_the_ranked_ones(changes) -> None:
     found = rows([job("fast", 0.1, **changes), *jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]}), failed("flex")])
     assert [row.name for row in found] == ["sdpa", "eager", "fast", "flex"]
 
 
-def test_the_lowest_median_is_marked_where_the_answer_compares_the_settings() -> None:
+def test_the_lowest_median_is_marked_if_the_answer_compares_the_settings() -> None:
     records = jobs({"eager": EAGER[:2], "sdpa": SDPA[:2]})
     for record, device in zip(records, "ABBA", strict=True):
         on_device(record, device)
@@ -401,7 +401,7 @@ def test_markdown_holds_headline_sentences_and_figures() -> None:
     assert any(line.startswith("| E2E ms |") for line in lines)
 
 
-def test_markdown_takes_names_for_text() -> None:
+def test_markdown_treats_names_as_text() -> None:
     record = make_record(name="a|b <script> **x**", trial_id="t1")
     written = text(answer([record]))
     assert "<script>" not in written.replace("\\<script>", "")

@@ -1,4 +1,4 @@
-"""What the page shows beside its answer: the table, the failures, what ran and where, the formulas, the way back."""
+"""Test the page's other contents: the table, failures, evidence, environment, formulas and the command to repeat it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def table(records: Sequence[Record], **known: Any) -> SettingsTable:
 
 
 def cells(found: SettingsTable, name: str) -> dict[str, str]:
-    """Header with unit → what stands there for one setting."""
+    """Map each header with its unit to the cell of one setting."""
     row = next(each for each in found.rows if each.name == name)
     headers = [f"{each.header} {each.unit}".strip() for each in found.columns]
     return dict(zip(headers, (each.text for each in row.cells), strict=True))
@@ -49,9 +49,9 @@ def failure(name: str, message: str = "no such layer", detail: str | None = None
 # ---- the table of settings -----------------------------------------------------------------------------------------
 
 
-def test_every_headline_figure_stands_in_the_table() -> None:
+def test_every_headline_figure_is_in_the_table() -> None:
     found = cells(table([make_record(name="known", **make_evidence())]), "known")
-    # The calls grow slower one by one, so the median is known no better than to within their range: 38 of 948 ms.
+    # Each call is slower than the one before, so the median's uncertainty is their range: 38 of 948 ms.
     assert found == {
         "Status": "ok", "E2E ms": "948.0", "± %": "4.0", "TTFT ms": "100.0", "ITL ms": "209.5", "TPOT ms": "209.5",
         "tok/s output": "10.55", "tok/s decode": "9.547", "Cold s": "5.000", "Peak MiB": f"{PEAK_MIB}.0", "MBU %": "50",
@@ -64,12 +64,12 @@ def test_swept_keys_are_columns() -> None:
     assert cells(found, "sdpa")["attention"] == "sdpa"
 
 
-def test_the_fastest_stands_first_and_what_failed_last() -> None:
+def test_the_fastest_setting_is_first_and_failed_ones_last() -> None:
     found = table([failure("flex"), *jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]})])
     assert [row.name for row in found.rows] == ["sdpa", "eager", "flex"]
 
 
-def test_what_is_not_to_be_trusted_is_marked_in_words() -> None:
+def test_untrusted_settings_are_marked_in_words() -> None:
     unsteady = Steadiness(steady=False, flags=["trend"], shape="slowdown", power="enough")
     records = [*jobs({"a": EAGER[:1], "b": SDPA[:1]}), job("c", 0.1, steadiness=unsteady)]
     records.append(job("d", 0.1, warmup_status="not_converged"))
@@ -77,7 +77,7 @@ def test_what_is_not_to_be_trusted_is_marked_in_words() -> None:
     assert marks == {"a": [], "b": ["lowest median"], "c": ["! unsteady"], "d": ["~ not warm"]}
 
 
-def test_a_column_of_which_nothing_is_known_is_left_out_with_the_reason() -> None:
+def test_a_column_without_known_values_is_omitted_with_the_reason() -> None:
     found = table(jobs({"eager": EAGER[:1]}))
     assert "Energy J/token" not in cells(found, "eager")
     assert "Energy is not known" in found.notes
@@ -88,7 +88,7 @@ def test_a_figure_of_several_processes_is_their_median() -> None:
     assert (found["E2E ms"], found["Runs"]) == ("1000", "5")
 
 
-def test_a_setting_has_the_colour_of_its_place_as_typed() -> None:
+def test_a_setting_has_the_colour_of_its_typed_position() -> None:
     records = jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]})
     forwards, backwards = table(records, typed=["eager", "sdpa"]), table(records, typed=["sdpa", "eager"])
     first, second = ({row.name: row.colour for row in found.rows} for found in (forwards, backwards))
@@ -125,7 +125,7 @@ def test_a_long_comparison_is_cut_and_says_so() -> None:
     assert all(len(section.lines) <= LINES_SHOWN + 2 for section in sections)
 
 
-def test_jobs_that_failed_alike_stand_together() -> None:
+def test_jobs_that_failed_the_same_way_are_grouped() -> None:
     found = page([failure("a"), failure("b"), failure("c", "another"), *jobs({"d": EAGER[:1]})]).failures
     assert [(each.jobs, each.reason) for each in found] == [
         ("a, b", "in load: RuntimeError: no such layer"),
@@ -133,14 +133,14 @@ def test_jobs_that_failed_alike_stand_together() -> None:
     ]
 
 
-def test_of_a_log_its_last_lines_are_kept() -> None:
+def test_the_last_lines_of_a_log_are_kept() -> None:
     detail = "\n".join(f"line {number}" for number in range(1000))
     (found,) = page([failure("a", detail=detail)]).failures
     assert found.detail is not None
     assert found.detail.splitlines() == [f"line {number}" for number in range(1000 - LOG_LINES, 1000)]
 
 
-def test_control_characters_of_a_log_obey_nobody() -> None:
+def test_control_characters_of_a_log_have_no_effect() -> None:
     (found,) = page([failure("a", detail="\x1b[2Jgone\x00")]).failures
     assert found.detail is not None
     assert found.detail.isprintable()
@@ -152,7 +152,7 @@ def test_many_kinds_of_failures_are_cut_and_counted() -> None:
     assert found.failures_left_out == "3 more kinds of failures are not shown; the records hold them"
 
 
-def test_settings_in_which_the_same_ran_stand_together() -> None:
+def test_settings_with_the_same_evidence_are_grouped() -> None:
     records = jobs({"a": EAGER[:1], "b": EAGER[:1], "c": EAGER[:1]})
     assert records[2].observed is not None
     records[2].observed = dataclasses.replace(records[2].observed, kv_cache="DynamicCache", compile=CompileObserved())
@@ -163,21 +163,21 @@ def test_settings_in_which_the_same_ran_stand_together() -> None:
     ]
 
 
-def test_the_kernels_that_ran_are_named_by_phase() -> None:
+def test_the_executed_kernels_are_named_by_phase() -> None:
     (found,) = page([make_record(name="known", **make_evidence())]).observed
     assert found.facts["ran in decoding"].startswith(
         "flash_attention (aten::_scaled_dot_product_flash_attention); 2 × compiled code"
     )
 
 
-def test_figures_of_fidelity_stand_by_setting() -> None:
+def test_fidelity_figures_are_listed_by_setting() -> None:
     evidence = page([make_record(name="known", **make_evidence())]).evidence
     assert evidence is not None
     assert evidence.columns["KL nats"] == ["1.0e-09"]
     assert evidence.columns["equal tokens %"] == ["100"]
 
 
-def test_the_environment_is_said_once_and_its_differences_are_named() -> None:
+def test_the_environment_is_shown_once_and_its_differences_are_named() -> None:
     records = jobs({"a": EAGER[:1], "b": SDPA[:1], "c": SDPA[:1]})
     for each, torch in zip(records, ("2.12", "2.12", "2.13"), strict=True):
         each.environment = {
@@ -194,11 +194,11 @@ def test_the_environment_is_said_once_and_its_differences_are_named() -> None:
     assert found.environment_differences == ["torch: 2.12 (2 jobs), 2.13 (1 job)"]
 
 
-# ---- formulas, and the way back ------------------------------------------------------------------------------------
+# ---- formulas, and the command to repeat----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("source", sorted({each.source for each in FORMULAS}))
-def test_the_module_that_a_formula_names_is_there(source) -> None:
+def test_the_module_that_a_formula_names_exists(source) -> None:
     assert (Path(bench.__file__).parent / f"{source}.py").is_file()
 
 
@@ -227,11 +227,11 @@ def test_the_command_keeps_the_sign_of_a_swept_key() -> None:
     assert command == "python -m bench -m +compile.options.x=1,2 ++model.seed=3"
 
 
-def test_the_command_of_one_run_is_no_sweep() -> None:
+def test_the_command_of_a_single_run_is_no_sweep() -> None:
     assert command_of(["attention=eager", "model.id=a b"], {}) == "python -m bench attention=eager 'model.id=a b'"
 
 
-def test_what_was_asked_of_all_alike_is_listed_once() -> None:
+def test_config_values_common_to_all_jobs_are_listed_once() -> None:
     records = jobs({"a": EAGER[:1], "b": SDPA[:1]})
     records[1].requested = records[1].requested | {"device": "cuda"}
     config = page(records).again.config

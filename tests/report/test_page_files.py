@@ -1,4 +1,4 @@
-"""The page as files: in a browser, as Markdown, and with names that want to be more than text."""
+"""Test the page's files: in a browser, as Markdown, and with hostile names."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def report(records: Sequence[Record], **known: Any) -> Report:
 
 
 def hostile() -> list[Record]:
-    """Every text that comes from outside is one that wants to be more."""
+    """Build records whose external texts are all hostile."""
     records = []
     for number, text in enumerate(HOSTILE):
         error = Failure(type=text, message=text, detail=text)
@@ -61,12 +61,12 @@ def hostile() -> list[Record]:
 
 @pytest.fixture(scope="module")
 def evident() -> Report:
-    """The report of two settings that prove themselves."""
+    """Write the report of two settings with evidence of what ran."""
     return report(jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]}, **make_evidence()), source="multirun/night")
 
 
 class Elements(html.parser.HTMLParser):
-    """The tags of a page with their attributes."""
+    """Collect the tags of a page with their attributes."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -88,14 +88,14 @@ def test_the_folder_has_the_page_its_markdown_and_each_figure(evident, tmp_path)
     assert "warmup_curves" in {each.key for each in evident.figures}
 
 
-def test_the_page_holds_each_figure_with_its_words(evident) -> None:
+def test_the_page_holds_each_figure_with_its_text(evident) -> None:
     page = to_html(evident.page, evident.figures)
     images = [found for tag, found in Elements(page).found if found.get("role") == "img"]
     assert [each["aria-label"] for each in images] == [each.alt for each in evident.figures]
     assert page.count("<figcaption>") == len(evident.figures)
 
 
-def test_figures_that_cannot_be_drawn_cost_no_page(tmp_path, monkeypatch) -> None:
+def test_the_page_is_written_without_figures_that_cannot_be_drawn(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("bench.report.figures.draw_all", _broken)
     found = report(jobs({"eager": EAGER[:1]}))
     write(found, tmp_path)
@@ -108,12 +108,12 @@ def _broken(*_: object, **__: object) -> list[object]:
     raise ZeroDivisionError("of a plot")
 
 
-def test_a_hundred_trials_take_less_than_two_megabytes(tmp_path) -> None:
+def test_the_page_of_a_hundred_trials_is_under_two_megabytes(tmp_path) -> None:
     write(report([job(f"s{number}", 1.0 + number / 1000, **make_evidence()) for number in range(100)]), tmp_path)
     assert (tmp_path / "report.html").stat().st_size < 2_000_000
 
 
-def test_a_report_of_nothing_but_failures_is_whole(tmp_path) -> None:
+def test_a_report_of_only_failures_is_complete(tmp_path) -> None:
     error = Failure(type="RuntimeError", message="no such layer", detail="the log's end")
     record = job("flex", 1.0, status="failed", stage="load", error=error)
     record.iterations = []
@@ -127,7 +127,7 @@ def test_a_report_of_nothing_but_failures_is_whole(tmp_path) -> None:
 # ---- HTML without a browser ----------------------------------------------------------------------------------------
 
 
-def test_nothing_is_fetched(evident) -> None:
+def test_the_page_fetches_nothing(evident) -> None:
     page = to_html(evident.page, evident.figures)
     for tag, found in Elements(page).found:
         assert tag not in ("link", "iframe", "object", "embed", "base", "img")
@@ -137,7 +137,7 @@ def test_nothing_is_fetched(evident) -> None:
     assert re.findall(r"url\((?!#)", page) == []
 
 
-def test_the_policy_lets_only_the_pages_own_script_run(evident) -> None:
+def test_the_content_policy_allows_only_the_pages_own_script(evident) -> None:
     policy = next(found["content"] for tag, found in Elements(to_html(evident.page, [])).found if "http-equiv" in found)
     assert policy is not None
     assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-")
@@ -152,7 +152,7 @@ def test_headings_go_down_one_step_at_a_time(evident) -> None:
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
-def test_hostile_names_are_no_elements() -> None:
+def test_hostile_names_add_no_elements() -> None:
     found = report(hostile())
     tags = [tag for tag, _ in Elements(to_html(found.page, found.figures)).found]
     assert tags.count("script") == 1
@@ -162,7 +162,7 @@ def test_hostile_names_are_no_elements() -> None:
     )
 
 
-def test_a_template_in_a_name_is_not_run() -> None:
+def test_a_template_in_a_name_is_not_evaluated() -> None:
     found = report(hostile())
     assert "{{ 7 * 7 }} {% raw %}" in to_html(found.page, [])
 
@@ -220,7 +220,7 @@ def browser():
 
 @pytest.fixture
 def opened(browser, tmp_path):
-    """Opens a report, and collects what the browser says and asks for."""
+    """Open a report and collect the browser's messages and requests."""
     pages = []
 
     def start(found: Report, **options: Any) -> Any:
@@ -245,7 +245,7 @@ def names(page: Any) -> list[str]:
     )
 
 
-def test_a_browser_has_nothing_to_say_and_nothing_to_fetch(opened, evident) -> None:
+def test_a_browser_reports_no_message_and_fetches_nothing(opened, evident) -> None:
     page = opened(evident)
     assert page.said == []
     assert page.asked == [page.url]
@@ -258,7 +258,7 @@ def test_hostile_names_do_nothing_in_a_browser(opened) -> None:
     assert set(HOSTILE) <= {" ".join(each.split()) for each in names(page)}
 
 
-def test_a_click_sorts_and_a_second_one_turns_round(opened) -> None:
+def test_a_click_sorts_and_a_second_click_reverses(opened) -> None:
     page = opened(report(jobs({"slow": (9.5,), "fast": (0.5,), "middle": (2.5,)})))
     header = page.locator("#settings thead th", has_text="E2E")
     header.locator("button").click()
@@ -275,7 +275,7 @@ def test_the_keyboard_sorts_too(opened) -> None:
     assert names(page) == ["a", "b"]
 
 
-def test_what_is_not_known_comes_last_either_way(opened) -> None:
+def test_unknown_values_sort_last_in_both_directions(opened) -> None:
     failed = job("failed", 1.0, status="failed", error=Failure(type="E", message="m"))
     failed.iterations = []
     page = opened(report([failed, *jobs({"a": (1.0,), "b": (2.0,)})]))
@@ -289,19 +289,19 @@ def test_a_phone_never_scrolls_sideways(opened) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
-def test_without_its_script_the_table_is_whole(opened, evident) -> None:
+def test_without_its_script_the_table_is_complete(opened, evident) -> None:
     page = opened(evident, java_script_enabled=False)
     assert page.locator("#settings tbody tr").count() == 2
     assert page.locator("#settings thead button").count() == 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_text_stands_out_from_what_is_behind_it(opened, evident, scheme) -> None:
+def test_all_text_has_enough_contrast(opened, evident, scheme) -> None:
     page = opened(evident, color_scheme=scheme)
     assert page.evaluate(CONTRAST) == []
 
 
-# What of the page's texts has a contrast below 4.5 to 1 (WCAG 2.1, 1.4.3), as "contrast text". The figures are not its.
+# Texts of the page, except figures, with a contrast below 4.5 to 1 (WCAG 2.1, 1.4.3), as "contrast text".
 CONTRAST = """() => {
   const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
   const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)

@@ -1,4 +1,4 @@
-"""One row a trial and repeat: the columns, and the way through CSV and JSON and back."""
+"""Test the rows, one per trial and repeat: their columns, and the round trip through CSV and JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from factories import COLD_START_S, COMPILE_EXCESS_S, MEDIAN_E2E_S, MEDIAN_GAP_S
 from sweeps import EAGER, SDPA, job, jobs
 
 
-def test_the_columns_are_those_that_are_documented_and_the_swept_keys() -> None:
+def test_the_columns_are_the_documented_ones_and_the_swept_keys() -> None:
     (row,) = rows_of([job("eager", 1.0, swept={"attention": "eager", "workload.batch_size": "4"})])
     names = list(COLUMNS)
     place = names.index("status")
@@ -27,12 +27,12 @@ def test_the_columns_are_those_that_are_documented_and_the_swept_keys() -> None:
     ("typed", "shown"),
     [("'1_0'", "1_0"), ('"a b"', "a b"), (r"'it\'s'", "it's"), ("'", "'"), ("1.5", "1.5"), ("''", ""), ("'a", "'a")],
 )
-def test_a_swept_value_stands_without_the_quotes_that_only_the_grammar_needs(typed: str, shown: str) -> None:
+def test_a_swept_value_omits_quotes_that_only_the_grammar_needs(typed: str, shown: str) -> None:
     (row,) = rows_of([job("a", 1.0, swept={"sweep.label": typed})])
     assert row["sweep.label"] == shown
 
 
-def test_figures_are_in_full_precision_under_the_names_of_the_metrics() -> None:
+def test_figures_have_full_precision_and_the_names_of_the_metrics() -> None:
     (row,) = rows_of([make_record(**make_evidence())])
     expected = {
         "e2e_ms": MEDIAN_E2E_S * 1e3, "itl_ms": MEDIAN_GAP_S * 1e3, "cold_s": COLD_START_S, "mbu_pct": 50.0,
@@ -49,12 +49,12 @@ def test_each_repeat_has_its_row() -> None:
     assert len(rows) == 10
 
 
-def test_the_parts_of_a_trials_time_are_columns_and_empty_where_nobody_timed_them() -> None:
+def test_the_phases_of_a_trial_are_columns_and_empty_if_untimed() -> None:
     record = make_record(phases_s={"load": 2.25, "roofline": 0.5}, ended_at_s=None)
     (row,) = rows_of([record])
     assert (row["phase_load_s"], row["phase_evidence_s"], row["phase_import_s"]) == (2.25, 0.5, None)
     assert row["phase_other_s"] is None
-    assert row["outside_generate_s"] is None  # those parts do not cover its calls
+    assert row["outside_generate_s"] is None  # those phases do not cover its calls
 
 
 def test_a_failure_is_a_row_with_its_reason_and_without_a_rank() -> None:
@@ -83,13 +83,13 @@ def judged(*, steady: bool | None) -> Steadiness:
         ({"status": "oom"}, False),
     ],
 )
-def test_what_may_not_be_compared_is_not_ranked(changes, ranked) -> None:
+def test_incomparable_settings_are_not_ranked(changes, ranked) -> None:
     (row,) = rows_of([make_record(**changes)])
     assert row["ranked"] is ranked
 
 
 @pytest.mark.parametrize("key", ["name", "status", "e2e_ms"])
-def test_a_swept_key_takes_no_other_columns_place(key) -> None:
+def test_a_swept_key_replaces_no_other_column(key) -> None:
     (row,) = rows_of([job("eager", 1.0, swept={key: "x"})])
     assert row[f"swept.{key}"] == "x"
     assert row["name"] == "eager"
@@ -100,7 +100,7 @@ def test_all_rows_have_all_swept_keys() -> None:
     assert [(row["x"], row["y"]) for row in rows] == [("1", None), (None, "2")]
 
 
-def test_csv_comes_back_as_it_went() -> None:
+def test_csv_survives_a_round_trip() -> None:
     record = job('a,"b"\nc', 1.0, swept={"attention": "eager, or sdpa"})
     rows = rows_of([record, *jobs({"sdpa": SDPA[:1]})])
     back = list(csv.DictReader(io.StringIO(to_csv(rows))))
@@ -111,12 +111,12 @@ def test_csv_comes_back_as_it_went() -> None:
         assert read["error"] == ""
 
 
-def test_json_comes_back_as_it_went() -> None:
+def test_json_survives_a_round_trip() -> None:
     rows = rows_of(jobs({"eager": EAGER, "sdpa": SDPA}))
     assert json.loads(to_json(rows)) == rows
 
 
-def test_a_number_that_json_has_no_word_for_is_not_known() -> None:
+def test_a_number_that_json_cannot_express_is_null() -> None:
     record = make_record(**make_evidence())
     (row,) = rows_of([record])
     row["e2e_ms"] = math.inf
@@ -126,7 +126,7 @@ def test_a_number_that_json_has_no_word_for_is_not_known() -> None:
     assert rows_of([record])[0]["started_at_s"] is None
 
 
-def test_no_rows_have_the_columns_all_the_same() -> None:
+def test_an_empty_list_of_rows_still_has_the_columns() -> None:
     assert columns_of([]) == {name: [] for name in COLUMNS}
     assert to_csv([]).splitlines() == [",".join(COLUMNS)]
 

@@ -1,4 +1,4 @@
-"""The table of a dry run."""
+"""Test the table of a dry run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def off_terminals() -> Console:
     return Console(file=io.StringIO(), _environ={})
 
 
-def test_a_plan_has_one_line_a_job_off_terminals_and_the_sums_below() -> None:
+def test_without_a_terminal_a_plan_has_one_line_per_job_and_the_sums_below() -> None:
     assert plan(off_terminals(), JOBS) == [
         "job  name        trial             state                         about  folder",
         "  1  sdpa [off]  0000000000000000  done                              –  1_off",
@@ -46,15 +46,15 @@ def test_a_plan_has_one_line_a_job_off_terminals_and_the_sums_below() -> None:
     ]
 
 
-def test_without_earlier_records_nothing_is_guessed() -> None:
+def test_without_earlier_records_nothing_is_estimated() -> None:
     assert plan(off_terminals(), JOBS[4:])[-1] == "1 jobs: 1 to run; no earlier record tells how long that takes"
 
 
-def test_when_all_is_done_there_is_no_time_left() -> None:
+def test_a_finished_plan_shows_no_time_left() -> None:
     assert plan(off_terminals(), JOBS[:1])[-1] == "1 jobs: 1 done, 0 to run"
 
 
-def test_a_plan_fits_a_terminal() -> None:
+def test_a_plan_fits_the_terminals_width() -> None:
     console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None, _environ={"TERM": "xterm"})
     lines = plan(console, JOBS)
     assert max(len(line) for line in lines[:-1]) <= 80

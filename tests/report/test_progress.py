@@ -57,7 +57,7 @@ def waiting(console: Console) -> JobProgress:
 
 
 @pytest.mark.parametrize("width", [70, 80, 200])
-def test_the_live_line_says_who_is_waited_for_and_how_long(width: int) -> None:
+def test_the_live_line_names_the_awaited_job_and_the_time_waited(width: int) -> None:
     progress = waiting(terminal(width))
     progress.wait("eager\x1b[2J, pid 123", 12.9)
     assert "waiting for a neighbour: eager, pid 123, since 12 s" in progress.line().plain
@@ -66,7 +66,7 @@ def test_the_live_line_says_who_is_waited_for_and_how_long(width: int) -> None:
     assert "Starting" in progress.line().plain
 
 
-def test_off_terminals_a_wait_of_a_second_is_told_once() -> None:
+def test_without_a_terminal_a_wait_of_a_second_is_reported_once() -> None:
     console = pipe(40)
     progress = waiting(console)
     progress.wait("eager [1], pid 123", 0.5)
@@ -80,17 +80,17 @@ def test_off_terminals_a_wait_of_a_second_is_told_once() -> None:
 
 
 def left(position: Position, *, to_measure: int = 20, jobs_after: int = 3) -> float | None:
-    """The estimate ten seconds after a job began."""
+    """Return the estimate ten seconds after a job began."""
     return estimate_left(position, elapsed_s=10.0, to_measure=to_measure, jobs_after=jobs_after)
 
 
-def test_the_estimate_from_measured_calls_is_their_median_for_what_is_due_and_as_much_for_each_job_after() -> None:
+def test_the_estimate_takes_the_median_call_and_the_same_time_per_later_job() -> None:
     position = Position(phase="measurement", done=12, total=20, e2e_s=9.0, median_s=0.5)
     assert left(position) == 4.0 + 3 * 14.0
     assert left(position, jobs_after=0) == 4.0
 
 
-def test_the_estimate_in_the_warm_up_takes_the_last_call_and_counts_the_measured_ones() -> None:
+def test_the_warm_up_estimate_takes_the_last_call_and_includes_measured_calls() -> None:
     assert left(Position(phase="warmup", done=1, total=5, e2e_s=0.5)) == 12.0 + 3 * 22.0
 
 
@@ -104,11 +104,11 @@ def test_the_estimate_in_the_warm_up_takes_the_last_call_and_counts_the_measured
         (Position(phase="evidence", total=1), 20),
     ],
 )
-def test_where_the_calls_tell_nothing_there_is_no_estimate(position: Position, to_measure: int) -> None:
+def test_without_usable_calls_there_is_no_estimate(position: Position, to_measure: int) -> None:
     assert left(position, to_measure=to_measure) is None
 
 
-def test_a_first_job_shows_an_estimate_as_soon_as_its_calls_tell() -> None:
+def test_a_first_job_shows_an_estimate_once_its_calls_allow_it() -> None:
     progress = JobProgress(pipe(100), title="off", job=1, jobs=2, left_s=None, to_measure=4, clock_s=lambda: 0.0)
     assert "left" not in progress.line().plain
     progress.update("warmup", 1, 2, 10.0)
@@ -121,11 +121,11 @@ def test_the_estimate_counts_down_but_not_below_the_jobs_after_this_one() -> Non
     assert progress.line().plain.endswith("   0:00   left ~1:30")
     now[0] = 110.0
     assert progress.line().plain.endswith("   0:10   left ~1:20")
-    now[0] = 500.0  # this job was given 30 of the 90 seconds; two jobs come after it
+    now[0] = 500.0  # 30 of the 90 seconds are for this job; two jobs follow
     assert progress.line().plain.endswith("   6:40   left ~1:00")
 
 
-def test_the_estimate_is_never_below_what_the_jobs_own_calls_and_the_jobs_after_it_will_take() -> None:
+def test_the_estimate_is_at_least_the_remaining_calls_plus_the_later_jobs() -> None:
     progress = JobProgress(pipe(100), title="off", job=2, jobs=4, left_s=3.0, clock_s=lambda: 0.0)
     progress.update("measurement", 10, 20, 6.0)
     assert progress.line().plain.endswith("   left ~1:02")  # ten calls, and two thirds of the estimate
@@ -147,14 +147,14 @@ def test_the_live_line_at_100_columns() -> None:
     )
 
 
-def test_a_narrow_live_line_gives_up_the_bar_then_the_time_so_far_then_the_time_left_then_the_median() -> None:
+def test_a_narrow_live_line_drops_bar_then_elapsed_then_time_left_then_median() -> None:
     assert shown(80, MEASURING) == "⠼ 2/8  sdpa default   Benchmarking 12/20   median 118.3 ms   0:31   left ~4:10"
     assert shown(75, MEASURING) == "⠼ 2/8  sdpa default   Benchmarking 12/20   median 118.3 ms   left ~4:10"
     assert shown(60, MEASURING) == "⠼ 2/8  sdpa default   Benchmarking 12/20   median 118.3 ms"
     assert shown(50, MEASURING) == "⠼ 2/8  sdpa default   Benchmarking 12/20   0:31"
 
 
-def test_where_nothing_is_known_of_the_time_left_the_time_so_far_stands_in_its_place() -> None:
+def test_with_unknown_time_left_the_elapsed_time_takes_its_place() -> None:
     assert shown(70, MEASURING, left_s=None) == ("⠼ 2/8  sdpa default   Benchmarking 12/20   median 118.3 ms   0:31")
 
 
@@ -169,7 +169,7 @@ def test_the_median_is_that_of_the_measured_calls_so_far() -> None:
     assert " 3/20   median 200.0 ms" in progress.line().plain
 
 
-def test_the_median_of_another_run_in_the_same_job_is_forgotten() -> None:
+def test_the_median_of_another_run_in_the_same_job_is_discarded() -> None:
     progress = JobProgress(pipe(100), title="off", job=1, jobs=1, left_s=9.0, clock_s=lambda: 0.0)
     progress.update("measurement", 1, 20, 60.0)
     progress.update("load", 0, 1, None)
@@ -177,7 +177,7 @@ def test_the_median_of_another_run_in_the_same_job_is_forgotten() -> None:
     assert "median 100.0 ms" in progress.line().plain
 
 
-def test_a_long_name_is_cut_and_the_figures_stay() -> None:
+def test_a_long_name_is_cut_and_the_figures_are_kept() -> None:
     assert shown(66, MEASURING, title="sdpa max-autotune-no-cudagraphs") == (
         "⠼ 2/8  sdpa max-autotune-n…   Benchmarking 12/20   median 118.3 ms"
     )
@@ -191,7 +191,7 @@ def test_the_live_line_never_exceeds_the_width(width: int, title: str) -> None:
     assert "\n" not in line
 
 
-def test_warmup_and_measurement_go_by_the_names_of_their_bars() -> None:
+def test_warmup_and_measurement_are_named_like_their_bars() -> None:
     assert "Warmup       ████" in shown(100, Position(phase="warmup", done=2, total=5, e2e_s=0.2))
     assert "Benchmarking ████" in shown(100, MEASURING)
 
@@ -200,23 +200,23 @@ def test_phases_of_one_step_have_no_bar() -> None:
     assert shown(100, Position(phase="validation", total=1)) == "⠼ 2/8  sdpa default   Validating     0:31   left ~4:10"
 
 
-def test_the_latency_of_a_call_of_the_phase_before_is_not_shown() -> None:
+def test_the_latency_of_the_previous_phase_is_not_shown() -> None:
     assert "ms" not in shown(100, Position(phase="warmup", done=0, total=5, e2e_s=31.0))
 
 
-def test_a_terminal_sees_the_line_and_is_left_clean(monkeypatch) -> None:
-    monkeypatch.delenv("CI", raising=False)  # in whose logs no line moves, though they be a terminal
+def test_a_terminal_shows_the_live_line_and_is_cleared(monkeypatch) -> None:
+    monkeypatch.delenv("CI", raising=False)  # CI logs cannot redraw a line even on a terminal
     console = terminal(100)
     with JobProgress(console, title="[red]off", job=1, jobs=2, left_s=None) as progress:
         progress.update("measurement", 3, 20, 0.1)
-        console.file.write("|")  # what comes after was drawn at the end
+        console.file.write("|")  # the text after it was drawn at the end
     text = without_styles(written(console))
     assert "1/2  [red]off" in text
     assert " 3/20   median 100.0 ms" in text.partition("|")[2]
     assert text.endswith("\x1b[2K")  # the live line is erased
 
 
-def test_nothing_live_is_printed_where_there_is_no_terminal() -> None:
+def test_no_live_line_is_printed_without_a_terminal() -> None:
     console = pipe()
     with JobProgress(console, title="off", job=1, jobs=2, left_s=9.0) as progress:
         for done in range(20):
@@ -224,7 +224,7 @@ def test_nothing_live_is_printed_where_there_is_no_terminal() -> None:
     assert written(console) == ""
 
 
-def test_nothing_live_is_printed_on_a_terminal_that_cannot_redraw() -> None:
+def test_no_live_line_is_printed_on_a_terminal_that_cannot_redraw() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"})
     with JobProgress(console, title="off", job=1, jobs=2, left_s=9.0):
         pass
@@ -237,12 +237,12 @@ def redraws(console: Console) -> bool:
     return written(console) != ""
 
 
-def test_a_pipe_that_is_to_be_coloured_gets_no_live_line(monkeypatch) -> None:
+def test_a_pipe_with_forced_colour_gets_no_live_line(monkeypatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert not redraws(Console(file=io.StringIO(), width=100, _environ={"TERM": "xterm", "FORCE_COLOR": "1"}))
 
 
-def test_colours_that_are_asked_for_do_not_cut_the_reason_in_a_log(monkeypatch) -> None:
+def test_forced_colour_does_not_cut_the_reason_in_a_log(monkeypatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     console = Console(file=io.StringIO(), width=60, _environ={"TERM": "xterm", "FORCE_COLOR": "1"})
     assert job_line(console, failed(message="x" * 300)).endswith("x" * 300 + "\n")
@@ -254,7 +254,7 @@ def test_ci_gets_no_live_line_even_on_a_terminal(monkeypatch, value: str, expect
     assert redraws(terminal(100)) is expected
 
 
-# ---- the line that stays -----------------------------------------------------------------------------------------
+# ---- the permanent line -----------------------------------------------------------------------------------------
 
 
 def test_the_line_of_an_ok_job() -> None:
@@ -271,34 +271,34 @@ def test_the_line_of_an_ok_job() -> None:
         ({"fidelity": Fidelity(reference="eager", agrees=False)}, "OUTPUT DIFFERS"),
     ],
 )
-def test_an_ok_job_that_may_not_be_ranked_says_why_before_its_figures(changes, words: str) -> None:
+def test_an_unranked_ok_job_says_why_before_its_figures(changes, words: str) -> None:
     assert f"{'sdpa default':24}  {words}  E2E 948.0 ms" in job_line(
         pipe(), make_record(name="sdpa default", **changes)
     )
 
 
-def test_a_narrow_terminal_gets_fewer_figures_but_whole_ones() -> None:
+def test_a_narrow_terminal_gets_fewer_but_complete_figures() -> None:
     assert job_line(terminal(60), make_record(name="off")) == "2/8  ok       off                       E2E 948.0 ms\n"
 
 
-def test_repeats_are_told_apart() -> None:
+def test_repeats_are_distinguished() -> None:
     requested = make_config(sweep=SweepConfig(repeats=3)).to_dict()
     line = job_line(pipe(), make_record(name="off", repeat=1, requested=requested))
     assert line.startswith("2/8  ok       off #1   ")
 
 
-def test_a_single_run_goes_by_its_model_and_has_no_number() -> None:
+def test_a_single_run_is_named_by_its_model_and_has_no_number() -> None:
     assert job_line(pipe(), make_record(), 1, 1).startswith("ok       org/tiny   ")
 
 
 @pytest.mark.parametrize("status", ["failed", "oom", "timeout", "crashed", "interrupted"])
-def test_a_job_that_ended_badly_says_so_in_words_with_stage_and_reason(status: str) -> None:
+def test_a_failed_job_says_so_in_words_with_stage_and_reason(status: str) -> None:
     assert job_line(pipe(), failed(status)) == (
         f"2/8  {status:<7}  sdpa default              in warmup: RuntimeError: no such layer\n"
     )
 
 
-def test_a_skipped_job_gives_its_reason_alone() -> None:
+def test_a_skipped_job_gives_only_its_reason() -> None:
     assert job_line(pipe(), failed("skipped", "attention.implementation=x: not installed")) == (
         "2/8  skipped  sdpa default              attention.implementation=x: not installed\n"
     )
@@ -313,7 +313,7 @@ def test_undefined_figures_of_an_ok_job_are_dashes() -> None:
     assert job_line(pipe(), make_record(name="off", iterations=[])).endswith("E2E –  TTFT –  –  cold –\n")
 
 
-def test_off_a_terminal_the_reason_is_one_whole_line_without_escape_codes() -> None:
+def test_without_a_terminal_the_reason_is_one_full_line_without_escape_codes() -> None:
     line = job_line(pipe(60), failed(message="\x1b[31mred\x1b[0m [bold]first\nsecond[/bold]\t" + "x" * 300))
     assert line.endswith("in warmup: RuntimeError: red [bold]first second[/bold] " + "x" * 300 + "\n")
     assert line.count("\n") == 1
@@ -327,7 +327,7 @@ def test_on_a_terminal_the_line_is_cut_to_the_width(width: int) -> None:
     assert line.endswith("…\n")
 
 
-def test_without_colour_the_words_are_the_same() -> None:
+def test_without_colour_the_text_is_the_same() -> None:
     console = Console(file=io.StringIO(), width=100, force_terminal=True, _environ={"TERM": "xterm", "NO_COLOR": "1"})
     print_job_line(console, make_record(name="off"), 2, 8)
     assert written(console).startswith("2/8  ok       off ")

@@ -1,4 +1,4 @@
-"""What a search shows: only a trial that may be ranked is best, in the terminal, as Markdown, as JSON and on the page."""
+"""Test a search's report: only a ranked trial is best, in the terminal, in Markdown, in JSON and on the page."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def front(found: SearchReport) -> list[str]:
 
 
 @pytest.mark.parametrize("changes", [UNSTEADY, WRONG, COLD, FAILED], ids=["unsteady", "wrong", "cold", "failed"])
-def test_what_may_not_be_ranked_is_never_best_however_fast(changes: dict[str, Any]) -> None:
+def test_an_unranked_trial_is_never_best_however_fast(changes: dict[str, Any]) -> None:
     found = report([job("slow", 1.0), job("fast", 0.5, **changes), job("mid", 0.9)])
     assert front(found) == ["mid"]
     assert [each["name"] for each in search_to_json(found)["front"]] == ["mid"]
@@ -58,7 +58,7 @@ def test_what_may_not_be_ranked_is_never_best_however_fast(changes: dict[str, An
     assert "fast" not in search_answer(found)
 
 
-def test_an_unsteady_trial_tells_the_study_its_value_and_a_cold_or_wrong_one_its_reason() -> None:
+def test_an_unsteady_trial_gives_its_value_and_a_cold_or_wrong_one_its_reason() -> None:
     assert objectives_of(job("a", 0.5, **UNSTEADY), ["e2e_ms"]) == {"e2e_ms": pytest.approx(500)}
     assert objectives_of(job("a", 0.5, **COLD), ["e2e_ms"]) == "not warm: 50 calls"
     assert objectives_of(job("a", 0.5, **WRONG), ["e2e_ms"]) == "output differs: kl_mean_nats 2"
@@ -80,7 +80,7 @@ def test_an_unranked_trial_that_is_as_good_is_shown_with_its_mark_everywhere() -
     assert [each["name"] for each in search_to_json(found)["not_ranked"]] == ["fast", "slower"]
 
 
-def test_where_no_trial_is_ranked_it_says_so_with_the_remedy() -> None:
+def test_without_ranked_trials_the_report_says_so_with_the_remedy() -> None:
     found = report([job("a", 1.0, **UNSTEADY), job("b", 0.5, **UNSTEADY)])
     assert front(found) == []
     remedy = "Search again with warmup=auto measurement=adaptive; a quieter machine helps more."
@@ -93,14 +93,14 @@ def test_where_no_trial_is_ranked_it_says_so_with_the_remedy() -> None:
     assert search_to_json(found)["remedy"] == remedy
 
 
-def test_where_only_cold_trials_are_left_the_remedy_is_there_too() -> None:
+def test_with_only_cold_trials_the_remedy_is_shown_too() -> None:
     found = report([job("a", 1.0, **COLD)])
     assert "Nothing found: no trial has values of e2e_ms. Pruned 1: 1 not warm. Search again with " in search_answer(
         found
     )
 
 
-def test_what_was_asked_for_already_is_no_remedy() -> None:
+def test_a_setting_already_in_use_is_no_remedy() -> None:
     records = [job("a", 1.0, **UNSTEADY)]
     records[0].requested["warmup"]["policy"] = "auto"
     assert report(records).remedy.startswith("Search again with measurement=adaptive;")
@@ -112,15 +112,15 @@ def test_a_wrong_output_is_not_remedied_by_more_calls() -> None:
     assert "measurement=adaptive" not in report([job("a", 1.0, **WRONG)]).remedy
 
 
-def test_equal_trials_stand_in_the_order_of_the_ranking() -> None:
-    # All have one rate; the ranking orders them by E2E.
+def test_equal_trials_are_in_the_order_of_the_ranking() -> None:
+    # All have the same rate; the ranking orders them by E2E.
     records = [job(name, e2e_s) for name, e2e_s in (("b", 1.2), ("a", 1.0), ("c", 1.1))]
     found = report(records, goals={"peak_mib": "minimize"})
     assert front(found) == ["a", "c", "b"] == [each.setting.name for each in rank(settings_of(records))]
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_front_is_that_of_the_ranked_trials_alone(seed: int) -> None:
+def test_the_front_contains_only_ranked_trials(seed: int) -> None:
     draw = random.Random(seed)
     records = [
         job(f"s{number}", draw.choice((0.5, 0.6, 0.7, 0.8)), ttft_s=draw.choice((0.1, 0.2, 0.3)), **draw.choice(KINDS))
@@ -137,7 +137,7 @@ def test_the_front_is_that_of_the_ranked_trials_alone(seed: int) -> None:
         assert all(label == f"{label.split()[0]} {marks[label.split()[0]]}".rstrip() for label in shown)
 
 
-def test_the_mark_of_unverified_stays_behind_a_best_trial() -> None:
+def test_a_best_trial_keeps_its_mark_unverified() -> None:
     record = job("a", 1.0)
     assert record.observed is not None
     unseen = [Unverified(key="compile.mode", reason="no CUPTI")]

@@ -29,12 +29,12 @@ DESCRIPTIVE = "* lowest median of one process each: descriptive, not a verdict"
 
 
 def calls(gap_s: float) -> list[Iteration]:
-    """Twenty equal calls: E2E is 0.11 s and four gaps."""
+    """Build twenty equal calls whose E2E is 0.11 s plus four gaps."""
     return [make_iteration(index, "measurement", gap_s=gap_s) for index in range(20)]
 
 
 def setting(name: str, gap_s: float | None = 0.2, **changes: Any) -> Record:
-    """An ok record of a setting of its own; with keywords of Observed and BenchmarkConfig taken from `changes`."""
+    """Build an ok record of a separate setting; `changes` also holds keywords of Observed and BenchmarkConfig."""
     base = make_record()
     assert base.observed is not None
     observed = dataclasses.replace(base.observed, **changes.pop("observed", {}))
@@ -54,7 +54,7 @@ def broken(name: str, status: str = "failed", message: str = "no such layer", **
 
 
 def table(*records: Record, width: int | None = None) -> list[str]:
-    """The printed lines; a width makes it a terminal without colours."""
+    """Return the printed lines; a width makes the output a terminal without colours."""
     file = io.StringIO()
     if width is None:
         console = Console(file=file, _environ={})
@@ -65,7 +65,7 @@ def table(*records: Record, width: int | None = None) -> list[str]:
 
 
 def names(lines: list[str]) -> list[str]:
-    """The first word of each row below the header, up to the first empty line."""
+    """Return the first word of each row below the header, up to the first empty line."""
     rows = lines[1 : lines.index("")] if "" in lines else lines[1:]
     return [row.split()[0] for row in rows]
 
@@ -87,25 +87,25 @@ def test_figures_have_four_significant_digits_and_no_exponent() -> None:
     ]
 
 
-def test_what_is_undefined_is_a_dash() -> None:
+def test_undefined_figures_are_dashes() -> None:
     assert [milliseconds(None), mebibytes(None), percent(None), significant(float("nan"))] == ["–"] * 4
 
 
-def test_units() -> None:
+def test_figures_are_shown_with_their_units() -> None:
     assert milliseconds(0.11832) == "118.3"
     assert percent(0.00457) == "0.46"
     assert [mebibytes(2**19), mebibytes(512 * 2**20), mebibytes(81_234.4 * 2**20)] == ["0.5000", "512.0", "81234"]
     assert [clock(0.9), clock(31), clock(725), clock(3723)] == ["0:00", "0:31", "12:05", "1:02:03"]
 
 
-def test_text_of_others_becomes_one_harmless_line() -> None:
+def test_external_text_becomes_one_harmless_line() -> None:
     assert one_line("a\n\tb\x1b[31mc\x1b[0m\x07 \x1b]0;title\x07d") == "a bc d"
 
 
 # ---- the table ---------------------------------------------------------------------------------------------------
 
 
-def test_a_single_run_goes_by_its_model() -> None:
+def test_a_single_run_is_named_by_its_model() -> None:
     assert table(make_record()) == [
         "setting         status  E2E ms   ±%  TTFT ms  ITL ms  tok/s  cold s  peak MiB  graphs",
         "org/tiny        ok       948.0  4.0    100.0   209.5  10.55   5.000     512.0       1",
@@ -129,7 +129,7 @@ def test_a_sweep_is_ordered_by_latency_and_failures_come_last_with_their_reasons
     ]
 
 
-def test_what_a_failed_job_did_measure_is_shown_and_never_ranked() -> None:
+def test_measurements_of_a_failed_job_are_shown_and_never_ranked() -> None:
     lines = table(setting("off"), broken("default", iterations=calls(0.1)[:3]))
     assert names(lines) == ["off", "default"]
     assert lines[2].split()[:6] == ["default", "failed", "510.0", "–", "100.0", "100.0"]
@@ -171,7 +171,7 @@ def test_repeats_of_a_setting_share_a_row_with_the_median_over_processes() -> No
     ]
 
 
-def test_a_repeat_that_failed_is_counted_out_and_named() -> None:
+def test_a_failed_repeat_is_not_counted_and_named() -> None:
     lines = table(setting("off", 0.2), setting("off", 0.2, repeat=2), broken("off", repeat=3), setting("default", 0.1))
     assert lines[0].split()[:3] == ["setting", "status", "runs"]
     assert lines[2].split()[:6] == ["off", "ok", "2", "of", "3", "910.0"]
@@ -184,7 +184,7 @@ def test_graphs_that_differ_between_repeats_are_a_range() -> None:
     assert table(*repeats)[1].endswith(" 2..3")
 
 
-# ---- what speaks against a figure --------------------------------------------------------------------------------
+# ---- doubts about a figure --------------------------------------------------------------------------------------
 
 
 def same() -> Fidelity:
@@ -195,7 +195,7 @@ def different() -> Fidelity:
     return Fidelity(reference="eager", agrees=False, reason="kl_mean_nats 0.5 exceeds 1e-05 (float32)")
 
 
-def test_a_fast_setting_whose_output_differs_is_marked_and_never_the_lowest() -> None:
+def test_a_fast_setting_with_a_different_output_is_marked_and_never_lowest() -> None:
     lines = table(setting("off", 0.2, fidelity=same()), setting("wrong", 0.1, fidelity=different()),
                   setting("slow", 0.3, fidelity=same()))  # fmt: skip
     assert names(lines) == ["off", "slow", "wrong"]
@@ -208,19 +208,19 @@ def test_a_fast_setting_whose_output_differs_is_marked_and_never_the_lowest() ->
     assert told in " ".join(" ".join(lines).split())
 
 
-def test_one_process_that_differs_marks_the_setting() -> None:
+def test_one_differing_process_marks_the_setting() -> None:
     lines = table(setting("a", fidelity=same()), setting("a", repeat=2, fidelity=different()))
     assert lines[1].split()[-2] == "DIFFERS"
 
 
-def test_an_output_that_was_not_compared_says_why() -> None:
+def test_an_uncompared_output_says_why() -> None:
     unknown = Fidelity(reference="eager", reason="the reference run ended oom: no room")
     lines = table(setting("a", fidelity=unknown))
     assert lines[1].split()[-2] == "–"
     assert "a: output not compared: the reference run ended oom: no room" in lines
 
 
-def test_without_any_comparison_there_is_no_such_column() -> None:
+def test_without_any_comparison_there_is_no_output_column() -> None:
     assert "output" not in table(setting("a"))[0]
 
 
@@ -232,27 +232,27 @@ def test_a_warm_compile_cache_is_not_taken_for_a_cold_start(hits: int, misses: i
     assert ("w: compiled code came from a cache, so the first call was no cold start" in lines) == (cell == "w")
 
 
-def test_graphs_that_flex_attention_makes_of_itself_are_told_apart() -> None:
+def test_graphs_compiled_by_flex_attention_itself_are_distinguished() -> None:
     own = CompileObserved(graphs=4, attention_graphs=4)
     lines = table(setting("flex", config={"compile_kwargs": None}, observed={"compile": own}))
     assert lines[1].endswith(" 4 own")
     assert "own: flex_attention compiles itself, compile.mode or not" in lines
 
 
-def test_compilations_in_measured_calls_are_told() -> None:
+def test_compilations_in_measured_calls_are_reported() -> None:
     events = [CompileEvent(iteration=7, kind="recompile"), CompileEvent(iteration=0, kind="graph")]
     record = setting("a", None, observed={"compile": CompileObserved(graphs=2, events=events)})
     assert "a: compiled anew in 1 of 20 measured calls" in table(record)
 
 
-def test_calls_that_put_out_different_tokens_are_told() -> None:
+def test_calls_with_different_tokens_are_reported() -> None:
     record = setting("a")
     assert record.output is not None
     record.output = dataclasses.replace(record.output, same_in_all_calls=False)
     assert "a: its calls put out different tokens" in table(record)
 
 
-def test_the_share_of_the_bandwidth_is_shown_where_it_is_known() -> None:
+def test_the_share_of_the_bandwidth_is_shown_if_known() -> None:
     lines = table(setting("a", roofline=make_evidence()["roofline"]))
     assert lines[0].split()[-3:] == ["MBU", "%", "graphs"]
     assert lines[1].split()[-2] == "50"
@@ -261,7 +261,7 @@ def test_the_share_of_the_bandwidth_is_shown_where_it_is_known() -> None:
 # ---- what makes rows incomparable --------------------------------------------------------------------------------
 
 
-def test_settings_of_different_batch_size_are_not_marked_and_sent_to_the_token_rate() -> None:
+def test_settings_of_different_batch_size_are_compared_by_token_rate_only() -> None:
     lines = table(setting("1", config={"batch_size": 1}), setting("8", config={"batch_size": 8}))
     assert lines[-1] == "settings differ in workload.batch_size: compare tok/s, not E2E"
     assert "*" not in "".join(lines)
@@ -275,13 +275,13 @@ def test_settings_of_different_batch_size_are_not_marked_and_sent_to_the_token_r
         ({"observed": {"device_name": "Other GPU"}}, "device"),
     ],
 )
-def test_settings_of_other_prompts_models_or_devices_are_not_compared(changes: dict[str, Any], what: str) -> None:
+def test_settings_of_different_prompts_models_or_devices_are_not_compared(changes: dict[str, Any], what: str) -> None:
     lines = table(setting("a"), setting("b", **changes))
     assert lines[-1] == f"settings differ in {what}: not comparable on E2E"
     assert "*" not in "".join(lines)
 
 
-def test_settings_of_different_number_format_are_compared() -> None:
+def test_settings_of_different_dtypes_are_compared() -> None:
     assert table(setting("a"), setting("b", config={"dtype": "bfloat16"}))[-1] == DESCRIPTIVE
 
 
@@ -290,7 +290,7 @@ def test_rows_without_figures_do_not_make_the_others_incomparable() -> None:
     assert table(setting("a"), setting("b"), broken("c", requested=requested))[-1] == DESCRIPTIVE
 
 
-def test_kinds_of_cache_that_were_chosen_by_compiling_are_named() -> None:
+def test_cache_types_chosen_by_compilation_are_named() -> None:
     lines = table(setting("default", 0.1), setting("off", observed={"kv_cache": "DynamicCache"}))
     assert lines[-2:] == [
         "note: KV caches differ: static in default; dynamic in off. generation.kv_cache=static compares",
@@ -298,7 +298,7 @@ def test_kinds_of_cache_that_were_chosen_by_compiling_are_named() -> None:
     ]
 
 
-def test_one_kind_of_cache_needs_no_note() -> None:
+def test_a_single_cache_type_needs_no_note() -> None:
     assert not [line for line in table(setting("a"), setting("b")) if line.startswith("note")]
 
 
@@ -316,13 +316,13 @@ def test_the_table_never_exceeds_the_width_and_never_cuts_a_figure(width: int) -
 
 
 @pytest.mark.parametrize("width", [100, 80])
-def test_every_column_is_there_from_80_columns_on(width: int) -> None:
+def test_every_column_is_shown_from_a_width_of_80(width: int) -> None:
     lines = table(setting(LONG, None), setting("off"), width=width)
     headers = " ".join(" ".join(lines[:2]).split())
     assert headers == "E2E TTFT ITL cold peak setting status ms ±% ms ms tok/s s MiB graphs"
 
 
-def test_off_terminals_it_is_100_columns_wide_and_plain() -> None:
+def test_without_a_terminal_the_table_is_100_columns_wide_and_plain() -> None:
     records = [setting(LONG), broken("off", message="\x1b[31mword " * 40)]
     lines = table(*records)
     assert 80 < max(map(len, lines)) <= 100
@@ -336,7 +336,7 @@ def test_markup_in_names_and_reasons_is_literal() -> None:
 
 
 def doubtful(name: str, gap_s: float, repeat: int = 1) -> Record:
-    """A process with all that can be wrong in a setting that came through, and with every column there is."""
+    """Build a process with every possible caveat of an ok setting, and with every column."""
     changes = {"steadiness": judged(False, "trend"), "fidelity": different(), "roofline": make_evidence()["roofline"]}
     cold = {"warmup_status": "not_converged", "warmup_stop": "after 50 calls not level"}
     policy = {"warmup": WarmupConfig(policy="auto")}
@@ -346,7 +346,7 @@ def doubtful(name: str, gap_s: float, repeat: int = 1) -> Record:
 @pytest.mark.parametrize("width", [100, 80, 60, 40])
 @pytest.mark.parametrize("settings", [1, 6, 40])
 @pytest.mark.parametrize("name", ["off", LONG, "模型" * 9], ids=["short", "long", "wide"])
-def test_whatever_columns_are_left_out_each_mark_stands_at_the_name(width: int, settings: int, name: str) -> None:
+def test_each_mark_is_at_the_name_whatever_columns_are_omitted(width: int, settings: int, name: str) -> None:
     every = [doubtful(f"{name} {n}", 0.1 + n / 100, repeat) for n in range(settings) for repeat in (1, 2)]
     lines = table(*every, width=width)
     assert max(cell_len(line) for line in lines) <= width
@@ -356,7 +356,7 @@ def test_whatever_columns_are_left_out_each_mark_stands_at_the_name(width: int, 
         assert any(line.startswith(f"{mark} ") for line in lines[lines.index("") :])
 
 
-def test_a_mark_needs_no_colour_and_no_width() -> None:
+def test_marks_are_shown_without_colour_and_at_any_width() -> None:
     lines = table(doubtful("a", 0.1), setting("b", 0.2), width=40)
     assert "DIFFERS" not in "".join(lines[: lines.index("")])
     assert any(line.startswith("a ≠ ~ !") for line in lines)
@@ -368,7 +368,7 @@ def test_an_unsteady_setting_that_did_not_warm_up_has_both_marks_explained() -> 
     assert "~ a is not ranked: its warm-up did not converge (after 50 calls not level)" in lines
 
 
-def test_a_setting_that_failed_has_no_marks() -> None:
+def test_a_failed_setting_has_no_marks() -> None:
     lines = table(broken("a", fidelity=different(), warmup_status="not_converged"), setting("b"))
     assert lines[2].startswith("a   ")
 
@@ -381,7 +381,7 @@ def judged(steady: bool | None, *flags: str, power: str = "enough") -> Steadines
 
 
 def cells(lines: list[str], header: str) -> list[str]:
-    """The cells of one column, by the place of its header's right end."""
+    """Return the cells of one column, located by the right end of its header."""
     end = lines[0].index(header) + len(header)
     return [row[:end].split()[-1] for row in lines[1 : lines.index("")]]
 
@@ -424,7 +424,7 @@ def test_of_several_processes_half_must_be_unsteady_for_the_mark() -> None:
     assert "2 no 2 yes" in rows["y"]
 
 
-def test_a_setting_that_did_not_warm_up_is_below_those_that_did_and_never_the_lowest() -> None:
+def test_a_setting_that_did_not_warm_up_is_ranked_below_and_never_lowest() -> None:
     stop = "after 50 calls the last 8 calls are not level (second half -5.0%, along the line -9.0%)"
     cold = setting("cold", 0.1, warmup_status="not_converged", warmup_stop=stop)
     lines = table(cold, setting("warm", 0.3), setting("warmer", 0.2))
@@ -434,7 +434,7 @@ def test_a_setting_that_did_not_warm_up_is_below_those_that_did_and_never_the_lo
     assert any(line.startswith("~ cold is not ranked: its warm-up did not converge (after 50 calls") for line in lines)
 
 
-def test_warm_up_calls_are_shown_where_their_number_is_a_result() -> None:
+def test_warm_up_calls_are_shown_if_their_number_is_a_result() -> None:
     auto = {"config": {"warmup": WarmupConfig(policy="auto")}, "iterations": make_iterations()}
     lines = table(setting("auto", **auto), setting("fixed", 0.3))
     assert cells(lines, "warm-up") == ["5", "0"]
@@ -454,11 +454,11 @@ def test_jobs_that_shared_their_host_are_named() -> None:
     assert "1 job had neighbours on the same host (how many): a (1)" in table(setting("a", **beside(1, 0)))
 
 
-def test_nothing_is_said_of_jobs_alone_on_their_host() -> None:
+def test_jobs_alone_on_their_host_get_no_note() -> None:
     assert table(setting("a", **beside(0, 0)), setting("b")) == table(setting("a"), setting("b"))
 
 
-def test_a_host_that_could_not_be_asked_is_told_once() -> None:
+def test_a_host_that_could_not_be_queried_is_reported_once() -> None:
     lines = table(*(setting(each, **beside(0, 0, "/x: Permission denied")) for each in "ab"))
     told = "jobs of this host were neither counted nor kept apart: /x: Permission denied"
     assert lines.count(told) == 1

@@ -1,4 +1,4 @@
-"""The mark *unverified*, and counts that torch does not tell, in everything that people look at."""
+"""Test the mark *unverified*, and counts that torch does not report, in all views."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NO_CACHE = "transformers 5.24.0 hands no cache to the model under a name that is
 
 
 def unseen(record: Record, *keys: str, reason: str = NO_PROFILER) -> Record:
-    """The same record, of which nothing shows whether these keys were honoured."""
+    """Return the same record without evidence that these keys were honoured."""
     assert record.observed is not None
     more = [*record.observed.unverified, *(Unverified(key=key, reason=reason) for key in keys)]
     return dataclasses.replace(record, observed=dataclasses.replace(record.observed, unverified=more))
@@ -51,12 +51,12 @@ def text_of(print_it: Any, *things: Any, width: int = 300, is_terminal: bool = F
 
 
 def whole(print_it: Any, thing: Any) -> str:
-    """What is printed, the lines of a paragraph put together again."""
+    """Return the printed text with the lines of each paragraph joined."""
     return text_of(print_it, thing).replace("\n  ", " ")
 
 
 def table(*records: Record) -> list[str]:
-    """The closing table and its notes."""
+    """Return the closing table and its notes."""
     return whole(print_table, records).splitlines()
 
 
@@ -68,7 +68,7 @@ EAGER_UNSEEN = unseen(job("eager", 1.0), ATTENTION)
 SDPA_SEEN = job("sdpa", 0.9)
 
 
-# ---- which settings have it ------------------------------------------------------------------------------------------
+# ---- marked settings ------------------------------------------------------------------------------------------------
 
 
 def test_a_setting_is_unverified_when_any_of_its_processes_is() -> None:
@@ -77,7 +77,7 @@ def test_a_setting_is_unverified_when_any_of_its_processes_is() -> None:
     assert setting.unverified == [Unverified(key=ATTENTION, reason=NO_PROFILER)]
 
 
-def test_a_process_that_came_to_nothing_marks_no_setting() -> None:
+def test_a_failed_process_marks_no_setting() -> None:
     first, second = jobs({"sdpa": SDPA[:2]})
     error = Failure(type="RuntimeError", message="no such layer")
     lost = dataclasses.replace(unseen(second, ATTENTION), status="failed", stage="evidence", error=error)
@@ -96,21 +96,21 @@ def test_a_reference_run_marks_no_setting() -> None:
 # ---- the table on a terminal -----------------------------------------------------------------------------------------
 
 
-def test_the_mark_stands_behind_the_name_of_a_setting_that_is_ranked_all_the_same() -> None:
+def test_the_mark_follows_the_name_of_a_setting_that_is_still_ranked() -> None:
     lines = table(unseen(job("sdpa", 0.9), ATTENTION), job("eager", 1.0))
     assert lines[1].startswith("sdpa * ? ")
     assert lines[2].startswith("eager  ")
     assert marked_lines(lines) == [f"? unverified: {ATTENTION} in sdpa: {NO_PROFILER}"]
 
 
-def test_equal_reasons_are_told_once_with_their_keys_and_settings() -> None:
+def test_equal_reasons_are_printed_once_with_their_keys_and_settings() -> None:
     records = [unseen(job("eager", 1.0), ATTENTION), unseen(job("sdpa", 0.9), ATTENTION, COMPILE), job("flex", 0.8)]
     assert marked_lines(table(*records)) == [
         f"? unverified: {ATTENTION} in sdpa, eager; {COMPILE} in sdpa: {NO_PROFILER}"
     ]
 
 
-def test_each_reason_has_a_line_of_its_own() -> None:
+def test_each_reason_has_its_own_line() -> None:
     both = unseen(unseen(job("sdpa", 0.9), ATTENTION), CACHE, reason=NO_CACHE)
     assert marked_lines(table(both, job("eager", 1.0))) == [
         f"? unverified: {ATTENTION} in sdpa: {NO_PROFILER}",
@@ -118,7 +118,7 @@ def test_each_reason_has_a_line_of_its_own() -> None:
     ]
 
 
-def test_of_many_settings_some_are_named_and_the_others_counted() -> None:
+def test_some_of_many_settings_are_named_and_the_others_counted() -> None:
     many = [unseen(job(f"s{number}", 1.0 + number / 10), ATTENTION) for number in range(9)]
     assert marked_lines(table(*many)) == [f"? unverified: {ATTENTION} in all settings: {NO_PROFILER}"]
     (line,) = marked_lines(table(*many, job("seen", 9.0)))
@@ -135,39 +135,39 @@ def test_a_long_reason_is_wrapped_to_the_width() -> None:
         assert len(line) <= 100
 
 
-def test_a_reason_cannot_steer_a_terminal() -> None:
+def test_a_reason_cannot_control_a_terminal() -> None:
     evil = unseen(job("eager", 1.0), ATTENTION, reason="gone\x1b[2J\nfar [red]away")
     assert marked_lines(table(evil, SDPA_SEEN)) == [f"? unverified: {ATTENTION} in eager: gone far [red]away"]
 
 
-def test_what_was_seen_has_no_mark() -> None:
+def test_a_verified_setting_has_no_mark() -> None:
     assert "?" not in "\n".join(table(job("eager", 1.0), SDPA_SEEN))
 
 
 # ---- the lines of a sweep --------------------------------------------------------------------------------------------
 
 
-def test_a_jobs_line_says_that_it_is_unverified_and_why() -> None:
+def test_the_line_of_an_unverified_job_says_so_and_why() -> None:
     line = text_of(print_job_line, EAGER_UNSEEN, 1, 2)
     assert re.match(r"1/2  ok       eager {19}  unverified  E2E ", line)
     assert line.rstrip().endswith(f"cold 5.810 s  {ATTENTION}: {NO_PROFILER}")
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 160])
-def test_a_jobs_line_on_a_terminal_keeps_the_word_and_the_width(width: int) -> None:
+def test_the_line_of_a_job_on_a_terminal_keeps_the_mark_and_the_width(width: int) -> None:
     line = text_of(print_job_line, EAGER_UNSEEN, 1, 2, width=width, is_terminal=True)
     assert "  unverified" in line
     assert len(line.rstrip("\n")) <= width
 
 
-def test_a_jobs_line_says_nothing_of_a_job_that_failed_or_was_seen() -> None:
+def test_the_line_of_a_failed_or_verified_job_has_no_mark() -> None:
     error = Failure(type="RuntimeError", message="no such layer")
     failed = dataclasses.replace(EAGER_UNSEEN, status="failed", stage="evidence", error=error)
     for record in (failed, SDPA_SEEN):
         assert "unverified" not in text_of(print_job_line, record, 1, 2)
 
 
-def test_the_last_lines_count_settings_and_not_processes() -> None:
+def test_the_last_lines_count_settings_not_processes() -> None:
     records = [unseen(each, ATTENTION) for each in jobs({"eager": EAGER, "sdpa": SDPA})] + jobs({"flex": SDPA})
     assert count_line(records) == f"2 settings unverified: {ATTENTION}: {NO_PROFILER}"
     assert count_line(records[:1]) == f"1 setting unverified: {ATTENTION}: {NO_PROFILER}"
@@ -182,7 +182,7 @@ def test_the_last_lines_point_to_the_table_for_several_reasons() -> None:
 # ---- rows ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_row_holds_the_reasons_and_null_where_there_are_none() -> None:
+def test_a_row_holds_the_reasons_or_null() -> None:
     both = unseen(unseen(job("eager", 1.0), ATTENTION, COMPILE), CACHE, reason=NO_CACHE)
     rows = rows_of([both, SDPA_SEEN])
     assert [each["unverified"] for each in rows] == [
@@ -218,14 +218,14 @@ def test_the_answer_that_names_an_unverified_setting_says_so() -> None:
     assert not [each for each in other.cautions if "unverified" in each]
 
 
-def test_settings_of_which_the_same_ran_are_parted_by_what_could_not_be_seen() -> None:
+def test_settings_that_ran_alike_are_separated_by_their_unverified_keys() -> None:
     page = page_of(EAGER_UNSEEN, SDPA_SEEN)
     assert [(each.of, each.facts.get("unverified")) for each in page.observed] == [
         ("eager", f"{ATTENTION}: {NO_PROFILER}"), ("sdpa", None),
     ]  # fmt: skip
 
 
-def test_figures_name_it_behind_the_setting() -> None:
+def test_figures_show_the_mark_after_the_setting() -> None:
     assert [each.full_name for each in setting_views([EAGER_UNSEEN, SDPA_SEEN])] == [
         "eager (unverified)", "sdpa",
     ]  # fmt: skip
@@ -247,7 +247,7 @@ def test_a_comparison_names_the_side_that_is_unverified() -> None:
     assert [each["unverified"] for each in settings] == [[{"key": ATTENTION, "reason": NO_PROFILER}], []]
 
 
-def test_of_two_sweeps_it_says_in_which() -> None:
+def test_a_comparison_of_two_sweeps_names_the_unverified_sweep() -> None:
     before, after = jobs({"sdpa": EAGER}), [unseen(each, ATTENTION) for each in jobs({"sdpa": SDPA})]
     text = whole(print_comparison, build_report_of_two(settings_of(before), settings_of(after)))
     assert f"? unverified: {ATTENTION} in sdpa (after): {NO_PROFILER}" in text
@@ -277,12 +277,12 @@ def test_a_search_says_that_its_best_setting_is_unverified() -> None:
     ]  # fmt: skip
 
 
-def test_a_search_says_nothing_of_settings_that_are_not_its_best() -> None:
+def test_a_search_marks_only_its_best_setting() -> None:
     report = searched(job("sdpa", 0.9), EAGER_UNSEEN)
     assert "unverified" not in text_of(print_search, report) + search_to_markdown(report)
 
 
-# ---- what torch does not tell ----------------------------------------------------------------------------------------
+# ---- counts torch does not report--------------------------------------------------------------------------------------
 
 NOT_TOLD = CompileObserved(
     graphs=None,
@@ -299,7 +299,7 @@ NOT_TOLD = CompileObserved(
 
 
 def not_told(name: str, e2e_s: float, repeat: int = 1) -> Record:
-    """A record of a torch that tells nothing of compilation."""
+    """Build a record of a torch that reports nothing about compilation."""
     record = job(name, e2e_s, repeat)
     assert record.observed is not None
     calls = [dataclasses.replace(each, graphs=None, compile_s=None) for each in record.iterations]
@@ -310,7 +310,7 @@ def not_told(name: str, e2e_s: float, repeat: int = 1) -> Record:
 SILENT = [not_told("eager", 1.0), not_told("sdpa", 0.9)]
 
 
-def test_counts_that_torch_does_not_tell_survive_the_record_file(tmp_path) -> None:
+def test_unknown_counts_survive_the_record_file(tmp_path) -> None:
     SILENT[0].write(tmp_path)
     read = Record.read(tmp_path)
     assert read.observed is not None
@@ -318,14 +318,14 @@ def test_counts_that_torch_does_not_tell_survive_the_record_file(tmp_path) -> No
     assert {each.graphs for each in read.iterations} == {None}
 
 
-def test_the_table_shows_a_dash_for_graphs_that_are_not_told() -> None:
+def test_the_table_shows_a_dash_for_unknown_graphs() -> None:
     lines = table(*SILENT)
     assert lines[0].split()[-1] == "graphs"
     assert [line.split()[-1] for line in lines[1:3]] == [UNDEFINED, UNDEFINED]
     assert not [line for line in lines if line.startswith(("w:", "own:"))]
 
 
-def test_rows_hold_null_for_what_is_not_told() -> None:
+def test_rows_hold_null_for_unknown_counts() -> None:
     rows = rows_of(SILENT)
     assert [(each["graphs"], each["compile_cache"]) for each in rows] == [(None, None)] * 2
     assert all(each["graphs"] is None for each in json.loads(rows_to_json(rows)))
@@ -333,7 +333,7 @@ def test_rows_hold_null_for_what_is_not_told() -> None:
     assert first.split(",")[header.split(",").index("graphs")] == ""
 
 
-def test_a_data_frame_has_na_for_what_is_not_told_and_the_reasons_as_texts(tmp_path) -> None:
+def test_a_data_frame_has_na_for_unknown_counts_and_the_reasons_as_text(tmp_path) -> None:
     frame = bench.load_records(sweep(tmp_path, [*SILENT, EAGER_UNSEEN]))
     assert frame["graphs"].dtype == "Int64"
     assert list(frame["graphs"].isna()) == [True, True, False]
@@ -341,7 +341,7 @@ def test_a_data_frame_has_na_for_what_is_not_told_and_the_reasons_as_texts(tmp_p
     assert frame["unverified"].fillna("").to_list() == ["", "", f"{ATTENTION}: {NO_PROFILER}"]
 
 
-def test_the_page_shows_dashes_and_takes_nothing_for_zero() -> None:
+def test_the_page_shows_dashes_for_unknown_counts_not_zero() -> None:
     page = page_of(*SILENT)
     (ran,) = page.observed
     assert ran.facts["compiled"] == "– (torch does not tell); torch.compile(mode=default)"
@@ -355,7 +355,7 @@ def test_the_page_shows_dashes_and_takes_nothing_for_zero() -> None:
     assert "not told" not in to_html(page, []) + page_to_markdown(page, [])
 
 
-def test_breaks_that_are_known_are_shown_though_the_graphs_are_not() -> None:
+def test_known_graph_breaks_are_shown_though_graphs_are_unknown() -> None:
     record = SILENT[0]
     assert record.observed is not None
     event = CompileEvent(iteration=0, kind="graph_break", reason="a call")
@@ -392,13 +392,13 @@ def test_a_comparison_and_a_search_need_no_counts() -> None:
         (0, 0, 0, None),
     ],
 )
-def test_a_cache_of_which_torch_does_not_tell_is_neither_cold_nor_warm(
+def test_a_cache_with_unknown_counts_is_neither_cold_nor_warm(
     hits: int | None, misses: int | None, graphs: int | None, state: str | None
 ) -> None:
     assert CompileObserved(graphs=graphs, cache_hits=hits, cache_misses=misses).cache_state == state
 
 
-def test_calls_of_which_nothing_is_told_are_calls_all_the_same() -> None:
+def test_calls_with_unknown_counts_are_still_calls() -> None:
     calls = [dataclasses.replace(each, graphs=None, compile_s=None) for each in make_iterations()]
     (row,) = rows_of([make_record(iterations=calls)])
     assert row["e2e_ms"] == pytest.approx(948.0)

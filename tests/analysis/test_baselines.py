@@ -1,4 +1,4 @@
-"""Which settings are the ones that others are compared with."""
+"""Test which settings are the baselines."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def test_a_value_names_the_baseline_of_each_group():
     assert baseline_ids(SETTINGS, "compile:off") == {"eager off", "sdpa off"}
 
 
-def test_a_name_names_one():
+def test_the_name_of_a_setting_selects_that_baseline():
     assert baseline_ids(SETTINGS, "sdpa off") == {"sdpa off"}
 
 
-def test_none_is_marked_where_none_was_named_or_the_name_fits_nothing():
+def test_without_a_matching_name_no_setting_is_a_baseline():
     assert baseline_ids(SETTINGS, None) == set()
     assert baseline_ids(SETTINGS, "sdpa") == set()
     assert baseline_ids([], "compile:off") == set()

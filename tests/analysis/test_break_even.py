@@ -1,4 +1,4 @@
-"""Break-even points, against figures worked out by hand and against simulated sweeps."""
+"""Check break-even points against hand-calculated figures and simulated sweeps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MIXED = CompileObserved(graphs=1, cache_hits=1, cache_misses=1)
 
 
 def record(mode: str | None, excess_s: float, call_s: float, *, compiled: CompileObserved = COLD, **changes) -> Record:
-    """A job whose first call took `excess_s` more than the others, which are all alike."""
+    """Build a job whose first call took `excess_s` more than the others, which are all equal."""
     durations_s = [excess_s + call_s] + [call_s] * 4
     calls = [
         Iteration(
@@ -50,7 +50,7 @@ def record(mode: str | None, excess_s: float, call_s: float, *, compiled: Compil
 
 
 def setting(mode: str | None, starts: Sequence[tuple[float, float]], **changes) -> Setting:
-    """One process for each pair of excess and call time."""
+    """Build a setting with one process for each pair of excess and call time."""
     records = [record(mode, *each, repeat=repeat, **changes) for repeat, each in enumerate(starts, start=1)]
     (made,) = settings_of(records)
     return made
@@ -67,7 +67,7 @@ def only(*settings: Setting) -> BreakEven:
     return found
 
 
-# Compiled, each process starts 10, 11 and 12 s slower and takes 1 s a call; uncompiled 1 s slower and 1.9, 2 and 2.1 s.
+# Compiled processes start 10, 11 and 12 s slower and take 1 s per call; uncompiled ones 1 s slower, 1.9, 2 and 2.1 s.
 PLAIN = [(1.0, 1.9), (1.0, 2.0), (1.0, 2.1)]
 COMPILED = [(11.0, 1.0), (12.0, 1.0), (13.0, 1.0)]
 
@@ -92,7 +92,7 @@ def test_the_interval_is_fiellers():
 
 
 def correlated(generator, processes: int, excess_s: float, call_s: float, slope: float) -> list[tuple[float, float]]:
-    """Processes whose starts and calls are slow together (slope > 0), or in turn."""
+    """Build processes whose start and call times correlate positively (slope > 0) or negatively."""
     noise = generator.normal(0.0, 1.0, processes)
     return [(excess_s + each, call_s + slope * each) for each in noise.tolist()]
 
@@ -100,7 +100,7 @@ def correlated(generator, processes: int, excess_s: float, call_s: float, slope:
 @pytest.mark.parametrize("slope", [0.08, -0.08])
 @pytest.mark.parametrize("side", ["compiled", "uncompiled", "both"])
 @pytest.mark.parametrize("processes", [(6, 6), (5, 8)], ids=["paired", "unpaired"])
-def test_at_each_end_of_the_interval_the_difference_is_as_many_standard_errors(processes, side, slope):
+def test_at_each_end_of_the_interval_the_difference_is_t_standard_errors(processes, side, slope):
     """After ρ calls a process has taken excess + ρ call: an end is a ρ at which the sides just differ at 5 %."""
     generator = np.random.default_rng(8)
     compiled = correlated(generator, processes[0], 20.0, 1.0, slope if side != "uncompiled" else 0.01)
@@ -160,8 +160,8 @@ def jackknife(sides: Sequence[np.ndarray], speedup, *, paired: bool) -> float:
 
 @pytest.mark.parametrize("slope", [0.02, -0.02])
 @pytest.mark.parametrize("processes", [(30, 30), (30, 36)], ids=["paired", "unpaired"])
-def test_the_speed_ups_interval_is_as_wide_as_leaving_out_processes_says(processes, slope):
-    """On both sides starts and calls are slow together, or in turn."""
+def test_the_speed_ups_interval_is_as_wide_as_the_jackknife_says(processes, slope):
+    """On both sides start and call times correlate positively or negatively."""
     generator = np.random.default_rng(5)
     compiled = correlated(generator, processes[0], 20.0, 1.0, slope)
     plain = correlated(generator, processes[1], 9.0, 2.0, slope)
@@ -191,7 +191,7 @@ def test_a_speed_up_whose_interval_has_no_end_has_none():
     assert found.speedup_low[1000] < found.speedup[1000] < found.speedup_high[1000]
 
 
-def test_a_speed_up_of_calls_that_cost_less_than_nothing_is_left_out():
+def test_a_speed_up_with_a_negative_cost_is_omitted():
     found = only(setting(None, [(50.0, 2.0)]), setting("default", [(0.0, 1.0)]))
     assert list(found.speedup) == [100, 1000]
 
@@ -214,7 +214,7 @@ def test_blocks_are_matched_by_repeat_whatever_their_order():
     assert only(plain, compiled) == only(setting(None, PLAIN), setting("default", COMPILED))
 
 
-def test_a_block_that_lacks_a_side_is_left_out():
+def test_a_block_without_one_side_is_omitted():
     found = only(setting(None, [*PLAIN, (9.0, 9.0)]), setting("default", COMPILED))
     assert (found.processes, found.uncompiled_processes, found.calls) == (3, 3, pytest.approx(11.0))
 
@@ -223,7 +223,7 @@ def test_a_block_that_lacks_a_side_is_left_out():
 
 
 @pytest.mark.parametrize(("number", "reason"), [(1, "one process each"), (2, "2 processes each")])
-def test_few_processes_only_describe(number, reason):
+def test_few_processes_give_only_a_description(number, reason):
     found = only(setting(None, PLAIN[:number]), setting("default", COMPILED[:number]))
     assert (found.status, found.reason) == ("descriptive", f"{reason}; intervals from 3 on")
     assert found.calls is not None
@@ -236,7 +236,7 @@ def test_a_compiled_setting_that_is_slower_never_pays():
     assert found.reason == "the compiled calls are slower"
 
 
-def test_a_saving_that_may_be_nothing_has_no_upper_end():
+def test_a_saving_that_may_be_zero_has_no_upper_end():
     found = only(setting(None, PLAIN), setting("default", [(10.9, 1.9), (11.0, 1.8), (11.1, 2.0)]))
     assert (found.status, found.calls_high) == ("not established", None)
     assert found.calls is not None
@@ -244,25 +244,25 @@ def test_a_saving_that_may_be_nothing_has_no_upper_end():
     assert 0 < found.calls_low < found.calls
 
 
-def test_a_saving_that_seems_negative_but_may_be_none_has_a_lower_end_too():
+def test_a_negative_saving_that_may_be_zero_has_a_lower_end_too():
     found = only(setting(None, PLAIN), setting("default", [(10.9, 1.9), (11.0, 2.2), (11.1, 2.1)]))
     assert (found.status, found.calls, found.calls_high) == ("not established", None, None)
     assert found.calls_low > 0
 
 
-def test_a_set_with_a_gap_above_0_reaches_from_0_without_an_end():
+def test_a_confidence_set_with_a_gap_above_0_extends_from_0_without_end():
     # C = 0, 1, 2 and D = 0.5, 1.5, 2.5: what Fieller rejects lies between 0.88 and 1.5 calls.
     compiled = [(1.0, 2.5), (2.0, 1.5), (3.0, 0.5)]
     found = only(setting(None, [(1.0, 3.0)] * 3), setting("default", compiled))
     assert (found.status, found.calls_low, found.calls_high) == ("not established", 0.0, None)
 
 
-def test_a_start_that_costs_nothing_more_has_paid_from_the_first_call_on():
+def test_a_start_without_extra_cost_pays_from_the_first_call():
     found = only(setting(None, PLAIN), setting("default", [(0.5, 1.0), (0.4, 1.0), (0.6, 1.0)]))
     assert (found.status, found.calls, found.calls_low, found.calls_high, found.tokens) == ("established", 0, 0, 0, 0)
 
 
-def test_the_calls_own_noise_keeps_a_saving_from_being_too_certain():
+def test_noise_within_processes_widens_the_interval_of_a_saving():
     plain = setting(None, [(1.0, 1.01)] * 3)
     assert only(plain, setting("default", [(5.0, 1.0)] * 3)).status == "established"
     for each in plain.records:  # Half of the calls are 5 % faster, the other half as much slower: the median stays.
@@ -273,10 +273,10 @@ def test_the_calls_own_noise_keeps_a_saving_from_being_too_certain():
     assert only(plain, setting("default", [(5.0, 1.0)] * 3)).status == "not established"
 
 
-# ---- which is compared with which ------------------------------------------------------------------------------------
+# ---- compared settings ------------------------------------------------------------------------------------------------
 
 
-def test_cold_and_warm_starts_are_told_apart():
+def test_cold_and_warm_starts_are_distinguished():
     compiled = setting("default", [*COMPILED, *[(3.0, 1.0)] * 4, (7.0, 1.0)])
     for each, state in zip(compiled.records, [COLD] * 3 + [WARM] * 4 + [MIXED], strict=True):
         each.observed = dataclasses.replace(each.observed, compile=state)
@@ -298,12 +298,12 @@ def test_cold_and_warm_starts_are_told_apart():
         ("warmup", {"iterations": 9}),
     ],
 )
-def test_what_differs_in_anything_else_is_not_compared(section, values):
+def test_settings_that_differ_in_another_key_are_not_compared(section, values):
     assert break_evens([setting(None, PLAIN), asking(setting("default", COMPILED), section, **values)]) == []
 
 
 @pytest.mark.parametrize("section", ["tracking", "isolation", "fidelity"])
-def test_what_does_not_change_the_measurement_may_differ(section):
+def test_keys_that_do_not_change_the_measurement_may_differ(section):
     assert break_evens([setting(None, PLAIN), asking(setting("default", COMPILED), section, anything=1)])
 
 
@@ -318,7 +318,7 @@ def test_what_does_not_change_the_measurement_may_differ(section):
         ("static", ["auto"], None),
     ],
 )
-def test_the_kv_cache_is_the_one_asked_for_or_the_one_that_compilation_makes(compiled, plain, chosen):
+def test_the_kv_cache_may_differ_only_where_compilation_chooses_it(compiled, plain, chosen):
     others = [asking(setting(None, PLAIN, trial_id=each, name=each), "generation", kv_cache=each) for each in plain]
     found = break_evens([*others, asking(setting("default", COMPILED), "generation", kv_cache=compiled)])
     assert [each.uncompiled for each in found] == ([chosen] if chosen else [])
@@ -329,7 +329,7 @@ def test_each_compiled_setting_is_compared():
     assert [each.setting for each in found] == ["default", "max-autotune"]
 
 
-def test_settings_without_results_are_left_out():
+def test_settings_without_results_are_omitted():
     nothing = Setting(name="", setting_id="")
     assert break_evens([nothing, setting("default", COMPILED)]) == []
     assert break_evens([setting(None, PLAIN), nothing]) == []
@@ -348,14 +348,14 @@ def test_a_clear_denominator_gives_an_interval():
     assert (low, high) == pytest.approx(((20 - math.sqrt(77.44)) / 1.68, (20 + math.sqrt(77.44)) / 1.68))
 
 
-def test_a_denominator_that_may_be_0_gives_all_but_an_interval():
+def test_a_denominator_that_may_be_0_gives_the_complement_of_an_interval():
     # (10 - ρ)² ≤ 4 (1 + ρ²): 3 ρ² + 20 ρ - 96 ≥ 0.
     (_, low), (high, _) = found = fieller(10.0, 1.0, np.diag([1.0, 1.0]), 2.0)
     assert (low, high) == pytest.approx(((-20 - math.sqrt(1552)) / 6, (-20 + math.sqrt(1552)) / 6))
     assert (found[0][0], found[1][1]) == (-math.inf, math.inf)
 
 
-def test_two_means_that_may_both_be_0_give_everything():
+def test_two_means_that_may_both_be_0_give_the_whole_line():
     assert fieller(1.0, 1.0, np.diag([1.0, 1.0]), 2.0) == [(-math.inf, math.inf)]
 
 
@@ -365,7 +365,7 @@ def test_means_without_variance_give_their_ratio():
 
 @pytest.mark.parametrize("saved_s", [0.2, 0.03])
 def test_fiellers_set_holds_the_true_ratio_in_95_percent(saved_s):
-    """Of means of 5 blocks, with a saving of many standard errors and with one of about two."""
+    """For means of 5 blocks, with a saving of many standard errors and with one of about two."""
     generator = np.random.default_rng(3)
     trials, hits, quantile = 2000, 0, t.ppf(0.975, 4)
     for _ in range(trials):

@@ -1,4 +1,4 @@
-"""The statistics meet their targets on series whose truth is known, and the calibration notices one that does not."""
+"""Check that the statistics meet their targets on synthetic series, and that the calibration detects faulty ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.cli import calibrate
 
 @pytest.fixture(scope="module")
 def ordinary_run() -> tuple[int, str]:
-    """Exit status and output of the run that a user starts; about half a minute."""
+    """Return exit status and output of the run that a user starts; it takes about half a minute."""
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
         status = calibrate.main(["--trials", "300"])
@@ -33,7 +33,7 @@ def rng() -> np.random.Generator:
 
 
 def row(name: str, case: str) -> rows.Row:
-    """One row of the calibration, measured as it stands."""
+    """Measure one row of the calibration with the current code."""
     found = [each for each in calibrate.cases() if (each.name, each.case) == (name, case)]
     assert len(found) == 1, [(each.name, each.case) for each in calibrate.cases()]
     return rows.measure(found[0], trials=300, seed=0)
@@ -58,7 +58,7 @@ def test_every_row_is_printed_with_rate_bounds_and_target(ordinary_run):
 
 
 def test_no_two_rows_share_a_name():
-    """Nor a seed, then."""
+    """The seed depends on the name, so no two rows share one either."""
     names = [(each.name, each.case) for each in calibrate.cases()]
     assert len(set(names)) == len(names)
 
@@ -80,10 +80,10 @@ def test_another_seed_makes_other_series():
     assert rows.measure(case, trials=20, seed=1).measured != rows.measure(case, trials=20, seed=2).measured
 
 
-# ---- statistics that are wrong ---------------------------------------------------------------------------------------
+# ---- faulty statistics -----------------------------------------------------------------------------------------------
 
 
-def test_calls_taken_for_processes_are_noticed(monkeypatch):
+def test_counting_calls_as_processes_is_detected(monkeypatch):
     def pooled(setting: np.ndarray) -> list[Process]:
         return [Process(median_s=call) for call in setting.ravel().tolist()]
 
@@ -92,19 +92,19 @@ def test_calls_taken_for_processes_are_noticed(monkeypatch):
 
 
 @pytest.mark.parametrize("repeats", [1, 2])
-def test_no_verdict_is_given_on_fewer_than_three_processes_however_far_apart(rng, repeats):
+def test_fewer_than_three_processes_give_no_verdict_however_far_apart(rng, repeats):
     sweeps = synthetic.sweeps(rng, 20, settings=3, repeats=repeats, process_sd=0.0, cv=0.001, shift=0.5)
     words = {each.word for sweep in sweeps for each in comparison.verdicts(verdicts.effects(sweep))}
     assert words.isdisjoint({"faster", "slower", "equivalent"})
 
 
-def test_a_comparison_that_finds_too_little_is_noticed(monkeypatch):
+def test_a_comparison_with_too_little_power_is_detected(monkeypatch):
     monkeypatch.setattr(comparison, "LEVEL", 0.005)
     assert row("a shift of 3 % found", "process SD 1 %, R = 5").verdict == MISSED
 
 
-def test_an_interval_that_takes_the_processes_of_a_block_for_independent_is_noticed(monkeypatch):
-    """Wrong where they are negatively correlated alone, as is the narrower of this interval and the paired one."""
+def test_treating_the_processes_of_a_block_as_independent_is_detected(monkeypatch):
+    """It is wrong only with negative correlation, as is the narrower of this interval and the paired one."""
     name, case = "identical settings differ", "process SD 2 %, R = 5, correlation in blocks"
     assert row(name, f"{case} -0.6").verdict != MISSED
 
@@ -119,7 +119,7 @@ def test_an_interval_that_takes_the_processes_of_a_block_for_independent_is_noti
     assert row(name, f"{case} 0.5").verdict != MISSED
 
 
-def test_the_intervals_of_many_pairs_at_once_are_those_of_the_comparison(rng):
+def test_the_vectorised_intervals_equal_those_of_the_comparison(rng):
     pairs = synthetic.correlated_pairs(
         rng, 40, repeats=4, process_sds=(0.001, 0.01), rho=-0.3, cv=0.01, calls=9, shift=0.03
     )
@@ -133,13 +133,13 @@ def test_the_intervals_of_many_pairs_at_once_are_those_of_the_comparison(rng):
         assert found.differ[at] == (not each.low <= 1 <= each.high)
 
 
-def test_changepoints_that_cost_too_little_are_noticed(monkeypatch):
+def test_a_changepoint_penalty_that_is_too_low_is_detected(monkeypatch):
     monkeypatch.setattr(steadiness, "PENALTY_PER_LOG_N", 2.0)
     assert row("a level series called unsteady", "flat, CV 2 %").verdict == MISSED
 
 
-def test_changepoints_that_cost_too_much_find_too_few_steps(monkeypatch, rng):
-    """At 15 ln n, Barrett's penalty for 2,000 calls. At a CV of 2 %, where steps are hard to find."""
+def test_a_changepoint_penalty_that_is_too_high_finds_too_few_steps(monkeypatch, rng):
+    """With 15 ln n, Barrett's penalty for 2,000 calls, at a CV of 2 %, where steps are hard to find."""
     stepped = synthetic.step(rng, 300, 20, cv=0.02).tolist()
 
     def found() -> float:
@@ -153,24 +153,24 @@ def test_changepoints_that_cost_too_much_find_too_few_steps(monkeypatch, rng):
 @pytest.mark.parametrize(
     ("test", "case"), [("is_cycle", "10 % fast smooth cycle, CV 1 %"), ("is_bimodal", "10 % bimodal, CV 1 %")]
 )
-def test_a_fault_that_no_test_looks_for_is_noticed(monkeypatch, test, case):
+def test_a_disabled_steadiness_test_is_detected(monkeypatch, test, case):
     monkeypatch.setattr(steadiness, test, lambda _: False)
     assert row("an unsteady series found", case).verdict == MISSED
 
 
-def test_an_interval_that_takes_calls_for_independent_is_noticed(monkeypatch):
+def test_an_interval_that_treats_calls_as_independent_is_detected(monkeypatch):
     monkeypatch.setattr(series, "effective_n", lambda n, _: n)
     assert row("the median's interval holds the median", "AR(0.6), n = 50").verdict == MISSED
 
 
 @pytest.mark.parametrize(("percent", "calls"), [(90, 26), (95, 50), (99, 260)])
-def test_a_quantile_from_too_few_calls_is_noticed(monkeypatch, percent, calls):
+def test_a_quantile_from_too_few_calls_is_detected(monkeypatch, percent, calls):
     needs = {90: 36, 95: 72, 99: 368, percent: calls}
     monkeypatch.setattr("bench.analysis.trials.summary.QUANTILE_NEEDS", needs)
     assert row(f"the slowest call lies beyond the p{percent}", "n = the fewest that give one").verdict == MISSED
 
 
-def test_a_warm_up_that_ends_too_early_is_noticed(monkeypatch):
+def test_a_warm_up_that_ends_too_early_is_detected(monkeypatch):
     def after_five(self: WarmupRule, e2e_s: list[float], disturbed: set[int]) -> Stop | None:
         return Stop(status="converged", reason="five") if len(e2e_s) == 5 else None
 
@@ -178,7 +178,7 @@ def test_a_warm_up_that_ends_too_early_is_noticed(monkeypatch):
     assert row("bias after auto warm-up", "decay, τ = 4, 30 %").verdict == MISSED
 
 
-def test_a_warm_up_that_waits_for_little_variation_is_noticed(monkeypatch):
+def test_a_warm_up_that_waits_for_low_variance_is_detected(monkeypatch):
     def until_quiet(self: WarmupRule, e2e_s: list[float], disturbed: set[int]) -> Stop | None:
         window = np.array(e2e_s[-8:])
         quiet = len(window) == 8 and np.std(window, ddof=1) < 0.006 * np.mean(window)
@@ -193,14 +193,14 @@ def test_a_warm_up_that_waits_for_little_variation_is_noticed(monkeypatch):
 
 @pytest.mark.parametrize(
     ("hits", "trials", "expected"),
-    # Without a hit the upper bound is 1 - 0.025^(1/n); of 10 the table of Clopper and Pearson has 2 in 2.5 to 55.6 %.
+    # Without a hit the upper bound is 1 - 0.025^(1/n); for 2 of 10 Clopper and Pearson's table has 2.5 to 55.6 %.
     [(0, 300, (0.0, 0.01222)), (300, 300, (0.98778, 1.0)), (2, 10, (0.0252, 0.5561))],
 )
 def test_bounds_of_a_rate_are_exact(hits, trials, expected):
     assert exact_bounds(hits, trials) == pytest.approx(expected, abs=5e-5)
 
 
-def test_bounds_of_a_mean_are_students():
+def test_bounds_of_a_mean_follow_students_t():
     # t for 3 degrees of freedom 3.18245, standard deviation 1.29099 over the root of 4.
     assert mean_bounds(np.array([1.0, 2.0, 3.0, 4.0])) == pytest.approx((2.5 - 2.05426, 2.5 + 2.05426), abs=1e-5)
 
@@ -209,13 +209,13 @@ def test_bounds_of_a_mean_are_students():
     ("measured", "low", "high", "verdict"),
     [(0.05, 0.03, 0.08, MET), (0.06, 0.04, 0.09, WITHIN_NOISE), (0.08, 0.051, 0.1, MISSED)],
 )
-def test_a_row_is_missed_when_its_bounds_lie_wholly_beyond_the_target(measured, low, high, verdict):
+def test_a_row_misses_its_target_when_its_bounds_are_wholly_beyond_it(measured, low, high, verdict):
     assert rows.judge(measured, low, high, most(0.05)) == verdict
     assert rows.judge(1 - measured, 1 - high, 1 - low, least(0.95)) == verdict
 
 
-def test_rows_of_one_property_are_judged_by_wider_bounds_than_one_row():
-    """26 of 300 at 5 %: once in 90 times by chance, so that of 48 rows one does so every other time."""
+def test_several_rows_of_one_property_are_judged_by_wider_bounds():
+    """26 of 300 at 5 % occurs by chance once in 90 times, so one of 48 rows does in every second run."""
     hits = [True] * 26 + [False] * 274
     alone, one_of_many = (
         rows.measure(
@@ -237,7 +237,7 @@ def test_rows_of_one_property_are_judged_by_wider_bounds_than_one_row():
         (0.006, 0.0051, 0.007, MISSED),
     ],
 )
-def test_a_bias_counts_on_either_side(measured, low, high, verdict):
+def test_a_bias_counts_in_both_directions(measured, low, high, verdict):
     assert rows.judge(measured, low, high, most(0.005), signed=True) == verdict
 
 
@@ -246,7 +246,7 @@ def a_case(hits: bool) -> Case:
 
 
 @pytest.mark.parametrize(("hits", "status"), [(False, 0), (True, 1)])
-def test_the_exit_status_tells_whether_a_row_is_missed(hits, status, monkeypatch, capsys):
+def test_the_exit_status_says_whether_a_target_is_missed(hits, status, monkeypatch, capsys):
     monkeypatch.setattr(calibrate, "cases", lambda: [a_case(False), a_case(hits)])
     assert calibrate.main(["--trials", "40"]) == status
     assert f"2 rows of 40 trials, seed 0: {status} missed, 0 met within noise" in capsys.readouterr().out
@@ -255,7 +255,7 @@ def test_the_exit_status_tells_whether_a_row_is_missed(hits, status, monkeypatch
 @pytest.mark.parametrize(
     "arguments", [["--trials", "1"], ["--trials", "many"], ["--seed", "-1"], ["--format", "csv"], ["more"]]
 )
-def test_wrong_arguments_are_status_two(arguments, capsys):
+def test_wrong_arguments_give_status_2(arguments, capsys):
     assert calibrate.main(arguments) == 2
     said = capsys.readouterr().err
     assert said.startswith("bench.analysis.calibrate: ")
@@ -263,7 +263,7 @@ def test_wrong_arguments_are_status_two(arguments, capsys):
     assert said.count("\n") == 1
 
 
-def test_help_says_when_a_row_is_missed(capsys):
+def test_help_says_when_a_target_is_missed(capsys):
     with pytest.raises(SystemExit) as ended:
         calibrate.main(["--help"])
     assert ended.value.code == 0
@@ -285,13 +285,13 @@ def test_markdown_is_a_table(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.3, 0.6])
-def test_an_autoregressive_series_has_the_variation_and_the_correlation_asked_for(rng, rho):
+def test_an_autoregressive_series_has_the_requested_variation_and_correlation(rng, rho):
     made = synthetic.autoregressive(rng, 5, 20_000, cv=0.01, rho=rho) - 1
     assert np.std(made) == pytest.approx(0.01, rel=0.03)
     assert np.mean(made[:, 1:] * made[:, :-1]) / np.mean(made**2) == pytest.approx(rho, abs=0.02)
 
 
-def test_a_step_lies_in_the_middle_half_and_goes_either_way(rng):
+def test_a_step_is_in_the_middle_half_and_goes_up_or_down(rng):
     made = synthetic.step(rng, 500, 20, cv=0.0)
     assert set(np.round(made[:, -1], 9)) == {0.95, 1.05}
     assert set(np.sum(made == 1.0, axis=1)) == set(range(5, 16))
@@ -303,7 +303,7 @@ def test_a_cycle_is_ten_percent_from_peak_to_peak(rng, square):
     assert np.ptp(made, axis=1) == pytest.approx(0.10, abs=0.002)
 
 
-def test_first_calls_end_on_the_true_level(rng):
+def test_slow_first_calls_end_at_the_true_level(rng):
     for make in (synthetic.step_down, synthetic.graph_capture, synthetic.autotune, synthetic.late_recompile):
         made = make(rng, 50, 40, cv=0.0)
         assert np.all(made.times[:, 8:] == 1.0)
@@ -311,7 +311,7 @@ def test_first_calls_end_on_the_true_level(rng):
         assert all(made.times[trial, call] >= 2.0 for trial, calls in enumerate(made.disturbed) for call in calls)
 
 
-def test_a_sweep_drifts_in_the_order_of_running(rng):
+def test_a_sweep_drifts_in_running_order(rng):
     made = synthetic.sweeps(rng, 3, settings=4, repeats=5, process_sd=0.0, cv=0.0, drift=0.04)
     for sweep in made[..., 0]:
         blocks = np.sort(sweep, axis=0).T.ravel()
@@ -320,7 +320,7 @@ def test_a_sweep_drifts_in_the_order_of_running(rng):
 
 
 @pytest.mark.parametrize("rho", [-0.6, 0.0, 0.8])
-def test_the_two_settings_of_a_pair_have_the_deviations_and_the_correlation_asked_for(rng, rho):
+def test_a_pair_of_settings_has_the_requested_deviations_and_correlation(rng, rho):
     made = synthetic.correlated_pairs(rng, 20_000, repeats=2, process_sds=(0.01, 0.1), rho=rho, cv=0.0, shift=0.03)
     logs = np.log(made[..., 0])
     first, second = logs[:, 0].ravel(), logs[:, 1].ravel()
@@ -335,7 +335,7 @@ def test_only_the_last_setting_is_shifted(rng):
     assert np.all(made[:, 2] == 1.03)
 
 
-# ---- what no unit and no order may change ----------------------------------------------------------------------------
+# ---- invariance under units and order --------------------------------------------------------------------------------
 
 
 def test_seconds_and_milliseconds_give_the_same_verdicts(rng):
@@ -372,7 +372,7 @@ def test_swapping_the_settings_inverts_the_ratio(rng):
     assert (forth.ratio, forth.low, forth.high) == pytest.approx((1 / back.ratio, 1 / back.high, 1 / back.low))
 
 
-def test_the_order_of_the_calls_leaves_the_median(rng):
+def test_the_order_of_the_calls_does_not_change_the_median(rng):
     values = synthetic.step(rng, 1, 20, cv=0.01)[0]
     assert stats(rng.permutation(values).tolist()).median == stats(values.tolist()).median
 

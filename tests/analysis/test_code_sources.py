@@ -1,4 +1,4 @@
-"""Records from other copies of a library: never pooled, and named wherever records are shown or compared."""
+"""Test records made with different copies of a library: never pooled, and named in every view and comparison."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def source(**changes: Any) -> dict[str, Any]:
 
 
 def patched(record: Record, state: str = "4567") -> Record:
-    """The record as made with another copy of torch."""
+    """Return the record as made with another copy of torch."""
     found = source(
         version="9.9",
         folder="/home/me/torch",
@@ -59,22 +59,22 @@ def test_records_from_different_copies_are_not_pooled() -> None:
     assert len(set(pool_ids(mixed))) == 3
 
 
-def test_an_attempt_with_another_copy_does_not_take_the_place_of_a_repeat() -> None:
+def test_an_attempt_with_another_copy_does_not_replace_a_repeat() -> None:
     both = settings_of([job("sdpa", 1.0, 1), patched(job("sdpa", 2.0, 1))])
     assert [len(each.records) for each in both] == [1, 1]
 
 
 @pytest.mark.parametrize("made", [lambda record: record, installed, patched])
-def test_records_from_the_same_copies_are_one_setting_with_its_own_name(made) -> None:
+def test_records_from_the_same_copy_are_one_setting_with_its_own_name(made) -> None:
     (setting,) = settings_of([made(each) for each in jobs({"sdpa": SDPA})])
     assert (setting.name, setting.setting_id, len(setting.records)) == ("sdpa", "t-sdpa", 5)
 
 
-def test_a_record_of_an_earlier_version_and_one_of_what_pip_installed_are_pooled() -> None:
+def test_a_record_of_an_earlier_version_and_one_of_pips_install_are_pooled() -> None:
     assert len(settings_of([job("sdpa", 1.0, 1), installed(job("sdpa", 1.0, 2))])) == 1
 
 
-def test_every_view_shows_them_apart() -> None:
+def test_every_view_shows_copies_as_separate_settings() -> None:
     mixed = [job("sdpa", 1.0, 1), patched(job("sdpa", 2.0, 1)), job("eager", 3.0, 1)]
     names = ["sdpa [torch #1]", "sdpa [torch #2]", "eager"]
     report = build_report_of_records(mixed)
@@ -92,20 +92,20 @@ def test_a_comparison_of_two_sweeps_names_the_copy() -> None:
     assert told["torch source"] == ("–", "/home/me/torch (PYTHONPATH, changes 4567)")
 
 
-def test_what_is_not_as_pip_installed_it_is_said_in_full() -> None:
+def test_every_deviation_from_pips_install_is_described() -> None:
     assert unusual_sources(patched(make_record())) == {"torch": PATCHED}
     assert unusual_sources(installed(make_record())) == {}
     assert unusual_sources(make_record()) == {}
 
 
-def test_a_version_that_contradicts_the_metadata_is_said_though_the_folder_is_pip_s() -> None:
+def test_a_version_that_contradicts_pips_metadata_is_reported() -> None:
     record = make_record()
     record.environment = {"sources": {"torch": source(version="2.12.0")}}
     said = "2.12.0 from /site/torch (installed), installed is 2.13.0"
     assert unusual_sources(record) == {"torch": said}
 
 
-def test_bench_s_own_checkout_is_published_and_no_warning() -> None:
+def test_benchs_own_checkout_is_published_without_a_warning() -> None:
     record = make_record()
     own = source(version="0.1.0", installed_version="0.1.0", folder="/c/src/bench", came_from="editable", commit="ab")
     record.environment = {"sources": {"bench": own}}
@@ -124,7 +124,7 @@ def printed(records: list[Record]) -> str:
 
 
 def notes(records: list[Record]) -> str:
-    """Whatever the width."""
+    """Return the notes of the table, independent of the width."""
     return " ".join(printed(records).split())
 
 
@@ -135,7 +135,7 @@ def test_one_line_below_the_table_names_the_copy() -> None:
     assert "imported:" not in notes([installed(job("sdpa", 1.0))])
 
 
-def test_the_page_names_the_copy_and_all_that_was_imported() -> None:
+def test_the_page_names_the_copy_and_all_imported_libraries() -> None:
     found = build_page([patched(job("sdpa", 1.0)), patched(job("eager", 2.0))], Sweep(), None)
     assert found.not_as_installed == [f"torch {PATCHED}: 2 jobs"]
     assert found.environment.facts["torch as imported"] == PATCHED
@@ -145,7 +145,7 @@ def test_the_page_names_the_copy_and_all_that_was_imported() -> None:
     assert usual.environment.facts["torch as imported"] == "2.13.0+cpu from /site/torch (installed)"
 
 
-def test_mlflow_has_the_copy_as_a_tag_and_in_the_note() -> None:
+def test_mlflow_shows_the_copy_as_a_tag_and_in_the_note() -> None:
     from bench.analysis.trials.summary import summarize
 
     record = patched(make_record())
@@ -155,11 +155,11 @@ def test_mlflow_has_the_copy_as_a_tag_and_in_the_note() -> None:
     assert not [name for name in _tags(usual, summarize(usual), None) if name.startswith("source.")]
 
 
-def test_a_row_has_the_copy() -> None:
+def test_a_row_names_the_copy() -> None:
     assert [each["sources"] for each in rows_of([patched(make_record()), make_record()])] == [f"torch {PATCHED}", None]
 
 
-def test_a_record_whose_sources_are_none_is_refused_in_one_line(tmp_path) -> None:
+def test_a_record_with_invalid_sources_is_refused_in_one_line(tmp_path) -> None:
     data = make_record().to_dict()
     for wrong in ([], {"torch": "2.13.0"}):
         data["environment"] = {"sources": wrong or ["torch"]}

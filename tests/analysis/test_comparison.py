@@ -1,7 +1,7 @@
-"""Verdicts, against intervals worked out by hand, against Holm's own rule and against simulated sweeps.
+"""Check verdicts against hand-calculated intervals, Holm's original rule and simulated sweeps.
 
-The simulations draw log medians of processes as normal, with a seed, and check rates against the targets: a rate fails
-when its exact 95 % interval lies wholly on the wrong side. They print what they got (pytest -s).
+The simulations draw normally distributed log medians of processes from a seed and check rates against the targets: a
+rate fails if its exact 95 % interval is entirely on the wrong side. They print their results (pytest -s).
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ def found(a: Sequence[float | None], b: Sequence[float | None], *, noise: float 
 
 
 def logs(*values: float) -> list[float]:
-    """Times whose logarithms are these hundredths."""
+    """Return times whose logarithms are these hundredths."""
     return [math.exp(each / 100) for each in values]
 
 
 def reach(each: Effect) -> float:
-    """Half of the interval's width, on the log scale."""
+    """Return half of the interval's width on the log scale."""
     assert each.low is not None
     assert each.high is not None
     return math.log(each.high / each.low) / 2
@@ -72,19 +72,19 @@ def reason(a: Sequence[float | None], b: Sequence[float | None], **keywords) -> 
 # ---- effects ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_ratio_is_that_of_geometric_means():
+def test_the_ratio_is_that_of_the_geometric_means():
     assert found([1.0, 4.0], [3.0, 12.0]).ratio == pytest.approx(3.0)
 
 
-def test_blocks_that_share_much_give_the_paired_interval():
-    # Differences 3, 4, 5 hundredths: mean 4, SD 1, standard error 1 / √3; the blocks themselves are far apart.
+def test_positively_correlated_blocks_give_the_paired_interval():
+    # Differences 3, 4, 5 hundredths: mean 4, SD 1, standard error 1 / √3; the blocks' levels differ much more.
     each = found(logs(0, 50, -50), logs(3, 54, -45))
     assert math.log(each.ratio) == pytest.approx(0.04)
     assert reach(each) == pytest.approx(t.ppf(0.975, 2) * 0.01 / math.sqrt(3))
 
 
-def test_blocks_whose_processes_run_against_each_other_give_the_paired_interval_too():
-    # Differences 12, 10, 8 hundredths: SD 2. Welch's interval, narrower here, would count on independent sides.
+def test_negatively_correlated_blocks_give_the_paired_interval_too():
+    # Differences 12, 10, 8 hundredths: SD 2. Welch's interval, narrower here, would assume independent sides.
     each = found(logs(-1, 0, 1), logs(11, 10, 9))
     assert reach(each) == pytest.approx(t.ppf(0.975, 2) * 0.02 / math.sqrt(3))
     assert reach(each) > reach(found(logs(-1, 0, 1), logs(11, 10, 9), paired=False))
@@ -111,7 +111,7 @@ def test_two_sweeps_give_welchs_interval_at_95_percent():
     assert each.p == pytest.approx(theirs.pvalue)
 
 
-def test_p_is_5_percent_where_the_interval_ends_at_no_difference():
+def test_p_is_5_percent_if_the_interval_ends_at_no_difference():
     spread = np.array([-1.0, 0.0, 1.0])
     width = 100 * reach(found(logs(*spread), logs(*-spread)))
     each = found(logs(*spread), logs(*(width - spread)))
@@ -119,7 +119,7 @@ def test_p_is_5_percent_where_the_interval_ends_at_no_difference():
     assert each.p == pytest.approx(0.05)
 
 
-def test_p_beyond_is_5_percent_where_the_interval_ends_at_the_margin():
+def test_p_beyond_is_5_percent_if_the_interval_ends_at_the_margin():
     spread = np.array([-1.0, 0.0, 1.0])
     width = 100 * reach(found(logs(*spread), logs(*-spread)))
     each = found(logs(*spread), logs(*(width + 100 * math.log(1.01) - spread)))
@@ -127,34 +127,34 @@ def test_p_beyond_is_5_percent_where_the_interval_ends_at_the_margin():
     assert each.p_beyond == pytest.approx(0.05)
 
 
-def test_the_calls_own_noise_keeps_an_interval_from_being_too_narrow():
+def test_noise_within_processes_limits_how_narrow_an_interval_gets():
     # Three pairs that differ by exactly 4 hundredths, each median known to 0.3 %: standard error √2 × 0.3 / √3.
     each = found(logs(0, 1, 2), logs(4, 5, 6), noise=0.003)
     assert reach(each) == pytest.approx(t.ppf(0.975, 2) * 0.003 * math.sqrt(2 / 3))
 
 
-def test_the_calls_own_noise_keeps_two_sweeps_from_being_too_certain():
+def test_noise_within_processes_widens_the_interval_of_two_sweeps():
     each = found(logs(0, 0, 0), logs(4, 4, 4), noise=0.003, paired=False)
     assert reach(each) == pytest.approx(t.ppf(0.975, 2) * 0.003 * math.sqrt(2 / 3))
 
 
-def test_noise_that_is_not_known_is_taken_from_the_other_processes():
+def test_unknown_noise_is_taken_from_the_other_processes():
     half = [Process(median_s=1.0, noise=0.01), Process(median_s=1.0), Process(median_s=1.0)]
     known, partly = effect(side([1.0] * 3, 0.01), side([1.0] * 3, 0.01)), effect(half, side([1.0] * 3, 0.01))
     assert reach(partly) == pytest.approx(reach(known))
 
 
-def test_blocks_that_lack_a_side_are_left_out_and_counted():
+def test_blocks_without_one_side_are_omitted_and_counted():
     each = found([1.0, None, 1.0, 5.0, None], [2.0, 7.0, 2.0, None, None])
     assert (each.ratio, each.processes, each.left_out) == (pytest.approx(2.0), 2, 2)
 
 
-def test_unpaired_sides_may_have_different_numbers():
+def test_unpaired_sides_may_differ_in_size():
     each = found([1.0, None, 1.0], [2.0, 2.0, 2.0, 2.0], paired=False)
     assert (each.processes, each.left_out, each.paired) == (2, 0, False)
 
 
-def test_paired_sides_of_different_length_are_our_own_mistake():
+def test_paired_sides_of_different_length_raise_an_internal_error():
     with pytest.raises(ValueError, match="argument 2 is longer"):
         effect(side([1.0]), side([1.0, 1.0]))
 
@@ -164,19 +164,19 @@ def test_without_processes_there_is_no_effect():
     assert effect([], side([1.0]), paired=False) is None
 
 
-def test_one_process_each_gives_a_ratio_alone():
+def test_one_process_each_gives_only_a_ratio():
     each = found([1.0], [2.0])
     assert (each.ratio, each.low, each.high, each.p, each.p_beyond, each.inside) == (2.0, None, None, None, None, None)
 
 
-def test_two_processes_each_give_an_interval_but_nothing_to_judge_by():
+def test_two_processes_each_give_an_interval_but_no_verdict():
     each = found(logs(0, 1), logs(5, 5))
     assert each.low is not None
     assert each.p is not None
     assert each.p_beyond is None
 
 
-def test_processes_that_never_vary_have_an_interval_without_width():
+def test_processes_without_variance_have_an_interval_of_zero_width():
     equal, other = found([1.0] * 3, [1.0] * 3), found([1.0] * 3, [2.0] * 3)
     assert (equal.low, equal.high, equal.p, equal.p_beyond, equal.inside) == (1.0, 1.0, 1.0, 1.0, True)
     assert (other.p, other.p_beyond, other.inside) == (0.0, 0.0, False)
@@ -205,7 +205,7 @@ def test_swapping_the_sides_inverts_the_ratio_and_mirrors_the_verdict(values, pa
 
 
 @given(pairs)
-def test_milliseconds_give_the_verdict_of_seconds(values):
+def test_milliseconds_and_seconds_give_the_same_verdict(values):
     a, b = [one for one, _ in values], [other for _, other in values]
     one, other = found(a, b), found([1e3 * each for each in a], [1e3 * each for each in b])
     assert (one.ratio, one.low, one.high) == pytest.approx((other.ratio, other.low, other.high))
@@ -232,21 +232,21 @@ def test_the_order_of_blocks_does_not_matter(values):
 # ---- verdicts --------------------------------------------------------------------------------------------------------
 
 
-def test_slower_and_faster_are_said_of_the_setting_and_not_of_its_baseline():
+def test_slower_and_faster_describe_the_setting_not_its_baseline():
     assert word(logs(0, 0.1, 0.2), logs(10.1, 10, 10.2)) == "slower"
     assert word(logs(10.1, 10, 10.2), logs(0, 0.1, 0.2)) == "faster"
 
 
-def test_equivalent_is_what_lies_within_the_margin():
+def test_an_interval_within_the_margin_is_equivalent():
     assert word(logs(0, 0.1, 0.2), logs(0.3, 0.1, 0.2)) == "equivalent"
 
 
-def test_a_verdict_gives_no_reason():
+def test_a_decided_verdict_has_no_reason():
     assert reason(logs(0, 0.1, 0.2), logs(10.1, 10, 10.2)) is None
 
 
 @pytest.mark.parametrize(("margin", "expected"), [(0.01, "slower"), (0.12, "equivalent"), (0.1052, "inconclusive")])
-def test_the_margin_decides_what_matters(margin, expected):
+def test_the_margin_decides_which_difference_matters(margin, expected):
     effects = [found(logs(0, 0.1, 0.2), logs(10.1, 10, 10.2), margin=margin)]
     assert verdicts(effects, margin=margin)[0].word == expected
 
@@ -265,7 +265,7 @@ def test_the_margin_decides_what_matters(margin, expected):
         (logs(0, 0, 0), logs(2, 1.5, 1), "the interval +0.3 % … +2.8 % holds differences of less and of more than 1 %"),
     ],
 )  # fmt: skip
-def test_what_is_inconclusive_says_why(a, b, expected):
+def test_an_inconclusive_verdict_says_why(a, b, expected):
     assert reason(a, b) == expected
 
 
@@ -273,7 +273,7 @@ def test_one_process_on_a_side_of_two_sweeps_needs_repeats():
     assert reason([1.0], [2.0] * 3, paired=False) == "one process on a side: repeats are needed"
 
 
-def test_an_effect_that_only_holds_by_itself_fails_the_correction():
+def test_an_effect_significant_only_before_the_correction_is_inconclusive():
     alone = found(logs(0, 0, 0), logs(5.5, 5, 4.5))
     others = [found(logs(-1, 0, 1), logs(1, 0, -1))] * 10
     assert verdicts([alone])[0].word == "slower"
@@ -283,7 +283,7 @@ def test_an_effect_that_only_holds_by_itself_fails_the_correction():
     assert verdict.reason == f"not significant after correction for 11 comparisons (p = {verdict.p:.2g})"
 
 
-def test_what_cannot_be_tested_needs_no_correction():
+def test_untestable_comparisons_do_not_count_in_the_correction():
     tested = found(logs(0, 0, 0), logs(5.5, 5, 4.5))
     untested = [None, found([1.0], [2.0])] * 5
     first, *_, last = verdicts([*untested, tested])
@@ -291,16 +291,16 @@ def test_what_cannot_be_tested_needs_no_correction():
     assert (last.word, last.p) == ("slower", tested.p_beyond)
 
 
-def test_no_effects_have_no_verdicts():
+def test_an_empty_list_of_effects_has_no_verdicts():
     assert verdicts([]) == []
 
 
-def test_holm_multiplies_the_smallest_by_all_and_never_falls():
-    # 4 × 0.01, 3 × 0.02, 2 × 0.03 (the same as before it, 0.06), 1 × 0.04 (raised to what came before).
+def test_holms_adjusted_p_values_never_decrease():
+    # 4 × 0.01, 3 × 0.02, 2 × 0.03 (equal to the one before, 0.06), 1 × 0.04 (raised to the one before).
     assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
 
 
-def test_holm_stops_at_one():
+def test_holms_adjusted_p_values_are_at_most_1():
     assert holm([0.4, 0.6]) == pytest.approx([0.8, 0.8])
     assert holm([0.7, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
@@ -310,7 +310,7 @@ def test_holm_stops_at_one():
 
 
 def record(e2e_s: float, **changes) -> Record:
-    """A record of calls that all take the same time."""
+    """Build a record of calls that all take the same time."""
     calls = [
         Iteration(
             index=index,
@@ -327,7 +327,7 @@ def record(e2e_s: float, **changes) -> Record:
 
 
 def setting(name: str, times_s: Sequence[float], **changes) -> Setting:
-    """A setting named `x=NAME`, with one process for each time."""
+    """Build a setting named `x=NAME` with one process for each time."""
     return Setting(
         name=name,
         setting_id=name,
@@ -357,7 +357,7 @@ def test_a_baseline_can_be_named():
     assert (each.setting_id, each.baseline_id, each.verdict.word) == ("a", "b", "faster")
 
 
-def test_a_baseline_that_is_not_there_is_the_users_mistake():
+def test_a_missing_baseline_is_a_user_error():
     with pytest.raises(ConfigError, match=r"sweep\.baseline=z"):
         compare([setting("a", FAST)], baseline="z")
 
@@ -375,13 +375,13 @@ def test_processes_are_paired_by_repeat_whatever_their_order():
     assert reach(each.effect) == pytest.approx(t.ppf(0.975, 2) * 0.01 / math.sqrt(3))
 
 
-def test_a_repeat_that_was_lost_is_left_out():
+def test_a_lost_repeat_is_omitted():
     a, b = setting("a", [*FAST, 1.0]), setting("b", SLOW)
     each = one(compare([a, b]))
     assert (each.effect.processes, each.effect.left_out, each.verdict.word) == (3, 1, "slower")
 
 
-def test_the_words_for_steadiness_are_counted_for_both():
+def test_steadiness_states_are_counted_for_both_sides():
     b = setting("b", SLOW)
     b.records[0].steadiness = judged(steady=True)
     assert one(compare([setting("a", FAST), b])).steady == ("–", "1 yes 2 –")
@@ -424,14 +424,14 @@ def lose(each: Setting) -> None:
          "the setting is not ranked: its output differs from the reference's (in 1 of 3 processes; KL too high)"),
     ],
 )  # fmt: skip
-def test_input_that_cannot_be_trusted_is_inconclusive_whatever_the_interval_says(spoilt, expected):
+def test_untrusted_measurements_are_inconclusive_for_any_interval(spoilt, expected):
     b = setting("b", SLOW)
     spoilt(b)
     verdict = one(compare([setting("a", FAST), b])).verdict
     assert (verdict.word, verdict.p, verdict.reason) == ("inconclusive", None, expected)
 
 
-def test_a_baseline_that_cannot_be_trusted_is_called_so():
+def test_an_untrusted_baseline_is_named_in_the_reason():
     a = setting("a", FAST)
     spoil(2, steadiness=judged("event", steady=False))(a)
     assert one(compare([a, setting("b", SLOW)])).verdict.reason == (
@@ -448,7 +448,7 @@ def test_a_baseline_that_cannot_be_trusted_is_called_so():
         {"fidelity": Fidelity(reference="eager", agrees=False, reason="KL too high")},
     ],
 )
-def test_a_side_is_judged_where_it_may_be_ranked_and_nowhere_else(place, spoilt):
+def test_a_side_is_judged_exactly_if_it_may_be_ranked(place, spoilt):
     sides = [setting("a", FAST), setting("b", SLOW)]
     for number in range(1, 4):
         spoil(number, **spoilt)(sides[place])
@@ -465,13 +465,13 @@ def test_a_side_is_judged_where_it_may_be_ranked_and_nowhere_else(place, spoilt)
         spoil(3, fidelity=Fidelity(reference="eager", agrees=None)),
     ],
 )
-def test_a_few_bad_processes_or_unknown_ones_leave_the_verdict(spoilt):
+def test_a_few_unsteady_or_unjudged_processes_do_not_change_the_verdict(spoilt):
     b = setting("b", SLOW)
     spoilt(b)
     assert one(compare([setting("a", FAST), b])).verdict.word == "slower"
 
 
-def test_half_of_the_processes_are_enough_to_distrust():
+def test_half_unsteady_processes_make_a_setting_untrusted():
     a, b = setting("a", [*FAST, 1.0]), setting("b", [*SLOW, 1.1])
     spoil(2, steadiness=judged("trend", steady=False))(b)
     assert one(compare([a, b])).verdict.reason == (
@@ -479,7 +479,7 @@ def test_half_of_the_processes_are_enough_to_distrust():
     )
 
 
-def test_named_differences_leave_the_verdict():
+def test_reported_differences_do_not_change_the_verdict():
     b = setting("b", SLOW, environment={"hostname": "far"})
     each = one(compare([setting("a", FAST), b]))
     assert [(one.key, one.a, one.b) for one in each.differences] == [("host", "–", "far")]
@@ -495,11 +495,11 @@ def test_settings_without_a_common_block_cannot_be_compared():
     assert compared.verdict.reason == "there is no pair of results to compare"
 
 
-def test_a_setting_that_is_barred_needs_no_correction():
+def test_a_setting_without_a_test_does_not_count_in_the_correction():
     barred = [setting(f"c{each}", logs(-1, 0, 1)) for each in range(10)]
     for each in barred:
         move(each)
-    # Alone its p value is 0.5 %, and eleven times that is too much.
+    # Uncorrected, its p value is 0.5 %, and eleven times that is too high.
     first, *_ = compare([setting("a", logs(0, 0, 0)), setting("b", logs(5.5, 5, 4.5)), *barred])
     assert first.verdict.word == "slower"
 
@@ -535,7 +535,7 @@ def tokens(each: Setting, *rows: list[int], same: bool = True) -> Setting:
     return each
 
 
-def test_tokens_that_the_same_setting_generated_otherwise_are_named():
+def test_different_tokens_of_the_same_setting_are_named():
     before, after = (tokens(setting("a", FAST), rows) for rows in ([1, 2, 3, 4], [1, 2, 9, 4]))
     each = one(compare_sweeps([before], [after]))
     assert each.differences == [
@@ -544,13 +544,13 @@ def test_tokens_that_the_same_setting_generated_otherwise_are_named():
     assert each.verdict.word == "equivalent"
 
 
-def test_tokens_say_nothing_of_another_setting_nor_where_they_change_from_call_to_call():
+def test_tokens_are_compared_only_within_a_setting_and_if_constant():
     a, other = tokens(setting("a", FAST), [1]), tokens(setting("b", FAST), [2])
     assert one(compare_sweeps([a], [other])).differences == []
     assert one(compare_sweeps([a], [tokens(setting("a", FAST), [2], same=False)])).differences == []
 
 
-def test_two_lone_settings_are_compared_whatever_their_ids():
+def test_two_single_settings_are_compared_whatever_their_ids():
     each = one(compare_sweeps([setting("a", FAST)], [setting("b", SLOW)]))
     assert (each.baseline, each.setting, each.verdict.word) == ("a", "b", "slower")
 
@@ -559,7 +559,7 @@ def test_two_lone_settings_are_compared_whatever_their_ids():
 
 
 def rate_of(name: str, hits: int, trials: int) -> tuple[float, float]:
-    """The exact 95 % bounds (Clopper and Pearson) of a rate; printed with it."""
+    """Return the exact 95 % bounds (Clopper and Pearson) of a rate and print them with it."""
     low = float(beta.ppf(0.025, hits, trials - hits + 1)) if hits else 0.0
     high = float(beta.ppf(0.975, hits + 1, trials - hits)) if hits < trials else 1.0
     print(f"{name}: {hits / trials:.2%} of {trials} ({low:.2%} to {high:.2%})")
@@ -567,7 +567,7 @@ def rate_of(name: str, hits: int, trials: int) -> tuple[float, float]:
 
 
 def simulated(repeats: int, process_sd: float, *, shift: float = 0.0, settings: int = 2, drift: float = 0.0):
-    """Sweeps of a baseline and others that all take `shift` longer: yields the baseline's and the others' processes."""
+    """Simulate sweeps of a baseline and others that take `shift` longer; yield the baseline's and the others' processes."""
     generator = np.random.default_rng([repeats, settings, int(process_sd * 1e4)])
     noise = MEDIAN_NOISE
     for _ in range(TRIALS):
@@ -580,7 +580,7 @@ def simulated(repeats: int, process_sd: float, *, shift: float = 0.0, settings: 
 
 
 def counted(margin: float, repeats: int, process_sd: float, **keywords) -> int:
-    """Sweeps with a setting that was called faster or slower."""
+    """Count the sweeps with a verdict faster or slower."""
     hits = 0
     for first, others in simulated(repeats, process_sd, **keywords):
         found = verdicts([effect(first, each, margin=margin) for each in others], margin=margin)
@@ -615,13 +615,13 @@ def test_a_sweep_of_twelve_identical_settings_rarely_has_a_false_verdict(repeats
 
 @pytest.mark.parametrize("process_sd", [0.003, 0.01])
 @pytest.mark.parametrize("repeats", [3, 5])
-def test_drift_over_a_shuffled_sweep_makes_few_false_verdicts(repeats, process_sd):
+def test_drift_over_a_shuffled_sweep_causes_few_false_verdicts(repeats, process_sd):
     hits = counted(0.0, repeats, process_sd, drift=0.04)
     low, _ = rate_of(f"4 % drift, R = {repeats}, process SD {process_sd:.1%}", hits, TRIALS)
     assert low <= 0.06
 
 
-def test_blocks_help_where_they_share_much():
+def test_pairing_by_block_adds_power_if_blocks_are_correlated():
     """Welch's interval alone finds 23 % of these."""
     hits = counted(0.01, 5, 0.003, drift=0.04, shift=0.03)
     low, _ = rate_of("shift of 3 % under 4 % drift", hits, TRIALS)

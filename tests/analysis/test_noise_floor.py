@@ -1,4 +1,4 @@
-"""The noise floor, against variances worked out by hand, the noncentral t of scipy.stats, and simulated sweeps."""
+"""Check the noise floor against hand-calculated variances, the noncentral t of scipy.stats and simulated sweeps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from factories import make_record
 
 
 def record(times_s: Sequence[float], *, start_s: float = 8.0, **changes) -> Record:
-    """Measured calls that follow each other without a gap, after a start of `start_s`."""
+    """Build a record of measured calls without gaps after a start of `start_s`."""
     starts_s = start_s + np.concatenate([[0.0], np.cumsum(times_s)[:-1]])
     calls = [
         Iteration(
@@ -36,7 +36,7 @@ def record(times_s: Sequence[float], *, start_s: float = 8.0, **changes) -> Reco
 
 
 def setting(series: Sequence[Sequence[float]]) -> Setting:
-    """A setting with one process for each series of calls, given as hundredths on the log scale."""
+    """Build a setting with one process for each series of calls, given as hundredths on the log scale."""
     records = [record(np.exp(np.array(each) / 100), repeat=repeat) for repeat, each in enumerate(series, start=1)]
     return Setting(name="a", setting_id="a", records=records)
 
@@ -48,26 +48,26 @@ def floor(*settings: Setting, **keywords) -> NoiseFloor:
 
 
 def drawn(processes: int, calls: int, *, process_sd: float, call_sd: float) -> Setting:
-    """In hundredths; the processes' own levels have exactly this deviation."""
+    """Draw series in hundredths; the levels of the processes have exactly this deviation."""
     generator = np.random.default_rng(1)
     levels = generator.normal(size=(processes, 1))
     levels *= process_sd / np.std(levels, ddof=1)
     return setting(levels + generator.normal(scale=call_sd, size=(processes, calls)))
 
 
-def test_without_three_processes_there_is_no_floor():
+def test_without_three_processes_there_is_no_noise_floor():
     assert noise_floor([]) is None
     assert noise_floor([setting([[0.0], [1.0]])]) is None
 
 
-def test_what_calls_do_not_explain_lies_between_processes():
+def test_variance_not_explained_by_calls_is_between_processes():
     found = floor(setting([[-1.0] * 4, [0.0] * 4, [1.0] * 4]))
     assert (found.process_sd, found.call_sd, found.median_noise) == (pytest.approx(0.01), pytest.approx(0), 0.0)
     assert found.process_share == 1.0
     assert (found.settings, found.processes, found.repeats, found.calls) == (1, 3, 3, 4)
 
 
-def test_what_calls_explain_is_taken_off():
+def test_variance_explained_by_calls_is_subtracted():
     calls = np.array([0.2, -0.2, 0.2, -0.2])
     found = floor(setting([calls - 1, calls, calls + 1]))
     noise = noise_of_median(list(np.exp(calls / 100)))
@@ -77,34 +77,34 @@ def test_what_calls_explain_is_taken_off():
     assert found.call_sd == pytest.approx(0.002 * math.sqrt(4 / 3))
 
 
-def test_processes_that_differ_by_less_than_their_calls_explain_do_not_differ():
+def test_differences_smaller_than_call_noise_give_no_variance_between_processes():
     calls = np.array([5.0, -5.0, 5.0, -5.0])
     found = floor(setting([calls - 1, calls, calls + 1]))
     assert (found.process_sd, found.process_share) == (0.0, 0.0)
     assert found.best_calls is None
 
 
-def test_one_call_a_process_leaves_all_noise_between_processes():
+def test_with_one_call_per_process_all_noise_is_between_processes():
     found = floor(setting([[-1.0], [0.0], [1.0]]))
     assert (found.call_sd, found.median_noise, found.process_sd) == (None, None, pytest.approx(0.01))
 
 
-def test_nothing_that_varies_has_no_share():
+def test_without_variance_there_is_no_share():
     found = floor(setting([[0.0] * 4] * 3))
     assert (found.process_share, found.detectable[3]) == (None, 0.0)
     assert found.repeats_for == {0.01: 3, 0.02: 3, 0.05: 3}
     assert len(found.advice()) == 2
 
 
-def test_settings_are_pooled_by_their_degrees_of_freedom_and_small_ones_left_out():
-    # Variances 1 with 2 degrees of freedom and 10 / 3 with 3, at levels of their own: (2 + 10) / 5.
+def test_settings_are_pooled_by_degrees_of_freedom_without_small_ones():
+    # Variances 1 with 2 degrees of freedom and 10 / 3 with 3, at different levels: (2 + 10) / 5.
     first, second = setting([[-1.0], [0.0], [1.0]]), setting([[50 + each] for each in (-2.0, -1.0, 1.0, 2.0)])
     found = floor(first, second, setting([[0.0], [99.0]]))
     assert found.process_sd == pytest.approx(0.01 * math.sqrt(12 / 5))
     assert (found.settings, found.processes, found.repeats) == (2, 7, 3)
 
 
-def test_the_split_finds_what_was_drawn():
+def test_the_split_recovers_the_simulated_variances():
     found = floor(drawn(300, 20, process_sd=1.0, call_sd=1.0))
     assert found.process_sd == pytest.approx(0.01, rel=0.05)
     assert found.call_sd == pytest.approx(0.01, rel=0.05)
@@ -118,7 +118,7 @@ def test_the_noncentrality_gives_80_percent_power(repeats, paired):
     assert found == pytest.approx(0.8, abs=1e-5)
 
 
-def test_two_sweeps_are_told_apart_by_welchs_test():
+def test_two_sweeps_are_compared_by_welchs_test():
     made = setting([[-1.0], [0.0], [1.0], [0.0]])
     error = 0.01 * math.sqrt(2 / 3) * math.sqrt(2 / 5)
     found = floor(made, paired=False)
@@ -127,8 +127,8 @@ def test_two_sweeps_are_told_apart_by_welchs_test():
     assert found.detectable[5] < floor(made).detectable[5]
 
 
-def test_the_detectable_difference_is_so_many_standard_errors_of_a_difference():
-    found = floor(setting([[-1.0], [0.0], [1.0], [0.0]]))  # variance 2/3 of a hundredth squared
+def test_the_detectable_difference_is_a_multiple_of_the_standard_error():
+    found = floor(setting([[-1.0], [0.0], [1.0], [0.0]]))  # variance 2/3 of a squared hundredth
     assert list(found.detectable) == [3, 4, 5, 10, 20]
     error = 0.01 * math.sqrt(2 / 3) * math.sqrt(2 / 5)
     assert math.log1p(found.detectable[5]) == pytest.approx(detectable_errors(5) * error)
@@ -136,7 +136,7 @@ def test_the_detectable_difference_is_so_many_standard_errors_of_a_difference():
 
 
 @pytest.mark.parametrize("repeats", [3, 5, 10])
-def test_the_test_that_decides_finds_the_detectable_difference_with_80_percent_power(repeats):
+def test_the_detectable_difference_is_found_with_80_percent_power(repeats):
     generator = np.random.default_rng(repeats)
     difference = detectable_errors(repeats) * 0.01 * math.sqrt(2 / repeats)
     hits, trials = 0, 1500
@@ -149,7 +149,7 @@ def test_the_test_that_decides_finds_the_detectable_difference_with_80_percent_p
     assert 0.77 < hits / trials < 0.83  # three standard errors either way
 
 
-def test_the_repeats_that_find_a_difference_are_the_fewest():
+def test_the_suggested_repeats_are_the_fewest_that_find_a_difference():
     found = floor(setting([[-1.0], [0.0], [1.0]]))
     error = 0.01 * math.sqrt(2)
     for difference, repeats in found.repeats_for.items():
@@ -159,13 +159,13 @@ def test_the_repeats_that_find_a_difference_are_the_fewest():
     assert list(found.repeats_for) == [0.01, 0.02, 0.05]
 
 
-def test_what_no_number_of_repeats_finds_is_none():
+def test_a_difference_that_no_number_of_repeats_finds_gives_none():
     found = floor(setting([[-20.0], [0.0], [20.0]]))
     assert found.repeats_for[0.01] is None
     assert found.repeats_for[0.05] is not None
 
 
-def test_costs_are_the_start_and_the_time_from_call_to_call():
+def test_costs_are_the_start_and_the_time_between_calls():
     found = floor(Setting(name="a", setting_id="a", records=[
         record([2.0, 4.0], start_s=start_s, repeat=repeat) for repeat, start_s in enumerate((9.0, 10.0, 11.0))
     ]))  # fmt: skip
@@ -180,7 +180,7 @@ def test_the_cost_of_a_process_includes_its_start_and_its_imports():
     assert (found.process_cost_s, found.call_cost_s) == (20.0, 3.0)
 
 
-def test_the_best_number_of_calls_weighs_costs_and_variances():
+def test_the_best_number_of_calls_depends_on_costs_and_variances():
     calls = np.array([0.5, -0.5, 0.5, -0.5])
     made = setting([calls - 1, calls, calls + 1])
     found = floor(made)
@@ -204,11 +204,11 @@ def test_advice_names_the_figures():
 @pytest.mark.parametrize(
     ("call_sd", "expected"), [(0.1, "only more repeats help"), (3.0, "a little"), (30.0, "as much as more repeats")]
 )
-def test_advice_depends_on_where_the_noise_is(call_sd, expected):
+def test_advice_depends_on_the_source_of_the_noise(call_sd, expected):
     assert any(expected in each for each in floor(drawn(200, 20, process_sd=0.7, call_sd=call_sd)).advice())
 
 
-def test_other_metrics_have_floors_of_their_own():
+def test_each_metric_has_its_own_noise_floor():
     made = setting([[-1.0], [0.0], [1.0]])
     assert floor(made, metric="ttft").metric == "ttft"
     assert noise_floor([made], metric="tpot") is None

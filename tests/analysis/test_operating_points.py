@@ -1,4 +1,4 @@
-"""Where a setting stands under the roofline."""
+"""Test the operating points of a setting under the roofline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COSTS = Roofline(rates=None, prefill_bytes=1e6, prefill_flops=4e8, decode_bytes=
 
 
 def record(**changes: object) -> Record:
-    """First tokens after 0.1 s, medians of 0.2095 s from token to token."""
+    """Build a record with first tokens after 0.1 s and a median of 0.2095 s between tokens."""
     return make_record(roofline=dataclasses.replace(COSTS, **changes))
 
 
@@ -26,7 +26,7 @@ def test_intensity_is_flops_over_bytes_and_speed_flops_over_the_median_time():
     assert decode.flops_per_s == pytest.approx(2e6 / 0.2095)
 
 
-def test_a_stage_above_what_the_device_can_do_has_no_point():
+def test_a_stage_above_the_devices_limits_has_no_point():
     assert [each.stage for each in operating_points(record(rejected={"prefill_mfu": 1.4}))] == ["decode"]
 
 

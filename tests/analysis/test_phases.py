@@ -1,4 +1,4 @@
-"""The parts of a trial's time."""
+"""Test the phases of a trial's time."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ def trial(lasted_s: float | None = 50.0, **phases_s: float) -> Record:
     return make_record(phases_s=phases_s, **changes)
 
 
-def test_parts_come_in_the_order_of_the_journey_whatever_that_of_the_record() -> None:
+def test_phases_are_in_running_order_whatever_the_order_of_the_record() -> None:
     assert tuple(phases_of(trial(**dict(reversed(JOURNEY.items()))))) == NAMES
 
 
-def test_wait_and_publish_lie_outside_of_the_span_and_leave_other_as_it_is() -> None:
+def test_wait_and_publish_are_outside_the_span_and_do_not_change_other() -> None:
     without = {name: seconds for name, seconds in JOURNEY.items() if name not in ("wait", "publish")}
     assert phases_of(trial(**JOURNEY))["other"] == pytest.approx(9.5)
     assert phases_of(trial(**without))["other"] == pytest.approx(9.5)
 
 
-def test_what_lies_within_another_part_is_not_counted_twice() -> None:
+def test_a_phase_within_another_is_not_counted_twice() -> None:
     assert phases_of(trial(**JOURNEY, total=45.0, batching_setup=2.0)) == phases_of(trial(**JOURNEY))
 
 
-def test_the_look_at_what_ran_is_one_part() -> None:
+def test_all_evidence_steps_are_one_phase() -> None:
     found = phases_of(trial(evidence=1.0, fidelity=2.0, roofline=3.0, profile=4.0))
     assert found == pytest.approx({"evidence": 10.0, "other": 40.0})
 
 
-def test_what_nobody_timed_is_left_out_and_in_other() -> None:
+def test_untimed_phases_are_omitted_and_count_in_other() -> None:
     assert phases_of(trial(load=2.0)) == pytest.approx({"load": 2.0, "other": 48.0})
 
 
@@ -53,17 +53,17 @@ def test_without_an_end_there_is_no_other() -> None:
     assert phases_of(trial(lasted_s=None, load=2.0)) == {"load": 2.0}
 
 
-def test_in_generate_are_all_calls_that_are_recorded() -> None:
+def test_time_in_generate_includes_all_recorded_calls() -> None:
     assert in_generate_s(trial()) == pytest.approx(CALLS_S)
 
 
-def test_outside_generate_is_all_but_the_calls_and_the_wait() -> None:
+def test_time_outside_generate_excludes_the_calls_and_the_wait() -> None:
     assert outside_generate_s(trial(**JOURNEY)) == pytest.approx(50.0 + 0.25 - CALLS_S)
 
 
-def test_outside_generate_is_not_known_where_no_part_is() -> None:
+def test_time_outside_generate_is_unknown_without_timed_phases() -> None:
     assert outside_generate_s(make_record(phases_s={"wait": 3.0}, ended_at_s=None, iterations=[])) is None
 
 
-def test_outside_generate_is_not_known_where_the_parts_do_not_cover_the_calls() -> None:
+def test_time_outside_generate_is_unknown_if_phases_do_not_cover_the_calls() -> None:
     assert outside_generate_s(trial(lasted_s=None, load=2.0)) is None

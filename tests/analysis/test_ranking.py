@@ -1,4 +1,4 @@
-"""Which settings did the same work, and reasons in deciding order; test_one_answer.py has the ranking as a whole."""
+"""Test which settings did the same work and the order of reasons; test_one_answer.py tests the whole ranking."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def groups(*records: Record) -> list[list[str]]:
     return [[each.name for each in group] for group in comparable_groups(settings_of(records))]
 
 
-def test_prompts_of_the_same_content_are_the_same_work_wherever_they_lie() -> None:
+def test_prompts_with_the_same_content_are_the_same_work_at_any_path() -> None:
     assert groups(prompted("a", "/one/p.txt", "1" * 64), prompted("b", "/two/q.txt", "1" * 64)) == [["a", "b"]]
 
 
-def test_a_prompt_that_changed_below_its_path_is_other_work() -> None:
+def test_a_prompt_changed_at_the_same_path_is_different_work() -> None:
     records = prompted("a", "p.txt", "1" * 64), prompted("b", "p.txt", "2" * 64)
     assert groups(*records) == [["a"], ["b"]]
     assert differing_keys(settings_of(records)) == ["workload.prompt_file"]
@@ -43,18 +43,18 @@ def test_without_the_content_the_path_decides() -> None:
     assert groups(prompted("a", "p.txt", None), prompted("b", "p.txt", None)) == [["a", "b"]]
 
 
-def test_a_reader_is_shown_the_path() -> None:
+def test_the_path_of_the_prompt_is_shown() -> None:
     (setting,) = settings_of([prompted("a", "p.txt", "1" * 64)])
     assert shown_work(setting, "workload.prompt_file") == "p.txt"
 
 
-def test_of_different_work_none_has_the_lowest_median() -> None:
+def test_among_different_work_no_setting_has_the_lowest_median() -> None:
     records = [prompted("a", "p.txt", "1" * 64), prompted("b", "q.txt", "2" * 64)]
     assert lowest(rank(settings_of(records))) == []
     assert [each.setting.name for each in lowest(rank(settings_of([job("a", 1.0), job("b", 0.9)])))] == ["b"]
 
 
-def test_reasons_stand_in_deciding_order_with_the_flags_that_decide() -> None:
+def test_reasons_are_in_deciding_order_with_the_deciding_flags() -> None:
     record = job("a", 1.0, steadiness=TREND, fidelity=Fidelity(reference="eager", agrees=False, reason="other tokens"))
     record.warmup_status, record.warmup_stop = "not_converged", "after 50 calls"
     standing = standing_of([record])
@@ -67,7 +67,7 @@ def test_reasons_stand_in_deciding_order_with_the_flags_that_decide() -> None:
     ]
 
 
-def test_processes_are_counted_by_what_they_were() -> None:
+def test_processes_are_counted_by_their_steadiness_state() -> None:
     states = [TREND, TREND, NOISY, NOISY, TREND]
     standing = standing_of([job("a", 1.0, at + 1, steadiness=each) for at, each in enumerate(states)])
     (reason,) = standing.reasons

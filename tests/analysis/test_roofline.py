@@ -1,4 +1,4 @@
-"""The cost of a call and its share of the device's rates, checked against figures worked out by hand."""
+"""Check the cost of a call and its share of the device's rates against hand-calculated figures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rates(**changes: object) -> DeviceRates:
 
 
 def record(shape: ModelShape | None = SHAPE, **observed: object) -> Record:
-    """The record of tests/factories.py: batches of 2, prompts of 8 tokens and 5 new ones, float32."""
+    """Return the record of tests/factories.py: batches of 2, prompts of 8 tokens and 5 new ones, float32."""
     made = factories.make_record()
     made.observed = dataclasses.replace(made.observed, shape=shape, **observed)
     return made
@@ -43,7 +43,7 @@ def test_a_prefill_reads_each_weight_once_and_writes_all_keys_and_values() -> No
     assert prefill_cost(SHAPE, WORK).bytes == 100 * 4 + 2 * 2 * 4 * 2 * 8 * 4
 
 
-def test_a_prefill_computes_the_lm_head_for_the_last_token_of_each_row_and_half_of_the_scores() -> None:
+def test_a_prefill_computes_the_lm_head_for_last_tokens_and_half_of_the_scores() -> None:
     linear = 2 * (60 * 2 * 4 + 40 * 2)
     pairs = 1 + 2 + 3 + 4
     assert prefill_cost(SHAPE, WORK).flops == linear + 2 * 2 * (4 * 3 * 8) * pairs
@@ -58,13 +58,13 @@ def test_a_decoding_step_is_the_mean_over_the_steps_of_a_call() -> None:
     assert cost.flops == pytest.approx(sum(steps_flops) / 3)
 
 
-def test_heads_that_share_keys_save_bytes_and_no_flops() -> None:
+def test_heads_that_share_keys_save_bytes_but_no_flops() -> None:
     alone = dataclasses.replace(SHAPE, kv_heads=3)
     assert decode_cost(alone, WORK).flops == decode_cost(SHAPE, WORK).flops
     assert decode_cost(alone, WORK).bytes - 400 == 3 * (decode_cost(SHAPE, WORK).bytes - 400)
 
 
-def test_a_layer_with_a_window_reads_and_scores_no_more_than_its_window() -> None:
+def test_a_layer_with_a_window_reads_and_scores_only_its_window() -> None:
     window = dataclasses.replace(SHAPE, sliding_window=3, sliding_layers=1)
     kept = 4 + 3  # positions of the layer without window, and of the one with it
     assert prefill_cost(window, WORK).bytes == 400 + 2 * kept * 2 * 8 * 4
@@ -73,30 +73,30 @@ def test_a_layer_with_a_window_reads_and_scores_no_more_than_its_window() -> Non
     assert decode_cost(window, WORK).bytes == 400 + 2 * (6 + 3) * 2 * 8 * 4
 
 
-def test_a_window_that_nothing_reaches_changes_nothing() -> None:
+def test_a_window_longer_than_the_sequence_changes_nothing() -> None:
     window = dataclasses.replace(SHAPE, sliding_window=7, sliding_layers=2)
     assert prefill_cost(window, WORK) == prefill_cost(SHAPE, WORK)
     assert decode_cost(window, WORK) == decode_cost(SHAPE, WORK)
 
 
-def test_of_experts_those_are_read_that_some_token_of_the_step_visits() -> None:
+def test_only_experts_that_a_token_of_the_step_uses_are_read() -> None:
     moe = dataclasses.replace(SHAPE, **EXPERTS)
     more = decode_cost(moe, WORK).bytes - decode_cost(SHAPE, WORK).bytes
     # Two rows with one of four experts each: 9 of the 16 pairs of choices leave a given expert out.
     assert more == pytest.approx(80 * 4 * (1 - 9 / 16))
 
 
-def test_of_experts_each_token_computes_those_that_it_visits() -> None:
+def test_each_token_computes_only_the_experts_it_uses() -> None:
     moe = dataclasses.replace(SHAPE, **EXPERTS)
     assert decode_cost(moe, WORK).flops - decode_cost(SHAPE, WORK).flops == 2 * 2 * 80 / 4
     assert prefill_cost(moe, WORK).flops - prefill_cost(SHAPE, WORK).flops == 2 * 2 * 4 * 80 / 4
 
 
-def test_every_expert_is_read_when_each_token_visits_all() -> None:
+def test_every_expert_is_read_if_each_token_uses_all() -> None:
     assert expected_expert_share(dataclasses.replace(SHAPE, experts=4, experts_per_token=4), 1) == 1.0
 
 
-def test_one_token_reads_its_own_experts_only() -> None:
+def test_one_token_reads_only_its_own_experts() -> None:
     assert expected_expert_share(dataclasses.replace(SHAPE, experts=8, experts_per_token=2), 1) == pytest.approx(2 / 8)
 
 
@@ -131,20 +131,20 @@ def test_a_step_much_larger_than_the_caches_is_measured_against_memory() -> None
     assert bandwidth_for(cached, 1e9) == pytest.approx(1e5, rel=1e-4)
 
 
-def test_the_part_that_the_caches_can_hold_is_granted_their_bandwidth() -> None:
+def test_the_part_that_fits_the_caches_counts_with_their_bandwidth() -> None:
     cached = rates(bandwidth_bytes_per_s=1e4, cache_bandwidth_bytes_per_s=4e4, cache_bytes=10_000)
     # 10 kB at 40 kB/s and 10 kB at 10 kB/s take 1.25 s.
     assert bandwidth_for(cached, 20_000) == pytest.approx(20_000 / 1.25)
 
 
-def test_without_known_caches_the_bandwidth_is_that_of_memory() -> None:
+def test_with_unknown_caches_the_bandwidth_is_that_of_memory() -> None:
     assert bandwidth_for(rates(), 1.0) == 1e5
 
 
-# ---- what is not known ----------------------------------------------------------------------------------------------
+# ---- unknown values -------------------------------------------------------------------------------------------------
 
 
-def test_a_share_above_what_the_device_can_do_is_none_with_the_reason() -> None:
+def test_a_share_above_the_devices_limits_is_none_with_the_reason() -> None:
     result = roofline(record(), rates(bandwidth_bytes_per_s=1.0))
     assert (result.prefill_mbu, result.decode_mbu) == (None, None)
     assert result.decode_mfu is not None
@@ -164,20 +164,20 @@ def test_a_share_a_few_percent_above_one_is_noise_and_more_is_a_fault(figure: st
     assert (figure in result.rejected) is not kept
 
 
-def test_without_rates_the_costs_stand_alone() -> None:
+def test_without_rates_only_the_costs_are_given() -> None:
     result = roofline(record(), None)
     assert result.decode_bytes == roofline(record(), rates()).decode_bytes
     assert (result.decode_mbu, result.prefill_mfu) == (None, None)
     assert result.reason == "the device's rates are not known"
 
 
-def test_rates_of_another_dtype_are_no_denominators() -> None:
+def test_rates_of_another_dtype_give_no_share() -> None:
     result = roofline(record(), rates(dtype="bfloat16"))
     assert result.decode_mfu is None
     assert "bfloat16" in result.reason
 
 
-def test_an_architecture_that_cannot_be_read_has_no_costs() -> None:
+def test_an_unknown_architecture_has_no_costs() -> None:
     result = roofline(record(shape=None), rates())
     assert result.decode_bytes is None
     assert "architecture" in result.reason
@@ -192,14 +192,14 @@ def test_a_call_of_one_new_token_has_no_decoding_step() -> None:
     assert "no decoding step" in result.reason
 
 
-def test_continuous_batching_has_no_steps_of_one_kind() -> None:
+def test_continuous_batching_has_no_uniform_steps() -> None:
     batched = record()
     batched.requested["generation"]["continuous_batching"] = True
     assert roofline(batched, rates()).decode_mbu is None
     assert "continuous batching" in roofline(batched, rates()).reason
 
 
-def test_a_job_that_measured_nothing_has_costs_and_no_shares() -> None:
+def test_a_job_without_measured_calls_has_costs_but_no_shares() -> None:
     empty = record()
     empty.iterations = empty.calls("validation")
     result = roofline(empty, rates())

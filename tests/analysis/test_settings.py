@@ -1,4 +1,4 @@
-"""How records become settings and processes, and what is said to stand between two settings."""
+"""Test how records become settings and processes, and which differences of two settings are reported."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def call(token_times_s: list[float], index: int = 0) -> Iteration:
 
 
 def between(left: Record, right: Record) -> list[tuple[str, str, str, bool]]:
-    """The differences of two settings of one record each, which are named alike."""
+    """Return the differences of two settings of one record each, with equal names."""
     found = differences(
         *(Setting(name="", setting_id=each, records=[one]) for each, one in (("a", left), ("b", right)))
     )
@@ -55,7 +55,7 @@ def test_repeats_of_a_trial_are_one_setting_and_settings_keep_their_order():
     assert [(each.setting_id, len(each.records)) for each in found] == [("b", 2), ("a", 2)]
 
 
-def test_arms_of_a_trial_are_settings_of_their_own():
+def test_labels_of_a_trial_are_separate_settings():
     records = []
     for arm in ("one", "two"):
         config = make_config()
@@ -68,7 +68,7 @@ def test_reference_runs_are_no_settings():
     assert settings_of([make_record(kind="reference")]) == []
 
 
-def test_what_did_not_come_through_is_counted_by_its_status():
+def test_failed_jobs_are_counted_by_status():
     statuses = ["ok", "failed", "oom", "failed"]
     setting = only([make_record(repeat=repeat, status=status) for repeat, status in enumerate(statuses, start=1)])
     assert [each.repeat for each in setting.records] == [1]
@@ -82,7 +82,7 @@ def test_the_last_ok_record_of_a_repeat_counts():
     assert setting.lost == {}
 
 
-def test_a_repeat_that_came_through_later_is_not_lost():
+def test_a_repeat_that_succeeded_later_is_not_lost():
     setting = only([make_record(status="timeout"), make_record()])
     assert (len(setting.records), setting.lost) == (1, {})
 
@@ -100,18 +100,18 @@ def test_the_reason_of_a_loss_is_one_line(status, stage, expected):
     assert only([make_record(status=status, stage=stage, error=error)]).lost_reason == expected
 
 
-def test_a_loss_without_an_error_tells_its_stage():
+def test_a_loss_without_an_error_names_its_stage():
     assert only([make_record(status="interrupted", stage="warmup")]).lost_reason == "interrupted in warmup"
 
 
-def test_a_setting_without_a_name_has_its_models():
+def test_a_setting_without_a_name_is_named_by_its_model():
     assert [each.name for each in settings_of([make_record(trial_id="a"), make_record(trial_id="b", name="x")])] == [
         "org/tiny",
         "x",
     ]
 
 
-def test_steady_processes_are_counted_apart_from_those_that_could_not_be_judged():
+def test_steady_and_unjudged_processes_are_counted_separately():
     judged = [Steadiness(steady=each, flags=[], shape=None, power="enough") for each in (True, False, None)]
     setting = only([make_record(repeat=repeat, steadiness=each) for repeat, each in enumerate([*judged, None])])
     assert setting.steady == (1, 4)
@@ -124,7 +124,7 @@ def test_output_that_could_not_be_compared_is_not_wrong():
     assert [each.repeat for each in setting.wrong] == [1]
 
 
-def test_a_warmup_that_was_cut_short_is_not_warm():
+def test_an_incomplete_warmup_is_not_warm():
     statuses = ["fixed", "converged", "not_converged", None]
     setting = only([make_record(repeat=repeat, warmup_status=each) for repeat, each in enumerate(statuses)])
     assert [each.repeat for each in setting.not_warm] == [2]
@@ -143,7 +143,7 @@ def test_a_process_has_the_median_of_its_measured_calls(metric, expected):
 
 
 def test_itls_are_pooled_over_calls_of_different_length():
-    # Gaps 1, 1, 1 and 5: the median of all is 1, that of the calls' own medians would be 3.
+    # Gaps 1, 1, 1 and 5: the median of all is 1, the median of the calls' medians would be 3.
     record = make_record(iterations=[call([1.0, 2.0, 3.0, 4.0]), call([1.0, 6.0], index=1)])
     assert processes(only([record]), "itl")[1].median_s == 1.0
 
@@ -154,11 +154,11 @@ def test_a_process_without_token_times_has_no_ttft_and_no_itl():
     assert [list(processes(setting, metric)) for metric in ("e2e", "ttft", "itl", "tpot")] == [[1], [], [], []]
 
 
-def test_a_process_without_measured_calls_says_nothing():
+def test_a_process_without_measured_calls_has_no_metrics():
     assert processes(only([make_record(iterations=[])]), "e2e") == {}
 
 
-def test_a_metric_that_does_not_exist_is_our_own_mistake():
+def test_an_unknown_metric_raises_an_internal_error():
     with pytest.raises(AssertionError, match="latency"):
         processes(only([make_record()]), "latency")
 
@@ -166,15 +166,15 @@ def test_a_metric_that_does_not_exist_is_our_own_mistake():
 # ---- noise -----------------------------------------------------------------------------------------------------------
 
 
-def test_noise_is_the_rank_intervals_width_over_that_of_a_normal_law():
-    # e^0 … e^0.19, to and fro so that nothing adds for autocorrelation; ranks 6 and 15 are 0.09 apart on the log scale.
+def test_noise_is_the_rank_intervals_width_over_that_of_a_normal_distribution():
+    # e^0 … e^0.19, alternating so that there is no autocorrelation; ranks 6 and 15 are 0.09 apart on the log scale.
     order = [each // 2 if each % 2 else 19 - each // 2 for each in range(20)]
     values = [math.exp(each / 100) for each in order]
     z = -norm.ppf(binom.cdf(5, 20, 0.5))
     assert noise_of_median(values) == pytest.approx(0.09 / (2 * z))
 
 
-def test_noise_of_few_calls_is_that_of_normal_noise():
+def test_noise_of_few_calls_assumes_a_normal_distribution():
     values = [math.exp(each) for each in (0.01, -0.01, 0.01)]
     assert noise_of_median(values) == pytest.approx(math.sqrt(math.pi / 2 / 3) * np.std([1, -1, 1], ddof=1) / 100)
 
@@ -184,22 +184,22 @@ def test_noise_has_no_unit():
     assert noise_of_median([1000 * each for each in values]) == pytest.approx(noise_of_median(values))
 
 
-def test_noise_of_calls_that_depend_on_each_other_is_larger():
+def test_noise_of_autocorrelated_calls_is_larger():
     rising = [math.exp(each / 100) for each in range(20)]
     mixed = [rising[each] for each in np.random.default_rng(2).permutation(20)]
     assert noise_of_median(rising) > 2 * noise_of_median(mixed)
 
 
-def test_noise_is_what_medians_scatter_by():
+def test_noise_estimates_the_standard_deviation_of_medians():
     generator = np.random.default_rng(5)
     series = generator.lognormal(sigma=0.01, size=(2000, 20))
     scatter = np.std(np.log(np.median(series, axis=1)))
     noises = [noise_of_median(list(each)) for each in series]
-    # A tenth is the rank interval's own, another one comes with the correction for a correlation that is not there.
+    # The rank interval adds a tenth, the correction for an absent correlation another one.
     assert 1 <= math.sqrt(np.mean(np.square(noises))) / scatter < 1.35
 
 
-def test_a_correlation_that_is_known_stands_in_for_the_series_own():
+def test_a_known_correlation_replaces_the_series_own():
     rising = [math.exp(each / 100) for each in range(20)]
     independent = noise_of_median(rising, correlation=0.0)
     assert independent < noise_of_median(rising)
@@ -232,7 +232,7 @@ def test_equal_records_do_not_differ():
         ("workload", "prompt_file", "a.txt"),
     ],
 )
-def test_another_model_or_workload_bars_a_verdict(section, key, value):
+def test_another_model_or_workload_prevents_a_verdict(section, key, value):
     other = make_record()
     before = other.requested[section][key]
     other.requested[section][key] = value
@@ -243,17 +243,17 @@ def test_another_model_or_workload_bars_a_verdict(section, key, value):
 @pytest.mark.parametrize(
     ("section", "key", "value"), [("model", "dtype", "bfloat16"), ("attention", "implementation", "eager")]
 )
-def test_what_one_compares_is_no_difference(section, key, value):
+def test_the_compared_keys_are_no_difference(section, key, value):
     other = make_record()
     other.requested[section][key] = value
     assert between(make_record(), other) == []
 
 
-def test_another_device_bars_a_verdict():
+def test_another_device_prevents_a_verdict():
     assert between(make_record(), observing(device_name="Other")) == [("device", "Test CPU", "Other", True)]
 
 
-def test_another_commit_of_the_model_bars_a_verdict():
+def test_another_commit_of_the_model_prevents_a_verdict():
     assert between(observing(revision="aa"), observing(revision="bb")) == [("model commit", "aa", "bb", True)]
 
 
@@ -266,18 +266,18 @@ def test_another_commit_of_the_model_bars_a_verdict():
         ({"variables": {"OMP_NUM_THREADS": "X"}}, "OMP_NUM_THREADS"),
     ],
 )
-def test_other_circumstances_are_named_only(environment, key):
+def test_other_circumstances_are_only_reported(environment, key):
     plain = make_record(environment={"versions": {}, "gpu": None, "variables": {}})
     assert between(plain, make_record(environment=environment)) == [(key, "–", "X", False)]
 
 
-def test_another_kv_cache_is_named_only():
+def test_another_kv_cache_is_only_reported():
     assert between(make_record(), observing(kv_cache="DynamicCache")) == [
         ("KV cache", "StaticCache", "DynamicCache", False)
     ]
 
 
-def test_jobs_on_the_same_host_are_named_where_one_side_had_more():
+def test_jobs_on_the_same_host_are_reported_if_one_side_had_more():
     quiet, old, beside = (
         make_record(neighbours=each and Neighbours(at_start=each[0], came=each[1], waited_s=0.0))
         for each in ((0, 0), None, (1, 2))
@@ -291,7 +291,7 @@ def test_the_number_of_a_gpu_is_no_difference():
     assert between(left, right) == []
 
 
-def test_what_bars_comes_first():
+def test_differences_that_prevent_a_verdict_come_first():
     other = observing(device_name="Other", kv_cache="DynamicCache")
     other.environment["hostname"] = "far"
     assert [each[3] for each in between(make_record(), other)] == [True, False, False]
@@ -305,5 +305,5 @@ def test_processes_on_several_hosts_are_all_named():
     assert [(each.key, each.a, each.b) for each in differences(several, one)] == [("host", "x, y", "x")]
 
 
-def test_nothing_is_said_of_a_setting_without_processes():
+def test_a_setting_without_processes_has_no_differences():
     assert differences(only([make_record()]), Setting(name="", setting_id="b")) == []

@@ -1,4 +1,4 @@
-"""From which call on a process is on its final level."""
+"""Test from which call on a process is steady."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOISE = np.random.default_rng(7).normal(0.0, 0.004, 60)
 
 
 def record(warmup: list[float], measured: list[float], *, noise: float = 1.0, **changes: Any) -> Record:
-    """A job whose calls take so many seconds, give or take 0.4 % each, after a validation call of 30 s."""
+    """Build a job whose calls take these seconds, each ± 0.4 %, after a validation call of 30 s."""
     times = [30.0, *warmup, *measured]
     phases = ["validation", *["warmup"] * len(warmup), *["measurement"] * len(measured)]
     calls = []
@@ -38,7 +38,7 @@ def test_a_level_series_is_steady_from_the_first_call_after_the_validation():
     assert call(record([1.0] * 5, [1.0] * 20)) == 1
 
 
-def test_slow_calls_at_the_start_that_are_too_few_for_a_level_are_not_on_it():
+def test_slow_first_calls_too_few_for_a_level_are_excluded():
     assert call(record([3.0, 2.0, 1.0, 1.0, 1.0], [1.0] * 20)) == 3
 
 
@@ -46,18 +46,18 @@ def test_the_last_of_two_levels_counts():
     assert call(record([2.0] * 5, [1.0] * 20)) == 6
 
 
-def test_a_step_within_the_measurement_is_where_it_becomes_steady():
+def test_a_step_within_the_measurement_is_the_steady_point():
     made = record([1.3] * 5, [1.3] * 6 + [1.0] * 14)
     assert made.steadiness is not None
     assert made.steadiness.steady is False
     assert call(made) == 12
 
 
-def test_levels_apart_by_less_than_matters_are_one():
+def test_negligibly_different_levels_are_one():
     assert call(record([1.015] * 5, [1.0] * 20)) == 1
 
 
-def test_the_level_is_the_median_from_there_on():
+def test_the_level_is_the_median_from_the_steady_point_on():
     point = steady_point(record([2.0] * 5, [1.0] * 20))
     assert point is not None
     assert point.level_s == pytest.approx(1.0, rel=0.005)
@@ -72,11 +72,11 @@ def test_a_series_that_switches_between_two_levels_never_settles():
     assert call(record([1.0] * 5, [1.0, 1.3] * 10)) is None
 
 
-def test_a_step_too_near_the_end_is_no_level():
+def test_a_step_too_near_the_end_starts_no_level():
     assert call(record([1.0] * 5, [1.0] * 17 + [1.5] * 3)) is None
 
 
-def test_a_compilation_in_a_measured_call_puts_it_off_until_after_that_call():
+def test_a_compilation_in_a_measured_call_delays_the_steady_point():
     event = CompileEvent(iteration=10, kind="recompile")
     made = record([1.0] * 5, [1.0] * 20)
     assert made.observed is not None
@@ -85,7 +85,7 @@ def test_a_compilation_in_a_measured_call_puts_it_off_until_after_that_call():
     assert call(made) == 11
 
 
-def test_a_compilation_in_the_last_call_leaves_nothing_to_be_steady_on():
+def test_a_compilation_in_the_last_call_leaves_no_steady_point():
     made = record([1.0] * 5, [1.0] * 20)
     assert made.observed is not None
     compiled = CompileObserved(graphs=1, events=[CompileEvent(iteration=25, kind="graph")])
@@ -93,30 +93,30 @@ def test_a_compilation_in_the_last_call_leaves_nothing_to_be_steady_on():
     assert call(made) is None
 
 
-def test_a_warm_up_whose_rule_was_never_met_settles_nowhere():
+def test_a_warm_up_whose_rule_was_never_met_has_no_steady_point():
     made = record([1.0] * 5, [1.0] * 20)
     made.warmup_status = "not_converged"
     assert call(made) is None
 
 
-def test_a_device_that_was_held_back_shows_no_level_of_the_setting():
+def test_a_throttled_device_has_no_steady_point():
     made = record([1.0] * 5, [1.0] * 20)
     assert made.steadiness is not None
     made.steadiness = dataclasses.replace(made.steadiness, flags=["throttled"])
     assert call(made) is None
 
 
-def test_a_noisy_level_is_told_but_not_for_certain():
+def test_a_noisy_steady_point_is_reported_as_uncertain():
     point = steady_point(record([1.0] * 5, [1.0] * 20, noise=10.0))
     assert point is not None
     assert not point.certain
 
 
-def test_without_measured_calls_there_is_none():
+def test_without_measured_calls_there_is_no_steady_point():
     assert call(record([1.0] * 5, [])) is None
 
 
-def test_segments_that_belong_to_other_calls_do_no_harm():
+def test_segments_of_other_calls_are_ignored():
     made = record([1.0] * 5, [1.0] * 20)
     made.iterations = made.iterations[:1]
     assert call(made) is None

@@ -1,4 +1,4 @@
-"""When the warm-up and the measurement end."""
+"""Test when the warm-up and the measurement end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.analysis.calls.stopping import (
 
 
 def warm_up(rule: WarmupRule, e2e_s, disturbed=()) -> tuple[int, Stop | None]:
-    """How many calls the rule takes of a series, and why it ends."""
+    """Return how many calls of a series the rule uses and why it ends."""
     for n in range(1, len(e2e_s) + 1):
         if stop := rule.decide(e2e_s[:n], {each for each in disturbed if each < n}):
             return n, stop
@@ -27,7 +27,7 @@ def noisy(count: int, *, cv: float = 0.005, seed: int = 0) -> np.ndarray:
     return 1 + cv * np.random.default_rng(seed).standard_normal(count)
 
 
-def test_level_calls_end_the_warm_up_with_the_first_full_window() -> None:
+def test_steady_calls_end_the_warm_up_with_the_first_full_window() -> None:
     n, stop = warm_up(WarmupRule(), [1.0] * 60)
     assert (n, stop.status) == (8, "converged")
     assert stop.reason == "the last 8 calls are level (second half +0.0%, along the line +0.0%)"
@@ -38,8 +38,8 @@ def test_a_compilation_restarts_the_window() -> None:
     assert warm_up(WarmupRule(), [1.0] * 60, disturbed=[0, 6])[0] == 7 + 8
 
 
-def test_a_slow_call_without_an_event_is_waited_out_only_as_long_as_it_tilts_the_window() -> None:
-    """One slow call moves neither half's median nor the Theil-Sen line; that is what they are for."""
+def test_a_single_slow_call_without_an_event_does_not_extend_the_warm_up() -> None:
+    """One slow call changes neither half's median nor the Theil-Sen line: both estimators are robust."""
     assert warm_up(WarmupRule(), [9.0] + [1.0] * 59)[0] == 8
 
 
@@ -85,7 +85,7 @@ def test_the_warm_up_takes_no_longer_than_three_times_the_measurement() -> None:
     assert warm_up(WarmupRule(planned_calls=4), falling)[0] == 12  # three times four calls
 
 
-def test_a_slow_call_that_nothing_explains_does_not_use_up_the_warm_up() -> None:
+def test_an_unexplained_slow_call_does_not_use_up_the_warm_up() -> None:
     n, stop = warm_up(WarmupRule(planned_calls=20), [5.0, 5.0, 3.0, *[0.08] * 57])
     assert (n, stop.status) == (10, "converged")
 
@@ -96,17 +96,17 @@ def test_slow_calls_get_a_shorter_window() -> None:
     assert warm_up(WarmupRule(min_calls=7), [10.1] * 60)[0] == 7
 
 
-def test_the_smallest_number_of_calls_counts_from_the_last_event() -> None:
+def test_the_minimum_number_of_calls_counts_from_the_last_event() -> None:
     assert warm_up(WarmupRule(min_calls=12), [1.0] * 60, disturbed=[4])[0] == 5 + 12
 
 
-def test_events_without_end_end_the_warm_up() -> None:
+def test_endless_events_end_the_warm_up() -> None:
     n, stop = warm_up(WarmupRule(), [1.0] * 200, disturbed=range(200))
     assert (n, stop.status) == (MOST_DISTURBED + 1, "not_converged")
     assert stop.reason == "a compilation, graph capture or growth of memory in 17 of 17 calls"
 
 
-def test_seconds_or_milliseconds_stop_at_the_same_call() -> None:
+def test_seconds_and_milliseconds_stop_at_the_same_call() -> None:
     series = noisy(60, cv=0.02) + 0.3 * np.exp(-np.arange(60) / 4)
     short = WarmupRule(max_s=1e9)
     assert warm_up(short, series)[0] == warm_up(short, series / 1000)[0]
@@ -122,13 +122,13 @@ def measure(rule: MeasurementRule, e2e_s) -> tuple[int, Stop | None]:
     return len(e2e_s), None
 
 
-def test_quiet_calls_end_the_measurement_at_the_second_look() -> None:
+def test_low_noise_ends_the_measurement_at_the_second_check() -> None:
     n, stop = measure(MeasurementRule(), noisy(100))
     assert (n, stop.status) == (25, "converged")
     assert stop.reason.endswith("after 25 calls")
 
 
-def test_one_narrow_look_is_not_enough() -> None:
+def test_one_check_with_a_narrow_interval_is_not_enough() -> None:
     """Narrow at 20 calls, wide at 25, narrow at 30 and 35."""
     quiet = [1.0] * 20
     wild = [1.2, 0.8, 1.2, 0.8, 1.2]
@@ -138,20 +138,20 @@ def test_one_narrow_look_is_not_enough() -> None:
     assert measure(MeasurementRule(), series)[0] == 25 + 5 * (looks[1] > 0.01) + 5 * (looks[1] > 0.01)
 
 
-def test_noise_that_stays_ends_at_the_cap_with_what_is_known() -> None:
+def test_persistent_noise_ends_at_the_cap_with_the_interval_reached() -> None:
     n, stop = measure(MeasurementRule(), noisy(100, cv=0.3, seed=1))
     assert (n, stop.status) == (100, "not_converged")
     assert stop.reason.startswith("after 100 calls the median is known to ±")
     assert stop.reason.endswith("not to ±1.00% at two looks in a row")
 
 
-def test_the_cap_on_time_leaves_the_smallest_number_of_calls() -> None:
+def test_the_cap_on_time_keeps_the_minimum_number_of_calls() -> None:
     wild = 10 * noisy(100, cv=0.3, seed=1)
     assert measure(MeasurementRule(max_s=1.0), wild)[0] == 20
     assert 30 < measure(MeasurementRule(max_s=400.0), wild)[0] < 50
 
 
-def test_a_cap_between_two_looks_holds() -> None:
+def test_a_cap_between_two_checks_is_respected() -> None:
     assert measure(MeasurementRule(max_calls=22), noisy(100, cv=0.3))[0] == 22
 
 

@@ -1,4 +1,4 @@
-"""The statistics of one trial, against figures worked out by hand and against scipy."""
+"""Check the statistics of one trial against hand-calculated figures and scipy."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_series_is_described_by_its_own_values():
     assert (found.n, found.median, found.mean, found.minimum, found.maximum) == (5, 3.0, 4.0, 1.0, 10.0)
 
 
-def test_the_median_of_an_even_number_lies_between_the_middle_two():
+def test_the_median_of_an_even_number_is_between_the_middle_two():
     assert described([4.0, 1.0, 3.0, 2.0]).median == 2.5
 
 
@@ -64,7 +64,7 @@ def test_one_value_has_no_deviation_and_no_interval():
     assert (found.sd, found.cv, found.median_low, found.median_high, found.p90) == (None,) * 5
 
 
-def test_a_constant_series_varies_by_nothing():
+def test_a_constant_series_has_no_variation():
     found = described([2.0] * 20)
     assert (found.sd, found.cv, found.mad, found.median_low, found.median_high) == (0.0, 0.0, 0.0, 2.0, 2.0)
 
@@ -74,14 +74,14 @@ def test_cv_is_undefined_around_zero():
 
 
 @pytest.mark.parametrize(("name", "needed"), [("p90", 36), ("p95", 72), ("p99", 368)])
-def test_a_quantile_is_given_from_just_enough_values_on(name, needed):
+def test_a_quantile_is_given_from_the_needed_number_of_values_on(name, needed):
     series = [float(number) for number in range(needed)]
     assert getattr(described(series[:-1]), name) is None
     assert getattr(described(series), name) == pytest.approx(int(name[1:]) / 100 * (needed - 1))
 
 
 @pytest.mark.parametrize(("quantile", "needed"), [(0.90, 36), (0.95, 72), (0.99, 368)])
-def test_the_needed_numbers_are_those_that_give_the_interval_two_ends(quantile, needed):
+def test_the_needed_numbers_give_the_interval_two_ends(quantile, needed):
     # An upper end exists once all n values lie below the quantile with at most 2.5 % probability.
     assert quantile**needed <= 0.025 < quantile ** (needed - 1)
 
@@ -96,7 +96,7 @@ def test_the_median_of_pooled_values_has_no_rank_interval():
     assert (found.median_low, found.median_high) == (None, None)
 
 
-def test_the_interval_of_twenty_unconnected_values_runs_from_the_sixth_to_the_fifteenth():
+def test_the_interval_of_20_independent_values_runs_from_rank_6_to_15():
     found = described([float(value) for pair in zip(range(1, 11), range(20, 10, -1), strict=True) for value in pair])
     assert (found.median_low, found.median_high) == (6.0, 15.0)
 
@@ -112,7 +112,7 @@ def test_itl_pools_the_gaps_of_all_measured_calls():
     summary = summarize(make_record())
     assert summary.itl_s is not None
     assert summary.itl_s.n == MEASURED * (NEW_TOKENS - 1)
-    assert summary.itl_s.p90 is None  # 80 gaps, but of 20 calls
+    assert summary.itl_s.p90 is None  # 80 gaps, but from only 20 calls
 
 
 def test_output_throughput_is_all_tokens_over_all_time():
@@ -121,7 +121,7 @@ def test_output_throughput_is_all_tokens_over_all_time():
     )
 
 
-def test_decode_throughput_leaves_out_the_first_token():
+def test_decode_throughput_excludes_the_first_token():
     expected = BATCH_SIZE * (NEW_TOKENS - 1) * MEASURED / TOTAL_DECODE_S
     assert summarize(make_record()).decode_tokens_per_s == pytest.approx(expected)
 
@@ -130,11 +130,11 @@ def test_cold_start_is_the_validation_call():
     assert summarize(make_record()).cold_start_s == pytest.approx(COLD_START_S)
 
 
-def test_compile_excess_adds_what_validation_and_warmup_took_beyond_the_median():
+def test_compile_excess_adds_validation_and_warmup_time_beyond_the_median():
     assert summarize(make_record()).compile_excess_s == pytest.approx(COMPILE_EXCESS_S)
 
 
-def test_peak_memory_is_the_hosts_where_there_is_no_device():
+def test_peak_memory_is_the_hosts_without_a_device():
     assert summarize(make_record()).peak_bytes == PEAK_MIB * 2**20
 
 
@@ -162,7 +162,7 @@ def test_energy_per_token_is_all_joules_over_all_tokens():
 
 
 @pytest.mark.parametrize("joules", [[], [2.0] * (MEASURED - 1), [2.0] * (MEASURED - 1) + [None]])
-def test_energy_that_lacks_a_call_gives_no_figure(joules):
+def test_energy_missing_for_a_call_gives_no_figure(joules):
     assert summarize(make_record(energy=Energy(source="nvml", joules=joules))).joules_per_token is None
 
 
@@ -171,7 +171,7 @@ def test_a_counter_that_never_stepped_gives_no_figure():
     assert summarize(make_record(energy=Energy(source="nvml", joules=[0.0] * MEASURED))).joules_per_token is None
 
 
-def test_a_compilation_in_a_measured_call_is_counted_once_a_call():
+def test_a_compilation_in_a_measured_call_is_counted_once_per_call():
     record = make_record()
     first = record.calls("measurement")[0].index
     events = [CompileEvent(iteration=index, kind="recompile") for index in (0, first, first, first + 1)]
@@ -186,7 +186,7 @@ def test_a_job_that_ended_in_warmup_keeps_its_cold_start():
     assert (summary.e2e_s, summary.compile_excess_s) == (None, None)
 
 
-def test_calls_without_token_times_count_for_e2e_alone():
+def test_calls_without_token_times_count_only_for_e2e():
     call = make_iteration(0, "measurement")
     bare = type(call)(index=0, phase="measurement", start_s=0.0, e2e_s=1.0, token_times_s=[], graphs=0, compile_s=0.0)
     summary = summarize(make_record(iterations=[bare]))
@@ -200,12 +200,12 @@ def test_without_a_batch_size_there_is_no_rate(requested):
     assert (summary.output_tokens_per_s, summary.decode_tokens_per_s) == (None, None)
 
 
-def test_the_interval_is_wider_when_successive_calls_are_alike():
+def test_the_interval_is_wider_if_successive_calls_are_correlated():
     found = described([float(number) for number in range(20, 0, -1)])
     assert (found.median_low, found.median_high) == (1.0, 20.0)
 
 
-def test_turning_the_measured_calls_around_changes_no_statistic():
+def test_reversing_the_measured_calls_changes_no_statistic():
     iterations = make_iterations()
     turned = [*iterations[:6], *reversed(iterations[6:])]
     first, second = summarize(make_record()).e2e_s, summarize(make_record(iterations=turned)).e2e_s

@@ -1,4 +1,4 @@
-"""How long each token takes, by its place in the output."""
+"""Test the time of each token by its position in the output."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ def record(*token_times_s: list[float]) -> Record:
     return make_record(iterations=changed)
 
 
-def test_the_first_token_stands_apart_and_the_others_are_gaps():
+def test_the_first_token_is_separate_and_the_others_are_gaps():
     found = token_timeline([record([0.5, 0.6, 0.8])])
     assert found is not None
     assert found.ttft_s == 0.5
     assert found.gaps_s == pytest.approx([0.1, 0.2])
 
 
-def test_each_place_has_the_median_over_the_calls():
+def test_each_position_has_the_median_over_the_calls():
     found = token_timeline([record([0.5, 0.6], [0.5, 0.7], [0.5, 5.5])])
     assert found is not None
     assert found.gaps_s == pytest.approx([0.2])
 
 
-def test_of_several_processes_the_median_of_their_own_medians():
+def test_several_processes_give_the_median_of_their_medians():
     found = token_timeline([record([1.0, 1.1]), record([2.0, 2.2]), record([9.0, 9.9], [9.0, 9.9])])
     assert found is not None
     assert found.ttft_s == 2.0
     assert found.gaps_s == pytest.approx([0.2])
 
 
-def test_calls_of_other_lengths_count_for_the_places_that_they_have():
+def test_calls_of_other_lengths_count_for_their_positions():
     found = token_timeline([record([0.5, 0.6, 0.9], [0.5, 0.8])])
     assert found is not None
     assert found.gaps_s == pytest.approx([0.2, 0.3])
@@ -59,6 +59,6 @@ def test_requests_of_a_continuous_batch_have_no_common_steps():
     assert token_timeline([made]) is None
 
 
-def test_without_token_times_there_is_none():
+def test_without_token_times_there_is_no_timeline():
     assert token_timeline([record([])]) is None
     assert token_timeline([]) is None

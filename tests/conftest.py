@@ -1,4 +1,4 @@
-"""What several test files need: the tiny model's config, and a command line to run."""
+"""Shared fixtures: the tiny model's config, and a command line to run."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ import yaml
 
 from bench.config.schema import BenchmarkConfig, ModelConfig
 
-# Before the first process that imports transformers: no test waits for a hub.
+# Set before the first process that imports transformers: no test waits for a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
-# Tests side by side are no neighbours of each other, nor of what else runs on this machine: none waits for another's job.
+# Tests run in parallel must not wait for each other's jobs, nor for other jobs on this machine.
 os.environ["BENCH_HOST_FOLDER"] = tempfile.mkdtemp(prefix="bench-test-host-")
 atexit.register(shutil.rmtree, os.environ["BENCH_HOST_FOLDER"], ignore_errors=True)
-# g++ makes the kernels of the tiny model once, and not again in each of many tests that compile it.
+# g++ compiles the kernels of the tiny model once instead of in each test that compiles the model.
 COMPILER = Path(__file__).parent / "compiler"
 if str(COMPILER) not in os.environ["PATH"].split(os.pathsep):
     os.environ["PATH"] = f"{COMPILER}{os.pathsep}{os.environ['PATH']}"
 os.environ.setdefault("BENCH_TEST_COMPILED", str(Path(__file__).parents[1] / ".cache/compiled"))
-# Test processes side by side on few cores: threads of one that wait for each other at every operator, while another
-# holds a core, make calls ten times as long.
+# With parallel test processes on few cores, threads that synchronise at every operator while another process holds
+# a core make calls ten times as long.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
 
 
-# Seconds of a test by its markers, roughly: enough to tell long files from short ones.
+# Approximate seconds of a test by its markers: enough to distinguish long files from short ones.
 SECONDS = {"real_model": 60.0, "compiled": 30.0, "slow": 8.0}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first, so that no worker is left with one of them while the others are done.
+    """Put the longest files first, so no worker still runs one of them when the others are done.
 
-    With xdist's `--dist loadfile --no-loadscope-reorder` files are handed out in this order.
+    With xdist's `--dist loadfile --no-loadscope-reorder` files are distributed in this order.
     """
     seconds: collections.Counter[Path] = collections.Counter()
     for item in items:
@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_model() -> dict:
-    """The model group `tiny` as plain values."""
+    """Return the model group `tiny` as plain values."""
     return yaml.safe_load((ROOT / "conf/model/tiny.yaml").read_text(encoding="utf-8"))
 
 
@@ -68,17 +68,17 @@ def tiny(tiny_model: dict) -> Callable[..., BenchmarkConfig]:
 
 
 def user_environment(**variables: str) -> dict[str, str]:
-    """Return this test's environment for a command, without what would matter to it, and with `variables`."""
+    """Return this test's environment for a command without variables that affect it, and with `variables`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HYDRA_", "MLFLOW_"))}
     if os.environ.get("BENCH_TEST_DESK") == "no-home":
-        kept.pop("HOME", None)  # that of this process is bench's own makeshift
+        kept.pop("HOME", None)  # the value in this process is bench's own workaround
     return kept | {"COLUMNS": "100"} | variables
 
 
 def run_bench(
     *arguments: str, folder: Path, timeout_s: float = 500, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python -m bench` as a user does, in `folder`, with nothing of this test's environment that matters.
+    """Run `python -m bench` as a user does, in `folder`, without variables of this test's environment that affect it.
 
     `variables` are set in its environment.
     """

@@ -1,4 +1,4 @@
-"""Modules that must not be imported: each leaves a file that tells of it, and raises."""
+"""Modules that must not be imported: each writes a file that records the import, and raises."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ raise RuntimeError("{name} of the current folder was imported")
 
 
 def plant(folder: Path, marks: Path, *further: str) -> Path:
-    """Fill a folder with decoys, and with those of further packages; returns the folder."""
+    """Fill a folder with decoys, also for the further packages; return the folder."""
     marks.mkdir(parents=True, exist_ok=True)
     for name in (*PACKAGES, *further):
         (folder / name).mkdir(parents=True)
@@ -44,5 +44,5 @@ def plant(folder: Path, marks: Path, *further: str) -> Path:
 
 
 def imported(marks: Path) -> list[str]:
-    """What was imported of them."""
+    """Return the decoys that were imported."""
     return sorted(each.name for each in marks.iterdir())

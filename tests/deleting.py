@@ -1,7 +1,7 @@
-"""Finds every place in the sources that deletes, renames or overwrites something, or makes what may be there already.
+"""Find every place in the sources that deletes, renames or overwrites something, or creates what may already exist.
 
-By the syntax tree: a call counts by the name of what is called, wherever it stands. Not covered: what a library does by
-itself, and names that are put together at run time.
+It uses the syntax tree: a call counts by the name of the called function, anywhere. Not covered: what libraries do
+themselves, and names built at run time.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-# Methods and functions that delete, move or overwrite, whatever they are called on.
+# Methods and functions that delete, move or overwrite, on any object.
 ALWAYS = frozenset((
     "unlink", "remove_tree", "rmtree", "rmdir", "removedirs", "rename", "renames", "move", "write_text", "write_bytes",
     "copyfile", "copy2", "copytree", "copymode", "ftruncate", "symlink_to", "hardlink_to", "symlink", "touch", "chmod",
     "fchmod", "mkdir", "makedirs", "save_file", "save_pretrained", "savefig", "export_chrome_trace", "_dump_snapshot",
     "NamedTemporaryFile", "TemporaryDirectory", "mkdtemp", "mkstemp", "FileLock", "write_whole", "write_named",
 ))  # fmt: skip
-OF_OS = frozenset(("remove", "replace", "link", "truncate"))  # names that other things have too: only as os.NAME
+OF_OS = frozenset(("remove", "replace", "link", "truncate"))  # names that other objects have too: only as os.NAME
 WRITING = frozenset("wax+")  # in the mode of open
 
 
 def places(src: Path) -> set[str]:
-    """Each place below a folder of sources, as `module.function`; nested functions and classes with dots."""
+    """Return each place below a source folder as `module.function`; nested functions and classes have dots."""
     found = set()
     for path in sorted(src.rglob("*.py")):
         parts = path.relative_to(src).with_suffix("").parts
@@ -32,7 +32,7 @@ def places(src: Path) -> set[str]:
 
 
 def places_in(tree: ast.AST, inside: str = "") -> Iterator[str]:
-    """The functions and classes of one module that hold such a call, "<module>" for what stands in none."""
+    """Return the functions and classes of one module with such a call; "<module>" is the module's top level."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield from places_in(node, f"{inside}.{node.name}".lstrip("."))
@@ -43,7 +43,7 @@ def places_in(tree: ast.AST, inside: str = "") -> Iterator[str]:
 
 
 def is_deleting(call: ast.Call) -> bool:
-    """Whether a call deletes, moves, overwrites, or makes something under a name that may be taken."""
+    """Return whether a call deletes, moves, overwrites, or creates something under a name that may be taken."""
     match call.func:
         case ast.Name(id=name):
             owner = None
@@ -56,7 +56,7 @@ def is_deleting(call: ast.Call) -> bool:
         name in ALWAYS
         or (name in OF_OS and owner == "os")
         or (name == "replace" and not is_other_replace)  # str.replace takes two arguments, a dataclass's keywords
-        or (name == "truncate" and owner == "file")  # a text of rich's is cut in terminal cells
+        or (name == "truncate" and owner == "file")  # a rich text is cut by terminal cells
         or (name == "save" and owner == "OmegaConf")
         or (name == "open" and owner == "os" and _flags_write(call))
         or (name == "open" and owner != "os" and _mode_writes(call, is_method=owner is not None))

@@ -1,4 +1,4 @@
-"""A record whose every figure is known: one validation call, five warm-up calls, twenty measured ones."""
+"""Build a record whose figures are all known: one validation call, five warm-up calls, twenty measured ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STARTED_AT_S = 1_700_000_000.0
 TTFT_S = 0.1
 MEDIAN_GAP_S = 0.2095
 MEDIAN_E2E_S = 0.948
-# All measured calls together: 20 × 0.91 s + 0.004 s × (0 + … + 19), of which decoding takes 0.11 s less a call.
+# All measured calls together: 20 × 0.91 s + 0.004 s × (0 + … + 19); decoding takes 0.11 s less per call.
 TOTAL_E2E_S = 18.96
 TOTAL_DECODE_S = 16.76
 COLD_START_S = 5.0
@@ -46,7 +46,7 @@ PEAK_MIB = 512
 def make_iteration(
     index: int, phase: str, *, start_s: float = 0.0, ttft_s: float = TTFT_S, gap_s: float = 0.2, graphs: int = 0
 ) -> Iteration:
-    """One call of NEW_TOKENS tokens that returns 0.01 s after its last token."""
+    """Build one call of NEW_TOKENS tokens that returns 0.01 s after its last token."""
     times = [ttft_s + gap_s * step for step in range(NEW_TOKENS)]
     return Iteration(
         index=index,
@@ -60,7 +60,7 @@ def make_iteration(
 
 
 def make_iterations(measured: int = MEASURED) -> list[Iteration]:
-    """The calls of a whole job, one second apart, the first after two seconds of loading."""
+    """Build the calls of a whole job, one second apart, the first after two seconds of loading."""
     iterations: list[Iteration] = []
 
     def add(phase: str, **times: Any) -> None:
@@ -76,7 +76,7 @@ def make_iterations(measured: int = MEASURED) -> list[Iteration]:
 
 
 def make_config(**keywords: Any) -> BenchmarkConfig:
-    """A compiled setting of a model that no test loads; keywords are those of BenchmarkConfig."""
+    """Build a compiled setting of a model that no test loads; keywords are those of BenchmarkConfig."""
     defaults: dict[str, Any] = {
         "model": ModelConfig(id="org/tiny"),
         "compile_kwargs": {"mode": "default"},
@@ -88,7 +88,7 @@ def make_config(**keywords: Any) -> BenchmarkConfig:
 
 
 def make_record(**changes: Any) -> Record:
-    """The record of a job that came through; keywords replace fields of Record."""
+    """Build the record of an ok job; keywords replace fields of Record."""
     config = make_config()
     iterations = changes.get("iterations", make_iterations())
     end_s = iterations[-1].start_s + iterations[-1].e2e_s if iterations else 2.0
@@ -129,7 +129,7 @@ def make_record(**changes: Any) -> Record:
 
 
 def make_evidence() -> dict[str, Any]:
-    """Fields of a Record that proves itself: attention, fidelity, energy and roofline as of a GPU; steady."""
+    """Return fields of a steady Record with full evidence: attention, fidelity, energy and roofline as on a GPU."""
     phase = PhaseEvidence(
         steps=2,
         duration_s=0.5,

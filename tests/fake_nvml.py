@@ -1,4 +1,4 @@
-"""A pynvml without a GPU: the same names, errors and units as nvidia-ml-py, with answers that a test chooses.
+"""A fake pynvml without a GPU: the names, errors and units of nvidia-ml-py, with answers that a test chooses.
 
 Imported in the test's process, its answers are in ``settings``. For another process copy this file as ``pynvml.py``
 into a folder on its PYTHONPATH and put the settings as JSON into the variable FAKE_NVML.
@@ -39,7 +39,7 @@ DEFAULTS = {
     "raises": {},  # function → name of the error that it raises, without NVMLError_
     "lost_after": None,  # answers until the GPU is lost
     "missing": [],  # functions that this version of pynvml does not have
-    "energy_steps_mj": [12_500],  # what a card takes between two readings, over and over
+    "energy_steps_mj": [12_500],  # what a card consumes between two readings, repeated
     "processes": {},  # GPU or instance → [pid, bytes or None] of each process
 }
 settings = DEFAULTS | json.loads(os.environ.get("FAKE_NVML", "{}"))
@@ -79,7 +79,7 @@ NVMLError_LibRmVersionMismatch = _error(
 
 
 class NVMLLibraryMismatchError(Exception):
-    """Of functions with several versions, on drivers that lack the newest. The real one is no NVMLError either."""
+    """Raised by functions with several versions on drivers without the newest. The real one is no NVMLError either."""
 
 
 class _Fields:
@@ -95,7 +95,7 @@ def _check(function):
 
 
 def _ask(handle, function, value):
-    """The answer of a query of one device: MIG instances refuse what only a card knows."""
+    """Answer a query of one device: MIG instances refuse values that only a card has."""
     _check(function)
     of_instances = ("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetComputeRunningProcesses")
     if handle in settings["mig"] and function not in of_instances:

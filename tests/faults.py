@@ -1,7 +1,7 @@
-"""A model that dies on command: real code that comes with a checkpoint, in a real job, for real deaths.
+"""A model with injected faults: the checkpoint's own code makes a real job fail.
 
-`make_model` writes a checkpoint folder (a small random Llama whose `forward` first looks into `faults.json` beside it).
-The keys of that file are batch sizes, so that one sweep over `workload.batch_size` holds jobs with different fates; a
+`make_model` writes a checkpoint folder (a small random Llama whose `forward` first reads `faults.json` beside it).
+The keys of that file are batch sizes, so that one sweep over `workload.batch_size` holds jobs that end differently; a
 fault is removed by `plant` without it, and the setting stays the same setting.
 """
 
@@ -174,13 +174,13 @@ def make_model(folder: Path) -> Path:
 
 
 def plant(folder: Path, faults: dict[int, tuple[str, int]]) -> None:
-    """Batch size → (name of a function in the model's code, the call before which it happens: 0 is validation)."""
+    """Inject faults: batch size → (function in the model's code, the call before which it runs: 0 is validation)."""
     text = json.dumps({str(size): fault for size, fault in faults.items()})
     (folder / "faults.json").write_text(text, encoding="utf-8")
 
 
 def arguments(folder: Path) -> list[str]:
-    """Overrides that make the model run: random weights, short calls, nothing around them."""
+    """Return overrides that run the model: random weights, short calls, no optional steps."""
     return [
         f"model.id={folder}", "model.weights=random", "model.architecture=null", "model.trust_remote_code=true",
         "workload.sequence_length=8", "workload.num_tokens_to_generate=4", "warmup.iterations=1",

@@ -1,4 +1,4 @@
-"""`mlflow server` as a process of its own, to be stopped, killed and started again: alone, or as a team has it."""
+"""Run `mlflow server` as a separate process that can be stopped, killed and restarted: single-user or for a team."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from postgres import Postgres
 
 
 class Server:
-    """A server on a port of its own; its database and port outlive it."""
+    """A server on its own port; its database and port remain after it ends."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -32,7 +32,7 @@ class Server:
         self.variables = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
     def start(self) -> None:
-        """Start it, or start it again, and wait until it answers."""
+        """Start or restart the server and wait until it answers."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += [*self.options, "--artifacts-destination", str(self.folder / "artifacts")]
@@ -59,7 +59,7 @@ class Server:
                 os.killpg(self.process.pid, number)
 
     def kill(self) -> None:
-        """Kill it and wait until nobody listens.
+        """Kill the server and wait until no process listens on its port.
 
         The workers hold the socket too and outlive their parent by a moment, in which a request is accepted and reset.
         """
@@ -81,9 +81,9 @@ class Server:
 
 
 class TeamServer(Server):
-    """A server that keeps runs and users in PostgreSQL, files in its own folder, and asks everyone for a password.
+    """A server that stores runs and users in PostgreSQL and files in its own folder, and requires a password.
 
-    Its passwords are in its environment and in a file of its own: in the command line every user could read them.
+    Its passwords are in its environment and its own file: every user could read them in the command line.
     """
 
     ADMIN = "admin"
@@ -111,13 +111,13 @@ class TeamServer(Server):
         }
 
     def add_user(self, name: str, password: str) -> None:
-        """Make a user, who may do what `default_permission` says."""
+        """Create a user with the rights of `default_permission`."""
         with self.as_admin() as client:
             client.create_user(name, password)
 
     @contextlib.contextmanager
     def as_admin(self) -> Any:
-        """The client of MLflow's that users and permissions are managed with."""
+        """Return MLflow's client for managing users and permissions."""
         from mlflow.server import get_app_client
 
         with pytest.MonkeyPatch.context() as patched:

@@ -1,4 +1,4 @@
-"""A PostgreSQL of a test's own: another data folder, port and password than the system's, gone when the test ends."""
+"""Run a PostgreSQL server for one test: its own data folder, port and password, removed when the test ends."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ INSTALLED = "/usr/lib/postgresql/*/bin"  # Debian's packages leave the server's 
 
 
 class NoPostgresError(Exception):
-    """PostgreSQL cannot be started here; the text says why."""
+    """Raised where PostgreSQL cannot be started; the text says why."""
 
 
 class Postgres:
-    """One server on 127.0.0.1 that asks for a password.
+    """A server on 127.0.0.1 that requires a password.
 
     PostgreSQL refuses to run as root: then it runs as the first ordinary user of `postgres` and `nobody`.
     """
@@ -31,7 +31,7 @@ class Postgres:
     def __init__(self) -> None:
         self.programs = _programs()
         self._as = _unprivileged()
-        # Not below pytest's folder, which nobody but its owner may enter.
+        # Not below pytest's folder, which only its owner may enter.
         self.folder = Path(tempfile.mkdtemp(prefix="bench-postgres-"))
         self.password = f"pg-{secrets.token_hex(8)}"
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -39,7 +39,7 @@ class Postgres:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Make the data folder if there is none, start, and wait until it lets us in."""
+        """Create the data folder if there is none, start the server and wait until it accepts connections."""
         try:
             if not (self.folder / "data").exists():
                 self._make()
@@ -66,19 +66,19 @@ class Postgres:
         raise NoPostgresError(f"it does not answer: {said[-500:]}")
 
     def uri(self, database: str) -> str:
-        """The address of a database, password included.
+        """Return the address of a database, including the password.
 
         It names the driver: SQLAlchemy 2.1 takes a plain `postgresql://` for psycopg 3.
         """
         return f"postgresql+psycopg2://{USER}:{self.password}@127.0.0.1:{self.port}/{database}"
 
     def create(self, database: str) -> str:
-        """Make an empty database; returns its address."""
+        """Create an empty database; return its address."""
         self.ask("postgres", f"CREATE DATABASE {database}")
         return self.uri(database)
 
     def ask(self, database: str, query: str) -> list[list[str]]:
-        """What psql answers, row by row."""
+        """Return psql's answer, row by row."""
         done = subprocess.run(
             [
                 self.programs / "psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", USER, "-d", database,
@@ -89,7 +89,7 @@ class Postgres:
         return [line.split("\t") for line in done.stdout.splitlines()]
 
     def signal(self, number: int) -> None:
-        """Send a signal to the server, and to what it runs for each connection."""
+        """Send a signal to the server and to its process of each connection."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
@@ -98,7 +98,7 @@ class Postgres:
                     os.kill(each, number)
 
     def remove(self) -> None:
-        """Stop it at once and remove all it had."""
+        """Stop the server at once and remove all its files."""
         if self.process is not None:
             self.signal(signal.SIGCONT)
             self.process.send_signal(signal.SIGQUIT)
@@ -127,7 +127,7 @@ class Postgres:
 
 def _programs() -> Path:
     found = shutil.which("initdb")
-    # What lies in PATH may be a link to one program among those that are needed.
+    # The program in PATH may be a link into the folder of the needed programs.
     folders = [Path(found).resolve().parent] if found else []
     for each in [*folders, *sorted(Path("/").glob(INSTALLED[1:]), reverse=True)]:
         if all((each / name).exists() for name in ("initdb", "pg_isready", "postgres", "psql")):
@@ -136,7 +136,7 @@ def _programs() -> Path:
 
 
 def _unprivileged() -> dict[str, int]:
-    """Arguments of Popen for a user that PostgreSQL accepts; none where we are one."""
+    """Return Popen arguments for a user that PostgreSQL accepts; none if the current user is one."""
     if os.geteuid() != 0:
         return {}
     for name in ("postgres", "nobody"):

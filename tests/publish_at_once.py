@@ -1,4 +1,4 @@
-"""Many jobs that end at the same moment, each a process of its own that publishes one record and is gone."""
+"""Simulate many jobs that end at the same time: each is a separate process that publishes one record and exits."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ CONTEXT.set_forkserver_preload(["bench.tracking.publisher"])
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What one process saw."""
+    """The result of one process."""
 
-    published: bool  # within the time that a job waits
+    published: bool  # whether it was within the time that a job waits
     seconds: float  # from the common start to the end
-    lines: list[str]  # what the user was told
-    noise: str  # what libraries said beside it
+    lines: list[str]  # messages to the user
+    noise: str  # other output of libraries
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where all of them publish to."""
+    """The tracking server to which all processes publish."""
 
     uri: str
     experiment: str
-    parent_run_id: str | None  # of their sweep; None: each must find it, or make it
+    parent_run_id: str | None  # of their sweep; None: each must find or create it
     variables: dict[str, str]  # of their environment: user and password
 
 
 def publish_at_once(target: Target, folders: Sequence[Path]) -> list[Outcome]:
-    """Publish the record of each folder by bench's own publisher, one process each, all released together.
+    """Publish the record of each folder with bench's own publisher, one process each, all released together.
 
-    As on machines of their own, they share no lock in a folder for temporary files.
+    As on separate machines, they share no lock in a folder for temporary files.
     """
     barrier = CONTEXT.Barrier(len(folders))
     running = []

@@ -1,4 +1,4 @@
-"""The command line in this process: what it refuses, in a tenth of the time that a process takes."""
+"""Run the command line in this process to test what it refuses, in a tenth of a new process's time."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from bench.orchestration.search import search
 
 
 class _Accepted(BaseException):
-    """Raised in place of the run that would begin."""
+    """Raised instead of starting the run."""
 
 
 @dataclass(kw_only=True)
 class Answer:
     """How a command ended."""
 
-    status: int  # 0: it was accepted, and would run
+    status: int  # 0: it was accepted and would run
     out: str
     err: str
     config: Any = None  # of an accepted run
-    folder: Path | None = None  # of an accepted run: where its output would land
+    folder: Path | None = None  # of an accepted run: its output folder
     points: Any = None  # of an accepted sweep
     space: Any = None  # of an accepted search
 
     @property
     def line(self) -> str:
-        """The one line of a refusal; fails where there is anything else."""
+        """Return the one line of a refusal; fail if there is any other output."""
         assert (self.status, self.out, self.err.count("\n")) == (2, "", 1), f"{self.status} {self.out}{self.err}"
         assert self.err.startswith("bench: ")
         return self.err.removeprefix("bench: ").rstrip("\n")
 
 
 def answer(folder: Path, *arguments: str, **variables: str) -> Answer:
-    """What the command answers when it is typed in a folder; nothing is run."""
+    """Return the command's answer when typed in a folder, without running anything."""
     accepted: dict[str, Any] = {}
 
     def take(name: str) -> Any:
@@ -95,7 +95,7 @@ def _patched(arguments: Sequence[str], variables: dict[str, str]) -> Iterator[No
 
 
 def refused(folder: Path, *arguments: str, **variables: str) -> str:
-    """The one line of a refusal, which leaves nothing in the folder."""
+    """Return the one line of a refusal, which must leave nothing in the folder."""
     before = sorted(folder.rglob("*"))
     line = answer(folder, *arguments, **variables).line
     assert sorted(folder.rglob("*")) == before

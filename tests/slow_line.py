@@ -1,4 +1,4 @@
-"""A slow line to a server: a proxy on this machine that lets only so many bytes a second through, each way."""
+"""A slow network connection: a local proxy with a limited rate in bytes per second in each direction."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ PIECE_BYTES = 512
 
 
 class SlowLine:
-    """Forwards connections to a port, at a rate that may be changed at any time."""
+    """Forward connections to a port at a rate that may be changed at any time."""
 
     def __init__(self, port: int, bytes_per_s: float) -> None:
         self._target = port
         self.bytes_per_s = bytes_per_s
-        self._clock = {"there": 0.0, "back": 0.0}  # when the line is free again, for each way
+        self._clock = {"there": 0.0, "back": 0.0}  # when the connection is free again, per direction
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.uri = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -45,7 +45,7 @@ class SlowLine:
                 each.shutdown(socket.SHUT_RDWR)
 
     def _wait(self, way: str, size: int) -> None:
-        """Take the line for so many bytes: all connections share it."""
+        """Wait for the transfer of this many bytes: all connections share the rate."""
         with self._lock:
             now_s = time.monotonic()
             free_s = max(now_s, self._clock[way]) + size / self.bytes_per_s
@@ -55,7 +55,7 @@ class SlowLine:
 
 @contextlib.contextmanager
 def slow_line(port: int, bytes_per_s: float) -> Iterator[SlowLine]:
-    """A slow line to a port of this machine."""
+    """Open a slow connection to a port of this machine."""
     line = SlowLine(port, bytes_per_s)
     try:
         yield line

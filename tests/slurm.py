@@ -1,5 +1,5 @@
-"""A Slurm of one node with its own munge, in a folder of its own: real daemons on ports of their own, nothing of the
-system's is touched."""
+"""Run a one-node Slurm with its own munge, folder and ports: real daemons that do not affect the system's
+installation."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 
 class UnavailableError(Exception):
-    """Why there is no Slurm here."""
+    """Raised where Slurm cannot be started; the text says why."""
 
 
 class Slurm:
-    """The daemons. `environment` names them to Slurm's commands."""
+    """The daemons of one Slurm. `environment` points Slurm's commands to them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -61,7 +61,7 @@ class Slurm:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
-        """Start them and wait until a job has run. UnavailableError where that does not come about."""
+        """Start the daemons and wait until a job has run; raise UnavailableError if that fails."""
         if missing := [each for each in PROGRAMS if shutil.which(each, path=_path()) is None]:
             raise UnavailableError(f"not installed: {', '.join(missing)} (Debian: slurm-wlm munge)")
         if os.geteuid() != 0:
@@ -90,14 +90,14 @@ class Slurm:
         self._wait_for(lambda: self.ask("srun", "--time=1", "echo", "ran").strip() == "ran", "a first job")
 
     def ask(self, *command: str) -> str:
-        """The output of one of Slurm's commands; "" where it fails."""
+        """Return the output of one of Slurm's commands; "" if it fails."""
         done = subprocess.run(
             command, env=self.full_environment(), capture_output=True, text=True, timeout=60, check=False
         )
         return done.stdout if done.returncode == 0 else ""
 
     def full_environment(self) -> dict[str, str]:
-        """This process's, with this Slurm in it."""
+        """Return this process's environment with this Slurm."""
         return os.environ | {"PATH": _path()} | self.environment
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""A disk that is soon full: a small file system of its own, for tests of what happens then."""
+"""Create a small separate file system for tests of a full disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 @contextlib.contextmanager
 def small_disk(folder: Path, mib: int) -> Iterator[Path]:
-    """An empty file system of so many MiB, mounted at `folder` and gone afterwards. Skips where none may be mounted."""
+    """Mount an empty file system of this many MiB at `folder` and remove it afterwards; skip if mounting is not allowed."""
     folder.mkdir(parents=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=755", "tmpfs", str(folder)]
     try:
@@ -29,12 +29,12 @@ def small_disk(folder: Path, mib: int) -> Iterator[Path]:
 
 
 def make_read_only(folder: Path) -> None:
-    """Take away the right to write from the whole file system: of root, too."""
+    """Make the whole file system read-only, for root too."""
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
 
 
 def fill(path: Path, *, leave_bytes: int = 0) -> None:
-    """Take all the space that is left on the file system of `path`, but for so many bytes, with a file there."""
+    """Fill the file system of `path` with a file, except for this many bytes."""
     state = os.statvfs(path.parent)
     with path.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, state.f_bavail * state.f_frsize - leave_bytes)

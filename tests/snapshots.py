@@ -1,4 +1,4 @@
-"""What lies below a folder, to compare before and after: nothing of the user's may change in the least."""
+"""Snapshots of a folder, to check that no file of the user changes at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def snapshot(folder: Path) -> dict[str, tuple[str, bytes, int]]:
-    """Path → type, content (a link's target) and time of the last change in ns, of a folder and all below it."""
+    """Map each path of a folder and below to its type, content (a link's target) and modification time in ns."""
     found = {}
     for path in [folder, *sorted(folder.rglob("*"))]:
         state = path.lstat()
@@ -23,5 +23,5 @@ def snapshot(folder: Path) -> dict[str, tuple[str, bytes, int]]:
 
 
 def contents(folder: Path) -> dict[str, tuple[str, bytes]]:
-    """The same without the times, and without the folder itself: for one in which something is added."""
+    """Return the snapshot without times and without the folder itself, for folders in which files are added."""
     return {name: (kind, content) for name, (kind, content, _) in snapshot(folder).items() if name != "."}

@@ -1,7 +1,7 @@
-"""The real command in a session of its own, with a model that dies on command, watched from outside.
+"""Run the real command in its own session with a model with injected faults, observed from outside.
 
-The faults that are added here to those of tests/faults.py say that they have been reached, and the processes that they
-leave can be told from those of other tests by the time that they sleep.
+The faults added here to those of tests/faults.py report that they have been reached. Their leftover processes differ
+from those of other tests by the time that they sleep.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def fill_the_disk():
 
 
 def make_model(folder: Path) -> Path:
-    """A checkpoint with the faults of both files."""
+    """Write a checkpoint with the faults of both files."""
     faults.make_model(folder)
     with (folder / "modeling_faulty.py").open("a", encoding="utf-8") as file:
         file.write(CODE)
@@ -99,12 +99,12 @@ def make_model(folder: Path) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """This test's, without what would matter to the command."""
+    """Return this test's environment without variables that affect the command."""
     return user_environment()
 
 
 def default_signals() -> None:
-    """In the child: a test run in the background, or below nohup, hands its ignored signals on."""
+    """Reset signals in the child: a test run in the background or under nohup passes its ignored signals on."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
@@ -120,16 +120,16 @@ class Started:
 
     @property
     def out(self) -> str:
-        """What it has written to its stdout."""
+        """Return its stdout so far."""
         return (self.logs / "stdout").read_text(encoding="utf-8")
 
     @property
     def err(self) -> str:
-        """What it has written to its stderr."""
+        """Return its stderr so far."""
         return (self.logs / "stderr").read_text(encoding="utf-8")
 
     def wait_until(self, condition: Callable[[], object], timeout_s: float = 120.0) -> None:
-        """Wait for something to happen while the command runs."""
+        """Wait for a condition while the command runs."""
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert self.process.poll() is None, f"it has ended: {self.out}{self.err}"
@@ -137,17 +137,17 @@ class Started:
             time.sleep(0.05)
 
     def wait_for_fault(self) -> psutil.Process:
-        """Wait until a fault has been reached; the process that it happens in."""
+        """Wait until a fault has been reached and return its process."""
         self.wait_until(lambda: read_or_none(self.model / "reached"))
         return psutil.Process(int((self.model / "reached").read_text(encoding="utf-8")))
 
     def family(self) -> list[psutil.Process]:
-        """All that runs now because of the command: what it started, and what that left behind."""
+        """Return all running processes of the command: its descendants and their leftover processes."""
         return [*psutil.Process(self.process.pid).children(recursive=True), *sleepers()]
 
 
 def go_on(run: Started, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
-    """Run the command that a sweep names for going on with it, as it is printed."""
+    """Run the printed command that resumes a sweep."""
     (line,) = [line for line in run.out.splitlines() if line.strip().startswith("Resume:")]
     python, *rest = shlex.split(line.partition("Resume:")[2])
     assert python == "python"
@@ -163,7 +163,7 @@ def go_on(run: Started, timeout_s: float = 300) -> subprocess.CompletedProcess[s
 
 
 def records(folder: Path) -> dict[int, Record]:
-    """Batch size → the record of its job, of the sweeps below a folder."""
+    """Map each batch size to the record of its job, for the sweeps below a folder."""
     found = [Record.read(path) for path in folder.glob("multirun/*/*/record.json")]
     by_size = {each.requested["workload"]["batch_size"]: each for each in found}
     assert len(by_size) == len(found)  # one record each
@@ -171,12 +171,12 @@ def records(folder: Path) -> dict[int, Record]:
 
 
 def statuses(folder: Path) -> dict[int, str]:
-    """Batch size → what came of its job."""
+    """Map each batch size to the status of its job."""
     return {size: record.status for size, record in sorted(records(folder).items())}
 
 
 def read_or_none(path: Path) -> str | None:
-    """The text of a file, None while there is none."""
+    """Return the text of a file, None while it does not exist."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -184,7 +184,7 @@ def read_or_none(path: Path) -> str | None:
 
 
 def sleepers() -> list[psutil.Process]:
-    """What jobs of this test have left asleep."""
+    """Return the sleeping processes that jobs of this test left."""
     found = []
     for each in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -194,7 +194,7 @@ def sleepers() -> list[psutil.Process]:
 
 
 def alive_after(processes: list[psutil.Process], timeout_s: float) -> list[psutil.Process]:
-    """Those of the processes that still run after so many seconds; returns as soon as there are none."""
+    """Return the processes that still run after this many seconds, or as soon as none is left."""
     deadline = time.monotonic() + timeout_s
     while alive := [each for each in processes if is_alive(each)]:
         if time.monotonic() > deadline:
@@ -204,7 +204,7 @@ def alive_after(processes: list[psutil.Process], timeout_s: float) -> list[psuti
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it runs; a zombie waits only for its parent."""
+    """Return whether the process runs; a zombie does not."""
     with contextlib.suppress(psutil.Error):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
@@ -219,9 +219,9 @@ def started(
     prepare: Callable[[], None] = default_signals,
     python: Sequence[str] = ("-m", "bench"),
 ) -> Iterator[Started]:
-    """`python -m bench` with these arguments in `folder`; whatever it leaves is killed in the end.
+    """Run `python -m bench` with these arguments in `folder`; kill its leftover processes in the end.
 
-    What it writes lands in `logs`, or in `folder`.
+    Its output is written to `logs`, or to `folder`.
     """
     logs = logs or folder
     (model / "reached").unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""A real command line in a fork of the test's process, with jobs that measure nothing: a sweep in a second or less.
+"""Run a real command line in a fork of the test's process, with jobs that measure nothing: a sweep takes a second or less.
 
-What is real: Hydra, the sweeper, its launcher, the plan, the folders, the records, the table and the report. What a
-test changes is changed in the fork alone.
+Hydra, the sweeper, its launcher, the plan, the folders, the records, the table and the report are real. Changes by a
+test affect only the fork.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ class Ended:
     folder: Path  # of the sweep
 
     def records(self) -> dict[int, Record]:
-        """Batch size → the record of its job."""
+        """Map each batch size to the record of its job."""
         found = [Record.read(path) for path in sorted(self.folder.glob("*/record.json"))]
         return {each.requested["workload"]["batch_size"]: each for each in found}
 
     def statuses(self) -> dict[int, str]:
-        """Batch size → how its job ended."""
+        """Map each batch size to the status of its job."""
         return {size: record.status for size, record in sorted(self.records().items())}
 
 
 def measure_nothing(
     config: BenchmarkConfig, record: Record, folder: Path, on_event: object, reference: Path | None = None
 ) -> Record:
-    """What `run_job` does, but for the measurement."""
+    """Do what `run_job` does, except the measurement."""
     del on_event, reference
     from bench.jobs.folders.scratch import reserved_space
     from bench.results.file_names import REFERENCE_NAME
@@ -60,7 +60,7 @@ def measure_nothing(
 
 
 def write_no_report(report: object, folder: Path) -> list[Path]:
-    """What the report's `write` does, without any figure: those take seconds."""
+    """Do what the report's `write` does, without figures, which take seconds."""
     del report
     (folder / "report.html").write_text("no report", encoding="utf-8")
     return [folder / "report.html"]
@@ -69,7 +69,7 @@ def write_no_report(report: object, folder: Path) -> list[Path]:
 def run(
     folder: Path, *arguments: str, prepare: Callable[[], object] = lambda: None, with_report: bool = False
 ) -> Ended:
-    """Run `bench` with these arguments in `folder`; `prepare` is called in the fork before anything else is."""
+    """Run `bench` with these arguments in `folder`; `prepare` is called first in the fork."""
     folder.mkdir(parents=True, exist_ok=True)
     from bench.cli import application  # imported once, before the fork
     from bench.jobs import job, reference

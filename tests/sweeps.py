@@ -1,4 +1,4 @@
-"""Sweeps whose times are known, as their records and as the folder that they leave."""
+"""Build sweeps with known times, as records and as a sweep folder."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from factories import STARTED_AT_S, make_iteration, make_record
 
 EAGER = (1.000, 1.010, 0.990, 1.005, 0.995)
 SDPA = (0.902, 0.907, 0.893, 0.903, 0.897)  # about 10 % less
-NEAR = (1.000, 1.030, 0.960, 1.020, 0.985)  # like EAGER, for all that one can tell
+NEAR = (1.000, 1.030, 0.960, 1.020, 0.985)  # not distinguishable from EAGER
 
 
 def job(name: str, e2e_s: float, repeat: int = 1, *, ttft_s: float = 0.1, **changes: Any) -> Record:
-    """The record of one process, 20 calls of which all take `e2e_s`."""
+    """Build the record of one process with 20 calls that all take `e2e_s`."""
     gap_s = (e2e_s - 0.01 - ttft_s) / 4
     iterations = [make_iteration(0, "validation", ttft_s=5.0)]
     iterations += [make_iteration(index, "measurement", ttft_s=ttft_s, gap_s=gap_s) for index in range(1, 21)]
@@ -33,13 +33,13 @@ def job(name: str, e2e_s: float, repeat: int = 1, *, ttft_s: float = 0.1, **chan
 
 
 def jobs(times: Mapping[str, Sequence[float]], **changes: Any) -> list[Record]:
-    """Block by block."""
+    """Build the records block by block."""
     repeats = range(max(map(len, times.values())))
     return [job(name, each[at], at + 1, **changes) for at in repeats for name, each in times.items() if at < len(each)]
 
 
 def sweep(folder: Path, records: Sequence[Record], **plan: Any) -> Path:
-    """Write a sweep's folder as `python -m bench -m` leaves it, or without a plan where none is given."""
+    """Write a sweep folder as `python -m bench -m` does, without a plan if none is given."""
     names = [f"{number}_{each.name}" for number, each in enumerate(records)]
     for name, record in zip(names, records, strict=True):
         (folder / name).mkdir(parents=True)

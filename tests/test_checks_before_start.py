@@ -1,4 +1,4 @@
-"""What a whole command says before it starts, where its results could not be published, and what it does then."""
+"""Test what a command prints and does before it starts if its results could not be published."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_name_that_mlflow_refuses_is_refused_in_one_line_before_anything_runs(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", [(), ("-m", "workload.batch_size=1,2")], ids=["run", "sweep"])
-def test_a_database_that_may_only_be_read_is_one_line_before_the_first_job_and_costs_no_measurement(
+def test_a_read_only_database_is_one_line_before_the_first_job_and_loses_no_result(
     tmp_path, mode: tuple[str, ...]
 ) -> None:
     (tmp_path / "made").mkdir()
@@ -75,7 +75,7 @@ def test_a_database_that_may_only_be_read_is_one_line_before_the_first_job_and_c
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", [(), ("-m", "workload.batch_size=1,2")], ids=["run", "sweep"])
-def test_artifacts_that_cannot_be_written_are_one_line_before_the_first_job(tmp_path, mode: tuple[str, ...]) -> None:
+def test_an_unwritable_artifact_folder_is_one_line_before_the_first_job(tmp_path, mode: tuple[str, ...]) -> None:
     with small_disk(tmp_path / "mlartifacts", 1) as disk:
         make_read_only(disk)
         done = run_bench(*mode, *QUICK, folder=tmp_path, timeout_s=300)
@@ -89,7 +89,7 @@ def test_artifacts_that_cannot_be_written_are_one_line_before_the_first_job(tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("mask", "expected"), [("077", 0o600), ("002", 0o664)])
-def test_all_that_a_command_leaves_has_the_mode_that_the_umask_allows(tmp_path, mask: str, expected: int) -> None:
+def test_all_files_of_a_command_have_the_mode_that_the_umask_allows(tmp_path, mask: str, expected: int) -> None:
     start = tmp_path / "start"
     start.mkdir()
     python = sys.executable

@@ -407,7 +407,7 @@ def test_a_setting_that_is_new_decides_nothing(tmp_path, compared):
     assert compared(before, after, *GATE)["unmatched"] == ["flex (only after)"]
 
 
-def test_one_sweep_fails_on_a_setting_that_crashed_and_warns_of_one_that_cannot_run_here(tmp_path, compared):
+def test_one_sweep_fails_on_a_crashed_setting_and_warns_of_a_skipped_one(tmp_path, compared):
     fine = jobs({"eager": STEADY, "sdpa": STEADY})
     folder = sweep(tmp_path / "crashed", [*fine, *crashed("flex")])
     compared(folder, *GATE[:2], status=4)

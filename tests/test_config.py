@@ -177,7 +177,7 @@ def test_bounds_of_a_rule_that_is_not_in_force_do_not_define_the_measurement() -
     assert BenchmarkConfig(warmup_iterations=6).trial_id() != plain.trial_id()
 
 
-def test_under_a_rule_its_bounds_define_the_measurement_and_the_number_of_calls_does_not() -> None:
+def test_under_a_rule_its_bounds_define_the_measurement_not_the_call_count() -> None:
     def trial_id(**bounds: object) -> str:
         return BenchmarkConfig(warmup=WarmupConfig(policy="auto", **bounds)).trial_id()
 

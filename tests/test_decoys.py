@@ -155,9 +155,7 @@ def test_nor_one_whose_option_is_written_otherwise(folder, marks, form: list[str
 
 
 @pytest.mark.parametrize("flags", [[], ["-P"]])
-def test_a_folder_that_the_user_put_into_pythonpath_counts_even_where_it_is_the_current_one(
-    folder, marks, flags: list[str]
-) -> None:
+def test_a_folder_in_pythonpath_counts_even_if_it_is_the_current_one(folder, marks, flags: list[str]) -> None:
     sweep(folder / "multirun/night", jobs({"eager": EAGER, "sdpa": SDPA}))
     typed(sys.executable, *flags, "-m", "bench.report", "multirun/night", folder=folder, PYTHONPATH=str(folder))
     assert decoys.imported(marks) != []

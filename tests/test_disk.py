@@ -64,7 +64,7 @@ def test_a_disk_that_becomes_full_costs_no_measurement_and_stops_the_sweep(model
 
 
 @pytest.mark.slow
-def test_a_disk_that_becomes_full_under_a_reference_run_stops_the_sweep_with_the_reason(model, disk, tmp_path) -> None:
+def test_a_disk_full_during_a_reference_run_stops_the_sweep_with_the_reason(model, disk, tmp_path) -> None:
     faults.plant(model, {2: ("fill_the_disk", 0)})
     with started(disk, model, *SWEEP, "fidelity.reference=eager", logs=tmp_path) as run:
         assert run.process.wait(300) == 1, run.out + run.err

@@ -110,7 +110,7 @@ def test_when_nothing_came_through_it_fails(tmp_path) -> None:
     assert "no job is ok" in done.stdout
 
 
-def test_a_python_with_torch_that_lacks_something_is_told_so_and_nothing_is_installed(tmp_path) -> None:
+def test_a_python_that_lacks_packages_is_named_and_nothing_is_installed(tmp_path) -> None:
     fake = tmp_path / "python"
     # Finds torch, and nothing else of what is asked for: the second question names more than it.
     fake.write_text('#!/bin/sh\n[ "$#" = 4 ] && exit 0\nprintf "pynvml tqdm"\nexit 1\n')

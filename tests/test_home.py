@@ -63,9 +63,7 @@ def test_only_an_absolute_xdg_cache_home_counts(named, expected, monkeypatch) ->
     assert home_folder.cache_home() == Path(expected)
 
 
-def test_a_shared_compile_cache_that_cannot_be_written_is_refused_with_folder_and_remedy(
-    tiny, monkeypatch, tmp_path
-) -> None:
+def test_an_unwritable_shared_compile_cache_is_refused_with_folder_and_remedy(tiny, monkeypatch, tmp_path) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     config = tiny()

@@ -63,7 +63,7 @@ def test_a_program_that_has_started_is_no_command(monkeypatch) -> None:
         assert not is_command()
 
 
-def test_jobs_of_submitit_are_started_without_the_current_folder_whatever_their_variables(tmp_path) -> None:
+def test_submitit_jobs_start_without_the_current_folder_in_their_path(tmp_path) -> None:
     pytest.importorskip("submitit")
     from hydra_plugins.bench_launchers.slurm import LocalLauncher
 

@@ -63,7 +63,7 @@ def test_what_pip_installed_is_not_in_a_fingerprint() -> None:
     assert (found["came_from"], found["version"]) == ("installed", found["installed_version"])
 
 
-def test_nor_is_it_where_the_folder_that_pip_installed_into_is_in_pythonpath_as_well() -> None:
+def test_pips_install_is_not_in_a_fingerprint_even_if_it_is_in_pythonpath() -> None:
     import tokenizers
 
     assert tell(PYTHONPATH=str(Path(tokenizers.__file__).parents[1]))[0] == {}
@@ -175,9 +175,7 @@ def test_an_install_elsewhere_is_told_by_pip_s_own_list(place) -> None:
     assert tell(PYTHONPATH=str(place))[2]["installed_version"] == "9.9"
 
 
-def test_an_installed_copy_that_states_another_version_than_its_metadata_is_in_a_fingerprint(
-    place, monkeypatch
-) -> None:
+def test_a_copy_that_contradicts_its_metadata_is_in_a_fingerprint(place, monkeypatch) -> None:
     monkeypatch.setattr(libraries, "_site_folders", lambda: frozenset({place}))
     monkeypatch.setattr(libraries, "_would_be_imported", lambda name: place / name if name == "tokenizers" else None)
     assert unusual() == {"tokenizers source": f"states version 9.9 in {place}/tokenizers"}

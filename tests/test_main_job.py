@@ -69,7 +69,7 @@ def test_params_are_the_config_keys(modes) -> None:
     }
 
 
-def test_each_run_has_five_warm_up_and_twenty_measured_steps_after_its_validation_call(modes) -> None:
+def test_each_run_has_5_warm_up_and_20_measured_steps_after_validation(modes) -> None:
     for name, record in modes.records.items():
         phases = [each.phase for each in record.iterations]
         assert phases == ["validation"] + ["warmup"] * 5 + ["measurement"] * 20

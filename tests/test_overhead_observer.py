@@ -160,7 +160,7 @@ def test_a_setting_that_cannot_run_is_refused_in_one_line(overhead, capsys) -> N
     assert capsys.readouterr().err.startswith("overhead: device=cuda:99")
 
 
-def test_the_target_is_missed_by_the_arm_that_changes_the_figure_and_no_other_claims_to_be_below_it(overhead) -> None:
+def test_only_the_changed_arm_misses_the_target_and_the_others_stay_undecided(overhead) -> None:
     rows = overhead.figures(series(overhead, 0, factors={"monitor": 1.2}), "64 + 32 tokens")
     assert {each.name.strip().partition(":")[0]: each.verdict for each in rows} == {
         "64 + 32 tokens, bare": "",

@@ -203,7 +203,7 @@ def test_a_report_of_bench_is_written_again(night, reported) -> None:
     assert contents(night) == before
 
 
-def test_what_the_user_names_is_overwritten_through_a_link_with_the_mode_that_it_has(night, reported, tmp_path) -> None:
+def test_a_file_named_by_the_user_is_overwritten_through_a_link_keeping_its_mode(night, reported, tmp_path) -> None:
     for options in (["--format", "html"], ["--format", "markdown"], ["--format", "csv"]):
         (tmp_path / "there").write_text("mine")
         (tmp_path / "there").chmod(0o600)

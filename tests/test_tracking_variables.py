@@ -69,7 +69,7 @@ def test_keys_win_over_the_variables_and_the_sweeps_file_says_what_was_used(tmp_
     [[], ["sweep.dry_run=true"], ["-m", "workload.batch_size=1,2"], ["-m", "workload.batch_size=1,2", "sweep.dry_run=true"],
      ["-m", "hydra/sweeper=optuna", "workload.batch_size=1,2"]],
 )  # fmt: skip
-def test_a_variable_that_is_no_address_is_refused_in_one_line_before_anything_is_made(tmp_path, arguments) -> None:
+def test_a_variable_that_is_no_address_is_refused_before_anything_is_created(tmp_path, arguments) -> None:
     done = run_bench(*arguments, folder=tmp_path, MLFLOW_TRACKING_URI="./mlruns")
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stderr.count("\n") == 1

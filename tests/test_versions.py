@@ -132,9 +132,7 @@ def test_an_environment_whose_removal_was_interrupted_is_not_used_again(environm
     assert not legs.is_ready(LEG, "/usr/bin/python3.11")  # with the former versions again
 
 
-def test_another_python_another_version_or_another_requirement_makes_an_environment_anew(
-    environments, tmp_path, monkeypatch
-) -> None:
+def test_another_python_version_or_requirement_recreates_the_environment(environments, tmp_path, monkeypatch) -> None:
     installed(LEG, "/usr/bin/python3.11")
     assert not legs.is_ready(LEG, "/opt/python3.11")
     with monkeypatch.context() as patch:
@@ -295,9 +293,7 @@ def test_without_a_name_all_legs_but_those_on_request_run(environments, monkeypa
     assert started[5:] == ["oldest", "py313"]
 
 
-def test_legs_that_run_together_wait_for_each_other_and_are_printed_one_after_the_other(
-    environments, monkeypatch, capsys
-) -> None:
+def test_concurrent_legs_wait_for_each_other_and_are_printed_in_sequence(environments, monkeypatch, capsys) -> None:
     meet = threading.Barrier(2, timeout=20)
 
     def nox(session: str, *_: str, output: IO[str] | None = None) -> tuple[str, str]:

@@ -178,7 +178,7 @@ def test_a_choice_named_off_can_be_chosen_without_quotes(tmp_path, choice: str) 
 
 
 @pytest.mark.parametrize("choice", ["on", "yes", "no", "2024", "1e3"])
-def test_a_choice_of_the_users_that_yaml_reads_as_something_else_is_chosen_by_its_name(tmp_path, choice: str) -> None:
+def test_a_users_choice_that_yaml_reads_as_another_type_is_selected_by_name(tmp_path, choice: str) -> None:
     write(tmp_path, "batch_size: 7\n", f"my conf/workload/{choice}.yaml")
     assert typed(tmp_path, GLOBAL + f"defaults:\n  - override /workload: {choice}\n").config.workload.batch_size == 7
 

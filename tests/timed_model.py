@@ -1,6 +1,6 @@
-"""A model whose calls take a known time: what its batch size, its prompt's length and its attention say, added up.
+"""A model whose calls take a known time: the sum of the times set for batch size, prompt length and attention.
 
-`make_model` writes a checkpoint folder as tests/faults.py does. `plant` says how long each value takes, and which
+`make_model` writes a checkpoint folder as tests/faults.py does. `plant` sets the time of each value and which
 settings fail or hang.
 """
 
@@ -39,7 +39,7 @@ class TimedForCausalLM(LlamaForCausalLM):
 
 
 def make_model(folder: Path) -> Path:
-    """Write the checkpoint folder; every call is as fast as it can."""
+    """Write the checkpoint folder; every call is as fast as possible."""
     from bench.trial.model.tokenizer import byte_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def make_model(folder: Path) -> Path:
 def plant(
     folder: Path, times_s: dict[str, float] | None = None, *, fails: list[list[str]] | None = None, hangs: int = 0
 ) -> None:
-    """What happens from now on.
+    """Set times, failures and hangs from now on.
 
     Args:
         folder: the checkpoint's.
@@ -71,7 +71,7 @@ def plant(
 
 
 def arguments(folder: Path) -> list[str]:
-    """Overrides that make the model run: random weights, two calls in all, nothing around them."""
+    """Return overrides that run the model: random weights, two calls in total, no optional steps."""
     return [
         f"model.id={folder}", "model.weights=random", "model.architecture=null", "model.trust_remote_code=true",
         "workload.num_tokens_to_generate=2", "warmup.iterations=0", "measurement.iterations=1",

@@ -318,7 +318,7 @@ def test_keys_that_do_not_change_the_measurement_may_differ(section):
         ("static", ["auto"], None),
     ],
 )
-def test_the_kv_cache_may_differ_only_where_compilation_chooses_it(compiled, plain, chosen):
+def test_the_compared_kv_cache_is_the_requested_one_or_the_compilers_choice(compiled, plain, chosen):
     others = [asking(setting(None, PLAIN, trial_id=each, name=each), "generation", kv_cache=each) for each in plain]
     found = break_evens([*others, asking(setting("default", COMPILED), "generation", kv_cache=compiled)])
     assert [each.uncompiled for each in found] == ([chosen] if chosen else [])

@@ -36,7 +36,7 @@ def umask() -> int:
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory) -> Iterator[Path]:
-    """A start folder with a space in its name and with decoys, where a sweep with MLflow has run."""
+    """Run a sweep with MLflow in a start folder with a space in its name and with decoys."""
     parent = tmp_path_factory.mktemp("desk")
     folder = decoys.plant(parent / "my desk", parent / "marks")
     there = set(folder.iterdir())
@@ -54,13 +54,13 @@ def start(tmp_path_factory) -> Iterator[Path]:
 
 @pytest.fixture
 def folder(tmp_path) -> Iterator[Path]:
-    """A start folder with decoys."""
+    """Create a start folder with decoys."""
     yield decoys.plant(tmp_path / "my desk", tmp_path / "marks")
     assert decoys.imported(tmp_path / "marks") == []
 
 
 @pytest.mark.skipif(DESK is None, reason="scripts/test as-user sets the desk up")
-def test_this_is_the_desk() -> None:
+def test_the_environment_is_that_of_the_user() -> None:
     with pytest.raises(KeyError):
         pwd.getpwuid(os.getuid())
     assert umask() == 0o077
@@ -72,7 +72,7 @@ def test_this_is_the_desk() -> None:
             Path.home().joinpath("file").touch()
 
 
-def test_a_sweep_is_ok_and_says_nothing_of_the_desk(start) -> None:
+def test_a_sweep_is_ok_and_does_not_mention_the_unusual_environment(start) -> None:
     assert {Record.read(each).status for each in start.glob(f"{SWEEP}/*/record.json")} == {"ok"}
     assert (start.parent / "stderr").read_text() == ""
     assert "reference for fidelity" in (start.parent / "stdout").read_text().splitlines()[0]
@@ -89,12 +89,12 @@ def test_nothing_is_left_in_the_temporary_folder(start) -> None:
     assert {each for each in left if not each.startswith("torchinductor_")} == set()  # torch's own, and empty
 
 
-def test_nothing_is_made_beside_what_is_documented(start) -> None:
+def test_only_documented_files_are_created(start) -> None:
     made = (start.parent / "made").read_text().splitlines()
     assert {each for each in made if not each.startswith("mlflow.db")} == {"multirun", "mlartifacts"}
 
 
-def test_every_file_has_the_rights_that_the_umask_leaves(start) -> None:
+def test_every_file_has_the_mode_that_the_umask_allows(start) -> None:
     wrong = []
     for each in [*start.glob("mlflow.db*"), *(start / "multirun").rglob("*"), *(start / "mlartifacts").rglob("*")]:
         mode = stat.S_IMODE(each.lstat().st_mode)
@@ -117,7 +117,7 @@ def test_a_single_run_is_ok_in_every_isolation(mode, folder) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_a_sweep_is_resumed_where_a_record_is_gone(start, folder) -> None:
+def test_a_sweep_with_a_missing_record_is_resumed(start, folder) -> None:
     sweep = folder / "multirun/night"
     shutil.copytree(start / SWEEP, sweep)
     next(sweep.glob("*/record.json")).unlink()
@@ -142,7 +142,7 @@ def test_the_commands_on_a_sweep_work(command, start) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_a_shared_compile_cache_is_made_or_refused_in_one_line(folder) -> None:
+def test_a_shared_compile_cache_is_created_or_refused_in_one_line(folder) -> None:
     ended = run_bench("attention=flex", "compile.cache=shared", "tracking=off", *FEW, folder=folder)
     if DESK is None:
         assert ended.returncode == 0
@@ -152,7 +152,7 @@ def test_a_shared_compile_cache_is_made_or_refused_in_one_line(folder) -> None:
         assert ended.stderr.count("\n") == 1
 
 
-def test_a_start_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path) -> None:
+def test_an_unwritable_start_folder_is_refused_in_one_line(tmp_path) -> None:
     if os.geteuid() == 0:
         pytest.skip("nothing is forbidden to root")
     tmp_path.chmod(0o555)

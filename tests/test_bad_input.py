@@ -1,6 +1,6 @@
-"""What a user may type wrongly, as the command line answers it: one line, status 2, and nothing left behind.
+"""Test user errors on the command line: one line, status 2, and no files left.
 
-What the examination before the start finds in models, tokenizers and prompts: tests/jobs/test_preflight.py.
+Errors in models, tokenizers and prompts that the check before the start finds: tests/jobs/test_preflight.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SECRET = "hunter2-and-more"
 
 
 def refusal(folder: Path, *arguments: str) -> str:
-    """The one line; fails where there is anything else."""
+    """Return the one line of the refusal; fail if there is any other output."""
     before = sorted(folder.rglob("*"))
     done = run_bench(*arguments, folder=folder)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stdout + done.stderr
@@ -54,7 +54,7 @@ def refusal(folder: Path, *arguments: str) -> str:
         (["-m", "model.seed=1,2", "sweep.name=../../elsewhere"], "sweep.name=../../elsewhere: must be 100 letters, digits and _ . - at most, the first a letter or a digit"),
     ],
 )  # fmt: skip
-def test_a_slip_is_one_line(tmp_path, arguments: list[str], line: str) -> None:
+def test_a_user_error_is_one_line(tmp_path, arguments: list[str], line: str) -> None:
     assert refusal(tmp_path, *arguments) == line
 
 
@@ -66,7 +66,7 @@ def test_a_slip_is_one_line(tmp_path, arguments: list[str], line: str) -> None:
         (["--cfg"], "expected one argument; bench --help"),
     ],
 )
-def test_a_flag_that_does_not_exist_is_one_line(tmp_path, arguments: list[str], told: str) -> None:
+def test_an_unknown_flag_is_one_line(tmp_path, arguments: list[str], told: str) -> None:
     done = run_bench(*arguments, folder=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
@@ -102,11 +102,11 @@ def test_a_flag_that_does_not_exist_is_one_line(tmp_path, arguments: list[str], 
         ("launcher", "hydra/launcher"),
     ],
 )
-def test_a_key_that_does_not_exist_suggests_what_was_meant(name: str, meant: str) -> None:
+def test_an_unknown_key_suggests_the_nearest_one(name: str, meant: str) -> None:
     assert no_such_key(name, OF_HYDRA) == f"no such key; did you mean {meant}?"
 
 
-def test_a_key_that_is_near_none_sends_to_the_list() -> None:
+def test_an_unknown_key_without_a_near_one_refers_to_the_list() -> None:
     assert no_such_key("foo.bar", OF_HYDRA) == "no such key; bench --keys lists them"
     assert no_such_key("fidelity.zzzzzzzzzzzz", OF_HYDRA) == "no such key; bench --keys fidelity lists them"
     assert no_such_key("x" * 100_000, OF_HYDRA) == "no such key; bench --keys lists them"
@@ -160,7 +160,7 @@ def test_a_misspelt_key_in_an_experiment_is_one_line(tmp_path, text: str, line: 
 @pytest.mark.parametrize(
     "arguments", [["workload.batch_size=[1,2]"], ["device=[cpu]"], ["model.id=[a,b]"], ["workload=1"]]
 )
-def test_a_list_or_a_number_where_something_else_belongs_is_one_line(tmp_path, arguments: list[str]) -> None:
+def test_a_list_or_a_number_in_place_of_another_type_is_one_line(tmp_path, arguments: list[str]) -> None:
     line = refusal(tmp_path, *arguments)
     assert arguments[0].partition("=")[0] in line or "Config group override" in line
 
@@ -181,7 +181,7 @@ def test_a_config_file_of_another_schema_is_one_line(tmp_path, text: str, line: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["device=cuda:7"], ["-m", "device=cpu,cuda:7"]])
-def test_what_the_machine_lacks_starts_nothing(tmp_path, arguments: list[str]) -> None:
+def test_a_setting_the_machine_cannot_run_starts_nothing(tmp_path, arguments: list[str]) -> None:
     assert refusal(tmp_path, *arguments).startswith("device=cuda:7: ")
 
 
@@ -191,7 +191,7 @@ def test_one_bad_setting_among_good_ones_starts_nothing(tmp_path) -> None:
     assert refusal(tmp_path, "-m", "workload.sequence_length=16,5000", "sweep.repeats=2").startswith(line)
 
 
-def test_a_password_in_the_tracking_address_is_refused_and_not_repeated(tmp_path) -> None:
+def test_a_password_in_the_tracking_address_is_refused_and_not_printed(tmp_path) -> None:
     line = refusal(tmp_path, f"tracking.uri=http://me:{SECRET}@localhost:1")
     assert line.startswith("tracking.uri=http://localhost:1: ")
     assert "MLFLOW_TRACKING_PASSWORD" in line
@@ -199,7 +199,7 @@ def test_a_password_in_the_tracking_address_is_refused_and_not_repeated(tmp_path
 
 
 @pytest.mark.slow
-def test_what_would_be_skipped_is_told_by_earlier_records(tmp_path) -> None:
+def test_settings_to_be_skipped_are_reported_from_earlier_records(tmp_path) -> None:
     settings = ["-m", "attention=flash2,sdpa", "warmup.iterations=0", "measurement.iterations=1", "tracking=off"]
     done = run_bench(*settings, "fidelity.reference=none", folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -211,14 +211,14 @@ def test_what_would_be_skipped_is_told_by_earlier_records(tmp_path) -> None:
     assert not (tmp_path / "multirun/again").exists()
 
 
-def test_what_lacks_its_package_is_told_before_it_has_ever_run(tmp_path) -> None:
+def test_a_missing_package_is_reported_before_the_first_run(tmp_path) -> None:
     planned = run_bench("-m", "attention=flash2,sdpa", "sweep.dry_run=true", folder=tmp_path).stdout.splitlines()
     (skipped,) = [line for line in planned if " flash2 " in line]
     assert "would be skipped: attention.implementation=flash_attention_2 needs the package flash-attn" in skipped
     assert planned[-1] == "2 jobs: 1 to run, 1 to be skipped; no earlier record tells how long that takes"
 
 
-def test_a_start_folder_that_has_been_removed_is_one_line(tmp_path) -> None:
+def test_a_removed_start_folder_is_one_line(tmp_path) -> None:
     (tmp_path / "gone").mkdir()
     typed = f"cd '{tmp_path}/gone' && rmdir '{tmp_path}/gone' && exec '{sys.executable}' -P -m bench tracking=off"
     done = subprocess.run(["sh", "-c", typed], capture_output=True, text=True, timeout=120, check=False)

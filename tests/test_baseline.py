@@ -1,4 +1,4 @@
-"""Which setting is compared with which."""
+"""Test which setting is the baseline of which."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMPILE_X_BATCH = [
 ]
 
 
-def test_the_first_setting_is_the_baseline_where_none_is_named() -> None:
+def test_the_first_setting_is_the_default_baseline() -> None:
     settings = [("eager", {"attention": "eager"}), ("sdpa", {"attention": "sdpa"}), ("flex", {"attention": "flex"})]
     assert find_baselines(settings, None) == [None, 0, 0]
 
@@ -28,7 +28,7 @@ def test_the_baseline_does_the_same_work() -> None:
     assert find_baselines(COMPILE_X_BATCH, "default batch_size=4") == [2, 3, None, None, 2, 3]
 
 
-def test_a_named_value_leaves_the_other_swept_values_as_they_are() -> None:
+def test_a_named_value_keeps_the_other_swept_values() -> None:
     settings = [
         (f"{attention} {mode}", {"attention": attention, "compile": mode})
         for attention in ("eager", "sdpa")
@@ -46,7 +46,7 @@ def test_settings_that_do_different_work_have_no_baseline() -> None:
     assert find_baselines(settings, None) == [None, None]
 
 
-def test_a_number_format_is_a_choice_for_speed_like_any_other() -> None:
+def test_settings_of_different_dtypes_share_a_baseline() -> None:
     settings = [(dtype, {"model.dtype": dtype}) for dtype in ("float32", "bfloat16")]
     assert find_baselines(settings, "float32") == [None, 0]
 
@@ -57,7 +57,7 @@ def test_quotes_and_plus_signs_are_not_part_of_a_value() -> None:
 
 
 @pytest.mark.parametrize("wanted", ["nonsense", "compile=none", "attention=eager", ""])
-def test_a_baseline_that_is_no_setting_is_refused_with_the_settings_names(wanted: str) -> None:
+def test_a_baseline_outside_the_settings_is_refused_with_their_names(wanted: str) -> None:
     with pytest.raises(ConfigError, match=r"sweep.baseline=.*off batch_size=1, off batch_size=4"):
         find_baselines(COMPILE_X_BATCH, wanted)
 
@@ -65,14 +65,14 @@ def test_a_baseline_that_is_no_setting_is_refused_with_the_settings_names(wanted
 @pytest.mark.parametrize(
     "wanted", ["off batch_size=4", "compile=off", "compile:off", "compile=off,workload.batch_size=4"]
 )
-def test_the_key_and_the_flag_take_the_same(tmp_path, wanted: str) -> None:
+def test_the_key_and_the_flag_accept_the_same_values(tmp_path, wanted: str) -> None:
     expected = find_baselines(COMPILE_X_BATCH, wanted)
     typed = answer(tmp_path, "-m", "compile=off,default", f"sweep.baseline={wanted}").points[0].config.sweep.baseline
     flag = compare_parser().parse_args(["multirun/night", "--baseline", wanted]).baseline
     assert find_baselines(COMPILE_X_BATCH, typed) == find_baselines(COMPILE_X_BATCH, flag) == expected
 
 
-def test_the_key_the_flag_and_the_error_say_the_same() -> None:
+def test_the_key_the_flag_and_the_error_have_the_same_text() -> None:
     with pytest.raises(ConfigError, match=r"name one, or a swept value as key=value, such as compile=off; settings: "):
         find_baselines(COMPILE_X_BATCH, "nonsense")
     (key,) = [rule.doc for path, _, rule, _ in walk(BenchmarkConfig) if path == "sweep.baseline"]

@@ -1,4 +1,4 @@
-"""What people see of a sweep: MLflow's pages and the report, in a real browser over a real server.
+"""Test MLflow's pages of a sweep and the report in a real browser with a real server.
 
 One sweep of six settings is run, MLflow's UI is started as `scripts/ui` starts it, and the addresses that it prints are
 opened. Pictures of all pages are kept in `.cache/test-output`, or the folder that BENCH_TEST_OUTPUT names.
@@ -42,13 +42,13 @@ FIGURES = (
     "warmup_curves", "e2e_distributions", "ttft_vs_itl", "throughput_vs_memory", "roofline", "token_timeline",
     "phases",
 )  # fmt: skip
-# What MLflow's own pages say on any visit, whatever they show.
+# Messages of MLflow's own pages on any visit.
 OF_MLFLOW = ("users/current", "ResizeObserver loop")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """A finished sweep, and its pages as they were announced."""
+    """A finished sweep and the addresses of its pages."""
 
     folder: Path  # the sweep's
     records: list[Record]
@@ -77,7 +77,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
+    """Return a port that was free a moment ago."""
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -85,7 +85,7 @@ def free_port() -> int:
 
 
 def announced(ui: subprocess.Popen[str]) -> dict[str, str]:
-    """The addresses that the UI's command prints once it answers."""
+    """Return the addresses that the UI's command prints once the server answers."""
     assert ui.stdout is not None
     pages = {}
     for line in ui.stdout:
@@ -101,7 +101,7 @@ def open_page(seen: Seen, name: str, until: str) -> Page:
 
 
 def run_name_of(record: Record) -> str:
-    """The name of a record's run, among all that its sweep has."""
+    """Return the name of a record's run among all runs of its sweep."""
     return run_name(record, SweepInfo(sweep_id="", name="", swept=SWEPT, started_at_s=0.0))
 
 
@@ -116,7 +116,7 @@ def texts(page: Page, selector: str) -> list[str]:
 # ---- MLflow ------------------------------------------------------------------------------------------------------
 
 
-def test_the_saved_view_shows_every_job_with_its_headline_and_its_swept_values(seen: Seen) -> None:
+def test_the_saved_view_shows_each_job_with_headline_and_swept_values(seen: Seen) -> None:
     page = open_page(seen, "table", "text=6 matching runs")
     page.picture(OUTPUT / "mlflow-table.png")
     names = texts(page, ".ag-row [col-id='attributes.`Run Name`'] a")
@@ -224,7 +224,7 @@ def report(seen: Seen) -> Page:
     return seen.browser.open(seen.folder / "report.html", width=1280, height=1600).settle()
 
 
-def test_the_report_asks_for_nothing_and_reports_no_error(seen: Seen, report: Page) -> None:
+def test_the_report_fetches_nothing_and_reports_no_error(seen: Seen, report: Page) -> None:
     report.picture(OUTPUT / "report.png")
     report.picture(OUTPUT / "report-whole.png", whole=True)
     assert report.errors == []

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what is refused, what is shown, what the exit status says."""
+"""Test the command line for users: refusals, output and exit statuses."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_dry_run_prints_every_job_and_runs_none(tmp_path) -> None:
 
 
 @pytest.mark.contract
-def test_a_name_that_is_taken_is_refused(tmp_path) -> None:
+def test_a_name_in_use_is_refused(tmp_path) -> None:
     (tmp_path / "multirun/mine").mkdir(parents=True)
     (tmp_path / "multirun/mine/sweep.json").write_text("{}", encoding="utf-8")
     done = run_bench("-m", "attention=eager,sdpa", "sweep.name=mine", "tracking=off", folder=tmp_path)
@@ -114,7 +114,7 @@ def test_the_exit_status_is_that_of_the_worst_job(statuses: list[str], expected:
     assert exit_status([make_record(status=status) for status in statuses]) == expected
 
 
-def test_an_unknown_key_is_shown_with_the_value_that_was_typed(monkeypatch) -> None:
+def test_an_unknown_key_is_shown_with_the_typed_value(monkeypatch) -> None:
     monkeypatch.setattr("bench.cli.composition.yaml_files._loaded", {})  # by earlier tests
     error = ConfigAttributeError("nope")
     error.full_key = "monitor.intervall_s"
@@ -124,14 +124,14 @@ def test_an_unknown_key_is_shown_with_the_value_that_was_typed(monkeypatch) -> N
 
 
 @pytest.mark.contract
-def test_a_models_name_on_the_small_random_model_is_refused(tmp_path) -> None:
+def test_a_model_id_for_the_small_random_model_is_refused(tmp_path) -> None:
     done = run_bench("model.id=org/real-model", folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("bench: model.id=org/real-model: is only a label here")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_keep_a_reference_costs_no_measurement(tmp_path) -> None:
+def test_a_folder_without_room_for_a_reference_loses_no_measurement(tmp_path) -> None:
     (tmp_path / "multirun" / "guarded").mkdir(parents=True)
     (tmp_path / "multirun" / "guarded" / "references").write_text("in the way")
     few = ["warmup.iterations=0", "measurement.iterations=1", "tracking=off", "sweep.name=guarded"]
@@ -142,13 +142,13 @@ def test_a_folder_that_cannot_keep_a_reference_costs_no_measurement(tmp_path) ->
 
 @pytest.mark.contract
 @pytest.mark.parametrize("flag", ["--help", "--keys"])
-def test_a_reader_who_has_read_enough_is_no_error(tmp_path, flag: str) -> None:
+def test_a_closed_output_pipe_is_no_error(tmp_path, flag: str) -> None:
     command = f"'{sys.executable}' -m bench {flag} | head -n 1"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
 
 
-# Else the user waits for most of a second while Python looks through all that was imported, and finds nothing.
+# Otherwise Python spends most of a second on a useless garbage collection of all imported modules.
 END = """
 import atexit, gc, sys
 atexit.register(lambda: print("frozen:", gc.get_freeze_count() > 10_000))
@@ -159,6 +159,6 @@ main()
 
 
 @pytest.mark.contract
-def test_the_end_of_the_command_looks_for_no_garbage(tmp_path) -> None:
+def test_the_end_of_the_command_runs_no_garbage_collection(tmp_path) -> None:
     done = subprocess.run([sys.executable, "-c", END], cwd=tmp_path, capture_output=True, text=True, timeout=60)  # noqa: PLW1510
     assert done.stdout.endswith("frozen: True\n"), done.stderr

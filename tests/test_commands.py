@@ -1,4 +1,4 @@
-"""`bench compare` and the other words after `bench`: which module they run, what they load, and how they name it."""
+"""Test `bench compare` and the other subcommands: their modules, imports and names in messages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _as_if_just_started(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("word", COMMANDS)
-def test_a_word_after_bench_runs_its_module(tmp_path, word: str) -> None:
+def test_a_subcommand_runs_its_module(tmp_path, word: str) -> None:
     done = run_bench(word, "--help", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: python -m bench {word} ")
@@ -51,7 +51,7 @@ def test_bench_compare_is_the_comparison(tmp_path) -> None:
     assert "faster" in done.stdout
 
 
-def test_a_mistake_names_the_form_that_was_typed(tmp_path) -> None:
+def test_an_error_names_the_typed_form_of_the_command(tmp_path) -> None:
     done = run_bench("compare", "multirun/nowhere", folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("bench compare: multirun/nowhere: no such file or folder")
@@ -59,7 +59,7 @@ def test_a_mistake_names_the_form_that_was_typed(tmp_path) -> None:
     assert missing.stderr.endswith("the following arguments are required: SOURCE; see python -m bench report --help\n")
 
 
-# What is loaded is printed as the process ends, by Python itself, whatever the command does.
+# Python itself prints the loaded modules when the process ends, whatever the command does.
 LOADED = """
 import atexit, sys
 atexit.register(lambda: print(*sys.modules, file=sys.stderr))
@@ -70,7 +70,7 @@ main()
 
 
 @pytest.mark.parametrize("word", [each for each in COMMANDS if each != "calibrate"])
-def test_a_command_loads_neither_hydra_nor_torch_to_answer(tmp_path, word: str) -> None:
+def test_a_subcommand_answers_without_loading_hydra_or_torch(tmp_path, word: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LOADED, word, "--help"],
         cwd=tmp_path, env=user_environment(), capture_output=True, text=True, check=True,
@@ -88,7 +88,7 @@ def test_a_comparison_loads_neither_hydra_nor_torch_nor_mlflow(tmp_path) -> None
     assert {"hydra", "torch", "transformers", "mlflow", "matplotlib"} & set(done.stderr.split()) == set()
 
 
-def test_a_folder_of_a_commands_name_does_not_matter(tmp_path) -> None:
+def test_a_folder_named_like_a_subcommand_has_no_effect(tmp_path) -> None:
     sweep(tmp_path / "compare", jobs({"eager": EAGER, "sdpa": SDPA}), settings=["eager", "sdpa"])
     (tmp_path / "report.py").write_text("raise SystemExit('the wrong module')", encoding="utf-8")
     done = run_bench("compare", "compare", folder=tmp_path)
@@ -96,7 +96,7 @@ def test_a_folder_of_a_commands_name_does_not_matter(tmp_path) -> None:
     assert "faster" in done.stdout
 
 
-def test_an_override_is_no_command(tmp_path) -> None:
+def test_an_override_is_not_taken_for_a_subcommand(tmp_path) -> None:
     assert note_start(MODULE, ["compare=multirun/a"]) is None
     assert note_start(MODULE, ["-m", "compare"]) is None
     assert refused(tmp_path, "compare=multirun/a").startswith("compare=multirun/a: no such key")
@@ -112,11 +112,11 @@ def test_an_override_is_no_command(tmp_path) -> None:
         (["compile"], "compile: has no value; type compile=VALUE"),
     ],
 )
-def test_a_misspelt_command_is_told_from_an_override(tmp_path, typed: list[str], line: str) -> None:
+def test_a_misspelt_subcommand_is_distinguished_from_an_override(tmp_path, typed: list[str], line: str) -> None:
     assert refused(tmp_path, *typed) == line
 
 
-def test_what_is_told_to_type_is_the_form_in_which_bench_was_started(monkeypatch) -> None:
+def test_suggested_commands_have_the_form_in_which_bench_was_started(monkeypatch) -> None:
     assert (program(), to_type("sync")) == (["python", "-m", "bench"], ["python", "-m", "bench.tracking.sync"])
     note_start(SCRIPT, ["attention=sdpa"])
     assert (program(), to_type("sync")) == (["bench"], ["bench", "sync"])
@@ -127,14 +127,14 @@ def test_what_is_told_to_type_is_the_form_in_which_bench_was_started(monkeypatch
     assert (program(), to_type("report")) == (["../scripts/run"], ["../scripts/run", "report"])
 
 
-def test_only_the_command_that_was_typed_has_another_name() -> None:
+def test_only_the_typed_command_has_another_name() -> None:
     assert (as_typed("compare"), name_of("compare")) == ("python -m bench.compare", "bench.compare")
     note_start(SCRIPT, ["compare", "a"])
     assert (as_typed("compare"), name_of("compare")) == ("bench compare", "bench compare")
     assert (as_typed("report"), name_of("report")) == ("python -m bench.report", "bench.report")
 
 
-def test_examples_in_the_help_are_as_typed() -> None:
+def test_examples_in_the_help_have_the_typed_form() -> None:
     note_start(SCRIPT, ["ui"])
     parser = Parser("ui", epilog="try:\n  python -m bench.tracking.ui --port 1\n")
     assert "python -m" not in parser.format_help()
@@ -143,12 +143,12 @@ def test_examples_in_the_help_are_as_typed() -> None:
 
 
 @pytest.mark.slow
-def test_scripts_run_takes_the_words_and_tells_itself(tmp_path) -> None:
+def test_scripts_run_accepts_subcommands_and_names_itself_in_messages(tmp_path) -> None:
     folder = sweep(tmp_path / "night", jobs({"eager": EAGER, "sdpa": SDPA}), settings=["eager", "sdpa"])
     checkout = tmp_path / "checkout"
     (checkout / "scripts").mkdir(parents=True)
     shutil.copy(ROOT / "scripts/run", checkout / "scripts/run")
-    # Stands for the part that makes an environment: here is one already.
+    # Replaces the part that creates an environment: one exists already.
     (checkout / "scripts/_environment").write_text(
         f"set_up_environment() {{ python={sys.executable}; }}\n", encoding="utf-8"
     )

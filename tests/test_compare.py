@@ -1,4 +1,4 @@
-"""`python -m bench.compare` on sweeps whose times are known: what it prints, and the status it ends with."""
+"""Test `python -m bench.compare` on sweeps with known times: its output and exit status."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ RATIO = math.exp(sum(math.log(b / a) for a, b in zip(EAGER, SDPA, strict=True)) 
 
 @pytest.fixture
 def two(tmp_path: Path) -> Path:
-    """A sweep over eager and sdpa, five repeats each."""
+    """Write a sweep over eager and sdpa, five repeats each."""
     return sweep(tmp_path / "two", jobs({"eager": EAGER, "sdpa": SDPA}), settings=["eager", "sdpa"], baseline=None)
 
 
 @pytest.fixture
 def compared(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run the command, expect a status, and return what it printed: JSON as values, else the text."""
+    """Run the command, expect a status, and return its output: JSON as values, otherwise the text."""
 
     def run(*arguments: object, status: int = 0, form: str | None = "json") -> Any:
         options = ["--format", form] if form else []
@@ -62,14 +62,14 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Any:
 
 
 def facts(report: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Setting, baseline and verdict of each comparison."""
+    """Return setting, baseline and verdict of each comparison."""
     return [(each["setting"], each["baseline"], each["verdict"]["word"]) for each in report["comparisons"]]
 
 
 # ---- one sweep ---------------------------------------------------------------------------------------------------
 
 
-def test_each_setting_stands_beside_the_first(two, compared):
+def test_each_setting_is_compared_with_the_first(two, compared):
     assert facts(compared(two)) == [("sdpa", "eager", "faster")]
 
 
@@ -82,7 +82,7 @@ def test_the_ratio_is_that_of_the_geometric_means(two, compared):
     assert found["geometric_mean_s"] / found["baseline_geometric_mean_s"] == pytest.approx(RATIO)
 
 
-def test_the_text_holds_the_same(two, compared):
+def test_the_text_has_the_same_figures(two, compared):
     lines = compared(two, form=None).splitlines()
     assert lines[0].startswith("E2E of 1 setting against eager; margin ±1 %, 5 processes a side, paired by block")
     eager, sdpa = (next(each.split() for each in lines if each.startswith(name)) for name in ("eager", "sdpa"))
@@ -126,14 +126,14 @@ def test_the_plan_declares_the_baseline(tmp_path, compared):
     assert facts(compared(folder)) == [("eager", "sdpa", "slower")]
 
 
-def test_where_the_plan_does_not_the_records_declare_the_baseline(tmp_path, compared):
+def test_without_a_plan_the_records_declare_the_baseline(tmp_path, compared):
     requested = make_config().to_dict() | {"sweep": {"baseline": "sdpa"}}
     folder = sweep(tmp_path / "night", jobs({"eager": EAGER, "sdpa": SDPA}, requested=requested))
     assert facts(compared(folder)) == [("eager", "sdpa", "slower")]
 
 
 @pytest.mark.parametrize("baseline", ["eager", "attention=eager"])
-def test_an_option_outdoes_the_declared_baseline(tmp_path, compared, baseline):
+def test_an_option_overrides_the_declared_baseline(tmp_path, compared, baseline):
     records = jobs({"eager": EAGER, "sdpa": SDPA})
     folder = sweep(tmp_path / "night", records, settings=["eager", "sdpa"], baseline="sdpa")
     assert facts(compared(folder, "--baseline", baseline)) == [("sdpa", "eager", "faster")]
@@ -185,14 +185,14 @@ def three(tmp_path: Path) -> Path:
     return sweep(tmp_path / "three", jobs({"eager": EAGER, "sdpa": SDPA, "near": NEAR}))
 
 
-def test_one_setting_is_compared_with_its_baseline_alone(three, compared):
+def test_one_setting_is_compared_only_with_its_baseline(three, compared):
     found = compared(three, "--setting", "sdpa")
     assert facts(found) == [("sdpa", "eager", "faster")]
     # No other comparison is corrected for.
     assert found["comparisons"][0]["verdict"]["p"] == pytest.approx(found["comparisons"][0]["effect"]["p_beyond"])
 
 
-def test_of_two_settings_the_first_is_the_baseline(three, compared):
+def test_the_first_of_two_settings_is_the_baseline(three, compared):
     assert facts(compared(three, "--setting", "sdpa", "--setting", "eager")) == [("eager", "sdpa", "slower")]
 
 
@@ -219,7 +219,7 @@ def test_a_setting_may_be_named_by_its_id(three, compared):
 
 @pytest.fixture
 def after(tmp_path: Path) -> Path:
-    """The same settings as in `two`, of which eager got slower by 5 %."""
+    """Write the same settings as in `two`, with eager slower by 5 %."""
     return sweep(tmp_path / "after", jobs({"eager": [each * 1.05 for each in EAGER], "sdpa": SDPA}))
 
 
@@ -248,7 +248,7 @@ def test_two_records_are_compared_as_they_are(two, compared):
     assert found["comparisons"][0]["effect"]["ratio"] == pytest.approx(SDPA[0] / EAGER[0])
 
 
-def test_a_setting_of_one_sweep_alone_is_named(two, three, compared):
+def test_a_setting_in_only_one_sweep_is_named(two, three, compared):
     assert compared(two, three)["unmatched"] == ["near (only after)"]
 
 
@@ -276,7 +276,7 @@ def test_without_a_limit_slower_is_no_failure(two, after, compared):
     assert compared(two, after)["slower_check"] is None
 
 
-def test_an_inconclusive_comparison_tells_whether_its_interval_rules_the_limit_out(three, compared):
+def test_an_inconclusive_comparison_says_if_its_interval_excludes_the_limit(three, compared):
     arguments = [three, "--setting", "near", "--fail-if-slower"]
     high = compared(*arguments, "50%")["comparisons"][0]["effect"]["high"]
     assert 1.005 < high < 1.1
@@ -294,7 +294,7 @@ def test_verdicts_throughout_are_status_0(two, compared):
     compared(two, "--fail-if-inconclusive")
 
 
-def test_slower_outdoes_inconclusive(three, compared):
+def test_slower_takes_precedence_over_inconclusive(three, compared):
     options = ["--baseline", "sdpa", "--threshold", "10%", "--fail-if-inconclusive"]
     words = [word for _, _, word in facts(compared(three, *options, status=3))]
     assert sorted(words) == ["inconclusive", "slower"]
@@ -313,7 +313,7 @@ def crashed(name: str, repeats: Sequence[int] = (1, 2, 3, 4, 5), status: str = "
 
 
 def unlike(name: str, **changes: Any) -> list[Record]:
-    """Records of a setting whose output differs from the reference's, unless said otherwise."""
+    """Build records of a setting whose output differs from the reference's by default."""
     fidelity = Fidelity(reference="eager", agrees=False, reason="mean KL 0.3")
     return jobs({name: STEADY}, **{"fidelity": fidelity} | changes)
 
@@ -373,17 +373,17 @@ def test_inconclusive_is_a_warning_unless_it_must_fail(tmp_path, compared):
     assert compared.said.startswith("bench.compare: warning: inconclusive: eager: the interval")
 
 
-def test_slower_comes_before_broken_and_broken_before_inconclusive(tmp_path, compared):
+def test_slower_precedes_broken_and_broken_precedes_inconclusive(tmp_path, compared):
     times = {"eager": STEADY, "sdpa": STEADY, "flex": STEADY}
     before = sweep(tmp_path / "before", jobs(times))
     broken = [*jobs({"eager": NEAR}), *crashed("flex")]
     compared(before, sweep(tmp_path / "broken", [*broken, *WORKS]), *GATE, status=4)
-    assert compared.said.count("\n") == 2  # each told all the same
+    assert compared.said.count("\n") == 2  # each is still reported
     compared(before, sweep(tmp_path / "slower", [*broken, *jobs({"sdpa": SLOW})]), *GATE, status=1)
     assert compared.said.count("\n") == 3
 
 
-def test_a_source_that_cannot_be_read_comes_before_all(tmp_path, refused):
+def test_an_unreadable_source_precedes_all_other_statuses(tmp_path, refused):
     before = sweep(tmp_path / "before", jobs({"eager": STEADY}))
     assert refused(before, tmp_path / "after", *GATE).startswith(f"{tmp_path / 'after'}: no such file or folder")
 
@@ -401,7 +401,7 @@ def test_all_settings_that_vanished_are_listed(tmp_path, compared):
     assert compared.said.count("\n") == 2
 
 
-def test_a_setting_that_is_new_decides_nothing(tmp_path, compared):
+def test_a_new_setting_does_not_change_the_status(tmp_path, compared):
     before = sweep(tmp_path / "before", jobs({"sdpa": STEADY}))
     after = sweep(tmp_path / "after", jobs({"sdpa": STEADY, "flex": STEADY}))
     assert compared(before, after, *GATE)["unmatched"] == ["flex (only after)"]
@@ -429,7 +429,7 @@ def test_rows_of_two_sweeps_are_labelled_before_and_after(tmp_path, compared):
 
 
 def prompted(path: str, digest: str | None) -> list[Record]:
-    """A setting with a prompt file; its trial id does not tell its content."""
+    """Build a setting with a prompt file; its trial id does not include the content."""
     requested = make_config().to_dict()
     requested["workload"]["prompt_file"] = path
     return jobs({"eager": STEADY}, requested=requested, observed=dataclasses.replace(CPU, prompt_digest=digest))
@@ -489,7 +489,7 @@ def test_an_unknown_declared_baseline_names_the_sweep(tmp_path, refused):
     assert refused(folder).startswith(f"the baseline of {folder}, flash: no such setting; ")
 
 
-def test_an_unknown_setting_names_those_there_are(two, refused):
+def test_an_unknown_setting_lists_the_existing_ones(two, refused):
     assert refused(two, "--setting", "flash") == f"--setting flash: no such setting in {two}; settings: eager, sdpa"
 
 
@@ -497,12 +497,12 @@ def test_a_baseline_cannot_be_compared_with_itself(two, refused):
     assert "is the baseline itself" in refused(two, "--setting", "eager")
 
 
-def test_a_name_of_several_settings_asks_for_an_id(tmp_path, refused):
+def test_an_ambiguous_name_asks_for_an_id(tmp_path, refused):
     records = [job("sdpa", 1.0), job("sdpa", 0.9, trial_id="other")]
     assert "give an id: t-sdpa, other" in refused(sweep(tmp_path / "night", records), "--setting", "sdpa")
 
 
-def test_two_settings_with_other_work_are_not_comparable(tmp_path, refused):
+def test_two_settings_with_different_work_are_not_comparable(tmp_path, refused):
     records = [
         job(f"sdpa {size}", 1.0, swept={"attention": "sdpa", "workload.batch_size": size}) for size in ("1", "4")
     ]
@@ -513,16 +513,16 @@ def test_two_settings_with_other_work_are_not_comparable(tmp_path, refused):
 # ---- sources that cannot be used ---------------------------------------------------------------------------------
 
 
-def test_a_path_that_is_not_there_is_no_question_for_mlflow(tmp_path, refused, monkeypatch):
+def test_a_missing_path_does_not_query_mlflow(tmp_path, refused, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert refused("multirun/night").startswith("multirun/night: no such file or folder; ")
 
 
-def test_a_folder_of_sweeps_names_them(tmp_path, two, refused):
+def test_a_folder_of_sweeps_lists_them(tmp_path, two, refused):
     assert str(two) in refused(tmp_path)
 
 
-def test_an_empty_folder_says_what_it_lacks(tmp_path, refused):
+def test_an_empty_folder_says_what_is_missing(tmp_path, refused):
     assert refused(tmp_path).startswith(f"{tmp_path}: holds no record.json, nor does a folder in it")
 
 
@@ -531,25 +531,25 @@ def test_a_sweep_that_has_just_begun_says_so(tmp_path, refused):
     assert refused(tmp_path) == f"{tmp_path}: none of its 2 jobs left a record yet"
 
 
-def test_a_plan_that_is_half_written_is_done_without(tmp_path, compared):
+def test_a_truncated_plan_is_ignored(tmp_path, compared):
     folder = sweep(tmp_path / "night", jobs({"eager": EAGER, "sdpa": SDPA}))
     (folder / SWEEP_NAME).write_text("{")
     assert facts(compared(folder)) == [("sdpa", "eager", "faster")]
 
 
-def test_a_lone_setting_has_nothing_to_be_compared_with(tmp_path, refused):
+def test_a_single_setting_has_no_comparison(tmp_path, refused):
     folder = sweep(tmp_path / "night", jobs({"eager": EAGER[:2]}))
     assert "one setting, and nothing to compare it with; name a second source" in refused(folder)
 
 
-def test_a_lone_setting_with_repeats_shows_its_noise(tmp_path, compared):
+def test_a_single_setting_with_repeats_shows_its_noise(tmp_path, compared):
     folder = sweep(tmp_path / "night", jobs({"eager": EAGER}))
     assert compared(folder)["noise_floor"]["processes"] == 5
     assert compared(folder, form=None).startswith("Noise floor of E2E (5 processes of 1 setting): ")
 
 
 @pytest.mark.parametrize("option", [["--fail-if-slower", "3%"], ["--fail-if-inconclusive"]])
-def test_a_judgement_of_nothing_is_refused(tmp_path, refused, option):
+def test_a_gate_without_comparisons_is_refused(tmp_path, refused, option):
     folder = sweep(tmp_path / "night", jobs({"eager": EAGER}))
     assert "nothing to compare it with" in refused(folder, *option)
 
@@ -566,14 +566,14 @@ def as_version(version: int, folder: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": version}))
 
 
-def test_a_record_of_another_schema_version_is_named_and_left_out(two, compared):
+def test_a_record_of_another_schema_version_is_named_and_omitted(two, compared):
     as_version(2, two / "9_sdpa")
     assert compared(two)["comparisons"][0]["effect"]["processes"] == 4
     assert f"{two}/9_sdpa/record.json: schema version 2" in compared.said
     assert compared.said.count("\n") == 1
 
 
-def test_none_that_can_be_read_is_refused_with_the_first_reason(two, refused):
+def test_sources_without_readable_records_are_refused_with_the_first_reason(two, refused):
     for folder in two.iterdir():
         if folder.is_dir():
             as_version(2, folder)
@@ -596,7 +596,7 @@ def test_jobs_without_a_record_are_counted(two, compared):
 
 @pytest.fixture(scope="module")
 def started_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose mlflow.db holds the sweep night-1, which declares sdpa its baseline."""
+    """Create a folder whose mlflow.db holds the sweep night-1, which declares sdpa its baseline."""
     folder = tmp_path_factory.mktemp("started-in")
     store = open_store(None, "bench", folder)
     tags = {"kind": "sweep", "sweep_id": "night-1", "baseline": "sdpa", "settings": '["eager", "sdpa"]'}
@@ -610,7 +610,7 @@ def started_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("source", ["night-1", "mlflow:night-1"])
-def test_a_sweeps_id_is_found_in_mlflow_with_what_it_declares(started_in, compared, monkeypatch, source):
+def test_a_sweep_id_is_found_in_mlflow_with_its_declared_baseline(started_in, compared, monkeypatch, source):
     monkeypatch.chdir(started_in)
     found = compared(source)
     assert facts(found) == [("eager", "sdpa", "slower")]
@@ -638,14 +638,14 @@ def test_a_sweep_in_a_folder_and_one_in_mlflow_are_compared(started_in, two, com
     ]
 
 
-def test_an_unknown_id_names_those_there_are(started_in, refused, monkeypatch):
+def test_an_unknown_id_lists_the_existing_ones(started_in, refused, monkeypatch):
     monkeypatch.chdir(started_in)
     text = refused("nihgt-1")
     assert text.startswith("nihgt-1: no such file or folder, and MLflow at ")
     assert "the newest are night-1; " in text
 
 
-def test_reading_makes_no_database(refused, tmp_path, monkeypatch):
+def test_reading_creates_no_database(refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert f"no MLflow database at {tmp_path}/mlflow.db" in refused("mlflow:night-1")
     assert list(tmp_path.iterdir()) == []
@@ -671,7 +671,7 @@ def test_a_program_without_arguments_ends_with_status_2(tmp_path):
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
 
-def test_a_reader_who_has_read_enough_is_no_error(two):
+def test_a_closed_output_pipe_is_no_error(two):
     command = f"{sys.executable} -m bench.compare {two} --format json | head -c 1 > /dev/null; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr == ""
@@ -685,5 +685,5 @@ def test_help_needs_no_heavy_library():
     assert {"numpy", "scipy", "rich", "mlflow", "torch", "hydra", "omegaconf"} & set(done.stderr.split()) == set()
 
 
-def test_the_metrics_to_choose_from_are_those_of_the_analysis():
+def test_the_available_metrics_are_those_of_the_analysis():
     assert METRICS == KNOWN_METRICS

@@ -33,7 +33,7 @@ class Desk:
         self.kept = folder / "kept"
 
     def compile(self, cache: str, source: str = "int a;", *more: str) -> tuple[int, Path]:
-        """What Inductor does: a source in a folder of its own, and its output beside it."""
+        """Compile as Inductor does: a source in a separate folder with its output beside it."""
         folder = self.folder / cache / "ab"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "x.cpp").write_text(source)
@@ -61,7 +61,7 @@ def test_the_same_call_in_another_folder_is_a_copy(desk) -> None:
     assert (output.read_text(), output.stat().st_mode & 0o777) == ("int a;", 0o750)
 
 
-def test_a_header_of_the_cache_is_known_by_its_content(desk) -> None:
+def test_a_header_of_the_cache_is_identified_by_its_content(desk) -> None:
     for cache, text in (("one", "1"), ("two", "1"), ("three", "2")):
         header = desk.folder / cache / "headers/h.h"
         header.parent.mkdir(parents=True)
@@ -70,13 +70,13 @@ def test_a_header_of_the_cache_is_known_by_its_content(desk) -> None:
     assert desk.calls() == 2
 
 
-def test_the_folder_in_a_source_is_no_difference(desk) -> None:
+def test_the_folder_in_a_source_does_not_matter(desk) -> None:
     for cache in ("one", "two"):
         desk.compile(cache, f'#include "{desk.folder / cache}/h.h"')
     assert desk.calls() == 1
 
 
-def test_another_source_option_header_folder_or_compiler_asks_the_real_one(desk) -> None:
+def test_another_source_option_header_folder_or_compiler_calls_the_real_one(desk) -> None:
     headers = desk.folder / "include"
     headers.mkdir()
     include = f"-I{headers}"
@@ -93,27 +93,27 @@ def test_another_source_option_header_folder_or_compiler_asks_the_real_one(desk)
     assert desk.calls() == 5
 
 
-def test_a_call_that_fails_is_not_kept(desk) -> None:
+def test_a_failing_call_is_not_cached(desk) -> None:
     for number in (1, 2):
         status, output = desk.compile("one", "wrong")
         assert (status, output.exists(), desk.calls()) == (3, False, number)
 
 
-def test_a_call_without_output_is_the_real_ones(desk) -> None:
+def test_a_call_without_output_goes_to_the_real_compiler(desk) -> None:
     for number in (1, 2):
         desk.run("--version")
         assert desk.calls() == number
     assert not desk.kept.exists()
 
 
-def test_a_folder_that_cannot_be_written_costs_only_the_copy(desk) -> None:
-    desk.kept.touch()  # a file: no entry can be made below it
+def test_an_unwritable_cache_folder_only_prevents_the_copy(desk) -> None:
+    desk.kept.touch()  # a file: no entry can be created below it
     for number in (1, 2):
         status, output = desk.compile(str(number))
         assert (status, output.read_text(), desk.calls()) == (0, "int a;", number)
 
 
-def test_what_nobody_used_for_long_is_removed(desk) -> None:
+def test_entries_unused_for_long_are_removed(desk) -> None:
     desk.compile("one")
     (old,) = desk.kept.iterdir()
     os.utime(old, (0, 0))

@@ -1,4 +1,4 @@
-"""Points are composed as Hydra composes them: its own `load_sweep_config` says what is right, errors included."""
+"""Check that points are composed as Hydra's own `load_sweep_config` does, including errors."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def loader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConfigLoaderImpl]:
-    """Hydra's loader over conf/ and some files of a user's own."""
+    """Return Hydra's loader over conf/ and some user files."""
     Plugins.instance()  # registers choices once a process
     before = Singleton.get_state()
     folder = tmp_path_factory.mktemp("conf")
@@ -79,19 +79,19 @@ def loader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConfigLoaderImp
 
 
 def master_of(loader: ConfigLoaderImpl, *typed: str) -> DictConfig:
-    """The config of the sweep as a whole."""
+    """Return the config of the whole sweep."""
     return loader.load_configuration("config", list(typed), RunMode.MULTIRUN)
 
 
 def outcome(compose: Any, overrides: list[str]) -> tuple[Any, ...]:
-    """All that can be told of a result: values, references, types and flags; or of an error."""
+    """Describe a result completely (values, references, types and flags), or an error."""
     try:
         config = compose(overrides)
     except Exception as error:  # noqa: BLE001 - whatever it is, both must raise it
         causes = {(type(each), str(each)) for each in (error.__cause__, error.__context__) if each is not None}
         return ("error", type(error), str(error), getattr(error, "options", None), causes)
     nodes = {str(name): described(config._get_node(name)) for name in config if name != "hydra"}
-    # Copying it changes no value, though it does change what the nodes know of their types.
+    # Copying it changes no value, but it changes the type information of the nodes.
     config = OmegaConf.masked_copy(config, list(nodes))
     try:
         resolved = repr(OmegaConf.to_container(config, resolve=True))
@@ -101,7 +101,7 @@ def outcome(compose: Any, overrides: list[str]) -> tuple[Any, ...]:
 
 
 def described(config: Any, where: str = "") -> list[str]:
-    """Type, flags and annotations of every node."""
+    """Return type, flags and annotations of every node."""
     found = [f"{where} {type(config).__name__} {config._metadata}"]
     if isinstance(config, DictConfig) and not config._is_none() and not config._is_interpolation():
         for name in config:
@@ -110,13 +110,13 @@ def described(config: Any, where: str = "") -> list[str]:
 
 
 def check(loader: ConfigLoaderImpl, master: DictConfig, points: list[list[str]]) -> None:
-    """Both ways give the same for these points, in this order and twice over."""
+    """Check that both ways give the same for these points, in this order and twice."""
     composer = Composer(loader, master)
     expected = [outcome(lambda lines: loader.load_sweep_config(master, lines), each) for each in points]
     for _ in range(2):
         for point, right in zip(points, expected, strict=True):
             assert outcome(composer.compose, point) == right, point
-    assert composer.is_quick  # none of them came out otherwise, and no step failed
+    assert composer.is_quick  # no result differed, and no step failed
 
 
 VALUES = [
@@ -242,7 +242,7 @@ REFERENCES = [
 
 
 def job_outcome(compose: Any, overrides: list[str]) -> tuple[Any, ...]:
-    """The files that Hydra writes of a job, and all that can be told of its config; or of an error."""
+    """Return the files that Hydra writes for a job and the full description of its config, or of an error."""
     try:
         config = compose(overrides)
     except Exception as error:  # noqa: BLE001 - whatever it is, both must raise it
@@ -259,7 +259,7 @@ PLACE = ["hydra.sweep.dir='/some/where'", "hydra.sweep.subdir='3-a=b'", "+hydra.
 @pytest.mark.parametrize("points", [VALUES[::4], GROUPS[::3], REFERENCES[::2]], ids=["values", "groups", "references"])
 @pytest.mark.parametrize("typed", [[], ["hydra.job.env_copy=[HOME]", "hydra/job_logging=default", "sweep.name=all"]])
 @pytest.mark.filterwarnings("ignore:provider=hydra.searchpath")
-def test_a_jobs_config_and_its_files_are_those_that_hydra_makes(loader, points: list[list[str]], typed) -> None:
+def test_a_jobs_config_and_files_equal_hydras(loader, points: list[list[str]], typed) -> None:
     master = master_of(loader, *typed)
     jobs = JobLoader(loader, Composer(loader, master))
     for point in [*points, *points[:3]]:
@@ -290,7 +290,7 @@ def test_a_command_line_is_composed_once_and_as_hydra_composes_it(loader, monkey
 
 
 @pytest.mark.contract
-def test_a_command_line_that_no_config_was_composed_for_is_left_to_hydra(loader) -> None:
+def test_a_command_line_without_a_composed_config_is_left_to_hydra(loader) -> None:
     command = hydra_internals.command_class(HydraCommand)("bench", loader)
     assert command.get_mode("config", ["workload.batch_size=3"]) is None
     assert command.compose_config("config", ["workload.batch_size=4"], RunMode.RUN).workload.batch_size == 4
@@ -308,18 +308,18 @@ def test_a_job_may_change_its_config(loader) -> None:
 @pytest.mark.contract
 @pytest.mark.parametrize("points", [VALUES, GROUPS, REFERENCES], ids=["values", "groups", "references"])
 @pytest.mark.filterwarnings("ignore:provider=hydra.searchpath")
-def test_it_composes_what_hydra_does(loader, points: list[list[str]]) -> None:
+def test_composed_configs_equal_hydras(loader, points: list[list[str]]) -> None:
     check(loader, master_of(loader), points)
 
 
 @pytest.mark.contract
-def test_the_command_lines_own_hydra_overrides_hold(loader) -> None:
+def test_hydra_overrides_of_the_command_line_apply(loader) -> None:
     typed = ["hydra.job.name=x", "hydra/job_logging=default", "sweep.name=all"]
     check(loader, master_of(loader, *typed), [["sweep.name=all"], *VALUES[:4], *GROUPS[:4], *REFERENCES[-6:]])
 
 
 @pytest.mark.contract
-def test_the_resolver_of_hydra_asks_the_job_that_runs(loader) -> None:
+def test_hydras_resolver_uses_the_running_job(loader) -> None:
     master = master_of(loader)
     HydraConfig.instance().set_config(master)
     point = ["workload.prompt_file='${hydra:runtime.cwd}/x'"]
@@ -327,7 +327,7 @@ def test_the_resolver_of_hydra_asks_the_job_that_runs(loader) -> None:
     assert Composer(loader, master).compose(point).workload.prompt_file == f"{Path.cwd()}/x"
 
 
-def test_the_product_of_groups_is_made_of_few_sections(loader) -> None:
+def test_the_product_of_groups_composes_few_sections(loader) -> None:
     master = master_of(loader)
     points = [
         [f"attention={attention}", f"compile={compiled}", f"warmup={warmup}", f"model={model}"]
@@ -344,7 +344,7 @@ def test_the_product_of_groups_is_made_of_few_sections(loader) -> None:
 
 
 @pytest.mark.contract
-def test_one_points_values_are_not_the_nexts(loader) -> None:
+def test_values_of_one_point_do_not_affect_the_next(loader) -> None:
     composer = Composer(loader, master_of(loader))
     first = composer.compose(["workload.batch_size=3", "+compile.options.a=1"])
     second = composer.compose([])
@@ -358,5 +358,5 @@ PIECES = sorted({line for point in [*VALUES, *GROUPS, *REFERENCES] for line in p
 @pytest.mark.slow
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(points=st.lists(st.lists(st.sampled_from(PIECES), min_size=1, max_size=3), min_size=1, max_size=3))
-def test_any_mixture_is_as_hydra_has_it(loader, points: list[list[str]]) -> None:
+def test_any_mixture_of_overrides_composes_as_in_hydra(loader, points: list[list[str]]) -> None:
     check(loader, master_of(loader), points)

@@ -23,7 +23,7 @@ from bench.config.schema import (
 )
 
 
-def test_a_refusal_stays_what_it_is_on_the_way_from_another_process() -> None:
+def test_a_refusal_survives_the_transfer_from_another_process() -> None:
     error = ConfigError("workload.prompt_file", "none.txt", "no such file")
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again), again.key, again.remedy) == (ConfigError, str(error), error.key, error.remedy)
@@ -43,7 +43,7 @@ def test_flat_and_nested_keywords_are_the_same_keys() -> None:
     assert flat == BenchmarkConfig.from_dict(flat.to_dict())
 
 
-def test_a_torch_dtype_is_taken_by_its_name() -> None:
+def test_a_torch_dtype_is_accepted_and_stored_by_name() -> None:
     class Dtype:
         def __str__(self) -> str:
             return "torch.float16"
@@ -124,7 +124,7 @@ def test_every_key_is_documented() -> None:
     assert [path for path, _, rule, _ in walk(BenchmarkConfig) if len(rule.doc) < 10] == []
 
 
-def test_every_default_keeps_its_own_rule() -> None:
+def test_every_default_satisfies_its_own_rule() -> None:
     for path, value, rule, _ in walk(BenchmarkConfig):
         rule.check(path, value)
 
@@ -170,7 +170,7 @@ def test_the_nearest_key_of_a_typo_is_found() -> None:
 # ---- stopping rules ----------------------------------------------------------------------------------------------
 
 
-def test_bounds_of_a_rule_that_is_not_in_force_do_not_define_the_measurement() -> None:
+def test_bounds_of_an_inactive_rule_do_not_define_the_measurement() -> None:
     plain = BenchmarkConfig()
     other = BenchmarkConfig(warmup=WarmupConfig(window=12, max_s=1.0), measurement=MeasurementConfig(half_width=0.5))
     assert other.trial_id() == plain.trial_id()
@@ -202,9 +202,9 @@ def test_bounds_that_cannot_be_met_are_refused(keywords: dict, complaint: str) -
         BenchmarkConfig(**keywords)
 
 
-def test_bounds_may_be_anything_where_the_rule_is_not_in_force() -> None:
+def test_bounds_of_an_inactive_rule_are_not_checked() -> None:
     BenchmarkConfig(warmup=WarmupConfig(max_iterations=1), measurement=MeasurementConfig(max_iterations=6))
 
 
-def test_a_label_is_no_part_of_what_is_measured() -> None:
+def test_a_label_is_not_part_of_the_measurement() -> None:
     assert BenchmarkConfig(sweep=SweepConfig(label="a")).trial_id() == BenchmarkConfig().trial_id()

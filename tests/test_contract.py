@@ -39,14 +39,14 @@ Sweep = tuple[Path, subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory) -> Sweep:
-    """Two attentions, each with both caches, published to a new database."""
+    """Run two attentions, each with both caches, published to a new database."""
     folder = tmp_path_factory.mktemp("sweep")
     return folder, run_bench(*SWEEP, folder=folder)
 
 
 @pytest.fixture
 def copy(sweep: Sweep, tmp_path: Path) -> Callable[[], Path]:
-    """Return a copy of the sweep's folder of jobs, below a start folder of its own."""
+    """Return a copy of the sweep's folder of jobs in a separate start folder."""
 
     def make() -> Path:
         shutil.copytree(sweep[0] / "multirun", tmp_path / "multirun")
@@ -55,7 +55,7 @@ def copy(sweep: Sweep, tmp_path: Path) -> Callable[[], Path]:
     return make
 
 
-def test_every_setting_is_measured_with_what_was_asked_for(sweep: Sweep) -> None:
+def test_every_setting_is_measured_as_requested(sweep: Sweep) -> None:
     folder, done = sweep
     assert done.returncode == 0, done.stdout + done.stderr
     found = records(folder)
@@ -116,7 +116,7 @@ def test_continuous_batching_runs_beside_generate(tmp_path) -> None:
     assert len({str(record.output.token_ids) for record in found.values()}) == 1
 
 
-def test_a_search_runs_as_many_jobs_as_it_was_given_and_names_the_best(tmp_path) -> None:
+def test_a_search_runs_the_requested_number_of_jobs_and_names_the_best(tmp_path) -> None:
     space = ("attention=eager,sdpa", "workload.batch_size=1,2", "search.trials=3")
     done = run_bench("-m", "hydra/sweeper=optuna", *space, *FEW, "sweep.name=s", "tracking=off", folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -124,7 +124,7 @@ def test_a_search_runs_as_many_jobs_as_it_was_given_and_names_the_best(tmp_path)
     assert "Best of 3 trials" in done.stdout
 
 
-def test_a_setting_that_asks_for_a_profile_gets_one(tmp_path) -> None:
+def test_a_requested_profile_is_written(tmp_path) -> None:
     done = run_bench("profile.num_tokens=2", *FEW, "tracking=off", "fidelity.reference=none", folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     (operators,) = tmp_path.glob("outputs/*/operators.txt")

@@ -1,4 +1,4 @@
-"""A real tracking server that hangs, dies and comes back while a sweep runs, and several sweeps on one new database."""
+"""Test a real tracking server that hangs, is killed and restarts during a sweep, and several sweeps on one new database."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def trials(uri: str) -> list:
 
 
 def agrees(runs: list, records: list[Record]) -> bool:
-    """Whether MLflow has each record once, with its own values."""
+    """Return whether MLflow has each record once, with its own values."""
     found = {run.data.tags["record_key"]: run.data.metrics["latency/e2e_median_s"] for run in runs}
     told = {statistics.median(call.e2e_s for call in record.calls("measurement")) for record in records}
     return len(found) == len(runs) == len(records) and set(found.values()) == told
 
 
 @pytest.mark.parametrize("how", ["hangs", "dies"])
-def test_a_server_that_fails_in_mid_sweep_costs_seconds_and_no_record(tmp_path, server, how: str) -> None:
+def test_a_server_failure_during_a_sweep_costs_seconds_and_loses_no_record(tmp_path, server, how: str) -> None:
     model = faults.make_model(tmp_path / "model")
     faults.plant(model, dict.fromkeys(range(1, 5), ("nap", 0)))
     arguments = [*faults.arguments(model), "workload.batch_size=1,2,3,4", "sweep.order=given", "sweep.name=s"]
@@ -61,7 +61,7 @@ def test_a_server_that_fails_in_mid_sweep_costs_seconds_and_no_record(tmp_path, 
     server.signal(signal.SIGSTOP if how == "hangs" else signal.SIGKILL)
     begin = time.monotonic()
     assert sweep.wait(180) == 0, (tmp_path / "out").read_text()
-    assert time.monotonic() - begin < 60  # three jobs of 3 s, and a few seconds each for the server
+    assert time.monotonic() - begin < 60  # three jobs of 3 s, plus a few seconds each for the server
     text = " ".join((tmp_path / "out").read_text().split())
     records = [Record.read(path) for path in (tmp_path / "multirun/s").glob("*/record.json")]
     assert [record.status for record in records] == ["ok"] * 4
@@ -73,7 +73,7 @@ def test_a_server_that_fails_in_mid_sweep_costs_seconds_and_no_record(tmp_path, 
 
     server.kill()
     server.start()
-    for _ in range(2):  # again changes nothing
+    for _ in range(2):  # a second sync changes nothing
         sync = subprocess.run(
             [sys.executable, "-m", "bench.tracking.sync", "multirun/s"],
             cwd=tmp_path,
@@ -88,7 +88,7 @@ def test_a_server_that_fails_in_mid_sweep_costs_seconds_and_no_record(tmp_path, 
     assert client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'") == []
 
 
-def test_a_server_that_was_never_there_costs_seconds_and_no_record(tmp_path) -> None:
+def test_a_server_that_never_ran_costs_seconds_and_loses_no_record(tmp_path) -> None:
     model = faults.make_model(tmp_path / "model")
     arguments = [*faults.arguments(model), "workload.batch_size=1,2,3", "sweep.name=s"]
     done = run_bench("-m", *arguments, "tracking.uri=http://127.0.0.1:9", folder=tmp_path)
@@ -109,7 +109,7 @@ def test_a_server_that_was_never_there_costs_seconds_and_no_record(tmp_path) -> 
         assert agrees(trials(f"sqlite:///{tmp_path}/other.db"), records)
 
 
-def test_several_sweeps_make_one_database_and_write_to_it_at_the_same_time(tmp_path) -> None:
+def test_several_sweeps_create_one_database_and_write_to_it_concurrently(tmp_path) -> None:
     model = faults.make_model(tmp_path / "model")
     sweeps = []
     for number in range(3):

@@ -1,4 +1,4 @@
-"""Ranges hold the decimals that one counts by hand, in every sweeper."""
+"""Test that ranges contain the exact decimal values in every sweeper."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_range_without_an_end_is_one_line(override: str) -> None:
     assert str(refused.value).startswith(f"{override}: a range needs ")
 
 
-def test_a_huge_range_costs_nothing_before_it_is_counted() -> None:
+def test_a_huge_range_is_counted_without_being_expanded() -> None:
     assert len(Series(0, 10**15, 1)) == 10**15
     assert len(values_as_typed(parse(["warmup.max_s=range(0,1e15)"])[0])) == 10**15
     assert Series(0, 1e15, 0.1)[10**15 + 1] == 100000000000000.1
@@ -80,7 +80,7 @@ HUNDREDTHS = st.integers(-10_000, 10_000)
 
 
 @given(start=HUNDREDTHS, count=st.integers(0, 50), step=st.integers(1, 500), sign=st.sampled_from([1, -1]))
-def test_any_range_of_hundredths_is_counted_as_by_hand(start: int, count: int, step: int, sign: int) -> None:
+def test_any_range_of_hundredths_has_exact_decimal_values(start: int, count: int, step: int, sign: int) -> None:
     expected = [(start + sign * step * each) / 100 for each in range(count)]
     stop = start + sign * step * count
     assert list(Series(start / 100, stop / 100, sign * step / 100)) == expected

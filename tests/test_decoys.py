@@ -1,4 +1,4 @@
-"""The folder where a command is typed decides nothing of what is imported, by any process that comes of the command."""
+"""Test that no process of a command imports anything from the folder where the command is typed."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ NO_TOKEN = {"RAY_AUTH_MODE": "disabled"}
 
 @pytest.fixture
 def marks(tmp_path) -> Path:
-    """Where decoys tell that they were imported."""
+    """Return the folder in which decoys record their import."""
     return tmp_path / "marks"
 
 
 @pytest.fixture
 def folder(tmp_path, marks) -> Path:
-    """A start folder full of decoys, with a space in its name."""
+    """Create a start folder full of decoys, with a space in its name."""
     return decoys.plant(tmp_path / "my project", marks)
 
 
 def typed(*command: str, folder: Path, timeout_s: float = 300, **variables: str) -> subprocess.CompletedProcess[str]:
-    """A command as a user types it in a folder."""
+    """Run a command as a user types it in a folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HYDRA_", "MLFLOW_", "PYTHON"))}
     return subprocess.run(
         [*command], cwd=folder, env=kept | variables, capture_output=True, text=True, timeout=timeout_s, check=False
@@ -71,7 +71,7 @@ def test_the_bench_command_runs_its_own_code_whatever_checkout_it_is_typed_in(tm
 
 
 @pytest.mark.slow
-def test_nor_do_the_ranks_of_a_model_that_is_split(folder, marks) -> None:
+def test_ranks_of_a_split_model_import_nothing_from_the_start_folder(folder, marks) -> None:
     done = run_bench(*FEW, "model.tp_size=2", "tracking=off", folder=folder)
     assert decoys.imported(marks) == []
     assert done.returncode == 0, done.stdout + done.stderr
@@ -87,7 +87,7 @@ def test_nor_do_the_ranks_of_a_model_that_is_split(folder, marks) -> None:
     ],
     ids=["submitit", "ray", "search"],
 )
-def test_nor_does_a_sweep(folder, marks, launcher: tuple[str, ...]) -> None:
+def test_a_sweep_imports_nothing_from_the_start_folder(folder, marks, launcher: tuple[str, ...]) -> None:
     pytest.importorskip(launcher[0].rpartition("=")[2].partition("_")[0])
     done = run_bench("-m", *FEW, "attention=eager,sdpa", *launcher, folder=folder, **NO_TOKEN)
     assert decoys.imported(marks) == []
@@ -99,7 +99,7 @@ def test_nor_does_a_sweep(folder, marks, launcher: tuple[str, ...]) -> None:
 
 
 def entries() -> list[str]:
-    """What can be run with `python -m`, of bench itself."""
+    """Return bench's own modules that `python -m` can run."""
     found = []
     for path in (ROOT / "src/bench").rglob("*.py"):
         if '__name__ == "__main__"' in path.read_text(encoding="utf-8"):
@@ -134,7 +134,9 @@ def test_no_command_imports_from_the_folder_where_it_is_typed(folder, marks, ent
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_nor_does_one_that_does_its_work(folder, marks, arguments: list[str], status: int) -> None:
+def test_a_complete_subcommand_imports_nothing_from_the_start_folder(
+    folder, marks, arguments: list[str], status: int
+) -> None:
     if "multirun/night" in arguments:
         sweep(folder / "multirun/night", jobs({"eager": EAGER, "sdpa": SDPA}))
     done = typed(sys.executable, "-m", *arguments, folder=folder)
@@ -144,14 +146,14 @@ def test_nor_does_one_that_does_its_work(folder, marks, arguments: list[str], st
 
 
 @pytest.mark.parametrize("form", [["-mbench.report"], ["-Bm", "bench.report"], ["-E", "-m", "bench.report"]])
-def test_nor_one_whose_option_is_written_otherwise(folder, marks, form: list[str]) -> None:
+def test_other_spellings_of_an_option_import_nothing_from_the_start_folder(folder, marks, form: list[str]) -> None:
     sweep(folder / "multirun/night", jobs({"eager": EAGER, "sdpa": SDPA}))
     done = typed(sys.executable, *form, "multirun/night", folder=folder)
     assert decoys.imported(marks) == []
     assert done.returncode == 0, done.stderr
 
 
-# ---- what the user decides -----------------------------------------------------------------------------------------
+# ---- the user's choices ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("flags", [[], ["-P"]])
@@ -185,7 +187,7 @@ def test_a_program_that_uses_bench_keeps_its_own_path(tmp_path, command: list[st
 
 @pytest.fixture
 def copied(tmp_path) -> Path:
-    """A folder with a copy of tokenizers that calls itself another version."""
+    """Create a folder with a copy of tokenizers that states another version."""
     import shutil
 
     import tokenizers
@@ -199,7 +201,7 @@ def copied(tmp_path) -> Path:
     return place
 
 
-def test_a_copy_in_pythonpath_shows_in_record_table_and_mlflow(copied, tmp_path) -> None:
+def test_a_copy_in_pythonpath_is_shown_in_record_table_and_mlflow(copied, tmp_path) -> None:
     start = tmp_path / "start"
     start.mkdir()
     done = run_bench(*FEW, folder=start, PYTHONPATH=str(copied))
@@ -218,7 +220,7 @@ def test_a_copy_in_pythonpath_shows_in_record_table_and_mlflow(copied, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_sweep_does_not_go_on_with_another_copy_of_a_library(copied, tmp_path) -> None:
+def test_a_sweep_is_not_resumed_with_another_copy_of_a_library(copied, tmp_path) -> None:
     start = tmp_path / "start"
     start.mkdir()
     command = ("-m", *FEW, "attention=eager,sdpa", "sweep.name=night", "tracking=off")

@@ -1,4 +1,4 @@
-"""Disks that are full, that cannot be written or hold something else, clocks that jump, and two sweeps in one place."""
+"""Test disks that are full, read-only or hold other files, clocks that jump, and two sweeps in one folder."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def disk(tmp_path):
 # ---- full ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_disk_that_becomes_full_costs_no_measurement_and_stops_the_sweep(model, disk, tmp_path) -> None:
+def test_a_disk_that_becomes_full_loses_no_measurement_and_stops_the_sweep(model, disk, tmp_path) -> None:
     faults.plant(model, {2: ("fill_the_disk", 3)})
     with started(disk, model, *SWEEP, logs=tmp_path) as run:
         assert run.process.wait(300) == 1, run.out + run.err
@@ -95,10 +95,10 @@ def test_a_single_run_on_a_full_disk_is_one_line(model, disk, tmp_path, leave_by
     assert list(disk.glob("outputs/*/record.json")) == []
 
 
-# ---- not to be written ---------------------------------------------------------------------------------------------
+# ---- read-only ----------------------------------------------------------------------------------------------------
 
 
-def test_a_disk_that_is_read_only_refuses_a_sweep_before_it_begins(model, disk, tmp_path) -> None:
+def test_a_read_only_disk_refuses_a_sweep_before_it_begins(model, disk, tmp_path) -> None:
     make_read_only(disk)
     with started(disk, model, *SWEEP, logs=tmp_path) as run:
         assert run.process.wait(120) == 2
@@ -108,7 +108,7 @@ def test_a_disk_that_is_read_only_refuses_a_sweep_before_it_begins(model, disk, 
     assert run.out == ""
 
 
-def test_a_single_run_on_a_disk_that_is_read_only_is_one_line(model, disk, tmp_path) -> None:
+def test_a_single_run_on_a_read_only_disk_is_refused_in_one_line(model, disk, tmp_path) -> None:
     make_read_only(disk)
     with started(disk, model, logs=tmp_path) as run:
         assert run.process.wait(120) == 2  # before anything runs
@@ -140,7 +140,7 @@ def test_a_file_in_the_way_is_one_line(model, tmp_path, name: str, arguments: tu
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Set the clock of the day: of this process only."""
+    """Set the wall-clock time of this process only."""
     real, ahead = time.time, [0.0]
     monkeypatch.setattr(time, "time", lambda: real() + ahead[0])
 
@@ -151,7 +151,7 @@ def clock(monkeypatch):
 
 
 @pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
-def test_a_clock_that_jumps_in_mid_job_does_not_change_its_duration(tiny, tmp_path, clock, jump_s: float) -> None:
+def test_a_clock_jump_during_a_job_does_not_change_its_duration(tiny, tmp_path, clock, jump_s: float) -> None:
     config = tiny(isolation=IsolationConfig(mode="none"), gpu_monitoring=False)
 
     def jump(phase: str, *_: object) -> None:
@@ -166,7 +166,7 @@ def test_a_clock_that_jumps_in_mid_job_does_not_change_its_duration(tiny, tmp_pa
     assert Record.read(tmp_path) == record
 
 
-def test_a_clock_that_jumps_before_a_job_dies_does_not_turn_its_record_around(model, tmp_path, clock) -> None:
+def test_a_clock_jump_before_a_crash_does_not_put_the_end_before_the_start(model, tmp_path, clock) -> None:
     faults.plant(model, {1: ("sigkill", 3)})
     config = BenchmarkConfig(
         model=ModelConfig(id=str(model), weights="random", trust_remote_code=True),
@@ -185,7 +185,7 @@ def test_a_clock_that_jumps_before_a_job_dies_does_not_turn_its_record_around(mo
 # ---- two at once ---------------------------------------------------------------------------------------------------
 
 
-def test_two_sweeps_of_one_name_at_one_moment_are_one_sweep_and_a_refusal(model, tmp_path) -> None:
+def test_of_two_simultaneous_sweeps_of_one_name_one_is_refused(model, tmp_path) -> None:
     faults.plant(model, {})
     with contextlib.ExitStack() as stack:
         runs = []
@@ -206,7 +206,7 @@ def test_two_sweeps_of_one_name_at_one_moment_are_one_sweep_and_a_refusal(model,
     }
 
 
-def test_two_sweeps_without_a_name_in_one_second_do_not_meet(model, tmp_path) -> None:
+def test_two_unnamed_sweeps_in_one_second_use_different_folders(model, tmp_path) -> None:
     faults.plant(model, {})
     with contextlib.ExitStack() as stack:
         runs = []
@@ -229,7 +229,7 @@ def test_two_sweeps_without_a_name_in_one_second_do_not_meet(model, tmp_path) ->
         assert of_one == {SweepFile.read(each).sweep_id}
 
 
-def test_a_refused_sweep_leaves_the_folder_and_the_lock_of_the_one_that_runs(tmp_path, monkeypatch) -> None:
+def test_a_refused_sweep_keeps_the_folder_and_lock_of_the_running_one(tmp_path, monkeypatch) -> None:
     folder = tmp_path / "multirun" / "same"
     real = scratch.check_space
     other = FileLock(folder / ".lock")

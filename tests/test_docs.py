@@ -1,10 +1,10 @@
-"""README.md and docs/: every command is one that the program takes, every link leads somewhere.
+"""Check README.md and docs/: the program accepts every command, and every link has a target.
 
 A command is a line of a block marked `sh`, a `run:` of a workflow, or code in the text that begins with one of our
 programs; code in the text that consists of overrides is taken as `bench -m OVERRIDES`. Each has a kind here, and one of
-no known kind fails: nothing is left out in silence.
+no known kind fails, so that none is skipped unnoticed.
 
-Not covered: addresses on other machines, and what the text says of the answers.
+Not covered: addresses on other machines, and the text's claims about outputs.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from hydra_plugins.bench_sweeper.composing import Composer
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TASKS = ("compare-attention-kernels", "choose-a-compile-mode", "how-much-warm-up", "regression-gate-in-ci")
 
-# What stands for something of the reader's own, and what is taken in its place.
+# Placeholders for the reader's own values, and the values used instead.
 PLACEHOLDERS = {
     "NAME": "night",
     "FOLDER": "night",
@@ -82,7 +82,7 @@ SCRIPTS = {  # and what they run
     "scripts/test-versions": "versions",
     "scripts/ui": "bench.tracking.ui",
 }
-# What a fragment of a command line cannot be without.
+# A fragment of a command line must contain this.
 NEEDS = {
     "compile.cache": "compile=default",
     "hydra.launcher.exclusive": "hydra/launcher=submitit_slurm",
@@ -101,7 +101,7 @@ LANGUAGES = {"sh", "text", "python", "yaml", "ini"}
 
 @dataclass(frozen=True)
 class Command:
-    """A command line as it stands on a page, and its words with placeholders filled in."""
+    """A command line on a page, and its arguments with placeholders replaced."""
 
     page: str
     text: str
@@ -119,7 +119,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def prose(page: Path) -> str:
-    """A page without its blocks."""
+    """Return a page without its blocks."""
     return FENCE.sub("", page.read_text(encoding="utf-8"))
 
 
@@ -134,7 +134,7 @@ def command(page: Path, text: str) -> Command:
 
 
 def in_blocks(page: Path) -> list[Command]:
-    """The lines of blocks marked `sh`, and the `run:` lines of workflows."""
+    """Return the lines of blocks marked `sh` and the `run:` lines of workflows."""
     lines = [line for body in blocks(page, "sh") for line in body.replace("\\\n", " ").splitlines()]
     for body in blocks(page, "yaml"):
         lines += list(runs(yaml.safe_load(body)))
@@ -151,7 +151,7 @@ def runs(node: Any) -> Iterator[str]:
 
 
 def in_text(page: Path) -> list[Command]:
-    """Code in the text that is a command, or overrides to add to one."""
+    """Return code in the text that is a command or overrides for one."""
     found = []
     for code in CODE.findall(prose(page)):
         text = " ".join(code.split())
@@ -169,13 +169,13 @@ def in_text(page: Path) -> list[Command]:
 
 
 def is_file_name(text: str) -> bool:
-    """Whether it is a file of the checkout that nobody runs."""
+    """Return whether it is a file of the checkout that is not run."""
     path = ROOT / text
     return " " not in text and path.is_file() and not os.access(path, os.X_OK)
 
 
 def kind_of(words: tuple[str, ...]) -> str | None:
-    """What a command is; None for what is known to nobody."""
+    """Return the kind of a command, None if unknown."""
     first, rest = words[0], words[1:]
     is_module = first in ("python", ".venv/bin/python") and rest[:1] == ("-m",)
     if word_of(words) is not None or (is_module and rest[1] in MODULES):
@@ -195,7 +195,7 @@ COMMANDS = {(each.text, each.page): each for page in PAGES for each in [*in_bloc
 
 
 def of_kind(kind: str) -> list[Command]:
-    """Each command of a kind once."""
+    """Return each command of a kind once."""
     return list({each.words: each for each in COMMANDS if kind_of(each.words) == kind}.values())
 
 
@@ -207,7 +207,7 @@ def word_of(words: tuple[str, ...]) -> str | None:
 
 
 def arguments_of(each: Command) -> list[str]:
-    """What follows the program."""
+    """Return the arguments of the program."""
     if (word := word_of(each.words)) is not None:
         return list(each.words[each.words.index(word) + 1 :])
     skipped = 3 if each.words[1:2] == ("-m",) and each.words[0].endswith("python") else 1
@@ -218,7 +218,7 @@ def arguments_of(each: Command) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_block_says_what_it_is(page: Path) -> None:
+def test_every_block_is_marked_with_its_language(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     marked = FENCE.findall(text)
     assert text.count("\n```") == 2 * len(marked)
@@ -228,7 +228,7 @@ def test_every_block_says_what_it_is(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_every_link_has_an_existing_target(page: Path) -> None:
     for target in LINK.findall(prose(page)):
         if target.startswith("https://"):
             continue
@@ -239,7 +239,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """The names that headings can be linked by."""
+    """Return the anchors of the headings."""
     titles = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
@@ -249,7 +249,7 @@ def test_the_readme_links_to_every_page() -> None:
     assert {f"docs/{page.name}" for page in PAGES[1:]} - linked == set()
 
 
-def test_the_readme_is_one_read() -> None:
+def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 1200
 
 
@@ -267,7 +267,7 @@ def test_every_picture_is_shown_and_small() -> None:
     assert [name for name, size in pictures.items() if size > 300_000] == []
 
 
-def test_python_on_the_pages_imports_what_is_there() -> None:
+def test_python_on_the_pages_imports_existing_names() -> None:
     import bench
 
     for page in PAGES:
@@ -301,8 +301,8 @@ def test_every_placeholder_is_known() -> None:
             assert words == [], each
 
 
-def test_no_rule_about_commands_is_idle() -> None:
-    """A rule about what no page says any more would hide a slip."""
+def test_every_rule_about_commands_is_used() -> None:
+    """A rule that no page needs any more would hide an error."""
     texts = [each.text for each in COMMANDS]
     assert [name for name in PLACEHOLDERS if not any(name in text for text in texts)] == []
     assert [start for start in NEEDS if not any(start in text for text in texts)] == []
@@ -398,20 +398,20 @@ def test_every_command_of_bench_composes(loader) -> None:
     ["attention=egaer", "workload.batch_sise=1,2", "compile=off,default sweep.baseline=max-autotune",
      "hydra/launcher=submitit_slurm hydra.launcher.partiton=gpu", "workload.batch_size=range(1,2000)"],
 )  # fmt: skip
-def test_a_slip_in_a_command_is_found(loader, wrong: str) -> None:
+def test_an_error_in_a_command_is_found(loader, wrong: str) -> None:
     with pytest.raises((ConfigError, HydraException, OmegaConfBaseException)):
         Checked(loader).check(wrong.split())
 
 
 class Parsed(BaseException):
-    """A command line was taken."""
+    """Raised when a command line was accepted."""
 
 
 WITH_OPTIONS = [each for each in of_kind("script") if len(each.words) > 1]  # loading the others takes seconds
 
 
 @pytest.mark.parametrize("each", [*of_kind("module"), *WITH_OPTIONS], ids=str)
-def test_other_commands_are_taken_by_their_own_parsers(each: Command, monkeypatch) -> None:
+def test_other_commands_are_accepted_by_their_own_parsers(each: Command, monkeypatch) -> None:
     parse = argparse.ArgumentParser.parse_args
 
     def stop(self, args=None, namespace=None):
@@ -431,7 +431,7 @@ def test_other_commands_are_taken_by_their_own_parsers(each: Command, monkeypatc
         run(what, run_name="__main__")
 
 
-def test_commands_of_mlflow_are_taken_by_its_parser() -> None:
+def test_commands_of_mlflow_are_accepted_by_its_parser() -> None:
     from mlflow.cli import cli as group
 
     for each in of_kind("mlflow"):
@@ -439,7 +439,7 @@ def test_commands_of_mlflow_are_taken_by_its_parser() -> None:
         group.commands[name].make_context(name, arguments)
 
 
-def test_scripts_and_test_files_are_there() -> None:
+def test_scripts_and_test_files_exist() -> None:
     for each in [*of_kind("tests"), *of_kind("script")]:
         assert os.access(ROOT / each.words[0], os.X_OK), each
         assert subprocess.run(["bash", "-n", ROOT / each.words[0]], check=False).returncode == 0
@@ -514,7 +514,7 @@ FEW = (
 @pytest.mark.slow
 @pytest.mark.compiled
 @pytest.mark.parametrize("name", TASKS)
-def test_the_first_block_of_a_task_runs_from_the_sweep_to_its_end(name: str, tmp_path) -> None:
+def test_the_first_block_of_a_task_runs_completely(name: str, tmp_path) -> None:
     """With fewer calls and one process a setting there are no verdicts: a gate may end with 3, inconclusive."""
     page = ROOT / f"docs/{name}.md"
     first = blocks(page, "sh")[0].replace("\\\n", " ").splitlines()

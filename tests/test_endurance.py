@@ -1,4 +1,4 @@
-"""Long sweeps of short jobs, with a real MLflow database: what many jobs leave, and what many kills lose."""
+"""Test long sweeps of short jobs with a real MLflow database: leftovers of many jobs and losses after many kills."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def look(process: psutil.Process, folder: Path) -> Look | None:
 LONG = 100
 
 
-def test_many_jobs_leave_nothing_and_take_no_more_each(tmp_path) -> None:
+def test_many_jobs_leave_no_files_and_their_cost_does_not_grow(tmp_path) -> None:
     model = faults.make_model(tmp_path / "model")
     shared_memory = set(Path("/dev/shm").iterdir())
     command = [
@@ -111,12 +111,12 @@ def test_many_jobs_leave_nothing_and_take_no_more_each(tmp_path) -> None:
           f"CPU of the parent for a job: {first:.3f} s at the beginning, {last:.3f} s at the end; from start to start: "
           f"{statistics.median(gaps[:50]):.3f} s, {statistics.median(gaps[-50:]):.3f} s")  # fmt: skip
     assert grown < 30 << 20
-    # What a job itself takes is the same; the machine's unrest is no part of CPU time.
+    # The time of a job itself is constant; CPU time excludes the machine's other load.
     assert last < 1.3 * first
     for quantity in ("descriptors", "threads", "processes"):
         before, after = (statistics.median(getattr(seen, quantity) for seen in part) for part in (early, late))
         assert after <= before + 1, quantity
-    # torch makes an empty folder of a fixed name there when it is imported.
+    # torch creates an empty folder of a fixed name there when it is imported.
     assert [path for path in (tmp_path / "tmp").rglob("*") if not path.name.startswith("torchinductor_")] == []
     assert set(Path("/dev/shm").iterdir()) <= shared_memory
     assert not [each for each in psutil.process_iter() if str(tmp_path) in " ".join(environment(each))]
@@ -147,7 +147,7 @@ KILLS = 6
 
 
 def wait_at_random(chance: random.Random, sweep: subprocess.Popen, folder: Path) -> None:
-    """Wait for some moment of the start, or for one among the jobs: a start takes many times as long as a job."""
+    """Wait until a random time during the start or the jobs: a start takes many times as long as a job."""
     begin = time.time()
     if chance.random() < 0.4:
         time.sleep(chance.uniform(0.2, 8.0))
@@ -161,7 +161,7 @@ def wait_at_random(chance: random.Random, sweep: subprocess.Popen, folder: Path)
     time.sleep(chance.uniform(0.0, 1.0))
 
 
-def test_kills_of_the_parent_lose_nothing_and_double_nothing(tmp_path) -> None:
+def test_kills_of_the_parent_lose_and_duplicate_no_record(tmp_path) -> None:
     model = faults.make_model(tmp_path / "model")
     command = ["-m", *faults.arguments(model), f"model.seed=range({JOBS})", "sweep.name=long", "sweep.resume=true"]
     chance = random.Random(20261125)
@@ -175,11 +175,11 @@ def test_kills_of_the_parent_lose_nothing_and_double_nothing(tmp_path) -> None:
         _, alive = psutil.wait_procs(family, timeout=20)
         assert alive == []
         found = {record.requested["model"]["seed"]: record for record in records(tmp_path) if record.status == "ok"}
-        assert before.keys() <= found.keys()  # what was finished stays finished, and is not measured again
+        assert before.keys() <= found.keys()  # finished jobs stay finished and are not measured again
         assert all(found[seed].started_at_s == started for seed, started in before.items())
         before = {seed: record.started_at_s for seed, record in found.items()}
         finished_at_kill.append(len(before))
-    assert len(set(finished_at_kill)) > 2  # kills fell among the jobs, and not only into the starts
+    assert len(set(finished_at_kill)) > 2  # kills happened during the jobs, not only during the starts
     last = start(tmp_path, *command)
     assert last.wait(600) == 0, (tmp_path / "out").read_text()[-3000:]
     print(f"finished at each kill: {finished_at_kill}")

@@ -1,4 +1,4 @@
-"""An error while one of three jobs is started, run or shown costs that job at most; only a full disk ends a sweep."""
+"""Test that an error in starting, running or showing one of three jobs fails at most that job; only a full disk ends a sweep."""
 
 from __future__ import annotations
 
@@ -101,20 +101,20 @@ def assert_ends_in_full(ended: Ended, statuses: dict[int, str]) -> None:
 
 
 @pytest.mark.parametrize("error", list(ERRORS))
-def test_an_error_as_a_job_starts_costs_that_job_and_is_in_its_record(tmp_path, error: str) -> None:
+def test_an_error_at_the_start_of_a_job_fails_it_and_is_in_its_record(tmp_path, error: str) -> None:
     planted = second_call("bench.jobs.job:run_job", ERRORS[error])
     ended = run(tmp_path, *SWEEP, prepare=planted)
     assert_ends_in_full(ended, {1: "ok", 2: "failed", 3: "ok"})
     record = ended.records()[2]
     assert (record.stage, record.error.type) == ("start", type(ERRORS[error]).__name__)
     assert "\n" not in record.error.message
-    if error not in ("EIO", "ESTALE", "ETIMEDOUT"):  # nobody knows a remedy
+    if error not in ("EIO", "ESTALE", "ETIMEDOUT"):  # no remedy is known
         assert "; " in record.error.message or isinstance(ERRORS[error], ConfigError)
     assert f"2/3  failed   batch_size=2              in start: {record.error.type}: " in ended.out
 
 
 @pytest.mark.parametrize("step", list(COSTS_THE_JOB))
-def test_an_error_at_any_step_before_the_measurement_costs_the_job_at_most(tmp_path, step: str) -> None:
+def test_an_error_at_any_step_before_the_measurement_fails_only_the_job(tmp_path, step: str) -> None:
     where, nth = COSTS_THE_JOB[step]
     ended = run(tmp_path, *SWEEP, prepare=second_call(where, ERRORS["EMFILE"], nth))
     assert_ends_in_full(ended, {1: "ok", 2: "failed", 3: "ok"})
@@ -122,21 +122,21 @@ def test_an_error_at_any_step_before_the_measurement_costs_the_job_at_most(tmp_p
 
 
 @pytest.mark.parametrize("step", list(COSTS_NOTHING))
-def test_an_error_beside_the_measurement_costs_nothing(tmp_path, step: str) -> None:
+def test_an_error_outside_the_measurement_fails_no_job(tmp_path, step: str) -> None:
     where, nth = COSTS_NOTHING[step]
     typed = [each.replace("reference=none", "reference=eager") for each in SWEEP]
     ended = run(tmp_path, *typed, prepare=second_call(where, ERRORS["EMFILE"], nth))
     assert_ends_in_full(ended, {1: "ok", 2: "ok", 3: "ok"})
 
 
-def test_an_error_once_a_job_has_its_record_costs_nothing(tmp_path) -> None:
+def test_an_error_after_a_jobs_record_fails_no_job(tmp_path) -> None:
     planted = second_call("bench.jobs.job:run_job", ERRORS["EAGAIN"], after=True)
     ended = run(tmp_path, *SWEEP, prepare=planted, with_report=True)
     assert_ends_in_full(ended, {1: "ok", 2: "ok", 3: "ok"})
     assert (ended.folder / "report.md").exists()
 
 
-def test_a_job_without_a_record_makes_the_status_1(tmp_path) -> None:
+def test_a_job_without_a_record_gives_status_1(tmp_path) -> None:
     def plant() -> None:
         second_call("bench.jobs.job:run_job", ERRORS["EMFILE"])()
         second_call("bench.orchestration.sweep:write_unstarted", ERRORS["EMFILE"], 1)()
@@ -148,13 +148,13 @@ def test_a_job_without_a_record_makes_the_status_1(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
-def test_a_disk_that_takes_no_more_ends_the_sweep(tmp_path, number: int) -> None:
+def test_a_full_disk_ends_the_sweep(tmp_path, number: int) -> None:
     ended = run(tmp_path, *SWEEP, prepare=second_call("bench.jobs.job:run_job", os_error(number)))
     assert_ends_in_full(ended, {1: "ok"})
     assert f"Stopped: {os.strerror(number)}: no further job could keep its result" in ended.out
 
 
-def test_a_prompt_file_that_is_removed_costs_the_jobs_without_it(tmp_path) -> None:
+def test_removing_a_prompt_file_fails_only_the_jobs_without_it(tmp_path) -> None:
     prompt = tmp_path / "prompt.txt"
     prompt.write_text("Once upon a time", encoding="utf-8")
 
@@ -184,7 +184,7 @@ def test_a_prompt_file_that_is_removed_costs_the_jobs_without_it(tmp_path) -> No
     assert_ends_in_full(run(tmp_path, *typed, "sweep.resume=true"), {1: "ok", 2: "ok", 3: "ok"})
 
 
-def test_output_that_nobody_reads_any_more_ends_no_sweep(tmp_path) -> None:
+def test_a_closed_output_pipe_ends_no_sweep(tmp_path) -> None:
     def plant() -> None:
         reads, writes = os.pipe()
         os.dup2(writes, 1)
@@ -201,7 +201,7 @@ def test_output_that_nobody_reads_any_more_ends_no_sweep(tmp_path) -> None:
 
 
 def conduct(folder: Path, launch: Any) -> int:
-    """A sweep of three jobs below an engine."""
+    """Run a sweep of three jobs under an engine."""
     config = {"sweep": SweepConfig(name="s"), "tracking": TrackingConfig(enabled=False)}
     points = [
         Point(
@@ -215,7 +215,7 @@ def conduct(folder: Path, launch: Any) -> int:
 
 
 @pytest.mark.parametrize("error", ["EAGAIN", "ECONNRESET", "no thread", "ConfigError"])
-def test_an_engine_that_fails_once_a_job_is_back_costs_the_others_alone(tmp_path, capsys, error: str) -> None:
+def test_an_engine_failure_after_one_job_fails_only_the_others(tmp_path, capsys, error: str) -> None:
     def launch(plan: Plan, assignments: Any, on_return: Any) -> None:
         first = plan.jobs[0]
         record = make_record(trial_id=first.trial_id, name=first.name, requested=plan.points[0].config.to_dict())
@@ -240,7 +240,7 @@ def test_an_engine_that_refuses_all_jobs_is_a_refusal(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EAGAIN])
-def test_what_is_wrong_on_one_node_costs_the_job_that_ran_there(tmp_path, number: int) -> None:
+def test_an_error_on_one_node_fails_only_its_job(tmp_path, number: int) -> None:
     def launch(plan: Plan, assignments: Any, on_return: Any) -> None:
         for job in plan.jobs:
             on_return(job.number, os_error(number))
@@ -249,7 +249,7 @@ def test_what_is_wrong_on_one_node_costs_the_job_that_ran_there(tmp_path, number
     assert [Record.read(path).status for path in tmp_path.glob("*/record.json")] == ["failed"] * 3
 
 
-def test_a_part_that_slurm_refuses_costs_the_jobs_of_that_part(tmp_path, monkeypatch) -> None:
+def test_a_batch_that_slurm_refuses_fails_only_its_jobs(tmp_path, monkeypatch) -> None:
     class Launcher(slurm.LocalLauncher):
         def _executor(self) -> None:
             return None
@@ -299,7 +299,7 @@ def test_a_reference_run_gets_no_run_in_mlflow_and_no_row(tmp_path) -> None:
     assert len(client.search_runs([experiment.experiment_id])) == 4
 
 
-def test_a_job_that_raised_in_its_process_is_told_by_the_last_line_of_its_traceback() -> None:
+def test_an_exception_in_a_job_is_reported_by_the_last_traceback_line() -> None:
     text = (
         "Job (task=0) failed during processing with trace:\n----------------------\nTraceback (most recent call last):\n"
         '  File "a.py", line 1, in <module>\nValueError: no such thing\n\n----------------------\n'

@@ -1,4 +1,4 @@
-"""Files that are replaced while others read them: whole, and with the mode that the user's umask allows."""
+"""Test that files are replaced atomically and with the mode that the user's umask allows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_new_file_has_the_mode_that_the_umask_allows(tmp_path, mask: int, expe
 
 
 @pytest.mark.parametrize("kept", [0o600, 0o640, 0o666])
-def test_a_file_that_is_replaced_keeps_its_mode(tmp_path, kept: int) -> None:
+def test_a_replaced_file_keeps_its_mode(tmp_path, kept: int) -> None:
     path = tmp_path / "file.json"
     path.write_text("old", encoding="utf-8")
     path.chmod(kept)
@@ -53,7 +53,7 @@ def test_a_name_as_long_as_the_disk_allows_can_be_written(tmp_path, name: str) -
     assert [each.name for each in tmp_path.iterdir()] == [name]
 
 
-def test_nothing_is_left_beside_a_file_that_cannot_take_its_place(tmp_path) -> None:
+def test_a_failed_replacement_leaves_no_temporary_file(tmp_path) -> None:
     (tmp_path / "taken").mkdir()
     with pytest.raises(OSError):
         write_whole(tmp_path / "taken", "text")

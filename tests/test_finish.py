@@ -1,4 +1,4 @@
-"""What the end of a sweep says of what MLflow lacks."""
+"""Test the last lines of a sweep: records missing in MLflow, unverified keys and the answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ALIKE = [each.replace("workload.batch_size", "warmup.iterations") for each in SW
 
 
 class Publisher:
-    """Reports what it was told to."""
+    """A publisher that reports the given results."""
 
     def __init__(self, *, missing: int, is_ended: bool, is_concluded: bool) -> None:
         self.missing, self.is_ended, self.is_concluded = missing, is_ended, is_concluded
@@ -59,23 +59,23 @@ def said(folder: Path, publisher: Publisher) -> list[str]:
 
 
 @pytest.mark.parametrize(("is_ended", "is_concluded"), [(False, True), (True, False)])
-def test_a_sweeps_run_that_is_not_complete_leads_to_sync(tmp_path, is_ended: bool, is_concluded: bool) -> None:
+def test_an_incomplete_sweep_run_suggests_sync(tmp_path, is_ended: bool, is_concluded: bool) -> None:
     folder = tmp_path / "a place"
     (line,) = said(folder, Publisher(missing=0, is_ended=is_ended, is_concluded=is_concluded))
     assert line == f"the sweep's own run in MLflow is not complete; later: python -m bench.tracking.sync '{folder}'"
 
 
-def test_records_that_are_missing_are_counted_in_one_line(tmp_path) -> None:
+def test_missing_records_are_counted_in_one_line(tmp_path) -> None:
     (line,) = said(tmp_path, Publisher(missing=2, is_ended=False, is_concluded=False))
     assert line.startswith("2 records are not published; later: ")
 
 
-def test_a_sweep_that_is_all_there_says_nothing(tmp_path) -> None:
+def test_a_completely_published_sweep_prints_nothing(tmp_path) -> None:
     assert said(tmp_path, Publisher(missing=0, is_ended=True, is_concluded=True)) == []
 
 
 def seen_in_part(*, keys: tuple[str, ...]) -> None:
-    """From here on, in this process, made records say that nothing shows whether these keys were honoured."""
+    """From now on, in this process, built records have no evidence for these keys."""
     whole = factories.make_record
 
     def make_record(**changes: Any) -> Record:
@@ -88,12 +88,12 @@ def seen_in_part(*, keys: tuple[str, ...]) -> None:
 
 
 def last_block(out: str) -> list[str]:
-    """What stands below the last empty line."""
+    """Return the text below the last empty line."""
     return out.rstrip("\n").rpartition("\n\n")[2].splitlines()
 
 
 def answer(out: str) -> list[str]:
-    """The lines between the last empty line and the links; fails where anything else stands in that block."""
+    """Return the lines between the last empty line and the links; fail if the block has any other line."""
     block = last_block(out)
     (first, *_) = [place for place, line in enumerate(block) if line.startswith((" Report: ", "Records: "))]
     links = (" Report: ", "Records: ", " Resume: ")
@@ -104,12 +104,12 @@ def answer(out: str) -> list[str]:
 
 
 def above_answer(out: str) -> str:
-    """The line above the last empty line."""
+    """Return the line above the last empty line."""
     return out.rstrip("\n").rpartition("\n\n")[0].splitlines()[-1]
 
 
 @pytest.mark.parametrize("sweep", [SWEEP, (*SWEEP, "hydra/sweeper=optuna", "search.trials=3")])
-def test_a_sweep_says_above_its_answer_what_is_unverified_and_ends_well(tmp_path, sweep: tuple[str, ...]) -> None:
+def test_a_sweep_names_unverified_keys_above_its_answer_and_ends_with_0(tmp_path, sweep: tuple[str, ...]) -> None:
     ended = run(tmp_path, *sweep, prepare=lambda: seen_in_part(keys=("attention.implementation", "compile.mode")))
     assert ended.status == 0, ended.out
     line = "3 settings unverified: attention.implementation, compile.mode: the profiler cannot run: no CUPTI"
@@ -117,7 +117,7 @@ def test_a_sweep_says_above_its_answer_what_is_unverified_and_ends_well(tmp_path
     assert ended.out.count("  unverified  E2E") == 3
 
 
-def test_a_single_run_says_above_its_answer_what_is_unverified_and_ends_well(tmp_path) -> None:
+def test_a_single_run_names_unverified_keys_above_its_answer_and_ends_with_0(tmp_path) -> None:
     def prepare() -> None:
         seen_in_part(keys=("compile.mode",))
         job_run.make_ready = lambda *_: None  # without torch
@@ -128,13 +128,13 @@ def test_a_single_run_says_above_its_answer_what_is_unverified_and_ends_well(tmp
     assert answer(ended.out) == ["tiny: 948.0 ms a call, 5.274 tok/s"]
 
 
-def test_a_sweep_whose_evidence_saw_all_ends_with_the_ways_on(tmp_path) -> None:
+def test_a_fully_verified_sweep_ends_with_its_links(tmp_path) -> None:
     ended = run(tmp_path, *SWEEP)
     assert ended.out.splitlines()[-1].startswith("Records: ")
 
 
 def unsteady() -> None:
-    """From here on, in this process, the jobs are unsteady."""
+    """From now on, in this process, the jobs are unsteady."""
 
     def measure(config: Any, record: Record, folder: Path, *others: Any) -> Record:
         measure_nothing(config, record, folder, *others)
@@ -151,39 +151,39 @@ def test_a_sweep_ends_with_its_answer_and_the_links(tmp_path) -> None:
     assert "sweep.repeats=5" in " ".join(answer(ended.out))
 
 
-def test_the_answer_is_that_of_the_report_where_there_is_one(tmp_path) -> None:
+def test_the_answer_equals_that_of_the_report(tmp_path) -> None:
     whole = run(tmp_path / "with", *ALIKE, with_report=True)
     without = run(tmp_path / "without", *ALIKE)
     assert answer(whole.out) == answer(without.out)
     assert " ".join(answer(whole.out)).split(".")[0] in (whole.folder / "report.md").read_text(encoding="utf-8")
 
 
-def test_a_sweep_of_which_nothing_is_ranked_ends_with_what_to_type(tmp_path) -> None:
+def test_a_sweep_without_ranked_settings_ends_with_the_command_to_type(tmp_path) -> None:
     ended = run(tmp_path, *ALIKE, prepare=unsteady)
     text = " ".join(answer(ended.out))
     assert text.startswith("No setting can be called ")
     assert text.endswith("Run again with warmup=auto measurement=adaptive; a quieter machine helps more.")
 
 
-def test_a_search_ends_with_its_best(tmp_path) -> None:
+def test_a_search_ends_with_its_best_setting(tmp_path) -> None:
     search = ("hydra/sweeper=optuna", "search.trials=3", "search.objectives=tok_per_s")
     ended = run(tmp_path, *SWEEP, *search)
     assert " ".join(answer(ended.out)).startswith("Best of 3 trials, tok_per_s maximized: batch_size=")
 
 
-def test_a_search_of_which_nothing_is_ranked_ends_with_what_to_type(tmp_path) -> None:
+def test_a_search_without_ranked_trials_ends_with_the_command_to_type(tmp_path) -> None:
     ended = run(tmp_path, *SWEEP, "hydra/sweeper=optuna", "search.trials=3", prepare=unsteady)
     text = " ".join(answer(ended.out))
     assert text.startswith("No setting can be called best, e2e_ms minimized: none of 3 trials is ranked.")
     assert text.endswith("Search again with warmup=auto measurement=adaptive; a quieter machine helps more.")
 
 
-def test_an_aa_sweep_ends_with_the_one_sentence_that_it_was_run_for(tmp_path) -> None:
+def test_an_aa_sweep_ends_with_the_detectable_difference(tmp_path) -> None:
     ended = run(tmp_path, "-m", "experiment=aa", "sweep.name=s", "tracking=off", "fidelity.reference=none")
     assert " ".join(answer(ended.out)).startswith("On this machine, with 5 repeats, 80 % power needs a difference of ")
 
 
-def test_a_sweep_in_which_nothing_came_through_ends_so_too(tmp_path) -> None:
+def test_a_sweep_of_failures_ends_with_an_answer_too(tmp_path) -> None:
     def fail() -> None:
         def raising(*_: Any, **__: Any) -> Record:
             raise RuntimeError("planted")
@@ -195,7 +195,7 @@ def test_a_sweep_in_which_nothing_came_through_ends_so_too(tmp_path) -> None:
     assert " ".join(answer(ended.out)).startswith("No setting came through. 3 jobs: 3 failed.")
 
 
-def test_a_sweep_that_is_interrupted_ends_so_too(tmp_path) -> None:
+def test_an_interrupted_sweep_ends_with_an_answer_too(tmp_path) -> None:
     def interrupt() -> None:
         real, done = job.run_job, []
 

@@ -1,4 +1,4 @@
-"""`bench.load_settings`, and what the page about Python says of it: one row per setting, as ranked."""
+"""Test `bench.load_settings` and its examples in the docs: one row per setting, as ranked."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def unseen(record: Record) -> Record:
 
 
 def one_of_each() -> list[Record]:
-    """One setting of every standing, the ones that may not be ranked faster than those that may."""
+    """Build one setting of every standing; the unranked ones are faster than the ranked ones."""
     return [
         job("wrong", 0.2, fidelity=WRONG),
         job("cold", 0.3, warmup_status="not_converged"),
@@ -62,7 +62,7 @@ def one_lucky(tmp_path: Path) -> Path:
 
 
 def snippets() -> list[str]:
-    """The blocks of Python on the page that read a sweep."""
+    """Return the Python blocks on the page that read a sweep."""
     page = (ROOT / "docs/from-python.md").read_text(encoding="utf-8")
     return [body for body in re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL) if "night" in body]
 
@@ -74,7 +74,7 @@ def test_the_page_names_no_winner_whose_other_repeats_were_unsteady(one_lucky, m
     assert "lowest median: plain, 900.0 ms\n" in capsys.readouterr().out
 
 
-def test_the_page_names_none_where_none_is_ranked(tmp_path, monkeypatch, capsys) -> None:
+def test_the_page_names_no_winner_if_none_is_ranked(tmp_path, monkeypatch, capsys) -> None:
     sweep(tmp_path / "multirun" / "night", [failed("a"), job("b", 1.0, steadiness=UNSTEADY)])
     monkeypatch.chdir(tmp_path)
     for each in snippets():
@@ -84,7 +84,7 @@ def test_the_page_names_none_where_none_is_ranked(tmp_path, monkeypatch, capsys)
     assert "lowest median" not in printed
 
 
-def test_settings_stand_in_the_order_of_the_ranking(tmp_path) -> None:
+def test_settings_are_in_the_order_of_the_ranking(tmp_path) -> None:
     records = one_of_each()
     frame = bench.load_settings(sweep(tmp_path, records))
     assert list(frame["name"]) == [each.setting.name for each in rank(settings_of(records))]
@@ -119,7 +119,7 @@ def test_figures_are_medians_over_the_ok_processes(tmp_path) -> None:
     assert row.steady == "yes"
 
 
-def test_steadiness_of_processes_that_differ_is_counted(tmp_path) -> None:
+def test_differing_steadiness_of_processes_is_counted(tmp_path) -> None:
     seen = [STEADY, STEADY, NOISY, UNSTEADY, STEADY]
     records = [job("a", 1.0, repeat, steadiness=each) for repeat, each in enumerate(seen, 1)]
     frame = bench.load_settings(sweep(tmp_path, [unseen(records[0]), *records[1:]]))
@@ -139,7 +139,7 @@ def test_the_columns_are_the_documented_ones_with_the_swept_keys_among_them(tmp_
     assert frame["workload.batch_size"].fillna("none").to_list() == ["none", "2"]
 
 
-def test_the_types_do_not_depend_on_what_is_known(tmp_path) -> None:
+def test_the_column_types_do_not_depend_on_missing_values(tmp_path) -> None:
     known = sweep(tmp_path / "known", [job("a", 1.0, sweep_id="s", **make_evidence())])
     unknown = sweep(tmp_path / "unknown", [failed("b")])
     first, second = bench.load_settings(known), bench.load_settings(unknown)
@@ -165,7 +165,7 @@ def test_a_setting_of_two_sweeps_has_a_row_for_each(tmp_path) -> None:
     assert frame["e2e_ms"].is_monotonic_increasing
 
 
-def test_a_record_that_is_missing_or_cannot_be_read_is_noted(tmp_path) -> None:
+def test_a_missing_or_unreadable_record_is_noted(tmp_path) -> None:
     folder = sweep(tmp_path / "night", jobs({"eager": EAGER, "sdpa": SDPA}), settings=["eager", "sdpa"])
     (folder / "0_eager" / "record.json").unlink()
     (folder / "1_sdpa" / "record.json").write_text("{", encoding="utf-8")
@@ -192,7 +192,7 @@ def test_the_values_of_a_row_are_plain(tmp_path) -> None:
     assert rows[0]["e2e_ms"] == pytest.approx(1200)
 
 
-def test_pandas_waits_until_settings_are_loaded() -> None:
+def test_pandas_is_imported_only_when_settings_are_loaded() -> None:
     code = "import bench, sys; bench.load_settings; print('pandas' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

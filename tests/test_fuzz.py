@@ -1,7 +1,7 @@
-"""Nonsense from outside ends in one line: configs, overrides, records and plans that nobody meant.
+"""Test that invalid configs, overrides, records and plans end in one line.
 
-Hypothesis makes them, the same ones in every run. What is accepted must be used without an exception, and must give
-the figures that a few independent lines get from the same JSON.
+Hypothesis generates them, the same ones in every run. Accepted input must work without an exception and give the
+figures that a few independent lines compute from the same JSON.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def test_any_mapping_gives_a_config_or_one_line(data: dict[Any, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def door() -> Any:
-    """Hydra's composition as the command line has it."""
+    """Set up Hydra's composition as on the command line."""
     register()
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
         yield
@@ -178,7 +178,7 @@ def test_any_value_of_an_override_gives_a_config_or_one_line(door: None, key: st
 
 @given(overrides=st.lists(st.text(max_size=12) | NONSENSE, min_size=1, max_size=2))
 @examples(50)
-def test_any_override_at_all_gives_a_config_or_one_line(door: None, overrides: list[str]) -> None:
+def test_any_text_as_an_override_gives_a_config_or_one_line(door: None, overrides: list[str]) -> None:
     compose_or_line(overrides)
 
 
@@ -196,7 +196,7 @@ JSON = st.one_of(
 
 @st.composite
 def mutated(draw: st.DrawFn, bases: list[dict[str, Any]] = RECORDS) -> bytes:
-    """JSON text that one or several changes have gone through."""
+    """Return JSON text with one or several changes."""
     data = copy.deepcopy(draw(st.sampled_from(bases)))
     for _ in range(draw(st.integers(1, 3))):
         _change(draw, data)
@@ -210,7 +210,7 @@ WORDS = st.sampled_from(
 
 
 def _near(value: object) -> st.SearchStrategy[Any]:
-    """Another value of the same kind, which may well be possible."""
+    """Return another value of the same type, which may be valid."""
     match value:
         case bool():
             return st.just(not value)
@@ -227,7 +227,7 @@ def _near(value: object) -> st.SearchStrategy[Any]:
 
 
 def _change(draw: st.DrawFn, data: Any) -> None:
-    """Delete or replace one value, somewhere."""
+    """Delete or replace one value at any place."""
     while True:
         places = list(data) if isinstance(data, dict) else list(range(len(data)))
         if not places:
@@ -252,7 +252,7 @@ def _change(draw: st.DrawFn, data: Any) -> None:
 
 
 def use(record: Record, folder: Path) -> None:
-    """All that is done with a record once it is read."""
+    """Run every operation on a record that was read."""
     console = Console(file=io.StringIO(), width=100)
     others = [make_record(name="other", trial_id="other", repeat=repeat) for repeat in (1, 2, 3)]
     repeats = [copy.copy(record) for _ in range(3)]
@@ -280,7 +280,7 @@ def use(record: Record, folder: Path) -> None:
 
 
 def expected(data: dict[str, Any]) -> dict[str, float | None]:
-    """The figures of a summary, from the JSON and from nothing of bench."""
+    """Compute the figures of a summary from the JSON without bench's code."""
 
     def median(values: list[float]) -> float | None:
         return statistics.median(values) if values else None
@@ -374,7 +374,7 @@ def test_a_damaged_record_is_refused_or_gives_the_figures_it_holds(
 
 
 def sweep_of(*names: str) -> list[dict[str, Any]]:
-    """Records of three repeats of each of these settings."""
+    """Build records of three repeats of each of these settings."""
     made = [
         make_record(**make_evidence(), name=name, trial_id=name, repeat=repeat, swept={"attention": name})
         for name in names
@@ -413,7 +413,7 @@ FILES = st.tuples(st.just(json.dumps(PLAN).encode()) | mutated([PLAN]), mutated(
 
 @given(files=FILES, form=st.sampled_from(["text", "json", "markdown"]), metric=st.sampled_from(["e2e", "itl"]))
 @examples(120)
-def test_a_comparison_of_changed_files_comes_to_an_end(
+def test_a_comparison_of_changed_files_ends_normally(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], files: tuple[bytes, bytes, int], form: str, metric: str
 ) -> None:
     write_sweep(tmp_path, *files)

@@ -1,4 +1,4 @@
-"""The GPU check without a GPU: that it runs and ends as it says, and what its checks make of records as a GPU's."""
+"""Test the GPU check without a GPU: the command, its exit status, and its checks on records as from a GPU."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_rehearsal_runs_without_hydra_and_mlflow(tmp_path) -> None:
     assert len(list((tmp_path / "jobs").glob("*/record.json"))) == 4
 
 
-def test_when_nothing_came_through_it_fails(tmp_path) -> None:
+def test_a_check_without_ok_jobs_fails(tmp_path) -> None:
     done = run_script("--rehearse", "--budget-s", "1", "--only", "^(sdpa|eager)$", folder=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "not reached: sdpa, eager\n" in done.stdout
@@ -136,7 +136,7 @@ def test_a_python_that_lacks_packages_is_named_and_nothing_is_installed(tmp_path
 
 
 @pytest.mark.parametrize("target", [jobs.GPU, jobs.REHEARSED], ids=["gpu", "rehearsal"])
-def test_every_job_is_a_setting_of_its_own(target) -> None:
+def test_every_job_is_a_different_setting(target) -> None:
     settings = [jobs.setting(job, target, 9.0) for job in jobs.jobs_for(target)]
     assert {each.isolation.timeout_s for each in settings} == {9.0}
     defining = {json.dumps([each.trial_id(), each.profile.num_tokens]) for each in settings}
@@ -154,7 +154,7 @@ def test_the_seed_example_comes_first() -> None:
 
 @pytest.fixture
 def now():
-    """A clock's reading, to be moved on."""
+    """Return a clock that the test advances."""
     return [0.0]
 
 
@@ -187,19 +187,19 @@ def test_a_job_that_no_longer_fits_is_not_reached_and_a_cheaper_one_still_is(ran
     assert outcomes["b"].reason == "no time was left for it"
 
 
-def test_what_jobs_of_a_kind_took_replaces_the_guess(ran) -> None:
+def test_measured_durations_of_a_job_type_replace_the_estimate(ran) -> None:
     assert running.EXPECTED_S["plain"] == 20
     quick = ran(40, *[(name, "plain", 4.0) for name in "abcdefgh"])
     assert [each.status for each in quick.values()].count("ok") == 8  # the last begins with 12 s left
 
 
-def test_a_job_that_cannot_be_started_costs_itself_alone(ran) -> None:
+def test_a_job_that_cannot_start_does_not_affect_the_others(ran) -> None:
     outcomes = ran(100, ("a", "plain", None), ("b", "plain", 4.0))
     assert [each.status for each in outcomes.values()] == ["crashed", "ok"]
     assert outcomes["a"].reason == "OSError: no process"
 
 
-def test_no_job_may_take_longer_than_there_is_time(now) -> None:
+def test_no_job_may_take_longer_than_the_remaining_time(now) -> None:
     clock = running.Clock(200, lambda: now[0])
     assert clock.timeout_s("autotuned") == 200
     assert clock.timeout_s("plain") == running.LIMIT_S["plain"]
@@ -207,7 +207,7 @@ def test_no_job_may_take_longer_than_there_is_time(now) -> None:
     assert clock.timeout_s("compiled") == 30
 
 
-def test_a_job_that_the_end_of_the_time_cut_off_has_not_failed() -> None:
+def test_a_job_cut_off_by_the_time_limit_has_not_failed() -> None:
     record = factories.make_record(status="timeout")
     job = JOB["sdpa"]
     assert running.Outcome(job=job, record=record, cut_off=True).status == "not reached"
@@ -231,11 +231,11 @@ def inspected(folder: Path) -> dict[str, str]:
     return running.inspect_artifacts(folder, jobs.setting(JOB["sdpa, profiled"], jobs.GPU, 9.0))
 
 
-def test_artifacts_that_can_be_read_are_fine(artifacts) -> None:
+def test_readable_artifacts_pass(artifacts) -> None:
     assert inspected(artifacts) == {"trace.json.gz": "", "operators.txt": "", "memory_snapshot.pickle": ""}
 
 
-def test_each_broken_artifact_is_named_with_what_is_wrong(artifacts) -> None:
+def test_each_broken_artifact_is_named_with_its_error(artifacts) -> None:
     with gzip.open(artifacts / "trace.json.gz", "wt") as file:
         json.dump({"traceEvents": [{"cat": "cpu_op"}]}, file)
     (artifacts / "operators.txt").unlink()
@@ -250,7 +250,7 @@ def test_each_broken_artifact_is_named_with_what_is_wrong(artifacts) -> None:
 
 
 def calls() -> list[Iteration]:
-    """One validation call, two warm-up calls, four measured ones of half a second and five tokens."""
+    """Build one validation call, two warm-up calls and four measured ones of half a second and five tokens."""
     phases = ["validation", "warmup", "warmup", *["measurement"] * 4]
     times = [0.1, 0.2, 0.3, 0.4, 0.5]
     return [
@@ -321,7 +321,7 @@ GPU_FOUND = nvml.Gpu(
 
 
 def verdicts(name: str, gpu=GPU_FOUND, more=(), **changes) -> dict[str, str]:
-    """Question → answer, of a run of one job whose record is right but for the changes."""
+    """Map each question to the answer for one job whose record is correct except for the changes."""
     job = JOB[name]
     outcome = running.Outcome(job=job, record=gpu_record(job, **changes), took_s=9.0)
     run = checks.Run(outcomes=[outcome, *more], target=TARGET, gpu=gpu)
@@ -329,7 +329,7 @@ def verdicts(name: str, gpu=GPU_FOUND, more=(), **changes) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["sdpa", "sdpa default", "sdpa reduce-overhead", "flex default", "sdpa cudnn"])
-def test_a_run_in_which_all_is_right_fails_no_check(name) -> None:
+def test_a_correct_run_fails_no_check(name) -> None:
     found = verdicts(name)
     assert "fail" not in found.values(), found
     assert found["energy and mean power"] == found["memory peaks enclose each other"] == "pass"
@@ -387,7 +387,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "changes", "question"), WRONG)
-def test_what_is_wrong_fails_the_check_that_asks_for_it(name, changes, question) -> None:
+def test_each_error_fails_its_check(name, changes, question) -> None:
     assert verdicts(name, **changes)[question] == "fail"
     assert verdicts(name)[question] != "fail"
 
@@ -397,7 +397,7 @@ def test_bandwidth_beyond_the_memory_s_clock_is_wrong() -> None:
     assert verdicts("sdpa", gpu=slow)["measured rates are this device's"] == "fail"
 
 
-def test_a_container_that_hides_the_process_s_memory_fails_nothing() -> None:
+def test_a_container_that_hides_the_process_memory_fails_no_check() -> None:
     hidden = dataclasses.replace(RIGHT, device_process_bytes=None)
     found = verdicts("sdpa", memory=Memory(measurement_peak=hidden, kv_cache_bytes=1, kv_cache_computed_bytes=1))
     assert found["memory peaks enclose each other"] == "pass"
@@ -432,7 +432,7 @@ def test_a_monitor_that_slows_a_setting_down_by_much_is_found() -> None:
         assert verdicts("sdpa", more=[other])[question] == verdict
 
 
-def test_a_check_that_itself_breaks_fails_alone(monkeypatch) -> None:
+def test_a_check_that_raises_fails_only_itself(monkeypatch) -> None:
     def broken(run, judge):
         raise KeyError("unforeseen")
 
@@ -483,7 +483,7 @@ def on_a_gpu(monkeypatch, tmp_path):
     return run
 
 
-def test_on_a_gpu_it_passes_when_no_check_fails(on_a_gpu, capsys) -> None:
+def test_on_a_gpu_the_command_passes_if_no_check_fails(on_a_gpu, capsys) -> None:
     status, content = on_a_gpu("sdpa")
     printed = capsys.readouterr().out
     assert (status, content["status"], content["note"]) == (0, "passed", None)
@@ -504,7 +504,7 @@ def test_ctrl_c_keeps_what_was_measured(on_a_gpu) -> None:
     assert (status, content["status"], len(content["jobs"])) == (130, "interrupted", 1)
 
 
-def test_a_torch_that_cannot_be_imported_is_no_skip(monkeypatch, capsys) -> None:
+def test_a_torch_import_error_is_not_a_skip(monkeypatch, capsys) -> None:
     monkeypatch.setattr(command, "PROBE", "raise OSError('libcudart.so: cannot open')")
     assert command.main([]) == 2
     assert "OSError: libcudart.so: cannot open" in capsys.readouterr().err
@@ -523,7 +523,7 @@ def with_fake_nvml(monkeypatch):
     return fake_nvml
 
 
-def test_nvml_is_asked_for_all_that_the_monitor_reads(with_fake_nvml, monkeypatch) -> None:
+def test_nvml_is_queried_for_every_value_of_the_monitor(with_fake_nvml, monkeypatch) -> None:
     bus = lambda card: 5120  # noqa: E731
     monkeypatch.setattr(with_fake_nvml, "nvmlDeviceGetMemoryBusWidth", bus, raising=False)
     gpu = nvml.ask_nvml(UUID)
@@ -532,7 +532,7 @@ def test_nvml_is_asked_for_all_that_the_monitor_reads(with_fake_nvml, monkeypatc
     assert gpu.memory_bandwidth_bytes_per_s == pytest.approx(3.352e12, rel=1e-3)  # of an H100 SXM
 
 
-def test_what_nvml_refuses_is_unknown_and_what_it_lacks_is_named(with_fake_nvml) -> None:
+def test_values_nvml_refuses_are_unknown_and_missing_functions_are_named(with_fake_nvml) -> None:
     with_fake_nvml.settings["raises"] = {"nvmlDeviceGetPowerUsage": "NotSupported", "nvmlInit": None}
     gpu = nvml.ask_nvml(UUID)
     assert (gpu.unanswered, gpu.memory_bandwidth_bytes_per_s) == (["power_w"], None)

@@ -1,4 +1,4 @@
-"""Users who have no home folder, or one that they cannot write to; and temporary folders with long paths."""
+"""Test users without a writable home folder, and temporary folders with long paths."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ def without_passwd_entry(monkeypatch) -> None:
     monkeypatch.setattr(pwd, "getpwuid", missing)
 
 
-def test_a_user_without_home_and_passwd_entry_gets_one_that_nothing_is_written_to(
-    without_passwd_entry, monkeypatch
-) -> None:
+def test_a_user_without_a_home_gets_a_placeholder_that_is_never_written_to(without_passwd_entry, monkeypatch) -> None:
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert home_folder.cache_home() == Path("/dev/null/.cache/bench")
@@ -39,7 +37,7 @@ def test_a_user_without_home_and_passwd_entry_gets_one_that_nothing_is_written_t
     assert Path.home() == Path("/dev/null")  # raised RuntimeError before
 
 
-def test_a_home_that_the_user_set_stays(without_passwd_entry, monkeypatch, tmp_path) -> None:
+def test_a_home_set_by_the_user_is_kept(without_passwd_entry, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     home_folder.ensure_home()
     assert os.environ["HOME"] == str(tmp_path)
@@ -78,7 +76,7 @@ def test_an_unwritable_shared_compile_cache_is_refused_with_folder_and_remedy(ti
     assert "compile.cache=fresh" in text
 
 
-def test_a_command_with_such_a_cache_ends_in_one_line_before_anything_runs(tmp_path) -> None:
+def test_an_unwritable_compile_cache_ends_the_command_before_anything_runs(tmp_path) -> None:
     (tmp_path / "file").write_text("in the way")
     ended = run_bench(
         *FEW, "compile=default", "compile.cache=shared", folder=tmp_path, XDG_CACHE_HOME=str(tmp_path / "file")
@@ -111,12 +109,12 @@ def test_a_temporary_folder_that_is_short_enough_is_used_for_the_socket(monkeypa
     assert fork_server._folder_for_sockets(longest) == longest
 
 
-def test_bytes_count_and_not_characters(tmp_path, monkeypatch) -> None:
+def test_path_length_is_counted_in_bytes_not_characters(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(fork_server, "SHORT_FOLDERS", (str(tmp_path),))
     assert fork_server._folder_for_sockets("/" + "ü" * 60) == str(tmp_path)
 
 
-def test_where_no_folder_is_short_enough_one_line_says_what_to_set(monkeypatch) -> None:
+def test_without_a_short_enough_folder_one_line_says_what_to_set(monkeypatch) -> None:
     monkeypatch.setattr(fork_server, "SHORT_FOLDERS", ("/nonexistent",))
     with pytest.raises(ConfigError, match=r"isolation.mode=forkserver: .*TMPDIR.*isolation.mode=spawn"):
         fork_server._folder_for_sockets("/" + "x" * 100)

@@ -73,8 +73,8 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Any:
     return take
 
 
-def test_the_values_of_the_commands_are_those_that_were_typed(right) -> None:
-    """Else the tests below would compare what is wrong either way."""
+def test_the_commands_have_the_typed_values(right) -> None:
+    """Otherwise the tests below would compare two wrong results."""
     config = right["sweep"][0][2]
     assert (config["sweep"]["label"], config["sweep"]["name"]) == ("2024_11_29", "1_0")
     assert config["tracking"]["tags"] == {"commit": "48e12", "count": "017", "a": "1e5"}
@@ -83,14 +83,14 @@ def test_the_values_of_the_commands_are_those_that_were_typed(right) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(ENTRIES) - set(NEEDED)))
-def test_a_sweep_is_the_same_without(name: str, right, without, tmp_path) -> None:
+def test_a_sweep_is_the_same_without_a_private_name(name: str, right, without, tmp_path) -> None:
     without(ENTRIES[name])
     found = command(tmp_path, *SWEEP)
     assert (points(found), found.err) == (right["sweep"], "")
 
 
 @pytest.mark.parametrize("name", OF_SINGLE)
-def test_a_single_run_is_the_same_without(name: str, right, without, tmp_path) -> None:
+def test_a_single_run_is_the_same_without_a_private_name(name: str, right, without, tmp_path) -> None:
     without(ENTRIES[name])
     found = command(tmp_path, *SINGLE)
     assert (found.config, found.err) == (right["single"], "")
@@ -98,14 +98,14 @@ def test_a_single_run_is_the_same_without(name: str, right, without, tmp_path) -
 
 
 @pytest.mark.parametrize("name", OF_REFUSAL)
-def test_a_mistake_is_one_line_without(name: str, without, tmp_path) -> None:
+def test_a_user_error_is_one_line_without_a_private_name(name: str, without, tmp_path) -> None:
     without(ENTRIES[name])
     assert "workload.batch_size=many: must be a whole number" in command(tmp_path, "workload.batch_size=many").line
     assert "workload.batch_size=0: must be" in command(tmp_path, "-m", "workload.batch_size=1,0").line
 
 
 @pytest.mark.parametrize("name", TAKEN_FROM_HYDRA)
-def test_a_sweep_is_the_same_on_a_hydra_without(name: str, right, monkeypatch, tmp_path) -> None:
+def test_a_sweep_is_the_same_on_a_hydra_without_a_private_name(name: str, right, monkeypatch, tmp_path) -> None:
     module, _, attribute = ENTRIES[name].where.partition(":")
     monkeypatch.delattr(importlib.import_module(module), attribute)
     assert points(command(tmp_path, *SWEEP)) == right["sweep"]
@@ -134,7 +134,7 @@ def test_a_step_with_other_arguments_is_left_to_hydra(method: str, right, monkey
     assert made == []
 
 
-def test_a_step_with_another_result_is_found_out_by_the_first_point(right, monkeypatch, tmp_path) -> None:
+def test_a_step_with_another_result_is_detected_at_the_first_point(right, monkeypatch, tmp_path) -> None:
     apply = hydra_internals.Steps.apply
 
     def otherwise(self: Any, overrides: list[Any], config: Any) -> None:
@@ -166,14 +166,14 @@ def test_a_step_that_fails_is_left_to_hydra(right, monkeypatch, tmp_path) -> Non
         ("sweep.label=choice(a,'1_0')", "sweep.label=choice(a,'1_0')"),
     ],
 )
-def test_texts_are_quoted_by_their_looks_without_the_grammar(name: str, typed: str, line: str, without) -> None:
+def test_without_the_grammar_texts_are_quoted_by_their_characters(name: str, typed: str, line: str, without) -> None:
     assert quoted(typed) == line
     without(ENTRIES[name])
     assert quoted(typed) == line
 
 
 @pytest.mark.parametrize("typed", ["sweep.label=choice(a,1_0)", "tracking.tags={commit: 48e12}", "sweep.label=[1_0]"])
-def test_what_would_be_changed_inside_of_a_structure_is_refused_without_the_grammar(typed, without, tmp_path) -> None:
+def test_without_the_grammar_values_changed_in_a_structure_are_refused(typed, without, tmp_path) -> None:
     without(override_internals.GRAMMAR)
     line = command(tmp_path, "-m", "attention=eager,sdpa", typed).line
     assert typed.partition("=")[0] in line
@@ -181,7 +181,7 @@ def test_what_would_be_changed_inside_of_a_structure_is_refused_without_the_gram
 
 
 @pytest.mark.parametrize("typed", ["a=1,b,'1',null,true", "a=[1,'2'],{b:'3',c:null}", "a=str(1),x y,'it is'"])
-def test_values_are_written_so_that_they_are_read_as_the_same(typed: str, without) -> None:
+def test_written_values_are_read_back_unchanged(typed: str, without) -> None:
     def read(lines: Any) -> list[Any]:
         return [override_internals.parse([f"a={each}"])[0].value() for each in lines]
 
@@ -193,13 +193,13 @@ def test_values_are_written_so_that_they_are_read_as_the_same(typed: str, withou
 
 @pytest.mark.parametrize("text", ["", "a", "it's", "\\", "a\\", "\\'", "\\\\'\"", "a\\b", '"', " "])
 @pytest.mark.parametrize("mark", ["'", '"'])
-def test_a_quoted_text_is_read_as_itself(text: str, mark: str) -> None:
+def test_a_quoted_text_is_read_back_unchanged(text: str, mark: str) -> None:
     (found,) = override_internals.parse([f"a={override_internals.in_quotes(text, mark)}"])
     assert found.value() == text
 
 
 @pytest.mark.parametrize("is_there", [True, False])
-def test_what_a_job_raised_is_told_without_a_line_of_hydras(is_there: bool, without, capsys) -> None:
+def test_an_exception_of_a_job_is_shown_without_hydras_lines(is_there: bool, without, capsys) -> None:
     failed, done = JobReturn(), JobReturn()
     failed.overrides = []
     failed.status, failed.return_value = JobStatus.FAILED, ValueError("x")

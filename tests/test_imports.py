@@ -171,13 +171,13 @@ def test_a_cycle_is_found(tmp_path: Path) -> None:
     assert cycles(tmp_path) == ["bench.a, bench.b, bench.c"]
 
 
-def test_every_package_is_there() -> None:
+def test_every_package_of_the_rules_exists() -> None:
     """A rule about a package that was renamed would hold for nothing."""
     packages = {package_of(".".join(path.relative_to(SRC).with_suffix("").parts)) for path in SRC.rglob("*.py")}
     assert packages == set(MAY_IMPORT)
 
 
-def test_no_module_lies_beside_the_packages() -> None:
+def test_no_module_is_outside_the_packages() -> None:
     assert {path.name for path in (SRC / "bench").glob("*.py")} == {"__init__.py", "__main__.py"}
 
 

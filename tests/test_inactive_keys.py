@@ -1,4 +1,4 @@
-"""A key that has no effect with the chosen policy is refused where a user asks for it, with what to type instead."""
+"""Test that a typed key without effect under the chosen policy is refused with what to type instead."""
 
 from __future__ import annotations
 
@@ -68,27 +68,27 @@ def test_a_typed_key_of_the_active_policy_is_accepted(tmp_path, typed: tuple[str
     assert answer(tmp_path, *typed).status == 0
 
 
-def test_a_value_that_a_file_carries_is_accepted(tmp_path) -> None:
+def test_an_inactive_value_in_a_file_is_accepted(tmp_path) -> None:
     found = answer(tmp_path, *file(tmp_path, "warmup: {iterations: 10}"), "warmup=auto")
     assert (found.status, found.config.warmup.policy) == (0, "auto")
 
 
-def test_a_value_that_a_sweep_in_a_file_carries_is_accepted(tmp_path) -> None:
+def test_an_inactive_value_in_a_files_sweep_is_accepted(tmp_path) -> None:
     text = "hydra: {sweeper: {params: {attention: 'eager,sdpa', warmup.iterations: 3}}}"
     assert len(answer(tmp_path, "-m", *file(tmp_path, text), "warmup=auto").points) == 2
 
 
 @pytest.mark.parametrize("policy", ["warmup=fixed,auto", "warmup.policy=fixed,auto"])
-def test_a_key_that_is_active_in_one_point_of_a_sweep_is_accepted(tmp_path, policy: str) -> None:
+def test_a_key_active_in_one_point_of_a_sweep_is_accepted(tmp_path, policy: str) -> None:
     assert len(answer(tmp_path, "-m", policy, "warmup.iterations=3").points) == 2
 
 
-def test_a_key_that_is_active_in_no_point_of_a_sweep_is_refused(tmp_path) -> None:
+def test_a_key_active_in_no_point_of_a_sweep_is_refused(tmp_path) -> None:
     line = refused(tmp_path, "-m", "warmup=auto", "warmup.iterations=3,5")
     assert line.startswith("warmup.iterations=3: has no effect with warmup.policy=auto; ")
 
 
-def test_a_search_refuses_it_as_well_unless_the_policy_is_searched(tmp_path) -> None:
+def test_a_search_refuses_an_inactive_key_unless_the_policy_is_searched(tmp_path) -> None:
     search = ("-m", "hydra/sweeper=optuna", "attention=eager,sdpa", "warmup.iterations=1,2")
     line = refused(tmp_path, *search, "warmup.policy=auto")
     assert line.startswith("warmup.iterations=1: has no effect with warmup.policy=auto; ")

@@ -1,4 +1,4 @@
-"""The entry that Python adds for the current folder goes, here and in what engines start; no other does."""
+"""Test that only Python's path entry for the current folder is removed, here and in engines' processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def command(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.flags.safe_path, reason="this interpreter has added nothing")
-def test_only_the_entry_that_python_added_goes_however_often_it_is_asked(command) -> None:
+def test_only_pythons_own_entry_is_removed_however_often_it_is_called(command) -> None:
     leave_current_folder()
     leave_current_folder()
     assert sys.path == [command, "/site"]
@@ -32,7 +32,7 @@ def test_only_the_entry_that_python_added_goes_however_often_it_is_asked(command
 
 
 @pytest.mark.skipif(sys.flags.safe_path, reason="this interpreter has added nothing")
-def test_the_folder_of_a_script_stays(command, tmp_path, monkeypatch) -> None:
+def test_the_folder_of_a_script_is_kept(command, tmp_path, monkeypatch) -> None:
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     leave_current_folder()
@@ -50,13 +50,13 @@ def test_the_folder_of_a_script_stays(command, tmp_path, monkeypatch) -> None:
         (["python", "-mtool", "bench", "-m"], False),
     ],
 )
-def test_a_command_is_known_by_the_module_that_is_run(monkeypatch, typed: list[str], found: bool) -> None:
+def test_a_command_is_identified_by_the_module_that_is_run(monkeypatch, typed: list[str], found: bool) -> None:
     monkeypatch.setattr(import_path.sys, "orig_argv", typed)
     monkeypatch.setattr(import_path.sys, "argv", ["-m", *typed[-2:]])
     assert is_command() is found
 
 
-def test_a_program_that_has_started_is_no_command(monkeypatch) -> None:
+def test_a_running_program_is_no_command(monkeypatch) -> None:
     monkeypatch.setattr(import_path.sys, "orig_argv", ["python", "-m", "bench"])
     for argv in (["/x/bench/__main__.py"], ["-c"], [""], []):
         monkeypatch.setattr(import_path.sys, "argv", argv)

@@ -1,4 +1,4 @@
-"""Ctrl-C and its kin, sent to the real command while a real job measures or does not hear."""
+"""Test Ctrl-C and other signals to the real command while a real job measures or ignores them."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def model(tmp_path_factory) -> Path:
     return make_model(tmp_path_factory.mktemp("faulty") / "model")
 
 
-def test_the_first_keeps_what_is_done_and_tells_how_to_go_on(model, tmp_path) -> None:
+def test_the_first_signal_keeps_finished_jobs_and_says_how_to_resume(model, tmp_path) -> None:
     faults.plant(model, {2: ("measure_on", 3)})
     with started(tmp_path, model, *SWEEP) as run:
-        run.wait_for_fault()  # the second job, in the midst of its measured calls
+        run.wait_for_fault()  # the second job, during its measured calls
         family = run.family()
         run.process.send_signal(signal.SIGINT)
         assert run.process.wait(60) == 130
@@ -61,12 +61,12 @@ def test_the_first_keeps_what_is_done_and_tells_how_to_go_on(model, tmp_path) ->
     done = go_on(run)
     assert done.returncode == 0, done.stdout + done.stderr
     assert statuses(tmp_path) == {1: "ok", 2: "ok", 3: "ok"}
-    assert first.stat() == before  # what was done is not done again
+    assert first.stat() == before  # finished jobs do not run again
     assert len({each.sweep_id for each in records(tmp_path).values()}) == 1
     assert len(list(tmp_path.glob("multirun/*/earlier/*/record.json"))) == 1
 
 
-def test_the_second_stops_at_once_whatever_the_job_does(model, tmp_path) -> None:
+def test_the_second_signal_stops_at_once_whatever_the_job_does(model, tmp_path) -> None:
     faults.plant(model, {2: ("leave_and_hang_in_native_code", 3)})
     with started(tmp_path, model, *SWEEP) as run:
         run.wait_for_fault()
@@ -74,7 +74,7 @@ def test_the_second_stops_at_once_whatever_the_job_does(model, tmp_path) -> None
         assert len(sleepers()) == 3
         run.process.send_signal(signal.SIGINT)
         time.sleep(0.5)
-        assert run.process.poll() is None  # the job does not hear, and is given time
+        assert run.process.poll() is None  # the job ignores the signal and is given time
         begin = time.monotonic()
         run.process.send_signal(signal.SIGINT)
         assert run.process.wait(30) == 130
@@ -100,9 +100,9 @@ def test_the_second_stops_at_once_whatever_the_job_does(model, tmp_path) -> None
     assert statuses(tmp_path) == {1: "ok", 2: "ok", 3: "ok"}
 
 
-def test_the_same_signal_twice_in_a_moment_counts_once(model, tmp_path) -> None:
+def test_the_same_signal_twice_within_a_moment_counts_once(model, tmp_path) -> None:
     faults.plant(model, {1: ("measure_on", 3)})
-    # A moment that no busy machine stretches too far.
+    # An interval short enough even on a busy machine.
     long = "from bench.cli import application; from bench.orchestration import signals; signals.ECHO_S = 30.0; application.main()"
     with started(tmp_path, model, python=("-c", long)) as run:
         run.wait_for_fault()
@@ -117,7 +117,7 @@ def test_the_same_signal_twice_in_a_moment_counts_once(model, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_the_others_end_the_job_likewise(model, tmp_path, number: int) -> None:
+def test_other_signals_end_the_job_the_same_way(model, tmp_path, number: int) -> None:
     faults.plant(model, {1: ("measure_on", 3)})
     with started(tmp_path, model) as run:
         run.wait_for_fault()
@@ -128,7 +128,7 @@ def test_the_others_end_the_job_likewise(model, tmp_path, number: int) -> None:
     assert (record.status, record.error.message) == ("interrupted", f"{signal.Signals(number).name} to the command")
 
 
-def test_below_nohup_a_sweep_goes_on(model, tmp_path) -> None:
+def test_under_nohup_a_sweep_continues(model, tmp_path) -> None:
     def nohup() -> None:
         default_signals()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -136,12 +136,12 @@ def test_below_nohup_a_sweep_goes_on(model, tmp_path) -> None:
     faults.plant(model, {1: ("measure_on_for_a_moment", 3)})
     with started(tmp_path, model, "-m", "workload.batch_size=1,2", prepare=nohup) as run:
         run.wait_for_fault()
-        os.killpg(run.process.pid, signal.SIGHUP)  # the terminal is gone: everybody in the session is told
+        os.killpg(run.process.pid, signal.SIGHUP)  # the terminal closes: every process of the session gets the signal
         assert run.process.wait(120) == 0
     assert statuses(tmp_path) == {1: "ok", 2: "ok"}
 
 
-def test_while_the_command_imports_nothing_is_left(model, tmp_path) -> None:
+def test_a_signal_during_the_commands_imports_leaves_nothing(model, tmp_path) -> None:
     faults.plant(model, {})
     with started(tmp_path, model, "-m", "workload.batch_size=1,2") as run:
         run.wait_until(lambda: psutil.Process(run.process.pid).children())  # the fork server: it is started first
@@ -149,7 +149,7 @@ def test_while_the_command_imports_nothing_is_left(model, tmp_path) -> None:
     assert not (tmp_path / "multirun").exists()
 
 
-def test_the_second_while_the_fork_server_imports_leaves_nothing(model, tmp_path) -> None:
+def test_a_second_signal_during_the_fork_servers_imports_leaves_nothing(model, tmp_path) -> None:
     faults.plant(model, {})
     with started(tmp_path, model, "-m", "workload.batch_size=1,2") as run:
         run.wait_until(lambda: list(tmp_path.glob("multirun/*")))  # now it is waited for
@@ -164,7 +164,7 @@ def test_the_second_while_the_fork_server_imports_leaves_nothing(model, tmp_path
         assert alive_after(family, 5) == []
 
 
-def test_before_the_first_job_nothing_is_left(model, tmp_path) -> None:
+def test_a_signal_before_the_first_job_leaves_nothing(model, tmp_path) -> None:
     faults.plant(model, {})
     with started(tmp_path, model, "-m", "workload.batch_size=1,2") as run:
         run.wait_until(lambda: list(tmp_path.glob("multirun/*")))
@@ -218,7 +218,7 @@ def test_two_different_signals_are_a_first_and_a_second(tmp_path) -> None:
         assert command.wait(10) == 130
 
 
-def test_a_signal_that_is_ignored_stays_so(tmp_path) -> None:
+def test_an_ignored_signal_stays_ignored(tmp_path) -> None:
     with handled(tmp_path, "signal.signal(signal.SIGINT, signal.SIG_IGN)") as command:
         command.send_signal(signal.SIGINT)
         command.send_signal(signal.SIGTERM)
@@ -227,7 +227,7 @@ def test_a_signal_that_is_ignored_stays_so(tmp_path) -> None:
         command.kill()
 
 
-def test_a_terminal_that_is_gone_is_no_error(tmp_path) -> None:
+def test_a_closed_terminal_is_no_error(tmp_path) -> None:
     with handled(tmp_path, "os.close(2)") as command:
         command.send_signal(signal.SIGINT)
         assert command.stdout.readline() == "first\n"
@@ -236,7 +236,7 @@ def test_a_terminal_that_is_gone_is_no_error(tmp_path) -> None:
         assert command.wait(10) == 130
 
 
-def test_a_second_signal_in_the_midst_of_an_import_still_stops(tmp_path) -> None:
+def test_a_second_signal_during_an_import_still_stops(tmp_path) -> None:
     before = "import types\nsys.modules['bench.jobs.process.child'] = types.ModuleType('half')"
     with handled(tmp_path, before) as command:
         command.send_signal(signal.SIGINT)
@@ -246,7 +246,7 @@ def test_a_second_signal_in_the_midst_of_an_import_still_stops(tmp_path) -> None
         assert command.wait(10) == 130
 
 
-def test_a_signal_that_comes_as_a_job_starts_waits_until_it_can_be_passed_on(tmp_path, monkeypatch) -> None:
+def test_a_signal_during_a_jobs_start_waits_until_it_can_be_forwarded(tmp_path, monkeypatch) -> None:
     class Starting:
         pid = None
 

@@ -32,7 +32,7 @@ STEPS = {
 
 
 class Fake:
-    """A publisher that keeps what it is told of the sweep's run in a file."""
+    """A publisher that writes the state of the sweep's run to a file."""
 
     unpublished = address = experiment = experiment_id = artifact_location = None
 
@@ -100,7 +100,7 @@ def test_ctrl_c_at_any_step_of_the_end_is_status_130_with_the_way_to_go_on(tmp_p
     assert_is_interrupted(run(tmp_path, *SWEEP, prepare=interrupt_in(STEPS[step])))
 
 
-def test_ctrl_c_while_the_comparison_is_printed_is_no_other(tmp_path) -> None:
+def test_ctrl_c_while_the_comparison_is_printed_ends_the_same_way(tmp_path) -> None:
     ended = run(tmp_path, *REPEATED, prepare=interrupt_in(STEPS["the comparison is printed"]))
     assert (ended.status, "Traceback" in ended.out) == (130, False)
     assert "not compared: interrupted" in ended.out
@@ -109,11 +109,11 @@ def test_ctrl_c_while_the_comparison_is_printed_is_no_other(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_the_other_signals_are_no_different(tmp_path, number: int) -> None:
+def test_other_signals_end_the_same_way(tmp_path, number: int) -> None:
     assert_is_interrupted(run(tmp_path, *SWEEP, prepare=interrupt_in(STEPS["the report is written"], number)))
 
 
-def test_a_signal_after_the_last_job_has_been_run_is_no_different(tmp_path) -> None:
+def test_a_signal_after_the_last_job_ends_the_same_way(tmp_path) -> None:
     planted = interrupt_in("bench.jobs.launcher_return:Returned.deliver", after=True)
 
     def plant() -> None:
@@ -133,7 +133,7 @@ def test_a_signal_after_the_last_job_has_been_run_is_no_different(tmp_path) -> N
 
 
 @pytest.mark.slow
-def test_a_sweeps_run_does_not_stay_running_when_its_end_is_interrupted(tmp_path) -> None:
+def test_an_interrupted_end_does_not_leave_the_sweeps_run_running(tmp_path) -> None:
     def plant() -> None:
         from bench.orchestration import job_run, sweep
         from bench.tracking import publisher

@@ -1,4 +1,4 @@
-"""A secret that a key of the config holds stands in no output: in no file, in no run of MLflow and on no terminal."""
+"""Test that a secret in a config key appears in no output: no file, no MLflow run and no terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VARIABLES = {
     "SOME_API_KEY": "it's \"a\\PLANTEDkey: of #1 and one that is long enough to be folded by whoever writes lines",
     "STUDY": "postgresql://me:PLANTEDhost@db.example/s",
     "ELSEWHERE": "postgresql://db.example/s?user=me&password=PLANTEDquery",
-    "TRACKING": "http://me:PLANTEDurl@127.0.0.1:9",  # nobody answers there
+    "TRACKING": "http://me:PLANTEDurl@127.0.0.1:9",  # no server answers there
 }
 TOKEN = VARIABLES["HF_TOKEN"]
 QUICK = (
@@ -82,7 +82,7 @@ def test_no_output_of_a_sweep_holds_a_secret(sweep: tuple[Path, subprocess.Compl
     }  # fmt: skip
 
 
-def test_all_but_the_secret_is_kept(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_everything_except_the_secret_is_kept(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, _ = sweep
     job = folder / "multirun/s" / SweepFile.read(folder / "multirun/s").jobs[0].folder
     tags = Record.read(job).requested["tracking"]["tags"]
@@ -104,7 +104,7 @@ def test_all_but_the_secret_is_kept(sweep: tuple[Path, subprocess.CompletedProce
     [("isolation.mode=none",), ("isolation.mode=forkserver", "tracking.uri=${oc.env:TRACKING}")],
     ids=["published", "no-server"],
 )
-def test_no_output_of_a_run_that_fails_holds_a_secret(tmp_path: Path, elsewhere: tuple[str, ...]) -> None:
+def test_no_output_of_a_failed_run_holds_a_secret(tmp_path: Path, elsewhere: tuple[str, ...]) -> None:
     ended = outputs_of(tmp_path, *HOLDING, f"attention.implementation={TOKEN}", "hydra.run.dir=o", *elsewhere)
     assert Record.read(tmp_path / "o").status in ("failed", "skipped")
     assert (tmp_path / "mlflow.db").is_file() is ("isolation.mode=none" in elsewhere)
@@ -113,7 +113,7 @@ def test_no_output_of_a_run_that_fails_holds_a_secret(tmp_path: Path, elsewhere:
 
 
 @pytest.mark.parametrize("key", ["sweep.name", "sweep.label", "tracking.experiment"])
-def test_a_secret_may_name_no_folder_and_no_run(tmp_path: Path, key: str) -> None:
+def test_a_secret_may_not_name_a_folder_or_run(tmp_path: Path, key: str) -> None:
     ended = outputs_of(tmp_path, "-m", "attention=eager,sdpa", f"{key}={TOKEN}")
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 1
@@ -131,7 +131,7 @@ def texts() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("text", list(texts()))
-def test_yaml_that_held_a_secret_is_yaml_without_it(tmp_path: Path, monkeypatch, text: str) -> None:
+def test_yaml_without_its_secret_is_still_valid_yaml(tmp_path: Path, monkeypatch, text: str) -> None:
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
     config = OmegaConf.create({"a": [{"b": 1e-05, "c": None}, "1e5"], "reference": "${a}", "mode": "???", "n": True})
@@ -149,7 +149,7 @@ def test_yaml_that_held_a_secret_is_yaml_without_it(tmp_path: Path, monkeypatch,
     assert "***" in OmegaConf.load(tmp_path / "overrides.yaml")[0]
 
 
-def test_yaml_without_a_secret_is_left_as_it_is(tmp_path: Path, monkeypatch) -> None:
+def test_yaml_without_a_secret_is_unchanged(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     config = OmegaConf.create({"a": "b", "storage": "${oc.env:HF_TOKEN}"})
     (tmp_path / "config.yaml").write_text("a:   b # as typed\n")
@@ -157,7 +157,7 @@ def test_yaml_without_a_secret_is_left_as_it_is(tmp_path: Path, monkeypatch) -> 
     assert (tmp_path / "config.yaml").read_text() == "a:   b # as typed\n"
 
 
-def test_a_file_that_hydra_did_not_write_is_left_as_it_is(tmp_path: Path, monkeypatch) -> None:
+def test_a_file_that_hydra_did_not_write_is_unchanged(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     (tmp_path / "notes.yaml").write_text(f"mine: {TOKEN}\n")
     hide_secrets(tmp_path, OmegaConf.create({"a": TOKEN}), [])

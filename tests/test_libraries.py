@@ -1,4 +1,4 @@
-"""Which copy of a library is imported: where it lies, how it came there, and what tells one state from another."""
+"""Test which copy of a library is imported: its location, its installation and the identity of its state."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tell(**variables: str) -> tuple[dict[str, str], bool, dict[str, object], dic
 
 @pytest.fixture
 def place(tmp_path) -> Path:
-    """A folder with a package `tokenizers` that pip did not put there."""
+    """Create a folder with a package `tokenizers` that pip did not install."""
     package = tmp_path / "place/tokenizers"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text('__version__ = "9.9"\n')
@@ -57,7 +57,7 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def test_what_pip_installed_is_not_in_a_fingerprint() -> None:
+def test_packages_pip_installed_are_not_in_a_fingerprint() -> None:
     before, loaded, found, after = tell()
     assert (before, loaded, after) == ({}, False, {})
     assert (found["came_from"], found["version"]) == ("installed", found["installed_version"])
@@ -69,7 +69,7 @@ def test_pips_install_is_not_in_a_fingerprint_even_if_it_is_in_pythonpath() -> N
     assert tell(PYTHONPATH=str(Path(tokenizers.__file__).parents[1]))[0] == {}
 
 
-def test_a_copy_in_pythonpath_is_told_with_version_and_folder(place) -> None:
+def test_a_copy_in_pythonpath_is_reported_with_version_and_folder(place) -> None:
     found = tell(PYTHONPATH=str(place))[2]
     assert (found["version"], found["folder"]) == ("9.9", str(place / "tokenizers"))
     assert found["came_from"] == "PYTHONPATH"
@@ -77,7 +77,7 @@ def test_a_copy_in_pythonpath_is_told_with_version_and_folder(place) -> None:
     assert found["commit"] is None
 
 
-def test_a_module_of_one_file_is_a_copy_like_any_other(tmp_path) -> None:
+def test_a_single_file_module_is_a_copy_too(tmp_path) -> None:
     (tmp_path / "tokenizers.py").write_text('__version__ = "9.9"\n')
     assert source_of(tmp_path).startswith(f"{tmp_path}/tokenizers.py (PYTHONPATH, files ")
 
@@ -89,7 +89,7 @@ def test_another_state_of_the_same_folder_is_another_copy(place) -> None:
     assert source_of(place) != before
 
 
-def test_what_python_writes_beside_the_code_is_no_other_state(place) -> None:
+def test_files_that_python_writes_beside_the_code_do_not_change_the_state(place) -> None:
     before = source_of(place)
     (place / "tokenizers/__pycache__").mkdir(exist_ok=True)
     (place / "tokenizers/__pycache__/made.py").write_text("")
@@ -97,7 +97,7 @@ def test_what_python_writes_beside_the_code_is_no_other_state(place) -> None:
     assert source_of(place) == before
 
 
-def test_of_a_checkout_commit_and_changes_are_told(place) -> None:
+def test_commit_and_changes_of_a_checkout_are_reported(place) -> None:
     git(place, "init")
     git(place, "add", ".")
     git(place, "commit", "-m", "first")
@@ -137,7 +137,7 @@ def test_a_build_that_the_repository_ignores_counts(place) -> None:
     assert source_of(place) != before
 
 
-def test_a_folder_that_a_repository_ignores_has_not_that_repository_s_commit(place) -> None:
+def test_a_folder_ignored_by_a_repository_does_not_have_its_commit(place) -> None:
     (place / ".gitignore").write_text("tokenizers/\n")
     git(place, "init")
     git(place, "add", ".")
@@ -145,7 +145,7 @@ def test_a_folder_that_a_repository_ignores_has_not_that_repository_s_commit(pla
     assert tell(PYTHONPATH=str(place))[2]["commit"] is None
 
 
-def test_a_git_hook_names_no_other_repository(place, tmp_path) -> None:
+def test_variables_of_a_git_hook_select_no_other_repository(place, tmp_path) -> None:
     git(place, "init")
     git(place, "add", ".")
     git(place, "commit", "-m", "first")
@@ -153,7 +153,7 @@ def test_a_git_hook_names_no_other_repository(place, tmp_path) -> None:
     assert found["commit"] == git(place, "rev-parse", "HEAD")
 
 
-def test_a_fork_server_tells_the_state_in_which_it_imported_a_package(place) -> None:
+def test_a_fork_server_reports_the_package_state_at_its_import(place) -> None:
     libraries.state_of.cache_clear()
     before = libraries.state_of(place / "tokenizers")
     (place / "tokenizers/__init__.py").write_text("CHANGED = True\n")
@@ -162,7 +162,7 @@ def test_a_fork_server_tells_the_state_in_which_it_imported_a_package(place) -> 
     assert libraries.state_of(place / "tokenizers") != before
 
 
-def test_an_install_elsewhere_is_told_by_pip_s_own_list(place) -> None:
+def test_an_install_elsewhere_is_recognised_by_pips_own_list(place) -> None:
     record = place / "tokenizers-9.9.dist-info/RECORD"
     record.parent.mkdir()
     (record.parent / "METADATA").write_text("Metadata-Version: 2.1\nName: tokenizers\nVersion: 9.9\n")
@@ -191,11 +191,11 @@ def test_a_copy_that_contradicts_its_metadata_is_in_a_fingerprint(place, monkeyp
         ("2.13.0", None, False),
     ],
 )
-def test_a_build_s_name_is_no_other_version(stated: str | None, installed: str | None, differ: bool) -> None:
+def test_the_name_of_a_build_is_no_other_version(stated: str | None, installed: str | None, differ: bool) -> None:
     assert contradicts(stated, installed) is differ
 
 
-def test_a_record_has_what_was_imported_and_not_what_was_foreseen() -> None:
+def test_a_record_has_the_imported_copies_not_the_predicted_ones() -> None:
     foreseen = {"torch": "2", key_of("torch"): "/a (PYTHONPATH)", key_of("gguf"): "/b (PYTHONPATH)"}
     installed = {
         "torch": {
@@ -208,7 +208,7 @@ def test_a_record_has_what_was_imported_and_not_what_was_foreseen() -> None:
     assert with_imported(foreseen, elsewhere)[key_of("torch")] == "/c (PYTHONPATH)"
 
 
-def test_looking_imports_nothing_and_takes_a_few_milliseconds() -> None:
+def test_the_check_imports_nothing_and_takes_a_few_milliseconds() -> None:
     code = (
         "import sys, time; from bench.host.libraries import unusual; unusual(); began = time.perf_counter(); unusual(); "
         "print(time.perf_counter() - began, 'torch' in sys.modules, 'numpy' in sys.modules)"

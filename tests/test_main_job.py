@@ -1,4 +1,4 @@
-"""The main job, end to end, as the README promises it: two sweeps with real compilation, records and MLflow."""
+"""Test the README's main use end to end: two sweeps with real compilation, records and MLflow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.compiled
 
 
 class Sweep:
-    """What one sweep left behind."""
+    """The results of one sweep."""
 
     def __init__(self, folder: Path, done: subprocess.CompletedProcess[str]) -> None:
         self.folder, self.done = folder, done
@@ -113,7 +113,7 @@ def test_the_end_names_the_table_and_the_ui(modes) -> None:
     assert "\x1b" not in out
 
 
-def test_results_lie_below_the_folder_of_the_command(modes) -> None:
+def test_results_are_below_the_folder_of_the_command(modes) -> None:
     assert {path.name for path in modes.folder.iterdir()} >= {"mlflow.db", "mlartifacts", "multirun"}
 
 
@@ -130,7 +130,7 @@ def test_four_settings_generate_the_same_tokens(matrix) -> None:
 
 @pytest.mark.contract
 @pytest.mark.slow
-def test_what_is_not_to_be_compiled_is_not(matrix) -> None:
+def test_uncompiled_settings_are_not_compiled(matrix) -> None:
     graphs = {name: record.observed.compile.graphs for name, record in matrix.records.items()}
     assert graphs == {"eager off": 0, "sdpa off": 0, "eager default": 1, "sdpa default": 1}
 
@@ -149,13 +149,13 @@ def test_every_setting_proves_its_attention_and_agrees_with_the_reference(matrix
 
 @pytest.mark.contract
 @pytest.mark.slow
-def test_each_setting_ran_in_a_process_and_a_cache_of_its_own(matrix) -> None:
+def test_each_setting_had_its_own_process_and_cache(matrix) -> None:
     for name in ("eager default", "sdpa default"):
         compiled = matrix.records[name].observed.compile
         assert (compiled.cache_hits, compiled.cache_misses) == (0, 1)
 
 
-def test_what_the_machine_cannot_do_is_told_and_the_rest_completes(tmp_path) -> None:
+def test_settings_the_machine_cannot_run_are_reported_and_the_rest_completes(tmp_path) -> None:
     few = ["warmup.iterations=0", "measurement.iterations=1", "tracking=off"]
     done = run_bench("-m", "experiment=sdpa_backends", *few, folder=tmp_path)
     records = {record.name: record for record in map(Record.read, tmp_path.glob("multirun/*/*/record.json"))}

@@ -1,4 +1,4 @@
-"""The help page, the list of keys, what `--info` tells, and completion in a shell."""
+"""Test the help page, the list of keys, the output of `--info` and shell completion."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def test_the_help_names_every_group_with_its_choices_and_the_default(page: str) 
         assert f" {group} " in text
 
 
-def test_the_help_says_where_the_rest_is(page: str) -> None:
+def test_the_help_refers_to_further_help(page: str) -> None:
     keys = sum(1 for _ in walk(BenchmarkConfig))
     for told in (f"All {keys} keys: bench --keys", 'eval "$(bench -sc install=bash)"', "Exit status: 0 ", "130 Ctrl-C"):
         assert told in page
     assert [path for path in EVERYDAY if f"\n  {path}=" not in page] == []
 
 
-def test_groups_and_choices_of_the_users_own_are_in_the_help(tmp_path) -> None:
+def test_the_users_own_groups_and_choices_are_in_the_help(tmp_path) -> None:
     for path in ("conf/attention/mine.yaml", "conf/house/style.yaml"):
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).write_text("{}", encoding="utf-8")
@@ -85,7 +85,7 @@ def test_the_values_that_a_key_allows_are_listed() -> None:
     assert "[auto, float32, bfloat16, float16]" in keys_text(["model"])
 
 
-def test_sections_can_be_chosen() -> None:
+def test_sections_can_be_selected() -> None:
     text = keys_text(["warmup", "device"])
     assert {line.strip().partition("=")[0].partition(".")[0] for line in text.splitlines() if "=" in line} == {
         "warmup",
@@ -93,7 +93,7 @@ def test_sections_can_be_chosen() -> None:
     }
 
 
-def test_a_section_that_does_not_exist_is_refused_with_the_nearest(tmp_path) -> None:
+def test_an_unknown_section_is_refused_with_the_nearest_one(tmp_path) -> None:
     done = run_bench("--keys", "warmp", folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "bench: --keys=warmp: no such section; did you mean warmup?\n"
@@ -102,7 +102,7 @@ def test_a_section_that_does_not_exist_is_refused_with_the_nearest(tmp_path) -> 
 
 
 @pytest.mark.parametrize("what", INFO)
-def test_what_hydra_tells_of_the_composition_comes_without_a_traceback(tmp_path, what: str) -> None:
+def test_hydras_info_output_has_no_traceback(tmp_path, what: str) -> None:
     ours = ["experiment=aa", "compile=default", "hydra/launcher=submitit_slurm", "hydra/sweeper=optuna"]
     done = run_bench("--info", what, *ours, folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

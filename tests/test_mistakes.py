@@ -1,4 +1,4 @@
-"""Mistakes on the command line: one line with the argument, what is wrong with it, and what to type instead.
+"""Test errors on the command line: one line with the argument, the error and what to type instead.
 
 Mistakes in YAML files: tests/test_yaml_mistakes.py. What the examination before the start finds: tests/jobs/test_preflight.py.
 """
@@ -167,7 +167,7 @@ def test_a_mistake_is_one_line_with_the_argument_and_the_remedy(folder, argument
      ["tracking.tags.note=a(b"], ["+model=tiny"], ["compile=false"], ["device=gpu"], ["workload.prompt_file=folder"]],
     ids=" ".join,
 )  # fmt: skip
-def test_in_a_sweep_it_is_one_line_as_well(folder, arguments) -> None:
+def test_a_mistake_in_a_sweep_is_one_line_too(folder, arguments) -> None:
     assert arguments[-1] in refused(folder, "-m", "model.seed=1,2", *arguments)
 
 
@@ -177,7 +177,7 @@ CHARACTERS = "~#&!;<>^`é中🙂=%@|\\?*+"
 
 
 @pytest.mark.parametrize("text", ["{0}", "a{0}b", "a {0} b"])
-def test_a_text_holds_each_character_that_is_typed(tmp_path, text: str) -> None:
+def test_a_text_keeps_each_typed_character(tmp_path, text: str) -> None:
     # A backslash before a space is the grammar's escape of the space, and = after = is refused.
     values = [text.format(each) for each in CHARACTERS if text.format(each) not in ("=", "a \\ b")]
     typed = [f"tracking.tags.t{number}={value}" for number, value in enumerate(values)]
@@ -221,7 +221,7 @@ def test_the_quoted_form_of_any_text_is_one_word_that_holds_it(value: str) -> No
     ["workload.batch_size=1,2", "attention=eager,sdpa", "tracking.tags.a='b # c'", "search.objectives=[e2e_ms]",
      "model.id=${oc.env:HOME}", "tracking.tags.note=choice(a,b)", "model.id=org/name", "-m", "--config-dir=~"],
 )  # fmt: skip
-def test_what_hydra_can_read_is_left_as_it_is(argument: str) -> None:
+def test_values_that_hydra_can_read_are_unchanged(argument: str) -> None:
     assert readable(argument) == argument
 
 
@@ -238,7 +238,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_a_home_folder_is_written_out_at_the_beginning_of_a_path_only(home) -> None:
+def test_a_home_folder_is_expanded_only_at_the_start_of_a_path(home) -> None:
     assert expanded("~") == str(home)
     assert expanded("~/a/") == f"{home}/a/"
     assert expanded("sqlite:///~/x.db") == f"sqlite:///{home}/x.db"
@@ -262,7 +262,7 @@ def test_several_prompt_files_in_the_home_folder_are_swept(tmp_path, home) -> No
 
 
 @pytest.mark.usefixtures("home")
-def test_a_prompt_file_that_is_not_in_the_home_folder_is_refused_as_typed(tmp_path) -> None:
+def test_a_prompt_file_missing_in_the_home_folder_is_refused_as_typed(tmp_path) -> None:
     assert refused(tmp_path, "workload.prompt_file=~/nope.txt").startswith(
         "workload.prompt_file=~/nope.txt: no such file"
     )
@@ -345,7 +345,7 @@ def test_prompts_of_another_format_are_refused_as_text(tiny: Callable, tmp_path,
         ("p.py", "{'a': 1}\n"),
     ],
 )
-def test_a_text_with_braces_is_a_text(tiny: Callable, tmp_path, name, text) -> None:
+def test_a_text_with_braces_remains_a_text(tiny: Callable, tmp_path, name, text) -> None:
     file = tmp_path / name
     file.write_text(text, encoding="utf-8")
     config = tiny()
@@ -397,7 +397,7 @@ def test_a_mistake_in_another_command_is_one_line(folder, capsys, main, argument
     assert sorted(folder.rglob("*")) == before
 
 
-def test_a_report_goes_below_the_home_folder_where_that_is_typed(tmp_path, home, monkeypatch, capsys) -> None:
+def test_a_report_can_be_written_below_the_home_folder(tmp_path, home, monkeypatch, capsys) -> None:
     from factories import make_record
 
     monkeypatch.chdir(tmp_path)

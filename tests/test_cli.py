@@ -131,7 +131,7 @@ def test_a_model_id_for_the_small_random_model_is_refused(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_without_room_for_a_reference_loses_no_measurement(tmp_path) -> None:
+def test_a_folder_that_cannot_hold_a_reference_loses_no_measurement(tmp_path) -> None:
     (tmp_path / "multirun" / "guarded").mkdir(parents=True)
     (tmp_path / "multirun" / "guarded" / "references").write_text("in the way")
     few = ["warmup.iterations=0", "measurement.iterations=1", "tracking=off", "sweep.name=guarded"]

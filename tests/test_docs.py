@@ -514,7 +514,7 @@ FEW = (
 @pytest.mark.slow
 @pytest.mark.compiled
 @pytest.mark.parametrize("name", TASKS)
-def test_the_first_block_of_a_task_runs_completely(name: str, tmp_path) -> None:
+def test_the_first_block_of_a_task_runs_from_the_sweep_to_its_end(name: str, tmp_path) -> None:
     """With fewer calls and one process a setting there are no verdicts: a gate may end with 3, inconclusive."""
     page = ROOT / f"docs/{name}.md"
     first = blocks(page, "sh")[0].replace("\\\n", " ").splitlines()

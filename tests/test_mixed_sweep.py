@@ -1,4 +1,4 @@
-"""A sweep in which most jobs die, with a real MLflow database: what is kept, and what a second start runs."""
+"""Test a sweep in which most jobs fail, with a real MLflow database: kept records and jobs of a second start."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAMED = {2: "failed", 3: "crashed", 5: "crashed", 6: "timeout", 8: "crashed", 9:
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
-    """The sweep with the faults, and the same with `sweep.resume=true` and without them."""
+    """Run the sweep with the faults, then again with `sweep.resume=true` and without them."""
     folder = tmp_path_factory.mktemp("mixed")
     model = faults.make_model(folder / "model")
     command = [
@@ -48,7 +48,7 @@ def course(tmp_path_factory):
 
 
 def records(folder: Path) -> dict[int, tuple[str, Record]]:
-    """Batch size → folder and record; a second record of a setting would be a mistake."""
+    """Map each batch size to folder and record; a setting must not have a second record."""
     found = {}
     for path in folder.glob("multirun/mixed/*/record.json"):
         record = Record.read(path)
@@ -64,14 +64,14 @@ def trials(folder: Path, kind: str = "trial") -> list:
     return client.search_runs([experiment.experiment_id], f"tags.kind = '{kind}'", max_results=1000)
 
 
-def test_six_deaths_cost_six_jobs_and_are_rightly_named(course) -> None:
+def test_six_failures_affect_six_jobs_and_have_the_right_status(course) -> None:
     _, first, before, _, _, _ = course
     assert first.returncode == 1, first.stdout + first.stderr
     assert {size: before[size].status for size in before} == dict.fromkeys(range(1, 11), "ok") | NAMED
     assert "Traceback" not in first.stdout + first.stderr
 
 
-def test_each_death_stands_in_mlflow_as_on_disk(course) -> None:
+def test_each_failure_is_in_mlflow_as_on_disk(course) -> None:
     _, _, before, in_mlflow, _, _ = course
     assert {run.data.params["workload.batch_size"]: run.data.tags["status"] for run in in_mlflow} == {
         str(size): record.status for size, record in before.items()
@@ -79,7 +79,7 @@ def test_each_death_stands_in_mlflow_as_on_disk(course) -> None:
     assert all(run.info.status != "RUNNING" for run in in_mlflow)
 
 
-def test_the_plan_of_the_second_start_says_what_is_done_and_what_runs_again(course) -> None:
+def test_the_plan_of_the_second_start_lists_finished_and_repeated_jobs(course) -> None:
     _, _, _, _, planned, _ = course
     lines = planned.stdout.splitlines()
     assert sum(" done " in line for line in lines) == 4
@@ -99,7 +99,7 @@ def test_without_the_faults_the_second_start_runs_six(course) -> None:
     assert {record.sweep_id for _, record in after.values()} == {before[1].sweep_id}
 
 
-def test_the_records_of_the_deaths_are_kept(course) -> None:
+def test_the_records_of_the_failures_are_kept(course) -> None:
     folder = course[0]
     earlier = [Record.read(path) for path in folder.glob("multirun/mixed/earlier/*/record.json")]
     assert sorted(record.requested["workload"]["batch_size"] for record in earlier) == sorted(NAMED)
@@ -143,7 +143,7 @@ def test_a_third_start_has_nothing_to_do(course) -> None:
     assert len(trials(folder)) == 10
 
 
-def test_another_environment_order_repeats_and_points_are_taken_as_they_are_now(tmp_path) -> None:
+def test_a_resumed_sweep_uses_the_new_environment_order_repeats_and_points(tmp_path) -> None:
     model = faults.make_model(tmp_path / "model")
     command = ["-m", *faults.arguments(model), "sweep.name=mixed", "sweep.resume=true", "tracking=off"]
 

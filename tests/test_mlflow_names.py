@@ -1,4 +1,4 @@
-"""Names that are refused before the start, held against what MLflow itself refuses."""
+"""Compare the names refused before the start with those that MLflow itself refuses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAMES = st.text(st.sampled_from("aZ9_-.:/ %\\+@é名\n\t=\"'"), max_size=12) | s
 
 
 def takes(name: str) -> bool:
-    """Whether MLflow takes a name of a tag; it takes those of params and metrics by the same rule."""
+    """Return whether MLflow accepts the name of a tag; the same rule holds for params and metrics."""
     try:
         validation._validate_tag(name, "value")
         validation._validate_param(name, "value")
@@ -50,23 +50,23 @@ def takes(name: str) -> bool:
 @example("/a")
 @example("a/")
 def test_a_name_is_refused_where_mlflow_refuses_it(name: str) -> None:
-    if not name.endswith("\n"):  # which MLflow lets pass by oversight
+    if not name.endswith("\n"):  # which MLflow accepts by oversight
         assert (problem_of_name(name) is None) == takes(name)
 
 
 @given(NAMES)
-def test_every_name_has_one_that_mlflow_takes(name: str) -> None:
+def test_every_name_is_converted_to_one_that_mlflow_accepts(name: str) -> None:
     assert takes(accepted_name(name))
     assert problem_of_name(accepted_name(name)) is None
 
 
 @given(NAMES)
-def test_a_name_that_mlflow_takes_is_kept(name: str) -> None:
+def test_a_name_that_mlflow_accepts_is_kept(name: str) -> None:
     if problem_of_name(name) is None:
         assert accepted_name(name) == name
 
 
-def test_long_names_that_begin_alike_stay_apart() -> None:
+def test_long_names_with_the_same_beginning_stay_distinct() -> None:
     one, other = "a" * 300 + "b", "a" * 300 + "c"
     assert accepted_name(one) != accepted_name(other)
 
@@ -82,7 +82,7 @@ def test_the_lengths_are_those_of_mlflow() -> None:
 @given(st.dictionaries(NAMES | st.sampled_from(sorted(OWN_TAGS)) | st.just("mlflow.runName"), st.text(max_size=5)))
 @example({"a%": "1", "a_": "2", "a+": "3"})
 @example({"kind": "1", "user.kind": "2", "Kind": "3"})
-def test_every_tag_can_be_stored_beside_the_others_and_hides_none_of_ours(tags: dict[str, str]) -> None:
+def test_every_tag_can_be_stored_with_the_others_and_overrides_none_of_ours(tags: dict[str, str]) -> None:
     accepted = accepted_tags(tags)
     assert sorted(value for value, _ in accepted.values()) == sorted(tags.values())
     names = [each.casefold() for each in accepted]
@@ -122,23 +122,23 @@ def test_a_tag_that_cannot_be_stored_is_refused_with_its_key_and_the_reason(tiny
 @pytest.mark.parametrize(
     "tags", [{}, {"team": "x"}, {"git/branch": "a b"}, {"名": "名\nb"}, {"n": "3"}, {"a": "x" * 8000}]
 )
-def test_a_tag_that_can_be_stored_is_taken(tiny, tags) -> None:
+def test_a_tag_that_can_be_stored_is_accepted(tiny, tags) -> None:
     tiny(tracking=TrackingConfig(tags=tags)).check()
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "a\tb", "a" * 257])
-def test_an_experiment_that_cannot_be_is_refused(tiny, name: str) -> None:
+def test_an_invalid_experiment_name_is_refused(tiny, name: str) -> None:
     assert problem_of_experiment(name) is not None
     with pytest.raises(ConfigError, match=r"tracking\.experiment="):
         tiny(tracking=TrackingConfig(experiment=name)).check()
 
 
 @pytest.mark.parametrize("name", ["bench", "team/night", "a%b", "名 two", "a" * 256])
-def test_an_experiment_that_can_be_is_taken(tiny, name: str) -> None:
+def test_a_valid_experiment_name_is_accepted(tiny, name: str) -> None:
     config: BenchmarkConfig = tiny(tracking=TrackingConfig(experiment=name))
     config.check()
 
 
 @pytest.mark.parametrize("name", ["x", "a.b", "a b"])
-def test_a_users_tag_has_no_problem_alone(name: str) -> None:
+def test_a_users_tag_is_valid_on_its_own(name: str) -> None:
     assert problem_of_tag(name, "value", [name]) is None

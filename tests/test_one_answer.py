@@ -1,7 +1,7 @@
-"""Every view of a sweep names the same first setting, the same ranked ones and the same marks.
+"""Test that every view of a sweep names the same first setting, the same ranked ones and the same marks.
 
-Hypothesis makes the sweeps, the same ones in every run. What they come to is told once more here, in a few lines that
-share nothing with the code.
+Hypothesis generates the sweeps, the same ones in every run. The expected results are computed here again, in a few
+lines that share nothing with the code.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ STATUSES = ("ok", "ok", "ok", "ok", "skipped", "failed", "crashed")
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """What is drawn of one process."""
+    """The generated values of one process."""
 
     status: str
     e2e_s: float
@@ -103,7 +103,7 @@ def records_of(sweep: Sequence[Sequence[Process]]) -> list[Record]:
 
 
 def marks_of(drawn: Sequence[Process]) -> str | None:
-    """The marks of a setting that came through; None for one that did not."""
+    """Return the marks of an ok setting, None for a failed one."""
     ok = [each for each in drawn if each.status == "ok"]
     if not ok:
         return None
@@ -117,7 +117,7 @@ def marks_of(drawn: Sequence[Process]) -> str | None:
 
 
 def ranked_of(sweep: Sequence[Sequence[Process]]) -> list[str]:
-    """The names of the ranked settings, the fastest first."""
+    """Return the names of the ranked settings, the fastest first."""
     medians = {}
     for name, drawn in zip(NAMES, sweep, strict=False):
         marks = marks_of(drawn)
@@ -127,7 +127,7 @@ def ranked_of(sweep: Sequence[Sequence[Process]]) -> list[str]:
 
 
 def printed(records: Sequence[Record]) -> tuple[list[str], dict[str, str]]:
-    """Names in the order of the terminal's table, and the marks of each."""
+    """Return the names in the order of the terminal's table and the marks of each."""
     file = io.StringIO()
     print_table(Console(file=file, width=200, _environ={}), records)
     lines = file.getvalue().splitlines()
@@ -142,14 +142,14 @@ def printed(records: Sequence[Record]) -> tuple[list[str], dict[str, str]]:
 
 
 def expect(sweep: Sequence[Sequence[Process]], names: Sequence[str], ranked: Sequence[str]) -> None:
-    """That a view begins with the ranked settings, in order."""
+    """Check that a view begins with the ranked settings, in order."""
     assert list(ranked) == ranked_of(sweep)
     assert list(names[: len(ranked)]) == list(ranked)
 
 
 @given(sweep=repeated)
 @examples(150)
-def test_the_ranking_is_that_of_its_definition(sweep) -> None:
+def test_the_ranking_follows_its_definition(sweep) -> None:
     places = rank(settings_of(records_of(sweep)))
     ranked = [each.setting.name for each in places if each.standing.is_ranked]
     expect(sweep, [each.setting.name for each in places], ranked)
@@ -162,7 +162,7 @@ def test_the_ranking_is_that_of_its_definition(sweep) -> None:
 
 @given(sweep=repeated)
 @examples(60)
-def test_the_terminals_table_shows_it(sweep) -> None:
+def test_the_terminals_table_shows_the_ranking(sweep) -> None:
     names, marks = printed(records_of(sweep))
     ranked = ranked_of(sweep)
     assert names[: len(ranked)] == ranked
@@ -175,7 +175,7 @@ def test_the_terminals_table_shows_it(sweep) -> None:
 
 @given(sweep=repeated)
 @examples(25)
-def test_the_page_shows_it(sweep) -> None:
+def test_the_page_shows_the_ranking(sweep) -> None:
     records = records_of(sweep)
     page = build_page(records, Sweep(), build_report_of_records(records))
     assert page.settings is not None
@@ -192,7 +192,7 @@ def test_the_page_shows_it(sweep) -> None:
 
 @given(sweep=repeated)
 @examples(25)
-def test_the_figures_name_the_ranked_ones_first(sweep) -> None:
+def test_the_figures_name_ranked_settings_first(sweep) -> None:
     choice = choose(with_calls(setting_views(records_of(sweep))))
     names = [each.setting.name for each in choice.named]
     ranked = ranked_of(sweep)
@@ -202,7 +202,7 @@ def test_the_figures_name_the_ranked_ones_first(sweep) -> None:
 
 @given(sweep=one_each)
 @examples(60)
-def test_each_row_of_the_csv_says_it_of_its_trial(sweep) -> None:
+def test_each_csv_row_has_the_rank_and_marks_of_its_trial(sweep) -> None:
     rows = rows_of(records_of(sweep))
     assert {row["name"] for row in rows if row["ranked"]} == set(ranked_of(sweep))
     for row in rows:
@@ -213,7 +213,7 @@ def test_each_row_of_the_csv_says_it_of_its_trial(sweep) -> None:
 
 @given(sweep=repeated)
 @examples(60)
-def test_the_rows_of_load_settings_say_it(sweep) -> None:
+def test_the_rows_of_load_settings_have_the_ranking(sweep) -> None:
     found = setting_rows([records_of(sweep)])
     ranked = [name for name, is_ranked in zip(found["name"], found["ranked"], strict=True) if is_ranked]
     expect(sweep, found["name"], ranked)
@@ -223,7 +223,7 @@ def test_the_rows_of_load_settings_say_it(sweep) -> None:
 
 @given(sweep=one_each)
 @examples(60)
-def test_the_best_of_a_search_is_the_first_ranked_one(sweep) -> None:
+def test_the_best_of_a_search_is_the_first_ranked_setting(sweep) -> None:
     found = build_search_report(records_of(sweep), goals={"e2e_ms": "minimize"}, space={}, size=len(sweep))
     ranked = ranked_of(sweep)
     assert [row.name for row in found.front][:1] == ranked[:1]
@@ -231,7 +231,7 @@ def test_the_best_of_a_search_is_the_first_ranked_one(sweep) -> None:
 
 
 def own_marks(sweep: Sequence[Sequence[Process]], record: Record) -> str | None:
-    """The marks of one trial; None for one that did not come through."""
+    """Return the marks of one trial, None for a failed one."""
     return marks_of([dict(zip(NAMES, sweep, strict=False))[record.name][record.repeat - 1]])
 
 
@@ -241,7 +241,7 @@ def is_ranked_alone(marks: str | None) -> bool:
 
 @given(sweep=repeated)
 @examples(60)
-def test_mlflow_sorts_the_trials_by_it(sweep) -> None:
+def test_mlflow_sorts_the_trials_by_the_ranking(sweep) -> None:
     records = records_of(sweep)
     places = places_of(ranking_of(records))
     placed = sorted((each for each in records if record_key(each) in places), key=lambda each: places[record_key(each)])
@@ -253,7 +253,7 @@ def test_mlflow_sorts_the_trials_by_it(sweep) -> None:
 
 @given(sweep=repeated)
 @examples(60)
-def test_mlflow_names_the_trials_by_it(sweep) -> None:
+def test_mlflow_names_the_trials_by_the_ranking(sweep) -> None:
     for record in records_of(sweep):
         marks = own_marks(sweep, record)
         assert ("e2e_ms" in published_headline(record, summarize(record))) == is_ranked_alone(marks)
@@ -262,7 +262,7 @@ def test_mlflow_names_the_trials_by_it(sweep) -> None:
 
 @given(sweep=repeated)
 @examples(60)
-def test_a_comparison_judges_ranked_settings_alone(sweep) -> None:
+def test_a_comparison_judges_only_ranked_settings(sweep) -> None:
     ranked = ranked_of(sweep)
     for each in build_report_of_records(records_of(sweep)).comparisons:
         if each.setting not in ranked or each.baseline not in ranked:

@@ -1,4 +1,4 @@
-"""The line that a terminal shows at once: before any library is loaded, and gone before anything else is written."""
+"""Test the first line on a terminal: shown before any library is loaded, erased before any other output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from refusals import answer
 
 
 class Screen(io.StringIO):
-    """A terminal that keeps what is written to it."""
+    """A terminal that stores its output."""
 
     def isatty(self) -> bool:
         return True
@@ -28,7 +28,7 @@ class Screen(io.StringIO):
 
 @pytest.fixture
 def screen(monkeypatch) -> Screen:
-    """Somebody watches."""
+    """Replace stdout by an interactive terminal."""
     found = Screen()
     monkeypatch.setattr(startup_line, "_shown", [])
     monkeypatch.setenv("TERM", "xterm")
@@ -37,7 +37,7 @@ def screen(monkeypatch) -> Screen:
 
 
 def show(screen: io.StringIO, typed: list[str]) -> str:
-    """All that a terminal has shown once the line was to be shown."""
+    """Return all output of a terminal after the line was due."""
     with contextlib.redirect_stdout(screen):
         startup_line.show(typed)
     return screen.getvalue()
@@ -48,7 +48,7 @@ def show(screen: io.StringIO, typed: list[str]) -> str:
     [[], ["attention=sdpa"], ["-m", "attention=eager,sdpa"], ["--multirun", "a=1,2"], ["--config-dir", "conf", "a=1"],
      ["--config-dir=conf", "a=1"], ["-cd", "conf", "-m", "a=1,2"], ["-m", "hydra/launcher=ray", "a=1,2"]],
 )  # fmt: skip
-def test_what_measures_shows_a_line_at_once(screen, typed: list[str]) -> None:
+def test_a_measuring_command_shows_a_line_at_once(screen, typed: list[str]) -> None:
     assert show(screen, typed) == startup_line.TEXT
 
 
@@ -57,7 +57,7 @@ def test_what_measures_shows_a_line_at_once(screen, typed: list[str]) -> None:
     [["--help"], ["-h"], ["--hydra-help"], ["--cfg", "job"], ["-c", "job"], ["--cfg=job"], ["--info"], ["--version"],
      ["--keys"], ["--keys", "warmup"], ["-sc", "install=bash"], ["--hel"], ["-m", "--cfg", "job"], ["--nonsense"]],
 )  # fmt: skip
-def test_what_only_shows_something_shows_that_alone(screen, typed: list[str]) -> None:
+def test_a_command_that_only_prints_shows_no_line(screen, typed: list[str]) -> None:
     assert show(screen, typed) == ""
 
 
@@ -84,14 +84,14 @@ def test_the_line_is_erased_once_before_anything_is_written(screen) -> None:
 
 
 @pytest.mark.parametrize("typed", [["warmup.iterations=-1"], ["--nonsense"], ["attention=egaer"]])
-def test_a_refusal_is_one_line_all_the_same(tmp_path, screen, typed: list[str]) -> None:
+def test_a_refusal_is_still_one_line(tmp_path, screen, typed: list[str]) -> None:
     show(screen, [])
     ended = answer(tmp_path, *typed)
     assert ended.err.count("\n") == 1
     assert (ended.status, ended.out) == (2, startup_line.ERASE)
 
 
-# Tells, on the terminal, when a library is first looked for, in whatever process.
+# Prints on the terminal when any process first searches for a library.
 TELLING = """
 import os, sys
 class Tell:

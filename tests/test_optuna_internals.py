@@ -1,4 +1,4 @@
-"""A study without the one key of Optuna's that is not part of its public interface."""
+"""Test a study without Optuna's one key that is not public."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def study(folder: Path) -> Study:
 
 @pytest.fixture(params=["here", "gone"])
 def fixed_params(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The key as Optuna has it, and as one that it has no more."""
+    """Return the key as Optuna has it, and one that Optuna does not have."""
     if request.param == "gone":
         monkeypatch.setattr(optuna_internals, "_FIXED_PARAMS", "no_such_key")
 
 
 @pytest.mark.usefixtures("fixed_params")
-def test_what_is_given_back_waits_with_its_values_and_comes_first(tmp_path) -> None:
+def test_a_returned_trial_keeps_its_values_and_comes_first(tmp_path) -> None:
     asking = study(tmp_path)
     first = asking.ask()
     assert first is not None
@@ -37,7 +37,7 @@ def test_what_is_given_back_waits_with_its_values_and_comes_first(tmp_path) -> N
     assert again.values == first.values
 
 
-def test_what_is_given_back_twice_waits_once(tmp_path) -> None:
+def test_a_trial_returned_twice_is_queued_once(tmp_path) -> None:
     asking = study(tmp_path)
     for _ in range(2):
         trial = asking.ask()
@@ -46,7 +46,7 @@ def test_what_is_given_back_twice_waits_once(tmp_path) -> None:
     assert asking.waiting() == [trial.values]
 
 
-def test_a_trial_that_waits_in_a_database_of_before_keeps_its_values(tmp_path) -> None:
+def test_a_queued_trial_in_an_older_database_keeps_its_values(tmp_path) -> None:
     study(tmp_path)
     optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/s.db").enqueue_trial({"a": "z", "b": "2"})
     asking = study(tmp_path)
@@ -54,7 +54,7 @@ def test_a_trial_that_waits_in_a_database_of_before_keeps_its_values(tmp_path) -
     assert asking.ask().values == {"a": "z", "b": "2"}
 
 
-def test_notes_are_kept_by_whoever_knows_the_number(tmp_path) -> None:
+def test_notes_can_be_written_by_trial_number(tmp_path) -> None:
     first = study(tmp_path).ask()
     assert first is not None
     study(tmp_path).note(first.number, folder="0_x", measured_s=1.5)
@@ -62,7 +62,7 @@ def test_notes_are_kept_by_whoever_knows_the_number(tmp_path) -> None:
     assert trial.notes == {"folder": "0_x", "measured_s": 1.5}
 
 
-def test_notes_hold_nothing_of_what_bench_keeps_itself(tmp_path) -> None:
+def test_notes_exclude_attributes_that_bench_stores_itself(tmp_path) -> None:
     asking = study(tmp_path)
     first = asking.ask()
     assert first is not None

@@ -1,4 +1,4 @@
-"""The benchmark of the harness: its arithmetic on known figures, its table, and that it runs. None judges this machine."""
+"""Test the harness's benchmark: its arithmetic on known figures, its table, and that it runs. No test judges this machine."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def options(folder: Path) -> Options:
         (Figure(name="", unit="%", values=[0.5], at_most=1.0, judged="MISSED"), "MISSED"),
     ],
 )
-def test_a_target_is_for_the_median_unless_the_part_judges_itself(figure, verdict) -> None:
+def test_a_target_applies_to_the_median_unless_the_part_judges_itself(figure, verdict) -> None:
     assert figure.verdict == verdict
 
 
-def test_a_ratio_is_that_of_each_pair_and_not_of_the_medians() -> None:
+def test_a_ratio_is_computed_per_pair_not_from_the_medians() -> None:
     assert figures.ratios([2.0, 30.0, 4.0], [1.0, 20.0, 4.0]) == [2.0, 1.5, 1.0]
 
 
@@ -50,7 +50,7 @@ def test_a_percentile_is_the_nearest_rank(percent, expected) -> None:
     assert figures.percentile(list(range(100, 0, -1)), percent) == expected
 
 
-def test_each_round_holds_every_arm_once_and_every_second_one_goes_backwards() -> None:
+def test_each_round_has_every_arm_once_and_every_second_round_is_reversed() -> None:
     order: list[str] = []
     arms = {name: lambda name=name: float(len(order.append(name) or order)) for name in "abc"}
     assert figures.interleaved(arms, 2) == {"a": [1.0, 6.0], "b": [2.0, 5.0], "c": [3.0, 4.0]}
@@ -73,7 +73,7 @@ def test_a_spread_has_four_digits_at_most_and_no_exponent(value, text) -> None:
     assert figures.shown(value) == text
 
 
-def test_the_table_fits_its_columns_and_names_what_is_missed() -> None:
+def test_the_table_fits_its_columns_and_names_missed_targets() -> None:
     rows = [
         Figure(name=LONG, unit="MB", values=[12345.6, 99999.9, 1.0], at_most=350.0),
         Figure(name="a ratio", unit="×", values=[1.0449], at_most=1.05),
@@ -98,7 +98,7 @@ def test_the_table_fits_its_columns_and_names_what_is_missed() -> None:
         ([Result(error="no"), Result(figures=[Figure(name="", unit="s", values=[3.0], at_most=2.0)])], 2),
     ],
 )
-def test_the_exit_status_says_whether_all_was_met_missed_or_not_run(results, expected) -> None:
+def test_the_exit_status_distinguishes_met_missed_and_not_run(results, expected) -> None:
     assert figures.status(dict(enumerate(results))) == expected
 
 
@@ -126,7 +126,7 @@ def test_the_seconds_between_calls_are_from_an_end_to_the_next_start() -> None:
     assert running.gaps_s(calls) == pytest.approx([10.0 - calls[0].e2e_s] * 2)
 
 
-def test_the_seconds_per_job_go_to_the_next_start_and_leave_out_loading_and_calls() -> None:
+def test_seconds_per_job_run_to_the_next_start_without_loading_and_calls() -> None:
     first = factories.make_record(started_at_s=100.0, ended_at_s=150.0, phases_s={"load": 4.0})
     last = factories.make_record(started_at_s=160.0, ended_at_s=210.0, phases_s={"load": 4.0})
     calls_s = running.calls_s([first])
@@ -134,7 +134,7 @@ def test_the_seconds_per_job_go_to_the_next_start_and_leave_out_loading_and_call
     assert outside.per_job_s([first, last]) == pytest.approx([60.0 - 4.0 - calls_s, 50.0 - 4.0 - calls_s])
 
 
-def test_where_the_time_goes_adds_up_to_the_wall_time() -> None:
+def test_the_time_breakdown_adds_up_to_the_wall_time() -> None:
     phases = {"start": 0.5, "import": 0.25, "load": 1.0, "measurement": 3.0, "total": 6.0}
     trial = factories.make_record(phases_s=phases)
     reference = factories.make_record(kind="reference", phases_s={"start": 0.5, "import": 0.25, "total": 2.0})
@@ -146,13 +146,13 @@ def test_where_the_time_goes_adds_up_to_the_wall_time() -> None:
     assert parts["around the jobs"] == pytest.approx(20.0 - 2 * 6.75 - 2.75)
 
 
-def test_a_start_is_the_way_to_the_child_and_its_imports() -> None:
+def test_a_start_covers_the_childs_start_and_its_imports() -> None:
     assert start.start_s(factories.make_record(phases_s={"start": 0.5, "import": 0.25})) == 0.75
     with pytest.raises(NotMeasuredError, match=r"phases_s\.start"):
         start.start_s(factories.make_record(phases_s={"load": 1.0}))
 
 
-def test_a_job_that_is_not_ok_is_no_figure() -> None:
+def test_a_job_that_is_not_ok_gives_no_figure() -> None:
     with pytest.raises(NotMeasuredError, match="is failed"):
         running.trials([factories.make_record(), factories.make_record(status="failed")])
 
@@ -166,14 +166,14 @@ def test_a_job_that_is_not_ok_is_no_figure() -> None:
         ("", False),
     ],
 )
-def test_the_table_is_there_when_its_columns_are_named(line, expected) -> None:
+def test_the_closing_table_is_recognised_by_its_columns(line, expected) -> None:
     assert outside.is_header(line) is expected
 
 
 # ---- the commands that are measured ---------------------------------------------------------------------------------
 
 
-def test_copied_records_are_settings_of_their_own_or_several_of_one(tmp_path) -> None:
+def test_copied_records_are_separate_settings_or_repeats_of_one(tmp_path) -> None:
     pattern = factories.make_record().to_dict()
     reading.make_sweep(tmp_path, pattern, 10, 5)
     found = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*/record.json"))]
@@ -183,7 +183,7 @@ def test_copied_records_are_settings_of_their_own_or_several_of_one(tmp_path) ->
     assert len({each["iterations"][-1]["e2e_s"] for each in found}) == 10
 
 
-def test_a_command_that_fails_is_named_with_what_it_said(tmp_path) -> None:
+def test_a_failing_command_is_named_with_its_output(tmp_path) -> None:
     with pytest.raises(NotMeasuredError, match=r"-c .*: status 3: no luck"):
         running.timed([sys.executable, "-P", "-c", "import sys; print('no luck'); sys.exit(3)"], tmp_path)
 
@@ -192,7 +192,7 @@ def test_a_command_that_fails_is_named_with_what_it_said(tmp_path) -> None:
     ("error", "words"),
     [(NotMeasuredError("nothing is there"), "nothing is there"), (KeyError("place"), "KeyError: 'place'")],
 )
-def test_a_part_that_cannot_run_costs_its_own_rows_alone(error, words, tmp_path, monkeypatch) -> None:
+def test_a_part_that_cannot_run_affects_only_its_own_rows(error, words, tmp_path, monkeypatch) -> None:
     from overhead_bench import commands
 
     def fail(_options: Options) -> Result:
@@ -211,7 +211,7 @@ def test_a_process_that_left_the_tree_since_it_was_read_has_no_role() -> None:
         other.stdin.write(b"\n")
 
 
-def test_both_loops_are_asked_for_the_same_settings_calls_and_prompt(tmp_path) -> None:
+def test_both_loops_get_the_same_settings_calls_and_prompt(tmp_path) -> None:
     task = sweep.Task(
         label="tiny",
         model=["model=tiny"],
@@ -270,8 +270,8 @@ def test_neither_torch_nor_mlflow_nor_matplotlib_is_imported_before_a_part_needs
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["commands", "start", "memory", "outside", "publish", "observer", "reading", "sweep"])
-def test_it_runs_prints_a_table_and_writes_every_value(part, tmp_path) -> None:
-    """Whether targets are met is the machine's business, whether all is measured is ours."""
+def test_the_command_prints_a_table_and_writes_every_value(part, tmp_path) -> None:
+    """Whether targets are met depends on the machine; the test checks that everything is measured."""
     file = tmp_path / "overhead.json"
     arguments = ["--quick", "--repeats", "1", "--device", "cpu", "--only", part, "--json", str(file)]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The observer effect's statistics on series of known effect, and that it runs. No test judges this machine's time."""
+"""Test the observer effect's statistics on series with known effects, and that it runs. No test judges this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from overhead_bench import observer
 
 @pytest.fixture(scope="module")
 def overhead() -> ModuleType:
-    """The part that measures it."""
+    """Return the part that measures the observer effect."""
     return observer
 
 
@@ -39,7 +39,7 @@ def changed(overhead, times) -> set[str]:
 
 
 @pytest.mark.parametrize("factor", [1.04, 0.96])
-def test_a_known_effect_is_found_in_its_arm_alone(overhead, factor) -> None:
+def test_a_known_effect_is_found_only_in_its_arm(overhead, factor) -> None:
     times = series(overhead, 0, factors={"streamer": factor})
     found = overhead.effect("streamer", times)
     assert found.low <= factor - 1 <= found.high
@@ -49,26 +49,26 @@ def test_a_known_effect_is_found_in_its_arm_alone(overhead, factor) -> None:
     assert "CHANGES the figure by" in next(line for line in lines if line.startswith("streamer "))
 
 
-def test_drift_and_outliers_that_all_arms_share_do_not_widen_the_interval(overhead) -> None:
+def test_drift_and_outliers_common_to_all_arms_do_not_widen_the_interval(overhead) -> None:
     still = {arm: [0.08] * 50 for arm in overhead.ARMS}
     shared = {arm: list(np.linspace(0.08, 0.8, 50)) for arm in overhead.ARMS}
     assert overhead.effect("bench", shared).reach == overhead.effect("bench", still).reach == 0
 
 
 @pytest.mark.parametrize("noise", [0.01, 0.05, 0.2])
-def test_arms_without_effect_are_seldom_accused(overhead, noise) -> None:
+def test_arms_without_effect_are_rarely_reported(overhead, noise) -> None:
     accused = [bool(changed(overhead, series(overhead, seed, calls=60, noise=noise))) for seed in range(200)]
     assert np.mean(accused) < 0.10  # any of four arms
 
 
-def test_the_interval_holds_the_true_change_as_often_as_it_says(overhead) -> None:
+def test_the_interval_has_its_nominal_coverage(overhead) -> None:
     found = [
         overhead.effect("monitor", series(overhead, seed, calls=40, factors={"monitor": 1.02})) for seed in range(400)
     ]
     assert np.mean([each.low <= 0.02 <= each.high for each in found]) > 0.93
 
 
-def test_an_effect_below_one_percent_is_no_change_however_certain(overhead) -> None:
+def test_an_effect_below_one_percent_is_no_change_however_significant(overhead) -> None:
     times = series(overhead, 0, noise=0.0001, factors={"bench": 1.008})
     assert overhead.effect("bench", times).low > 0
     assert changed(overhead, times) == set()
@@ -87,7 +87,7 @@ def test_an_effect_below_the_noise_is_no_change_and_says_so(overhead) -> None:
     assert overhead.is_change(found, noise=0.02)
 
 
-def test_each_block_holds_every_arm_once_in_an_order_of_its_own(overhead) -> None:
+def test_each_block_has_every_arm_once_in_its_own_order(overhead) -> None:
     drawn = list(overhead.blocks(100, seed=1))
     assert all(sorted(block) == sorted(overhead.ARMS) for block in drawn)
     assert {block[0] for block in drawn} == set(overhead.ARMS)
@@ -105,7 +105,7 @@ def test_the_table_fits_100_columns(overhead) -> None:
 # ---- the command ----------------------------------------------------------------------------------------------------
 
 
-def test_it_runs_and_writes_every_time(overhead, tmp_path, capsys) -> None:
+def test_the_command_writes_every_time(overhead, tmp_path, capsys) -> None:
     file = tmp_path / "overhead.json"
     few = ["--calls", "6", "--prompt-tokens", "8", "--new-tokens", "3", "--device", "cpu"]
     status = overhead.main([*few, "--json", str(file)])
@@ -118,8 +118,8 @@ def test_it_runs_and_writes_every_time(overhead, tmp_path, capsys) -> None:
     assert status == any("CHANGES" in line for line in printed)
 
 
-def test_every_arm_makes_the_call_that_its_name_says(overhead, monkeypatch) -> None:
-    """Seen from generate and the monitor: who had a streamer, and whose call was sampled."""
+def test_every_arm_makes_the_call_of_its_name(overhead, monkeypatch) -> None:
+    """Checked in generate and the monitor: which arm has a streamer, and which calls are sampled."""
     seen = []
 
     class Monitor:

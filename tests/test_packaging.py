@@ -1,4 +1,4 @@
-"""The wheel is whole: it carries the config files and the plugin, and runs outside the checkout."""
+"""Test that the wheel contains the config files and the plugin and runs outside the checkout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkout, built as a wheel with what the `test` extra brings; nothing is downloaded."""
+    """Build the checkout as a wheel with packages of the `test` extra; nothing is downloaded."""
     folder = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT, folder=folder)
     (built,) = folder.glob("bench-*.whl")
@@ -26,7 +26,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The `bin` folder of an environment that holds the wheel and sees this environment's other packages."""
+    """Return the `bin` folder of an environment with the wheel and this environment's other packages."""
     folder = tmp_path_factory.mktemp("installed")
     venv.create(folder, symlinks=True, with_pip=False)
     python = folder / "bin/python"
@@ -66,18 +66,18 @@ def test_the_wheel_holds_the_package_the_plugin_and_every_config_file(wheel: Pat
     assert expected - names == set()
 
 
-def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
+def test_the_wheel_contains_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"bench", "hydra_plugins"}
 
 
-def test_the_wheel_carries_its_licence(wheel: Path) -> None:
+def test_the_wheel_contains_its_licence(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/licenses/LICENSE")]
         assert "Apache License" in archive.read(name).decode()
 
 
-def test_what_runs_is_the_wheel_and_not_the_checkout(installed: Path, tmp_path: Path) -> None:
+def test_the_installed_wheel_runs_not_the_checkout(installed: Path, tmp_path: Path) -> None:
     code = "import bench, hydra_plugins.bench_sweeper as plugin; print(bench.__file__); print(plugin.__file__)"
     for path in run(installed / "python", "-c", code, folder=tmp_path).split():
         assert Path(path).is_relative_to(installed.parent)
@@ -89,13 +89,13 @@ def test_the_installed_command_composes_a_config(installed: Path, tmp_path: Path
     assert "implementation: sdpa" in printed
 
 
-def test_the_installed_module_explains_its_keys(installed: Path, tmp_path: Path) -> None:
+def test_the_installed_module_lists_its_keys(installed: Path, tmp_path: Path) -> None:
     printed = run(installed / "python", "-m", "bench", "--help", folder=tmp_path)
     assert "warmup.iterations=5" in printed
     assert "random-llama-3.1-8b" in printed
 
 
-def test_asking_for_help_leaves_nothing_behind(installed: Path, tmp_path: Path) -> None:
+def test_printing_the_help_leaves_no_files(installed: Path, tmp_path: Path) -> None:
     run(installed / "bench", "--help", folder=tmp_path)
     run(installed / "bench", "--cfg", "job", folder=tmp_path)
     assert list(tmp_path.iterdir()) == []

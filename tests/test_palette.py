@@ -19,7 +19,7 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_the_first_colours_stand_out_from_light_and_dark_pages() -> None:
+def test_the_first_colours_contrast_with_light_and_dark_pages() -> None:
     for each in COLOURS:
         assert contrast(each, "#ffffff") >= 3, each
         assert contrast(each, "#14171c") >= 3, each
@@ -36,6 +36,6 @@ def test_a_setting_keeps_its_colour() -> None:
     assert colour(40) == colour(40)
 
 
-def test_a_setting_without_a_record_leaves_its_place_free() -> None:
+def test_a_setting_without_a_record_keeps_its_colour_reserved() -> None:
     assert positions_of(["a", "c"], ["a", "b", "c"]) == [0, 2]
     assert positions_of(["x", "a", "a"], ["a", "b"]) == [2, 0, 3]

@@ -1,4 +1,4 @@
-"""Dataclasses from parsed JSON: what fits is taken, what does not is named with its place."""
+"""Test dataclasses from parsed JSON: valid values are accepted, invalid ones are named with their place."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Outer:
     weight: float | None = None
 
 
-def test_nested_dataclasses_are_made() -> None:
+def test_nested_dataclasses_are_built() -> None:
     data = {"inner": {"times": [1, 2.5], "label": None}, "many": [{"times": []}], "named": {"a": 1}, "anything": [{}]}
     made = load(Outer, data, "it")
     assert made == Outer(Inner([1.0, 2.5]), [Inner([])], {"a": 1}, [{}])
@@ -53,12 +53,12 @@ def test_nested_dataclasses_are_made() -> None:
         ({}, "missing 1 required positional argument: 'inner'"),
     ],
 )
-def test_what_does_not_fit_is_named(data: object, complaint: str) -> None:
+def test_a_value_of_the_wrong_type_is_named(data: object, complaint: str) -> None:
     with pytest.raises(TypeError, match=complaint):
         load(Outer, data, "it")
 
 
-def test_what_is_nested_too_deeply_is_refused() -> None:
+def test_a_too_deeply_nested_value_is_refused() -> None:
     deep: object = 1
     for _ in range(30):
         deep = {"a": [deep]}

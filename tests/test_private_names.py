@@ -162,7 +162,7 @@ def wrong_names(src: Path) -> list[str]:
     return wrong
 
 
-def test_private_names_stand_in_the_modules_of_entries_alone() -> None:
+def test_private_names_are_used_only_in_internals_modules() -> None:
     assert wrong_names(SRC) == []
 
 
@@ -223,12 +223,12 @@ def test_a_private_name_is_found(code: str, name: str, tmp_path: Path) -> None:
         "getattr(x, name)",
     ],
 )
-def test_what_is_public_or_ours_is_no_private_name(code: str, tmp_path: Path) -> None:
+def test_public_names_and_our_own_are_not_private(code: str, tmp_path: Path) -> None:
     (tmp_path / "planted.py").write_text(code, encoding="utf-8")
     assert wrong_names(tmp_path) == []
 
 
-def test_a_module_of_entries_may_name_what_others_may_not(tmp_path: Path) -> None:
+def test_an_internals_module_may_use_private_names(tmp_path: Path) -> None:
     (tmp_path / "torch_internals.py").write_text("import torch._dynamo", encoding="utf-8")
     (tmp_path / "internals.py").write_text("import torch._dynamo", encoding="utf-8")
     assert wrong_names(tmp_path) == ["internals.py:1: torch._dynamo"]
@@ -249,7 +249,7 @@ ENTRIES = _all_entries()
 
 
 @pytest.mark.parametrize("name", sorted(ENTRIES))
-def test_an_entry_is_true_of_the_installed_version(name: str) -> None:
+def test_an_entry_matches_the_installed_version(name: str) -> None:
     entry = ENTRIES[name]
     assert is_private(entry.where) or entry.on_instances, "a public name needs no entry"
     assert Version(entry.since) <= Version(entry.until)
@@ -274,7 +274,7 @@ def _is_there(entry: PrivateName) -> bool:
 
 
 @pytest.mark.parametrize("name", sorted(ENTRIES))
-def test_an_entry_says_what_is_lost(name: str) -> None:
+def test_an_entry_says_what_fails_without_the_name(name: str) -> None:
     """The end of the sentence "hydra-core 9 has no hydra.x: ..."."""
     lost = ENTRIES[name].lost
     assert len(lost.split()) >= 4

@@ -1,4 +1,4 @@
-"""A sweep on a real local Ray with two workers, one of which is killed: it costs its job alone."""
+"""Test a sweep on a real local Ray with two workers: killing one fails only its job."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def trials(folder: Path) -> dict[int, tuple[str, str]]:
 
 
 def worker_of(process: psutil.Process) -> psutil.Process:
-    """The Ray worker that a job's process runs below."""
+    """Return the Ray worker that is the parent of a job's process."""
     for each in process.parents():
         with contextlib.suppress(psutil.Error):
             if each.name().startswith("ray::"):
@@ -59,7 +59,7 @@ def worker_of(process: psutil.Process) -> psutil.Process:
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
-    """Six jobs by batch size; the worker of the third is killed in its measurement. Then the rest, resumed."""
+    """Run six jobs by batch size, kill the worker of the third during its measurement, then resume the sweep."""
     folder = tmp_path_factory.mktemp("ray")
     model = started.make_model(folder / "model")
     faults.plant(model, {3: ("measure_on", 2)})
@@ -93,7 +93,7 @@ def course(tmp_path_factory):
     return folder, process.returncode, output, first, in_mlflow, is_gone, again
 
 
-def test_the_killed_worker_costs_one_job(course) -> None:
+def test_a_killed_worker_fails_only_one_job(course) -> None:
     _, returncode, output, first, _, is_gone, _ = course
     assert returncode == 1, output
     assert {size: record.status for size, record in sorted(first.items())} == {
@@ -104,7 +104,7 @@ def test_the_killed_worker_costs_one_job(course) -> None:
     assert "Traceback" not in output
 
 
-def test_each_job_had_a_worker_of_its_own(course) -> None:
+def test_each_job_has_its_own_worker(course) -> None:
     _, _, _, first, _, _, _ = course
     assert {record.placement.engine for record in first.values()} == {"ray"}
     assert len({record.placement.job_id for record in first.values()}) == 6
@@ -116,7 +116,7 @@ def test_mlflow_agrees_with_the_disk(course) -> None:
     assert in_mlflow == {size: (record.status, record.trial_id) for size, record in first.items()}
 
 
-def test_resume_runs_what_is_missing(course) -> None:
+def test_resume_runs_the_missing_jobs(course) -> None:
     folder, _, _, first, _, _, again = course
     assert again.returncode == 0, again.stdout + again.stderr
     assert "5 of 6 jobs are done" in again.stdout
@@ -132,7 +132,7 @@ def test_half_a_gpu_is_refused(tmp_path) -> None:
     assert not (tmp_path / "multirun").exists()
 
 
-def test_a_gpu_that_no_node_has_is_refused(tmp_path) -> None:
+def test_a_gpu_request_that_no_node_satisfies_is_refused(tmp_path) -> None:
     done = run_bench("-m", "hydra/launcher=ray", "+hydra.launcher.init.num_gpus=0", folder=tmp_path)
     assert done.returncode == 2
     assert "hydra.launcher.num_gpus=1: no node of this Ray has more than 0" in done.stderr
@@ -170,7 +170,7 @@ def elsewhere(tmp_path):
     shutil.rmtree(session, ignore_errors=True)
 
 
-def test_records_come_back_where_no_folder_is_shared(elsewhere, tmp_path) -> None:
+def test_records_are_returned_without_a_shared_folder(elsewhere, tmp_path) -> None:
     model = faults.make_model(tmp_path / "model")
     faults.plant(model, {2: ("plain_exception", 2)})
     command = ["-m", *faults.arguments(model), "workload.batch_size=1,2", f"sweep.name={NAME}", "hydra/launcher=ray",

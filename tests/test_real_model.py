@@ -139,7 +139,7 @@ def test_compiled_settings_were_compiled_and_the_others_not(four) -> None:
     assert graphs == {"eager off": 0, "eager default": 1, "sdpa off": 0, "sdpa default": 1}
 
 
-def test_each_ran_its_own_attention_and_agrees_with_the_reference(four) -> None:
+def test_each_setting_runs_its_attention_and_agrees_with_the_reference(four) -> None:
     prefill = {name: record.observed.attention.prefill.families for name, record in four.items()}
     eager, sdpa = ["eager"], ["flash_attention"]
     assert prefill == {"eager off": eager, "eager default": eager, "sdpa off": sdpa, "sdpa default": sdpa}
@@ -168,12 +168,12 @@ def test_greedy_text_is_english(four) -> None:
     assert sum(word in ENGLISH for word in words) / len(words) > 0.25, text
 
 
-def test_it_is_the_real_model(four) -> None:
+def test_the_model_is_the_real_one(four) -> None:
     observed = four["sdpa off"].observed
     assert observed.model_class == "LlamaForCausalLM"
     assert 134e6 < observed.parameters < 135e6
 
 
-def test_the_gguf_file_generates_what_its_checkpoint_does(from_gguf, four) -> None:
+def test_the_gguf_file_generates_the_same_text_as_its_checkpoint(from_gguf, four) -> None:
     assert from_gguf.requested["model"]["gguf_file"] == GGUF
     assert from_gguf.output.token_ids == four["sdpa off"].output.token_ids

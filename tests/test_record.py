@@ -34,7 +34,7 @@ def test_a_record_reads_back_as_it_was_written(tmp_path) -> None:
     assert Record.read(tmp_path) == record
 
 
-def test_writing_leaves_nothing_but_the_record(tmp_path) -> None:
+def test_writing_leaves_only_the_record(tmp_path) -> None:
     make_record().write(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
 
@@ -58,7 +58,7 @@ def test_a_failed_write_keeps_the_old_record(tmp_path) -> None:
         ('{"schema_version": 4}', "missing"),
     ],
 )
-def test_a_file_that_is_no_record_says_why(tmp_path, text: str, reason: str) -> None:
+def test_a_file_that_is_no_record_is_refused_with_the_reason(tmp_path, text: str, reason: str) -> None:
     (tmp_path / "record.json").write_text(text, encoding="utf-8")
     with pytest.raises(RecordError, match=reason) as caught:
         Record.read(tmp_path)

@@ -1,4 +1,4 @@
-"""Relative paths count from the folder where the command was typed, whatever folder a job's process is in."""
+"""Test that relative paths start at the folder where the command was typed, whatever a job's current folder is."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def arguments() -> list[str]:
 
 
 def below(folder: Path) -> set[str]:
-    """What lies in a start folder and was not there before."""
+    """Return the new files in a start folder."""
     return {each.name for each in folder.iterdir()} - {"prompts", "models"}
 
 
@@ -48,7 +48,7 @@ LANDED = {"mlflow.db", "mlflow.db.lock", "mlartifacts"}
 
 
 @pytest.mark.parametrize("more", [[], ["hydra.job.chdir=true"], ["hydra.job.chdir=true", "isolation.mode=none"]])
-def test_a_single_run_takes_paths_from_the_start_folder(start: Path, more: list[str]) -> None:
+def test_paths_of_a_single_run_are_relative_to_the_start_folder(start: Path, more: list[str]) -> None:
     done = run_bench(*arguments(), *more, folder=start)
     assert done.returncode == 0, done.stdout + done.stderr
     assert below(start) == {*LANDED, "outputs"}
@@ -61,7 +61,7 @@ def test_a_single_run_takes_paths_from_the_start_folder(start: Path, more: list[
 
 
 @pytest.mark.parametrize("launcher", ["basic", pytest.param("submitit_local", marks=pytest.mark.slow)])
-def test_a_sweep_takes_paths_from_the_start_folder_with_chdir(start: Path, launcher: str) -> None:
+def test_paths_of_a_sweep_with_chdir_are_relative_to_the_start_folder(start: Path, launcher: str) -> None:
     sizes = "workload.batch_size=1,2"
     common = ["-m", *arguments(), sizes, f"hydra/launcher={launcher}"]
     done = run_bench(*common, "hydra.job.chdir=true", "sweep.name=with", folder=start)
@@ -74,7 +74,7 @@ def test_a_sweep_takes_paths_from_the_start_folder_with_chdir(start: Path, launc
     assert "2 jobs: 2 done, 0 to run" in plan.stdout, plan.stdout + plan.stderr
 
 
-def test_an_sqlite_address_and_the_output_folders_count_from_the_start_folder(start: Path) -> None:
+def test_sqlite_addresses_and_output_folders_are_relative_to_the_start_folder(start: Path) -> None:
     done = run_bench(
         *arguments(),
         "hydra.job.chdir=true",
@@ -90,7 +90,7 @@ def test_an_sqlite_address_and_the_output_folders_count_from_the_start_folder(st
 
 
 @pytest.mark.slow
-def test_a_search_keeps_its_study_in_the_start_folder(start: Path) -> None:
+def test_a_search_stores_its_study_in_the_start_folder(start: Path) -> None:
     done = run_bench(
         "-m", "hydra/sweeper=optuna", *arguments(), "workload.batch_size=1,2", "hydra.job.chdir=true",
         "search.storage=sqlite:///study.db", folder=start,
@@ -99,13 +99,13 @@ def test_a_search_keeps_its_study_in_the_start_folder(start: Path) -> None:
     assert below(start) == {*LANDED, "multirun", "study.db"}
 
 
-def test_a_path_that_is_missing_is_refused_by_the_name_that_was_typed(start: Path) -> None:
+def test_a_missing_path_is_refused_with_its_typed_name(start: Path) -> None:
     done = run_bench(*arguments(), "workload.prompt_file=none.txt", "hydra.job.chdir=true", folder=start)
     assert done.returncode == 2
     assert "workload.prompt_file=none.txt: no such file" in done.stderr
 
 
-def test_a_start_folder_that_is_not_there_gives_way_to_the_jobs_own(tmp_path: Path, monkeypatch) -> None:
+def test_without_the_start_folder_a_job_uses_its_current_folder(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir("/")
     start_folder.enter(tmp_path / "gone", tmp_path)
     assert Path.cwd() == tmp_path
@@ -113,8 +113,8 @@ def test_a_start_folder_that_is_not_there_gives_way_to_the_jobs_own(tmp_path: Pa
     assert Path.cwd() == tmp_path
 
 
-def test_an_engines_process_goes_to_the_start_folder_before_it_composes(tmp_path: Path, monkeypatch) -> None:
-    """An engine may start it anywhere; a relative `hydra.searchpath` counts from the start folder as well."""
+def test_an_engines_process_changes_to_the_start_folder_before_composing(tmp_path: Path, monkeypatch) -> None:
+    """An engine may start it in any folder; a relative `hydra.searchpath` also starts at the start folder."""
     from omegaconf import OmegaConf
 
     monkeypatch.chdir("/")
@@ -164,7 +164,7 @@ def ray_of_another_folder(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_a_job_of_a_ray_that_was_started_elsewhere_finds_its_files(start: Path, ray_of_another_folder: str) -> None:
+def test_a_job_of_a_ray_started_in_another_folder_finds_its_files(start: Path, ray_of_another_folder: str) -> None:
     pytest.importorskip("ray")
     done = run_bench(
         "-m", *arguments(), "workload.batch_size=1,2", "hydra/launcher=ray", "hydra.launcher.num_gpus=0",

@@ -109,7 +109,7 @@ def test_old_names_are_swept_under_their_new_ones(tmp_path) -> None:
         "settings: [sweep.arm=1_0, 'sweep.arm=b isolation.overlap=false']",
     ],
 )
-def test_old_names_work_in_what_a_file_sweeps(tmp_path, sweeper: str) -> None:
+def test_old_names_work_in_a_files_sweep(tmp_path, sweeper: str) -> None:
     found = with_file(tmp_path, f"hydra: {{sweeper: {{{sweeper}}}}}\n", "-m")
     assert [each.config.sweep.label for each in found.points] == ["1_0", "b"]
     assert all("sweep.label" in each.swept for each in found.points)
@@ -185,7 +185,7 @@ def test_an_old_request_is_the_same_setting(size: int | str | None) -> None:
     assert (again.to_dict(), again.trial_id()) == (config.to_dict(), config.trial_id())
 
 
-def test_renaming_leaves_its_argument_as_it_is() -> None:
+def test_renaming_does_not_modify_its_argument() -> None:
     old = of_before(BenchmarkConfig())
     before = json.dumps(old)
     with_current_names(old)
@@ -222,7 +222,7 @@ def test_an_old_sweep_reads_under_the_new_names(tmp_path) -> None:
     assert (plan.swept, info.swept, read_sources(str(folder), None)[0].swept) == (swept, swept, swept)
 
 
-def test_a_record_with_both_names_that_differ_is_no_record(tmp_path) -> None:
+def test_a_record_with_differing_old_and_new_names_is_refused(tmp_path) -> None:
     requested = BenchmarkConfig(sweep=SweepConfig(label="a")).to_dict()
     requested["sweep"]["arm"] = "b"
     make_record(requested=requested).write(tmp_path)
@@ -235,11 +235,11 @@ def test_a_baseline_may_be_named_by_an_old_key() -> None:
     assert find_baselines(settings, "sweep.arm=b") == [1, None]
 
 
-def test_of_swept_plan_and_number_the_number_stays() -> None:
+def test_of_a_swept_plan_and_number_only_the_number_is_kept() -> None:
     assert rename_swept({"model.tp_plan": "auto", "model.tp_size": "2"}) == {"model.tp_size": "2"}
 
 
-def test_a_wrong_value_under_an_old_name_is_told_with_its_file(tmp_path) -> None:
+def test_a_wrong_value_under_an_old_name_is_reported_with_its_file(tmp_path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment/x.yaml").write_text(f"{FILE}sweep:\n  arm: a b\n", encoding="utf-8")
     err = answer(tmp_path, "--config-dir", str(tmp_path), "experiment=x").err

@@ -1,4 +1,4 @@
-"""`python -m bench.report`, `bench.load_records` and the end of a sweep: what they write, print and refuse."""
+"""Test what `python -m bench.report`, `bench.load_records` and the end of a sweep write, print and refuse."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from sweeps import EAGER, SDPA, job, jobs, sweep
 
 @pytest.fixture
 def night(tmp_path: Path) -> Path:
-    """A sweep over eager and sdpa, two repeats each."""
+    """Write a sweep over eager and sdpa, two repeats each."""
     records = jobs({"eager": EAGER[:2], "sdpa": SDPA[:2]}, sweep_id="night-1")
     return sweep(
         tmp_path / "multirun" / "night", records, settings=["eager", "sdpa"], swept={"attention": ["eager", "sdpa"]}
@@ -76,7 +76,7 @@ def refused(reported) -> Any:
 # ---- the page ------------------------------------------------------------------------------------------------------
 
 
-def test_the_report_lands_in_the_sweeps_folder(night, reported) -> None:
+def test_the_report_is_written_to_the_sweeps_folder(night, reported) -> None:
     assert reported(night) == f"{night}/report.html\n"
     assert "Lowest median, no verdict: sdpa" in (night / "report.html").read_text(encoding="utf-8")
     assert (night / "report.md").read_text(encoding="utf-8").startswith("# night-1\n")
@@ -89,37 +89,37 @@ def test_a_report_may_be_written_again_and_elsewhere(night, reported, tmp_path) 
     assert not (night / "report.html").exists()
 
 
-def test_html_alone_is_one_file(night, reported, tmp_path) -> None:
+def test_html_without_other_formats_is_one_file(night, reported, tmp_path) -> None:
     assert reported(night, "--format", "html", "--output", tmp_path / "page.html") == f"{tmp_path}/page.html\n"
     assert "<svg" in (tmp_path / "page.html").read_text(encoding="utf-8")
     assert not (tmp_path / "figures").exists()
 
 
-def test_one_job_has_a_report_too(night, reported) -> None:
+def test_a_single_job_has_a_report_too(night, reported) -> None:
     reported(night / "0_eager")
     assert "One setting, and nothing to compare it with." in (night / "0_eager/report.html").read_text(encoding="utf-8")
 
 
-def test_markdown_is_printed_and_links_no_file_that_is_not_there(night, reported) -> None:
+def test_markdown_is_printed_and_links_only_existing_files(night, reported) -> None:
     text = reported(night, "--format", "markdown")
     assert text.startswith("# night-1\n")
     assert "](figures/" not in text
     assert list(night.glob("report*")) == []
 
 
-def test_the_command_that_measures_again_is_on_the_page(night, reported) -> None:
+def test_the_command_that_repeats_the_sweep_is_on_the_page(night, reported) -> None:
     path = night / "0_eager" / ".hydra"
     path.mkdir()
     (path / "overrides.yaml").write_text("- attention=eager\n- model.id=tiny\n- tracking.uri=sqlite:///x\n")
     assert "python -m bench -m attention=eager,sdpa model.id=tiny\n" in reported(night, "--format", "markdown")
 
 
-def test_a_baseline_that_is_not_there_is_noted(tmp_path, reported) -> None:
+def test_a_missing_baseline_is_noted(tmp_path, reported) -> None:
     folder = sweep(tmp_path / "night", jobs({"eager": EAGER[:1]}), settings=["eager"], baseline="flex")
     assert "not compared: the baseline flex: no such setting" in reported(folder, "--format", "markdown")
 
 
-def test_a_sweep_in_mlflow_gives_a_folder_of_its_own(tmp_path, reported, monkeypatch) -> None:
+def test_a_sweep_in_mlflow_is_written_to_its_own_folder(tmp_path, reported, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     store = open_store(None, "bench", tmp_path)
     for number, record in enumerate(jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]}, sweep_id="night-1")):
@@ -144,13 +144,13 @@ def test_csv_has_a_row_for_each_trial_and_repeat(night, reported) -> None:
     assert float(rows[0]["e2e_ms"]) == pytest.approx(1000)
 
 
-def test_json_is_a_list_of_the_same(night, reported, tmp_path) -> None:
+def test_json_is_a_list_of_the_same_rows(night, reported, tmp_path) -> None:
     assert reported(night, "--format", "json", "--output", tmp_path / "a" / "rows.json") == f"{tmp_path}/a/rows.json\n"
     rows = json.loads((tmp_path / "a" / "rows.json").read_text(encoding="utf-8"))
     assert [row["name"] for row in rows] == ["eager", "sdpa"] * 2
 
 
-def test_rows_of_several_sweeps_come_together(night, reported) -> None:
+def test_rows_of_several_sweeps_are_combined(night, reported) -> None:
     sweep(night.parent / "later", [job("flex", 1.0, sweep_id="later-1")], settings=["flex"])
     rows = json.loads(reported(night.parent, "--format", "json"))
     assert [row["sweep_id"] for row in rows] == ["later-1", *["night-1"] * 4]
@@ -173,19 +173,19 @@ def test_rows_of_several_sweeps_come_together(night, reported) -> None:
         (["multirun/night", "--output", "multirun/night/sweep.json/x"], "cannot be written"),
     ],
 )
-def test_a_mistake_costs_one_line(night, refused, monkeypatch, arguments, said) -> None:
+def test_a_user_error_is_one_line(night, refused, monkeypatch, arguments, said) -> None:
     monkeypatch.chdir(night.parents[1])
     assert said in refused(*arguments)
 
 
-def test_what_is_in_the_way_is_not_overwritten(night, refused) -> None:
+def test_existing_files_are_not_overwritten(night, refused) -> None:
     (night / "report.html").mkdir()
     (night / "report.html" / "mine").touch()
     assert "report.html: is in the way; move it, or name another folder with --output" in refused(night)
 
 
 @pytest.mark.parametrize("name", ["report.html", "report.md", "figures/e2e_distributions.svg"])
-def test_a_users_file_is_not_overwritten_in_a_folder_that_the_user_has_not_named(night, refused, name) -> None:
+def test_a_users_file_in_a_folder_not_named_by_the_user_is_not_overwritten(night, refused, name) -> None:
     (night / name).parent.mkdir(exist_ok=True)
     (night / name).write_text("mine")
     before = snapshot(night)
@@ -193,7 +193,7 @@ def test_a_users_file_is_not_overwritten_in_a_folder_that_the_user_has_not_named
     assert snapshot(night) == before
 
 
-def test_a_report_of_bench_is_written_again(night, reported) -> None:
+def test_an_earlier_report_of_bench_is_overwritten(night, reported) -> None:
     reported(night)
     before = contents(night)
     for path in (night / "report.html", night / "report.md", *(night / "figures").glob("*.svg")):
@@ -215,7 +215,7 @@ def test_a_file_named_by_the_user_is_overwritten_through_a_link_keeping_its_mode
         assert (tmp_path / "there").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_report_that_cannot_be_written_whole_leaves_the_former_one(night, reported, refused, monkeypatch) -> None:
+def test_a_failed_write_keeps_the_previous_report(night, reported, refused, monkeypatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -227,14 +227,14 @@ def test_a_report_that_cannot_be_written_whole_leaves_the_former_one(night, repo
     assert contents(night) == before
 
 
-def test_an_open_file_is_written_to_as_it_is(night, tmp_path) -> None:
+def test_an_open_file_is_written_to_directly(night, tmp_path) -> None:
     command = [sys.executable, "-m", "bench.report", str(night), "--format", "csv", "--output", "/dev/stdout"]
     with (tmp_path / "rows.csv").open("w") as file:
         subprocess.run(command, stdout=file, check=True)
     assert (tmp_path / "rows.csv").read_text().count("eager") >= 2
 
 
-def test_records_that_are_missing_are_said_beside_the_output(night, reported) -> None:
+def test_missing_records_are_reported_beside_the_output(night, reported) -> None:
     (night / "0_eager" / "record.json").unlink()
     assert "1 of 4 jobs left no record" in reported(night, "--format", "markdown")
     assert reported.said == f"bench.report: {night}: 1 of 4 jobs left no record\n"
@@ -273,7 +273,7 @@ def test_a_frame_has_the_documented_columns_and_the_swept_keys(night) -> None:
     assert sorted(bench.load_records(str(night))) == sorted([*COLUMNS, "attention"])
 
 
-def test_the_types_of_a_frame_do_not_depend_on_what_is_known(night, tmp_path) -> None:
+def test_the_types_of_a_frame_do_not_depend_on_missing_values(night, tmp_path) -> None:
     known = sweep(tmp_path / "known", jobs({"a": EAGER[:1]}, **make_evidence()), settings=["a"])
     first, second = bench.load_records(night).dtypes, bench.load_records(known).dtypes
     assert {name: str(kind) for name, kind in first.items()} == {name: str(kind) for name, kind in second.items()}
@@ -282,14 +282,14 @@ def test_the_types_of_a_frame_do_not_depend_on_what_is_known(night, tmp_path) ->
     ]  # fmt: skip
 
 
-def test_what_is_not_known_is_missing_in_a_frame(night) -> None:
+def test_unknown_values_are_missing_in_a_frame(night) -> None:
     frame = bench.load_records(night)
     assert frame["j_per_tok"].isna().all()
     assert frame["steady"].isna().all()
     assert frame["error"].isna().all()
 
 
-def test_a_folder_of_sweeps_and_a_record_are_frames_too(night) -> None:
+def test_a_folder_of_sweeps_or_a_record_gives_a_frame_too(night) -> None:
     sweep(night.parent / "later", [job("flex", 1.0, swept={"compile": "off"})], settings=["flex"])
     both = bench.load_records(night.parent)
     assert list(both["name"]) == ["flex", "eager", "sdpa", "eager", "sdpa"]
@@ -302,7 +302,7 @@ def test_nothing_to_load_is_a_value_error_in_one_line(tmp_path) -> None:
         bench.load_records(tmp_path)
 
 
-def test_pandas_waits_until_records_are_loaded() -> None:
+def test_pandas_is_imported_only_when_records_are_loaded() -> None:
     code = "import bench, sys; bench.load_records; print('pandas' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
@@ -312,7 +312,7 @@ def test_pandas_waits_until_records_are_loaded() -> None:
 
 
 class Kept:
-    """Stands for the publisher: keeps what it is given."""
+    """A fake publisher that stores its arguments."""
 
     def __init__(self) -> None:
         self.given: list[tuple[str, Any]] = []
@@ -331,7 +331,7 @@ class Kept:
 
 
 def ended(folder: Path, records: Sequence[Record], *, publisher: Any = None, **options: Any) -> list[str]:
-    """The lines that the end of a sweep of these records prints."""
+    """Return the lines that the end of a sweep prints for these records."""
     folder.mkdir(parents=True, exist_ok=True)
     planned = [
         Job(
@@ -368,7 +368,7 @@ def test_the_end_of_a_sweep_writes_its_report_and_says_where(tmp_path) -> None:
     assert {"report.html", "report.md", "figures"} <= {each.name for each in (tmp_path / "night").iterdir()}
 
 
-def test_ctrl_c_while_the_report_is_made_costs_the_report_alone(tmp_path, monkeypatch) -> None:
+def test_ctrl_c_during_the_report_loses_only_the_report(tmp_path, monkeypatch) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -377,14 +377,14 @@ def test_ctrl_c_while_the_report_is_made_costs_the_report_alone(tmp_path, monkey
     lines = ended(tmp_path / "night", jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]}), publisher=kept)
     assert f"the report is not written: interrupted; later: python -m bench.report {tmp_path}/night" in lines
     assert f"Records: {tmp_path}/night" in lines
-    # What would take long is left out after an interruption, and said.
+    # Slow parts are omitted after an interruption, with a message.
     assert "conclude" not in dict(kept.given)
     later = f"python -m bench.tracking.sync {tmp_path}/night"
     assert f"the sweep's own run in MLflow is not complete; later: {later}" in lines
     assert "Lowest median, no verdict: sdpa." in lines[-2] + lines[-3] + lines[-4]
 
 
-def test_a_fault_of_the_comparison_costs_a_line(tmp_path, monkeypatch) -> None:
+def test_an_error_in_the_comparison_prints_one_line(tmp_path, monkeypatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OverflowError("math range error")
 
@@ -411,7 +411,7 @@ def test_an_interrupted_sweep_has_its_report_too(tmp_path) -> None:
     assert (tmp_path / "night" / "report.html").exists()
 
 
-def test_a_sweep_without_a_record_has_none(tmp_path) -> None:
+def test_a_sweep_without_a_record_has_no_report(tmp_path) -> None:
     lines = ended(tmp_path / "night", [])
     assert lines == ["", "Nothing was measured: no job left a record.", f"Records: {tmp_path}/night"]
     assert list((tmp_path / "night").iterdir()) == []
@@ -429,7 +429,7 @@ def test_the_report_is_published_with_table_and_answer(tmp_path) -> None:
 
 
 @pytest.mark.contract
-def test_a_search_has_the_report_beside_what_it_concludes(tmp_path) -> None:
+def test_a_search_has_the_report_beside_its_conclusion(tmp_path) -> None:
     best = Section(title="Best of 2 trials", columns={"setting": ["sdpa"]})
     records = jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]})
     lines = ended(tmp_path / "night", records, conclude=lambda _: Concluded(sections=[best], answer="The best: sdpa."))
@@ -439,7 +439,7 @@ def test_a_search_has_the_report_beside_what_it_concludes(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ZeroDivisionError("of a page")])
-def test_a_report_that_cannot_be_written_costs_one_line(tmp_path, monkeypatch, error) -> None:
+def test_an_unwritable_report_prints_one_line(tmp_path, monkeypatch, error) -> None:
     def fail(*_: object) -> None:
         raise error
 

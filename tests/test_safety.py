@@ -1,4 +1,4 @@
-"""What bench promises not to do: read pickles, run a model's code unasked, write outside of its folder, leak secrets."""
+"""Test what bench must not do: read pickles, run a model's code unasked, write outside its folder, leak secrets."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_each_way_to_run_data_is_found(source: str) -> None:
         "load(path, trust_remote_code=config.trust_remote_code, use_safetensors=True)",
     ],
 )
-def test_what_runs_no_data_is_let_alone(source: str) -> None:
+def test_sources_that_run_no_data_pass(source: str) -> None:
     assert list(dangers(source)) == []
 
 
@@ -273,7 +273,7 @@ def test_code_that_comes_with_a_model_is_not_run_unasked(checkpoint: Path, weigh
         "${name}", "a;b", "a'b", "con\u0000", "*", "名" * 99,
     ],
 )  # fmt: skip
-def test_names_that_are_no_plain_folder_names_are_refused(key: str, value: str) -> None:
+def test_names_that_are_not_plain_folder_names_are_refused(key: str, value: str) -> None:
     config = BenchmarkConfig()
     setattr(config.sweep, key, value)
     with pytest.raises(ConfigError, match=rf"^sweep\.{key}=") as caught:
@@ -302,7 +302,7 @@ ANY_TEXT = st.text(max_size=200) | st.sampled_from(
 
 @given(swept=st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=3), text=ANY_TEXT)
 @settings(deadline=None, derandomize=True, max_examples=300)
-def test_a_job_s_folder_lies_in_its_sweep_whatever_was_typed(swept: dict[str, str], text: str) -> None:
+def test_a_jobs_folder_is_inside_its_sweep_whatever_was_typed(swept: dict[str, str], text: str) -> None:
     for name in (file_name(short_name(swept)), file_name(text), file_name(f"0_{short_name(swept)}_r1")):
         assert name.isascii()
         assert 0 < len(name) <= 100
@@ -350,7 +350,7 @@ logging.basicConfig = leaky
 """
 
 
-def test_no_secret_of_the_environment_is_left_behind(tmp_path: Path) -> None:
+def test_no_secret_of_the_environment_is_in_any_output(tmp_path: Path) -> None:
     folder, hooks = tmp_path / "run", tmp_path / "hooks"
     folder.mkdir()
     hooks.mkdir()
@@ -380,7 +380,7 @@ def test_no_secret_of_the_environment_is_left_behind(tmp_path: Path) -> None:
     assert [name for name, content in held.items() if TOKEN.encode() in content or PASSWORD.encode() in content] == []
 
 
-def test_a_record_leaves_out_what_an_error_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_omits_a_secret_repeated_by_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     uri = f"https://me:{PASSWORD}@host/x"
     error = Failure(type="HTTPError", message=f"401 for {TOKEN}", detail=f"Traceback\n  token={TOKEN!r}\n  {uri}")
@@ -394,9 +394,7 @@ def test_a_record_leaves_out_what_an_error_repeated(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     "uri", ["http://me:{}@127.0.0.1:5000", "postgresql://me:{}@127.0.0.1/db", "http://127.0.0.1:5000/?token={}"]
 )
-def test_a_password_that_is_typed_into_the_tracking_address_is_refused(
-    tmp_path: Path, uri: str, sweep: list[str]
-) -> None:
+def test_a_password_typed_into_the_tracking_address_is_refused(tmp_path: Path, uri: str, sweep: list[str]) -> None:
     done = run_bench(*sweep, f"tracking.uri='{uri.format(PASSWORD)}'", folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("bench: tracking.uri=")
@@ -406,7 +404,7 @@ def test_a_password_that_is_typed_into_the_tracking_address_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_bomb_is_one(tmp_path: Path) -> None:
-    """The pickles of these tests would do what the tests look for."""
+def test_the_test_pickle_runs_code_when_loaded(tmp_path: Path) -> None:
+    """Reading these pickles has the effect that the tests look for."""
     pickle.loads(pickle.dumps(Bomb(tmp_path / "was-read"))).close()
     assert (tmp_path / "was-read").exists()

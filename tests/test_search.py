@@ -1,4 +1,4 @@
-"""A search: how overrides become a space, what the study is told, and that a real one finds what there is to find."""
+"""Test a search: overrides become a space, results go to the study, and a real search finds the best setting."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def parsed(*overrides: str) -> Space:
 
 
 @pytest.mark.contract
-def test_what_has_one_value_is_fixed_and_what_has_several_is_free() -> None:
+def test_keys_with_one_value_are_fixed_and_keys_with_several_are_free() -> None:
     space = parsed(
         "attention=eager,sdpa", "warmup.iterations=3", "workload.batch_size=range(1,9,4)", "model.seed=choice(1)"
     )
@@ -114,7 +114,7 @@ def test_an_interval_without_numbers_is_refused(override: str) -> None:
 
 
 @pytest.mark.contract
-def test_values_are_written_as_one_types_them() -> None:
+def test_values_are_written_as_typed() -> None:
     (steps,) = parsed("a=range(0.1,0.6,0.1)").parameters
     assert steps.shown() == ["0.1", "0.2", "0.3", "0.4", "0.5"]
     (between,) = parsed("a=interval(0,1)").parameters
@@ -167,12 +167,12 @@ def test_the_values_are_those_of_the_headline_in_full_precision() -> None:
         ({"warmup_status": "not_converged", "warmup_stop": "50 calls"}, "not warm: 50 calls"),
     ],
 )
-def test_what_must_not_win_has_no_values_but_a_reason(changes: dict[str, Any], reason: str) -> None:
+def test_an_ineligible_job_has_a_reason_instead_of_values(changes: dict[str, Any], reason: str) -> None:
     assert objectives_of(make_record(**changes), ["e2e_ms"]) == reason
 
 
 @pytest.mark.contract
-def test_a_figure_that_the_job_cannot_tell_is_a_reason() -> None:
+def test_a_figure_missing_in_the_job_is_a_reason() -> None:
     assert objectives_of(make_record(), ["e2e_ms", "j_per_tok"]) == "no value: this job cannot tell j_per_tok"
 
 
@@ -183,7 +183,7 @@ def test_an_output_that_could_not_be_compared_has_values() -> None:
 
 
 @pytest.mark.contract
-def test_the_front_is_what_nothing_else_dominates() -> None:
+def test_the_front_contains_the_undominated_trials() -> None:
     draw = random.Random(1)
     points = [(draw.randrange(6), draw.randrange(6)) for _ in range(60)]
     expected = [
@@ -211,13 +211,13 @@ def test_the_front_is_what_nothing_else_dominates() -> None:
         ({"directions": "minimise"}, r"search.directions=minimise: allowed: .*; did you mean minimize\?"),
     ],
 )
-def test_objectives_that_are_none_are_refused(settings: dict[str, Any], line: str) -> None:
+def test_invalid_objectives_are_refused(settings: dict[str, Any], line: str) -> None:
     with pytest.raises(ConfigError, match=line):
         BenchmarkConfig(search=SearchConfig(**settings))
 
 
 @pytest.mark.contract
-def test_directions_are_known_by_the_name_or_said() -> None:
+def test_directions_follow_from_the_name_or_are_given() -> None:
     assert SearchConfig(objectives=["peak_mib", "tok_per_s"]).goals() == {
         "peak_mib": "minimize",
         "tok_per_s": "maximize",
@@ -226,7 +226,7 @@ def test_directions_are_known_by_the_name_or_said() -> None:
 
 
 @pytest.mark.contract
-def test_one_objective_is_a_word_wherever_it_is_typed(tmp_path) -> None:
+def test_one_objective_may_be_a_plain_word_anywhere(tmp_path) -> None:
     assert SearchConfig(objectives="tok_per_s").goals() == {"tok_per_s": "maximize"}  # type: ignore[arg-type]
     assert SearchConfig(objectives="peak_mib", directions="maximize").goals() == {"peak_mib": "maximize"}  # type: ignore[arg-type]
     (tmp_path / "conf/experiment").mkdir(parents=True)
@@ -258,7 +258,7 @@ def test_a_wrong_objective_is_one_line(tmp_path, typed: list[str], line: str) ->
     assert refused(tmp_path, *typed).startswith(line)
 
 
-def test_another_mistake_beside_a_plain_word_in_a_file_is_the_one_that_is_told(tmp_path) -> None:
+def test_another_error_beside_a_plain_word_in_a_file_is_reported(tmp_path) -> None:
     (tmp_path / "conf/experiment").mkdir(parents=True)
     (tmp_path / "conf/experiment/mine.yaml").write_text(
         "# @package _global_\nsearch:\n  objectives: peak_mib\n  trails: 3\n", encoding="utf-8"
@@ -317,7 +317,7 @@ def test_the_best_of_24_is_found_in_fewer_than_15_trials_wherever_it_is() -> Non
 
 
 @pytest.mark.contract
-def test_an_exhausted_space_ends_the_asking_with_each_setting_asked_once() -> None:
+def test_an_exhausted_space_ends_the_search_with_each_setting_asked_once() -> None:
     asking = study()
     seen = []
     while (trial := asking.ask()) is not None:
@@ -330,7 +330,7 @@ def test_an_exhausted_space_ends_the_asking_with_each_setting_asked_once() -> No
 @pytest.mark.parametrize(
     "override", ["a=range(0.1,1.2,0.1)", "a=int(interval(1,11))", "a=tag(log,int(interval(1,11)))"]
 )
-def test_a_range_is_gone_through_without_repeats(override: str) -> None:
+def test_a_range_is_searched_without_repeats(override: str) -> None:
     space = parsed(override)
     asking = study(space)
     seen = []
@@ -352,7 +352,7 @@ def test_an_interval_has_no_end() -> None:
 
 
 @pytest.mark.contract
-def test_settings_that_are_asked_for_at_once_are_different() -> None:
+def test_settings_requested_concurrently_differ() -> None:
     asking = study(parallel=8)
     for _ in range(3):
         batch = [asking.ask() for _ in range(8)]
@@ -362,7 +362,7 @@ def test_settings_that_are_asked_for_at_once_are_different() -> None:
     assert len({tuple(trial.values.values()) for trial in asking.trials()}) == 24
 
 
-def test_what_is_given_back_is_asked_for_again_and_first(tmp_path) -> None:
+def test_a_returned_setting_is_asked_again_first(tmp_path) -> None:
     asking = study(storage=f"sqlite:///{tmp_path}/s.db")
     first = asking.ask()
     asking.give_back(first.number, "killed")
@@ -381,7 +381,7 @@ def test_several_objectives_may_be_pruned_too() -> None:
     assert [trial.outcome for trial in asking.trials()][:2] == ["failed: x", {"e2e_ms": 1, "tok_per_s": 1}]
 
 
-def test_a_study_of_another_space_or_other_objectives_is_not_gone_on_with(tmp_path) -> None:
+def test_a_study_of_another_space_or_other_objectives_is_not_resumed(tmp_path) -> None:
     storage = f"sqlite:///{tmp_path}/s.db"
     study(parsed("a=x,y"), storage)
     study(parsed("a=y,x"), storage)
@@ -403,7 +403,7 @@ def test_a_database_that_cannot_be_opened_is_one_line_without_its_password(stora
 
 
 @pytest.mark.contract
-def test_postgresql_is_reached_by_the_driver_that_is_installed(monkeypatch) -> None:
+def test_postgresql_is_reached_with_the_installed_driver(monkeypatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert _address("postgresql://host/x") == "postgresql+psycopg2://host/x"
     assert _address("postgresql+pg8000://host/x") == "postgresql+pg8000://host/x"
@@ -486,7 +486,7 @@ def _same_environment(monkeypatch) -> None:
 
 
 @pytest.mark.contract
-def test_so_many_jobs_run_as_trials_were_asked_for(tmp_path, capsys) -> None:
+def test_as_many_jobs_run_as_trials_were_requested(tmp_path, capsys) -> None:
     status, launcher = run(tmp_path)
     assert (status, len(launcher.ran), len(set(launcher.ran))) == (0, 6, 6)
     assert found(tmp_path)["jobs"] == len(found(tmp_path)["trials"]) == 6
@@ -495,7 +495,7 @@ def test_so_many_jobs_run_as_trials_were_asked_for(tmp_path, capsys) -> None:
     assert "descriptive, one process each: not a verdict" in text
 
 
-def test_more_trials_go_on_where_the_search_was(tmp_path, capsys) -> None:
+def test_more_trials_continue_the_search(tmp_path, capsys) -> None:
     _, first = run(tmp_path)
     _, second = run(tmp_path, search=SearchConfig(trials=10))
     assert len(second.ran) == 4
@@ -506,7 +506,7 @@ def test_more_trials_go_on_where_the_search_was(tmp_path, capsys) -> None:
 
 
 @pytest.mark.contract
-def test_a_study_that_is_lost_is_made_again_from_the_records(tmp_path) -> None:
+def test_a_lost_study_is_rebuilt_from_the_records(tmp_path) -> None:
     _, first = run(tmp_path)
     (tmp_path / "multirun/s/search.db").unlink()
     _, second = run(tmp_path, search=SearchConfig(trials=9))
@@ -515,7 +515,7 @@ def test_a_study_that_is_lost_is_made_again_from_the_records(tmp_path) -> None:
     assert len(found(tmp_path)["trials"]) == 9
 
 
-def test_a_space_that_is_used_up_ends_the_search(tmp_path, capsys) -> None:
+def test_an_exhausted_space_ends_the_search(tmp_path, capsys) -> None:
     status, launcher = run(tmp_path, space=SMALL, search=SearchConfig(trials=100, parallel=4))
     assert (status, len(launcher.ran)) == (0, 6)
     assert "the search ends: all 6 settings of the space are measured or refused" in capsys.readouterr().out
@@ -535,7 +535,7 @@ def test_another_spelling_of_a_setting_is_no_second_job(tmp_path) -> None:
     assert (status, len(launcher.ran)) == (0, 3)
 
 
-def test_an_interval_that_means_nothing_ends_as_well(tmp_path, capsys, monkeypatch) -> None:
+def test_a_search_over_an_interval_without_effect_ends_too(tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setattr(search_module, "IDLE", 10)
     space = Space(fixed={}, parameters=(Range(key="warmup.max_s", low=1, high=2, step=None, is_int=False),))
     status, launcher = run(tmp_path, space=space)
@@ -544,7 +544,7 @@ def test_an_interval_that_means_nothing_ends_as_well(tmp_path, capsys, monkeypat
 
 
 @pytest.mark.contract
-def test_what_fails_is_pruned_and_the_search_goes_on(tmp_path) -> None:
+def test_a_failed_job_is_pruned_and_the_search_continues(tmp_path) -> None:
     fates = {"eager batch_size=2": "crashed", "sdpa batch_size=2": "crashed", "sdpa batch_size=1": "skipped"}
     fates["sdpa batch_size=4"] = "lost"
     launcher = Launcher(tmp_path / "multirun/s", fates)
@@ -568,7 +568,7 @@ def test_a_setting_that_the_rules_refuse_is_pruned_with_the_reason(tmp_path) -> 
     assert found(tmp_path)["refused"] == ["refused: attention=sdpa: not with four"]
 
 
-def test_a_value_that_never_works_is_a_slip(tmp_path) -> None:
+def test_a_value_that_never_works_is_a_user_error(tmp_path) -> None:
     def picky(values: dict[str, str]) -> Point:
         if values["attention"] == "sdpa":
             raise ConfigError("attention", "sdpa", "no such thing")
@@ -579,7 +579,7 @@ def test_a_value_that_never_works_is_a_slip(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_launcher_that_fails_costs_the_job_and_the_search_goes_on(tmp_path, capsys) -> None:
+def test_a_launcher_failure_fails_the_job_and_the_search_continues(tmp_path, capsys) -> None:
     class Failing(Launcher):
         def __call__(self, plan: Plan, assignments: Mapping[int, Any], on_return: Any) -> None:
             if len(self.ran) == 2 and "failed" not in self.fates:
@@ -594,7 +594,7 @@ def test_a_launcher_that_fails_costs_the_job_and_the_search_goes_on(tmp_path, ca
     assert "ulimit -u" in capsys.readouterr().out
 
 
-def test_a_plan_that_cannot_be_written_for_a_moment_costs_no_job(tmp_path, capsys, monkeypatch) -> None:
+def test_a_temporarily_unwritable_plan_fails_no_job(tmp_path, capsys, monkeypatch) -> None:
     real, tries = SweepFile.write, []
 
     def write(self: SweepFile, folder: Path) -> None:
@@ -616,14 +616,14 @@ def test_a_plan_that_cannot_be_written_for_a_moment_costs_no_job(tmp_path, capsy
     assert "sweep.json lacks the jobs to come: Too many open files" in capsys.readouterr().out
 
 
-def test_a_search_that_is_resumed_with_more_to_make_is_refused(tmp_path) -> None:
+def test_a_search_resumed_with_further_outputs_is_refused(tmp_path) -> None:
     run(tmp_path)
     with pytest.raises(ConfigError, match=r"of the jobs that are done 6 would have to run again \(no profile\)"):
         run(tmp_path, profile=ProfileConfig(num_tokens=2), search=SearchConfig(trials=8))
     assert len(list(tmp_path.glob("multirun/s/*/record.json"))) == 6
 
 
-def test_an_interruption_between_jobs_keeps_what_is_done(tmp_path, capsys) -> None:
+def test_an_interruption_between_jobs_keeps_finished_jobs(tmp_path, capsys) -> None:
     fates = {"sdpa batch_size=1": "interrupt"}
     before = Launcher(tmp_path / "multirun/s", fates)
     status, _ = run(tmp_path, before, space=SMALL)
@@ -657,7 +657,7 @@ def test_another_environment_ends_a_search(tmp_path, monkeypatch) -> None:
         run(tmp_path)
 
 
-def test_a_search_whose_database_goes_away_stops_with_what_it_has(tmp_path, capsys) -> None:
+def test_a_search_that_loses_its_database_stops_with_its_results(tmp_path, capsys) -> None:
     folder = tmp_path / "multirun/s"
     launcher = Launcher(folder)
 
@@ -708,7 +708,7 @@ def test_a_missing_optuna_is_one_line(tmp_path) -> None:
         (["attention=eager,sdpa", "sweep.resume=true"], "sweep.resume=true: needs the name of the sweep"),
     ],
 )  # fmt: skip
-def test_a_slip_is_one_line_and_leaves_nothing(tmp_path, arguments: list[str], line: str) -> None:
+def test_a_user_error_is_one_line_and_leaves_nothing(tmp_path, arguments: list[str], line: str) -> None:
     done = run_bench("-m", "hydra/sweeper=optuna", *arguments, folder=tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stdout + done.stderr
     assert done.stderr.startswith(f"bench: {line}")
@@ -716,7 +716,7 @@ def test_a_slip_is_one_line_and_leaves_nothing(tmp_path, arguments: list[str], l
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_tells_the_space_and_makes_nothing(tmp_path) -> None:
+def test_a_dry_run_shows_the_space_and_creates_nothing(tmp_path) -> None:
     done = run_bench(
         "-m", "hydra/sweeper=optuna", "attention=eager,sdpa", "workload.batch_size=range(1,5)", "search.trials=5",
         "search.objectives=[tok_per_s,peak_mib]", "sweep.dry_run=true", folder=tmp_path,
@@ -804,7 +804,7 @@ def states(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_killed_search_goes_on_without_loss_or_repeat(killed) -> None:
+def test_a_killed_search_resumes_without_loss_or_repeat(killed) -> None:
     folder, _, before, second = killed
     assert second.returncode == 0, second.stdout + second.stderr
     assert len([each for each in before if each.status == "ok"]) == 2
@@ -827,7 +827,7 @@ def test_mlflow_agrees_with_the_folder_of_a_killed_search(killed) -> None:
 
 
 @pytest.mark.slow
-def test_a_search_that_lost_its_database_goes_on_with_one_more(killed) -> None:
+def test_a_search_that_lost_its_database_resumes_with_one_more_trial(killed) -> None:
     folder, command, *_ = killed
     (folder / "multirun/s/search.db").unlink()
     third = run_bench(*command, "sweep.resume=true", "search.trials=6", folder=folder)
@@ -837,7 +837,7 @@ def test_a_search_that_lost_its_database_goes_on_with_one_more(killed) -> None:
 
 
 @pytest.mark.slow
-def test_a_database_that_does_not_answer_starts_nothing_and_keeps_its_password(tmp_path) -> None:
+def test_an_unreachable_database_starts_nothing_and_hides_its_password(tmp_path) -> None:
     done = run_bench(
         "-m", "hydra/sweeper=optuna", "attention=eager,sdpa", "search.storage=${oc.env:WHERE}", "tracking=off",
         folder=tmp_path, WHERE="postgresql://me:hunter22@localhost:1/x",
@@ -850,7 +850,7 @@ def test_a_database_that_does_not_answer_starts_nothing_and_keeps_its_password(t
 
 
 @pytest.mark.slow
-def test_what_cannot_run_is_pruned_and_the_front_is_that_of_brute_force(tmp_path) -> None:
+def test_skipped_settings_are_pruned_and_the_front_equals_brute_force(tmp_path) -> None:
     model = timed_model.make_model(tmp_path / "model")
     timed_model.plant(model, {"2": 0.3, "4": 0.5, "16": 0.2}, fails=[["2", "16"]])
     done = run_bench(
@@ -880,7 +880,7 @@ def test_what_cannot_run_is_pruned_and_the_front_is_that_of_brute_force(tmp_path
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_is_done_and_the_setting_is_measured_later(tmp_path) -> None:
+def test_ctrl_c_keeps_finished_jobs_and_the_setting_is_measured_later(tmp_path) -> None:
     model = timed_model.make_model(tmp_path / "model")
     timed_model.plant(model, hangs=2)
     command = ["-m", "hydra/sweeper=optuna", *timed_model.arguments(model), "workload.batch_size=1,2,4",

@@ -1,4 +1,4 @@
-"""What is secret is replaced wherever it stands, and nothing else is touched."""
+"""Test that secrets are replaced everywhere and other text is unchanged."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def environment(tmp_path: Path, **variables: str) -> dict[str, str]:
         ("sqlite+pysqlcipher://:pw@/x.db", "sqlite+pysqlcipher:///x.db", True),
     ],
 )
-def test_credentials_in_an_address_are_seen_and_left_out(uri: str, shown: str, has: bool) -> None:
+def test_credentials_in_an_address_are_detected_and_removed(uri: str, shown: str, has: bool) -> None:
     assert without_credentials(uri) == shown
     assert has_credentials(uri) is has
 
@@ -69,7 +69,7 @@ def test_credentials_in_an_address_are_seen_and_left_out(uri: str, shown: str, h
         "APIKEY", "DB_CREDENTIALS", "GIT_AUTH", "ssh_passphrase", "AZURE_STORAGE_ACCOUNT_KEY",
     ],
 )  # fmt: skip
-def test_variables_whose_names_say_so_are_secret(tmp_path: Path, name: str) -> None:
+def test_variables_with_secret_names_are_secret(tmp_path: Path, name: str) -> None:
     assert scrub(f"a {TOKEN} b", environment(tmp_path, **{name: TOKEN})) == f"a {MASK} b"
 
 
@@ -89,7 +89,7 @@ def test_variables_whose_names_say_so_are_secret(tmp_path: Path, name: str) -> N
         ("GOOGLE_APPLICATION_CREDENTIALS", str(Path(__file__).parent)),
     ],
 )
-def test_harmless_values_stay(tmp_path: Path, name: str, value: str) -> None:
+def test_harmless_values_are_kept(tmp_path: Path, name: str, value: str) -> None:
     text = f"a {value} b"
     assert scrub(text, environment(tmp_path, **{name: value})) is text
 
@@ -105,7 +105,7 @@ def test_every_form_of_a_secret_is_replaced(tmp_path: Path) -> None:
             assert "ss" not in json.loads(written)["a"][0]
 
 
-def test_the_longest_of_several_secrets_goes_first(tmp_path: Path) -> None:
+def test_the_longest_of_several_secrets_is_replaced_first(tmp_path: Path) -> None:
     secret = environment(tmp_path, A_TOKEN="abcdef-ghijkl", B_TOKEN="abcdef")
     assert scrub("abcdef-ghijkl abcdef", secret) == f"{MASK} {MASK}"
 
@@ -118,7 +118,7 @@ def test_passwords_in_any_address_are_replaced_and_ports_are_not(tmp_path: Path)
         assert scrub(harmless, nothing) is harmless
 
 
-def test_a_password_in_a_variable_s_address_is_replaced_where_it_stands_alone(tmp_path: Path) -> None:
+def test_a_password_of_an_address_variable_is_replaced_on_its_own_too(tmp_path: Path) -> None:
     secret = environment(tmp_path, MLFLOW_TRACKING_URI="http://me:hunter%202@host:5000")
     assert scrub('FATAL: "hunter 2" and hunter%202', secret) == f'FATAL: "{MASK}" and {MASK}'
 
@@ -134,7 +134,7 @@ def test_a_secret_in_the_query_of_an_address_is_replaced(tmp_path: Path, name: s
     assert json.loads(json.loads(once)["a"]) == [f"x://y?{name}={MASK}"]
 
 
-def test_other_queries_stay(tmp_path: Path) -> None:
+def test_other_queries_are_kept(tmp_path: Path) -> None:
     nothing = environment(tmp_path)
     for harmless in (
         "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=5e61f7c59dc729c0",
@@ -144,7 +144,7 @@ def test_other_queries_stay(tmp_path: Path) -> None:
         assert scrub(harmless, nothing) == harmless
 
 
-def test_many_texts_are_scrubbed_as_each_by_itself(tmp_path: Path) -> None:
+def test_several_texts_are_scrubbed_like_single_ones(tmp_path: Path) -> None:
     secret = environment(tmp_path, PGPASSWORD=HARD)
     many = [f"x {HARD} y", "", "a", json.dumps({"a": HARD}), repr(HARD), "http://me:pw@host", "\\n", "ü\ud800"]
     assert scrub_texts(many, secret) == [scrub(each, secret) for each in many]
@@ -161,12 +161,12 @@ def test_the_token_of_the_hub_s_login_is_replaced(tmp_path: Path, where: str) ->
     assert scrub(f"Bearer {TOKEN}", {where: str(place)}) == f"Bearer {MASK}"
 
 
-def test_it_looks_into_this_process_s_environment(monkeypatch) -> None:
+def test_the_environment_of_this_process_is_searched(monkeypatch) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert scrub(TOKEN) == MASK
 
 
-def test_a_record_s_own_keys_and_words_outlive_any_password(tmp_path: Path) -> None:
+def test_a_records_own_keys_and_words_are_kept_for_any_password(tmp_path: Path) -> None:
     """A password that happens to be such a word must not cost a measurement."""
     record = make_record(**make_evidence())
     words = {*records.STATUSES, *records.STAGES, *records.PHASES, *records.KINDS, *records.COMPILATIONS,
@@ -191,7 +191,9 @@ SYNTAX = st.text(st.sampled_from('nu"\\/0e5,:[]{} a\nét*'), min_size=6, max_siz
     indent=st.sampled_from([None, 1]),
 )
 @settings(deadline=None, derandomize=True, max_examples=300)
-def test_json_stays_json_with_its_numbers(secret: str, around: str, number: float, indent: int | None) -> None:
+def test_scrubbed_json_stays_valid_and_keeps_its_numbers(
+    secret: str, around: str, number: float, indent: int | None
+) -> None:
     data = {
         "texts": [secret, around + secret + around, f"\n{secret}", around],
         "numbers": [number, 12345678, None, True],
@@ -228,11 +230,11 @@ def test_a_log_is_scrubbed_in_place_with_its_mode_and_its_bytes(tmp_path: Path) 
     assert [each.name for each in tmp_path.iterdir()] == ["worker.log"]
 
 
-def test_a_log_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
+def test_a_missing_log_is_no_error(tmp_path: Path) -> None:
     assert scrub_file(tmp_path / "worker.log", environment(tmp_path)) is False
 
 
-def test_a_log_that_cannot_be_written_anew_stays_whole(tmp_path: Path, monkeypatch) -> None:
+def test_a_log_that_cannot_be_rewritten_stays_complete(tmp_path: Path, monkeypatch) -> None:
     log = tmp_path / "worker.log"
     log.write_text(TOKEN, encoding="utf-8")
 
@@ -247,7 +249,7 @@ def test_a_log_that_cannot_be_written_anew_stays_whole(tmp_path: Path, monkeypat
     assert [each.name for each in tmp_path.iterdir()] == ["worker.log"]
 
 
-def test_long_texts_take_no_time(tmp_path: Path) -> None:
+def test_long_texts_are_scrubbed_quickly(tmp_path: Path) -> None:
     """A bound far above what it takes, 0.1 s, and far below what an expression over 16 MB that backtracks would."""
     secret = environment(tmp_path, **{f"N{number}_TOKEN": f"{TOKEN}{number}" for number in range(20)})
     lines = "a line of a log that names http://localhost:5000/api and more\n" * 260_000

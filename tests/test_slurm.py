@@ -137,7 +137,7 @@ def course(cluster, tmp_path_factory):
     return folder, process.returncode, output, first, in_mlflow, again
 
 
-def test_each_job_ends_in_a_record_of_its_own_fate(course) -> None:
+def test_each_job_has_a_record_with_its_own_status(course) -> None:
     _, returncode, output, first, _, _ = course
     assert returncode == 1, output
     assert {size: record.status for size, record in sorted(first.items())} == {
@@ -162,7 +162,7 @@ def test_mlflow_agrees_with_the_disk(course) -> None:
     assert in_mlflow == {size: (record.status, record.trial_id) for size, record in first.items()}
 
 
-def test_resume_runs_what_is_missing(course) -> None:
+def test_resume_runs_the_missing_jobs(course) -> None:
     folder, _, _, first, _, again = course
     assert again.returncode == 0, again.stdout + again.stderr
     assert "3 of 6 jobs are done" in again.stdout
@@ -188,7 +188,7 @@ def hanging(cluster, tmp_path):
     cluster.ask("scancel", "--user=root")
 
 
-def test_ctrl_c_cancels_what_is_out_and_keeps_what_is_done(hanging, cluster, tmp_path) -> None:
+def test_ctrl_c_cancels_submitted_jobs_and_keeps_finished_ones(hanging, cluster, tmp_path) -> None:
     process, _, _, _ = hanging
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=200)
@@ -202,7 +202,7 @@ def test_ctrl_c_cancels_what_is_out_and_keeps_what_is_done(hanging, cluster, tmp
     wait_until_empty(cluster)
 
 
-def test_jobs_outlive_whoever_started_them_and_are_not_started_twice(hanging, cluster, tmp_path) -> None:
+def test_jobs_outlive_their_launcher_and_are_not_started_twice(hanging, cluster, tmp_path) -> None:
     process, model, environment, arguments = hanging
     process.kill()
     process.wait()
@@ -234,7 +234,7 @@ def wait_until_empty(cluster: slurm.Slurm) -> None:
         (["hydra.launcher.mem_gb=100000"], "Memory specification can not be satisfied"),
     ],
 )
-def test_what_slurm_refuses_is_one_line(cluster, tmp_path, overrides, said) -> None:
+def test_a_refusal_by_slurm_is_one_line(cluster, tmp_path, overrides, said) -> None:
     environment = cluster.environment | {"PATH": slurm._path()}
     done = run_bench(
         "-m", *LAUNCHER, *overrides, "attention=eager,sdpa", "tracking=off", folder=tmp_path, **environment
@@ -245,14 +245,14 @@ def test_what_slurm_refuses_is_one_line(cluster, tmp_path, overrides, said) -> N
     assert said in line
 
 
-def test_without_slurm_nothing_is_begun(tmp_path) -> None:
+def test_without_slurm_nothing_is_started(tmp_path) -> None:
     done = run_bench("-m", "hydra/launcher=submitit_slurm", "attention=eager,sdpa", folder=tmp_path, PATH=str(tmp_path))
     assert done.returncode == 2
     assert "there is no sbatch here" in done.stderr
     assert not (tmp_path / "multirun").exists()
 
 
-def test_the_local_executor_shares_the_way(tmp_path) -> None:
+def test_the_local_executor_is_handled_the_same_way(tmp_path) -> None:
     model = faults.make_model(tmp_path / "model")
     faults.plant(model, {2: ("sigkill", 2)})
     arguments = command(model, "workload.batch_size=1,2,3", "hydra/launcher=submitit_local")

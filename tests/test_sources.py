@@ -23,7 +23,7 @@ def night(tmp_path: Path) -> Path:
     return sweep(tmp_path / "night", records, settings=["sdpa", "eager"], baseline="eager", swept=swept)
 
 
-def test_a_sweep_is_read_with_what_its_plan_declares(night) -> None:
+def test_a_sweep_is_read_with_the_declarations_of_its_plan(night) -> None:
     found = read_source(str(night), None)
     assert [(each.name, each.repeat) for each in found.records] == [
         ("eager", 1),
@@ -42,7 +42,7 @@ def test_one_record_is_a_source_by_file_and_by_folder(night) -> None:
         assert (found.folder, found.jobs) == (night / "0_eager", None)
 
 
-def test_what_a_job_was_composed_from_is_read(night) -> None:
+def test_the_overrides_of_a_job_are_read(night) -> None:
     path = night / "0_eager/.hydra" / OVERRIDES_NAME
     path.parent.mkdir()
     path.write_text("- attention=eager\n- model.id='it''s'\n- \"workload.prompt_file=a: b\"\n", encoding="utf-8")
@@ -53,7 +53,7 @@ def test_what_a_job_was_composed_from_is_read(night) -> None:
     ]
 
 
-def test_an_override_that_takes_several_lines_of_yaml_is_whole(night) -> None:
+def test_an_override_of_several_yaml_lines_is_read_completely(night) -> None:
     lines = [f"workload.prompt_file='{'a long path/' * 20}'", "model.id='two\nlines'", "tracking.tags.a=7", "a=null"]
     path = night / "0_eager/.hydra" / OVERRIDES_NAME
     path.parent.mkdir()
@@ -62,14 +62,14 @@ def test_an_override_that_takes_several_lines_of_yaml_is_whole(night) -> None:
 
 
 @pytest.mark.parametrize("text", ["a: b", "- [a]", "- a\n- {b: c}", "'", "7", ""])
-def test_overrides_that_are_no_list_of_texts_are_not_known(night, text: str) -> None:
+def test_overrides_that_are_no_list_of_texts_are_ignored(night, text: str) -> None:
     path = night / "0_eager/.hydra" / OVERRIDES_NAME
     path.parent.mkdir()
     path.write_text(text, encoding="utf-8")
     assert read_source(str(night), None).overrides is None
 
 
-def test_a_baseline_is_found_in_the_records_where_the_plan_has_none(tmp_path) -> None:
+def test_without_one_in_the_plan_the_baseline_is_found_in_the_records(tmp_path) -> None:
     requested = make_config().to_dict() | {"sweep": {"baseline": "sdpa"}}
     folder = sweep(tmp_path / "bare", jobs({"eager": EAGER[:1], "sdpa": SDPA[:1]}, requested=requested))
     assert read_source(str(folder), None).baseline == "sdpa"
@@ -95,7 +95,7 @@ def test_missing_and_broken_records_are_noted(night) -> None:
         {"baseline": 3},
     ],
 )
-def test_what_a_plan_cannot_say_is_done_without(night, plan) -> None:
+def test_unreadable_parts_of_a_plan_are_ignored(night, plan) -> None:
     (night / SWEEP_NAME).write_text(json.dumps(plan), encoding="utf-8")
     found = read_source(str(night), None)
     assert len(found.records) == 4
@@ -103,7 +103,7 @@ def test_what_a_plan_cannot_say_is_done_without(night, plan) -> None:
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "[" * 100_000, "\ud800"])
-def test_a_plan_that_is_none_is_done_without(night, text) -> None:
+def test_an_invalid_plan_is_ignored(night, text) -> None:
     (night / SWEEP_NAME).write_bytes(text.encode("utf-8", "surrogatepass"))
     assert len(read_source(str(night), None).records) == 4
 
@@ -114,7 +114,7 @@ def test_a_folder_of_sweeps_gives_all_of_them(tmp_path, night) -> None:
     assert [(Path(each.label).name, len(each.records)) for each in found] == [("another", 1), ("night", 4)]
 
 
-def test_a_sweep_among_others_that_has_just_begun_is_passed_over(tmp_path, night) -> None:
+def test_a_just_started_sweep_among_others_is_ignored(tmp_path, night) -> None:
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / SWEEP_NAME).write_text(json.dumps({"jobs": [{"folder": "0_a"}]}), encoding="utf-8")
     assert [Path(each.label).name for each in read_sources(str(tmp_path), None)] == ["night"]
@@ -134,7 +134,7 @@ def test_a_sweep_is_one_source_of_several(night) -> None:
     ],
 )
 @pytest.mark.parametrize("read", [read_source, read_sources])
-def test_nothing_to_read_is_said_in_one_line(tmp_path, monkeypatch, name, said, read) -> None:
+def test_a_source_without_records_is_refused_in_one_line(tmp_path, monkeypatch, name, said, read) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SourceError) as refused:
         read(name, None)
@@ -147,7 +147,7 @@ def test_a_folder_of_sweeps_is_no_single_source(tmp_path, night) -> None:
         read_source(str(tmp_path), None)
 
 
-def test_a_sweep_that_cannot_be_read_is_named_beside_those_that_can(tmp_path) -> None:
+def test_an_unreadable_sweep_is_named_beside_the_readable_ones(tmp_path) -> None:
     for name in ("one", "two"):
         sweep(tmp_path / "multirun" / name, jobs({"eager": EAGER[:1]}), settings=["eager"])
     for record in (tmp_path / "multirun/two").glob(f"*/{RECORD_NAME}"):
@@ -159,7 +159,7 @@ def test_a_sweep_that_cannot_be_read_is_named_beside_those_that_can(tmp_path) ->
 
 
 @pytest.mark.parametrize("text", ["x" * 5000, "a\0b"])
-def test_a_path_that_the_system_does_not_take_is_one_line(text: str) -> None:
+def test_a_path_that_the_system_refuses_is_one_line(text: str) -> None:
     with pytest.raises(SourceError, match=r"cannot be read|no such") as raised:
         read_sources(text, None)
     assert "\n" not in str(raised.value)
@@ -175,7 +175,7 @@ def test_a_search_is_no_command_of_its_jobs_overrides(night) -> None:
     assert read_source(str(night), None).overrides is None
 
 
-def test_what_was_typed_for_hydra_itself_belongs_to_the_command(night) -> None:
+def test_typed_overrides_of_hydra_are_part_of_the_command(night) -> None:
     typed = ["hydra/launcher=ray", "hydra.launcher.num_gpus=0", "hydra.sweep.dir='x'", "+hydra.job.env_set.A='b'"]
     sources = [{"path": "hydra.conf", "provider": "hydra"}, {"path": "/my conf", "provider": "command-line"}]
     hydra = {"overrides": {"hydra": [*typed, "hydra.mode=MULTIRUN"]}, "runtime": {"config_sources": sources}}

@@ -1,4 +1,4 @@
-"""How overrides become points, as Hydra's users know it."""
+"""Test that overrides become points as in Hydra."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_sweep_is_the_product_of_its_keys() -> None:
     ]
 
 
-def test_a_range_is_its_values() -> None:
+def test_a_range_is_expanded_to_its_values() -> None:
     assert [point["a"] for point in points("a=range(1,9,4)")] == ["1", "5"]
 
 
@@ -45,7 +45,7 @@ def test_the_last_of_two_overrides_of_a_key_counts() -> None:
         (["attention=eager,sdpa", "attention=flex"], {"attention": ["flex"]}),
     ],
 )
-def test_a_later_choice_takes_the_place_of_an_earlier_one(overrides: list[str], values: dict[str, list[str]]) -> None:
+def test_a_later_choice_replaces_an_earlier_one(overrides: list[str], values: dict[str, list[str]]) -> None:
     parsed = OverridesParser.create().parse_overrides(overrides)
     assert {key: list(each) for key, each in values_of(parsed).items()} == values
     space = space_of(parsed)
@@ -53,7 +53,7 @@ def test_a_later_choice_takes_the_place_of_an_earlier_one(overrides: list[str], 
     assert space.shown() == {key.lstrip("+"): each for key, each in values.items() if len(each) > 1}
 
 
-def test_the_command_lines_choice_takes_the_place_of_an_experiments(tmp_path) -> None:
+def test_a_choice_on_the_command_line_replaces_an_experiments(tmp_path) -> None:
     (tmp_path / "conf/experiment").mkdir(parents=True)
     params = "    params: {warmup.iterations: '1,2', model.seed: '3,4'}"
     text = f"# @package _global_\nhydra:\n  sweeper:\n{params}\n"
@@ -65,7 +65,7 @@ def test_the_command_lines_choice_takes_the_place_of_an_experiments(tmp_path) ->
         assert names == ["iterations=5", "iterations=6"], done.stdout + done.stderr
 
 
-def test_nothing_swept_is_one_point() -> None:
+def test_without_swept_keys_there_is_one_point() -> None:
     assert points("a=1") == [{"a": "1"}]
     assert points() == [{}]
 
@@ -96,7 +96,7 @@ def test_only_keys_that_vary_name_the_settings() -> None:
     assert varying([{"a": "1"}]) == set()
 
 
-def test_settings_kept_as_lines_are_no_product(tmp_path) -> None:
+def test_listed_settings_are_not_multiplied(tmp_path) -> None:
     done = run_bench("-m", "experiment=level1", "sweep.dry_run=true", "sweep.order=given", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     names = [re.split("  +", line.strip())[1] for line in done.stdout.splitlines()[1:-1]]
@@ -108,7 +108,7 @@ def test_settings_kept_as_lines_are_no_product(tmp_path) -> None:
     ]
 
 
-def test_the_command_line_adds_to_kept_settings(tmp_path) -> None:
+def test_overrides_of_the_command_line_apply_to_listed_settings(tmp_path) -> None:
     done = run_bench("-m", "experiment=level0", "workload.batch_size=1,4", "sweep.dry_run=true", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1 + 2 + 1
@@ -130,7 +130,7 @@ def test_the_same_setting_under_two_labels_runs_twice(tmp_path) -> None:
     assert len({row[3] for row in rows}) == 1
 
 
-def test_a_baseline_that_is_no_setting_is_refused_before_anything_runs(tmp_path) -> None:
+def test_a_baseline_outside_the_settings_is_refused_before_anything_runs(tmp_path) -> None:
     done = run_bench("-m", "compile=off,default", "sweep.baseline=max", folder=tmp_path)
     assert done.returncode == 2
     line = "bench: sweep.baseline=max: no such setting; name one, or a swept value as key=value, such as compile=off; settings: off, default"

@@ -1,4 +1,4 @@
-"""What a sweep writes where: on a terminal that is watched, on one that is not, into pipes and into logs of CI.
+"""Test the output of a sweep on interactive and non-interactive terminals, in pipes and in CI logs.
 
 One sweep of two settings (one is measured, one is skipped) for each kind of output.
 """
@@ -30,7 +30,7 @@ LIVE = ("Benchmarking", "Starting", "\u280b")  # words of the live line, and the
 
 
 def on_terminal(folder: Path, *arguments: str, status: int = 0, **variables: str) -> str:
-    """All that the command writes to a terminal of 100 columns."""
+    """Return the command's whole output on a terminal of 100 columns."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, COLUMNS, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in SETTINGS}
@@ -84,7 +84,7 @@ def test_a_terminal_shows_the_median_and_the_time_left_and_keeps_the_jobs_lines(
 
 
 @pytest.mark.slow
-def test_a_job_that_dies_raises_or_runs_out_of_time_says_so_before_the_next_begins(tmp_path) -> None:
+def test_a_job_that_crashes_raises_or_times_out_says_so_before_the_next(tmp_path) -> None:
     model = faults.make_model(tmp_path / "model")
     faults.plant(model, {1: ("sigkill", 3), 2: ("plain_exception", 3), 3: ("hang_in_python", 3)})
     sizes = ["workload.batch_size=1,2,3,4", "sweep.order=given", "isolation.timeout_s=30", "tracking=off"]
@@ -96,7 +96,7 @@ def test_a_job_that_dies_raises_or_runs_out_of_time_says_so_before_the_next_begi
 
 
 @pytest.mark.slow
-def test_no_color_takes_the_colours_and_leaves_the_live_line(tmp_path) -> None:
+def test_no_color_removes_the_colours_and_keeps_the_live_line(tmp_path) -> None:
     text = on_terminal(tmp_path, *SWEEP, "tracking=off", NO_COLOR="1")
     assert not COLOUR.search(text)
     assert "Benchmarking" in text
@@ -104,13 +104,13 @@ def test_no_color_takes_the_colours_and_leaves_the_live_line(tmp_path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variables", [{"CI": "true"}, {"TERM": "dumb"}], ids=["ci", "dumb"])
-def test_a_terminal_that_nobody_watches_stays_clean(tmp_path, variables: dict[str, str]) -> None:
+def test_a_non_interactive_terminal_gets_no_live_line(tmp_path, variables: dict[str, str]) -> None:
     text = on_terminal(tmp_path, *SWEEP, "tracking=off", **variables)
     assert is_clean(text)
     assert len(lines_of_jobs(text)) == 2
 
 
-def test_a_pipe_stays_clean_and_no_librarys_progress_leaks_into_it(tmp_path) -> None:
+def test_a_pipe_gets_no_live_line_and_no_progress_of_libraries(tmp_path) -> None:
     done = run_bench(*SWEEP, folder=tmp_path, TERM="xterm-256color", CI="", FORCE_COLOR="")
     assert (done.returncode, done.stderr) == (0, "")
     assert is_clean(done.stdout)
@@ -121,7 +121,7 @@ def test_a_pipe_stays_clean_and_no_librarys_progress_leaks_into_it(tmp_path) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variables", [{"CI": "true"}, {"TERM": "xterm"}], ids=["ci", "xterm"])
-def test_colours_that_are_asked_for_reach_a_pipe_and_nothing_that_moves(tmp_path, variables: dict[str, str]) -> None:
+def test_forced_colour_reaches_a_pipe_without_a_live_line(tmp_path, variables: dict[str, str]) -> None:
     done = run_bench(*SWEEP, "tracking=off", folder=tmp_path, FORCE_COLOR="1", **variables)
     assert (done.returncode, done.stderr) == (0, "")
     assert COLOUR.search(done.stdout)

@@ -1,4 +1,4 @@
-"""Versions that are newer than any tested one are told once at a start, and cost nothing else."""
+"""Test that versions newer than any tested one are reported once at a start and change nothing else."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def installed(monkeypatch):
 # ---- the line --------------------------------------------------------------------------------------------------------
 
 
-def test_what_was_tested_is_not_named(tmp_path, installed) -> None:
+def test_tested_versions_are_not_named(tmp_path, installed) -> None:
     installed()
     assert newer_line(file_of(tmp_path, leg())) is None
 
 
-def test_everything_that_is_newer_stands_in_one_line(tmp_path, installed) -> None:
+def test_all_newer_versions_are_in_one_line(tmp_path, installed) -> None:
     installed(transformers="5.25.0", hydra_core="1.4.0rc3", python="3.14.0")
     assert newer_line(file_of(tmp_path, leg(), leg("newest", transformers="5.24.0", python="3.13.2"))) == (
         "bench: newer than any tested version: transformers 5.25.0 (tested up to 5.24.0), "
@@ -83,7 +83,9 @@ def test_everything_that_is_newer_stands_in_one_line(tmp_path, installed) -> Non
         ("python", "3.12.0a1+", True),
     ],
 )
-def test_a_version_is_newer_by_its_public_part(tmp_path, installed, library: str, here: str, is_newer: bool) -> None:
+def test_only_the_public_part_decides_whether_a_version_is_newer(
+    tmp_path, installed, library: str, here: str, is_newer: bool
+) -> None:
     installed(**{library: here})
     assert (newer_line(file_of(tmp_path, leg())) is not None) is is_newer
 
@@ -93,7 +95,7 @@ def test_a_tested_local_version_counts_without_its_local_part(tmp_path, installe
     assert newer_line(file_of(tmp_path, leg(torch="2.14.1+cpu"))) is None
 
 
-def test_a_leg_that_failed_was_not_tested(tmp_path, installed) -> None:
+def test_a_failed_leg_does_not_count_as_tested(tmp_path, installed) -> None:
     installed(transformers="5.24.0")
     file = file_of(tmp_path, leg(), leg("newest", result="failed", transformers="5.24.0"))
     assert newest_tested(file)["transformers"] == "5.23.0"
@@ -114,7 +116,7 @@ def test_the_newest_of_all_legs_counts_whatever_their_order(tmp_path) -> None:
         '{"legs": [{"leg": "a", "python": "?", "result": "passed", "versions": {"torch": 2, "mlflow": "new"}}]}',
     ],
 )  # fmt: skip
-def test_a_broken_file_says_nothing_and_raises_nothing(tmp_path, installed, text: str) -> None:
+def test_a_broken_file_gives_no_message_and_no_error(tmp_path, installed, text: str) -> None:
     installed(torch="99.0")
     path = tmp_path / "tested.json"
     path.write_text(text, encoding="utf-8")
@@ -123,14 +125,14 @@ def test_a_broken_file_says_nothing_and_raises_nothing(tmp_path, installed, text
     table(path)
 
 
-def test_a_missing_or_unreadable_file_says_nothing(tmp_path, installed) -> None:
+def test_a_missing_or_unreadable_file_gives_no_message(tmp_path, installed) -> None:
     installed(torch="99.0")
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
     for path in (tmp_path / "none.json", tmp_path, tmp_path / "bytes"):
         assert (newer_line(path), table(path)) == (None, [])
 
 
-def test_damaged_metadata_of_a_library_say_nothing(tmp_path, monkeypatch) -> None:
+def test_damaged_metadata_of_a_library_give_no_message(tmp_path, monkeypatch) -> None:
     def versions() -> dict[str, str | None]:
         raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
 
@@ -162,25 +164,25 @@ def told(folder: Path, *arguments: str) -> list[int]:
     return [number for number, line in enumerate(ended.out.splitlines()) if COUNTED.match(line)]
 
 
-def test_a_sweep_tells_it_once_before_its_first_job_and_so_does_a_resumed_one(tmp_path) -> None:
+def test_a_sweep_and_a_resumed_one_report_newer_versions_once_at_the_start(tmp_path) -> None:
     assert told(tmp_path, *SWEEP) == [0]
     assert len(told(tmp_path, *SWEEP, "sweep.resume=true")) == 1
 
 
-def test_a_search_tells_it_once(tmp_path) -> None:
+def test_a_search_reports_newer_versions_once(tmp_path) -> None:
     assert told(tmp_path, *SWEEP, "hydra/sweeper=optuna", "search.trials=2") == [0]
 
 
-def test_a_single_run_tells_it_once(tmp_path) -> None:
+def test_a_single_run_reports_newer_versions_once(tmp_path) -> None:
     assert told(tmp_path, "tracking=off", "fidelity.reference=none") == [0]
 
 
 @pytest.mark.parametrize("arguments", [(*SWEEP, "sweep.dry_run=true"), ("--help",)])
-def test_what_measures_nothing_tells_nothing(tmp_path, arguments: tuple[str, ...]) -> None:
+def test_a_command_that_does_not_measure_reports_no_newer_versions(tmp_path, arguments: tuple[str, ...]) -> None:
     assert told(tmp_path, *arguments) == []
 
 
-def test_a_command_that_is_refused_says_that_alone(tmp_path) -> None:
+def test_a_refused_command_prints_only_the_refusal(tmp_path) -> None:
     ended = run(tmp_path, *SWEEP, "sweep.baseline=nobody", prepare=newer)
     assert ended.status == 2
     assert len(ended.out.splitlines()) == 1, ended.out
@@ -199,13 +201,13 @@ def test_the_pinned_leg_passed_with_the_versions_of_the_constraints() -> None:
     assert tested == {name: pins[name] for name in tested}
 
 
-def test_the_file_of_the_package_is_dated_and_read_whole() -> None:
+def test_the_file_of_the_package_has_a_date_and_is_read_completely() -> None:
     found = json.loads(FILE.read_text(encoding="utf-8"))
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", read().written or "")
     assert [each.name for each in read().legs] == [each["leg"] for each in found["legs"]]
 
 
-def test_the_table_has_a_row_a_leg(tmp_path) -> None:
+def test_the_table_has_one_row_per_leg(tmp_path) -> None:
     legs = [leg(optuna="5.0.0"), leg("newest", result="failed", python="3.13.2", torch="nightly|x")]
     assert table(file_of(tmp_path, *legs)) == [
         "| leg | Python | torch | transformers | hydra-core | omegaconf | mlflow | optuna | result |",
@@ -215,7 +217,7 @@ def test_the_table_has_a_row_a_leg(tmp_path) -> None:
     ]
 
 
-def test_the_module_needs_none_of_the_libraries_that_it_names() -> None:
+def test_the_module_imports_none_of_the_libraries_that_it_names() -> None:
     code = "import bench.orchestration.tested_versions as t, sys; t.newer_line(); t.table(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"torch", "transformers", "hydra", "omegaconf", "mlflow"} & set(done.stdout.split()) == set()

@@ -1,4 +1,4 @@
-"""MLflow's own variables, as a user sets them for the real command."""
+"""Test MLflow's own variables, set by a user for the real command."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def mlflow_line(output: str) -> str:
     return line
 
 
-def test_the_variables_count_from_the_start_folder_and_the_line_says_so(tmp_path: Path) -> None:
+def test_paths_in_variables_are_relative_to_the_start_folder_and_named_so(tmp_path: Path) -> None:
     done = run_bench(
         *SHORT, "hydra.job.chdir=true", folder=tmp_path, MLFLOW_TRACKING_URI="sqlite:///team.db",
         MLFLOW_EXPERIMENT_NAME="nights", MLFLOW_DEFAULT_ARTIFACT_ROOT="store",
@@ -80,7 +80,7 @@ def test_a_variable_that_is_no_address_is_refused_before_anything_is_created(tmp
 
 
 @pytest.mark.slow
-def test_a_sweep_that_goes_on_under_another_variable_stays_where_its_run_is(tmp_path: Path) -> None:
+def test_a_sweep_resumed_under_another_variable_keeps_its_store(tmp_path: Path) -> None:
     first = run_bench(*SWEEP, folder=tmp_path, MLFLOW_TRACKING_URI="sqlite:///one.db")
     assert first.returncode == 0, first.stdout + first.stderr
     again = run_bench(
@@ -94,7 +94,7 @@ def test_a_sweep_that_goes_on_under_another_variable_stays_where_its_run_is(tmp_
     assert mlflow_line(again.stdout).endswith("# from sweep.json")
 
 
-def test_a_password_in_the_variable_is_nowhere_in_what_a_sweep_leaves_and_says(tmp_path: Path) -> None:
+def test_a_password_in_the_variable_is_in_no_output_of_a_sweep(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     done = run_bench(*SWEEP, folder=tmp_path, MLFLOW_TRACKING_URI=f"http://ann:hunter2secret@127.0.0.1:{port}")
@@ -106,7 +106,7 @@ def test_a_password_in_the_variable_is_nowhere_in_what_a_sweep_leaves_and_says(t
 
 
 @pytest.mark.slow
-def test_what_names_no_place_is_published_and_read_where_the_variable_says(tmp_path: Path, monkeypatch) -> None:
+def test_without_a_typed_address_the_variable_decides_the_store(tmp_path: Path, monkeypatch) -> None:
     done = run_bench(*SWEEP, "tracking.uri=http://127.0.0.1:1", folder=tmp_path)
     sweep = tmp_path / "multirun/night"
     for file in [*sweep.rglob("tracking.json"), sweep / "sweep.json"]:
@@ -127,7 +127,7 @@ def test_what_names_no_place_is_published_and_read_where_the_variable_says(tmp_p
 
 
 @pytest.mark.slow
-def test_a_job_of_an_engine_publishes_where_the_start_decided(tmp_path: Path) -> None:
+def test_a_job_of_an_engine_publishes_to_the_store_of_the_start(tmp_path: Path) -> None:
     """Whatever that variable is in the job's own process."""
     (tmp_path / "server").mkdir()
     (tmp_path / "start").mkdir()

@@ -1,4 +1,4 @@
-"""What tells one setting from another: every key is on one of two sides, and each has its effect on the trial id."""
+"""Test which keys distinguish settings: each key either changes the trial id or does not."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ FLEX = {"attention.implementation": "flex_attention"}
 
 
 @pytest.mark.parametrize("attention", ["flex_attention", "paged|flex_attention"])
-def test_the_cache_of_an_attention_that_compiles_itself_tells_settings_apart(attention: str) -> None:
+def test_the_cache_of_a_self_compiling_attention_distinguishes_settings(attention: str) -> None:
     flex = {"attention.implementation": attention}
     assert len({*ids("compile.cache", flex, ["fresh", "shared"])}) == 2
     points = [
@@ -156,13 +156,13 @@ def test_the_cache_of_an_attention_that_compiles_itself_tells_settings_apart(att
 
 
 @pytest.mark.parametrize("path", ["compile.fullgraph", "compile.dynamic", "compile.backend", "compile.options"])
-def test_nothing_else_of_compile_reaches_an_attention_that_compiles_itself(path: str) -> None:
+def test_no_other_compile_key_affects_a_self_compiling_attention(path: str) -> None:
     for context in (FLEX, FLEX | {"compile.cache": "shared"}):
         assert set(ids(path, context, keys()[path])) == {made(context).trial_id()}
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager", "flash_attention_2"])
-def test_without_a_compiler_no_key_of_compile_tells_settings_apart(attention: str) -> None:
+def test_without_a_compiler_no_compile_key_distinguishes_settings(attention: str) -> None:
     context = {"attention.implementation": attention}
     for path in ("compile.fullgraph", "compile.dynamic", "compile.backend", "compile.options", "compile.cache"):
         assert set(ids(path, context, keys()[path])) == {made(context).trial_id()}
@@ -195,7 +195,7 @@ def test_records_of_earlier_versions_are_found_again_by_their_ids(values: dict[s
 # ---- the setting -------------------------------------------------------------------------------------------------
 
 
-def test_a_setting_is_its_trial_and_its_label_and_nothing_else_of_the_sweep() -> None:
+def test_only_trial_and_label_identify_a_setting() -> None:
     def job(trial_id: str, arm: str | None, number: int = 0) -> Job:
         return Job(number=number, repeat=number + 1, trial_id=trial_id, name="n", swept={}, folder=f"{number}", arm=arm)
 

@@ -1,4 +1,4 @@
-"""Whatever a command comes to, it leaves the user's files and folders as they were.
+"""Test that no command changes the user's files and folders, however it ends.
 
 The places in the sources that delete or overwrite: tests/test_what_bench_deletes.py.
 """
@@ -72,7 +72,7 @@ def not_run_in(*places: str) -> list:
 
 
 @pytest.mark.parametrize(("place", "arguments"), not_run_in("results", "a/b/empty", "with", "link/../results", "."))
-def test_a_single_run_that_is_not_run_leaves_the_folder_as_it_was(start, arguments, place: str) -> None:
+def test_a_single_run_that_does_not_start_does_not_change_the_folder(start, arguments, place: str) -> None:
     write(start / "results/thesis.txt")
     (start / "a/b/empty").mkdir(parents=True)
     write(start / "with/.hydra/config.yaml", "theirs")
@@ -83,14 +83,14 @@ def test_a_single_run_that_is_not_run_leaves_the_folder_as_it_was(start, argumen
 
 
 @pytest.mark.parametrize(("place", "arguments"), not_run_in("empty/new", "gone/../empty/../new"))
-def test_a_single_run_that_is_not_run_leaves_nothing_and_no_empty_folder_is_removed(start, arguments, place) -> None:
+def test_a_single_run_that_does_not_start_leaves_no_file_and_removes_no_folder(start, arguments, place) -> None:
     (start / "empty").mkdir()
     before = snapshot(start)
     run_bench(f"hydra.run.dir={place}", *arguments, folder=start)
     assert snapshot(start) == before
 
 
-def test_an_otherwise_empty_start_folder_stays(start) -> None:
+def test_an_otherwise_empty_start_folder_is_kept(start) -> None:
     refused(start, "hydra.run.dir=o", "workload.batch_size=0")
     refused(start, "hydra.run.dir=o", *NOWHERE)
     refused(start, "workload.batch_size=0")
@@ -100,7 +100,7 @@ def test_an_otherwise_empty_start_folder_stays(start) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("sweep.dry_run=true",), ("workload.batch_size=0",), NOWHERE])
-def test_a_sweep_that_is_not_run_leaves_the_users_folder_as_it_was(start, arguments) -> None:
+def test_a_sweep_that_does_not_start_does_not_change_the_users_folder(start, arguments) -> None:
     write(start / "results/thesis.txt")
     write(start / "results/0/.hydra/config.yaml")
     (start / "empty").mkdir()
@@ -118,7 +118,7 @@ def test_a_sweep_that_is_not_run_leaves_the_users_folder_as_it_was(start, argume
         ("dangling", "dangling is a link that leads nowhere"),
     ],
 )
-def test_an_output_folder_that_is_none_is_refused(start, place: str, told: str) -> None:
+def test_a_file_as_the_output_folder_is_refused(start, place: str, told: str) -> None:
     write(start / "file")
     (start / "dangling").symlink_to("nowhere/at/all")
     line = refused(start, f"hydra.run.dir={place}")
@@ -127,7 +127,7 @@ def test_an_output_folder_that_is_none_is_refused(start, place: str, told: str) 
 
 @pytest.mark.as_user
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-def test_an_output_folder_that_cannot_be_written_is_refused(start) -> None:
+def test_an_unwritable_output_folder_is_refused(start) -> None:
     (start / "closed").mkdir(mode=0o555)
     for place in ("closed", "closed/new/below"):
         assert "closed cannot be written; choose another folder" in refused(start, f"hydra.run.dir={place}")
@@ -165,12 +165,12 @@ def test_a_single_run_is_refused_in_a_sweeps_folder(start, place: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["worker.log", "tracking.json", "operators.txt", "trace.json.gz"])
-def test_a_folder_is_refused_in_which_a_run_would_overwrite_a_file(start, name: str) -> None:
+def test_a_folder_in_which_a_run_would_overwrite_a_file_is_refused(start, name: str) -> None:
     write(start / "results" / name)
     assert f"holds {name}, which a run would overwrite" in refused(start, "hydra.run.dir=results")
 
 
-def test_a_sweep_is_refused_where_it_would_overwrite_a_file(start) -> None:
+def test_a_sweep_that_would_overwrite_a_file_is_refused(start) -> None:
     write(start / "results/report.html")
     for resume in (False, True):
         line = refused(start, "-m", "hydra.sweep.dir=results", "model.seed=1,2", f"sweep.resume={resume}")
@@ -181,7 +181,7 @@ def test_a_sweep_is_refused_where_it_would_overwrite_a_file(start) -> None:
 # ---- what is used --------------------------------------------------------------------------------------------------
 
 
-def test_a_run_uses_a_folder_with_files_of_the_users_and_leaves_them(start) -> None:
+def test_a_run_may_use_a_folder_with_user_files_and_keeps_them(start) -> None:
     write(start / "results/thesis.txt")
     write(start / "results/.hydra/config.yaml", "theirs")
     write(start / "results/.record-mine.json", "{}")
@@ -195,7 +195,7 @@ def test_a_run_uses_a_folder_with_files_of_the_users_and_leaves_them(start) -> N
     assert (start / "results/.hydra-bench/config.yaml").is_file()
 
 
-def test_a_run_that_fails_leaves_the_users_files(start) -> None:
+def test_a_failed_run_keeps_the_users_files(start) -> None:
     write(start / "results/thesis.txt")
     before = contents(start)
     done = run_bench("hydra.run.dir=results", *SHORT[:-1], "isolation.timeout_s=0.1", folder=start)
@@ -205,7 +205,7 @@ def test_a_run_that_fails_leaves_the_users_files(start) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_before_a_run_has_begun_leaves_the_folder_as_it_was(start) -> None:
+def test_ctrl_c_before_a_run_begins_does_not_change_the_folder(start) -> None:
     write(start / "results/thesis.txt")
     before = contents(start)
     command = [sys.executable, "-m", "bench", "hydra.run.dir=results", *SHORT[:-1]]

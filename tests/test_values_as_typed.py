@@ -1,4 +1,4 @@
-"""Text keys hold exactly the characters that were typed, whichever way a value comes in.
+"""Test that text keys hold exactly the typed characters for every source of a value.
 
 The ways in: the command line, lists of choices, files, `params` and `settings` of a sweep, the space of a search, Python.
 """
@@ -183,7 +183,7 @@ def one_each(keys: list[str]) -> Any:
 @example(values=dict.fromkeys([*OURS, *OF_HYDRA], "2024_11_29"))
 @example(values=dict.fromkeys([*OURS, *OF_HYDRA], "12e4567"))
 @example(values=dict.fromkeys([*OURS, *OF_HYDRA], "True"))
-def test_on_the_command_line(loader, values: dict[str, str]) -> None:
+def test_texts_on_the_command_line_are_kept_as_typed(loader, values: dict[str, str]) -> None:
     config = composed(loader, *(f"{key}={text}" for key, text in values.items()))
     assert {key: held(config, key) for key in values} == values
 
@@ -193,13 +193,13 @@ def test_on_the_command_line(loader, values: dict[str, str]) -> None:
 @example(values=dict.fromkeys(OURS, "2024_11_29"))
 @example(values=dict.fromkeys(OURS, "off"))
 @example(values=dict.fromkeys(OURS, "017"))
-def test_in_a_file(loader, folder: Path, values: dict[str, str]) -> None:
+def test_texts_in_a_file_are_kept_as_typed(loader, folder: Path, values: dict[str, str]) -> None:
     config = composed(loader, experiment(folder, as_yaml(values)))
     assert {key: held(config, key) for key in values} == values
 
 
 @pytest.mark.parametrize("text", ["~", "١٢٣"])
-def test_what_the_grammar_does_not_take_is_refused_and_arrives_in_quotes(loader, text: str) -> None:
+def test_texts_the_grammar_rejects_are_refused_unless_quoted(loader, text: str) -> None:
     keys = [*OURS, *OF_HYDRA]
     for key in FREE:
         with pytest.raises(OverrideParseException):
@@ -226,7 +226,7 @@ def test_null_is_no_text_unless_it_is_quoted(loader, folder: Path) -> None:
 @example(text="1_0", other="10")
 @example(text="inf", other="-inf")
 @example(text="0x1F", other="0")
-def test_in_a_list_of_choices(loader, text: str, other: str) -> None:
+def test_texts_in_a_list_of_choices_are_kept_as_typed(loader, text: str, other: str) -> None:
     for form in (f"{text},{other}", f"choice({text},{other})", f"sort({text},{other})"):
         found = points(loader, f"sweep.label={form}", f"model.revision={text}")
         assert {each.sweep.label for each in found} == {text, other}, form
@@ -237,7 +237,9 @@ def test_in_a_list_of_choices(loader, text: str, other: str) -> None:
 @given(values=one_each(SWEPT))
 @example(values=dict.fromkeys(SWEPT, "12e4567"))
 @example(values=dict.fromkeys(SWEPT, "off"))
-def test_in_the_params_and_the_settings_of_a_sweep(loader, folder: Path, values: dict[str, str]) -> None:
+def test_texts_in_params_and_settings_of_a_sweep_are_kept_as_typed(
+    loader, folder: Path, values: dict[str, str]
+) -> None:
     params = "".join(f"      {key}: {text}\n" for key, text in values.items())
     (found,) = points(loader, experiment(folder, f"hydra:\n  sweeper:\n    params:\n{params}"))
     assert {key: held(found, key) for key in values} == values
@@ -276,7 +278,7 @@ def test_the_loader_travels_to_other_machines(loader) -> None:
 @examples(15)
 @given(text=READABLE, other=READABLE)
 @example(text="1_0", other="10")
-def test_in_the_space_of_a_search(master, text: str, other: str) -> None:
+def test_texts_in_the_space_of_a_search_are_kept_as_typed(master, text: str, other: str) -> None:
     composer, space = master, space_of(parse([f"model.revision={text},{other}", f"sweep.label={text}"]))
     values = space.shown().get("model.revision", [space.fixed.get("model.revision")])
     found = [
@@ -289,7 +291,7 @@ def test_in_the_space_of_a_search(master, text: str, other: str) -> None:
 
 @examples(60)
 @given(text=TEXTS)
-def test_quoting_changes_nothing_that_is_quoted(text: str) -> None:
+def test_quoting_does_not_change_quoted_values(text: str) -> None:
     line = f"sweep.label={in_quotes(text)}"
     assert quoted(line) == line
     assert quoted(quoted(f"sweep.label={text}")) == quoted(f"sweep.label={text}")
@@ -317,7 +319,7 @@ def test_quoting_changes_nothing_that_is_quoted(text: str) -> None:
         ("+hydra.job.env_set.X=1e3", "+hydra.job.env_set.X='1e3'"),
     ],
 )
-def test_what_the_grammar_would_take_for_something_else_is_quoted(typed: str, line: str) -> None:
+def test_texts_the_grammar_would_misread_are_quoted(typed: str, line: str) -> None:
     assert quoted(typed) == line
 
 
@@ -330,7 +332,7 @@ def test_what_the_grammar_would_take_for_something_else_is_quoted(typed: str, li
         "sweep.label=[1", "model.architecture={hidden_size: 64, rope_theta: 10000.0}",
     ],
 )  # fmt: skip
-def test_everything_else_stays_as_it_is(typed: str) -> None:
+def test_all_other_values_are_unchanged(typed: str) -> None:
     assert quoted(typed) == typed
 
 
@@ -343,7 +345,7 @@ def test_everything_else_stays_as_it_is(typed: str) -> None:
         ("compile.options={true: 1}", ["type compile.options.true=VALUE"]),
     ],
 )
-def test_what_cannot_be_kept_is_refused_with_the_form_to_type(typed: str, words: list[str]) -> None:
+def test_texts_that_cannot_be_kept_are_refused_with_the_form_to_type(typed: str, words: list[str]) -> None:
     with pytest.raises(ConfigError) as refused:
         quoted(typed)
     assert all(each in str(refused.value) for each in words), str(refused.value)
@@ -380,7 +382,7 @@ def test_a_choice_of_a_group_is_a_name_whatever_it_looks_like(loader, folder: Pa
     assert {each.sweep.repeats for each in points(loader, "experiment=glob(2024*)")} == {3}
 
 
-def test_what_a_reference_leads_to_is_a_text_in_a_tag(master) -> None:
+def test_the_target_of_a_reference_is_a_text_in_a_tag(master) -> None:
     lines = ["tracking.tags.seed=${sweep.seed}", "tracking.tags.on=${monitor.enabled}", "tracking.tags.none=null"]
     lines.append(quoted("tracking.tags.a.b=7"))
     config = to_config(master.compose(lines), lines)
@@ -424,7 +426,7 @@ ODD = st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_cate
 @example(identity="two\nlines\n\n and a tab\t", revisions=[" x ", "12e4567"], tag="x")
 @example(identity="long " * 60, revisions=["it's", '"'], tag="x")
 @example(identity="- a: b", revisions=["null", "true"], tag="x")
-def test_a_reports_command_measures_what_was_typed(loader, tmp_path_factory, identity, revisions, tag) -> None:
+def test_a_reports_command_measures_the_typed_values(loader, tmp_path_factory, identity, revisions, tag) -> None:
     typed = [f"model.id={in_quotes(identity)}", f"model.revision={','.join(map(in_quotes, revisions))}"]
     made, master = sweeper(loader, *typed, "compile.options.x=0.1", f"sweep.label={in_quotes(tag)}")
     expanded = made._expand(list(master.hydra.overrides.task))
@@ -455,7 +457,7 @@ def test_the_command_shows_texts_as_typed(tmp_path) -> None:
     assert (config["hydra"]["run"]["dir"], config["hydra"]["job"]["name"]) == ("2024_11_29", "1_0")
 
 
-def test_a_refusal_shows_what_was_typed(tmp_path) -> None:
+def test_a_refusal_shows_the_typed_value(tmp_path) -> None:
     done = run_bench("compile.cache=1_0", folder=tmp_path)
     assert done.stderr == "bench: compile.cache=1_0: allowed: fresh, shared\n"
 

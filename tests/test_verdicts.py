@@ -1,4 +1,4 @@
-"""Verdicts on real sweeps: a setting is never called faster than itself, and one that is slower is called so.
+"""Test verdicts on real sweeps: a setting is never called faster than itself, and a slower one is called slower.
 
 Real processes, real models, a real clock, so these run by themselves (marker `alone`): beside other tests the noise of
 the machine is as large as what they look for.
@@ -91,7 +91,7 @@ def test_a_setting_that_sleeps_a_tenth_longer_is_called_slower(tmp_path) -> None
     assert 1.08 < compared["effect"]["ratio"] < 1.12
 
 
-def test_settled_settings_need_less_than_ten_warm_up_calls_for_the_same_median(tmp_path) -> None:
+def test_steady_settings_need_under_ten_warm_up_calls_for_the_same_median(tmp_path) -> None:
     policies = ("-m", "experiment=warmup_policies", "sweep.name=aa", "tracking=off", "monitor.enabled=false")
     run_planted(tmp_path, *policies, *SHORT, "fidelity.reference=none", "sweep.repeats=3")
     (compared,) = comparisons(tmp_path)

@@ -110,18 +110,18 @@ def test_differences_are_named_in_both_directions() -> None:
 # ---- environments ----------------------------------------------------------------------------------------------------
 
 
-def test_an_environment_that_was_installed_whole_is_used_again(environments) -> None:
+def test_a_completely_installed_environment_is_reused(environments) -> None:
     assert not legs.is_ready(LEG, "/usr/bin/python3.11")
     installed(LEG, "/usr/bin/python3.11")
     assert legs.is_ready(LEG, "/usr/bin/python3.11")
 
 
-def test_an_environment_whose_install_was_interrupted_is_not_used_again(environments) -> None:
+def test_an_environment_with_an_interrupted_install_is_not_reused(environments) -> None:
     LEG.environment.mkdir()
     assert not legs.is_ready(LEG, "/usr/bin/python3.11")
 
 
-def test_an_environment_whose_removal_was_interrupted_is_not_used_again(environments, monkeypatch) -> None:
+def test_an_environment_with_an_interrupted_removal_is_not_reused(environments, monkeypatch) -> None:
     monkeypatch.setattr(command, "interpreter_for", lambda python: "/usr/bin/python3.11")
     installed(LEG, "/usr/bin/python3.11")
     command.forget_what_is_outdated("newest")
@@ -143,7 +143,7 @@ def test_another_python_version_or_requirement_recreates_the_environment(environ
     assert not legs.is_ready(LEG, "/usr/bin/python3.11")
 
 
-def test_what_is_newest_today_is_always_looked_up(environments) -> None:
+def test_the_newest_versions_today_are_always_looked_up(environments) -> None:
     installed(legs.LEGS["today"], "/usr/bin/python3.11")
     assert not legs.is_ready(legs.LEGS["today"], "/usr/bin/python3.11")
 
@@ -207,7 +207,7 @@ def test_a_leg_whose_tests_passed_has_passed(environments) -> None:
         ("success", {"tests": 2, "skipped": 2}),
     ],
 )
-def test_a_leg_that_failed_or_showed_nothing_has_not_passed(environments, session: str, counts: dict[str, int]) -> None:
+def test_a_leg_that_failed_or_ran_no_test_has_not_passed(environments, session: str, counts: dict[str, int]) -> None:
     left(LEG, **counts)
     assert ended(session).result == "failed"
 
@@ -222,7 +222,7 @@ def test_a_suite_that_left_no_result_says_so(environments) -> None:
     assert (ended().result, ended().reason) == ("failed", "pytest left no result")
 
 
-def test_a_leg_without_its_python_is_skipped_and_not_written(environments) -> None:
+def test_a_leg_without_its_python_is_skipped_and_not_recorded(environments) -> None:
     skipped = ended("skipped")
     assert (skipped.result, skipped.reason) == ("skipped", "no Python 3.11 was found")
     left(LEG)
@@ -327,13 +327,13 @@ def test_results_are_written_to_their_file_and_the_pages_when_asked_for(environm
     assert "\n| oldest | 3.11.7 | 2.14.1 |" in page
 
 
-def test_the_pages_say_what_the_file_of_tested_versions_says() -> None:
+def test_the_pages_agree_with_the_file_of_tested_versions() -> None:
     tested = json.loads(results.FILE.read_text())
     assert results.sentence(tested) in results.README.read_text()
     assert "\n".join(table(results.FILE)) in results.PAGE.read_text()
 
 
-def test_only_what_passed_is_called_tested() -> None:
+def test_only_passed_legs_are_called_tested() -> None:
     legs_of = [("a", "passed", "2.9.1"), ("b", "failed", "2.1"), ("c", "passed", "2.14.0"), ("d", "passed", "2.10.0")]
     tested = {
         "written": "2026-11-29",
@@ -347,13 +347,13 @@ def test_only_what_passed_is_called_tested() -> None:
     )
 
 
-def test_a_former_result_does_not_count_for_a_leg_that_cannot_be_installed(environments, monkeypatch) -> None:
+def test_an_earlier_result_does_not_count_for_a_leg_that_cannot_be_installed(environments, monkeypatch) -> None:
     left(LEG)
     monkeypatch.setattr(command, "run_nox", lambda *_, **__: ("failed", ""))
     assert command.run_leg("newest", []).reason == "could not be installed"
 
 
-def test_what_is_newest_today_is_told_beside_what_is_written(environments, monkeypatch, capsys) -> None:
+def test_todays_newest_versions_are_printed_beside_the_recorded_ones(environments, monkeypatch, capsys) -> None:
     newest = legs.pins((ROOT / legs.NEWEST).read_text())
 
     def nox(session: str, *options: str, output: IO[str] | None = None) -> tuple[str, str]:

@@ -28,7 +28,7 @@ def test_the_list_names_every_place_and_no_other() -> None:
     assert sorted(listed - found) == [], "are in the list, and delete or overwrite nothing"
 
 
-def test_each_row_says_what_and_why_once_and_in_order() -> None:
+def test_each_row_gives_object_and_reason_once_and_in_order() -> None:
     assert all(len(row) == 3 and all(len(cell) > 10 for cell in row) for row in rows())
     names = [row[0] for row in rows()]
     assert names == sorted(set(names), key=names.index)
@@ -58,17 +58,17 @@ def test_a_call_that_deletes_or_overwrites_is_found(line: str) -> None:
         "name.truncate(80, overflow='ellipsis')", "names.remove(name)", "publisher.open()",
     ],
 )  # fmt: skip
-def test_a_call_that_does_not_is_not(line: str) -> None:
+def test_a_call_that_deletes_nothing_is_not_reported(line: str) -> None:
     assert list(places_in(ast.parse(line))) == []
 
 
 # ---- names that are refused ----------------------------------------------------------------------------------------
 
 
-def test_a_single_run_is_refused_where_one_of_the_files_lies_that_it_writes() -> None:
+def test_a_single_run_is_refused_if_one_of_its_output_files_exists() -> None:
     written = {each for each in ARTIFACTS if not each.startswith((".hydra", "record.json"))}
     assert written <= set(output_folder.WRITTEN)
 
 
-def test_a_sweep_is_refused_where_one_of_the_files_lies_that_it_writes() -> None:
+def test_a_sweep_is_refused_if_one_of_its_output_files_exists() -> None:
     assert set(CONCLUSIONS) <= set(sweep_folder.WRITTEN)

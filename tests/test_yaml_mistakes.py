@@ -116,7 +116,7 @@ def test_a_mistake_in_a_file_is_one_line_with_its_place_and_remedy(tmp_path, num
 
 
 @pytest.mark.parametrize("mistake", OF_A_SWEEP, ids=lambda each: str(each[-1]))
-def test_a_mistake_in_what_a_file_sweeps_is_one_line_with_its_place_and_remedy(tmp_path, mistake) -> None:
+def test_a_mistake_in_a_files_sweep_is_one_line_with_its_place_and_remedy(tmp_path, mistake) -> None:
     text, *parts = mistake
     line = typed(tmp_path, text, "-m").line
     for part in parts:
@@ -154,7 +154,7 @@ def test_the_file_that_is_named_is_the_one_whose_value_is_wrong(tmp_path) -> Non
     assert line.startswith("c/workload/mine.yaml:2: workload.sequence_length=0: ")
 
 
-def test_a_value_of_the_command_line_is_no_files_fault(tmp_path) -> None:
+def test_a_wrong_value_on_the_command_line_names_no_file(tmp_path) -> None:
     write(tmp_path, GLOBAL + "workload:\n  batch_size: 4\n")
     line = refused(tmp_path, "--config-dir", "my conf", "experiment=mine", "workload.batch_size=0")
     assert line == "workload.batch_size=0: must be at least 1"
@@ -197,7 +197,7 @@ def test_a_users_choice_that_yaml_reads_as_another_type_is_selected_by_name(tmp_
         ("compile.mode: [null, default]", [("compile.mode=null",), ("compile.mode=default",)]),
     ],
 )  # fmt: skip
-def test_what_a_file_sweeps_is_what_it_says(tmp_path, params: str, swept: list[tuple[str, ...]]) -> None:
+def test_the_sweep_of_a_file_has_its_listed_values(tmp_path, params: str, swept: list[tuple[str, ...]]) -> None:
     points = typed(tmp_path, SWEEP + f"    params:\n      {params}\n", "-m").points
     assert [point.overrides[:-1] for point in points] == swept
 
@@ -226,11 +226,11 @@ def test_an_experiment_that_is_a_sweep_needs_m(tmp_path, body: str) -> None:
     assert not (tmp_path / "outputs").exists()
 
 
-def test_a_config_can_be_shown_though_it_is_a_sweep(tmp_path) -> None:
+def test_the_config_of_a_sweep_can_be_shown(tmp_path) -> None:
     assert answer(tmp_path, "--cfg", "job", "experiment=aa").status == 0
 
 
-def test_a_traceback_is_there_for_who_asks_for_it(tmp_path) -> None:
+def test_a_traceback_is_shown_on_request(tmp_path) -> None:
     write(tmp_path, GLOBAL + "workload:\n  batch_size: 0\n")
     done = run_bench("-cd", "my conf", "experiment=mine", folder=tmp_path, HYDRA_FULL_ERROR="1")
     assert "Traceback" in done.stderr or done.returncode == 2

@@ -96,7 +96,7 @@ def test_the_end_of_the_sweep_leads_to_its_view_in_the_ui_and_to_its_report(swee
     assert "sdpa static" in (folder / "multirun/s/report.md").read_text(encoding="utf-8")
 
 
-def test_a_resumed_sweep_measures_only_what_is_missing(copy: Callable[[], Path]) -> None:
+def test_a_resumed_sweep_measures_only_missing_jobs(copy: Callable[[], Path]) -> None:
     folder = copy()
     before = {name: record.iterations for name, record in records(folder).items()}
     (lost,) = [path for path in folder.glob("multirun/s/*/record.json") if Record.read(path).name == "sdpa static"]

@@ -499,7 +499,7 @@ def test_on_a_gpu_one_failed_check_is_the_exit_status(on_a_gpu, capsys) -> None:
     assert [each["name"] for each in content["checks"] if each["verdict"] == "fail"] == ["energy and mean power"]
 
 
-def test_ctrl_c_keeps_what_was_measured(on_a_gpu) -> None:
+def test_ctrl_c_keeps_finished_measurements(on_a_gpu) -> None:
     status, content = on_a_gpu("sdpa", error=KeyboardInterrupt)
     assert (status, content["status"], len(content["jobs"])) == (130, "interrupted", 1)
 

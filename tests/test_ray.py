@@ -30,7 +30,7 @@ LAUNCHER = ["hydra/launcher=ray", "hydra.launcher.num_gpus=0", "+hydra.launcher.
 
 
 def records(folder: Path) -> dict[int, Record]:
-    """Batch size → its one record."""
+    """Map each batch size to its one record."""
     found = [Record.read(path) for path in folder.glob(f"multirun/{NAME}/*/record.json")]
     by_size = {each.requested["workload"]["batch_size"]: each for each in found}
     assert len(by_size) == len(found)

@@ -110,7 +110,7 @@ def problems_of_call(node: ast.Call, name: str, names: dict[str, str]) -> Iterat
 
 
 def is_text(node: ast.expr) -> bool:
-    """Whether a command is one text, which would be split by somebody."""
+    """Return whether a command is one string, which a shell would split."""
     match node:
         case ast.JoinedStr() | ast.Constant(value=str()):
             return True
@@ -198,7 +198,7 @@ def test_sources_that_run_no_data_pass(source: str) -> None:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Llama as transformers saves it."""
+    """Save a tiny Llama with transformers."""
     folder = tmp_path_factory.mktemp("saved")
     architecture = transformers.AutoConfig.for_model(
         "llama", vocab_size=258, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
@@ -214,7 +214,7 @@ def checkpoint(saved: Path, tmp_path: Path) -> Path:
 
 
 class Bomb:
-    """Its pickle makes a file when it is read."""
+    """An object whose pickle creates a file when it is read."""
 
     def __init__(self, spy: Path) -> None:
         self.spy = spy
@@ -319,7 +319,7 @@ def store(uri: str) -> Store:
 
 
 @pytest.mark.parametrize("path", ["/home/me/mlflow.db", "/a b/$(touch x)/`y`/'q'/\";rm -rf .;/m.db", "/x\ny/m.db"])
-def test_the_ui_listens_to_this_machine_only_and_its_address_is_one_word(path: str) -> None:
+def test_the_ui_listens_only_on_this_machine_and_its_address_has_no_space(path: str) -> None:
     words = shlex.split(ui_command(store(f"sqlite:///{path}")))
     assert words[-4:] == ["--backend-store-uri", f"sqlite:///{path}", "--host", "127.0.0.1"]
 

@@ -1,4 +1,4 @@
-"""Ten thousand jobs: planned within a minute and a gigabyte, and looked through again when such a sweep goes on.
+"""Test ten thousand jobs: planned within a minute and a gigabyte, and found again when the sweep is resumed.
 
 The minute is one of the process's own time (user and system), which does not depend on what else the machine does.
 How long each stage takes: scripts/plan-scale.

@@ -437,7 +437,7 @@ def compose(values: Mapping[str, str], **keywords: Any) -> Point:
 
 
 class Launcher:
-    """Writes records instead of running jobs; a setting takes as long as its numbers say."""
+    """A launcher that writes records instead of running jobs; a setting's time follows from its numbers."""
 
     def __init__(self, folder: Path, fates: Mapping[str, str] | None = None) -> None:
         self.folder, self.fates, self.ran = folder, dict(fates or {}), []
@@ -772,7 +772,7 @@ def test_a_real_search_finds_the_best_of_24_in_fewer_than_15_jobs(tmp_path) -> N
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """A search whose process is killed while its third job runs, and the same that goes on."""
+    """Run a search, kill its process during its third job, then resume it."""
     folder = tmp_path_factory.mktemp("killed")
     model = timed_model.make_model(folder / "model")
     command = ["-m", "hydra/sweeper=optuna", *timed_model.arguments(model), "workload.batch_size=1,2,4",
@@ -796,7 +796,7 @@ def killed(tmp_path_factory):
 
 
 def states(folder: Path) -> list[str]:
-    """How each trial of the study stands, as its database says."""
+    """Return the state of each trial in the study's database."""
     import sqlite3
 
     with sqlite3.connect(folder / "multirun/s/search.db") as database:

@@ -1,4 +1,4 @@
-"""Where records come from: folders, files and what a plan says beside them. MLflow is tried in tests/test_compare.py."""
+"""Test the sources of records: folders, files and their plans. tests/test_compare.py tests MLflow as a source."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def test_listed_settings_are_not_multiplied(tmp_path) -> None:
     ]
 
 
-def test_overrides_of_the_command_line_apply_to_listed_settings(tmp_path) -> None:
+def test_a_key_swept_on_the_command_line_multiplies_listed_settings(tmp_path) -> None:
     done = run_bench("-m", "experiment=level0", "workload.batch_size=1,4", "sweep.dry_run=true", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1 + 2 + 1

@@ -37,7 +37,7 @@ def mlflow_line(output: str) -> str:
     return line
 
 
-def test_paths_in_variables_are_relative_to_the_start_folder_and_named_so(tmp_path: Path) -> None:
+def test_paths_in_variables_start_at_the_start_folder_and_the_line_names_them(tmp_path: Path) -> None:
     done = run_bench(
         *SHORT, "hydra.job.chdir=true", folder=tmp_path, MLFLOW_TRACKING_URI="sqlite:///team.db",
         MLFLOW_EXPERIMENT_NAME="nights", MLFLOW_DEFAULT_ARTIFACT_ROOT="store",
@@ -51,7 +51,7 @@ def test_paths_in_variables_are_relative_to_the_start_folder_and_named_so(tmp_pa
     )
 
 
-def test_keys_win_over_the_variables_and_the_sweeps_file_says_what_was_used(tmp_path: Path) -> None:
+def test_keys_override_the_variables_and_the_sweep_file_records_the_choice(tmp_path: Path) -> None:
     done = run_bench(
         *SWEEP, "tracking.uri=sqlite:///mine.db", "tracking.experiment=bench", folder=tmp_path,
         MLFLOW_TRACKING_URI="sqlite:///team.db", MLFLOW_EXPERIMENT_NAME="nights",

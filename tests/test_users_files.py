@@ -36,14 +36,14 @@ NOT_RUN = {
 
 @pytest.fixture
 def start(tmp_path) -> Path:
-    """An empty folder in which commands are typed."""
+    """Create an empty folder in which commands are typed."""
     folder = tmp_path / "start"
     folder.mkdir()
     return folder
 
 
 def write(path: Path, text: str = "mine") -> Path:
-    """A file of the user's, with the folders above it."""
+    """Write a file of the user, with its parent folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path

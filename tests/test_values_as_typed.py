@@ -405,7 +405,7 @@ def test_settings_of_a_sweep_are_named_as_typed(loader) -> None:
         (TrackingConfig, {"tags": {"a": {"n": 7}}}),
     ],
 )
-def test_python_takes_no_number_for_a_text(section: type, value: dict[str, Any]) -> None:
+def test_a_number_for_a_text_key_is_refused_in_python(section: type, value: dict[str, Any]) -> None:
     name = section.__name__.removesuffix("Config").lower()
     with pytest.raises(ConfigError, match="a text stands in quotes") as refused:
         BenchmarkConfig(**{name: section(**value)})

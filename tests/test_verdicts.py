@@ -74,7 +74,7 @@ def test_a_setting_is_never_called_faster_or_slower_than_itself(run: int, tmp_pa
 
 
 def run_planted(folder: Path, *arguments: str) -> None:
-    """Run bench with the sleeping `generate`."""
+    """Run bench with the `generate` that sleeps."""
     (folder / "planted.py").write_text(textwrap.dedent(PLANT), encoding="utf-8")
     (folder / "sleepy.py").write_text(textwrap.dedent(SLEEPY), encoding="utf-8")
     command = [sys.executable, "planted.py", *arguments]

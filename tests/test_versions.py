@@ -1,4 +1,4 @@
-"""The legs of scripts/test-versions: what they install, when an environment is used again, what a result says."""
+"""Test the legs of scripts/test-versions: installed packages, reuse of environments and results."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_lower_bound_of_a_package_that_several_extras_name_is_the_highest(tm
 
 
 @pytest.mark.parametrize("name", [legs.PINNED, legs.NEWEST, legs.OLDEST, legs.HYDRA_NEXT])
-def test_every_file_of_versions_lies_within_the_ranges_of_pyproject(name: str) -> None:
+def test_every_file_of_versions_is_within_the_ranges_of_pyproject(name: str) -> None:
     import tomllib
 
     found = legs.pins((ROOT / name).read_text())
@@ -76,7 +76,7 @@ def test_a_file_of_versions_says_when_it_was_made_and_how_to_renew_it(name: str)
     assert "Renew" in head
 
 
-def test_no_file_of_versions_names_a_build_of_torch_or_what_only_one_build_asks_for() -> None:
+def test_no_file_of_versions_names_a_torch_build_or_its_own_requirements() -> None:
     for name in (legs.PINNED, legs.NEWEST, legs.OLDEST):
         found = legs.pins((ROOT / name).read_text())
         assert found == renewal.portable(found), name
@@ -148,7 +148,7 @@ def test_the_newest_versions_today_are_always_looked_up(environments) -> None:
     assert not legs.is_ready(legs.LEGS["today"], "/usr/bin/python3.11")
 
 
-def test_a_later_file_of_versions_replaces_what_an_earlier_one_says() -> None:
+def test_a_later_file_of_versions_overrides_an_earlier_one() -> None:
     newest, following = legs.merged_pins(legs.LEGS["newest"]), legs.merged_pins(legs.LEGS["hydra-next"])
     assert following == newest | legs.pins((ROOT / legs.HYDRA_NEXT).read_text())
     assert following["hydra-core"] != newest["hydra-core"]

@@ -1,4 +1,4 @@
-"""The list of all places that delete or overwrite (docs/what-bench-deletes.md) says what the sources do."""
+"""Check the list of all places that delete or overwrite (docs/what-bench-deletes.md) against the sources."""
 
 from __future__ import annotations
 

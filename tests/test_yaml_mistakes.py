@@ -1,4 +1,4 @@
-"""Mistakes in a user's own YAML file: one line with the file, the key, the value and what to write instead."""
+"""Test errors in a user's YAML file: one line with the file, the key, the value and what to write instead."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path) -> None:
     assert typed(tmp_path, text).config.workload.batch_size == 3
 
 
-def test_an_experiment_without_a_sweep_runs_alone(tmp_path) -> None:
+def test_an_experiment_without_a_sweep_is_a_single_run(tmp_path) -> None:
     assert typed(tmp_path, GLOBAL + "workload:\n  batch_size: 3\n").config.workload.batch_size == 3
 
 

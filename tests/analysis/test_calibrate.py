@@ -356,7 +356,7 @@ def test_seconds_and_milliseconds_are_equally_steady(rng):
             )
 
 
-def test_seconds_and_milliseconds_warm_up_alike(rng):
+def test_seconds_and_milliseconds_give_the_same_warm_up(rng):
     made = synthetic.decay(rng, 20, 40, cv=0.01)
     rule = WarmupRule(max_s=1e9)
     for values in made.times:

@@ -172,7 +172,7 @@ def test_under_nohup_a_run_outlives_its_terminal(tmp_path) -> None:
     assert Record.read(path).status == "ok"
 
 
-def test_a_dead_fork_server_fails_no_job(tiny, tmp_path) -> None:
+def test_a_killed_fork_server_fails_no_job(tiny, tmp_path) -> None:
     (tmp_path / "first").mkdir()
     run(tiny(), tmp_path / "first")
     for each in psutil.Process().children():

@@ -199,7 +199,7 @@ def hub() -> Iterator[str]:
     server.server_close()
 
 
-def test_answers_of_the_hub_are_told_apart_and_nothing_else_is_printed(hub: str, tmp_path) -> None:
+def test_answers_of_the_hub_are_distinguished_and_nothing_else_is_printed(hub: str, tmp_path) -> None:
     program = start(tmp_path, 60, *ANSWERS, HF_ENDPOINT=hub, HF_HUB_OFFLINE="0")
     out, err = program.communicate(timeout=120)
     absent = f"{hub} knows no such model, or it is private; check the name, or log in with hf auth login"
@@ -215,7 +215,7 @@ def test_answers_of_the_hub_are_told_apart_and_nothing_else_is_printed(hub: str,
 
 
 @pytest.mark.slow  # the hub's client tries again for half a minute
-def test_an_unreachable_hub_is_told_apart_from_a_missing_model(tmp_path) -> None:
+def test_an_unreachable_hub_is_distinguished_from_a_missing_model(tmp_path) -> None:
     program = start(tmp_path, 100, "some/model", HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="0")
     out, err = program.communicate(timeout=200)
     assert out == (

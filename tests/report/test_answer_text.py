@@ -92,7 +92,7 @@ def test_an_aa_sweep_ends_with_the_difference_that_this_machine_can_detect() -> 
     assert "b against a, the same setting: " in text
 
 
-def test_an_aa_sweep_whose_labels_were_told_apart_says_that_something_else_differed() -> None:
+def test_an_aa_sweep_with_a_verdict_says_that_something_else_differed() -> None:
     assert "b against a, the same setting: faster, so something beside the setting differed." in said(aa(5, SDPA))
 
 

@@ -112,7 +112,7 @@ def test_hundreds_of_notes_are_cut_and_counted() -> None:
 # ---- comparison, failures, evidence --------------------------------------------------------------------------------
 
 
-def test_the_comparison_says_what_the_terminal_says() -> None:
+def test_the_comparison_has_the_text_of_the_terminal() -> None:
     sections = page(jobs({"eager": EAGER, "sdpa": SDPA})).comparison
     assert sections[0].columns["verdict"] == ["baseline", "faster"]
     assert sections[-1].title.startswith("Noise floor of E2E (10 processes of 2 settings)")

@@ -218,7 +218,7 @@ def test_the_answer_that_names_an_unverified_setting_says_so() -> None:
     assert not [each for each in other.cautions if "unverified" in each]
 
 
-def test_settings_that_ran_alike_are_separated_by_their_unverified_keys() -> None:
+def test_settings_with_equal_evidence_are_separated_by_unverified_keys() -> None:
     page = page_of(EAGER_UNSEEN, SDPA_SEEN)
     assert [(each.of, each.facts.get("unverified")) for each in page.observed] == [
         ("eager", f"{ATTENTION}: {NO_PROFILER}"), ("sdpa", None),

@@ -13,7 +13,7 @@ import pytest
 
 @contextlib.contextmanager
 def small_disk(folder: Path, mib: int) -> Iterator[Path]:
-    """Mount an empty file system of this many MiB at `folder` and remove it afterwards; skip if mounting is not allowed."""
+    """Mount an empty file system of this many MiB at `folder`, remove it afterwards; skip if mounting is forbidden."""
     folder.mkdir(parents=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=755", "tmpfs", str(folder)]
     try:

@@ -1,4 +1,4 @@
-"""Run a real command line in a fork of the test's process, with jobs that measure nothing: a sweep takes a second or less.
+"""Run a real command line in a fork of the test's process with jobs that measure nothing: at most a second per sweep.
 
 Hydra, the sweeper, its launcher, the plan, the folders, the records, the table and the report are real. Changes by a
 test affect only the fork.

@@ -1,4 +1,4 @@
-"""The g++ of the tests (tests/compiler) answers as the real one does, and asks it whenever anything differs."""
+"""Test that the tests' g++ (tests/compiler) answers as the real one and calls it for any new input."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ grep -q wrong "$source" && exit 3
 
 
 class Desk:
-    """A g++ that notes its calls, behind that of the tests."""
+    """Install a g++ that records its calls behind that of the tests."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.notes = folder, folder / "calls"

@@ -1,5 +1,5 @@
-"""What every tested version of the libraries must do, by whole commands: settings measured, published and reported,
-a sweep resumed, settings searched. Compilation is in test_main_job.py, refuted claims are in trial/test_not_honoured.py.
+"""Test whole commands with every tested version of the libraries: settings measured, published and reported, a sweep
+resumed, settings searched. test_main_job.py tests compilation, trial/test_not_honoured.py refuted claims.
 """
 
 from __future__ import annotations

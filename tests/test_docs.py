@@ -200,7 +200,7 @@ def of_kind(kind: str) -> list[Command]:
 
 
 def word_of(words: tuple[str, ...]) -> str | None:
-    """The word of a small command behind `bench`, in whatever form that is typed; None where there is none."""
+    """Return the subcommand of `bench`, typed in any form, None if there is none."""
     programs = [("bench",), ("scripts/run",), (".venv/bin/bench",), ("python", "-m", "bench")]
     behind = [words[len(each) :] for each in programs if words[: len(each)] == each]
     return next((each[0] for each in behind if each and each[0] in WORDS), None)
@@ -349,14 +349,14 @@ class Checked:
         make_plan(made, made[0].config.sweep, "docs-1")
 
     def master(self, of_all: tuple[str, ...]) -> tuple[Any, Composer]:
-        """What holds for all points of a sweep, and what composes them."""
+        """Return the common config of a sweep's points and their composer."""
         if of_all not in self.masters:
             master = self.loader.load_configuration("config", list(of_all), RunMode.MULTIRUN)
             self.masters[of_all] = (master, Composer(self.loader, master))
         return self.masters[of_all]
 
     def points(self, of_all: tuple[str, ...], typed: list[str]) -> list[dict[str, str]]:
-        """A sweep's points; of an interval its two ends."""
+        """Return a sweep's points; an interval gives its two ends."""
         sweeper = self.master(of_all)[0].hydra.sweeper
         combined = [f"{key}={value}" for key, value in sweeper.params.items()]
         parser = OverridesParser.create(config_loader=self.loader)
@@ -372,7 +372,7 @@ class Checked:
         return found
 
     def config(self, of_all: tuple[str, ...], overrides: tuple[str, ...]) -> BenchmarkConfig:
-        """One point's config."""
+        """Return one point's config."""
         key = (of_all, overrides)
         if key not in self.configs:
             self.configs[key] = to_config(self.master(of_all)[1].compose(overrides), overrides)
@@ -482,7 +482,7 @@ json.dump(results, sys.stderr)
 
 @pytest.mark.slow
 def test_every_command_of_bench_makes_a_dry_run(tmp_path) -> None:
-    """The real command: what it would run is printed, and nothing is left. Single settings go as a sweep of one."""
+    """The real command prints its plan and leaves no files. Single settings run as a sweep of one."""
     lines = []
     commands = of_kind("bench")
     for each in commands:

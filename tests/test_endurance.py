@@ -123,9 +123,9 @@ def test_many_jobs_leave_no_files_and_their_cost_does_not_grow(tmp_path) -> None
 
 
 def cpu_s_a_job(looks: list[Look], begin: int, end: int) -> float:
-    """The parent's CPU time for one job, in the cheapest twenty in a row between these numbers of finished ones.
+    """Return the parent's CPU time per job in the cheapest twenty in a row between these numbers of finished jobs.
 
-    Other programs make CPU time dearer now and then; what grows makes every twenty dearer.
+    Other programs raise the CPU time only at times; a growing cost raises it in every twenty.
     """
     first = {}
     for seen in looks:

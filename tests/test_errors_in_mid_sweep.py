@@ -1,4 +1,4 @@
-"""Test that an error in starting, running or showing one of three jobs fails at most that job; only a full disk ends a sweep."""
+"""Test that an error in starting, running or showing a job fails at most that job; only a full disk ends a sweep."""
 
 from __future__ import annotations
 

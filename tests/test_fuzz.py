@@ -98,7 +98,7 @@ KEYS = {path: rule for path, _, rule, _ in walk(BenchmarkConfig)}
 
 
 def config_or_line(data: Any, keys: set[str]) -> None:
-    """What `from_dict` makes of it: a config that can be written and read again, or one line about one of the keys."""
+    """Return the result of `from_dict`: a config that can be written and read again, or one line about a key."""
     line = None
     try:
         config = BenchmarkConfig.from_dict(data)

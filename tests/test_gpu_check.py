@@ -274,7 +274,7 @@ def phase(families: list[str], *, launches: int = 0, steps: int = 2) -> PhaseEvi
 
 
 def gpu_record(job, **changes):
-    """A record as such a job leaves on a GPU when all is right; `observed__…` changes a field of `observed`."""
+    """Build a correct record of such a job on a GPU; `observed__…` changes a field of `observed`."""
     graphs = job.mode in jobs.CUDAGRAPH_MODES
     own = "flex_attention" if job.attention == "flex_attention" else job.backend or "flash_attention"
     right = {

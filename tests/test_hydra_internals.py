@@ -56,7 +56,7 @@ def points(found: Answer) -> list[tuple[Any, ...]]:
 
 @pytest.fixture(scope="module")
 def right(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the commands come to with all names there."""
+    """Return the commands' results with all private names present."""
     folder = tmp_path_factory.mktemp("right")
     return {"sweep": points(command(folder, *SWEEP)), "single": command(folder, *SINGLE).config}
 

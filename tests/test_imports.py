@@ -59,7 +59,7 @@ ONLY_IN = {
 
 
 def wrong_imports(src: Path) -> list[str]:
-    """What breaks the rules below `src`, one line each: file, line, what imports what."""
+    """Return the violations of the rules below `src`, one line each: file, line, importer and imported."""
     wrong = []
     for path in sorted(src.rglob("*.py")):
         parts = path.relative_to(src).with_suffix("").parts
@@ -81,7 +81,7 @@ def wrong_imports(src: Path) -> list[str]:
 
 
 def package_of(name: str) -> str | None:
-    """The package of a dotted name; None for what is not ours."""
+    """Return the package of a dotted name, None if it is not ours."""
     top, *rest = name.split(".")
     if top == "hydra_plugins":
         return top
@@ -96,7 +96,7 @@ def package_of(name: str) -> str | None:
 
 
 def imported_names(tree: ast.Module, package: tuple[str, ...]) -> Iterator[tuple[int, str]]:
-    """Each import of a module in `package`, as line and absolute dotted name."""
+    """Return each import of a module in `package` as line and absolute dotted name."""
     for node in ast.walk(tree):
         match node:
             case ast.Import():
@@ -172,7 +172,7 @@ def test_a_cycle_is_found(tmp_path: Path) -> None:
 
 
 def test_every_package_of_the_rules_exists() -> None:
-    """A rule about a package that was renamed would hold for nothing."""
+    """A rule about a renamed package would apply to nothing."""
     packages = {package_of(".".join(path.relative_to(SRC).with_suffix("").parts)) for path in SRC.rglob("*.py")}
     assert packages == set(MAY_IMPORT)
 

@@ -15,7 +15,7 @@ from bench.host.import_path import SAFE_PATH, is_command, leave_current_folder
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """A process that has done nothing yet, in a folder of its own."""
+    """Set up a fresh process in a separate folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(import_path, "_is_left", [])
     monkeypatch.setattr(import_path.sys, "path", [str(tmp_path), str(tmp_path), "/site"])

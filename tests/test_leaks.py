@@ -64,7 +64,7 @@ def outputs_of(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A sweep with repeats, so that there is a comparison."""
+    """Run a sweep with repeats, which includes a comparison."""
     folder = tmp_path_factory.mktemp("a sweep")
     return folder, outputs_of(folder, "-m", "attention=eager,sdpa", "sweep.repeats=2", "sweep.name=s", *HOLDING)
 

@@ -43,7 +43,7 @@ def place(tmp_path) -> Path:
 
 
 def source_of(place: Path) -> str:
-    """What a fingerprint says of it; the same before and after the import."""
+    """Return the package's entry in a fingerprint, equal before and after the import."""
     before, loaded, _, after = tell(PYTHONPATH=str(place))
     assert not loaded
     assert before == after

@@ -37,7 +37,7 @@ class Sweep:
 
 @pytest.fixture(scope="module")
 def modes(tmp_path_factory) -> Sweep:
-    """The README's first command."""
+    """Run the README's first command."""
     folder = tmp_path_factory.mktemp("modes")
     return Sweep(folder, run_bench("-m", "compile.mode=default,max-autotune", folder=folder))
 

@@ -23,7 +23,7 @@ INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What `bench --help` prints."""
+    """Return the output of `bench --help`."""
     done = run_bench("--help", folder=tmp_path_factory.mktemp("help"))
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
@@ -115,7 +115,7 @@ def test_hydras_info_output_has_no_traceback(tmp_path, what: str) -> None:
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment whose PATH has the command as installed: a file `bench`."""
+    """Return an environment whose PATH has the installed command, a file `bench`."""
     folder = tmp_path_factory.mktemp("bin")
     command = folder / "bench"
     command.write_text(f"#!/bin/sh\nexec '{sys.executable}' -m bench \"$@\"\n", encoding="utf-8")
@@ -124,7 +124,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def completed(line: str, shell: dict[str, str], folder: Path) -> list[str]:
-    """What bash offers after a tab at the end of a line; fails where anything else reaches the terminal."""
+    """Return bash's completions of a line; fail if the terminal shows any other output."""
     script = (
         'eval "$(bench -sc install=bash)"\n'
         "COMP_LINE=$1 COMP_POINT=${#1} COMP_WORDS=($1); COMP_CWORD=$((${#COMP_WORDS[@]} - 1))\n"

@@ -1,6 +1,7 @@
 """Test errors on the command line: one line with the argument, the error and what to type instead.
 
-Mistakes in YAML files: tests/test_yaml_mistakes.py. What the examination before the start finds: tests/jobs/test_preflight.py.
+Errors in YAML files: tests/test_yaml_mistakes.py. Errors found by the check before the start:
+tests/jobs/test_preflight.py.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with a text, a folder and a pipe in it."""
+    """Set up the current folder with a text file, a folder and a pipe."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text").write_text("Once upon a time.", encoding="utf-8")
     (tmp_path / "folder").mkdir()
@@ -230,7 +231,7 @@ def test_values_that_hydra_can_read_are_unchanged(argument: str) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder of the user's, with a text in it."""
+    """Create a home folder with a text file."""
     path = tmp_path / "my home"
     path.mkdir()
     (path / "prompt.txt").write_text("Once upon a time.", encoding="utf-8")

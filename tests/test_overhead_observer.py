@@ -19,7 +19,7 @@ def overhead() -> ModuleType:
 def series(
     overhead, seed: int, *, calls: int = 200, noise: float = 0.05, factors: dict[str, float] | None = None
 ) -> dict[str, list[float]]:
-    """Each arm's E2E: 80 ms with drift over the run, log-normal noise, a call in twenty twice as long, and its factor."""
+    """Build each arm's E2E: 80 ms with drift, log-normal noise, one call in twenty twice as long, and its factor."""
     chance = np.random.default_rng(seed)
     drift = np.linspace(1.0, 1.3, calls)
     times = {}

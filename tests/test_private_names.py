@@ -54,7 +54,7 @@ _LITERAL = re.compile(rf"({'|'.join(LIBRARIES)})([.:]\w+)+")  # not in a sentenc
 
 
 def is_private(name: str) -> bool:
-    """Whether a dotted name of a library is private: hydra._internal.utils, mlflow.store.db.
+    """Return whether a dotted name of a library is private: hydra._internal.utils, mlflow.store.db.
 
     Args:
         name: a module, or a name in it, after a dot or a colon.
@@ -73,7 +73,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def private_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """The private names that a module uses, each with its line."""
+    """Return the private names that a module uses, each with its line."""
     defined = set(_definitions(tree))
     imported = dict(_imported(tree))
     for node in ast.walk(tree):
@@ -118,7 +118,7 @@ def _is_self(of: ast.expr) -> bool:
 
 
 def _dotted(of: ast.expr, imported: dict[str, str]) -> str | None:
-    """The dotted name of an imported module, or of a name in one; None for any other value."""
+    """Return the dotted name of an imported module or of a name in one, None for any other value."""
     match of:
         case ast.Name(id=name):
             return imported.get(name)
@@ -129,7 +129,7 @@ def _dotted(of: ast.expr, imported: dict[str, str]) -> str | None:
 
 
 def _imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Name in this module → what was imported under it."""
+    """Map each name in this module to its import."""
     for node in ast.walk(tree):
         match node:
             case ast.Import():
@@ -140,7 +140,7 @@ def _imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def _definitions(tree: ast.Module) -> Iterator[str]:
-    """All names that a module defines: functions, classes, variables, fields, attributes of self and cls."""
+    """Return all names that a module defines: functions, classes, variables, fields, attributes of self and cls."""
     for node in ast.walk(tree):
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
@@ -152,7 +152,7 @@ def _definitions(tree: ast.Module) -> Iterator[str]:
 
 
 def wrong_names(src: Path) -> list[str]:
-    """The private names used below `src` where none may be, one line each: file, line, name."""
+    """Return forbidden private names below `src`, one line each: file, line, name."""
     wrong = []
     for path in sorted(src.rglob("*.py")):
         where = path.relative_to(src)

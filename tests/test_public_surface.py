@@ -37,7 +37,7 @@ def config_keys() -> dict[str, dict[str, Any]]:
 
 
 def fields_of(kind: type) -> dict[str, list[str]]:
-    """The fields of a dataclass and of those inside of it, by the classes' names."""
+    """Return the fields of a dataclass and of nested ones by class name."""
     found: dict[str, list[str]] = {}
     waiting = [kind]
     while waiting:
@@ -60,7 +60,7 @@ def _classes(hint: Any) -> list[type]:
 
 @pytest.fixture(scope="module")
 def mlflow_names(tmp_path_factory) -> dict[str, list[str]]:
-    """The names that a published sweep of one full record, and of one that failed, has in the store."""
+    """Return the store's names for a published sweep of one full and one failed record."""
     start = tmp_path_factory.mktemp("start")
     folder = start / "multirun/night"
     failed = make_record(status="failed", repeat=2, sweep_id="night-1", iterations=[], observed=None, output=None)

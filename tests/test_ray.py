@@ -38,7 +38,7 @@ def records(folder: Path) -> dict[int, Record]:
 
 
 def trials(folder: Path) -> dict[int, tuple[str, str]]:
-    """Batch size → status and trial id of its run in MLflow."""
+    """Map each batch size to status and trial id of its run in MLflow."""
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     (experiment,) = [each for each in client.search_experiments() if each.name == "bench"]
     runs = client.search_runs([experiment.experiment_id], "tags.kind = 'trial'")
@@ -141,7 +141,7 @@ def test_a_gpu_request_that_no_node_satisfies_is_refused(tmp_path) -> None:
 
 @pytest.fixture
 def elsewhere(tmp_path):
-    """The address of a Ray whose workers see another, empty `multirun` than this process does."""
+    """Return the address of a Ray whose workers see a different, empty `multirun`."""
     (tmp_path / "multirun").mkdir()
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("a mount that only Ray sees needs root and unshare")

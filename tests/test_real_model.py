@@ -62,7 +62,7 @@ def cache() -> Path:
 
 @pytest.fixture(scope="session")
 def gguf(cache: Path) -> Path:
-    """The folder that holds the GGUF file."""
+    """Return the folder of the GGUF file."""
     with (cache / "lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (cache / GGUF).is_file():
@@ -79,7 +79,7 @@ def gguf(cache: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def from_gguf(gguf: Path, tmp_path_factory) -> Record:
-    """One short run straight from the GGUF file."""
+    """Run once, briefly, from the GGUF file."""
     folder = tmp_path_factory.mktemp("gguf")
     few = ["warmup.iterations=0", "measurement.iterations=1"]
     done = run_bench(f"model.id='{gguf}'", *pretrained(f"model.gguf_file={GGUF}"), *few, "tracking=off", folder=folder)
@@ -90,7 +90,7 @@ def from_gguf(gguf: Path, tmp_path_factory) -> Record:
 
 @pytest.fixture(scope="session")
 def checkpoint(gguf: Path, cache: Path) -> Path:
-    """The same weights as a safetensors checkpoint, which loads in a second instead of twenty."""
+    """Write the weights as a safetensors checkpoint, which loads in a second instead of twenty."""
     folder = cache / "checkpoint"
     if not (folder / "done").is_file():
         from bench import BenchmarkConfig, BenchmarkRunner

@@ -139,7 +139,7 @@ def test_an_engines_process_changes_to_the_start_folder_before_composing(tmp_pat
 
 @pytest.fixture
 def ray_of_another_folder(tmp_path: Path):
-    """The address of a Ray that was started somewhere else."""
+    """Return the address of a Ray that was started in another folder."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     session = tempfile.mkdtemp(prefix="ray")  # short: a socket's path has at most 107 characters

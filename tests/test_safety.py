@@ -58,7 +58,7 @@ SAFE_LOADERS = {"yaml.BaseLoader", "yaml.SafeLoader", "yaml.CSafeLoader"}
 
 
 def dangers(source: str) -> Iterator[tuple[int, str]]:
-    """Line and name of each place where a source runs data, or hands it to a shell."""
+    """Return line and name of each place where a source runs data or passes it to a shell."""
     tree = ast.parse(source)
     names: dict[str, str] = {}  # in this source → in full
     for node in ast.walk(tree):
@@ -80,7 +80,7 @@ def dangers(source: str) -> Iterator[tuple[int, str]]:
 
 
 def dotted(node: ast.expr, names: dict[str, str]) -> str:
-    """The full name of what is called; for an attribute of an expression, `?.attribute`."""
+    """Return the full name of the called function; for an attribute of an expression, `?.attribute`."""
     match node:
         case ast.Name(id=name):
             return names.get(name, name)

@@ -28,8 +28,8 @@ FINGERPRINT = {"torch": "2.13.0"}
 GROUPS = ("attention", "compile", "workload", "warmup", "measurement", "model")
 
 
-# Runs the command that it is given and adds a line: processor time (s) and peak memory (KiB). A process of its own, for a
-# child's peak begins with that of whoever starts it, and a test process holds torch and much else.
+# Runs the given command and adds a line: processor time (s) and peak memory (KiB). It is a separate process because a
+# child's peak starts at that of its parent, and a test process holds torch and much else.
 ASK = """
 import resource, subprocess, sys
 status = subprocess.run(sys.argv[1:]).returncode
@@ -40,7 +40,7 @@ sys.exit(status)
 
 
 def planned(folder: Path, *overrides: str) -> tuple[list[str], float, int]:
-    """The lines of a dry run as a user types it, its processor time in seconds and its peak memory in bytes."""
+    """Return the lines of a user's dry run, its processor time in seconds and its peak memory in bytes."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HYDRA_", "MLFLOW_"))}
     always = ["-m", "sweep.dry_run=true", "sweep.max_jobs=20000", "tracking=off"]
     output, errors = folder / "output", folder / "errors"
@@ -77,7 +77,7 @@ def test_ten_thousand_combinations_of_groups_are_no_slower(tmp_path) -> None:
 
 
 def points(tiny, number: int) -> list[Point]:
-    """So many settings, with the same config for all: their ids are what tells them apart here."""
+    """Build this many settings with the same config and different ids."""
     config = tiny()
     return [
         Point(overrides=(), swept={"model.seed": str(each)}, config=_Numbered(config, f"{each:016x}"))
@@ -87,7 +87,7 @@ def points(tiny, number: int) -> list[Point]:
 
 @dataclasses.dataclass(frozen=True)
 class _Numbered:
-    """A config with an id of its own; making ten thousand whole ones is the test above."""
+    """A config with its own id; the test above builds ten thousand complete ones."""
 
     config: object
     id: str
@@ -128,7 +128,7 @@ def test_ten_thousand_finished_jobs_are_found_again(tiny, tmp_path) -> None:
 
 
 def finished_but_one(plan: Plan, folder: Path) -> None:
-    """A small record for each job but the last."""
+    """Write a small record for each job except the last."""
     record = make_record(iterations=make_iterations(1), fingerprint=FINGERPRINT)
     text = json.dumps(record.to_dict())
     for job in plan.jobs[:-1]:

@@ -278,7 +278,7 @@ def study(space: Space = GRID, storage: str | None = None, **keywords: Any) -> S
 def trials_until(
     answer: dict[str, str], cost: Callable[[dict[str, str]], float], seed: int, space: Space = GRID
 ) -> int:
-    """How many settings are asked for until it is the best one."""
+    """Return how many settings are asked for until the best one."""
     asking = study(space, seed=seed)
     for number in itertools.count(1):
         trial = asking.ask()
@@ -290,7 +290,7 @@ def trials_until(
 
 
 def rate_below(limit: int, *, interaction: float, seeds: int) -> float:
-    """The share of searches that find the best of the 24 in fewer trials, over all places where it may be."""
+    """Return the share of searches that find the best of 24 in fewer trials, over all its positions."""
     found = []
     for answer in itertools.product(*(each.shown() for each in GRID.parameters)):
         best = dict(zip([each.key for each in GRID.parameters], answer, strict=True))

@@ -23,7 +23,7 @@ HARD = 'pä"ss\\wo/rd@1 x'
 
 
 def environment(tmp_path: Path, **variables: str) -> dict[str, str]:
-    """One without the login of whoever runs the test."""
+    """Return an environment without the login of the current user."""
     return {"HF_HOME": str(tmp_path), **variables}
 
 
@@ -167,7 +167,7 @@ def test_the_environment_of_this_process_is_searched(monkeypatch) -> None:
 
 
 def test_a_records_own_keys_and_words_are_kept_for_any_password(tmp_path: Path) -> None:
-    """A password that happens to be such a word must not cost a measurement."""
+    """A password equal to such a word must not lose a measurement."""
     record = make_record(**make_evidence())
     words = {*records.STATUSES, *records.STAGES, *records.PHASES, *records.KINDS, *records.COMPILATIONS,
              *records.PHASE_STATUSES}  # fmt: skip
@@ -250,7 +250,7 @@ def test_a_log_that_cannot_be_rewritten_stays_complete(tmp_path: Path, monkeypat
 
 
 def test_long_texts_are_scrubbed_quickly(tmp_path: Path) -> None:
-    """A bound far above what it takes, 0.1 s, and far below what an expression over 16 MB that backtracks would."""
+    """The bound is far above the usual 0.1 s and far below the time of a backtracking expression over 16 MB."""
     secret = environment(tmp_path, **{f"N{number}_TOKEN": f"{TOKEN}{number}" for number in range(20)})
     lines = "a line of a log that names http://localhost:5000/api and more\n" * 260_000
     runs = "http://" + "a" * 8_000_000 + ":" + "b" * 8_000_000

@@ -1,7 +1,7 @@
-"""A sweep on a real Slurm of one node: jobs that are cancelled, run out of time or are queued again cost themselves alone.
+"""Test a sweep on a real one-node Slurm: cancelled, timed-out or requeued jobs do not affect the others.
 
-Where Slurm cannot be started here, the test says why and is skipped; submitit's local executor, with which the launcher
-shares its way of submitting and waiting, is tried anywhere.
+Where Slurm cannot be started, the test is skipped with the reason; submitit's local executor, which submits and waits
+the same way, is tested everywhere.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def command(model: Path, *arguments: str) -> list[str]:
 
 
 def records(folder: Path) -> dict[int, Record]:
-    """Batch size → its one record."""
+    """Map each batch size to its one record."""
     found = [Record.read(path) for path in folder.glob(f"multirun/{NAME}/*/record.json")]
     by_size = {each.requested["workload"]["batch_size"]: each for each in found}
     assert len(by_size) == len(found)
@@ -66,7 +66,7 @@ def records(folder: Path) -> dict[int, Record]:
 
 
 def trials(folder: Path) -> dict[int, tuple[str, str]]:
-    """Batch size → status and median E2E (ms) of its run in MLflow; superseded ones are not among them."""
+    """Map each batch size to status and median E2E (ms) of its run in MLflow, without superseded runs."""
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     (experiment,) = [each for each in client.search_experiments() if each.name == "bench"]
     runs = client.search_runs([experiment.experiment_id], "tags.kind = 'trial'")
@@ -174,7 +174,7 @@ def test_resume_runs_the_missing_jobs(course) -> None:
 
 @pytest.fixture
 def hanging(cluster, tmp_path):
-    """A sweep of three jobs of which the second hangs, its environment, and its arguments."""
+    """Return a sweep of three jobs whose second hangs, its environment and its arguments."""
     model = faults.make_model(tmp_path / "model")
     with (model / "modeling_faulty.py").open("a", encoding="utf-8") as file:
         file.write(HANGS)

@@ -17,7 +17,7 @@ from sweeps import EAGER, SDPA, job, jobs, sweep
 
 @pytest.fixture
 def night(tmp_path: Path) -> Path:
-    """A sweep over eager and sdpa, with its plan."""
+    """Write a sweep over eager and sdpa, with its plan."""
     records = jobs({"eager": EAGER[:2], "sdpa": SDPA[:2]})
     swept = {"attention": ["eager", "sdpa"]}
     return sweep(tmp_path / "night", records, settings=["sdpa", "eager"], baseline="eager", swept=swept)

@@ -59,12 +59,12 @@ def on_terminal(folder: Path, *arguments: str, status: int = 0, **variables: str
 
 
 def is_clean(text: str) -> bool:
-    """Whether there is neither an escape sequence, nor a progress line, nor two empty lines in a row."""
+    """Return whether there is no escape sequence, no progress line and no two empty lines in a row."""
     return not ("\x1b" in text or "\r" in text or "\n\n\n" in text or any(each in text for each in LIVE))
 
 
 def lines_of_jobs(text: str) -> list[str]:
-    """How the lines that stay begin, in order."""
+    """Return the beginnings of the permanent lines, in order."""
     return [" ".join(line.split()[:3]) for line in text.splitlines() if re.match(r"[12]/2  ", line)]
 
 

@@ -146,7 +146,7 @@ COUNTED = re.compile(r"^bench: newer than any tested version: transformers 5\.25
 
 
 def newer() -> None:
-    """From here on, in this process, newer versions are installed."""
+    """From now on, in this process, newer versions are installed."""
     tested_versions.versions = lambda: NEWER
 
 
@@ -158,7 +158,7 @@ def newer_without_torch() -> None:
 
 
 def told(folder: Path, *arguments: str) -> list[int]:
-    """The numbers of the lines of a command that name newer versions; it must end well."""
+    """Return the numbers of a command's lines that name newer versions; it must end with status 0."""
     ended = run(folder, *arguments, prepare=newer_without_torch)
     assert ended.status == 0, ended.out
     return [number for number, line in enumerate(ended.out.splitlines()) if COUNTED.match(line)]

@@ -50,7 +50,7 @@ def write(path: Path, text: str = "mine") -> Path:
 
 
 def refused(folder: Path, *arguments: str) -> str:
-    """The one line of a command that is refused, and leaves everything below the folder as it was."""
+    """Return the one line of a refused command, which must not change anything below the folder."""
     before = snapshot(folder)
     done = run_bench(*arguments, folder=folder)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stdout + done.stderr

@@ -1,6 +1,6 @@
 """Test that text keys hold exactly the typed characters for every source of a value.
 
-The ways in: the command line, lists of choices, files, `params` and `settings` of a sweep, the space of a search, Python.
+Sources: the command line, lists of choices, files, `params` and `settings` of a sweep, the space of a search, Python.
 """
 
 from __future__ import annotations

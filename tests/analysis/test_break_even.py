@@ -273,7 +273,7 @@ def test_noise_within_processes_widens_the_interval_of_a_saving():
     assert only(plain, setting("default", [(5.0, 1.0)] * 3)).status == "not established"
 
 
-# ---- compared settings ------------------------------------------------------------------------------------------------
+# ---- compared settings -----------------------------------------------------------------------------------------------
 
 
 def test_cold_and_warm_starts_are_distinguished():

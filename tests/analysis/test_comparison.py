@@ -567,7 +567,7 @@ def rate_of(name: str, hits: int, trials: int) -> tuple[float, float]:
 
 
 def simulated(repeats: int, process_sd: float, *, shift: float = 0.0, settings: int = 2, drift: float = 0.0):
-    """Simulate sweeps of a baseline and others that take `shift` longer; yield the baseline's and the others' processes."""
+    """Simulate sweeps of a baseline and others that take `shift` longer; yield the processes of both."""
     generator = np.random.default_rng([repeats, settings, int(process_sd * 1e4)])
     noise = MEDIAN_NOISE
     for _ in range(TRIALS):

@@ -133,7 +133,7 @@ def worker() -> int:
 
 @contextlib.contextmanager
 def running(tmp_path, iterations: int, hangup):
-    """Start `python -m bench` with this many measured calls and wait until its job has begun; SIGHUP is inherited as given."""
+    """Start `python -m bench` with this many measured calls; wait for its job. SIGHUP is inherited as given."""
     command = [sys.executable, "-m", "bench", "tracking=off", f"measurement.iterations={iterations}"]
     with (tmp_path / "out").open("w", encoding="utf-8") as out:
         parent = subprocess.Popen(

@@ -286,7 +286,7 @@ def test_all_users_can_use_the_folder_and_its_tickets(tmp_path) -> None:
     assert stat.S_IMODE((tmp_path / "host").stat().st_mode) == 0o1777
 
 
-# ---- resources of a job -----------------------------------------------------------------------------------------------
+# ---- resources of a job ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

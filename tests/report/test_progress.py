@@ -49,7 +49,7 @@ def shown(
 MEASURING = Position(phase="measurement", done=12, total=20, e2e_s=0.2, median_s=0.11832)
 
 
-# ---- a wait for a neighbour -------------------------------------------------------------------------------------------
+# ---- a wait for a neighbour ------------------------------------------------------------------------------------------
 
 
 def waiting(console: Console) -> JobProgress:

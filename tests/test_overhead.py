@@ -1,4 +1,4 @@
-"""Test the harness's benchmark: arithmetic on known figures, its table, and that it runs. No test judges this machine."""
+"""Test the harness's benchmark: arithmetic on known figures, table, and that it runs. No test judges this machine."""
 
 from __future__ import annotations
 

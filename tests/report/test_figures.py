@@ -41,7 +41,7 @@ HOSTILE = "</text><script>alert('1')</script> & \"$x_1^2$\" \x1b[31m\x00\ud800\n
 
 
 def setting(name: str, e2e_s: float = 1.0, *, mode: str | None = None, mib: float = 512, **changes: Any) -> Record:
-    """Build a record of a separate setting: a call of 30 s, five of twice e2e_s, twenty measured ones of about e2e_s."""
+    """Build a record of a separate setting: a call of 30 s, five of 2 × e2e_s, twenty measured ones of about e2e_s."""
     calls = []
     for index in range(26):
         phase = "validation" if index == 0 else "warmup" if index < 6 else "measurement"
@@ -568,7 +568,7 @@ def test_a_figure_file_has_its_own_size() -> None:
         assert float(root.attrib["height"]) == pytest.approx(2 * height, abs=1)
 
 
-# ---- settings that cannot be compared---------------------------------------------------------------------------------
+# ---- settings that cannot be compared --------------------------------------------------------------------------------
 
 
 def unsteady(name: str, e2e_s: float, **changes: Any) -> Record:

@@ -272,7 +272,7 @@ def test_a_baseline_without_a_record_allows_only_a_description() -> None:
     assert build_answer(settings, None).headline == "Lowest median, no verdict: sdpa"
 
 
-# ---- incomparable or no settings------------------------------------------------------------------------------------
+# ---- incomparable or no settings -----------------------------------------------------------------------------------
 
 
 def test_settings_with_different_work_are_answered_separately() -> None:
@@ -373,7 +373,7 @@ def test_a_start_from_a_cache_is_no_cold_start() -> None:
     assert "first call (from a warm compile cache) 5.810 s" in text(answer(records))
 
 
-# ---- the table beside the answer----------------------------------------------------------------------------------
+# ---- the table beside the answer ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

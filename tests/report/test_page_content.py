@@ -194,7 +194,7 @@ def test_the_environment_is_shown_once_and_its_differences_are_named() -> None:
     assert found.environment_differences == ["torch: 2.12 (2 jobs), 2.13 (1 job)"]
 
 
-# ---- formulas, and the command to repeat----------------------------------------------------------------------------
+# ---- formulas, and the command to repeat ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("source", sorted({each.source for each in FORMULAS}))

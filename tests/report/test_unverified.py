@@ -282,7 +282,7 @@ def test_a_search_marks_only_its_best_setting() -> None:
     assert "unverified" not in text_of(print_search, report) + search_to_markdown(report)
 
 
-# ---- counts torch does not report--------------------------------------------------------------------------------------
+# ---- counts torch does not report -----------------------------------------------------------------------------------
 
 NOT_TOLD = CompileObserved(
     graphs=None,

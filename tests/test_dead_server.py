@@ -1,4 +1,4 @@
-"""Test a real tracking server that hangs, crashes and restarts during a sweep, and several sweeps on one new database."""
+"""Test a real tracking server that hangs, crashes and restarts in a sweep, and several sweeps on one new database."""
 
 from __future__ import annotations
 

@@ -205,13 +205,7 @@ def _nothing(report: ComparisonReport) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        WORD,
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(WORD, description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
     parser.add_argument(
         "sources", nargs="+", type=expanded, metavar="SOURCE", help="one or two: a folder, a record, a sweep's id"
     )

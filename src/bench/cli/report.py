@@ -196,13 +196,7 @@ def _put(text: str, output: str | None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        WORD,
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(WORD, description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
     parser.add_argument("source", type=expanded, metavar="SOURCE", help="a folder, a record, a sweep's id")
     parser.add_argument(
         "--output", type=expanded, metavar="PATH", help="the folder, or with --format the file, to write"

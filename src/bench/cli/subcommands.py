@@ -20,7 +20,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, word: str, **options: Any) -> None:
         self._module_form = f"python -m {COMMANDS[word]}"
-        super().__init__(prog=as_typed(word), **options)
+        layout = {"formatter_class": argparse.RawDescriptionHelpFormatter}  # examples keep their lines
+        super().__init__(prog=as_typed(word), **layout | options)
 
     def format_help(self) -> str:
         """Return the help, with the examples as they are typed."""

@@ -111,13 +111,7 @@ def _say(line: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        WORD,
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(WORD, description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
     parser.add_argument("folders", nargs="+", type=expanded, metavar="DIR", help="what to publish")
     parser.add_argument("--tracking-uri", metavar="URI", help="the store; default: the one that each job was meant for")
     parser.add_argument("--experiment", metavar="NAME", help="the experiment; default: the one of each job")

@@ -291,13 +291,7 @@ def _shown(uri: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        WORD,
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(WORD, description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
     parser.add_argument("folder", nargs="?", default=".", type=expanded, metavar="FOLDER", help="default: this one")
     parser.add_argument("--port", type=int, metavar="N", help=f"default: {PORT}, or one that is free")
     return parser
